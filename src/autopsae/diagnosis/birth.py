@@ -1,0 +1,150 @@
+"""Death at birth, measured: which latents of a freshly drawn SAE ever fire on the tokens, under each remedy.
+
+A remedy folds into the encoder, so every remedy is a matrix W and a centre c with pre = W (x - c). Remedies that
+only center share W, and so one product serves them all: their pre-activations differ by a constant per latent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from autopsae.arrays import Tokens, chunks
+from autopsae.diagnosis.closed_form import check_k
+from autopsae.remedies.remedy import Remedy
+
+_BLOCK = 512  # tokens per product: its pre-activations stay in the cache for the counting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Birth:
+    """Death of a freshly drawn SAE on the tokens, as fractions of its latents.
+
+    dead: never fired (the paper's dead-by-TopK, which includes dead-by-ReLU) = relu + topk;
+    relu: never positive; topk: positive on some token, but never among the k largest.
+    """
+
+    dead: float
+    relu: float
+    topk: float
+
+
+def draw_rows(
+    d_sae: int, d_in: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "d_sae d_in"]:
+    """Encoder rows uniform on the unit sphere, the paper's initialisation (App. A.2)."""
+    rows = torch.randn(d_sae, d_in, generator=generator, device=generator.device, dtype=dtype)
+    return torch.nn.functional.normalize(rows, dim=1)
+
+
+def measure_birth(
+    tokens: Tokens,
+    remedies: Sequence[Remedy],
+    *,
+    d_sae: int,
+    k: int,
+    generator: torch.Generator,
+    device: torch.device | str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Birth]:
+    """Death at birth under each remedy, by pathway, of one SAE drawn with `generator`; one pass over the tokens.
+
+    A latent fires on a token if its pre-activation is among the k largest and greater than zero. All remedies see
+    the same rows, so their differences are not the draw's. A remedy under which every latent has fired is settled
+    and costs nothing more; reading ends when all are. Products in float32, of tokens less their approximate
+    centre, so a large mean costs no precision.
+
+    device: where to multiply (default: the generator's); progress: told the tokens of each chunk.
+
+    Raises InputError as `chunks`, and for k outside 1 ... d_sae.
+    """
+    check_k(k, d_sae)
+    device = torch.device(device) if device is not None else generator.device
+    rows = draw_rows(d_sae, len(remedies[0].affine.center), generator=generator).to(device)
+    # A large mean would eat the digits of float32 products; the last remedy's centre is as good as any.
+    reference = remedies[-1].affine.center.float().double().to(device)
+    families = _families(rows, remedies, reference, k)
+    for x in chunks(tokens, _BLOCK, dtype=torch.float64, device=device):
+        centered = (x - reference).float()
+        for family in families:
+            family.see(centered)
+        if progress:
+            progress(len(x))
+        if all(family.settled for family in families):
+            break
+    births = {count.name: count.birth() for family in families for count in family.counts}
+    return {remedy.name: births[remedy.name] for remedy in remedies}
+
+
+class _Count:
+    """Who has fired and who has been positive under one remedy, so far."""
+
+    def __init__(self, name: str, shift: Float[Tensor, "d_sae"], k: int) -> None:
+        self.name, self.shift, self.k = name, shift, k
+        self.fired: Bool[Tensor, d_sae] = torch.zeros_like(shift, dtype=torch.bool)
+        self.positive = torch.zeros_like(self.fired)
+        self.settled = False
+
+    def see(self, pre: Float[Tensor, "block d_sae"]) -> None:
+        """Count a block of tokens from their pre-activations under this remedy."""
+        hopeful = pre >= _floor_of_kth_largest(pre, self.k)
+        hopeful.logical_and_(~self.fired)
+        # Only tokens on which a latent may fire for the first time need the exact selection.
+        pre = pre[hopeful.any(dim=1)]
+        values, latents = torch.topk(pre, self.k, dim=1, sorted=False)
+        self.fired[latents[values > 0]] = True  # > 0: with fewer than k positive, top-k also selects the rest
+        self.settled = bool(self.fired.all())
+
+    def birth(self) -> Birth:
+        relu = float((~self.positive).double().mean())
+        dead = float((~self.fired).double().mean())
+        return Birth(dead=dead, relu=relu, topk=dead - relu)
+
+
+class _Family:
+    """Remedies that share one encoder matrix, and so one product."""
+
+    def __init__(self, W: Float[Tensor, "d_sae d_in"]) -> None:
+        self.W = W
+        self.counts: list[_Count] = []
+        # Written in place: a fresh matrix of this size costs half as much again as the product in it.
+        self._product = W.new_empty(_BLOCK, len(W))
+        self._shifted = W.new_empty(_BLOCK, len(W))
+
+    @property
+    def settled(self) -> bool:
+        return all(count.settled for count in self.counts)
+
+    def see(self, x: Float[Tensor, "block d_in"]) -> None:
+        if self.settled:
+            return
+        pre = torch.mm(x, self.W.T, out=self._product[: len(x)])
+        largest = pre.amax(dim=0)
+        for count in self.counts:
+            if not count.settled:
+                count.positive |= largest + count.shift > 0
+                count.see(torch.add(pre, count.shift, out=self._shifted[: len(x)]))
+
+
+def _families(rows: Tensor, remedies: Sequence[Remedy], reference: Tensor, k: int) -> list[_Family]:
+    families: dict[int, _Family] = {}
+    for remedy in remedies:
+        W, center = remedy.encoder(rows)
+        family = families.setdefault(W.data_ptr(), _Family(W))
+        shift = W.double() @ (reference - center.to(reference))
+        family.counts.append(_Count(remedy.name, shift.float(), k))
+    return list(families.values())
+
+
+def _floor_of_kth_largest(pre: Float[Tensor, "block d_sae"], k: int) -> Float[Tensor, "block 1"]:
+    """A floor, at least 0, under each token's k-th largest pre-activation: the k-th largest of the maxima of 8 k
+    groups of latents. It is tight (the top k seldom share a group) and a quarter of the price of the selection.
+    """
+    groups = 8 * k
+    size = pre.shape[1] // groups
+    if size < 2:
+        return pre.new_zeros(len(pre), 1)
+    maxima = pre[:, : groups * size].unflatten(1, (size, groups)).amax(dim=1)
+    return torch.topk(maxima, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True).clamp_min_(0)

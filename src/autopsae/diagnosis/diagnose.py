@@ -1,0 +1,171 @@
+"""diagnose(tokens, d_sae=..., k=...): how an SAE would fare on a layer, and what to change, before training it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import Tokens
+from autopsae.diagnosis.birth import Birth, measure_birth
+from autopsae.diagnosis.closed_form import check_k, dead_by_relu, dead_by_topk
+from autopsae.diagnosis.finding import Finding
+from autopsae.diagnosis.findings import findings
+from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, prescribe
+from autopsae.diagnosis.severity import Severity, severity
+from autopsae.diagnosis.tabular import flatten, html_table
+from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
+from autopsae.statistics.collect import collect
+from autopsae.statistics.median import geometric_median
+from autopsae.statistics.moments import layer_norm
+from autopsae.statistics.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ESCALATION = (0.15, 0.3, 0.5)
+"""Exponents of partial whitening that are measured where centering is not enough."""
+
+_SHOWN_TOKENS = 64
+
+Progress = Callable[[str, int], None]
+"""Told the name of the pass and the tokens it has just handled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The paper's closed forms for this gamma, d_sae, k and number of tokens; `dead` includes `relu`."""
+
+    relu: float
+    dead: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """How a freshly drawn TopK SAE fares on one layer.
+
+    layer, tokens, d_in: what was measured; d_sae, k: for which SAE; severity: the geometry; predicted: the
+    paper's closed forms; birth: measured death under each remedy by name; prescription: what to change.
+    """
+
+    layer: str
+    tokens: int
+    d_in: int
+    d_sae: int
+    k: int
+    severity: Severity
+    predicted: Prediction
+    birth: Mapping[str, Birth]
+    prescription: Prescription
+    findings: tuple[Finding, ...]
+    landscape: Float[Tensor, "shown d_in"]
+    """A few sampled tokens after per-token LayerNorm, for the eye (the paper's Fig. 2b); not in `to_dict`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, as in the JSON of the command line."""
+        return {
+            "layer": self.layer,
+            "tokens": self.tokens,
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "k": self.k,
+            **vars(self.severity),
+            "predicted": vars(self.predicted),
+            "birth": {name: vars(birth) for name, birth in self.birth.items()},
+            "prescription": {
+                "remedy": self.prescription.remedy,
+                "advice": self.prescription.advice,
+                "reason": self.prescription.reason,
+            },
+            "findings": [{**vars(finding), "text": str(finding)} for finding in self.findings],
+        }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A pandas frame with one row; nested names are joined by dots (`birth.median.dead`)."""
+        import pandas as pd
+
+        return pd.DataFrame([flatten(self.to_dict())])
+
+    def _repr_html_(self) -> str:
+        rows = [[name, f"{b.dead:.1%}", f"{b.relu:.1%}", f"{b.topk:.1%}"] for name, b in self.birth.items()]
+        head, *notes = str(self).split("\n")
+        return html_table(["remedy", "born dead", "by ReLU", "by TopK"], rows, [head, *notes])
+
+    def __str__(self) -> str:
+        head = f"{self.layer}: {self.prescription.advice}: {self.prescription.reason}"
+        return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
+
+
+def diagnose(
+    tokens: Tokens,
+    *,
+    d_sae: int = 8192,
+    k: int = 64,
+    layer: str = "layer",
+    alphas: Sequence[float] = (),
+    ranks: Sequence[int] = (),
+    acceptable: float = ACCEPTABLE,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
+) -> Diagnosis:
+    """Diagnose one layer from its activations.
+
+    Two passes over the tokens: statistics, then death at birth, counted for a freshly drawn TopK SAE under no
+    remedy, centering by the arithmetic mean and by the geometric median, z-scoring and whitening. Where the median
+    leaves over `acceptable` of the latents dead, a third pass measures partial whitening and active subspace
+    initialisation.
+
+    tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, k: the SAE to be trained; alphas, ranks:
+    further whitening exponents and active subspace ranks to measure; acceptable: fraction of latents that may be
+    born dead; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the tokens
+    are, for the products too).
+
+    Raises InputError for unusable tokens, fewer than two different ones, d_in < 2, or k > d_sae.
+    """
+    check_k(k, d_sae)
+    told = progress or (lambda _name, _tokens: None)
+    statistics = collect(tokens, seed=seed, device=device, progress=lambda n: told("statistics", n))
+    median = geometric_median(statistics.sample)
+    geometry = severity(statistics, median)
+    spectrum = Spectrum.of(statistics.raw.covariance)
+
+    def measure(remedies: Sequence[Remedy], name: str) -> dict[str, Birth]:
+        generator = torch.Generator(median.device).manual_seed(seed)  # the same draw for every remedy
+        return measure_birth(
+            tokens, remedies, d_sae=d_sae, k=k, generator=generator, progress=lambda n: told(name, n)
+        )
+
+    none, by_median = untouched(statistics.d_in), center(median, "median")
+    compared = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
+    whitened = {alpha: whiten(spectrum, median, alpha=alpha) for alpha in {*alphas, 1.0}}
+    subspaces = {rank: active_subspace(spectrum, median, rank=rank) for rank in ranks}
+    birth = measure([none, by_median, *compared, *whitened.values(), *subspaces.values()], "birth")
+    if min(birth["none"].dead, birth["median"].dead) > acceptable:
+        milder = {a: whiten(spectrum, median, alpha=a) for a in ESCALATION if a not in whitened}
+        rank = max(1, round(geometry.effective_rank))
+        narrower = {} if ranks else {rank: active_subspace(spectrum, median, rank=rank)}
+        birth |= measure([*milder.values(), *narrower.values()], "escalation")
+        whitened |= milder
+        subspaces |= narrower
+    ladder = [none, by_median, *(whitened[a] for a in sorted(whitened)), *subspaces.values()]
+    prescription = prescribe(birth, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
+    predicted = Prediction(
+        relu=dead_by_relu(geometry.gamma, statistics.tokens),
+        dead=dead_by_topk(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k),
+    )
+    return Diagnosis(
+        layer=layer,
+        tokens=statistics.tokens,
+        d_in=statistics.d_in,
+        d_sae=d_sae,
+        k=k,
+        severity=geometry,
+        predicted=predicted,
+        birth=birth,
+        prescription=prescription,
+        findings=findings(geometry, birth, prescription, predicted.relu, tokens=statistics.tokens),
+        landscape=layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu(),
+    )

@@ -1,0 +1,148 @@
+"""What a layer's numbers mean, one finding per number that has something to say; silence means all is well."""
+
+from collections.abc import Mapping
+
+from autopsae.diagnosis.birth import Birth
+from autopsae.diagnosis.finding import Finding
+from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription
+from autopsae.diagnosis.severity import STRAY, Severity
+
+SEVERE_GAMMA = 1.0
+LOW_RANK = 0.10
+HEAVY_TAILS = 0.5
+STRAY_SQUARE = 0.5
+DRAGGED_MEAN = 0.5
+TOKENS_PER_DIMENSION = 10
+
+
+def findings(
+    severity: Severity,
+    birth: Mapping[str, Birth],
+    prescription: Prescription,
+    predicted_relu: float,
+    *,
+    tokens: int,
+) -> tuple[Finding, ...]:
+    """The findings of a layer, the most consequential first; `predicted_relu` is the closed form's dead-by-ReLU."""
+    cure = f"{prescription.advice} ({birth[prescription.remedy].dead:.1%})"
+    candidates = [
+        _outlier_severity(severity, birth, cure, tokens, prescription.d_sae),
+        _born_dead(severity, birth, cure, tokens, prescription.d_sae),
+        _dragged_mean(severity, birth, tokens),
+        _stray_tokens(severity, tokens),
+        _low_rank(severity, birth, tokens),
+        _heavy_tails(severity, predicted_relu, tokens),
+        _few_tokens(tokens, prescription.d_in),
+    ]
+    return tuple(finding for finding in candidates if finding)
+
+
+def _outlier_severity(
+    severity: Severity, birth: Mapping[str, Birth], cure: str, tokens: int, d_sae: int
+) -> Finding | None:
+    if severity.gamma <= SEVERE_GAMMA:
+        return None
+    return Finding(
+        name="gamma",
+        value=severity.gamma,
+        threshold=SEVERE_GAMMA,
+        tokens=tokens,
+        meaning=f"the mean outweighs the spread: {birth['none'].dead:.1%} of {d_sae:,} latents would be born dead",
+        advice=cure,
+        source="paper Sec. 4; death measured",
+    )
+
+
+def _born_dead(
+    severity: Severity, birth: Mapping[str, Birth], cure: str, tokens: int, d_sae: int
+) -> Finding | None:
+    """Death that gamma does not explain."""
+    none = birth["none"]
+    if severity.gamma > SEVERE_GAMMA or none.dead <= ACCEPTABLE:
+        return None
+    return Finding(
+        name="dead at birth",
+        value=none.dead,
+        threshold=ACCEPTABLE,
+        tokens=tokens,
+        meaning=f"{none.relu:.1%} of {d_sae:,} latents would never be positive and {none.topk:.1%} never among the "
+        f"k largest, though gamma is only {severity.gamma:.2f}",
+        advice=cure,
+        source="measured; autopsae's own threshold",
+    )
+
+
+def _dragged_mean(severity: Severity, birth: Mapping[str, Birth], tokens: int) -> Finding | None:
+    if severity.mean_median_distance <= DRAGGED_MEAN:
+        return None
+    return Finding(
+        name="mean-median distance",
+        value=severity.mean_median_distance,
+        threshold=DRAGGED_MEAN,
+        tokens=tokens,
+        meaning=f"a few tokens drag the arithmetic mean away from the typical token (it points "
+        f"{severity.mean_median_angle:.0f} degrees off the geometric median): centering by it leaves "
+        f"{birth['mean'].dead:.1%} dead",
+        advice=f"never center by the mean here; the geometric median leaves {birth['median'].dead:.1%}",
+        source="paper App. D.5, Table S7; in units of the typical token's distance from the median",
+    )
+
+
+def _stray_tokens(severity: Severity, tokens: int) -> Finding | None:
+    if severity.stray_square <= STRAY_SQUARE:
+        return None
+    return Finding(
+        name="stray tokens' share of the squared norm",
+        value=severity.stray_square,
+        threshold=STRAY_SQUARE,
+        tokens=tokens,
+        meaning=f"{severity.stray_tokens:.2%} of the tokens, each over {STRAY:.0f} times the median norm, dominate "
+        "any squared error",
+        advice="mask them when harvesting (the first token, or their ids) or judge the error without them",
+        source="autopsae; attention sinks and registers, paper App. D.5",
+    )
+
+
+def _low_rank(severity: Severity, birth: Mapping[str, Birth], tokens: int) -> Finding | None:
+    if severity.effective_rank_fraction >= LOW_RANK:
+        return None
+    return Finding(
+        name="effective rank / d_in",
+        value=severity.effective_rank_fraction,
+        threshold=LOW_RANK,
+        tokens=tokens,
+        meaning=f"{severity.effective_rank:.0f} directions carry the variance: centering leaves "
+        f"{birth['median'].dead:.1%} dead at birth, and more may die in training",
+        advice=f"try whitening with a small alpha too (full whitening: {birth['whiten'].dead:.1%} at birth)",
+        source="paper App. E: death at birth under 1.5 %; Gemma 3 270M died in training at up to 9 %",
+    )
+
+
+def _heavy_tails(severity: Severity, predicted_relu: float, tokens: int) -> Finding | None:
+    """Of interest only where the closed form predicts dead-by-ReLU at all."""
+    if severity.kurtosis is None or severity.kurtosis <= HEAVY_TAILS or predicted_relu <= ACCEPTABLE:
+        return None
+    return Finding(
+        name="excess kurtosis",
+        value=severity.kurtosis,
+        threshold=HEAVY_TAILS,
+        tokens=tokens,
+        meaning="heavy tails lift latents over zero: the closed form predicts too many dead-by-ReLU",
+        advice="trust the measured death",
+        source="paper App. B.9",
+    )
+
+
+def _few_tokens(tokens: int, d_in: int) -> Finding | None:
+    if tokens >= TOKENS_PER_DIMENSION * d_in:
+        return None
+    return Finding(
+        name="tokens per dimension",
+        value=tokens / d_in,
+        threshold=TOKENS_PER_DIMENSION,
+        tokens=tokens,
+        meaning="too few tokens for a covariance: the effective rank is too low, whitening flatters itself, and "
+        "death is over-counted",
+        advice=f"use at least {TOKENS_PER_DIMENSION * d_in:,} tokens",
+        source="autopsae; a covariance of d_in dimensions needs several tokens for each",
+    )

@@ -1,0 +1,161 @@
+"""From measured death to what to change: the least intrusive remedy under which few latents are born dead."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.diagnosis.birth import Birth
+from autopsae.files import write_text, write_whole
+from autopsae.remedies.affine import Affine
+from autopsae.remedies.remedy import Remedy
+
+ACCEPTABLE = 0.01
+"""Fraction of latents that may be born dead before something is prescribed."""
+
+FORMAT = "autopsae-prescription"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prescription:
+    """What to change on a layer before training an SAE on it, and why.
+
+    remedy: its name, "none" where nothing is to be changed; advice: the same as an instruction; reason: why this
+    one; layer, d_in, d_sae, k: what it
+    was measured for; affine: what the tokens pass through (its centre is the start of `b_dec`); subspace: the
+    directions in which the SAE's rows begin (active subspace initialisation), or None.
+    """
+
+    remedy: str
+    advice: str
+    reason: str
+    layer: str
+    d_sae: int
+    k: int
+    affine: Affine
+    subspace: Float[Tensor, "rank d_in"] | None = None
+
+    @property
+    def d_in(self) -> int:
+        return len(self.affine.center)
+
+    @property
+    def b_dec(self) -> Float[Tensor, "d_in"]:
+        """The centre, in the space of the raw activations: what `b_dec` should start from."""
+        return self.affine.center
+
+    def save(self, path: str | Path) -> None:
+        """Write `path`.json (words and numbers) and `path`.safetensors (tensors), each whole or not at all.
+
+        The JSON is written last and holds the checksum of the tensors, so a half-saved pair cannot be loaded.
+        """
+        described, stored = _pair(path)
+        tensors = {
+            "center": self.affine.center,
+            "linear": self.affine.linear,
+            "inverse": self.affine.inverse,
+            "subspace": self.subspace,
+        }
+        present = {name: tensor.cpu().contiguous() for name, tensor in tensors.items() if tensor is not None}
+        write_whole(stored, lambda temporary: save_file(present, temporary))
+        content = {
+            "format": FORMAT,
+            "version": 1,
+            "remedy": self.remedy,
+            "advice": self.advice,
+            "reason": self.reason,
+            "layer": self.layer,
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "k": self.k,
+            "tensors": sorted(present),
+            "sha256": _checksum(stored),
+        }
+        write_text(described, json.dumps(content, indent=2) + "\n")
+
+    @staticmethod
+    def load(path: str | Path) -> "Prescription":
+        """Read what `save` wrote; `path` with or without a suffix.
+
+        Raises InputError for a missing, foreign, damaged or half-saved prescription.
+        """
+        described, stored = _pair(path)
+        try:
+            content = json.loads(described.read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise InputError(f"{described}: expected format {FORMAT!r}, got {content['format']!r}")
+            if content["sha256"] != _checksum(stored):
+                raise InputError(f"{stored}: not the tensors that {described.name} describes; save the pair again")
+            tensors = load_file(stored)
+            return Prescription(
+                remedy=content["remedy"],
+                advice=content["advice"],
+                reason=content["reason"],
+                layer=content["layer"],
+                d_sae=content["d_sae"],
+                k=content["k"],
+                affine=Affine(
+                    center=tensors["center"], linear=tensors.get("linear"), inverse=tensors.get("inverse")
+                ),
+                subspace=tensors.get("subspace"),
+            )
+        except (OSError, json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(f"{path}: not a readable prescription ({error!r}); save it again") from error
+
+
+def prescribe(
+    births: Mapping[str, Birth],
+    remedies: Sequence[Remedy],
+    *,
+    layer: str,
+    d_sae: int,
+    k: int,
+    acceptable: float = ACCEPTABLE,
+) -> Prescription:
+    """The first of `remedies` (ordered from the least intrusive) whose measured death is at most `acceptable`, or,
+    where none is, the one with the fewest dead.
+    """
+    chosen = next((remedy for remedy in remedies if births[remedy.name].dead <= acceptable), None)
+    remedy = chosen or min(remedies, key=lambda remedy: births[remedy.name].dead)
+    left_over = {r.name: births[r.name].dead for r in remedies[: remedies.index(remedy)]}
+    return Prescription(
+        remedy=remedy.name,
+        advice=remedy.advice,
+        reason=_reason(births[remedy.name].dead, left_over, d_sae, acceptable, enough=chosen is not None),
+        layer=layer,
+        d_sae=d_sae,
+        k=k,
+        affine=remedy.affine,
+        subspace=remedy.subspace,
+    )
+
+
+def _reason(dead: float, left_over: Mapping[str, float], d_sae: int, acceptable: float, *, enough: bool) -> str:
+    """`left_over`: death under the less intrusive remedies, which were passed over."""
+    leaves = f"leaves {dead:.1%} of {d_sae:,} latents dead at birth"
+    if not enough:
+        return f"{leaves}; no remedy reaches {acceptable:.1%}, this one comes nearest"
+    if not left_over:
+        return f"{leaves}, at most {acceptable:.1%}"
+    passed_over = ", ".join(f"{name} {other:.1%}" for name, other in left_over.items())
+    return f"{leaves}; the less intrusive leave over {acceptable:.1%}: {passed_over}"
+
+
+def _pair(path: str | Path) -> tuple[Path, Path]:
+    stem = Path(path)
+    if stem.suffix in (".json", ".safetensors"):
+        stem = stem.with_suffix("")
+    # Not with_suffix: a layer's name may hold dots ("layers.3.mlp").
+    return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".safetensors")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,94 @@
+"""Numbers that say how hard a layer's geometry is on an SAE: outlier severity, rank, tails, stray tokens."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.statistics.collect import Statistics
+from autopsae.statistics.moments import Moments
+from autopsae.statistics.spectrum import effective_rank
+
+STRAY = 10.0
+"""A token is stray if its norm exceeds this many times the median norm (attention sinks, registers)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Severity:
+    """The geometry of a layer.
+
+    gamma, effective_rank, kurtosis are taken after per-token LayerNorm (paper Sec. 4, App. E, App. B.9); names
+    with `raw`, and all norms, on the activations as they are. Fractions in [0, 1], the angle in degrees.
+    """
+
+    gamma: float
+    """||mu|| / ||sigma||: how far the mean outweighs the spread."""
+    gamma_raw: float
+    effective_rank: float
+    """Number of directions that carry the variance, in [1, d_in]."""
+    effective_rank_fraction: float
+    effective_rank_raw: float
+    kurtosis: float | None
+    """Mean over dimensions of the excess kurtosis (0 for Gaussian); None if every dimension is constant."""
+    mean_norm: float
+    median_norm: float
+    """Norms of the arithmetic mean and of the geometric median."""
+    mean_median_distance: float
+    """||mean - median|| over the median token's distance from the geometric median."""
+    mean_median_angle: float
+    token_norm_median: float
+    token_norm_p99: float
+    token_norm_max: float
+    stray_tokens: float
+    """Fraction of tokens with over 10 times the median norm."""
+    stray_square: float
+    """Fraction of the summed squared norm that those tokens hold."""
+
+
+def gamma(moments: Moments) -> float:
+    """Outlier severity ||mu|| / ||sigma|| (paper Sec. 4). Raises InputError if all tokens are the same."""
+    spread = float(moments.std.norm())
+    norm = float(moments.mean.norm())
+    if spread <= 1e-12 * norm or spread == 0:
+        raise InputError(
+            f"expected tokens that differ, got {moments.tokens:,} equal ones (after LayerNorm); "
+            "check the hook point and the mask"
+        )
+    return norm / spread
+
+
+def severity(statistics: Statistics, median: Float[Tensor, "d_in"]) -> Severity:
+    """The geometry of a layer from its statistics and its geometric median.
+
+    Raises InputError if all tokens are the same.
+    """
+    raw, normed, norms = statistics.raw, statistics.normed, statistics.norms
+    if statistics.tokens < 2:
+        raise InputError("expected at least 2 tokens, got 1; the spread of one token is not defined")
+    gamma_raw = gamma(raw)
+    rank = effective_rank(torch.linalg.eigvalsh(normed.covariance))
+    kurtosis = normed.excess_kurtosis
+    kurtosis = kurtosis[kurtosis.isfinite()]
+    typical = (statistics.sample - median).norm(dim=1).median()
+    cosine = torch.nn.functional.cosine_similarity(raw.mean, median, dim=0, eps=0).clamp(-1, 1)
+    middle = norms.quantile(0.5)
+    stray_tokens, stray_square = norms.above(STRAY * middle)
+    return Severity(
+        gamma=gamma(normed),
+        gamma_raw=gamma_raw,
+        effective_rank=rank,
+        effective_rank_fraction=rank / statistics.d_in,
+        effective_rank_raw=effective_rank(torch.linalg.eigvalsh(raw.covariance)),
+        kurtosis=float(kurtosis.mean()) if len(kurtosis) else None,
+        mean_norm=float(raw.mean.norm()),
+        median_norm=float(median.norm()),
+        mean_median_distance=float((raw.mean - median).norm() / typical) if typical > 0 else 0.0,
+        mean_median_angle=float(cosine.arccos().rad2deg().nan_to_num(0.0)),
+        token_norm_median=middle,
+        token_norm_p99=norms.quantile(0.99),
+        token_norm_max=norms.largest,
+        stray_tokens=stray_tokens,
+        stray_square=stray_square,
+    )

@@ -1,0 +1,114 @@
+"""What can be changed before an SAE is trained on a layer: its centre, its metric, or where its rows begin.
+
+Every remedy is one `Affine` for the tokens and, for active subspace initialisation, a subspace for the rows.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.remedies.affine import Affine
+from autopsae.statistics.spectrum import Spectrum
+
+_FLOOR = 1e-8  # of the largest eigenvalue: float32 activations hold no direction below it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedy:
+    """A change made before training.
+
+    name: as in results ("none", "median", "whiten_0.3", ...); advice: the same as an instruction;
+    affine: what the tokens pass through;
+    subspace: orthonormal rows [rank, d_in] onto which the SAE's rows are projected at birth, or None.
+    """
+
+    name: str
+    advice: str
+    affine: Affine
+    subspace: Float[Tensor, "rank d_in"] | None = None
+
+    def encoder(
+        self, W_enc: Float[Tensor, "d_sae d_in"]
+    ) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_in"]]:
+        """(W, c) such that W (x - c) are the pre-activations of the raw token x for an SAE drawn with rows
+        `W_enc`: the remedy folded into the encoder. `W_enc` itself is returned where the remedy only centers.
+        """
+        W = W_enc
+        if self.subspace is not None:
+            basis = self.subspace.to(W)
+            W = torch.nn.functional.normalize((W @ basis.T) @ basis, dim=1)
+        if self.affine.linear is not None:
+            W = W @ self.affine.linear.to(W)
+        return W, self.affine.center
+
+
+def untouched(d_in: int) -> Remedy:
+    """No remedy: raw tokens, b_dec = 0 (the paper's baseline)."""
+    return Remedy(name="none", advice="change nothing", affine=Affine.identity(d_in))
+
+
+def center(point: Float[Tensor, "d_in"], name: str) -> Remedy:
+    """Subtract a centre of the tokens, "mean" or "median" by name: the start of `b_dec` (paper Sec. 6). It costs
+    nothing at run time.
+    """
+    return Remedy(name=name, advice=f"center by the {name}", affine=Affine(center=point))
+
+
+def z_score(std: Float[Tensor, "d_in"], point: Float[Tensor, "d_in"]) -> Remedy:
+    """Center, then divide each dimension by its standard deviation; constant dimensions are left as they are."""
+    gain = torch.where(std > 0, 1 / std, 1)
+    return Remedy(
+        name="zscore",
+        advice="center by the median and divide each dimension by its standard deviation",
+        affine=Affine(center=point, linear=gain.diag(), inverse=(1 / gain).diag()),
+    )
+
+
+def whiten(
+    spectrum: Spectrum, point: Float[Tensor, "d_in"], *, alpha: float = 1.0, rank: int | None = None
+) -> Remedy:
+    """Center, then shrink each principal direction so that its variance lambda becomes lambda^(1 - alpha).
+
+    A = V diag(lambda^(-alpha / 2)) V^T: alpha = 0 only centers, alpha = 1 is full (ZCA) whitening (paper App. E,
+    Fig. S20). Directions past `rank`, or with less than 1e-8 of the largest variance, get the gain of the last one
+    before them: they carry rounding errors or were never seen, and must not be blown up.
+
+    Raises InputError for alpha outside [0, 1] or rank outside [1, d_in].
+    """
+    d_in = len(spectrum.eigenvalues)
+    if not 0 <= alpha <= 1:
+        raise InputError(f"whiten: expected alpha in [0, 1], got {alpha}; 0 centers only, 1 whitens fully")
+    rank = _checked_rank("whiten", rank if rank is not None else d_in, d_in)
+    eigenvalues = spectrum.eigenvalues
+    kept = max(1, min(rank, int((eigenvalues > _FLOOR * eigenvalues[0]).sum())))
+    gain = eigenvalues.clamp_min(eigenvalues[kept - 1]).pow(-alpha / 2)
+    V = spectrum.directions
+    return Remedy(
+        name="whiten" if alpha == 1 else f"whiten_{alpha:g}",
+        advice=f"center by the median and whiten with alpha {alpha:g}",
+        affine=Affine(center=point, linear=(V.T * gain) @ V, inverse=(V.T / gain) @ V),
+    )
+
+
+def active_subspace(spectrum: Spectrum, point: Float[Tensor, "d_in"], *, rank: int) -> Remedy:
+    """Center, and project the SAE's rows at birth onto the top `rank` principal directions (Wang et al. 2025,
+    arXiv:2508.16929; paper App. E). The tokens and the loss stay as they are.
+
+    Raises InputError for rank outside [1, d_in].
+    """
+    rank = _checked_rank("active_subspace", rank, len(spectrum.eigenvalues))
+    return Remedy(
+        name=f"asi_{rank}",
+        advice=f"center by the median and let the rows begin in the top {rank} principal directions",
+        affine=Affine(center=point),
+        subspace=spectrum.directions[:rank],
+    )
+
+
+def _checked_rank(who: str, rank: int, d_in: int) -> int:
+    if not 1 <= rank <= d_in:
+        raise InputError(f"{who}: rank {rank} is not in 1 ... d_in = {d_in}; pass a rank in that range")
+    return rank

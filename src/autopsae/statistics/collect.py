@@ -1,0 +1,88 @@
+"""All statistics of a layer in one pass over its tokens."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.statistics.moments import Moments, layer_norm
+from autopsae.statistics.norms import NormHistogram
+from autopsae.statistics.sample import Reservoir
+
+SAMPLE_TOKENS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """What a diagnosis needs to know of the tokens; its size does not grow with their number.
+
+    raw: moments of the activations; normed: moments after per-token LayerNorm (paper Sec. 4);
+    norms: their L2 norms; reservoir: a uniform sample.
+    """
+
+    raw: Moments
+    normed: Moments
+    norms: NormHistogram
+    reservoir: Reservoir
+
+    @property
+    def tokens(self) -> int:
+        return self.raw.tokens
+
+    @property
+    def d_in(self) -> int:
+        return len(self.raw.mean)
+
+    @property
+    def sample(self) -> Float[Tensor, "sample d_in"]:
+        return self.reservoir.tokens()
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Statistics of two parts of one stream, as if they had been collected in one pass."""
+        if self.d_in != other.d_in:
+            raise InputError(f"merge: expected statistics of one width, got d_in = {self.d_in} and {other.d_in}")
+        return Statistics(
+            raw=self.raw.merge(other.raw),
+            normed=self.normed.merge(other.normed),
+            norms=self.norms.merge(other.norms),
+            reservoir=self.reservoir.merge(other.reservoir),
+        )
+
+
+def collect(
+    tokens: Tokens,
+    *,
+    start: int = 0,
+    sample_tokens: int = SAMPLE_TOKENS,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Statistics:
+    """Statistics of a token stream in one pass, sums in float64, memory independent of its length.
+
+    start: place of the first token in the whole stream, where this is a part that will be merged with others
+    (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;
+    device: where to compute (default: where the tokens are); progress: told the tokens of each chunk.
+
+    Raises InputError as `chunks`, and for d_in < 2 or fewer than two different tokens.
+    """
+    reservoir = Reservoir(sample_tokens, seed=seed)
+    raw: Moments | None = None
+    normed: Moments | None = None
+    norms: NormHistogram | None = None
+    for x in chunks(tokens, dtype=torch.float64, device=device):
+        if x.shape[1] < 2:
+            raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
+        reservoir.add(x, start)
+        start += len(x)
+        parts = Moments.of(x), Moments.of(layer_norm(x)), NormHistogram.of(x)
+        raw = raw.merge(parts[0]) if raw else parts[0]
+        normed = normed.merge(parts[1]) if normed else parts[1]
+        norms = norms.merge(parts[2]) if norms else parts[2]
+        if progress:
+            progress(len(x))
+    assert raw and normed and norms  # noqa: PT018 (chunks raises when there is no token)
+    return Statistics(raw=raw, normed=normed, norms=norms, reservoir=reservoir)

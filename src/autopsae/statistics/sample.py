@@ -1,0 +1,88 @@
+"""A uniform sample of a token stream, the same however the stream is cut or split.
+
+Each token gets a pseudo-random key from its place in the stream, and the tokens with the smallest keys are kept.
+So a sample needs no knowledge of the stream's length, merges exactly, and does not depend on the chunking.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import InputError
+
+
+class Reservoir:
+    """Keeps `size` tokens of those it is shown, each token of the stream being equally likely.
+
+    size: tokens kept; seed: chooses the sample. `merge` needs parts that saw disjoint places of one stream.
+    """
+
+    def __init__(self, size: int, *, seed: int = 0) -> None:
+        self.size, self.seed = size, seed
+        self._keys = np.empty(0, np.uint64)
+        self._places = np.empty(0, np.int64)
+        self._rows: Tensor | None = None
+
+    def add(self, x: Float[Tensor, "tokens d_in"], start: int) -> None:
+        """Show it the tokens at places start, start + 1, ... of the stream."""
+        places = np.arange(start, start + len(x))
+        keys = _keys(places, self.seed)
+        if len(self._keys) == self.size:
+            below = np.flatnonzero(keys < self._keys.max())
+            places, keys, x = places[below], keys[below], x[torch.from_numpy(below).to(x.device)]
+        self._take(keys, places, x)
+
+    def merge(self, other: "Reservoir") -> "Reservoir":
+        """The sample of both streams' tokens together."""
+        if (self.size, self.seed) != (other.size, other.seed):
+            raise InputError(
+                f"merge: expected samples of one size and seed, got {(self.size, self.seed)} "
+                f"and {(other.size, other.seed)}"
+            )
+        merged = Reservoir(self.size, seed=self.seed)
+        for part in (self, other):
+            if part._rows is not None:
+                merged._take(part._keys, part._places, part._rows)
+        return merged
+
+    def tokens(self) -> Float[Tensor, "sample d_in"]:
+        """The sample, in the order of the stream."""
+        if self._rows is None:
+            raise InputError("expected at least one token to sample from, got none")
+        return self._rows[torch.from_numpy(np.argsort(self._places)).to(self._rows.device)]
+
+    def _take(self, keys: np.ndarray, places: np.ndarray, x: Tensor) -> None:
+        if not len(keys):
+            return
+        room = self.size - len(self._keys)
+        if self._rows is None or room > 0:
+            self._rows = x.clone() if self._rows is None else torch.cat([self._rows, x])
+            self._keys = np.concatenate([self._keys, keys])
+            self._places = np.concatenate([self._places, places])
+            if len(self._keys) > self.size:
+                self._keep(np.argpartition(self._keys, self.size - 1)[: self.size])
+            return
+        # Full: the smallest keys of old and new together; newcomers overwrite the rows that leave, in place.
+        smallest = np.argpartition(np.concatenate([self._keys, keys]), self.size - 1)[: self.size]
+        entering = smallest[smallest >= self.size] - self.size
+        leaving = np.setdiff1d(np.arange(self.size), smallest)
+        self._keys[leaving], self._places[leaving] = keys[entering], places[entering]
+        device = self._rows.device
+        self._rows[torch.from_numpy(leaving).to(device)] = x[torch.from_numpy(entering).to(x.device)].to(device)
+
+    def _keep(self, rows: np.ndarray) -> None:
+        assert self._rows is not None
+        self._keys, self._places = self._keys[rows], self._places[rows]
+        self._rows = self._rows[torch.from_numpy(rows).to(self._rows.device)]
+
+
+def _keys(places: np.ndarray, seed: int) -> np.ndarray:
+    """A 64-bit hash of each place (the output function of SplitMix64; Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(
+            0xD1342543DE82EF95
+        )
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))

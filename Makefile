@@ -27,8 +27,8 @@ format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/statistics.py
-	$(BIN)/python benchmarks/birth.py
+	$(BIN)/python -m benchmarks.statistics
+	$(BIN)/python -m benchmarks.birth
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-Tokens = Iterable[Any] | Tensor | np.ndarray[Any, Any]
+Tokens = Iterable[Any] | Tensor | NDArray[Any]
 """A matrix [tokens, d_in], or a re-iterable of such matrices (torch or NumPy, floating point)."""
 
 CHUNK_TOKENS = 2048
@@ -88,7 +89,7 @@ def _checked_batches(tokens: Tokens) -> Iterator[Tensor]:
         yield batch.detach()
 
 
-def _slices(matrix: Tensor | np.ndarray[Any, Any]) -> Iterable[Tensor | np.ndarray[Any, Any]]:
+def _slices(matrix: Tensor | NDArray[Any]) -> Iterable[Tensor | NDArray[Any]]:
     if matrix.ndim != 2:
         raise InputError(
             f"expected a matrix [tokens, d_in], got shape {tuple(matrix.shape)}; "

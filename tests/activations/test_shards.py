@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -147,6 +146,17 @@ def test_a_complete_harvest_is_left_as_it_is(unbroken: Path) -> None:
     before = contents(unbroken)
     assert ShardWriter(unbroken, request=REQUEST).complete
     assert contents(unbroken) == before
+
+
+def test_what_a_dead_run_left_is_removed_before_anything_is_added(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, request=REQUEST, shard_tokens=5)
+    writer.add(*batch(0))
+    safe = contents(tmp_path)
+    for orphan in ("shard-00001.safetensors", ".shard-00001.safetensors.x.partial", ".index.json.y.partial"):
+        (tmp_path / orphan).write_bytes(b"half")
+    (tmp_path / "notes.txt").write_bytes(b"mine")
+    ShardWriter(tmp_path, request=REQUEST)
+    assert contents(tmp_path) == safe | {"notes.txt": b"mine"}
 
 
 KILLED_EVERYWHERE = """
@@ -319,7 +329,9 @@ def test_requests_are_compared_as_json(unbroken: Path) -> None:
 def test_a_folder_with_other_files_is_refused_untouched(tmp_path: Path) -> None:
     (tmp_path / "shard-00000.safetensors").write_bytes(b"someone's")
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match=r"got 2 other files \(notes.txt, shard-00000.safetensors\); pass an empty"):
+    with pytest.raises(
+        InputError, match=r"got 2 other files \(notes.txt, shard-00000.safetensors\); pass an empty"
+    ):
         ShardWriter(tmp_path, request={})
     assert contents(tmp_path) == {"shard-00000.safetensors": b"someone's", "notes.txt": b"mine"}
 
@@ -335,7 +347,10 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     [
         ("{", "not an index of autopsae-activations"),
         ("[]", "not an index of autopsae-activations"),
-        ('{"format": "other", "version": 1, "shards": []}', "expected 'autopsae-activations' version 1, got 'other'"),
+        (
+            '{"format": "other", "version": 1, "shards": []}',
+            "expected 'autopsae-activations' version 1, got 'other'",
+        ),
         (f'{{"format": "{FORMAT}", "version": 2, "shards": []}}', "got 'autopsae-activations' version 2"),
     ],
 )
@@ -393,8 +408,10 @@ def test_shard_tokens_must_be_positive(tmp_path: Path) -> None:
 
 
 def test_views_are_written_like_copies(tmp_path: Path) -> None:
-    matrix = torch.from_numpy(np.arange(40, dtype=np.float32).reshape(5, 8))
+    matrix = torch.arange(40.0).view(5, 8)
     writer = ShardWriter(tmp_path, request={})
-    writer.add({"view": matrix[:, ::2]}, {"document": torch.zeros(5, dtype=torch.int32)})
+    layers = {"strided": matrix[:1, ::2], "single": matrix[:1, 3::8], "transposed": matrix.T[:1]}
+    writer.add(layers, {"document": torch.zeros(1, dtype=torch.int32)})
     writer.finish()
-    assert torch.equal(next(iter(open_layers(tmp_path)["view"])), matrix[:, ::2])
+    for name, layer in open_layers(tmp_path).items():
+        assert torch.equal(next(iter(layer)), layers[name])

@@ -6,6 +6,7 @@ Readable: a `.npy` matrix (memory-mapped), a `.safetensors` file or a folder of 
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,8 +122,8 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 def _open_npy(path: Path) -> Activations:
     try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        matrix = np.lib.format.open_memmap(path, mode="r")  # never a pickle, never an archive
+    except (ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable .npy matrix ({error}); was it written whole?") from error
     if matrix.ndim != 2 or matrix.dtype not in (np.float16, np.float32, np.float64):
         raise InputError(
@@ -148,7 +149,8 @@ def _open_shards(files: list[Path]) -> dict[str, Activations]:
     """Layers are the floating-point matrices that the first shard holds; every other shard must hold them too."""
     shapes = [_matrices(file) for file in files]
     layers = {}
-    for name, (_, d_in, dtype) in shapes[0].items():
+    for name in sorted(shapes[0], key=_natural):
+        _, d_in, dtype = shapes[0][name]
         parts = []
         for file, held in zip(files, shapes, strict=True):
             if name not in held:
@@ -163,6 +165,11 @@ def _open_shards(files: list[Path]) -> dict[str, Activations]:
     if not layers:
         raise InputError(f"{files[0]}: expected floating-point matrices [tokens, d_in], found none")
     return layers
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts hs2 before hs10; safetensors itself keeps names in alphabetical order."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def _matrices(file: Path) -> dict[str, tuple[int, int, torch.dtype]]:

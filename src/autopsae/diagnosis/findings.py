@@ -12,7 +12,7 @@ LOW_RANK = 0.10
 HEAVY_TAILS = 0.5
 STRAY_SQUARE = 0.5
 DRAGGED_MEAN = 0.5
-TOKENS_PER_DIMENSION = 10
+TOKENS_PER_DIMENSION = 10.0
 
 
 def findings(
@@ -143,6 +143,6 @@ def _few_tokens(tokens: int, d_in: int) -> Finding | None:
         tokens=tokens,
         meaning="too few tokens for a covariance: the effective rank is too low, whitening flatters itself, and "
         "death is over-counted",
-        advice=f"use at least {TOKENS_PER_DIMENSION * d_in:,} tokens",
+        advice=f"use at least {TOKENS_PER_DIMENSION * d_in:,.0f} tokens",
         source="autopsae; a covariance of d_in dimensions needs several tokens for each",
     )

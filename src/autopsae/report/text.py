@@ -13,7 +13,7 @@ _GOOD, _BAD = 0.01, 0.2  # dead fractions under and over which a cell is green o
 
 def survey_text(survey: Survey) -> RenderableType:
     """A row per layer: severity, predicted and measured death at birth, prescription; then findings by layer."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title=_title(survey), title_style="bold")
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=_title(survey))
     table.add_column("layer", no_wrap=True)
     for name in ("gamma", "raw", "rank", "formula", *COMPARED):
         table.add_column(name, justify="right", no_wrap=True)

@@ -4,9 +4,12 @@ Each token gets a pseudo-random key from its place in the stream, and the tokens
 So a sample needs no knowledge of the stream's length, merges exactly, and does not depend on the chunking.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
@@ -52,7 +55,7 @@ class Reservoir:
             raise InputError("expected at least one token to sample from, got none")
         return self._rows[torch.from_numpy(np.argsort(self._places)).to(self._rows.device)]
 
-    def _take(self, keys: np.ndarray, places: np.ndarray, x: Tensor) -> None:
+    def _take(self, keys: NDArray[Any], places: NDArray[Any], x: Tensor) -> None:
         if not len(keys):
             return
         room = self.size - len(self._keys)
@@ -71,13 +74,13 @@ class Reservoir:
         device = self._rows.device
         self._rows[torch.from_numpy(leaving).to(device)] = x[torch.from_numpy(entering).to(x.device)].to(device)
 
-    def _keep(self, rows: np.ndarray) -> None:
+    def _keep(self, rows: NDArray[Any]) -> None:
         assert self._rows is not None
         self._keys, self._places = self._keys[rows], self._places[rows]
         self._rows = self._rows[torch.from_numpy(rows).to(self._rows.device)]
 
 
-def _keys(places: np.ndarray, seed: int) -> np.ndarray:
+def _keys(places: NDArray[Any], seed: int) -> NDArray[Any]:
     """A 64-bit hash of each place (the output function of SplitMix64; Steele, Lea and Flood 2014)."""
     with np.errstate(over="ignore"):
         z = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(

@@ -1,0 +1,280 @@
+"""Harvesting: run a model over batches or texts, keep the tokens of the hooked points on disk."""
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from autopsae.activations.hooks import hidden_state_names, hooked, select_points
+from autopsae.activations.presets import LanguageModel
+from autopsae.activations.shards import SHARD_TOKENS, ShardWriter, raw_bytes
+from autopsae.activations.store import Activations, open_layers
+from autopsae.arrays import InputError
+
+
+def harvest(
+    model: nn.Module,
+    batches: Iterable[Any],
+    folder: str | Path,
+    *,
+    points: Sequence[str],
+    keep: Callable[[Any], Bool[Tensor, "*batch"]] | None = None,
+    dtype: torch.dtype = torch.float32,
+    request: Mapping[str, Any] | None = None,
+    tokens: int | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> dict[str, Activations]:
+    """Run `model` over `batches`, keep the tokens of `points` in `folder`, and open them: point -> Activations.
+
+    A batch is a tensor, for `model(batch)`, or a dict with tensors, for `model(**batch)`. Its tokens are kept where
+    its `attention_mask` and `keep(batch)` are True, at most `tokens` in all. Beside each token are stored
+    `token.document` (the number of its row), `token.position` (its place in the row) and, where the batch has
+    `input_ids`, `token.id`; a batch may bring its own integers, per row or token, under such names, which the
+    model does not see. Each batch ends with `progress(done, tokens)`.
+
+    An interrupted harvest goes on where it stopped when it is called again with the same arguments; a
+    finished one is only opened. What was asked, with a digest of the weights and of the first batch, is kept
+    beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
+
+    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind and when no token is kept.
+    """
+    points = select_points(model, points)
+    asked = {
+        **(request or {}),
+        "points": points,
+        "dtype": str(dtype).removeprefix("torch."),
+        "tokens": tokens,
+        "weights": _digest((name, _sampled(value)) for name, value in model.state_dict().items()),
+        "first_batch": _digest(_parts(_first(batches)).items()),
+    }
+    writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
+    if not writer.complete:
+        with torch.inference_mode(), _evaluating(model), hooked(model, points, dtype=dtype) as capture:
+            for batch, document in _undone(batches, writer, tokens):
+                _run(model, batch)
+                mask = _mask(batch, keep, capture.shape)
+                if tokens is not None:
+                    mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
+                writer.add(capture.take(mask), _labels(batch, mask, document))
+                if progress is not None:
+                    progress(writer.tokens, tokens)
+        if not writer.tokens:
+            raise InputError("expected at least one token to keep, got none; check `tokens`, `keep` and the mask")
+        writer.finish()
+    layers = open_layers(folder)
+    return {point: layers[point] for point in points}
+
+
+def _undone(batches: Iterable[Any], writer: ShardWriter, tokens: int | None) -> Iterator[tuple[Any, int]]:
+    """The batches still to be run, each with the number of rows before it, until there are enough tokens."""
+    done, rows = writer.batches_done, 0
+    for number, batch in enumerate(batches):
+        if tokens is not None and writer.tokens >= tokens:
+            return
+        if number >= done:
+            yield batch, rows
+        rows += _row_count(batch)
+
+
+def _run(model: nn.Module, batch: Any) -> None:
+    device = next((parameter.device for parameter in model.parameters()), None)
+    inputs = {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in _parts(batch).items()
+        if not name.startswith("token.")
+    }
+    if isinstance(batch, Tensor):
+        model(*inputs.values())
+    else:
+        model(**inputs)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _mask(batch: Any, keep: Callable[[Any], Tensor] | None, shape: torch.Size) -> Tensor:
+    masks = [_parts(batch).get("attention_mask"), None if keep is None else keep(batch)]
+    given = [mask.bool().cpu() for mask in masks if mask is not None] or [torch.ones(shape, dtype=torch.bool)]
+    if given[0].shape != given[-1].shape:
+        raise InputError(
+            f"keep: expected the attention mask's shape {tuple(given[0].shape)}, got {tuple(given[-1].shape)}"
+        )
+    return given[0] & given[-1]
+
+
+def _labels(batch: Any, mask: Tensor, rows_before: int) -> dict[str, Tensor]:
+    """Per kept token: the number of its row, its place in the row, its id; or what the batch says instead."""
+    parts = _parts(batch)
+    place = torch.arange(mask.numel()).view(mask.shape)
+    per_row = max(1, mask.numel() // _row_count(batch))
+    labels = {"document": rows_before + place // per_row, "position": place % per_row}
+    if "input_ids" in parts and parts["input_ids"].shape == mask.shape:
+        labels["id"] = parts["input_ids"]
+    labels |= {name[6:]: value for name, value in parts.items() if name.startswith("token.")}
+    return {name: _spread(name, value.cpu(), mask.shape)[mask] for name, value in labels.items()}
+
+
+def _spread(name: str, label: Tensor, shape: torch.Size) -> Tensor:
+    """One label per token from one per row or per token."""
+    aligned = label.reshape(*label.shape, *[1] * (len(shape) - label.ndim))
+    if aligned.ndim != len(shape) or any(
+        own not in (1, full) for own, full in zip(aligned.shape, shape, strict=True)
+    ):
+        raise InputError(
+            f"token.{name}: expected one for each row or token of {tuple(shape)}, got {tuple(label.shape)}"
+        )
+    return aligned.expand(shape)
+
+
+def _parts(batch: Any) -> dict[str, Any]:
+    if isinstance(batch, Tensor):
+        return {"": batch}
+    if isinstance(batch, Mapping) and any(isinstance(value, Tensor) for value in batch.values()):
+        return dict(batch)
+    raise InputError(f"expected batches that are tensors or dicts of tensors, got {type(batch).__name__}")
+
+
+def _row_count(batch: Any) -> int:
+    return len(next(value for value in _parts(batch).values() if isinstance(value, Tensor)))
+
+
+def _first(batches: Iterable[Any]) -> Any:
+    if iter(batches) is batches:
+        raise InputError("expected batches that can be iterated again to resume, got an iterator; pass a list")
+    for batch in batches:
+        return batch
+    raise InputError("expected at least one batch, got none; is the source empty?")
+
+
+def _digest(parts: Iterable[tuple[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for name, value in parts:
+        digest.update(name.encode())
+        if isinstance(value, Tensor):
+            digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(raw_bytes(value))
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()[:16]
+
+
+def _sampled(value: Any) -> Any:
+    """A few values per weight: enough to tell checkpoints apart, without reading all of a large model."""
+    return value.reshape(-1)[:: max(1, value.numel() // 64)] if isinstance(value, Tensor) else value
+
+
+def harvest_text(
+    language_model: LanguageModel,
+    documents: Iterable[str],
+    folder: str | Path,
+    *,
+    layers: Sequence[str] | None = None,
+    context: int = 128,
+    batch_size: int = 8,
+    tokens: int | None = None,
+    skip_first: bool = False,
+    skip_ids: Collection[int] = (),
+    dtype: torch.dtype = torch.float32,
+    shard_tokens: int = SHARD_TOKENS,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> dict[str, Activations]:
+    """Harvest `layers` (default: every hidden state) of a Hugging Face model reading `documents`.
+
+    Documents are cut into sequences of at most `context` tokens, special tokens included, and no sequence
+    spans two documents. Padding is never kept; the first token of each sequence is not with `skip_first`, and
+    those in `skip_ids` are not. `token.document` is the document's number, `token.position` the place in the
+    sequence that the model saw. Stops at `tokens` kept tokens; `progress(done, total)` knows the exact total.
+
+    Raises InputError as `harvest`, and for a text, context or batch size that cannot be.
+    """
+    if isinstance(documents, str) or batch_size < 1:
+        raise InputError("expected a list of documents and batch_size >= 1; pass [text] for a single text")
+    model = language_model.model
+    points = select_points(model, layers if layers is not None else hidden_state_names(model))
+    sequences, total = [], 0
+    for document, ids in language_model.sequences(documents, context):
+        sequences.append((document, ids))
+        total += int(_kept(torch.tensor([ids]), skip_first, skip_ids).sum())
+        if tokens is not None and total >= tokens:
+            total = tokens
+            break
+    return harvest(
+        model,
+        _TextBatches(
+            sequences=sequences,
+            batch_size=batch_size,
+            pad_id=language_model.tokenizer.pad_token_id or 0,
+            extra=_without_logits(model, points),
+        ),
+        folder,
+        points=points,
+        keep=lambda batch: _kept(_parts(batch)["input_ids"], skip_first, skip_ids),
+        dtype=dtype,
+        request={
+            "model": language_model.name,
+            "text": _digest((str(document), ids) for document, ids in sequences),
+            "context": context,
+            "batch_size": batch_size,
+            "skip_first": skip_first,
+            "skip_ids": sorted(skip_ids),
+        },
+        tokens=total,
+        shard_tokens=shard_tokens,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TextBatches:
+    """Padded batches of (document, ids). Padding on the right leaves the tokens' positions as they are."""
+
+    sequences: list[tuple[int, list[int]]]
+    batch_size: int
+    pad_id: int
+    extra: dict[str, Any]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self.sequences), self.batch_size):
+            documents, texts = zip(*self.sequences[start : start + self.batch_size], strict=True)
+            longest = max(map(len, texts))
+            rows = [ids + [self.pad_id] * (longest - len(ids)) for ids in texts]
+            lengths = torch.tensor([len(ids) for ids in texts])
+            yield {
+                "input_ids": torch.tensor(rows),
+                "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
+                "token.document": torch.tensor(documents),
+                **self.extra,
+            }
+
+
+def _kept(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:
+    mask = ~torch.isin(ids, torch.tensor(sorted(skip_ids), dtype=ids.dtype))
+    if skip_first:
+        mask[:, 0] = False
+    return mask
+
+
+def _without_logits(model: nn.Module, points: Sequence[str]) -> dict[str, Any]:
+    """The argument that spares the output layer where no point needs it.
+
+    Its product with a vocabulary of 262,144 would cost more than all layers of a small model together.
+    """
+    inner = (*hidden_state_names(model), f"{getattr(model, 'base_model_prefix', '')}.")
+    spared = "logits_to_keep" in signature(model.forward).parameters
+    return {"logits_to_keep": 1} if spared and all(point.startswith(inner) for point in points) else {}

@@ -1,0 +1,161 @@
+"""Hooks: the activations of any torch module by name, several points in one forward pass.
+
+A point is a module's dotted name (its output), `name:input` (its input), or `hs0` .. `hsL`, the hidden states
+of a Hugging Face model.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from autopsae.activations.store import select_layers
+from autopsae.arrays import InputError
+
+
+class Capture:
+    """What the hooked points gave since the last `take`. Made by `hooked`."""
+
+    def __init__(self, points: Sequence[str], dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self._found: dict[str, list[Tensor]] = {point: [] for point in points}
+
+    def put(self, point: str, value: Any) -> None:
+        # A copy, because what follows in the network may work in place on what the hook was shown.
+        tensor = _first_tensor(point, value).detach()
+        self._found[point].append(tensor.to("cpu", self._dtype, copy=True))
+
+    @property
+    def shape(self) -> torch.Size:
+        """[batch, seq] or [tokens] of the last forward pass."""
+        point, found = next(iter(self._found.items()))
+        return _only(point, found).shape[:-1]
+
+    def take(self, mask: Shaped[Tensor, "*batch"] | None = None) -> dict[str, Float[Tensor, "tokens _"]]:
+        """Each point's tokens [tokens, d_in] of one forward pass, where `mask` is True; forgets them.
+
+        Raises InputError for a point that was not reached or was reached more than once, and for a mask
+        that is not bool or has not one entry per token.
+        """
+        found = self._found
+        self._found = {point: [] for point in found}
+        return {point: _tokens(point, _only(point, passes), mask) for point, passes in found.items()}
+
+
+@contextmanager
+def hooked(model: nn.Module, points: Sequence[str], *, dtype: torch.dtype = torch.float32) -> Iterator[Capture]:
+    """Within the context, every forward pass of `model` leaves the points' activations in the Capture.
+
+    They are detached, on the CPU, in `dtype`. The hooks are removed however the context ends.
+
+        with hooked(model, ["encoder.layer.3", "encoder.layer.3:input"]) as capture:
+            model(**batch)
+            tokens = capture.take(batch["attention_mask"].bool())
+
+    Raises InputError for a point that the model does not have (naming the near ones).
+    """
+    points = select_points(model, points)
+    capture = Capture(points, dtype)
+    handles: list[RemovableHandle] = []
+    try:
+        for point in points:
+            handles += _hooks(model, point, capture)
+        yield capture
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def layer_names(model: nn.Module) -> list[str]:
+    """Every point that `model` has: its hidden states, then its modules (each also as `name:input`)."""
+    modules = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    return hidden_state_names(model) + modules
+
+
+def select_points(model: nn.Module, wanted: Sequence[str]) -> list[str]:
+    """The wanted points by their full names, once each (`7` is `hs7`), or InputError with near names."""
+    if not wanted or isinstance(wanted, str):
+        raise InputError(f"points: expected a list of names such as ['hs3', 'encoder:input'], got {wanted!r}")
+    names = layer_names(model)
+    points: dict[str, None] = {}
+    for point in wanted:
+        name = point.removesuffix(":input")
+        # A hidden state is no module, so it has no input.
+        known = names if name == point else names[len(hidden_state_names(model)) :]
+        points[select_layers(known, [name])[0] + point[len(name) :]] = None
+    return list(points)
+
+
+def hidden_state_names(model: nn.Module) -> list[str]:
+    """hs0 (the embedding) .. hsL of a Hugging Face model of L layers; none for another."""
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
+        return []
+    layers = getattr(config.get_text_config(), "num_hidden_layers", -1)
+    return [f"hs{number}" for number in range(layers + 1)]
+
+
+def _hooks(model: nn.Module, point: str, capture: Capture) -> list[RemovableHandle]:
+    if point in hidden_state_names(model):
+        return [
+            model.register_forward_pre_hook(
+                lambda _model, args, kwargs: (args, {**kwargs, "output_hidden_states": True}),
+                with_kwargs=True,
+            ),
+            model.register_forward_hook(
+                lambda _model, _args, output: capture.put(point, _hidden_state(output, point))
+            ),
+        ]
+    module = model.get_submodule(point.removesuffix(":input"))
+    if point.endswith(":input"):
+        return [
+            module.register_forward_pre_hook(
+                lambda _module, args, kwargs: capture.put(point, (*args, *kwargs.values())), with_kwargs=True
+            )
+        ]
+    return [module.register_forward_hook(lambda _module, _args, output: capture.put(point, output))]
+
+
+def _hidden_state(output: Any, point: str) -> Any:
+    states = getattr(output, "hidden_states", None) or ()
+    if int(point[2:]) >= len(states):
+        raise InputError(f"{point}: the model returned {len(states)} hidden states; hook a module by name instead")
+    return states[int(point[2:])]
+
+
+def _first_tensor(point: str, value: Any) -> Tensor:
+    values = value.values() if isinstance(value, Mapping) else value
+    values = values if isinstance(value, (Mapping, tuple, list)) else [value]
+    tensor = next((item for item in values if isinstance(item, Tensor)), None)
+    if tensor is None or tensor.ndim not in (2, 3) or not tensor.is_floating_point():
+        got = type(value).__name__ if tensor is None else f"shape {tuple(tensor.shape)} of {tensor.dtype}"
+        raise InputError(
+            f"{point}: expected floating-point [batch, seq, d_in] or [tokens, d_in], got {got}; "
+            "hook a module whose features come last"
+        )
+    return tensor
+
+
+def _only(point: str, passes: list[Tensor]) -> Tensor:
+    if len(passes) != 1:
+        raise InputError(
+            f"{point}: expected to be reached once since the last take, got {len(passes)} times; take "
+            "after each forward pass, and hook only modules that every pass runs exactly once"
+        )
+    return passes[0]
+
+
+def _tokens(point: str, tensor: Tensor, mask: Tensor | None) -> Tensor:
+    rows = tensor.flatten(0, -2)
+    if mask is None:
+        return rows
+    if mask.dtype != torch.bool or mask.numel() != len(rows):
+        raise InputError(
+            f"{point}: expected a bool mask with one entry for each token of {tuple(tensor.shape[:-1])}, got "
+            f"shape {tuple(mask.shape)} of {mask.dtype}"
+        )
+    return rows[mask.flatten().cpu()]

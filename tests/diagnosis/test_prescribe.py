@@ -1,0 +1,112 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from autopsae.arrays import InputError
+from autopsae.diagnosis.birth import Birth
+from autopsae.diagnosis.prescribe import Prescription, prescribe
+from autopsae.remedies.affine import Affine
+from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
+from autopsae.statistics.spectrum import Spectrum
+
+D_IN = 5
+SPECTRUM = Spectrum.of(torch.diag(torch.arange(1.0, 6.0, dtype=torch.float64)))
+POINT = torch.arange(5.0, dtype=torch.float64)
+LADDER = [
+    untouched(D_IN),
+    center(POINT, "median"),
+    whiten(SPECTRUM, POINT, alpha=0.3),
+    whiten(SPECTRUM, POINT),
+    active_subspace(SPECTRUM, POINT, rank=2),
+]
+
+
+def deaths(*dead: float) -> dict[str, Birth]:
+    return {r.name: Birth(dead=d, relu=0.0, topk=d) for r, d in zip(LADDER, dead, strict=True)}
+
+
+def choose(*dead: float, acceptable: float = 0.01) -> Prescription:
+    return prescribe(deaths(*dead), LADDER, layer="hs1", d_sae=100, k=4, acceptable=acceptable)
+
+
+@pytest.mark.parametrize(
+    ("dead", "remedy"),
+    [
+        ((0.01, 0.0, 0.0, 0.0, 0.0), "none"),
+        ((0.011, 0.01, 0.0, 0.0, 0.0), "median"),
+        ((0.5, 0.011, 0.01, 0.0, 0.0), "whiten_0.3"),
+        ((0.5, 0.2, 0.011, 0.0, 0.0), "whiten"),
+        ((0.5, 0.2, 0.1, 0.1, 0.0), "asi_2"),
+        ((0.5, 0.2, 0.1, 0.09, 0.3), "whiten"),
+    ],
+)
+def test_the_least_intrusive_sufficient_remedy_is_prescribed(dead: tuple[float, ...], remedy: str) -> None:
+    assert choose(*dead).remedy == remedy
+
+
+def test_the_reason_names_what_was_passed_over() -> None:
+    expected = (
+        "leaves 0.5% of 100 latents dead at birth; the less intrusive leave over 1.0%: none 50.0%, median 20.0%"
+    )
+    assert choose(0.5, 0.2, 0.005, 0.0, 0.0).reason == expected
+
+
+@pytest.mark.parametrize("remedy", LADDER, ids=lambda remedy: remedy.name)
+def test_a_saved_prescription_is_the_same_when_loaded(tmp_path: Path, remedy: Remedy) -> None:
+    dead = [0.0 if candidate is remedy else 1.0 for candidate in LADDER]
+    saved = choose(*dead)
+    saved.save(tmp_path / "new" / "layers.3.mlp")
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["layers.3.mlp.json", "layers.3.mlp.safetensors"]
+    for name in ("layers.3.mlp", "layers.3.mlp.json", "layers.3.mlp.safetensors"):
+        loaded = Prescription.load(tmp_path / "new" / name)
+        assert (loaded.remedy, loaded.advice, loaded.reason) == (saved.remedy, saved.advice, saved.reason)
+        assert (loaded.layer, loaded.d_in, loaded.d_sae, loaded.k) == ("hs1", D_IN, 100, 4)
+        x = torch.randn(7, D_IN, dtype=torch.float64)
+        assert torch.equal(loaded.affine(x), saved.affine(x))
+        assert torch.equal(loaded.affine.invert(x), saved.affine.invert(x))
+        assert (loaded.subspace is None) == (saved.subspace is None)
+        if saved.subspace is not None and loaded.subspace is not None:
+            assert torch.equal(loaded.subspace, saved.subspace)
+
+
+def test_damaged_foreign_or_mixed_up_prescriptions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    with pytest.raises(InputError, match="not a readable prescription"):
+        Prescription.load(path)
+    choose(1.0, 0.0, 1.0, 1.0, 1.0).save(path)
+    good = (tmp_path / "p.json").read_text()
+    (tmp_path / "p.json").write_text(good[: len(good) // 2])
+    with pytest.raises(InputError, match="not a readable prescription"):
+        Prescription.load(path)
+    (tmp_path / "p.json").write_text(json.dumps({"format": "another"}))
+    with pytest.raises(InputError, match="expected format 'autopsae-prescription', got 'another'"):
+        Prescription.load(path)
+    choose(1.0, 1.0, 0.0, 1.0, 1.0).save(path)
+    (tmp_path / "p.json").write_text(good)
+    with pytest.raises(InputError, match=r"not the tensors that p\.json describes"):
+        Prescription.load(path)
+
+
+def test_a_failed_save_leaves_the_old_prescription_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p"
+    old = choose(1.0, 0.0, 1.0, 1.0, 1.0)
+    old.save(path)
+
+    def full_disk(tensors: object, filename: Path) -> None:
+        Path(filename).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("autopsae.diagnosis.prescribe.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        choose(1.0, 1.0, 0.0, 1.0, 1.0).save(path)
+    assert Prescription.load(path).remedy == old.remedy
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_b_dec_is_the_centre_in_raw_space() -> None:
+    prescription = choose(1.0, 1.0, 0.0, 1.0, 1.0)
+    at_center = prescription.affine(prescription.b_dec[None])
+    assert torch.equal(at_center, torch.zeros(1, D_IN, dtype=torch.float64))
+    assert isinstance(prescription.affine, Affine)

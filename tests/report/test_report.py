@@ -1,0 +1,71 @@
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from autopsae.arrays import InputError
+from autopsae.diagnosis.survey import Survey, survey
+from autopsae.report.plots import save_figure, survey_figure
+from autopsae.report.text import survey_text
+
+
+@pytest.fixture(scope="module")
+def found() -> Survey:
+    layers = {}
+    for i, gamma in enumerate([0.05, 8.0, 2.0, 4.0]):
+        x = torch.randn(1500, 24, generator=torch.Generator().manual_seed(i + 1))
+        x[:, 5] += gamma * 24**0.5
+        layers[f"hs{i}"] = x
+    return survey(layers, d_sae=256, k=4)
+
+
+def printed(found: Survey, width: int) -> str:
+    page = StringIO()
+    Console(width=width, file=page).print(survey_text(found))
+    return page.getvalue()
+
+
+def test_the_table_shows_every_number_of_every_layer_in_80_columns(found: Survey) -> None:
+    text = printed(found, width=80)
+    assert "…" not in text
+    for diagnosis in found:
+        [row] = [line for line in text.splitlines() if line.strip().startswith(f"{diagnosis.layer} ")]
+        for birth in (diagnosis.birth[name] for name in ("none", "mean", "median", "zscore", "whiten")):
+            assert f"{birth.dead:.1%}" in row
+        assert row.rstrip().endswith(diagnosis.prescription.remedy)
+
+
+def test_every_finding_and_reason_stands_under_the_table(found: Survey) -> None:
+    text = " ".join(printed(found, width=1000).split())
+    for diagnosis in found:
+        assert diagnosis.prescription.reason in text
+        for finding in diagnosis.findings:
+            assert str(finding) in text
+
+
+def test_the_figure_shows_the_survey_s_own_numbers(found: Survey) -> None:
+    axes = survey_figure(found).get_axes()
+    lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes[0].get_lines()}
+    for name, label in (("none", "no remedy"), ("median", "geometric median")):
+        assert list(lines[label]) == [100 * diagnosis.birth[name].dead for diagnosis in found]
+    assert list(lines["closed form from gamma"]) == [100 * diagnosis.predicted.dead for diagnosis in found]
+    shown = [axis.get_title(loc="left").split(":")[0] for axis in axes[1:4]]
+    assert shown == ["hs1", "hs2", "hs0"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg"])
+def test_a_figure_is_written_in_the_format_of_its_name(tmp_path: Path, found: Survey, suffix: str) -> None:
+    path = tmp_path / f"figure{suffix}"
+    save_figure(found, path)
+    magic = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}[suffix]
+    assert path.read_bytes().startswith(magic)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_figure_of_another_kind_is_refused(tmp_path: Path, found: Survey) -> None:
+    with pytest.raises(InputError, match=r"expected a figure named .png, .pdf or .svg, got '.gif'"):
+        save_figure(found, tmp_path / "figure.gif")
+    assert not list(tmp_path.iterdir())

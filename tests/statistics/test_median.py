@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+
+from autopsae.arrays import InputError
+from autopsae.statistics.collect import collect
+from autopsae.statistics.median import geometric_median
+from tests import oracles
+
+
+def distance(x: torch.Tensor, m: torch.Tensor) -> float:
+    return float((x - m).norm(dim=1).mean())
+
+
+def tokens(n: int, d_in: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.logspace(0, -2, d_in, dtype=torch.float64)
+    return torch.randn(n, d_in, dtype=torch.float64, generator=generator).exp() * scale + 5
+
+
+@pytest.mark.parametrize("d_in", [2, 17, 60])
+def test_median_equals_a_general_purpose_minimiser(d_in: int) -> None:
+    x = tokens(600, d_in)
+    expected = torch.from_numpy(oracles.geometric_median(x.numpy()))
+    found = geometric_median(x)
+    assert float((found - expected).norm()) < 1e-5 * float(expected.norm())
+    assert distance(x, found) <= distance(x, expected) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.45])
+def test_median_stays_near_while_up_to_45_percent_of_the_tokens_are_huge(share: float) -> None:
+    x = tokens(1000, 12)
+    clean = geometric_median(x)
+    spread = distance(x, clean)
+    huge = int(share * len(x))
+    x[:huge] = 1e6 * torch.randn(huge, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = geometric_median(x)
+    expected = torch.from_numpy(oracles.geometric_median(x.numpy()))
+    assert distance(x, found) <= distance(x, expected) * (1 + 1e-9)
+    assert float((found - clean).norm()) < 3 * spread
+    assert float((x.mean(dim=0) - clean).norm()) > 30 * spread
+
+
+def test_median_of_tokens_that_are_mostly_one_point_is_that_point() -> None:
+    x = torch.cat([torch.full((60, 4), 2.0), tokens(40, 4).float()]).double()
+    assert torch.allclose(geometric_median(x), x[0])
+
+
+def test_median_that_is_a_repeated_token_without_a_majority_is_found() -> None:
+    rays = torch.eye(3, dtype=torch.float64)
+    x = torch.cat([torch.zeros(2, 3, dtype=torch.float64), rays, -rays])
+    assert torch.allclose(geometric_median(x), torch.zeros(3, dtype=torch.float64), atol=1e-9)
+
+
+def test_iterate_that_starts_on_a_token_leaves_it() -> None:
+    # The coordinate-wise median, where the iteration starts, is the token (0, 0); the geometric median is not.
+    x = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [8.0, 9.0], [-1.0, -1.0]], dtype=torch.float64)
+    assert torch.equal(x.median(dim=0).values, torch.zeros(2, dtype=torch.float64))
+    found = geometric_median(x)
+    expected = torch.from_numpy(oracles.geometric_median(x.numpy() + 1e-13))
+    assert distance(x, found) <= distance(x, expected) + 1e-9
+
+
+def test_repeated_points_count_as_often_as_they_stand() -> None:
+    x = tokens(30, 5)
+    repeats = torch.arange(30) % 4 + 1
+    repeated = x.repeat_interleave(repeats, dim=0)
+    expected = torch.from_numpy(oracles.geometric_median(repeated.numpy()))
+    assert torch.allclose(geometric_median(repeated), expected, rtol=1e-6)
+
+
+def test_median_of_tokens_on_a_line_is_their_middle() -> None:
+    line = torch.tensor([[1.0, 2.0, -1.0]], dtype=torch.float64)
+    x = torch.tensor([-7.0, 0.0, 1.0, 2.0, 50.0], dtype=torch.float64)[:, None] * line
+    assert torch.allclose(geometric_median(x), line[0], atol=1e-5)
+
+
+def test_equal_tokens_and_a_single_token_are_their_own_median() -> None:
+    for n in (1, 5):
+        assert torch.equal(geometric_median(torch.ones(n, 3)), torch.ones(3, dtype=torch.float64))
+
+
+def test_median_moves_with_the_tokens() -> None:
+    x = tokens(300, 8)
+    rotation, _ = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64))
+    moved = geometric_median(x @ rotation.T + 3)
+    assert torch.allclose(moved, rotation @ geometric_median(x) + 3, rtol=1e-5, atol=1e-6)
+
+
+def test_median_of_a_stream_equals_that_of_the_whole_matrix() -> None:
+    x = tokens(9000, 20)
+    x[::100] *= 1000
+    batches = list(x.split(501))
+    sample = collect(batches, sample_tokens=300).sample
+    streamed = geometric_median(batches, sample=sample, tolerance=1e-10)
+    whole = geometric_median(x, tolerance=1e-10)
+    assert float((streamed - whole).norm()) < 1e-8 * float(whole.norm())
+    assert float((geometric_median(sample) - whole).norm()) > 1e-4 * float(whole.norm())
+
+
+def test_huge_offset_costs_the_median_no_precision() -> None:
+    x = tokens(500, 6)
+    offset = torch.full((6,), 1e6, dtype=torch.float64)
+    assert torch.allclose(geometric_median(x + offset) - offset, geometric_median(x), atol=1e-6)
+
+
+def test_a_stream_without_a_sample_is_refused() -> None:
+    with pytest.raises(InputError, match="expected `sample` beside a stream"):
+        geometric_median([torch.randn(4, 3)])
+
+
+def test_tokens_with_nan_are_refused() -> None:
+    with pytest.raises(InputError, match="NaN or infinite"):
+        geometric_median(torch.from_numpy(np.full((4, 3), np.nan)))

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from autopsae.arrays import InputError
+from autopsae.statistics.norms import NormHistogram
+from autopsae.statistics.sample import Reservoir
+
+
+def places(reservoir: Reservoir) -> set[int]:
+    return {int(row[0]) for row in reservoir.tokens()}
+
+
+def numbered(n: int) -> torch.Tensor:
+    return torch.arange(n, dtype=torch.float64)[:, None].expand(n, 2).contiguous()
+
+
+def test_every_token_is_as_likely_to_be_sampled() -> None:
+    counts = np.zeros(60)
+    for seed in range(2000):
+        reservoir = Reservoir(10, seed=seed)
+        for start in range(0, 60, 7):
+            reservoir.add(numbered(60)[start : start + 7], start)
+        for place in places(reservoir):
+            counts[place] += 1
+    assert counts.sum() == 20_000
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 9, 100, 1000])
+def test_sample_is_the_same_however_the_stream_is_cut(size: int) -> None:
+    whole = Reservoir(100)
+    whole.add(numbered(500), 0)
+    pieces = Reservoir(100)
+    for start in range(0, 500, size):
+        pieces.add(numbered(500)[start : start + size], start)
+    assert torch.equal(whole.tokens(), pieces.tokens())
+    assert len(whole.tokens()) == 100
+
+
+def test_sample_of_a_short_stream_is_all_of_it_in_order() -> None:
+    reservoir = Reservoir(100)
+    reservoir.add(numbered(30), 0)
+    assert torch.equal(reservoir.tokens(), numbered(30))
+
+
+def test_another_seed_is_another_sample() -> None:
+    samples = []
+    for seed in (0, 1):
+        reservoir = Reservoir(50, seed=seed)
+        reservoir.add(numbered(500), 0)
+        samples.append(places(reservoir))
+    assert samples[0] != samples[1]
+
+
+def test_samples_of_two_sizes_do_not_merge() -> None:
+    with pytest.raises(InputError, match="one size and seed"):
+        Reservoir(3).merge(Reservoir(4))
+
+
+def test_quantiles_are_right_to_a_third_of_a_percent() -> None:
+    norms = np.random.default_rng(0).lognormal(sigma=3, size=20_001)
+    x = torch.from_numpy(norms)[:, None] * torch.nn.functional.normalize(torch.randn(1, 6, dtype=torch.float64))
+    histogram = NormHistogram.of(x)
+    for q in (0.01, 0.5, 0.99):
+        assert histogram.quantile(q) == pytest.approx(np.quantile(norms, q), rel=4e-3)
+    assert histogram.quantile(1.0) == pytest.approx(norms.max(), rel=4e-3)
+    assert histogram.largest == pytest.approx(norms.max(), rel=1e-12)
+
+
+def test_share_above_a_norm_counts_tokens_and_squares() -> None:
+    x = torch.zeros(100, 4)
+    x[:, 0] = 1.0
+    x[:5, 0] = 100.0
+    tokens, square = NormHistogram.of(x).above(10.0)
+    assert tokens == pytest.approx(0.05)
+    assert square == pytest.approx(5e4 / (5e4 + 95))
+    assert NormHistogram.of(x).above(1000.0) == (0.0, 0.0)
+
+
+def test_zero_tokens_have_norm_zero() -> None:
+    histogram = NormHistogram.of(torch.zeros(3, 4))
+    assert histogram.quantile(0.5) == 0.0
+    assert int(histogram.counts.sum()) == 3

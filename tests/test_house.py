@@ -1,0 +1,61 @@
+"""The house's own laws: imports point one way, importing is light, every module is small."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autopsae
+
+HOUSE = Path(autopsae.__file__).parent
+# In the order of the data's way; a room imports only itself and rooms named before it.
+ROOMS = ["files", "arrays", "activations", "statistics", "remedies", "diagnosis", "report", "cli"]
+MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
+
+
+def room(dotted: str) -> str:
+    return dotted.split(".")[1]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_a_room_imports_only_rooms_before_it(module: Path) -> None:
+    own = module.relative_to(HOUSE).parts[0].removesuffix(".py")
+    for node in ast.walk(ast.parse(module.read_text())):
+        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{module}: relative import"
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("autopsae."):
+            assert ROOMS.index(room(node.module)) <= ROOMS.index(own), f"{module} imports {node.module}"
+
+
+def test_statistics_need_no_activations() -> None:
+    imported = [
+        node.module
+        for path in (HOUSE / "statistics").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert imported
+    assert not any(name and name.startswith("autopsae.activations") for name in imported)
+
+
+def test_every_room_is_in_the_list() -> None:
+    found = {path.relative_to(HOUSE).parts[0].removesuffix(".py") for path in MODULES}
+    assert found == set(ROOMS)
+
+
+def test_importing_autopsae_imports_nothing_heavy() -> None:
+    heavy = {"matplotlib", "transformers", "pandas", "scipy", "sklearn", "tyro", "rich", "ray"}
+    code = "import sys, autopsae; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_a_module_can_be_read_in_one_sitting(module: Path) -> None:
+    tree = ast.parse(module.read_text())
+    assert len(module.read_text().splitlines()) <= 280
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            assert (node.end_lineno or 0) - first.lineno < 45, f"{module}: {node.name} is long"

@@ -2,7 +2,7 @@
 
 The five remedies need three distinct products (no remedy and the two centres share one); a plain diagnosis would
 make five. Both are timed over all tokens, in blocks of the same size, interleaved with the diagnosis. On a mild
-layer most remedies are settled early (every latent has fired), so a severe one is timed too, where none is.
+layer remedies are settled early (every latent has fired), so a severe one is timed too, where most stay dead.
 Run as `python -m benchmarks.birth`.
 """
 

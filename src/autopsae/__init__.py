@@ -13,6 +13,9 @@ The rooms, in the order in which the data pass through them; a room imports only
 The common way through: `survey(open_layers(folder), d_sae=..., k=...)`, or `diagnose(tokens, ...)` for one layer.
 """
 
+from autopsae.activations.harvest import harvest, harvest_text
+from autopsae.activations.hooks import hooked
+from autopsae.activations.presets import load_model
 from autopsae.activations.store import Activations, open_activations, open_layers
 from autopsae.arrays import InputError
 from autopsae.diagnosis.birth import Birth, measure_birth
@@ -44,6 +47,10 @@ __all__ = [
     "dead_by_topk",
     "diagnose",
     "geometric_median",
+    "harvest",
+    "harvest_text",
+    "hooked",
+    "load_model",
     "measure_birth",
     "open_activations",
     "open_layers",

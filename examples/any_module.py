@@ -1,0 +1,22 @@
+"""Diagnose any torch module: hook it in your own forward passes, keep its tokens on disk, read the diagnosis."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from autopsae import harvest, survey
+
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32), nn.LayerNorm(32))
+# Your data, in batches that can be iterated again; dicts go to model(**batch), tensors to model(batch).
+batches = [torch.randn(512, 32) for _ in range(16)]
+
+with tempfile.TemporaryDirectory() as folder:
+    # "2" is the output of model[2], "2:input" what goes into it. A second run resumes, or only opens the shards.
+    layers = harvest(model, batches, Path(folder) / "activations", points=["2:input", "2"])
+    found = survey(layers, d_sae=1024, k=8)
+    for diagnosis in found:
+        print(diagnosis)
+    found["2:input"].prescription.save(Path(folder) / "prescription")

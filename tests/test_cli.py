@@ -1,0 +1,129 @@
+"""The command line as a user meets it: a subprocess, its files, its exit code, its one line of error."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from autopsae.diagnosis.prescribe import Prescription
+
+RUN = [sys.executable, "-m", "autopsae"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*RUN, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "acts"
+    folder.mkdir()
+    layers = {}
+    for i, gamma in enumerate([0.05, 9.0]):
+        x = torch.randn(3000, 24, generator=torch.Generator().manual_seed(i))
+        x[:, 5] += gamma * 24**0.5
+        layers[f"hs{i}"] = x
+    save_file(layers, folder / "0.safetensors")
+    return folder
+
+
+def test_diagnose_prints_the_table_and_writes_what_was_asked(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    files: list[str | Path] = ["--json", out / "d.json", "--figure", out / "d.png", "--prescriptions", out / "p"]
+    done = run("diagnose", source, "--d-sae", "256", "--k", "4", "--tokens", "2000", *files)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((out / "d.json").read_text())["layers"]
+    assert [(row["layer"], row["tokens"]) for row in rows] == [("hs0", 2000), ("hs1", 2000)]
+    assert [row["prescription"]["remedy"] for row in rows] == ["none", "median"]
+    for row in rows:
+        assert f"{row['birth']['none']['dead']:.1%}" in done.stdout
+    assert (out / "d.png").read_bytes().startswith(b"\x89PNG")
+    prescription = Prescription.load(out / "p" / "hs1")
+    assert (prescription.remedy, prescription.d_in, prescription.d_sae, prescription.k) == ("median", 24, 256, 4)
+
+
+def test_layers_alphas_and_ranks_are_chosen_on_the_command_line(tmp_path: Path, source: Path) -> None:
+    options = ["--layers", "1", "--alphas", "0.2", "--ranks", "3", "--d-sae", "128", "--k", "4"]
+    done = run("diagnose", source, *options, "--json", tmp_path / "d.json")
+    assert done.returncode == 0, done.stderr
+    [row] = json.loads((tmp_path / "d.json").read_text())["layers"]
+    assert row["layer"] == "hs1"
+    assert {"whiten_0.2", "asi_3"} < set(row["birth"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: no such file or folder"),
+        (["SOURCE", "--layers", "hs7"], "unknown layer 'hs7'; near names: hs"),
+        (["SOURCE", "--k", "10000"], "layer 'hs0': expected 1 <= k <= d_sae = 8,192, got k = 10,000"),
+        (["SOURCE", "--figure", "x.gif"], "x.gif: expected a figure named .png, .pdf or .svg"),
+        (["SOURCE", "--tokens", "0"], "expected a positive number of tokens, got 0"),
+        (["SOURCE", "--tokens", "1"], "layer 'hs0': expected at least 2 tokens, got 1"),
+        (["SOURCE", "--alphas", "2"], "layer 'hs0': whiten: expected alpha in [0, 1], got 2.0"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_no_file(
+    tmp_path: Path, source: Path, arguments: list[str], message: str
+) -> None:
+    out = tmp_path / "never.json"
+    done = run("diagnose", *[str(source) if word == "SOURCE" else word for word in arguments], "--json", out)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_a_token_that_is_nan_is_named_with_its_layer(tmp_path: Path) -> None:
+    x = np.ones((500, 8), np.float32)
+    x[123, 4] = np.nan
+    np.save(tmp_path / "hs4.npy", x)
+    done = run("diagnose", tmp_path / "hs4.npy")
+    assert done.returncode == 2
+    assert "layer 'hs4': expected finite activations" in done.stderr
+    assert "in 1 of 500 tokens, the first at token 123" in done.stderr
+
+
+def test_ctrl_c_ends_a_diagnosis_with_one_line_and_no_file(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60_000, 256)).astype(np.float32) + 3)
+    out = tmp_path / "out"
+    command = [*RUN, "diagnose", str(tmp_path / "x.npy"), "--d-sae", "32768", "--json", str(out / "d.json")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    time.sleep(6)  # long enough to be at work; the whole diagnosis takes far longer
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted; what was written before is whole" in stderr
+    assert "Traceback" not in stderr
+    assert not out.exists()
+
+
+@pytest.mark.network
+def test_harvested_shards_are_diagnosed_and_a_second_harvest_only_opens_them(tmp_path: Path) -> None:
+    harvest: list[str | Path] = [
+        "harvest",
+        "minilm",
+        tmp_path / "acts",
+        "--tokens",
+        "600",
+        "--layers",
+        "0",
+        "6",
+        "--skip-first",
+    ]
+    for _ in range(2):
+        done = run(*harvest)
+        assert done.returncode == 0, done.stderr
+        assert "2 layers of 600 tokens" in done.stdout
+    done = run("diagnose", tmp_path / "acts", "--d-sae", "512", "--k", "8")
+    assert done.returncode == 0, done.stderr
+    assert "hs6" in done.stdout

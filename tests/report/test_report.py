@@ -46,6 +46,16 @@ def test_every_finding_and_reason_stands_under_the_table(found: Survey) -> None:
             assert str(finding) in text
 
 
+def test_of_many_layers_each_finding_is_told_once_at_its_gravest(found: Survey) -> None:
+    # hs1 has the largest gamma of the layers over 1 (hs1, hs2, hs3).
+    many = Survey((*found.diagnoses, found.diagnoses[0]))
+    text = " ".join(printed(many, width=1000).split())
+    gravest = next(finding for finding in found["hs1"].findings if finding.name == "gamma")
+    assert f"3 of 5 layers (hs1, hs2, hs3); hs1: {gravest}" in text
+    assert "change nothing: 2 of 5 layers (hs0, hs0)" in text
+    assert "center by the median: 3 of 5 layers (hs1, hs2, hs3)" in text
+
+
 def test_the_figure_shows_the_survey_s_own_numbers(found: Survey) -> None:
     axes = survey_figure(found).get_axes()
     lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes[0].get_lines()}

@@ -20,6 +20,12 @@ class Finding:
     advice: str
     source: str
 
+    @property
+    def gravity(self) -> float:
+        """How many times the value is past its threshold, on whichever side; 1 at the threshold."""
+        ratio = self.value / self.threshold
+        return ratio if ratio >= 1 else 1 / max(ratio, 1e-12)
+
     def __str__(self) -> str:
         side = "over" if self.value > self.threshold else "under"
         head = f"{self.name} {self.value:.3g} ({side} {self.threshold:.3g}, n = {self.tokens:,} tokens)"

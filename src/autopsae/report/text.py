@@ -6,13 +6,18 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.survey import COMPARED, Survey
 
+_FEW = 4  # layers that are explained one by one
+_NAMED = 6  # layers of a group that are named one by one
 _GOOD, _BAD = 0.01, 0.2  # dead fractions under and over which a cell is green or red
 
 
 def survey_text(survey: Survey) -> RenderableType:
-    """A row per layer: severity, predicted and measured death at birth, prescription; then findings by layer."""
+    """A row per layer: severity, predicted and measured death at birth, prescription; then what it means, layer by
+    layer for a few layers, finding by finding for many.
+    """
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=_title(survey))
     table.add_column("layer", no_wrap=True)
     for name in ("gamma", "raw", "rank", "formula", *COMPARED):
@@ -29,7 +34,7 @@ def survey_text(survey: Survey) -> RenderableType:
             *(_dead(d.birth[name].dead) for name in COMPARED),
             Text(d.prescription.remedy, style="bold"),
         )
-    return Group(table, *_explanations(survey))
+    return Group(table, *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey)))
 
 
 def _title(survey: Survey) -> str:
@@ -37,16 +42,41 @@ def _title(survey: Survey) -> str:
     return f"Born dead: d_sae = {first.d_sae:,}, k = {first.k}, {first.tokens:,} tokens of d_in = {first.d_in}"
 
 
-def _explanations(survey: Survey) -> list[RenderableType]:
+def _by_layer(survey: Survey) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for d in survey:
         lines.append(Text(f"\n{d.layer}: {d.prescription.advice}", style="bold"))
         lines.append(Padding(Text(d.prescription.reason), (0, 0, 0, 2)))
-        for finding in d.findings:
-            bullet = Table.grid(padding=(0, 1))
-            bullet.add_row(" -", Text(str(finding)))
-            lines.append(bullet)
+        lines.extend(_bullet(str(finding)) for finding in d.findings)
     return lines
+
+
+def _by_finding(survey: Survey) -> list[RenderableType]:
+    """What layers have in common is said once: each advice and finding with its layers, and the gravest of them."""
+    advised: dict[str, list[str]] = {}
+    found: dict[str, list[tuple[str, Finding]]] = {}
+    for d in survey:
+        advised.setdefault(d.prescription.advice, []).append(d.layer)
+        for finding in d.findings:
+            found.setdefault(finding.name, []).append((d.layer, finding))
+    lines: list[RenderableType] = [Text("\nPrescriptions", style="bold")]
+    lines.extend(_bullet(f"{advice}: {_counted(layers, survey)}") for advice, layers in advised.items())
+    lines.append(Text("\nFindings, at the layer where each is gravest (all are in the JSON)", style="bold"))
+    for group in found.values():
+        layer, worst = max(group, key=lambda pair: pair[1].gravity)
+        lines.append(_bullet(f"{_counted([name for name, _ in group], survey)}; {layer}: {worst}"))
+    return lines
+
+
+def _counted(layers: list[str], survey: Survey) -> str:
+    names = ", ".join(layers) if len(layers) <= _NAMED else f"{layers[0]} ... {layers[-1]}"
+    return f"{len(layers)} of {len(survey)} layers ({names})"
+
+
+def _bullet(text: str) -> RenderableType:
+    bullet = Table.grid(padding=(0, 1))
+    bullet.add_row(" -", Text(text))
+    return bullet
 
 
 def _dead(fraction: float) -> Text:

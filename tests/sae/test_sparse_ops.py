@@ -1,0 +1,118 @@
+import pytest
+import torch
+from torch import Tensor
+
+from autopsae.sae.sparse_ops import Pairs, decode, encode
+
+
+def weights(d_sae: int, d_in: int, seed: int = 0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator, requires_grad=True)
+
+    return {"W_enc": drawn(d_sae, d_in), "b_enc": drawn(d_sae), "W_dec": drawn(d_sae, d_in), "b_dec": drawn(d_in)}
+
+
+def sparse_step(x: Tensor, w: dict[str, Tensor], k: int, target: Tensor) -> tuple[Tensor, Tensor]:
+    centered = (x - w["b_dec"]).detach()
+    with torch.no_grad():
+        pre, latents = (centered @ w["W_enc"].T + w["b_enc"]).topk(k, dim=1)
+    pairs = Pairs.of(latents, len(w["W_enc"]))
+    values = encode(pre, centered, pairs, w["W_enc"], w["b_enc"], w["b_dec"]).relu()
+    x_hat = decode(values, pairs, w["W_dec"]) + w["b_dec"]
+    return x_hat, (x_hat - target).square().sum()
+
+
+def dense_step(x: Tensor, w: dict[str, Tensor], k: int, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Autograd on dense matrices, with the same selection."""
+    pre = (x - w["b_dec"]) @ w["W_enc"].T + w["b_enc"]
+    latents = pre.detach().topk(k, dim=1).indices
+    codes = torch.zeros_like(pre).scatter(1, latents, pre.gather(1, latents)).relu()
+    x_hat = codes @ w["W_dec"] + w["b_dec"]
+    return x_hat, (x_hat - target).square().sum()
+
+
+CASES = {
+    "plain": (40, 30, 7, 4),
+    "all latents": (20, 12, 5, 12),
+    "one latent": (9, 6, 5, 1),
+    "empty latents": (3, 500, 8, 2),
+    "one token": (1, 30, 4, 3),
+    "over 65,536 latents": (5, 70_000, 3, 4),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_equal_dense_autograd(case: str) -> None:
+    tokens, d_sae, d_in, k = CASES[case]
+    x = torch.randn(tokens, d_in, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    target = x.flip(0) + 1
+    results = []
+    for step in (sparse_step, dense_step):
+        w = weights(d_sae, d_in)
+        x_hat, loss = step(x, w, k, target)
+        loss.backward()
+        results.append((x_hat.detach(), {name: value.grad for name, value in w.items()}))
+    assert torch.allclose(results[0][0], results[1][0], rtol=1e-10, atol=1e-10)
+    for name, grad in results[1][1].items():
+        found = results[0][1][name]
+        assert found is not None
+        assert grad is not None
+        assert torch.allclose(found, grad, rtol=1e-10, atol=1e-10), name
+
+
+def test_ties_are_selected_once_each_and_share_no_gradient() -> None:
+    w = weights(6, 3)
+    with torch.no_grad():
+        w["W_enc"][3] = w["W_enc"][1]
+        w["b_enc"][3] = w["b_enc"][1]
+    x = torch.randn(10, 3, dtype=torch.float64)
+    outcomes = [step(x, w, 3, x)[1] for step in (sparse_step, dense_step)]
+    assert torch.allclose(outcomes[0], outcomes[1], rtol=1e-12)
+
+
+def test_with_fewer_than_k_positive_the_rest_has_no_value_and_no_gradient() -> None:
+    w = weights(5, 2)
+    with torch.no_grad():
+        w["b_enc"].fill_(-100.0)
+        w["b_enc"][2] = 100.0
+    x = torch.randn(8, 2, dtype=torch.float64)
+    sparse_step(x, w, 4, x)[1].backward()
+    for name in ("W_enc", "W_dec", "b_enc"):
+        grad = w[name].grad
+        assert grad is not None
+        touched = grad.reshape(5, -1).abs().sum(dim=1) > 0
+        assert touched.tolist() == [False, False, True, False, False]
+
+
+def test_frozen_parts_get_no_gradient_and_change_no_other() -> None:
+    x = torch.randn(20, 4, dtype=torch.float64)
+    grads = {}
+    for frozen in ("none", "b_dec", "W_enc", "W_dec"):
+        w = weights(9, 4)
+        if frozen != "none":
+            w[frozen].requires_grad_(False)
+        sparse_step(x, w, 3, x)[1].backward()
+        grads[frozen] = {name: value.grad for name, value in w.items()}
+    for frozen in ("b_dec", "W_enc", "W_dec"):
+        assert grads[frozen][frozen] is None
+        for name, grad in grads[frozen].items():
+            if grad is not None:
+                assert torch.equal(grad, grads["none"][name]), (frozen, name)
+
+
+def test_pairs_sorted_by_latent_are_the_same_pairs() -> None:
+    latents = torch.tensor([[4, 0], [2, 4], [4, 1]])
+    pairs = Pairs.of(latents, 6)
+    assert pairs.counts.tolist() == [1, 1, 1, 0, 3, 0]
+    assert pairs.starts.tolist() == [0, 1, 2, 3, 3, 6]
+    assert pairs.tokens.tolist() == [0, 2, 1, 0, 1, 2]
+
+
+def test_decoding_keeps_the_dtype() -> None:
+    for dtype in (torch.float32, torch.float64):
+        pairs = Pairs.of(torch.tensor([[0, 1], [1, 2]]), 4)
+        out = decode(torch.ones(2, 2, dtype=dtype), pairs, torch.eye(4, dtype=dtype))
+        assert out.dtype == dtype
+        assert out.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0]]

@@ -1,9 +1,21 @@
-"""Files that exist whole or not at all: written beside their place, flushed to disk, then renamed into it."""
+"""Files that exist whole or not at all: written beside their place, flushed to disk, then renamed into it.
 
+What is made of words, numbers and tensors is a pair: NAME.json, and NAME.safetensors whose checksum the JSON holds.
+"""
+
+import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from autopsae.arrays import InputError
 
 
 def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
@@ -34,6 +46,57 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
     write_whole(path, write)
+
+
+def save_pair(
+    path: str | Path, *, format: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor | None]
+) -> None:
+    """Write `path`.json and `path`.safetensors; tensors that are None are left out.
+
+    The JSON is written last and holds the checksum of the tensors, so a half-saved pair cannot be loaded.
+    """
+    described, stored = _pair(path)
+    present = {name: t.detach().cpu().contiguous() for name, t in tensors.items() if t is not None}
+    write_whole(stored, lambda temporary: save_file(present, temporary))
+    header = {"format": format, "version": 1}
+    write_text(described, json.dumps({**header, **content, "sha256": _checksum(stored)}, indent=2) + "\n")
+
+
+def load_pair(path: str | Path, *, format: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(content, tensors) that `save_pair` wrote; `path` with or without a suffix.
+
+    Raises InputError for a missing, foreign, damaged or half-saved pair.
+    """
+    described, stored = _pair(path)
+    try:
+        content = json.loads(described.read_text(encoding="utf-8"))
+        found = (content["format"], content["version"])
+        if found != (format, 1):
+            raise InputError(
+                f"{described}: expected format {format!r} version 1, got {found[0]!r} version {found[1]}"
+            )
+        if content["sha256"] != _checksum(stored):
+            raise InputError(f"{stored}: not the tensors that {described.name} describes; save the pair again")
+        return content, load_file(stored)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path}: expected a saved {format}, could not read it ({error!r}); save it again"
+        ) from error
+
+
+def _pair(path: str | Path) -> tuple[Path, Path]:
+    stem = Path(path)
+    if stem.suffix in (".json", ".safetensors"):
+        stem = stem.with_suffix("")
+    # Not with_suffix: a layer's name may hold dots ("layers.3.mlp").
+    return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".safetensors")
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _umask() -> int:

@@ -73,15 +73,15 @@ def test_a_saved_prescription_is_the_same_when_loaded(tmp_path: Path, remedy: Re
 
 def test_damaged_foreign_or_mixed_up_prescriptions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p"
-    with pytest.raises(InputError, match="not a readable prescription"):
+    with pytest.raises(InputError, match="expected a saved autopsae-prescription, could not read it"):
         Prescription.load(path)
     choose(1.0, 0.0, 1.0, 1.0, 1.0).save(path)
     good = (tmp_path / "p.json").read_text()
     (tmp_path / "p.json").write_text(good[: len(good) // 2])
-    with pytest.raises(InputError, match="not a readable prescription"):
+    with pytest.raises(InputError, match="expected a saved autopsae-prescription, could not read it"):
         Prescription.load(path)
     (tmp_path / "p.json").write_text(json.dumps({"format": "another"}))
-    with pytest.raises(InputError, match="expected format 'autopsae-prescription', got 'another'"):
+    with pytest.raises(InputError, match="expected a saved autopsae-prescription, could not read it"):
         Prescription.load(path)
     choose(1.0, 1.0, 0.0, 1.0, 1.0).save(path)
     (tmp_path / "p.json").write_text(good)
@@ -98,7 +98,7 @@ def test_a_failed_save_leaves_the_old_prescription_whole(tmp_path: Path, monkeyp
         Path(filename).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("autopsae.diagnosis.prescribe.save_file", full_disk)
+    monkeypatch.setattr("autopsae.files.save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         choose(1.0, 1.0, 0.0, 1.0, 1.0).save(path)
     assert Prescription.load(path).remedy == old.remedy

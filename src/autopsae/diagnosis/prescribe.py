@@ -1,19 +1,14 @@
 """From measured death to what to change: the least intrusive remedy under which few latents are born dead."""
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from autopsae.arrays import InputError
 from autopsae.diagnosis.birth import Birth
-from autopsae.files import write_text, write_whole
+from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy
 
@@ -52,62 +47,36 @@ class Prescription:
         return self.affine.center
 
     def save(self, path: str | Path) -> None:
-        """Write `path`.json (words and numbers) and `path`.safetensors (tensors), each whole or not at all.
-
-        The JSON is written last and holds the checksum of the tensors, so a half-saved pair cannot be loaded.
-        """
-        described, stored = _pair(path)
-        tensors = {
-            "center": self.affine.center,
-            "linear": self.affine.linear,
-            "inverse": self.affine.inverse,
-            "subspace": self.subspace,
-        }
-        present = {name: tensor.cpu().contiguous() for name, tensor in tensors.items() if tensor is not None}
-        write_whole(stored, lambda temporary: save_file(present, temporary))
-        content = {
-            "format": FORMAT,
-            "version": 1,
-            "remedy": self.remedy,
-            "advice": self.advice,
-            "reason": self.reason,
-            "layer": self.layer,
-            "d_in": self.d_in,
-            "d_sae": self.d_sae,
-            "k": self.k,
-            "tensors": sorted(present),
-            "sha256": _checksum(stored),
-        }
-        write_text(described, json.dumps(content, indent=2) + "\n")
+        """Write `path`.json (words and numbers) and `path`.safetensors (tensors), each whole or not at all."""
+        save_pair(
+            path,
+            format=FORMAT,
+            content={
+                "remedy": self.remedy,
+                "advice": self.advice,
+                "reason": self.reason,
+                "layer": self.layer,
+                "d_in": self.d_in,
+                "d_sae": self.d_sae,
+                "k": self.k,
+            },
+            tensors={
+                "center": self.affine.center,
+                "linear": self.affine.linear,
+                "inverse": self.affine.inverse,
+                "subspace": self.subspace,
+            },
+        )
 
     @staticmethod
     def load(path: str | Path) -> "Prescription":
-        """Read what `save` wrote; `path` with or without a suffix.
-
-        Raises InputError for a missing, foreign, damaged or half-saved prescription.
-        """
-        described, stored = _pair(path)
-        try:
-            content = json.loads(described.read_text(encoding="utf-8"))
-            if content["format"] != FORMAT:
-                raise InputError(f"{described}: expected format {FORMAT!r}, got {content['format']!r}")
-            if content["sha256"] != _checksum(stored):
-                raise InputError(f"{stored}: not the tensors that {described.name} describes; save the pair again")
-            tensors = load_file(stored)
-            return Prescription(
-                remedy=content["remedy"],
-                advice=content["advice"],
-                reason=content["reason"],
-                layer=content["layer"],
-                d_sae=content["d_sae"],
-                k=content["k"],
-                affine=Affine(
-                    center=tensors["center"], linear=tensors.get("linear"), inverse=tensors.get("inverse")
-                ),
-                subspace=tensors.get("subspace"),
-            )
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(f"{path}: not a readable prescription ({error!r}); save it again") from error
+        """Read what `save` wrote; `path` with or without a suffix. Raises InputError as `load_pair`."""
+        content, tensors = load_pair(path, format=FORMAT)
+        return Prescription(
+            **{name: content[name] for name in ("remedy", "advice", "reason", "layer", "d_sae", "k")},
+            affine=Affine(center=tensors["center"], linear=tensors.get("linear"), inverse=tensors.get("inverse")),
+            subspace=tensors.get("subspace"),
+        )
 
 
 def prescribe(
@@ -146,16 +115,3 @@ def _reason(dead: float, left_over: Mapping[str, float], d_sae: int, acceptable:
         return f"{leaves}, at most {acceptable:.1%}"
     passed_over = ", ".join(f"{name} {other:.1%}" for name, other in left_over.items())
     return f"{leaves}; the less intrusive leave over {acceptable:.1%}: {passed_over}"
-
-
-def _pair(path: str | Path) -> tuple[Path, Path]:
-    stem = Path(path)
-    if stem.suffix in (".json", ".safetensors"):
-        stem = stem.with_suffix("")
-    # Not with_suffix: a layer's name may hold dots ("layers.3.mlp").
-    return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".safetensors")
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,8 +1,9 @@
 """Encode and decode on the latents that fired alone: no product with a matrix that is 99 % zeros.
 
-A token selects k latents; `Pairs` is that relation, by token and, sorted, by latent. Decoding sums k decoder rows per
-token; the gradients of both weight matrices are the same operation the other way round, latents as bags of tokens.
-All of it is `embedding_bag`, which PyTorch has for CPU and CUDA. No gradient with respect to the tokens is ever needed.
+A token selects k latents; `Pairs` is that relation, by token and, sorted, by latent. Decoding sums k decoder rows
+per token; the gradients of both weight matrices are the same operation the other way round, latents as bags of
+tokens. All of it is `embedding_bag`, which PyTorch has for CPU and CUDA. No gradient with respect to the tokens is
+ever needed.
 """
 
 from dataclasses import dataclass
@@ -124,8 +125,8 @@ class _Encode(torch.autograd.Function):
 def _dot_with_rows(
     grad: Float[Tensor, "tokens d_in"], W: Float[Tensor, "d_sae d_in"], latents: Int[Tensor, "tokens k"]
 ) -> Float[Tensor, "tokens k"]:
-    """<grad of the token, row of the latent> for every pair: what embedding_bag needs for its own weights' gradient,
-    so its backward operator is used, which gathers no [pairs, d_in] matrix.
+    """<grad of the token, row of the latent> for every pair. embedding_bag needs the same for the gradient of its
+    weights, so its backward operator is used, which gathers no [pairs, d_in] matrix.
     """
     tokens, k = latents.shape
     starts = torch.arange(0, tokens * k, k, device=latents.device)

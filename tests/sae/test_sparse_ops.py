@@ -18,8 +18,8 @@ def sparse_step(x: Tensor, w: dict[str, Tensor], k: int, target: Tensor) -> tupl
     centered = (x - w["b_dec"]).detach()
     with torch.no_grad():
         pre, latents = (centered @ w["W_enc"].T + w["b_enc"]).topk(k, dim=1)
-    pairs = Pairs.of(latents, len(w["W_enc"]))
-    values = encode(pre, centered, pairs, w["W_enc"], w["b_enc"], w["b_dec"]).relu()
+    pairs = Pairs.of_matrix(latents, len(w["W_enc"]))
+    values = encode(pre.flatten(), centered, pairs, w["W_enc"], w["b_enc"], w["b_dec"]).relu()
     x_hat = decode(values, pairs, w["W_dec"]) + w["b_dec"]
     return x_hat, (x_hat - target).square().sum()
 
@@ -104,16 +104,33 @@ def test_frozen_parts_get_no_gradient_and_change_no_other() -> None:
 
 
 def test_pairs_sorted_by_latent_are_the_same_pairs() -> None:
-    latents = torch.tensor([[4, 0], [2, 4], [4, 1]])
-    pairs = Pairs.of(latents, 6)
+    pairs = Pairs.of_matrix(torch.tensor([[4, 0], [2, 4], [4, 1]]), 6)
     assert pairs.counts.tolist() == [1, 1, 1, 0, 3, 0]
-    assert pairs.starts.tolist() == [0, 1, 2, 3, 3, 6]
-    assert pairs.tokens.tolist() == [0, 2, 1, 0, 1, 2]
+    assert pairs.latent_starts.tolist() == [0, 1, 2, 3, 3, 6]
+    assert pairs.tokens[pairs.order].tolist() == [0, 2, 1, 0, 1, 2]
+    assert pairs.starts.tolist() == [0, 2, 4]
+
+
+def test_tokens_may_select_different_numbers_of_latents_and_none() -> None:
+    latents, tokens = torch.tensor([3, 1, 2, 3]), torch.tensor([0, 2, 2, 2])
+    pairs = Pairs.of(latents, tokens, n_tokens=4, d_sae=5)
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    W_dec = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    codes = torch.zeros(4, 5, dtype=torch.float64).index_put((tokens, latents), values)
+    weight = torch.randn(4, 6, dtype=torch.float64)
+    dense = (codes @ W_dec * weight).sum()
+    out = decode(values, pairs, W_dec)
+    sparse = (out * weight).sum()
+    assert torch.allclose(out, codes @ W_dec)
+    wanted = torch.autograd.grad(dense, (values, W_dec))
+    found = torch.autograd.grad(sparse, (values, W_dec))
+    assert torch.allclose(found[0], wanted[0])
+    assert torch.allclose(found[1], wanted[1])
 
 
 def test_decoding_keeps_the_dtype() -> None:
     for dtype in (torch.float32, torch.float64):
-        pairs = Pairs.of(torch.tensor([[0, 1], [1, 2]]), 4)
-        out = decode(torch.ones(2, 2, dtype=dtype), pairs, torch.eye(4, dtype=dtype))
+        pairs = Pairs.of_matrix(torch.tensor([[0, 1], [1, 2]]), 4)
+        out = decode(torch.ones(4, dtype=dtype), pairs, torch.eye(4, dtype=dtype))
         assert out.dtype == dtype
         assert out.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0]]

@@ -1,0 +1,86 @@
+"""Who is alive, by pathway: on held-out tokens, and over the course of training.
+
+Fired means selected and greater than zero. A latent is dead-by-ReLU if it was never positive, dead-by-TopK if it
+was positive but never fired.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from autopsae.arrays import Tokens, chunks
+from autopsae.sae.model import SAE
+from autopsae.sae.sparse_ops import Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fates:
+    """What each latent did on some tokens: how often it fired, and whether it was ever positive."""
+
+    tokens: int
+    fired: Int[Tensor, "d_sae"]
+    positive: Bool[Tensor, "d_sae"]
+
+    @property
+    def dead(self) -> float:
+        """Fraction that never fired = relu + topk."""
+        return float((self.fired == 0).double().mean())
+
+    @property
+    def relu(self) -> float:
+        """Fraction that was never positive."""
+        return float((~self.positive).double().mean())
+
+    @property
+    def topk(self) -> float:
+        """Fraction that was positive but never fired."""
+        return self.dead - self.relu
+
+
+@torch.no_grad()
+def fates(sae: SAE, tokens: Tokens, *, progress: Callable[[int], None] | None = None) -> Fates:
+    """Count every latent of `sae` on held-out raw tokens. Raises InputError as `chunks`."""
+    weight = sae.W_enc
+    fired = torch.zeros(sae.d_sae, dtype=torch.int64, device=weight.device)
+    positive = torch.zeros(sae.d_sae, dtype=torch.bool, device=weight.device)
+    seen = 0
+    for x in chunks(tokens, dtype=weight.dtype, device=weight.device):
+        values, pairs, pre = sae.select(sae.affine(x))
+        fired += firings(values, pairs)
+        positive |= pre.amax(dim=0) > 0
+        seen += len(x)
+        if progress:
+            progress(len(x))
+    return Fates(tokens=seen, fired=fired, positive=positive)
+
+
+def firings(values: Float[Tensor, "pairs"], pairs: Pairs) -> Int[Tensor, "d_sae"]:
+    """How often each latent fired: selected and greater than zero."""
+    return torch.bincount(pairs.latents[values > 0], minlength=len(pairs.counts))
+
+
+class Watch:
+    """Death during training: tokens since each latent was last positive and since it last fired.
+
+    Nothing has happened yet at birth, so a latent counts as silent from the first token on.
+    """
+
+    def __init__(self, d_sae: int, device: torch.device | str = "cpu") -> None:
+        self.since_positive = torch.zeros(d_sae, dtype=torch.int64, device=device)
+        self.since_fired = torch.zeros(d_sae, dtype=torch.int64, device=device)
+
+    def see(self, values: Float[Tensor, "pairs"], pairs: Pairs, pre: Float[Tensor, "tokens d_sae"]) -> None:
+        """Account for one batch of training."""
+        for since, happened in (
+            (self.since_positive, pre.amax(dim=0) > 0),
+            (self.since_fired, firings(values, pairs) > 0),
+        ):
+            since += len(pre)
+            since.masked_fill_(happened, 0)
+
+    def dead(self, after_tokens: int) -> Bool[Tensor, "d_sae"]:
+        """Silent for at least `after_tokens` tokens."""
+        return self.since_fired >= after_tokens

@@ -38,12 +38,20 @@ def test_a_matrix_of_numpy_or_torch_is_a_stream_of_its_rows(dtype: type) -> None
         assert torch.equal(torch.cat(list(chunks(tokens, 3))), torch.from_numpy(x).float())
 
 
+def test_batches_of_a_data_loader_are_unwrapped() -> None:
+    data = torch.utils.data.TensorDataset(torch.arange(12.0).reshape(6, 2))
+    loader = torch.utils.data.DataLoader(data, batch_size=4)
+    assert torch.equal(torch.cat(list(chunks(loader))), data.tensors[0])
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_value_that_is_not_finite_is_reported_by_token_and_count(bad: float) -> None:
     x = torch.zeros(5000, 3)
     x[[3100, 3100, 4999], [0, 2, 1]] = bad
     for tokens in (x, list(x.split(77))):
-        with pytest.raises(InputError, match=r"in 2 of 5,000 tokens, the first at token 3,100; drop those"):
+        with pytest.raises(
+            InputError, match=r"in 2 of 5,000 tokens, the first at token 3,100 of those read; drop those"
+        ):
             list(chunks(tokens))
 
 
@@ -63,6 +71,11 @@ def test_opposite_infinities_do_not_cancel() -> None:
         ([torch.zeros(2, 3, dtype=torch.int64)], "got shape (2, 3) of torch.int64"),
         ([torch.zeros(2, 3), torch.zeros(2, 4)], "batch 1: expected d_in = 3 as in the batches before it, got 4"),
         ([[1.0, 2.0]], "batch 0: expected a torch or NumPy matrix [tokens, d_in], got list"),
+        ("x.npy", "got str; open files with open_activations"),
+        (
+            {"hs0": torch.zeros(2, 3)},
+            "got dict; open files with open_activations, and give several layers to survey",
+        ),
         (iter([torch.zeros(2, 3)]), "got a one-shot iterator; pass a list of batches"),
     ],
 )

@@ -63,8 +63,10 @@ def test_layers_alphas_and_ranks_are_chosen_on_the_command_line(tmp_path: Path, 
     [
         (["nowhere"], "nowhere: no such file or folder"),
         (["SOURCE", "--layers", "hs7"], "unknown layer 'hs7'; near names: hs"),
-        (["SOURCE", "--k", "10000"], "layer 'hs0': expected 1 <= k <= d_sae = 8,192, got k = 10,000"),
+        (["SOURCE", "--k", "10000"], "error: expected 1 <= k <= d_sae = 8,192, got k = 10,000"),
         (["SOURCE", "--figure", "x.gif"], "x.gif: expected a figure named .png, .pdf or .svg"),
+        (["SOURCE", "--acceptable", "5"], "acceptable: expected a fraction in [0, 1], got 5.0; 1 % is 0.01"),
+        (["SOURCE", "--device", "cuda:7"], "device 'cuda:7': expected one that computes in float64"),
         (["SOURCE", "--tokens", "0"], "expected a positive number of tokens, got 0"),
         (["SOURCE", "--tokens", "1"], "layer 'hs0': expected at least 2 tokens, got 1"),
         (["SOURCE", "--alphas", "2"], "layer 'hs0': whiten: expected alpha in [0, 1], got 2.0"),
@@ -81,6 +83,27 @@ def test_bad_input_ends_with_one_line_and_no_file(
     assert message in errors[0]
     assert "Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path, source: Path) -> None:
+    file = tmp_path / "file.npy"
+    file.write_text("")
+    for option, place in (("--json", tmp_path), ("--json", file / "d.json"), ("--prescriptions", file)):
+        done = run("diagnose", source, option, place)
+        assert done.returncode == 2
+        assert f"error: {place}: cannot be written there" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_layer_names_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    save_file({"../../evil": torch.randn(500, 8)}, tmp_path / "a.safetensors")
+    place = tmp_path / "q" / "r" / "s"
+    options = ["--d-sae", "64", "--k", "4", "--prescriptions"]
+    done = run("diagnose", tmp_path / "a.safetensors", *options, place)
+    assert done.returncode == 0, done.stderr
+    written = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != "a.safetensors"}
+    assert len(written) == 2
+    assert all(path.parent == place for path in written)
 
 
 def test_a_token_that_is_nan_is_named_with_its_layer(tmp_path: Path) -> None:

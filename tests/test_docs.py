@@ -20,7 +20,9 @@ def run(arguments: list[str], folder: Path) -> str:
 
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0])
 def test_the_readmes_python_runs(tmp_path: Path, code: str) -> None:
-    assert "prescri" in run(["-c", code], tmp_path) or list(tmp_path.iterdir())
+    printed = run(["-c", code], tmp_path)
+    assert "center by the median" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["layer.json", "layer.safetensors"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -4,7 +4,8 @@ Everything that consumes tokens takes them as `Tokens`: one matrix [tokens, d_in
 iterated more than once and yields such matrices. `chunks` turns either into equal pieces of bounded size.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,11 @@ def _checked_batches(tokens: Tokens) -> Iterator[Tensor]:
     """The batches as torch matrices, or InputError at the first that cannot be one."""
     if isinstance(tokens, (Tensor, np.ndarray)):
         tokens = _slices(tokens)
+    elif isinstance(tokens, (str, Path, Mapping)) or not isinstance(tokens, Iterable):
+        raise InputError(
+            f"expected a matrix [tokens, d_in] or batches of such, got {type(tokens).__name__}; open files with "
+            "open_activations, and give several layers to survey"
+        )
     elif iter(tokens) is tokens:
         raise InputError(
             "expected tokens that can be iterated more than once, got a one-shot iterator; "
@@ -68,6 +74,8 @@ def _checked_batches(tokens: Tokens) -> Iterator[Tensor]:
         )
     d_in = None
     for number, batch in enumerate(tokens):
+        if isinstance(batch, (list, tuple)) and len(batch) == 1:
+            [batch] = batch  # what a DataLoader over a TensorDataset yields
         if isinstance(batch, np.ndarray):
             # np.array copies the slice: torch warns about read-only memory maps, and reads them page by page.
             batch = torch.from_numpy(np.array(batch))
@@ -115,5 +123,5 @@ def _not_finite(first: int, tokens: Tokens) -> str:
     total, bad = sum(n for n, _ in counts), sum(b for _, b in counts)
     return (
         f"expected finite activations, got NaN or infinite values in {bad:,} of {total:,} tokens, the first at "
-        f"token {first:,}; drop those tokens, or harvest in float32 if the model overflows in half precision"
+        f"token {first:,} of those read; drop those tokens, or harvest in float32 if the model overflows in float16"
     )

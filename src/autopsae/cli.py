@@ -1,10 +1,12 @@
 """The command line: verbs with few flags and no logic; it alone prints and shows progress."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import torch
 import tyro
@@ -16,6 +18,7 @@ from tyro.conf import Positional
 from autopsae.activations.shards import HarvestInterrupted
 from autopsae.activations.store import open_layers, select_layers
 from autopsae.arrays import InputError
+from autopsae.diagnosis.closed_form import check_k
 from autopsae.diagnosis.prescribe import ACCEPTABLE
 from autopsae.diagnosis.survey import survey
 
@@ -59,6 +62,9 @@ def diagnose(
 
     if figure:
         check_figure(figure)
+    check_k(k, d_sae)
+    _check_places(json, figure, prescriptions)
+    device = _checked_device(device)
     available = open_layers(source)
     chosen = select_layers(list(available), layers) if layers else list(available)
     with _layer_bar(len(chosen)) as advance:
@@ -81,7 +87,8 @@ def diagnose(
         save_figure(result, figure)
     if prescriptions:
         for diagnosis in result:
-            diagnosis.prescription.save(prescriptions / diagnosis.layer)
+            # quote: a layer's name comes from a file, and must not lead out of the folder.
+            diagnosis.prescription.save(prescriptions / quote(diagnosis.layer, safe=" :+"))
 
 
 def harvest(
@@ -117,6 +124,7 @@ def harvest(
     from autopsae.activations.harvest import harvest_text
     from autopsae.activations.presets import load_model, python_reference_text, read_documents
 
+    device = _checked_device(device) or "cpu"
     documents = read_documents(text) if text else python_reference_text()
     with _bar(f"loading {model}") as (bar, task):
         language_model = load_model(model, device=device)
@@ -139,6 +147,32 @@ def harvest(
         )
     first = next(iter(harvested.values()))
     Console().print(f"{out}: {len(harvested)} layers of {first.tokens:,} tokens", highlight=False, soft_wrap=True)
+
+
+def _checked_device(device: str | None) -> str | None:
+    """The device as given, or InputError where nothing can be computed on it: known before the work, not after."""
+    if device is not None:
+        try:
+            torch.zeros(1, dtype=torch.float64, device=device).sum().item()
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"device {device!r}: expected one that computes in float64 ({reason}); try cpu"
+            ) from error
+    return device
+
+
+def _check_places(json: Path | None, figure: Path | None, folder: Path | None) -> None:
+    """InputError for an output that could not be written after all the work."""
+    for path in (json, figure, folder):
+        if path is None:
+            continue
+        blocked = path.is_dir() if path is not folder else path.is_file()
+        place = path.parent if path is not folder else path
+        while not place.exists():
+            place = place.parent
+        if blocked or not place.is_dir() or not os.access(place, os.W_OK):
+            raise InputError(f"{path}: cannot be written there; name a file in a folder that can be written")
 
 
 @contextmanager
@@ -168,7 +202,7 @@ def main() -> None:
     """Run the verb of the command line. Bad input and a full disk end with one line and code 2, Ctrl-C with 130."""
     try:
         tyro.extras.subcommand_cli_from_dict({"diagnose": diagnose, "harvest": harvest}, prog="autopsae")
-    except (InputError, HarvestInterrupted) as error:
+    except (InputError, HarvestInterrupted, OSError) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -74,6 +74,14 @@ def test_an_index_decides_which_shards_count(tmp_path: Path) -> None:
     assert torch.equal(read(open_activations(tmp_path)), torch.cat([matrix(start=20), matrix()]))
 
 
+def test_an_unfinished_harvest_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    save_file({"x": matrix()}, tmp_path / "a.safetensors")
+    index = {"format": FORMAT, "shards": [{"file": "a.safetensors"}], "tokens": 10, "complete": False}
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"the harvest is not finished \(10 tokens so far\); run it again"):
+        open_layers(tmp_path)
+
+
 def test_a_bare_number_stands_for_a_hidden_state() -> None:
     assert select_layers(["hs0", "hs1", "mlp"], ["1", "mlp"]) == ["hs1", "mlp"]
     assert select_layers(["0", "hs0"], ["0"]) == ["0"]
@@ -121,7 +129,7 @@ def write_bad(folder: Path, kind: str) -> Path:
         save_file(odd, folder / "c.safetensors")
         return folder
     if kind == "bad index":
-        (folder / INDEX).write_text('{"format": ')
+        (folder / INDEX).write_bytes(b'{"format": \xff')
         return folder
     if kind == "foreign index":
         (folder / INDEX).write_text('{"format": "another"}')

@@ -67,10 +67,26 @@ def test_with_fewer_than_k_positive_the_rest_does_not_fire() -> None:
     assert 0.2 < birth.dead < 0.8
 
 
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("scale", [1e-100, 1e-40, 1.0, 1e40, 1e100])
+def test_neither_scale_nor_the_order_of_remedies_changes_who_dies(scale: float, order: int) -> None:
+    x = gaussian(1500, 16, 3.0).double()
+    expected = measure_birth(x, every_remedy(x), d_sae=256, k=4, generator=generator())
+    found = measure_birth(x * scale, every_remedy(x * scale)[::order], d_sae=256, k=4, generator=generator())
+    for name, birth in expected.items():
+        assert found[name].dead == pytest.approx(birth.dead, abs=1.5 / 256), name
+        assert found[name].relu == pytest.approx(birth.relu, abs=1.5 / 256), name
+
+
+def test_remedies_of_one_name_are_refused() -> None:
+    with pytest.raises(InputError, match="expected remedies of different names"):
+        measure_birth(torch.randn(9, 4), [untouched(4)] * 2, d_sae=10, k=2, generator=generator())
+
+
 def test_a_huge_mean_costs_no_precision() -> None:
     d_in = 32
     x = gaussian(2000, d_in, gamma=0.0).double()
-    mean = 1e5 * torch.nn.functional.normalize(torch.randn(d_in, generator=generator(1)), dim=0).double()
+    mean = 1e8 * torch.nn.functional.normalize(torch.randn(d_in, generator=generator(1)), dim=0).double()
     centered = measure_birth(x, [center(x.mean(dim=0), "mean")], d_sae=512, k=4, generator=generator())
     shifted = measure_birth(
         x + mean, [center((x + mean).mean(dim=0), "mean")], d_sae=512, k=4, generator=generator()

@@ -68,7 +68,7 @@ def test_a_low_rank_layer_is_whitened_by_the_smallest_sufficient_alpha() -> None
 
 
 def test_a_layer_that_centering_cures_is_not_escalated() -> None:
-    assert tuple(diagnose(tokens(10.0), **SMALL).birth) == ("none", "median", "mean", "zscore", "whiten")
+    assert set(diagnose(tokens(10.0), **SMALL).birth) == {"none", "median", "mean", "zscore", "whiten"}
 
 
 def test_asked_for_alphas_and_ranks_are_measured() -> None:
@@ -154,8 +154,8 @@ def test_progress_names_each_pass_and_its_tokens() -> None:
         (torch.full((9, 4), torch.nan), "NaN or infinite values in 9 of 9 tokens, the first at token 0"),
         (torch.zeros(0, 4), "expected at least one token, got none"),
         (torch.randn(1, 4), "expected at least 2 tokens, got 1"),
-        (torch.ones(9, 4), "expected tokens that differ, got 9 equal ones"),
-        (torch.randn(1, 4).expand(9, 4) * 1e-3, "expected tokens that differ, got 9 equal ones"),
+        (torch.ones(9, 4), "expected tokens that differ, got 9 without spread"),
+        (torch.randn(1, 4).expand(9, 4) * 1e-3, "expected tokens that differ, got 9 without spread"),
         (torch.randn(9, 1), "expected d_in of at least 2, got 1"),
     ],
 )

@@ -52,6 +52,40 @@ def test_median_that_is_a_repeated_token_without_a_majority_is_found() -> None:
     assert torch.allclose(geometric_median(x), torch.zeros(3, dtype=torch.float64), atol=1e-9)
 
 
+@pytest.mark.parametrize("weight", [3, 7, 12])
+def test_a_repeated_token_off_the_middle_is_found_or_left_as_the_minimiser_does(weight: int) -> None:
+    # Asymmetric around the repeated token, which the iteration starts on; it is the median only if heavy enough.
+    x = torch.cat([torch.zeros(weight, 2), torch.tensor([[1.0, 0], [0, 1], [2, 1], [1, 3], [4, 1], [-1, 5]])])
+    x = torch.cat([x, -torch.eye(2)]).double()
+    found = geometric_median(x)
+    others = x[weight:]
+    pull = float((others / others.norm(dim=1, keepdim=True)).sum(dim=0).norm())
+    assert (float(found.norm()) < 1e-6) == (weight >= pull)
+    grid = torch.cartesian_prod(torch.linspace(-1, 2, 301), torch.linspace(-1, 2, 301)).double()
+    least = float(torch.cdist(grid, x).sum(dim=1).min())
+    assert float((x - found).norm(dim=1).sum()) <= least + 1e-9
+
+
+@pytest.mark.parametrize("separation", [1.0, 100.0, 1e4, 1e6])
+@pytest.mark.parametrize("share", [2, 3])
+def test_two_heaps_of_tokens_converge_to_the_least_distance(separation: float, share: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    heaps = separation * torch.randn(2, 16, generator=generator, dtype=torch.float64)
+    x = torch.randn(1000, 16, generator=generator, dtype=torch.float64)
+    x += heaps[(torch.arange(1000) % share == 0).long()]
+    found = geometric_median(x)
+    for other in (torch.from_numpy(oracles.geometric_median(x.numpy())), x.mean(dim=0), *heaps):
+        assert distance(x, found) <= distance(x, other) * (1 + 3e-7)
+
+
+def test_tokens_almost_on_a_line_converge() -> None:
+    generator = torch.Generator().manual_seed(0)
+    line = torch.randn(1, 8, generator=generator) * torch.randn(40, 1, generator=generator)
+    x = (line + 1e-4 * torch.randn(40, 8, generator=generator)).double()
+    expected = torch.from_numpy(oracles.geometric_median(x.numpy()))
+    assert distance(x, geometric_median(x)) <= distance(x, expected) * (1 + 3e-7)
+
+
 def test_iterate_that_starts_on_a_token_leaves_it() -> None:
     # The coordinate-wise median, where the iteration starts, is the token (0, 0); the geometric median is not.
     x = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [8.0, 9.0], [-1.0, -1.0]], dtype=torch.float64)

@@ -96,6 +96,12 @@ class ShardWriter:
             raise InputError(f"expected layers as in the batches before ({expected}), got {described}")
         if self._held and self._held[0].keys() != batch.keys():
             raise InputError(f"expected {list(self._held[0])} as in the batch before, got {list(batch)}")
+        for name, tensor in layers.items():
+            if not tensor.isfinite().all():
+                raise InputError(
+                    f"layer {name!r}: expected finite activations, got NaN or infinite values in {tensor.dtype}; "
+                    "store in float32, or look for an overflow in the model"
+                )
         self._index["layers"] = described
         self._held.append({name: tensor.detach().cpu() for name, tensor in batch.items()})
         self._held_tokens += len(next(iter(batch.values())))

@@ -137,11 +137,18 @@ def _open_npy(path: Path) -> Activations:
 
 def _indexed_shards(index: Path) -> list[Path]:
     try:
-        content = json.loads(index.read_text())
+        content = json.loads(index.read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
             raise InputError(f"{index}: expected format {FORMAT!r}, got {content['format']!r}")
+        if not content.get("complete", True):
+            raise InputError(
+                f"{index.parent}: the harvest is not finished ({content['tokens']:,} tokens so far); "
+                "run it again, it goes on from there"
+            )
         return [index.parent / shard["file"] for shard in content["shards"]]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{index}: not an index of {FORMAT} ({error!r}); harvest the folder again") from error
 
 

@@ -6,12 +6,13 @@ only center share W, and so one product serves them all: their pre-activations d
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autopsae.arrays import Tokens, chunks
+from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.diagnosis.closed_form import check_k
 from autopsae.remedies.remedy import Remedy
 
@@ -54,22 +55,28 @@ def measure_birth(
     A latent fires on a token if its pre-activation is among the k largest and greater than zero. All remedies see
     the same rows, so their differences are not the draw's. A remedy under which every latent has fired is settled
     and costs nothing more; reading ends when all are. Products in float32, of tokens less their approximate
-    centre, so a large mean costs no precision.
+    centre and over their typical size, so neither a large mean nor an extreme scale costs precision.
 
     device: where to multiply (default: the generator's); progress: told the tokens of each chunk.
 
-    Raises InputError as `chunks`, and for k outside 1 ... d_sae.
+    Raises InputError as `chunks`, for k outside 1 ... d_sae, and for two remedies of one name.
     """
     check_k(k, d_sae)
+    if len({remedy.name for remedy in remedies}) < len(remedies):
+        raise InputError(f"expected remedies of different names, got {[remedy.name for remedy in remedies]}")
     device = torch.device(device) if device is not None else generator.device
-    rows = draw_rows(d_sae, len(remedies[0].affine.center), generator=generator).to(device)
-    # A large mean would eat the digits of float32 products; the last remedy's centre is as good as any.
-    reference = remedies[-1].affine.center.float().double().to(device)
-    families = _families(rows, remedies, reference, k)
-    for x in chunks(tokens, _BLOCK, dtype=torch.float64, device=device):
-        centered = (x - reference).float()
+    blocks = chunks(tokens, _BLOCK, dtype=torch.float64, device=device)
+    first = next(blocks)
+    # A large mean would eat the digits of float32 products, and extreme scales its range.
+    reference = first.median(dim=0).values
+    scale = float((first - reference).norm(dim=1).median()) or 1.0
+    rows = draw_rows(d_sae, first.shape[1], generator=generator).to(device).double()
+    families = _families(rows, remedies, reference, scale, k)
+    product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
+    for x in chain([first], blocks):
+        centered = ((x - reference) / scale).float()
         for family in families:
-            family.see(centered)
+            family.see(centered, product, shifted)
         if progress:
             progress(len(x))
         if all(family.settled for family in families):
@@ -109,33 +116,42 @@ class _Family:
     def __init__(self, W: Float[Tensor, "d_sae d_in"]) -> None:
         self.W = W
         self.counts: list[_Count] = []
-        # Written in place: a fresh matrix of this size costs half as much again as the product in it.
-        self._product = W.new_empty(_BLOCK, len(W))
-        self._shifted = W.new_empty(_BLOCK, len(W))
 
     @property
     def settled(self) -> bool:
         return all(count.settled for count in self.counts)
 
-    def see(self, x: Float[Tensor, "block d_in"]) -> None:
+    def see(
+        self, x: Float[Tensor, "block d_in"], product: Float[Tensor, "_ d_sae"], shifted: Float[Tensor, "_ d_sae"]
+    ) -> None:
+        """Count a block of tokens. `product`, `shifted`: room for the pre-activations, as a fresh matrix of this
+        size costs half as much again as the product in it.
+        """
         if self.settled:
             return
-        pre = torch.mm(x, self.W.T, out=self._product[: len(x)])
+        pre = torch.mm(x, self.W.T, out=product[: len(x)])
         largest = pre.amax(dim=0)
         for count in self.counts:
             if not count.settled:
                 count.positive |= largest + count.shift > 0
-                count.see(torch.add(pre, count.shift, out=self._shifted[: len(x)]))
+                count.see(torch.add(pre, count.shift, out=shifted[: len(x)]))
 
 
-def _families(rows: Tensor, remedies: Sequence[Remedy], reference: Tensor, k: int) -> list[_Family]:
-    families: dict[int, _Family] = {}
+def _families(rows: Tensor, remedies: Sequence[Remedy], reference: Tensor, scale: float, k: int) -> list[_Family]:
+    """Pre-activations W (x - c) = W (x - reference) + W (reference - c), all over the typical size of a row of W
+    and of a token: who fires does not depend on it.
+    """
+    drawn = _Family(rows.float())
+    families = [drawn]
     for remedy in remedies:
         W, center = remedy.encoder(rows)
-        family = families.setdefault(W.data_ptr(), _Family(W))
-        shift = W.double() @ (reference - center.to(reference))
+        size = float(W.norm(dim=1).median())
+        shift = (W @ ((reference - center.to(reference)) / scale)) / size
+        if W is not rows:
+            families.append(_Family((W / size).float()))
+        family = drawn if W is rows else families[-1]
         family.counts.append(_Count(remedy.name, shift.float(), k))
-    return list(families.values())
+    return families
 
 
 def _floor_of_kth_largest(pre: Float[Tensor, "block d_sae"], k: int) -> Float[Tensor, "block 1"]:

@@ -1,14 +1,14 @@
 """diagnose(tokens, d_sae=..., k=...): how an SAE would fare on a layer, and what to change, before training it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.arrays import Tokens
+from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.birth import Birth, measure_birth
 from autopsae.diagnosis.closed_form import check_k, dead_by_relu, dead_by_topk
 from autopsae.diagnosis.finding import Finding
@@ -42,7 +42,7 @@ class Prediction:
     dead: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosis:
     """How a freshly drawn TopK SAE fares on one layer.
 
@@ -71,15 +71,15 @@ class Diagnosis:
             "d_in": self.d_in,
             "d_sae": self.d_sae,
             "k": self.k,
-            **vars(self.severity),
-            "predicted": vars(self.predicted),
-            "birth": {name: vars(birth) for name, birth in self.birth.items()},
+            **asdict(self.severity),
+            "predicted": asdict(self.predicted),
+            "birth": {name: asdict(birth) for name, birth in self.birth.items()},
             "prescription": {
                 "remedy": self.prescription.remedy,
                 "advice": self.prescription.advice,
                 "reason": self.prescription.reason,
             },
-            "findings": [{**vars(finding), "text": str(finding)} for finding in self.findings],
+            "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
         }
 
     def to_frame(self) -> "pd.DataFrame":
@@ -123,9 +123,12 @@ def diagnose(
     born dead; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the tokens
     are, for the products too).
 
-    Raises InputError for unusable tokens, fewer than two different ones, d_in < 2, or k > d_sae.
+    Raises InputError for unusable tokens, fewer than two different ones, d_in < 2, k > d_sae, or `acceptable`
+    outside [0, 1].
     """
     check_k(k, d_sae)
+    if not 0 <= acceptable <= 1:
+        raise InputError(f"acceptable: expected a fraction in [0, 1], got {acceptable}; 1 % is 0.01")
     told = progress or (lambda _name, _tokens: None)
     statistics = collect(tokens, seed=seed, device=device, progress=lambda n: told("statistics", n))
     median = geometric_median(statistics.sample)
@@ -138,20 +141,13 @@ def diagnose(
             tokens, remedies, d_sae=d_sae, k=k, generator=generator, progress=lambda n: told(name, n)
         )
 
-    none, by_median = untouched(statistics.d_in), center(median, "median")
+    ladder, later = _ladder(spectrum, median, geometry.effective_rank, alphas, ranks)
     compared = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    whitened = {alpha: whiten(spectrum, median, alpha=alpha) for alpha in {*alphas, 1.0}}
-    subspaces = {rank: active_subspace(spectrum, median, rank=rank) for rank in ranks}
-    birth = measure([none, by_median, *compared, *whitened.values(), *subspaces.values()], "birth")
+    birth = measure([remedy for remedy in [*ladder, *compared] if remedy.name not in later], "birth")
     if min(birth["none"].dead, birth["median"].dead) > acceptable:
-        milder = {a: whiten(spectrum, median, alpha=a) for a in ESCALATION if a not in whitened}
-        rank = max(1, round(geometry.effective_rank))
-        narrower = {} if ranks else {rank: active_subspace(spectrum, median, rank=rank)}
-        birth |= measure([*milder.values(), *narrower.values()], "escalation")
-        whitened |= milder
-        subspaces |= narrower
-    ladder = [none, by_median, *(whitened[a] for a in sorted(whitened)), *subspaces.values()]
-    prescription = prescribe(birth, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
+        birth |= measure([remedy for remedy in ladder if remedy.name in later], "escalation")
+    measured = [remedy for remedy in ladder if remedy.name in birth]
+    prescription = prescribe(birth, measured, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
     predicted = Prediction(
         relu=dead_by_relu(geometry.gamma, statistics.tokens),
         dead=dead_by_topk(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k),
@@ -166,6 +162,28 @@ def diagnose(
         predicted=predicted,
         birth=birth,
         prescription=prescription,
-        findings=findings(geometry, birth, prescription, predicted.relu, tokens=statistics.tokens),
+        findings=findings(
+            geometry, birth, prescription, predicted.relu, tokens=statistics.tokens, acceptable=acceptable
+        ),
         landscape=layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu(),
     )
+
+
+def _ladder(
+    spectrum: Spectrum,
+    median: Float[Tensor, "d_in"],
+    effective_rank: float,
+    alphas: Sequence[float],
+    ranks: Sequence[int],
+) -> tuple[list[Remedy], set[str]]:
+    """The remedies from the least intrusive to the most, and the names of those measured only if needed."""
+    rank = max(1, round(effective_rank))
+    ladder = [
+        untouched(len(median)),
+        center(median, "median"),
+        *(whiten(spectrum, median, alpha=alpha) for alpha in sorted({*alphas, *ESCALATION, 1.0})),
+        *(active_subspace(spectrum, median, rank=rank) for rank in ranks or (rank,)),
+    ]
+    later = {f"whiten_{alpha:g}" for alpha in set(ESCALATION) - set(alphas)}
+    later |= set() if ranks else {f"asi_{rank}"}
+    return ladder, later

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from autopsae.diagnosis.birth import Birth
 from autopsae.diagnosis.finding import Finding
-from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription
+from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.severity import STRAY, Severity
 
 SEVERE_GAMMA = 1.0
@@ -12,6 +12,7 @@ LOW_RANK = 0.10
 HEAVY_TAILS = 0.5
 STRAY_SQUARE = 0.5
 DRAGGED_MEAN = 0.5
+OFF = 0.01  # difference of two dead fractions that is worth a word
 TOKENS_PER_DIMENSION = 10.0
 
 
@@ -22,16 +23,17 @@ def findings(
     predicted_relu: float,
     *,
     tokens: int,
+    acceptable: float,
 ) -> tuple[Finding, ...]:
     """The findings of a layer, the most consequential first; `predicted_relu` is the closed form's dead-by-ReLU."""
     cure = f"{prescription.advice} ({birth[prescription.remedy].dead:.1%})"
     candidates = [
         _outlier_severity(severity, birth, cure, tokens, prescription.d_sae),
-        _born_dead(severity, birth, cure, tokens, prescription.d_sae),
+        _born_dead(severity, birth, cure, tokens, prescription.d_sae, acceptable),
         _dragged_mean(severity, birth, tokens),
         _stray_tokens(severity, tokens),
         _low_rank(severity, birth, tokens),
-        _heavy_tails(severity, predicted_relu, tokens),
+        _heavy_tails(severity, birth, predicted_relu, tokens),
         _few_tokens(tokens, prescription.d_in),
     ]
     return tuple(finding for finding in candidates if finding)
@@ -54,26 +56,30 @@ def _outlier_severity(
 
 
 def _born_dead(
-    severity: Severity, birth: Mapping[str, Birth], cure: str, tokens: int, d_sae: int
+    severity: Severity, birth: Mapping[str, Birth], cure: str, tokens: int, d_sae: int, acceptable: float
 ) -> Finding | None:
     """Death that gamma does not explain."""
     none = birth["none"]
-    if severity.gamma > SEVERE_GAMMA or none.dead <= ACCEPTABLE:
+    if severity.gamma > SEVERE_GAMMA or none.dead <= acceptable:
         return None
+    why = f"gamma is only {severity.gamma:.2f}, but the directions differ in spread"
+    if severity.gamma_raw > SEVERE_GAMMA:
+        why = f"the mean outweighs the spread {severity.gamma_raw:.3g} times, but LayerNorm hides it from gamma"
     return Finding(
         name="dead at birth",
         value=none.dead,
-        threshold=ACCEPTABLE,
+        threshold=acceptable,
         tokens=tokens,
         meaning=f"{none.relu:.1%} of {d_sae:,} latents would never be positive and {none.topk:.1%} never among the "
-        f"k largest, though gamma is only {severity.gamma:.2f}",
+        f"k largest ({why})",
         advice=cure,
-        source="measured; autopsae's own threshold",
+        source="measured; the threshold is the accepted death",
     )
 
 
 def _dragged_mean(severity: Severity, birth: Mapping[str, Birth], tokens: int) -> Finding | None:
-    if severity.mean_median_distance <= DRAGGED_MEAN:
+    mean, median = birth["mean"].dead, birth["median"].dead
+    if severity.mean_median_distance <= DRAGGED_MEAN or mean <= median + OFF:
         return None
     return Finding(
         name="mean-median distance",
@@ -82,8 +88,8 @@ def _dragged_mean(severity: Severity, birth: Mapping[str, Birth], tokens: int) -
         tokens=tokens,
         meaning=f"a few tokens drag the arithmetic mean away from the typical token (it points "
         f"{severity.mean_median_angle:.0f} degrees off the geometric median): centering by it leaves "
-        f"{birth['mean'].dead:.1%} dead",
-        advice=f"never center by the mean here; the geometric median leaves {birth['median'].dead:.1%}",
+        f"{mean:.1%} dead",
+        advice=f"never center by the mean here; the geometric median leaves {median:.1%}",
         source="paper App. D.5, Table S7; in units of the typical token's distance from the median",
     )
 
@@ -118,16 +124,19 @@ def _low_rank(severity: Severity, birth: Mapping[str, Birth], tokens: int) -> Fi
     )
 
 
-def _heavy_tails(severity: Severity, predicted_relu: float, tokens: int) -> Finding | None:
-    """Of interest only where the closed form predicts dead-by-ReLU at all."""
-    if severity.kurtosis is None or severity.kurtosis <= HEAVY_TAILS or predicted_relu <= ACCEPTABLE:
+def _heavy_tails(
+    severity: Severity, birth: Mapping[str, Birth], predicted_relu: float, tokens: int
+) -> Finding | None:
+    """Of interest only where the closed form does predict too many dead-by-ReLU."""
+    if severity.kurtosis is None or severity.kurtosis <= HEAVY_TAILS or predicted_relu <= birth["none"].relu + OFF:
         return None
     return Finding(
         name="excess kurtosis",
         value=severity.kurtosis,
         threshold=HEAVY_TAILS,
         tokens=tokens,
-        meaning="heavy tails lift latents over zero: the closed form predicts too many dead-by-ReLU",
+        meaning=f"heavy tails lift latents over zero: the closed form predicts {predicted_relu:.1%} dead-by-ReLU, "
+        f"where {birth['none'].relu:.1%} are",
         advice="trust the measured death",
         source="paper App. B.9",
     )

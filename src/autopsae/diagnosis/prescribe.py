@@ -18,7 +18,7 @@ ACCEPTABLE = 0.01
 FORMAT = "autopsae-prescription"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Prescription:
     """What to change on a layer before training an SAE on it, and why.
 

@@ -48,13 +48,13 @@ class Severity:
 
 
 def gamma(moments: Moments) -> float:
-    """Outlier severity ||mu|| / ||sigma|| (paper Sec. 4). Raises InputError if all tokens are the same."""
+    """Outlier severity ||mu|| / ||sigma|| (paper Sec. 4). Raises InputError if the tokens do not differ."""
     spread = float(moments.std.norm())
     norm = float(moments.mean.norm())
     if spread <= 1e-12 * norm or spread == 0:
         raise InputError(
-            f"expected tokens that differ, got {moments.tokens:,} equal ones (after LayerNorm); "
-            "check the hook point and the mask"
+            f"expected tokens that differ, got {moments.tokens:,} without spread (raw, or after LayerNorm, which "
+            "leaves only the signs of two dimensions); check the hook point, the mask and the scale"
         )
     return norm / spread
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Affine:
     """x -> scale A (x - center), row-wise scale (x - center) @ A^T.
 

@@ -13,10 +13,10 @@ from autopsae.arrays import InputError
 from autopsae.remedies.affine import Affine
 from autopsae.statistics.spectrum import Spectrum
 
-_FLOOR = 1e-8  # of the largest eigenvalue: float32 activations hold no direction below it
+_FLOOR = 1e-12  # of the largest eigenvalue: a million times finer, in amplitude, than the largest direction
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Remedy:
     """A change made before training.
 
@@ -73,8 +73,9 @@ def whiten(
     """Center, then shrink each principal direction so that its variance lambda becomes lambda^(1 - alpha).
 
     A = V diag(lambda^(-alpha / 2)) V^T: alpha = 0 only centers, alpha = 1 is full (ZCA) whitening (paper App. E,
-    Fig. S20). Directions past `rank`, or with less than 1e-8 of the largest variance, get the gain of the last one
-    before them: they carry rounding errors or were never seen, and must not be blown up.
+    Fig. S20). Directions past `rank`, or with less than 1e-12 of the largest variance, get the gain of the last one
+    before them: they carry rounding errors or were never seen, and must not be blown up. The bound is that low
+    because stray tokens may own the largest variance.
 
     Raises InputError for alpha outside [0, 1] or rank outside [1, d_in].
     """
@@ -87,7 +88,7 @@ def whiten(
     gain = eigenvalues.clamp_min(eigenvalues[kept - 1]).pow(-alpha / 2)
     V = spectrum.directions
     return Remedy(
-        name="whiten" if alpha == 1 else f"whiten_{alpha:g}",
+        name=("whiten" if alpha == 1 else f"whiten_{alpha:g}") + (f"_rank_{rank}" if rank < d_in else ""),
         advice=f"center by the median and whiten with alpha {alpha:g}",
         affine=Affine(center=point, linear=(V.T * gain) @ V, inverse=(V.T / gain) @ V),
     )

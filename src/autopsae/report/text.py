@@ -19,7 +19,7 @@ def survey_text(survey: Survey) -> RenderableType:
     layer for a few layers, finding by finding for many.
     """
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=_title(survey))
-    table.add_column("layer", no_wrap=True)
+    table.add_column("layer", overflow="fold", min_width=5)
     for name in ("gamma", "raw", "rank", "formula", *COMPARED):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("prescribed", no_wrap=True)
@@ -39,7 +39,9 @@ def survey_text(survey: Survey) -> RenderableType:
 
 def _title(survey: Survey) -> str:
     first = next(iter(survey))
-    return f"Born dead: d_sae = {first.d_sae:,}, k = {first.k}, {first.tokens:,} tokens of d_in = {first.d_in}"
+    tokens = " / ".join(f"{n:,}" for n in sorted({d.tokens for d in survey}))
+    d_in = " / ".join(str(n) for n in sorted({d.d_in for d in survey}))
+    return f"Born dead: d_sae = {first.d_sae:,}, k = {first.k}, {tokens} tokens of d_in = {d_in}"
 
 
 def _by_layer(survey: Survey) -> list[RenderableType]:
@@ -69,7 +71,7 @@ def _by_finding(survey: Survey) -> list[RenderableType]:
 
 
 def _counted(layers: list[str], survey: Survey) -> str:
-    names = ", ".join(layers) if len(layers) <= _NAMED else f"{layers[0]} ... {layers[-1]}"
+    names = ", ".join(layers[:_NAMED]) + (", ..." if len(layers) > _NAMED else "")
     return f"{len(layers)} of {len(survey)} layers ({names})"
 
 

@@ -16,7 +16,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparse_ops import Pairs
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Fates:
     """What each latent did on some tokens: how often it fired, and whether it was ever positive."""
 
@@ -44,17 +44,31 @@ class Fates:
 def fates(sae: SAE, tokens: Tokens, *, progress: Callable[[int], None] | None = None) -> Fates:
     """Count every latent of `sae` on held-out raw tokens. Raises InputError as `chunks`."""
     weight = sae.W_enc
-    fired = torch.zeros(sae.d_sae, dtype=torch.int64, device=weight.device)
-    positive = torch.zeros(sae.d_sae, dtype=torch.bool, device=weight.device)
-    seen = 0
+    census = Census(sae.d_sae, weight.device)
     for x in chunks(tokens, dtype=weight.dtype, device=weight.device):
-        values, pairs, pre = sae.select(sae.affine(x))
-        fired += firings(values, pairs)
-        positive |= pre.amax(dim=0) > 0
-        seen += len(x)
+        census.see(*sae.select(sae.affine(x)))
         if progress:
             progress(len(x))
-    return Fates(tokens=seen, fired=fired, positive=positive)
+    return census.fates()
+
+
+class Census:
+    """Counts, batch by batch, what each latent does."""
+
+    def __init__(self, d_sae: int, device: torch.device | str = "cpu") -> None:
+        self._fired = torch.zeros(d_sae, dtype=torch.int64, device=device)
+        self._positive = torch.zeros(d_sae, dtype=torch.bool, device=device)
+        self._tokens = 0
+
+    def see(self, values: Float[Tensor, "pairs"], pairs: Pairs, pre: Float[Tensor, "tokens d_sae"]) -> None:
+        """Count one batch, given what `SAE.select` returned for it."""
+        self._fired += firings(values, pairs)
+        self._positive |= pre.amax(dim=0) > 0
+        self._tokens += len(pre)
+
+    def fates(self) -> Fates:
+        """What was counted so far."""
+        return Fates(tokens=self._tokens, fired=self._fired.clone(), positive=self._positive.clone())
 
 
 def firings(values: Float[Tensor, "pairs"], pairs: Pairs) -> Int[Tensor, "d_sae"]:

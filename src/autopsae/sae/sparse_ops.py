@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Pairs:
     """Which latents each token selected: the pairs (token, latent), by token and sorted by latent.
 

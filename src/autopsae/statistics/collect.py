@@ -15,7 +15,7 @@ from autopsae.statistics.sample import Reservoir
 SAMPLE_TOKENS = 4096
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Statistics:
     """What a diagnosis needs to know of the tokens; its size does not grow with their number.
 

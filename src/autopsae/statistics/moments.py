@@ -13,7 +13,7 @@ from torch import Tensor
 _STRIP = 128  # columns per product in `_gram`
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Moments:
     """Sufficient statistics of tokens up to the fourth moment per dimension and the second across dimensions.
 

@@ -12,7 +12,7 @@ _LOWEST, _HIGHEST = -160, 160  # powers of two; float32 norms lie between 2^-149
 _BINS = (_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NormHistogram:
     """How the tokens' L2 norms are distributed.
 

@@ -83,7 +83,7 @@ class Reservoir:
 def _keys(places: NDArray[Any], seed: int) -> NDArray[Any]:
     """A 64-bit hash of each place (the output function of SplitMix64; Steele, Lea and Flood 2014)."""
     with np.errstate(over="ignore"):
-        z = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(
+        z = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64) * np.uint64(
             0xD1342543DE82EF95
         )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

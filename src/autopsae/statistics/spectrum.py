@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Spectrum:
     """Principal variances, largest first, and directions.
 

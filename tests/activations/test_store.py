@@ -66,6 +66,25 @@ def test_taken_tokens_are_spread_evenly_over_all_shards(tmp_path: Path) -> None:
     assert layer.take(1000).tokens == 20
 
 
+@pytest.mark.parametrize("held_out", [1, 7, 50, 99])
+def test_a_split_parts_all_tokens_evenly(tmp_path: Path, held_out: int) -> None:
+    for i, (start, tokens) in enumerate([(0, 31), (31, 2), (33, 67)]):
+        save_file({"x": matrix(tokens, start=start)}, tmp_path / f"{i}.safetensors")
+    training, held = open_activations(tmp_path).split(held_out)
+    assert (training.tokens, held.tokens) == (100 - held_out, held_out)
+    assert len(read(training)) == training.tokens
+    assert torch.equal(read(held), matrix(100)[(torch.arange(held_out) * 100) // held_out])
+    both = torch.cat([read(training), read(held)])
+    assert torch.equal(both[both[:, 0].argsort()], matrix(100))
+
+
+@pytest.mark.parametrize("held_out", [0, 10, 11])
+def test_a_split_that_leaves_nothing_is_refused(tmp_path: Path, held_out: int) -> None:
+    np.save(tmp_path / "x.npy", matrix().numpy())
+    with pytest.raises(InputError, match=f"expected 1 to 9 tokens to hold out of all 10, got {held_out}"):
+        open_activations(tmp_path / "x.npy").split(held_out)
+
+
 def test_an_index_decides_which_shards_count(tmp_path: Path) -> None:
     for name, start in (("a", 0), ("b", 10), ("c", 20)):
         save_file({"x": matrix(start=start)}, tmp_path / f"{name}.safetensors")

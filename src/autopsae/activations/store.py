@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -45,6 +46,8 @@ class Activations:
     parts: tuple[Part, ...]
     source_tokens: int
     """Tokens in the files; `tokens` of them, evenly spaced, are yielded."""
+    complement: bool = False
+    """Yield the tokens that would not be yielded otherwise, in number `tokens`."""
 
     def take(self, tokens: int) -> "Activations":
         """At most `tokens` tokens, evenly spaced over the source rather than its first ones.
@@ -53,20 +56,43 @@ class Activations:
         """
         if tokens < 1:
             raise InputError(f"take: expected a positive number of tokens, got {tokens}")
+        if self.complement:
+            raise InputError(
+                "take: expected a whole source, got what a split left over; take first, or hold out less"
+            )
         return replace(self, tokens=min(tokens, self.tokens))
 
+    def split(self, held_out: int) -> tuple["Activations", "Activations"]:
+        """(the other tokens, `held_out` tokens evenly spaced over the source).
+
+        Raises InputError unless some tokens are left on both sides, and for what `take` has already thinned out.
+        """
+        if self.tokens < self.source_tokens or not 1 <= held_out < self.tokens:
+            raise InputError(
+                f"split: expected 1 to {self.tokens - 1:,} tokens to hold out of all {self.source_tokens:,}, got "
+                f"{held_out:,} of {self.tokens:,}"
+            )
+        return replace(self, tokens=self.tokens - held_out, complement=True), self.take(held_out)
+
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
-        wanted = (np.arange(self.tokens) * self.source_tokens) // self.tokens
         begin = 0
         for part in self.parts:
             for start in range(0, part.tokens, CHUNK_TOKENS):
                 stop = min(start + CHUNK_TOKENS, part.tokens)
-                first, last = np.searchsorted(wanted, [begin + start, begin + stop])
-                if first < last:
-                    rows = torch.from_numpy(wanted[first:last] - (begin + start))
+                rows = self._rows(begin + start, begin + stop)
+                if len(rows):
                     batch = part.read(start, stop)
-                    yield batch if len(rows) == stop - start else batch[rows]
+                    yield batch if len(rows) == stop - start else batch[torch.from_numpy(rows)]
             begin += part.tokens
+
+    def _rows(self, first: int, last: int) -> NDArray[np.int64]:
+        """Which of the source's tokens first ... last - 1 are yielded, counted from `first`."""
+        source = self.source_tokens
+        spaced = source - self.tokens if self.complement else self.tokens
+        # Token j of the evenly spaced ones stands at floor(j source / spaced).
+        places = np.arange(-(-first * spaced // source), -(-last * spaced // source)) * source // spaced
+        rows = places - first
+        return np.setdiff1d(np.arange(last - first), rows) if self.complement else rows
 
 
 def open_activations(path: str | Path, layer: str | None = None) -> Activations:

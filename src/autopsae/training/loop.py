@@ -1,6 +1,6 @@
 """The training loop, a page to read: for record in steps(sae, tokens, config)."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
@@ -79,7 +79,7 @@ class Record:
     topk: float
 
 
-def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:
+def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Generator[Record, None, None]:
     """Train `sae` in place on raw tokens, one record per step. Stop iterating to stop training.
 
     Raises InputError as `chunks`, and Diverged where the loss is not finite, before the step is taken.

@@ -1,0 +1,84 @@
+"""Birth and end of the same SAE under every remedy, with and without AuxK, at equal budgets, on real activations.
+
+    python experiments/training/remedies.py ACTIVATIONS LAYER OUT.json [STEPS]
+
+TopK, d_sae 2048, k 32, Adam 3e-4, 1,024 tokens a step, tokens scaled to a median norm of sqrt(d_in), decoder rows
+of unit norm. 4,096 tokens, drawn at random, are held out: death, raw FVU and L0 are measured on them.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import autopsae
+from autopsae.evaluation.reconstruction import Evaluation, evaluate
+from autopsae.files import write_text
+from autopsae.remedies.remedy import Remedy, center, untouched, whiten
+from autopsae.sae.init import born
+from autopsae.sae.sparsity import TopK
+from autopsae.statistics.collect import collect
+from autopsae.statistics.spectrum import Spectrum
+from autopsae.training.loop import TrainConfig, train
+from autopsae.training.objective import AuxK
+
+HELD_OUT, D_SAE, K = 4096, 2048, 32
+ALPHAS = (0.15, 0.3, 0.5, 1.0)
+
+
+def split(path: str, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(training tokens, held-out tokens), at random."""
+    x = torch.cat([batch.float() for batch in autopsae.open_activations(path, layer)])
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return x[order[HELD_OUT:]], x[order[:HELD_OUT]]
+
+
+def remedies(tokens: torch.Tensor) -> tuple[list[Remedy], torch.Tensor]:
+    """Every remedy of the training tokens, and a sample of them for the scale."""
+    statistics = collect(tokens)
+    median = autopsae.geometric_median(statistics.sample)
+    spectrum = Spectrum.of(statistics.raw.covariance)
+    listed = [untouched(statistics.d_in), center(statistics.raw.mean, "mean"), center(median, "median")]
+    return listed + [whiten(spectrum, median, alpha=alpha) for alpha in ALPHAS], statistics.sample
+
+
+def summary(found: Evaluation) -> dict[str, float]:
+    """The numbers of one evaluation."""
+    fates = found.fates
+    return {
+        "dead": fates.dead,
+        "relu": fates.relu,
+        "topk": fates.topk,
+        "fvu_raw": found.fvu_raw,
+        "l0": found.l0,
+        "bias_captured": found.bias_captured,
+    }
+
+
+def main() -> None:
+    path, layer, out = sys.argv[1:4]
+    config = TrainConfig(steps=int(sys.argv[4]) if len(sys.argv) > 4 else 1000, lr=3e-4, batch_tokens=1024)
+    training, held_out = split(path, layer)
+    listed, sample = remedies(training)
+    rows: list[dict[str, Any]] = []
+    for auxk in (None, AuxK()):
+        settings = TrainConfig(**{**vars(config), "auxk": auxk})
+        for remedy in listed:
+            generator = torch.Generator().manual_seed(0)
+            sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=generator)
+            birth = summary(evaluate(sae, held_out))
+            records = train(sae, training, settings)
+            curve = [asdict(record) for record in records[:: max(1, config.steps // 50)]]
+            end = summary(evaluate(sae, held_out))
+            rows.append(
+                {"remedy": remedy.name, "auxk": auxk is not None, "birth": birth, "end": end, "curve": curve}
+            )
+            print(layer, remedy.name, "AuxK" if auxk else "", birth["dead"], end, flush=True)
+            write_text(Path(out), json.dumps({"layer": layer, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

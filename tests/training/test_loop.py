@@ -1,0 +1,192 @@
+import re
+from collections import Counter
+
+import pytest
+import torch
+
+from autopsae.activations.synthetic import synthetic_features
+from autopsae.arrays import InputError
+from autopsae.evaluation.reconstruction import evaluate
+from autopsae.remedies.remedy import center, untouched
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, Sparsity, TopK
+from autopsae.training.data import shuffled
+from autopsae.training.loop import Diverged, TrainConfig, steps, train
+from autopsae.training.objective import AuxK
+
+
+def tokens(n: int = 3000, d_in: int = 16) -> torch.Tensor:
+    return torch.randn(n, d_in, generator=torch.Generator().manual_seed(5)) + 1
+
+
+def new_sae(x: torch.Tensor, *, sparsity: Sparsity | None = None, dtype: torch.dtype = torch.float32) -> SAE:
+    return born(
+        untouched(x.shape[1]),
+        d_sae=64,
+        sparsity=sparsity or TopK(k=4),
+        sample=x,
+        generator=torch.Generator().manual_seed(0),
+        encoder_bias=True,
+        dtype=dtype,
+    )
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    x = tokens()
+    config = TrainConfig(steps=30, lr=1e-3, batch_tokens=256, auxk=AuxK(dead_after_tokens=1000))
+    first, second = new_sae(x), new_sae(x)
+    assert train(first, x, config) == train(second, x, config)
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_step_equals_dense_autograd_and_adam() -> None:
+    x = tokens(256).double()
+    found, expected = new_sae(x, dtype=torch.float64), new_sae(x, dtype=torch.float64)
+    config = TrainConfig(steps=5, lr=1e-2, batch_tokens=256, unit_decoder=False, buffer_tokens=256)
+    train(found, x, config)
+    optimizer = torch.optim.Adam(expected.parameters(), lr=1e-2)
+    for batch in [batch for batch, _ in zip(shuffled(x, 256, buffer_tokens=256, seed=0), range(5), strict=False)]:
+        y = expected.affine(batch.double())
+        pre = expected.pre_activations(y)
+        latents = pre.detach().topk(4, dim=1).indices
+        codes = torch.zeros_like(pre).scatter(1, latents, pre.gather(1, latents)).relu()
+        loss = (codes @ expected.W_dec + expected.b_dec - y).square().sum() / len(y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, parameter in expected.named_parameters():
+        assert torch.allclose(found.get_parameter(name), parameter, atol=1e-6), name
+
+
+def test_decoder_rows_stay_at_unit_norm_only_if_wanted() -> None:
+    x = tokens()
+    for unit in (True, False):
+        sae = new_sae(x)
+        train(sae, x, TrainConfig(steps=20, lr=1e-2, batch_tokens=256, unit_decoder=unit))
+        norms = sae.W_dec.norm(dim=1)
+        assert torch.allclose(norms, torch.ones(64), atol=1e-5) == unit
+
+
+def test_b_dec_moves_by_its_own_learning_rate_and_not_at_all_at_zero() -> None:
+    x = tokens()
+    for rate, moved in ((0.0, 0.0), (1e-3, 1e-3), (1e-1, 1e-1)):
+        sae = new_sae(x)
+        train(sae, x, TrainConfig(steps=1, lr=1e-4, b_dec_lr=rate, batch_tokens=512))
+        assert float(sae.b_dec.detach().abs().max()) == pytest.approx(moved, rel=1e-3)
+
+
+def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
+    x = tokens()
+    config = TrainConfig(steps=10, lr=1e-2, b_dec_lr=1e-2, warmup_steps=4, decay_steps=4, batch_tokens=512)
+    sae = new_sae(x)
+    moves, before = [], sae.b_dec.detach().clone()
+    for _ in steps(sae, x, config):
+        moves.append(float((sae.b_dec.detach() - before).abs().max()))
+        before = sae.b_dec.detach().clone()
+    # Adam's step is about the learning rate.
+    assert moves[0] == pytest.approx(2.5e-3, rel=1e-2)
+    assert moves[-1] < moves[5] / 2
+    assert len(moves) == 10
+
+
+def test_records_count_tokens_and_silence() -> None:
+    x = tokens()
+    config = TrainConfig(steps=8, lr=1e-3, batch_tokens=500, dead_after_tokens=2000)
+    records = train(new_sae(x), x, config)
+    assert [record.tokens for record in records] == [500 * (i + 1) for i in range(8)]
+    assert all(record.dead == 0 for record in records[:3])
+    for record in records:
+        assert record.dead == pytest.approx(record.relu + record.topk)
+        assert 0 < record.l0 <= 4
+    assert records[-1].loss < records[0].loss
+
+
+def test_stopping_the_iteration_stops_the_training() -> None:
+    x = tokens()
+    sae = new_sae(x)
+    running = steps(sae, x, TrainConfig(steps=100, lr=1e-3, batch_tokens=256))
+    next(running)
+    running.close()
+    weights = [parameter.clone() for parameter in sae.parameters()]
+    assert list(running) == []
+    assert all(torch.equal(a, b) for a, b in zip(weights, sae.parameters(), strict=True))
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step_and_says_where() -> None:
+    x = tokens()
+    sae = new_sae(x)
+    running = steps(sae, x, TrainConfig(steps=10, lr=1e-3, batch_tokens=256))
+    next(running)
+    next(running)
+    with torch.no_grad():
+        sae.W_dec[0] = torch.nan
+    weights = [parameter.clone() for parameter in sae.parameters()]
+    with pytest.raises(Diverged, match=r"step 2: the loss is nan; lower the learning rate \(0.001\)"):
+        next(running)
+    for before, after in zip(weights, sae.parameters(), strict=True):
+        assert torch.equal(before.nan_to_num(7.0), after.nan_to_num(7.0))
+
+
+@pytest.mark.parametrize("sparsity", [TopK(k=5), BatchTopK(k=5)], ids=["topk", "batch topk"])
+def test_a_centered_sae_recovers_the_true_features_at_gamma_40(sparsity: Sparsity) -> None:
+    data = synthetic_features(100_000, 40.0, generator=torch.Generator().manual_seed(0))
+    sae = born(
+        center(data.mean.double(), "mean"),
+        d_sae=100,
+        sparsity=sparsity,
+        sample=next(iter(data)) - data.mean,  # the scale of the spread: at gamma 40 the mean's would hide it
+        generator=torch.Generator().manual_seed(0),
+    )
+    train(sae, data, TrainConfig(steps=1500, lr=3e-3, batch_tokens=512, decay_steps=500, buffer_tokens=20_000))
+    found = torch.nn.functional.normalize(sae.W_dec.detach(), dim=1)
+    mmcs = float((data.features @ found.T).max(dim=1).values.mean())
+    assert mmcs > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": 0.0}, "expected lr > 0 and finite, got 0.0"),
+        ({"lr": float("nan")}, "expected lr > 0 and finite, got nan"),
+        ({"steps": 0}, "expected steps >= 1, got 0"),
+        ({"batch_tokens": 0}, "expected batch_tokens >= 1, got 0"),
+        ({"b_dec_lr": -1.0}, "expected b_dec_lr >= 0 or None, got -1.0"),
+        ({"warmup_steps": 6, "decay_steps": 5}, "expected warmup_steps + decay_steps <= steps = 10, got 6 + 5"),
+        ({"clip_norm": 0.0}, "expected clip_norm > 0 or None, got 0.0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        TrainConfig(**{"steps": 10, "lr": 1e-3, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("buffer_tokens", [1, 70, 1000])
+def test_every_token_is_drawn_about_as_often_in_another_order_each_epoch(buffer_tokens: int) -> None:
+    x = torch.arange(100.0)[:, None].expand(100, 2)
+    batches = shuffled(x, 30, buffer_tokens=buffer_tokens, seed=0)
+    drawn = [int(value) for _ in range(10) for value in next(batches)[:, 0]]
+    counts = Counter(drawn)
+    assert set(counts) == set(range(100))
+    assert set(counts.values()) == {3}
+    if buffer_tokens == 1000:
+        assert drawn[:90] != sorted(drawn[:90])
+        assert drawn[:100] != drawn[100:200]
+
+
+def test_evaluation_equals_plain_numpy() -> None:
+    x = tokens()
+    sae = new_sae(x)
+    train(sae, x, TrainConfig(steps=20, lr=1e-2, batch_tokens=256))
+    found = evaluate(sae, list(x.split(700)))
+    with torch.no_grad():
+        error = (x - sae(x)).double().square().sum()
+        codes = sae.encode(x)
+        bias = sae.affine.invert(sae.b_dec[None])[0].double()
+    mean = x.double().mean(dim=0)
+    assert found.fvu_raw == pytest.approx(float(error / (x - mean).square().sum()), rel=1e-5)
+    assert found.mse_raw == pytest.approx(float(error / x.numel()), rel=1e-5)
+    assert found.l0 == pytest.approx(float((codes > 0).sum() / len(x)))
+    assert found.bias_captured == pytest.approx(float(bias @ mean / (mean @ mean)))
+    assert found.fates.fired.tolist() == (codes > 0).sum(dim=0).tolist()

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.sae.model import SAE
 
 RUN = [sys.executable, "-m", "autopsae"]
 
@@ -104,6 +105,71 @@ def test_layer_names_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     written = {path for path in tmp_path.rglob("*") if path.is_file() and path.name != "a.safetensors"}
     assert len(written) == 2
     assert all(path.parent == place for path in written)
+
+
+def test_train_starts_from_a_prescription_and_leaves_sae_records_and_summary(tmp_path: Path, source: Path) -> None:
+    diagnosed = run("diagnose", source, "--d-sae", "128", "--k", "4", "--prescriptions", tmp_path / "p")
+    assert diagnosed.returncode == 0, diagnosed.stderr
+    sizes = [
+        "--d-sae",
+        "128",
+        "--k",
+        "4",
+        "--steps",
+        "40",
+        "--batch-tokens",
+        "256",
+        "--held-out",
+        "500",
+        "--lr",
+        "1e-3",
+    ]
+    births = {}
+    for name, start in (("cured", ["--prescription", tmp_path / "p" / "hs1"]), ("zero", ["--init", "zero"])):
+        out = tmp_path / name
+        done = run("train", source, "--layer", "1", "--out", out, *start, *sizes)
+        assert done.returncode == 0, done.stderr
+        summary = json.loads((out / "summary.json").read_text())
+        assert summary["tokens"] == 500
+        assert summary["dead"] == pytest.approx(summary["relu"] + summary["topk"])
+        assert {"fvu_raw", "l0", "bias_captured"} < set(summary)
+        records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+        assert [record["step"] for record in records] == list(range(40))
+        assert SAE.load(out / "sae").d_sae == 128
+        births[name] = summary["birth"]["dead"]
+    assert births["zero"] > 0.5
+    assert births["cured"] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--lr", "0"], "TrainConfig: expected lr > 0 and finite, got 0.0"),
+        (["--k", "9000"], "expected 1 <= k <= d_sae = 8,192, got k = 9,000"),
+        (["--held-out", "3000"], "expected 1 to 2,999 tokens to hold out of all 3,000, got 3,000"),
+        (["--prescription", "nowhere"], "nowhere: expected a saved autopsae-prescription, could not read it"),
+        (["--init", "asi", "--rank", "99"], "active_subspace: rank 99 is not in 1 ... d_in = 24"),
+    ],
+)
+def test_bad_training_settings_end_with_one_line_and_no_file(
+    tmp_path: Path, source: Path, arguments: list[str], message: str
+) -> None:
+    default = [] if "--held-out" in arguments else ["--held-out", "500"]
+    done = run("train", source, "--layer", "hs1", "--out", tmp_path / "out", *default, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prescription_of_another_width_is_refused(tmp_path: Path, source: Path) -> None:
+    save_file({"hs0": torch.randn(600, 8)}, tmp_path / "narrow.safetensors")
+    options = ["--d-sae", "64", "--k", "4", "--prescriptions"]
+    assert run("diagnose", tmp_path / "narrow.safetensors", *options, tmp_path).returncode == 0
+    start = ["--prescription", tmp_path / "hs0", "--held-out", "500"]
+    done = run("train", source, "--layer", "1", "--out", tmp_path / "out", *start)
+    assert done.returncode == 2
+    assert "expected a prescription for d_in = 24, got one for 8 (layer 'hs0')" in done.stderr
 
 
 def test_a_token_that_is_nan_is_named_with_its_layer(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """`python -m autopsae` is the command line."""
 
-from autopsae.cli import main
+from autopsae.cli.main import main
 
 if __name__ == "__main__":
     main()

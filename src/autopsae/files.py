@@ -6,7 +6,7 @@ What is made of words, numbers and tensors is a pair: NAME.json, and NAME.safete
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -59,22 +59,31 @@ def save_pair(
     write_text(described, json.dumps({**header, **content, "sha256": _checksum(stored)}, indent=2) + "\n")
 
 
-def load_pair(path: str | Path, *, format: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(content, tensors) that `save_pair` wrote; `path` with or without a suffix.
+def load_pair(
+    path: str | Path, *, format: str, content: Collection[str], tensors: Collection[str]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(content, tensors) that `save_pair` wrote; `path` with or without a suffix. content, tensors: names that must
+    be there.
 
-    Raises InputError for a missing, foreign, damaged or half-saved pair.
+    Raises InputError for a missing, foreign, damaged, incomplete or half-saved pair.
     """
     described, stored = _pair(path)
     try:
-        content = json.loads(described.read_text(encoding="utf-8"))
-        found = (content["format"], content["version"])
+        described_content = json.loads(described.read_text(encoding="utf-8"))
+        found = (described_content["format"], described_content["version"])
         if found != (format, 1):
             raise InputError(
                 f"{described}: expected format {format!r} version 1, got {found[0]!r} version {found[1]}"
             )
-        if content["sha256"] != _checksum(stored):
+        if described_content["sha256"] != _checksum(stored):
             raise InputError(f"{stored}: not the tensors that {described.name} describes; save the pair again")
-        return content, load_file(stored)
+        stored_tensors = load_file(stored)
+        missing = {*content} - {*described_content} | {*tensors} - {*stored_tensors}
+        if missing:
+            raise InputError(
+                f"{path}: expected a whole {format}, it lacks {', '.join(sorted(missing))}; save it again"
+            )
+        return described_content, stored_tensors
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise

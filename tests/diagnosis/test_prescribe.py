@@ -89,6 +89,17 @@ def test_damaged_foreign_or_mixed_up_prescriptions_are_refused(tmp_path: Path) -
         Prescription.load(path)
 
 
+def test_a_prescription_that_lacks_something_says_what(tmp_path: Path) -> None:
+    choose(1.0, 0.0, 1.0, 1.0, 1.0).save(tmp_path / "p")
+    content = json.loads((tmp_path / "p.json").read_text())
+    del content["advice"], content["k"]
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match="expected a whole autopsae-prescription, it lacks advice, k; save it again"
+    ):
+        Prescription.load(tmp_path / "p")
+
+
 def test_a_failed_save_leaves_the_old_prescription_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "p"
     old = choose(1.0, 0.0, 1.0, 1.0, 1.0)

@@ -71,9 +71,10 @@ class Prescription:
     @staticmethod
     def load(path: str | Path) -> "Prescription":
         """Read what `save` wrote; `path` with or without a suffix. Raises InputError as `load_pair`."""
-        content, tensors = load_pair(path, format=FORMAT)
+        names = ("remedy", "advice", "reason", "layer", "d_sae", "k")
+        content, tensors = load_pair(path, format=FORMAT, content=names, tensors=["center"])
         return Prescription(
-            **{name: content[name] for name in ("remedy", "advice", "reason", "layer", "d_sae", "k")},
+            **{name: content[name] for name in names},
             affine=Affine(center=tensors["center"], linear=tensors.get("linear"), inverse=tensors.get("inverse")),
             subspace=tensors.get("subspace"),
         )

@@ -122,7 +122,12 @@ class SAE(nn.Module):
     @staticmethod
     def load(path: str | Path) -> "SAE":
         """Read what `save` wrote. Raises InputError as `load_pair`, and for weights that do not fit together."""
-        content, tensors = load_pair(path, format=FORMAT)
+        content, tensors = load_pair(
+            path,
+            format=FORMAT,
+            content=["sparsity", "scale", "d_in", "d_sae"],
+            tensors=["W_enc", "W_dec", "b_dec", "center"],
+        )
         settings = dict(content["sparsity"])
         affine = Affine(
             center=tensors.pop("center"),

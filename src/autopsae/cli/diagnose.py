@@ -1,0 +1,81 @@
+"""autopsae diagnose SOURCE: a table, findings and prescriptions, layer by layer."""
+
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from autopsae.activations.store import open_layers, select_layers
+from autopsae.cli.terminal import check_places, checked_device, layer_bar
+from autopsae.diagnosis.closed_form import check_k
+from autopsae.diagnosis.prescribe import ACCEPTABLE
+from autopsae.diagnosis.survey import survey
+from autopsae.report.plots import check_figure, save_figure
+from autopsae.report.text import survey_text
+
+
+def diagnose(
+    source: Positional[Path],
+    /,
+    *,
+    layers: tuple[str, ...] = (),
+    d_sae: int = 8192,
+    k: int = 64,
+    tokens: int = 100_000,
+    alphas: tuple[float, ...] = (),
+    ranks: tuple[int, ...] = (),
+    acceptable: float = ACCEPTABLE,
+    json: Path | None = None,
+    figure: Path | None = None,
+    prescriptions: Path | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> None:
+    """How many latents of an SAE will be born dead on each layer of SOURCE, why, and what to change.
+
+    Args:
+        source: Activations: a .npy or .safetensors file, or a folder of shards (as `harvest` writes).
+        layers: Layers to diagnose, all by default; N stands for hsN.
+        d_sae: Latents of the SAE to be trained.
+        k: Latents that fire per token.
+        tokens: Tokens per layer at most, evenly spaced over the source.
+        alphas: Further whitening exponents to measure, from 0 (centering) to 1 (full).
+        ranks: Active subspace ranks to measure.
+        acceptable: Fraction of latents that may be born dead before something is prescribed.
+        json: Write all numbers there.
+        figure: Write death by layer and remedy there (.png, .pdf, .svg).
+        prescriptions: Write each layer's prescription into this folder.
+        seed: Of the drawn SAE and of the token sample.
+        device: Where to compute, for example cuda.
+    """
+    if figure:
+        check_figure(figure)
+    check_k(k, d_sae)
+    check_places(json, figure, prescriptions)
+    device = checked_device(device)
+    available = open_layers(source)
+    chosen = select_layers(list(available), layers) if layers else list(available)
+    with layer_bar(len(chosen)) as advance:
+        result = survey(
+            {name: available[name].take(tokens) for name in chosen},
+            d_sae=d_sae,
+            k=k,
+            alphas=alphas,
+            ranks=ranks,
+            acceptable=acceptable,
+            seed=seed,
+            device=device,
+            progress=advance,
+        )
+    # A table cut to the 80 columns that a pipe is taken for would hide numbers.
+    Console(width=None if sys.stdout.isatty() else 120).print(survey_text(result))
+    if json:
+        result.save(json)
+    if figure:
+        save_figure(result, figure)
+    if prescriptions:
+        for diagnosis in result:
+            # quote: a layer's name comes from a file, and must not lead out of the folder.
+            diagnosis.prescription.save(prescriptions / quote(diagnosis.layer, safe=" :+"))

@@ -1,0 +1,61 @@
+"""What the verbs share: progress bars on standard error, and checks that are due before the work, not after."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from autopsae.arrays import InputError
+
+
+def checked_device(device: str | None) -> str | None:
+    """The device as given, or InputError where nothing can be computed on it: known before the work, not after."""
+    if device is not None:
+        try:
+            torch.zeros(1, dtype=torch.float64, device=device).sum().item()
+        except (RuntimeError, AssertionError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"device {device!r}: expected one that computes in float64 ({reason}); try cpu"
+            ) from error
+    return device
+
+
+def check_places(json: Path | None, figure: Path | None, folder: Path | None) -> None:
+    """InputError for an output that could not be written after all the work."""
+    for path in (json, figure, folder):
+        if path is None:
+            continue
+        blocked = path.is_dir() if path is not folder else path.is_file()
+        place = path.parent if path is not folder else path
+        while not place.exists():
+            place = place.parent
+        if blocked or not place.is_dir() or not os.access(place, os.W_OK):
+            raise InputError(f"{path}: cannot be written there; name a file in a folder that can be written")
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator[tuple[Progress, TaskID]]:
+    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        yield bar, bar.add_task(description, total=None)
+
+
+@contextmanager
+def layer_bar(layers: int) -> Iterator[Callable[[str, str, int], None]]:
+    """Counts layers, and names the pass and the tokens it has read."""
+    with progress_bar("opening") as (bar, task):
+        seen: dict[tuple[str, str], int] = {}
+
+        def advance(layer: str, name: str, tokens: int) -> None:
+            seen[layer, name] = seen.get((layer, name), 0) + tokens
+            number = len({layer for layer, _ in seen})
+            description = f"layer {number} of {layers}: {layer}, {name}, {seen[layer, name]:,} tokens"
+            bar.update(task, completed=number - 1, total=layers, description=description)
+
+        yield advance
+        bar.update(task, completed=layers, total=layers, description=f"{layers} layers")

@@ -166,7 +166,7 @@ def test_a_prescription_of_another_width_is_refused(tmp_path: Path, source: Path
     save_file({"hs0": torch.randn(600, 8)}, tmp_path / "narrow.safetensors")
     options = ["--d-sae", "64", "--k", "4", "--prescriptions"]
     assert run("diagnose", tmp_path / "narrow.safetensors", *options, tmp_path).returncode == 0
-    start = ["--prescription", tmp_path / "hs0", "--held-out", "500"]
+    start: list[str | Path] = ["--prescription", tmp_path / "hs0", "--held-out", "500"]
     done = run("train", source, "--layer", "1", "--out", tmp_path / "out", *start)
     assert done.returncode == 2
     assert "expected a prescription for d_in = 24, got one for 8 (layer 'hs0')" in done.stderr

@@ -7,10 +7,15 @@ The rooms, in the order in which the data pass through them; a room imports only
     statistics       tokens -> moments, norms, a uniform sample, geometric median, spectrum; one pass, float64
     remedies         what can be changed: a centre, a metric (z-score, whitening), a subspace for the rows
     diagnosis        severity, death at birth predicted and measured, findings, the prescription
+    sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
+    training         fit it: objective, AuxK, the loop
+    evaluation       measure it: error in raw space, death by pathway
+    run              one training run from activations to a folder
     report           results -> tables and figures; computes nothing
     cli              the command line
 
-The common way through: `survey(open_layers(folder), d_sae=..., k=...)`, or `diagnose(tokens, ...)` for one layer.
+The common way through: `survey(open_layers(folder), d_sae=..., k=...)`, or `diagnose(tokens, ...)` for one layer; then
+`born(diagnosis.prescription, ...)` and `train(sae, tokens, TrainConfig(...))`.
 """
 
 from autopsae.activations.harvest import harvest, harvest_text
@@ -24,28 +29,46 @@ from autopsae.diagnosis.diagnose import Diagnosis, diagnose
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey, survey
+from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
+from autopsae.sae.death import Fates, fates
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
+from autopsae.training.loop import Record, TrainConfig, steps, train
+from autopsae.training.objective import AuxK
 
 __all__ = [
+    "SAE",
     "Activations",
     "Affine",
+    "AuxK",
+    "BatchTopK",
     "Birth",
     "Diagnosis",
+    "Evaluation",
+    "Fates",
     "Finding",
     "InputError",
     "Prescription",
+    "Record",
     "Remedy",
     "Statistics",
     "Survey",
+    "TopK",
+    "TrainConfig",
     "active_subspace",
+    "born",
     "center",
     "collect",
     "dead_by_relu",
     "dead_by_topk",
     "diagnose",
+    "evaluate",
+    "fates",
     "geometric_median",
     "harvest",
     "harvest_text",
@@ -54,7 +77,9 @@ __all__ = [
     "measure_birth",
     "open_activations",
     "open_layers",
+    "steps",
     "survey",
+    "train",
     "untouched",
     "whiten",
     "z_score",

@@ -21,8 +21,9 @@ def run(arguments: list[str], folder: Path) -> str:
 @pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0])
 def test_the_readmes_python_runs(tmp_path: Path, code: str) -> None:
     printed = run(["-c", code], tmp_path)
-    assert "center by the median" in printed
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["layer.json", "layer.safetensors"]
+    [written] = re.findall(r'save\("(\w+)"\)', code)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{written}.json", f"{written}.safetensors"]
+    assert {"layer": "center by the median", "sae": "40 0."}[written] in printed
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

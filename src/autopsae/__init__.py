@@ -14,8 +14,8 @@ The rooms, in the order in which the data pass through them; a room imports only
     report           results -> tables and figures; computes nothing
     cli              the command line
 
-The common way through: `survey(open_layers(folder), d_sae=..., k=...)`, or `diagnose(tokens, ...)` for one layer; then
-`born(diagnosis.prescription, ...)` and `train(sae, tokens, TrainConfig(...))`.
+The common way through: `survey(open_layers(folder), d_sae=..., k=...)`, or `diagnose(tokens, ...)` for one layer;
+then `born(diagnosis.prescription, ...)` and `train(sae, tokens, TrainConfig(...))`.
 """
 
 from autopsae.activations.harvest import harvest, harvest_text

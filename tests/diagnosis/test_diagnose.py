@@ -62,6 +62,8 @@ def test_a_low_rank_layer_is_whitened_by_the_smallest_sufficient_alpha() -> None
     dead = {name: birth.dead for name, birth in diagnosis.birth.items()}
     assert dead["median"] > 0.01
     assert {"whiten_0.15", "whiten_0.3", "whiten_0.5"} < set(dead)
+    assert f"asi_{round(diagnosis.severity.effective_rank)}" in dead
+    assert diagnosis.severity.effective_rank > 2
     enough = [a for a in ("0.15", "0.3", "0.5") if dead[f"whiten_{a}"] <= 0.01]
     assert diagnosis.prescription.remedy == f"whiten_{enough[0]}"
     assert "effective rank / d_in" in [finding.name for finding in diagnosis.findings]

@@ -54,6 +54,16 @@ def test_directions_without_variance_are_not_blown_up() -> None:
     assert float(torch.linalg.matrix_norm(linear, 2)) < 1.2
 
 
+def test_stray_tokens_do_not_keep_the_other_directions_from_being_whitened() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 6, dtype=torch.float64, generator=generator) * torch.logspace(0, -1, 6)
+    x[::100] = 1e5 * torch.ones(6)  # an attention sink: its variance is 1e10 times the smallest
+    spectrum = Spectrum.of(collect(x).raw.covariance)
+    whitened = whiten(spectrum, x.mean(dim=0), alpha=0.5).affine(x)
+    found = torch.linalg.eigvalsh(torch.cov(whitened.T, correction=0)).flip(0)
+    assert torch.allclose(found, spectrum.eigenvalues.sqrt(), rtol=1e-3)
+
+
 def test_directions_past_the_rank_share_the_last_gain(x: torch.Tensor, spectrum: Spectrum) -> None:
     linear = whiten(spectrum, x.mean(dim=0), rank=3).affine.linear
     assert linear is not None

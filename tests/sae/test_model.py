@@ -145,13 +145,30 @@ def test_selected_zeros_do_not_fire() -> None:
 
 def test_the_watch_counts_tokens_since_each_event() -> None:
     sae = SAE(W_enc=torch.eye(3), W_dec=torch.eye(3), b_dec=torch.zeros(3), sparsity=TopK(k=1))
-    watch = Watch(3)
+    watch = Watch(3, dead_after_tokens=6)
     for row in ([3.0, 1.0, -1.0], [2.0, -1.0, -1.0], [1.0, -1.0, -1.0]):
         watch.see(*sae.select(torch.tensor([row, row])))
     assert watch.since_fired.tolist() == [0, 6, 6]
     assert watch.since_positive.tolist() == [0, 4, 6]
-    assert watch.dead(after_tokens=6).tolist() == [False, True, True]
-    assert watch.dead(after_tokens=7).tolist() == [False, False, False]
+    assert watch.dead.tolist() == [False, True, True]
+    assert watch.dead_by_relu.tolist() == [False, False, True]
+    assert watch.silent(for_tokens=7).tolist() == [False, False, False]
+
+
+def test_the_watch_tells_who_died_and_who_came_back_from_what() -> None:
+    sae = SAE(W_enc=torch.eye(4), W_dec=torch.eye(4), b_dec=torch.zeros(4), sparsity=TopK(k=1))
+    watch = Watch(4, dead_after_tokens=2)
+    history = []
+    for row in (
+        [3.0, 1.0, -1.0, -1.0],  # 1 loses, 2 and 3 are negative
+        [3.0, 1.0, -1.0, -1.0],  # now all three are dead
+        [3.0, 4.0, -1.0, -1.0],  # 1 comes back from TopK
+        [3.0, -1.0, 4.0, -1.0],  # 2 comes back from ReLU, and 0 dies
+        [3.0, 1.0, 1.0, 1.0],  # 0 comes back from TopK, 1 dies
+    ):
+        changes = watch.see(*sae.select(torch.tensor([row])))
+        history.append((changes.died, changes.revived_from_relu, changes.revived_from_topk))
+    assert history == [(0, 0, 0), (3, 0, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1)]
 
 
 def test_batch_topk_selects_k_per_token_on_average_and_by_threshold_alone(x: torch.Tensor) -> None:

@@ -76,25 +76,49 @@ def firings(values: Float[Tensor, "pairs"], pairs: Pairs) -> Int[Tensor, "d_sae"
     return torch.bincount(pairs.latents[values > 0], minlength=len(pairs.counts))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """How many latents died in a step, and how many came back, by what had kept them dead."""
+
+    died: int
+    revived_from_relu: int
+    revived_from_topk: int
+
+
 class Watch:
     """Death during training: tokens since each latent was last positive and since it last fired.
 
-    Nothing has happened yet at birth, so a latent counts as silent from the first token on.
+    A latent is dead once it has been silent for `dead_after_tokens`; dead-by-ReLU if it has not been positive in them
+    either. Nothing has happened yet at birth, so a latent counts as silent from the first token on.
     """
 
-    def __init__(self, d_sae: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, d_sae: int, *, dead_after_tokens: int, device: torch.device | str = "cpu") -> None:
+        self.dead_after_tokens = dead_after_tokens
         self.since_positive = torch.zeros(d_sae, dtype=torch.int64, device=device)
         self.since_fired = torch.zeros(d_sae, dtype=torch.int64, device=device)
 
-    def see(self, values: Float[Tensor, "pairs"], pairs: Pairs, pre: Float[Tensor, "tokens d_sae"]) -> None:
+    def see(self, values: Float[Tensor, "pairs"], pairs: Pairs, pre: Float[Tensor, "tokens d_sae"]) -> Changes:
         """Account for one batch of training."""
-        for since, happened in (
-            (self.since_positive, pre.amax(dim=0) > 0),
-            (self.since_fired, firings(values, pairs) > 0),
-        ):
-            since += len(pre)
-            since.masked_fill_(happened, 0)
+        dead_before, by_relu_before = self.dead, self.dead_by_relu
+        self.since_positive = (self.since_positive + len(pre)).masked_fill_(pre.amax(dim=0) > 0, 0)
+        self.since_fired = (self.since_fired + len(pre)).masked_fill_(firings(values, pairs) > 0, 0)
+        revived = dead_before & (self.since_fired == 0)
+        return Changes(
+            died=int((self.dead & ~dead_before).sum()),
+            revived_from_relu=int((revived & by_relu_before).sum()),
+            revived_from_topk=int((revived & ~by_relu_before).sum()),
+        )
 
-    def dead(self, after_tokens: int) -> Bool[Tensor, "d_sae"]:
-        """Silent for at least `after_tokens` tokens."""
-        return self.since_fired >= after_tokens
+    @property
+    def dead(self) -> Bool[Tensor, "d_sae"]:
+        """Silent for at least `dead_after_tokens`."""
+        return self.silent(self.dead_after_tokens)
+
+    @property
+    def dead_by_relu(self) -> Bool[Tensor, "d_sae"]:
+        """Not positive for at least `dead_after_tokens`."""
+        return self.since_positive >= self.dead_after_tokens
+
+    def silent(self, for_tokens: int) -> Bool[Tensor, "d_sae"]:
+        """Has not fired for at least so many tokens."""
+        return self.since_fired >= for_tokens

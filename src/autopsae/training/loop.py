@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.sae.death import Watch
+from autopsae.sae.death import Changes, Watch
 from autopsae.sae.model import SAE
 from autopsae.training.data import shuffled
 from autopsae.training.objective import AuxK, squared_error
@@ -77,6 +77,10 @@ class Record:
     dead: float
     relu: float
     topk: float
+    died: int
+    """Latents that died in this step, and that came back in it, by what had kept them dead."""
+    revived_from_relu: int
+    revived_from_topk: int
 
 
 def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Generator[Record, None, None]:
@@ -92,7 +96,7 @@ def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Generator[Record, No
         [{"params": others, "lr": config.lr}, {"params": bias, "lr": b_dec_lr}], fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
-    watch = Watch(sae.d_sae, weight.device)
+    watch = Watch(sae.d_sae, dead_after_tokens=config.dead_after_tokens, device=weight.device)
     batches = shuffled(
         tokens, config.batch_tokens, buffer_tokens=config.buffer_tokens, seed=config.seed, device=weight.device
     )
@@ -103,7 +107,7 @@ def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Generator[Record, No
         error = squared_error(y, y_hat)
         loss = error
         if config.auxk:
-            loss = error + config.auxk.loss(sae, y, y_hat, pre, watch.dead(config.auxk.dead_after_tokens))
+            loss = error + config.auxk.loss(sae, y, y_hat, pre, watch.silent(config.auxk.dead_after_tokens))
         if not torch.isfinite(loss):
             raise Diverged(f"step {step}: the loss is {loss.item()}; lower the learning rate ({config.lr:g})")
         optimizer.zero_grad()
@@ -116,8 +120,8 @@ def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Generator[Record, No
         schedule.step()
         if config.unit_decoder:
             _normalize_rows(sae.W_dec)
-        watch.see(values, pairs, pre)
-        yield _record(step, y, float(loss.detach()), float(error.detach()), values, watch, config)
+        changes = watch.see(values, pairs, pre)
+        yield _record(step, y, float(loss.detach()), float(error.detach()), values, watch, changes)
 
 
 def train(sae: SAE, tokens: Tokens, config: TrainConfig) -> list[Record]:
@@ -145,10 +149,10 @@ def _normalize_rows(W_dec: Float[Tensor, "d_sae d_in"]) -> None:
 
 
 def _record(
-    step: int, y: Tensor, loss: float, error: float, values: Tensor, watch: Watch, config: TrainConfig
+    step: int, y: Tensor, loss: float, error: float, values: Tensor, watch: Watch, changes: Changes
 ) -> Record:
-    relu = float((watch.since_positive >= config.dead_after_tokens).double().mean())
-    dead = float(watch.dead(config.dead_after_tokens).double().mean())
+    relu = float(watch.dead_by_relu.double().mean())
+    dead = float(watch.dead.double().mean())
     spread = float((y - y.mean(dim=0)).square().sum() / len(y))
     return Record(
         step=step,
@@ -159,4 +163,5 @@ def _record(
         dead=dead,
         relu=relu,
         topk=dead - relu,
+        **vars(changes),
     )

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 import autopsae
-from autopsae.evaluation.reconstruction import Evaluation, evaluate
+from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import write_text
 from autopsae.remedies.remedy import Remedy, center, untouched, whiten
+from autopsae.run import measured
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
@@ -45,19 +46,6 @@ def remedies(tokens: torch.Tensor) -> tuple[list[Remedy], torch.Tensor]:
     return listed + [whiten(spectrum, median, alpha=alpha) for alpha in ALPHAS], statistics.sample
 
 
-def summary(found: Evaluation) -> dict[str, float]:
-    """The numbers of one evaluation."""
-    fates = found.fates
-    return {
-        "dead": fates.dead,
-        "relu": fates.relu,
-        "topk": fates.topk,
-        "fvu_raw": found.fvu_raw,
-        "l0": found.l0,
-        "bias_captured": found.bias_captured,
-    }
-
-
 def main() -> None:
     path, layer, out = sys.argv[1:4]
     config = TrainConfig(steps=int(sys.argv[4]) if len(sys.argv) > 4 else 1000, lr=3e-4, batch_tokens=1024)
@@ -69,10 +57,10 @@ def main() -> None:
         for remedy in listed:
             generator = torch.Generator().manual_seed(0)
             sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=generator)
-            birth = summary(evaluate(sae, held_out))
+            birth = measured(evaluate(sae, held_out))
             records = train(sae, training, settings)
             curve = [asdict(record) for record in records[:: max(1, config.steps // 50)]]
-            end = summary(evaluate(sae, held_out))
+            end = measured(evaluate(sae, held_out))
             rows.append(
                 {"remedy": remedy.name, "auxk": auxk is not None, "birth": birth, "end": end, "curve": curve}
             )

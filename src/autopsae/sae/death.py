@@ -88,8 +88,8 @@ class Changes:
 class Watch:
     """Death during training: tokens since each latent was last positive and since it last fired.
 
-    A latent is dead once it has been silent for `dead_after_tokens`; dead-by-ReLU if it has not been positive in them
-    either. Nothing has happened yet at birth, so a latent counts as silent from the first token on.
+    A latent is dead once it has been silent for `dead_after_tokens`; dead-by-ReLU if it has not been positive in
+    them either. Nothing has happened yet at birth, so a latent counts as silent from the first token on.
     """
 
     def __init__(self, d_sae: int, *, dead_after_tokens: int, device: torch.device | str = "cpu") -> None:

@@ -137,6 +137,11 @@ def test_train_starts_from_a_prescription_and_leaves_sae_records_and_summary(tmp
         assert [record["step"] for record in records] == list(range(40))
         assert SAE.load(out / "sae").d_sae == 128
         births[name] = summary["birth"]["dead"]
+        before = {path.name: path.read_bytes() for path in out.iterdir()}
+        again = run("train", source, "--layer", "1", "--out", out, *start, *sizes)
+        assert again.returncode == 2
+        assert f"{out}: expected a new folder, or one without a finished run" in again.stderr
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert births["zero"] > 0.5
     assert births["cured"] < 0.05
 

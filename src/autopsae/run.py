@@ -53,6 +53,12 @@ def load_start(path: str | Path, d_in: int) -> Prescription:
     return prescription
 
 
+def check_out(out: Path) -> None:
+    """InputError where a run's results would replace those of another, or could not be written."""
+    if (out / "summary.json").exists() or (out.exists() and not out.is_dir()):
+        raise InputError(f"{out}: expected a new folder, or one without a finished run; pass another name")
+
+
 def run(
     sae: SAE,
     training: Tokens,
@@ -69,9 +75,10 @@ def run(
     Records are written as they come, so an interrupted run keeps them; the SAE and the summary are written whole,
     at the end. about: what else the summary should say.
 
-    Raises as `steps` and `evaluate`.
+    Raises InputError where `out` holds a finished run, and as `steps` and `evaluate`.
     """
     out = Path(out)
+    check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     birth = evaluate(sae, held_out)
     with (out / "records.jsonl").open("w", encoding="utf-8") as records:

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from autopsae.activations.store import open_activations
 from autopsae.cli.terminal import checked_device, progress_bar
-from autopsae.run import load_start, run, start_from
+from autopsae.run import check_out, load_start, run, start_from
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
@@ -67,6 +67,7 @@ def train(
         device: Where to train, for example cuda.
     """
 
+    check_out(out)
     device = checked_device(device)
     config = TrainConfig(
         steps=steps,

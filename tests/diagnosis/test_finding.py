@@ -17,3 +17,7 @@ def test_a_finding_reads_as_a_sentence() -> None:
 @pytest.mark.parametrize(("value", "gravity"), [(2.0, 1.0), (6.0, 3.0), (0.5, 4.0)])
 def test_gravity_counts_how_far_past_the_threshold_on_either_side(value: float, gravity: float) -> None:
     assert finding(value).gravity == pytest.approx(gravity)
+
+
+def test_gravity_is_finite_where_nothing_is_accepted() -> None:
+    assert finding(0.2, threshold=0.0).gravity > finding(0.1, threshold=0.0).gravity > 1e6

@@ -23,8 +23,9 @@ class Finding:
     @property
     def gravity(self) -> float:
         """How many times the value is past its threshold, on whichever side; 1 at the threshold."""
-        ratio = self.value / self.threshold
-        return ratio if ratio >= 1 else 1 / max(ratio, 1e-12)
+        tiny = 1e-12  # a threshold may be zero (no death accepted), and so may a value
+        larger, smaller = max(self.value, self.threshold), min(self.value, self.threshold)
+        return max(larger, tiny) / max(smaller, tiny)
 
     def __str__(self) -> str:
         side = "over" if self.value > self.threshold else "under"

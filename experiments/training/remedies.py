@@ -23,8 +23,9 @@ from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.training.loop import TrainConfig, train
-from autopsae.training.objective import AuxK
+from autopsae.training.config import TrainConfig
+from autopsae.training.loop import train
+from autopsae.training.revival import AuxK
 
 HELD_OUT, D_SAE, K = 4096, 2048, 32
 ALPHAS = (0.15, 0.3, 0.5, 1.0)
@@ -53,7 +54,7 @@ def main() -> None:
     listed, sample = remedies(training)
     rows: list[dict[str, Any]] = []
     for auxk in (None, AuxK()):
-        settings = TrainConfig(**{**vars(config), "auxk": auxk})
+        settings = TrainConfig(**{**vars(config), "revival": auxk})
         for remedy in listed:
             generator = torch.Generator().manual_seed(0)
             sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=generator)

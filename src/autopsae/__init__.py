@@ -8,7 +8,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     remedies         what can be changed: a centre, a metric (z-score, whitening), a subspace for the rows
     diagnosis        severity, death at birth predicted and measured, findings, the prescription
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
-    training         fit it: objective, AuxK, the loop
+    training         fit it: objectives, revival, optimizers, the loop, checkpoints, logs
     evaluation       measure it: error in raw space, death by pathway
     run              one training run from activations to a folder
     report           results -> tables and figures; computes nothing
@@ -35,31 +35,46 @@ from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched,
 from autopsae.sae.death import Fates, fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, TopK
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, TopK
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
-from autopsae.training.loop import Record, TrainConfig, steps, train
-from autopsae.training.objective import AuxK
+from autopsae.training.config import Record, TrainConfig
+from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
+from autopsae.training.loop import Diverged, Training, steps, train
+from autopsae.training.objective import L1, L0Target
+from autopsae.training.revival import AuxK, GhostGradients, Resampling
 
 __all__ = [
+    "L1",
     "SAE",
     "Activations",
     "Affine",
     "AuxK",
     "BatchTopK",
     "Birth",
+    "Csv",
     "Diagnosis",
+    "Diverged",
     "Evaluation",
     "Fates",
     "Finding",
+    "GhostGradients",
     "InputError",
+    "JsonLines",
+    "JumpReLU",
+    "L0Target",
     "Prescription",
+    "ReLU",
     "Record",
     "Remedy",
+    "Resampling",
     "Statistics",
     "Survey",
+    "TensorBoard",
     "TopK",
     "TrainConfig",
+    "Training",
+    "WandB",
     "active_subspace",
     "born",
     "center",

@@ -10,10 +10,10 @@ from autopsae.diagnosis.birth import measure_birth
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
-from autopsae.sae.death import Watch, fates, firings
+from autopsae.sae.death import Watch, fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, Sparsity, TopK
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
 from tests import oracles
@@ -61,7 +61,7 @@ def make(x: torch.Tensor, remedy: Remedy, sparsity: Sparsity, *, bias: bool = Fa
     return sae
 
 
-@pytest.mark.parametrize("sparsity", [TopK(k=K), BatchTopK(k=K), BatchTopK(k=K, threshold=0.8)], ids=str)
+@pytest.mark.parametrize("sparsity", [TopK(k=K), BatchTopK(k=K), ReLU(), JumpReLU()], ids=str)
 @pytest.mark.parametrize("bias", [False, True])
 def test_fold_gives_the_same_codes_and_reconstructions_on_raw_activations(
     x: torch.Tensor, sparsity: Sparsity, bias: bool
@@ -147,7 +147,7 @@ def test_the_watch_counts_tokens_since_each_event() -> None:
     sae = SAE(W_enc=torch.eye(3), W_dec=torch.eye(3), b_dec=torch.zeros(3), sparsity=TopK(k=1))
     watch = Watch(3, dead_after_tokens=6)
     for row in ([3.0, 1.0, -1.0], [2.0, -1.0, -1.0], [1.0, -1.0, -1.0]):
-        watch.see(*sae.select(torch.tensor([row, row])))
+        watch.see(sae.select(torch.tensor([row, row])))
     assert watch.since_fired.tolist() == [0, 6, 6]
     assert watch.since_positive.tolist() == [0, 4, 6]
     assert watch.dead.tolist() == [False, True, True]
@@ -166,31 +166,124 @@ def test_the_watch_tells_who_died_and_who_came_back_from_what() -> None:
         [3.0, -1.0, 4.0, -1.0],  # 2 comes back from ReLU, and 0 dies
         [3.0, 1.0, 1.0, 1.0],  # 0 comes back from TopK, 1 dies
     ):
-        changes = watch.see(*sae.select(torch.tensor([row])))
+        changes = watch.see(sae.select(torch.tensor([row])))
         history.append((changes.died, changes.revived_from_relu, changes.revived_from_topk))
     assert history == [(0, 0, 0), (3, 0, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1)]
 
 
-def test_batch_topk_selects_k_per_token_on_average_and_by_threshold_alone(x: torch.Tensor) -> None:
+@pytest.mark.parametrize("k", [1, K, 30, D_SAE])
+def test_batch_topk_takes_the_largest_of_the_batch_that_are_positive(x: torch.Tensor, k: int) -> None:
+    sae = make(x, remedies(x)[1], BatchTopK(k=k))
+    y, _ = sae.enter(x)
+    pre = sae.pre_activations(y).detach()
+    best = torch.zeros(pre.numel(), dtype=torch.bool)
+    best[pre.flatten().topk(k * len(x)).indices] = True
+    expected = pre.where(best.view_as(pre), 0).relu()
+    assert torch.allclose(sae.encode(x), expected, atol=1e-12)
+
+
+def test_batch_topk_takes_the_largest_even_if_a_few_huge_tokens_hold_them(x: torch.Tensor) -> None:
+    x = torch.cat([x, 1000 * x[:24]])[torch.randperm(len(x) + 24, generator=generator())]
+    test_batch_topk_takes_the_largest_of_the_batch_that_are_positive(x, K)
+
+
+def test_batch_topk_learns_in_training_the_threshold_by_which_evaluation_judges_a_token_alone(
+    x: torch.Tensor,
+) -> None:
+    def smallest_that_fires(tokens: torch.Tensor) -> float:
+        values = sae.select(sae.enter(tokens)[0]).values.detach()
+        return float(values[values > 0].min())
+
+    def threshold() -> float:
+        assert sae.threshold is not None
+        return float(sae.threshold)
+
     sae = make(x, remedies(x)[1], BatchTopK(k=K))
-    values, pairs, pre = sae.select(sae.affine(x))
-    assert len(pairs.latents) == K * len(x)
-    smallest = float(pre[pairs.tokens, pairs.latents].min())
-    assert int((pre > smallest).sum()) == K * len(x) - 1
-    assert int(firings(values, pairs).sum()) == int((values > 0).sum())
-    sae.sparsity = BatchTopK(k=K, threshold=smallest)
-    assert torch.allclose(sae.encode(x)[:1], sae.encode(x[:1]))
+    assert sae.threshold is None
+    first = smallest_that_fires(x)
+    assert threshold() == first
+    with sae.judging_tokens_alone():
+        codes = sae.encode(x)
+        assert torch.allclose(codes[:3], sae.encode(x[:3]))
+        assert float(codes[codes > 0].min()) > first
+    second = smallest_that_fires(x[:200])
+    assert threshold() == pytest.approx(first + 0.01 * (second - first))
+    learned = threshold()
+    with sae.judging_tokens_alone():
+        sae.select(sae.enter(x[:100])[0])
+    assert threshold() == learned
 
 
-@pytest.mark.parametrize("sparsity", [TopK(k=K), BatchTopK(k=K, threshold=0.8)], ids=str)
+def test_relu_fires_where_positive_and_jumprelu_over_its_thresholds_with_full_values(x: torch.Tensor) -> None:
+    for remedy in remedies(x):
+        sae = make(x, remedy, ReLU(), bias=True)
+        pre = sae.pre_activations(sae.enter(x)[0])
+        assert torch.allclose(sae.encode(x), pre.relu(), atol=1e-12)
+        jump = make(x, remedy, JumpReLU(bandwidth=0.5), bias=True)
+        with torch.no_grad():
+            assert jump.log_threshold is not None
+            jump.log_threshold.uniform_(-3, 1, generator=generator())
+        pre = jump.pre_activations(jump.enter(x)[0])
+        assert jump.threshold is not None
+        assert torch.allclose(jump.encode(x), pre.where(pre > jump.threshold, 0), atol=1e-12)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+@pytest.mark.parametrize("sparsity", [ReLU(), JumpReLU(), TopK(k=K)], ids=str)
+def test_a_firing_rate_is_met_by_every_latent_at_birth(x: torch.Tensor, rate: float, sparsity: Sparsity) -> None:
+    for remedy in remedies(x):
+        drawn = {"generator": generator(), "sample": x, "dtype": torch.float64}
+        sae = born(remedy, d_sae=D_SAE, sparsity=sparsity, firing_rate=rate, **drawn)  # type: ignore[arg-type]
+        found = fates(sae, x)
+        fired = found.fired if sparsity != TopK(k=K) else (sae.pre_activations(sae.enter(x)[0]) > 0).sum(dim=0)
+        assert torch.allclose(fired.double() / len(x), torch.full((D_SAE,), rate).double(), atol=1.5 / len(x)), (
+            remedy.name
+        )
+
+
+def test_layer_norm_is_undone_on_the_way_out_and_cannot_be_folded(x: torch.Tensor) -> None:
+    normed = (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, unbiased=False)
+    seen = born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=K), sample=normed, generator=generator())
+    sae = born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=K), sample=x, generator=generator(), layer_norm=True)
+    assert torch.allclose(sae.encode(x), seen.encode(normed), atol=1e-5)
+    back = seen(normed) * x.std(dim=1, keepdim=True, unbiased=False) + x.mean(dim=1, keepdim=True)
+    assert torch.allclose(sae(x).double(), back, atol=1e-4)
+    assert torch.allclose(sae.encode(7 * x + 5), sae.encode(x), atol=1e-4)
+    with pytest.raises(InputError, match="fold: expected an affine SAE"):
+        sae.fold()
+    with pytest.raises(InputError, match="decode: expected an SAE without layer_norm"):
+        sae.decode(sae.encode(x))
+
+
+def test_latents_chosen_in_bfloat16_have_exact_values(x: torch.Tensor) -> None:
+    for sparsity in (TopK(k=K), BatchTopK(k=K), ReLU(), JumpReLU()):
+        sae = make(x, remedies(x)[1], sparsity, bias=True)
+        y, _ = sae.enter(x)
+        found = sae.select(y, products=torch.bfloat16)
+        pre = sae.pre_activations(y).detach()
+        chosen = pre[found.pairs.tokens, found.pairs.latents]
+        fired = found.values > 0
+        assert torch.allclose(found.values[fired], chosen[fired], rtol=1e-12), sparsity
+        exact = sae.select(y)
+        assert float(found.values.detach().sum()) == pytest.approx(float(exact.values.detach().sum()), rel=1e-2), (
+            sparsity
+        )
+        assert int((found.positive != exact.positive).sum()) <= 1
+
+
+@pytest.mark.parametrize("sparsity", [TopK(k=K), BatchTopK(k=K), ReLU(), JumpReLU(bandwidth=0.3)], ids=str)
 def test_a_saved_sae_is_the_same_when_loaded(tmp_path: Path, x: torch.Tensor, sparsity: Sparsity) -> None:
     for remedy in remedies(x):
         sae = make(x, remedy, sparsity, bias=remedy.name == "mean")
+        sae.encode(x)  # BatchTopK learns its threshold
         sae.save(tmp_path / remedy.name)
         loaded = SAE.load(tmp_path / remedy.name)
         assert loaded.sparsity == sparsity
-        assert torch.equal(loaded.encode(x), sae.encode(x))
-        assert torch.equal(loaded(x), sae(x))
+        assert not loaded.training
+        with sae.judging_tokens_alone():
+            assert torch.equal(loaded.encode(x), sae.encode(x))
+            assert torch.equal(loaded(x), sae(x))
+        assert all(torch.equal(loaded.state_dict()[name], value) for name, value in sae.state_dict().items())
 
 
 def test_files_that_are_no_sae_are_refused(tmp_path: Path, x: torch.Tensor) -> None:
@@ -198,6 +291,9 @@ def test_files_that_are_no_sae_are_refused(tmp_path: Path, x: torch.Tensor) -> N
     text = json.loads((tmp_path / "s.json").read_text())
     (tmp_path / "s.json").write_text(json.dumps({**text, "d_sae": 7}))
     with pytest.raises(InputError, match=r"expected weights of shape \(7, 12\), got \(80, 12\)"):
+        SAE.load(tmp_path / "s")
+    (tmp_path / "s.json").write_text(json.dumps({**text, "sparsity": {"name": "topq", "k": 1}}))
+    with pytest.raises(InputError, match="expected a sparsity of topk, batch_topk, relu, jumprelu, got"):
         SAE.load(tmp_path / "s")
     with pytest.raises(InputError, match="expected a saved autopsae-sae, could not read it"):
         SAE.load(tmp_path / "nothing")
@@ -208,5 +304,9 @@ def test_bad_sizes_are_refused(x: torch.Tensor) -> None:
         born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=81), sample=x, generator=generator())
     with pytest.raises(InputError, match=r"expected a sample \[tokens, d_in = 12\], got shape \(4, 3\)"):
         born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=1), sample=torch.zeros(4, 3), generator=generator())
+    with pytest.raises(InputError, match=r"expected a firing_rate between 0 and 1 and a sample .*, got no sample"):
+        born(untouched(4), d_sae=9, sparsity=ReLU(), sample=None, generator=generator(), firing_rate=0.1)
+    with pytest.raises(InputError, match="expected bandwidth > 0, got 0.0"):
+        born(untouched(4), d_sae=9, sparsity=JumpReLU(bandwidth=0.0), sample=None, generator=generator())
     with pytest.raises(InputError, match="whose median token is not zero"):
         born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=1), sample=torch.zeros(4, 12), generator=generator())

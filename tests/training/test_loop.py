@@ -11,9 +11,10 @@ from autopsae.remedies.remedy import center, untouched
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, Sparsity, TopK
-from autopsae.training.data import shuffled
-from autopsae.training.loop import Diverged, TrainConfig, steps, train
-from autopsae.training.objective import AuxK
+from autopsae.training.config import TrainConfig
+from autopsae.training.data import Shuffled
+from autopsae.training.loop import Diverged, steps, train
+from autopsae.training.revival import AuxK
 
 
 def tokens(n: int = 3000, d_in: int = 16) -> torch.Tensor:
@@ -34,7 +35,7 @@ def new_sae(x: torch.Tensor, *, sparsity: Sparsity | None = None, dtype: torch.d
 
 def test_the_same_seed_gives_the_same_weights() -> None:
     x = tokens()
-    config = TrainConfig(steps=30, lr=1e-3, batch_tokens=256, auxk=AuxK(dead_after_tokens=1000))
+    config = TrainConfig(steps=30, lr=1e-3, batch_tokens=256, revival=AuxK(dead_after_tokens=1000))
     first, second = new_sae(x), new_sae(x)
     assert train(first, x, config) == train(second, x, config)
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
@@ -47,7 +48,7 @@ def test_a_step_equals_dense_autograd_and_adam() -> None:
     config = TrainConfig(steps=5, lr=1e-2, batch_tokens=256, unit_decoder=False, buffer_tokens=256)
     train(found, x, config)
     optimizer = torch.optim.Adam(expected.parameters(), lr=1e-2)
-    for batch in [batch for batch, _ in zip(shuffled(x, 256, buffer_tokens=256, seed=0), range(5), strict=False)]:
+    for batch in [batch for batch, _ in zip(Shuffled(x, 256, buffer_tokens=256, seed=0), range(5), strict=False)]:
         y = expected.affine(batch.double())
         pre = expected.pre_activations(y)
         latents = pre.detach().topk(4, dim=1).indices
@@ -108,7 +109,7 @@ def test_stopping_the_iteration_stops_the_training() -> None:
     sae = new_sae(x)
     running = steps(sae, x, TrainConfig(steps=100, lr=1e-3, batch_tokens=256))
     next(running)
-    running.close()
+    running.close()  # type: ignore[attr-defined]
     weights = [parameter.clone() for parameter in sae.parameters()]
     assert list(running) == []
     assert all(torch.equal(a, b) for a, b in zip(weights, sae.parameters(), strict=True))
@@ -165,7 +166,7 @@ def test_settings_that_cannot_be_are_refused(change: dict[str, float], message: 
 @pytest.mark.parametrize("buffer_tokens", [1, 70, 1000])
 def test_every_token_is_drawn_about_as_often_in_another_order_each_epoch(buffer_tokens: int) -> None:
     x = torch.arange(100.0)[:, None].expand(100, 2)
-    batches = shuffled(x, 30, buffer_tokens=buffer_tokens, seed=0)
+    batches = Shuffled(x, 30, buffer_tokens=buffer_tokens, seed=0)
     drawn = [int(value) for _ in range(10) for value in next(batches)[:, 0]]
     counts = Counter(drawn)
     assert set(counts) == set(range(100))

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
-from autopsae.training.objective import AuxK, squared_error
+from autopsae.training.objective import squared_error
+from autopsae.training.revival import AuxK
 
 ALIVE, BY_TOPK, BY_RELU = range(6), range(6, 9), range(9, 12)
 D_IN = 8
@@ -34,12 +35,11 @@ def reached(gradient: Tensor | None) -> list[int]:
 def gradients(*, error: bool, auxk: AuxK | None, dead: list[int]) -> tuple[list[int], list[int]]:
     """The latents whose encoder and decoder rows the loss reaches."""
     sae, x = sae_with_known_fates()
-    values, pairs, pre = sae.select(x)
-    y_hat = sae.reconstruct(values, pairs)
+    y_hat = sae.reconstruct(sae.select(x))
     mask = torch.zeros(12, dtype=torch.bool)
     mask[dead] = True
     loss = squared_error(x, y_hat) if error else torch.zeros(())
-    loss = loss + (auxk.loss(sae, x, y_hat, pre, mask) if auxk else 0)
+    loss = loss + (auxk.loss(sae, x, y_hat, mask) if auxk else 0)
     loss.backward()
     return reached(sae.W_enc.grad), reached(sae.W_dec.grad)
 
@@ -67,12 +67,12 @@ def test_auxk_leaves_the_living_alone() -> None:
 
 def test_auxk_is_the_residuals_unexplained_share_and_trains_no_residual() -> None:
     sae, x = sae_with_known_fates()
-    values, pairs, pre = sae.select(x)
-    y_hat = sae.reconstruct(values, pairs)
+    y_hat = sae.reconstruct(sae.select(x))
     dead = torch.zeros(12, dtype=torch.bool)
     dead[list(BY_TOPK)] = True
-    loss = AuxK(coefficient=0.25, k_aux=2).loss(sae, x, y_hat, pre, dead)
+    loss = AuxK(coefficient=0.25, k_aux=2).loss(sae, x, y_hat, dead)
     residual = x - y_hat.detach()
+    pre = sae.pre_activations(x).detach()
     codes = torch.zeros_like(pre)
     for token, row in enumerate(pre):
         for latent in sorted(BY_TOPK, key=lambda i: -float(row[i]))[:2]:
@@ -86,6 +86,5 @@ def test_auxk_is_the_residuals_unexplained_share_and_trains_no_residual() -> Non
 
 def test_auxk_without_a_silent_latent_is_zero() -> None:
     sae, x = sae_with_known_fates()
-    values, pairs, pre = sae.select(x)
-    loss = AuxK().loss(sae, x, sae.reconstruct(values, pairs), pre, torch.zeros(12, dtype=torch.bool))
+    loss = AuxK().loss(sae, x, sae.reconstruct(sae.select(x)), torch.zeros(12, dtype=torch.bool))
     assert float(loss) == 0.0

@@ -35,22 +35,23 @@ def evaluate(sae: SAE, tokens: Tokens) -> Evaluation:
     weight = sae.W_enc
     mean, n = _mean(tokens, weight.device)
     error = spread = 0.0
+    entered = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device)
     census = Census(sae.d_sae, weight.device)
-    for x in chunks(tokens, dtype=torch.float64, device=weight.device):
-        values, pairs, pre = sae.select(sae.affine(x.to(weight.dtype)))
-        x_hat = sae.affine.invert(sae.reconstruct(values, pairs))
-        error += float((x - x_hat.double()).square().sum())
-        spread += float((x - mean).square().sum())
-        census.see(values, pairs, pre)
+    with sae.judging_tokens_alone():
+        for x in chunks(tokens, dtype=torch.float64, device=weight.device):
+            y, back = sae.enter(x)
+            selection = sae.select(y)
+            error += float((x - back(sae.reconstruct(selection)).double()).square().sum())
+            spread += float((x - mean).square().sum())
+            entered += y.sum(dim=0, dtype=torch.float64)
+            census.see(selection)
     fates = census.fates()
-    bias = sae.affine.invert(sae.b_dec[None])[0].double()
-    square = float(mean @ mean)
     return Evaluation(
         tokens=n,
         fvu_raw=error / spread if spread > 0 else 0.0,
         mse_raw=error / (n * sae.d_in),
         l0=float(fates.fired.sum()) / n,
-        bias_captured=float(bias @ mean) / square if square > 0 else 1.0,
+        bias_captured=sae.bias_captured(entered / n),
         fates=fates,
     )
 

@@ -4,16 +4,16 @@ Fired means selected and greater than zero. A latent is dead-by-ReLU if it was n
 was positive but never fired.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from autopsae.arrays import Tokens, chunks
 from autopsae.sae.model import SAE
-from autopsae.sae.sparse_ops import Pairs
+from autopsae.sae.selection import Selection
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,8 +36,16 @@ class Fates:
 
     @property
     def topk(self) -> float:
-        """Fraction that was positive but never fired."""
+        """Fraction that was positive but never fired (below a top-k threshold, or a learned one)."""
         return self.dead - self.relu
+
+    def by_rate(self, edges: Sequence[float] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)) -> dict[str, int]:
+        """How many latents fire on what share of the tokens: a count for never, then for each interval up to and
+        with an edge, such as "<= 0.001".
+        """
+        rates = self.fired.double() / self.tokens
+        up_to = [int((rates <= edge).sum()) for edge in edges]
+        return {f"<= {edge:g}": n - before for edge, n, before in zip(edges, up_to, [0, *up_to], strict=False)}
 
 
 @torch.no_grad()
@@ -45,10 +53,12 @@ def fates(sae: SAE, tokens: Tokens, *, progress: Callable[[int], None] | None = 
     """Count every latent of `sae` on held-out raw tokens. Raises InputError as `chunks`."""
     weight = sae.W_enc
     census = Census(sae.d_sae, weight.device)
-    for x in chunks(tokens, dtype=weight.dtype, device=weight.device):
-        census.see(*sae.select(sae.affine(x)))
-        if progress:
-            progress(len(x))
+    batches = chunks(tokens, dtype=weight.dtype, device=weight.device)
+    with sae.judging_tokens_alone():
+        for x in batches:
+            census.see(sae.select(sae.enter(x)[0]))
+            if progress:
+                progress(len(x))
     return census.fates()
 
 
@@ -60,20 +70,21 @@ class Census:
         self._positive = torch.zeros(d_sae, dtype=torch.bool, device=device)
         self._tokens = 0
 
-    def see(self, values: Float[Tensor, "pairs"], pairs: Pairs, pre: Float[Tensor, "tokens d_sae"]) -> None:
-        """Count one batch, given what `SAE.select` returned for it."""
-        self._fired += firings(values, pairs)
-        self._positive |= pre.amax(dim=0) > 0
-        self._tokens += len(pre)
+    def see(self, selection: Selection) -> None:
+        """Count one batch."""
+        self._fired += firings(selection)
+        self._positive |= selection.positive
+        self._tokens += selection.tokens
 
     def fates(self) -> Fates:
         """What was counted so far."""
         return Fates(tokens=self._tokens, fired=self._fired.clone(), positive=self._positive.clone())
 
 
-def firings(values: Float[Tensor, "pairs"], pairs: Pairs) -> Int[Tensor, "d_sae"]:
+def firings(selection: Selection) -> Int[Tensor, "d_sae"]:
     """How often each latent fired: selected and greater than zero."""
-    return torch.bincount(pairs.latents[values > 0], minlength=len(pairs.counts))
+    pairs = selection.pairs
+    return torch.bincount(pairs.latents[selection.values > 0], minlength=pairs.d_sae)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +108,11 @@ class Watch:
         self.since_positive = torch.zeros(d_sae, dtype=torch.int64, device=device)
         self.since_fired = torch.zeros(d_sae, dtype=torch.int64, device=device)
 
-    def see(self, values: Float[Tensor, "pairs"], pairs: Pairs, pre: Float[Tensor, "tokens d_sae"]) -> Changes:
+    def see(self, selection: Selection) -> Changes:
         """Account for one batch of training."""
         dead_before, by_relu_before = self.dead, self.dead_by_relu
-        self.since_positive = (self.since_positive + len(pre)).masked_fill_(pre.amax(dim=0) > 0, 0)
-        self.since_fired = (self.since_fired + len(pre)).masked_fill_(firings(values, pairs) > 0, 0)
+        self.since_positive = (self.since_positive + selection.tokens).masked_fill_(selection.positive, 0)
+        self.since_fired = (self.since_fired + selection.tokens).masked_fill_(firings(selection) > 0, 0)
         revived = dead_before & (self.since_fired == 0)
         return Changes(
             died=int((self.dead & ~dead_before).sum()),
@@ -118,6 +129,15 @@ class Watch:
     def dead_by_relu(self) -> Bool[Tensor, "d_sae"]:
         """Not positive for at least `dead_after_tokens`."""
         return self.since_positive >= self.dead_after_tokens
+
+    def fractions(self) -> tuple[float, float]:
+        """(dead, dead-by-ReLU), as fractions of the latents."""
+        dead, relu = torch.stack([self.dead, self.dead_by_relu]).double().mean(dim=1).tolist()
+        return dead, relu
+
+    def forget(self, latents: Int[Tensor, "some"]) -> None:
+        """Give latents a new life: they count as just seen."""
+        self.since_positive[latents], self.since_fired[latents] = 0, 0
 
     def silent(self, for_tokens: int) -> Bool[Tensor, "d_sae"]:
         """Has not fired for at least so many tokens."""

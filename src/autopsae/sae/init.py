@@ -1,4 +1,4 @@
-"""An SAE as it is born: rows drawn, b_dec and affine map from a prescription or any remedy."""
+"""An SAE as it is born: rows drawn, biases, thresholds and affine map from a prescription or any remedy."""
 
 from math import sqrt
 
@@ -13,7 +13,11 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import Sparsity
+from autopsae.sae.sparsity import JumpReLU, Sparsity
+from autopsae.statistics.moments import layer_norm as normalized
+
+THRESHOLD = 0.1
+"""Where JumpReLU's thresholds start, at least, in units of the scaled layer's pre-activations."""
 
 
 def born(
@@ -24,43 +28,86 @@ def born(
     sample: Float[Tensor, "sample d_in"] | None,
     generator: torch.Generator,
     encoder_bias: bool = False,
+    firing_rate: float | None = None,
+    scaled: bool = True,
+    layer_norm: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SAE:
     """A freshly drawn SAE under a remedy: unit rows uniform on the sphere (in the remedy's subspace, if it has
     one), W_dec = W_enc, b_enc = 0 if wanted (paper A.2).
 
-    Where the remedy only centers, its centre becomes `b_dec`; otherwise it becomes the SAE's affine map. sample:
-    some raw tokens, to scale the layer so that the median norm of the tokens, as the SAE sees them, is sqrt(d_in):
-    learning rates then mean the same on every layer. None leaves the scale as it is (the paper's setting).
+    Where the remedy only centers, its centre becomes `b_dec`; otherwise it becomes the SAE's affine map.
 
-    Raises InputError for a sample of another width or of zero tokens only, and for k outside 1 ... d_sae.
+    sample: some raw tokens, for all that is set from data: what a firing rate needs, and the scale of the layer, at
+    which the median norm of the tokens, as the SAE sees them, is sqrt(d_in): learning rates then mean the same on
+    every layer. It is 1 without a sample, or where `scaled` is False (the paper's setting).
+    firing_rate: share of the sample on which each latent shall fire at birth. A ReLU SAE gets the encoder bias that
+    does it (Conerly et al. 2025), TopK and BatchTopK one that makes each latent positive so often; JumpReLU gets
+    thresholds, and a bias only for latents whose threshold would be under 0.1.
+    layer_norm: normalise every token; the remedy is then one for normalised tokens, the sample is still raw.
+
+    Raises InputError for a sample of another width or of zero tokens only, for k outside 1 ... d_sae, for a firing
+    rate outside (0, 1) and one without a sample.
     """
     sparsity.check(d_sae)
     d_in = len(remedy.affine.center)
-    W = draw_rows(d_sae, d_in, generator=generator, dtype=dtype)
-    if remedy.subspace is not None:
-        basis = remedy.subspace.to(W)
-        W = normalize((W @ basis.T) @ basis, dim=1)
+    sample = _checked(sample, d_in, layer_norm)
+    W = _rows(remedy, d_sae, generator, dtype)
     only_centers = remedy.affine.linear is None
     seen = Affine.identity(d_in) if only_centers else remedy.affine
-    scale = 1.0 if sample is None else _scale(seen, sample)
+    scale = 1.0 if sample is None or not scaled else _scale(seen, sample)
     affine = Affine(center=seen.center, linear=seen.linear, inverse=seen.inverse, scale=scale)
     start = affine(remedy.affine.center[None])[0] if only_centers else torch.zeros(d_in)
+    b_enc = W.new_zeros(d_sae) if encoder_bias else None
+    threshold = torch.full((d_sae,), THRESHOLD) if isinstance(sparsity, JumpReLU) else None
+    if firing_rate is not None:
+        reached = _reached(affine, sample, W, start, firing_rate)
+        if threshold is not None:
+            threshold = reached.clamp_min(THRESHOLD)
+        b_enc = -reached if threshold is None else threshold - reached
     return SAE(
         W_enc=W,
         W_dec=W,
         b_dec=start.to(W),
-        b_enc=W.new_zeros(d_sae) if encoder_bias else None,
+        b_enc=b_enc,
         sparsity=sparsity,
+        threshold=threshold,
         affine=affine,
+        layer_norm=layer_norm,
     )
 
 
-def _scale(affine: Affine, sample: Tensor) -> float:
-    d_in = len(affine.center)
+def _rows(remedy: Remedy | Prescription, d_sae: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    W = draw_rows(d_sae, len(remedy.affine.center), generator=generator, dtype=dtype)
+    if remedy.subspace is None:
+        return W
+    basis = remedy.subspace.to(W)
+    return normalize((W @ basis.T) @ basis, dim=1)
+
+
+def _checked(sample: Tensor | None, d_in: int, layer_norm: bool) -> Tensor | None:
+    if sample is None:
+        return None
     if sample.ndim != 2 or sample.shape[1] != d_in:
         raise InputError(f"born: expected a sample [tokens, d_in = {d_in}], got shape {tuple(sample.shape)}")
+    return normalized(sample) if layer_norm else sample
+
+
+def _scale(affine: Affine, sample: Tensor) -> float:
     norm = float(affine(sample.double()).norm(dim=1).median())
     if norm == 0:
         raise InputError("born: expected a sample whose median token is not zero; check mask and hook point")
-    return sqrt(d_in) / norm
+    return sqrt(len(affine.center)) / norm
+
+
+def _reached(
+    affine: Affine, sample: Tensor | None, W: Tensor, b_dec: Tensor, rate: float
+) -> Float[Tensor, "d_sae"]:
+    """What each latent's pre-activation exceeds on the share `rate` of the sample."""
+    if sample is None or not 0 < rate < 1:
+        missing = "no sample" if sample is None else str(rate)
+        raise InputError(f"born: expected a firing_rate between 0 and 1 and a sample to set it on, got {missing}")
+    y = affine(sample.to(W)) - b_dec.to(W)
+    rank = max(1, round((1 - rate) * len(y)))
+    # Some latents at a time: [sample, d_sae] may be large.
+    return torch.cat([(y @ rows.T).kthvalue(rank, dim=0).values for rows in W.split(1024)])

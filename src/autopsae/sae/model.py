@@ -1,7 +1,10 @@
 """The sparse autoencoder: weights, a sparsity, and the affine map under which it works. It takes raw tokens."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,25 +13,32 @@ from torch import Tensor, nn
 from autopsae.arrays import InputError
 from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
-from autopsae.sae.sparse_ops import Pairs, decode, encode
-from autopsae.sae.sparsity import BatchTopK, Sparsity, TopK
+from autopsae.sae.selection import Product, Selection
+from autopsae.sae.sparse_ops import decode, encode
+from autopsae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, Sparsity
+from autopsae.sae.straight_through import jump, step
+from autopsae.statistics.moments import layer_norm
 
 FORMAT = "autopsae-sae"
-_SPARSITIES: dict[str, type[Sparsity]] = {"topk": TopK, "batch_topk": BatchTopK}
+Back = Callable[[Float[Tensor, "tokens d_in"]], Float[Tensor, "tokens d_in"]]
 
 
 class SAE(nn.Module):
     """x -> y = affine(x); codes z = selected, positive part of W_enc (y - b_dec) + b_enc; x_hat =
     affine^-1(z W_dec + b_dec) (paper Sec. 2, A.2).
 
-    W_enc, W_dec: [d_sae, d_in], a row per latent; b_enc: [d_sae] or None; b_dec: [d_in], shared by both ends.
+    W_enc, W_dec: [d_sae, d_in], a row per latent; b_enc: [d_sae] or None; b_dec: [d_in], shared by both ends;
+    threshold: JumpReLU's [d_sae], over zero, learned; BatchTopK's single one, once learned.
     `affine` maps raw activations to the space that the SAE works in (a scale; whitening where prescribed) and moves
-    with the weights; `fold` makes it part of them.
+    with the weights; `fold` makes it part of them. layer_norm: every token is first brought to mean 0 and variance
+    1, and its reconstruction back (the paper's comparison); that is no affine map, so such an SAE cannot be folded.
     """
 
     center: Tensor
     linear: Tensor | None
     inverse: Tensor | None
+    learned_threshold: Tensor | None
+    log_threshold: nn.Parameter | None
 
     def __init__(
         self,
@@ -38,7 +48,9 @@ class SAE(nn.Module):
         b_dec: Float[Tensor, "d_in"],
         b_enc: Float[Tensor, "d_sae"] | None = None,
         sparsity: Sparsity,
+        threshold: Float[Tensor, "..."] | None = None,
         affine: Affine | None = None,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         sparsity.check(len(W_enc))
@@ -46,11 +58,23 @@ class SAE(nn.Module):
         self.b_dec = nn.Parameter(b_dec.clone())
         self.b_enc = None if b_enc is None else nn.Parameter(b_enc.clone())
         self.sparsity: Sparsity = sparsity
+        self._set_threshold(threshold)
         affine = affine or Affine.identity(W_enc.shape[1])
-        self.scale = affine.scale
+        self.scale, self.layer_norm = affine.scale, layer_norm
         self.register_buffer("center", affine.center.to(W_enc))
         self.register_buffer("linear", None if affine.linear is None else affine.linear.to(W_enc))
         self.register_buffer("inverse", None if affine.inverse is None else affine.inverse.to(W_enc))
+
+    def _set_threshold(self, threshold: Tensor | None) -> None:
+        learned = log_threshold = None
+        if isinstance(self.sparsity, JumpReLU):
+            if threshold is None or not bool((threshold > 0).all()):
+                raise InputError("JumpReLU: expected a threshold over zero for every latent; see `born`")
+            log_threshold = nn.Parameter(threshold.to(self.W_enc).log().expand(self.d_sae).clone())
+        elif isinstance(self.sparsity, BatchTopK):
+            learned = self.W_enc.new_tensor(torch.nan) if threshold is None else threshold.to(self.W_enc).clone()
+        self.register_parameter("log_threshold", log_threshold)
+        self.register_buffer("learned_threshold", learned)
 
     @property
     def d_in(self) -> int:
@@ -65,77 +89,175 @@ class SAE(nn.Module):
         """The map from raw activations to the space of the SAE."""
         return Affine(center=self.center, linear=self.linear, inverse=self.inverse, scale=self.scale)
 
+    @property
+    def threshold(self) -> Float[Tensor, "..."] | None:
+        """JumpReLU's thresholds [d_sae]; BatchTopK's, if it has learned one; None where there is none."""
+        if self.log_threshold is not None:
+            return self.log_threshold.exp()
+        learned = self.learned_threshold
+        return None if learned is None or bool(learned.isnan()) else learned
+
+    def enter(self, x: Float[Tensor, "tokens d_in"]) -> tuple[Float[Tensor, "tokens d_in"], Back]:
+        """Raw tokens in the SAE's space, and the way back from there, for these tokens."""
+        x = x.to(self.W_enc)
+        if not self.layer_norm:
+            return self.affine(x), self.affine.invert
+        mean, std = x.mean(dim=1, keepdim=True), x.std(dim=1, keepdim=True, unbiased=False)
+        return self.affine(layer_norm(x)), lambda y: self.affine.invert(y) * std + mean
+
     def pre_activations(self, y: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_sae"]:
         """W_enc (y - b_dec) + b_enc for tokens in the SAE's space."""
         pre = (y - self.b_dec) @ self.W_enc.T
         return pre if self.b_enc is None else pre + self.b_enc
 
-    def select(self, y: Float[Tensor, "tokens d_in"]) -> tuple[Float[Tensor, "pairs"], Pairs, Tensor]:
-        """(values, pairs, pre-activations [tokens, d_sae]) for tokens in the SAE's space.
+    def select(self, y: Float[Tensor, "tokens d_in"], *, products: torch.dtype | None = None) -> Selection:
+        """Who fires, and how strongly, on tokens in the SAE's space.
 
-        values: of the selected latents, zero where they are not positive, with gradients for the weights; the
-        pre-activations carry none.
+        products: type in which the latents are chosen, torch.bfloat16 for speed; the chosen values are computed
+        again in the type of the weights.
         """
-        centered = (y - self.b_dec).detach()
         with torch.no_grad():
-            pre = centered @ self.W_enc.T
-            pre = pre if self.b_enc is None else pre.add_(self.b_enc)
-            pairs = self.sparsity.select(pre)
-            chosen = pre[pairs.tokens, pairs.latents]
-        values = encode(chosen, centered, pairs, self.W_enc, self.b_enc, self.b_dec)
-        return values.relu(), pairs, pre
+            centered = y - self.b_dec
+            dtype = products or centered.dtype
+            b_enc = None if self.b_enc is None else self.b_enc.to(dtype)
+            product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc)
+            pre, pairs = self.sparsity.select(product, self._threshold_to_select_by())
+            if pre.dtype != centered.dtype:
+                pre = pairs.dots(centered, self.W_enc)
+                pre = pre if self.b_enc is None else pre + self.b_enc[pairs.latents]
+        pre = encode(pre, centered, pairs, self.W_enc, self.b_enc, self.b_dec)
+        if isinstance(self.sparsity, JumpReLU):
+            assert self.threshold is not None
+            threshold, bandwidth = self.threshold[pairs.latents], self.sparsity.bandwidth
+            values, gates = jump(pre, threshold, bandwidth), step(pre, threshold, bandwidth)
+            return Selection(values=values, pairs=pairs, positive=product.positive, gates=gates)
+        values = pre.relu()
+        self._learn_threshold(values.detach())
+        return Selection(values=values, pairs=pairs, positive=product.positive)
 
-    def reconstruct(self, values: Float[Tensor, "pairs"], pairs: Pairs) -> Float[Tensor, "tokens d_in"]:
+    def _threshold_to_select_by(self) -> Tensor | None:
+        return None if self.training and isinstance(self.sparsity, BatchTopK) else self.threshold
+
+    def _learn_threshold(self, values: Float[Tensor, "pairs"]) -> None:
+        """A running mean of the smallest value that fired, over the last hundred batches or so."""
+        if self.learned_threshold is None or not self.training or not bool((values > 0).any()):
+            return
+        smallest = values[values > 0].min()
+        before = self.learned_threshold
+        before.copy_(torch.where(before.isnan(), smallest, before.lerp(smallest, 0.01)))
+
+    def reconstruct(self, selection: Selection) -> Float[Tensor, "tokens d_in"]:
         """z W_dec + b_dec, in the SAE's space."""
-        return decode(values, pairs, self.W_dec) + self.b_dec
+        return decode(selection.values, selection.pairs, self.W_dec) + self.b_dec
 
     def encode(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_sae"]:
         """Codes of raw tokens, as a dense matrix."""
-        values, pairs, pre = self.select(self.affine(x.to(self.W_enc)))
-        return torch.zeros_like(pre).index_put((pairs.tokens, pairs.latents), values)
+        selection = self.select(self.enter(x)[0])
+        return selection.pairs.matrix(selection.values)
 
     def decode(self, codes: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "tokens d_in"]:
-        """Raw reconstructions of codes."""
+        """Raw reconstructions of codes. Raises InputError under layer_norm, where they depend on the token too."""
+        if self.layer_norm:
+            raise InputError(
+                "decode: expected an SAE without layer_norm, which needs the token's own norm; call it"
+            )
         return self.affine.invert(codes @ self.W_dec + self.b_dec)
 
     def forward(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
         """Raw reconstructions of raw tokens."""
-        values, pairs, _ = self.select(self.affine(x.to(self.W_enc)))
-        return self.affine.invert(self.reconstruct(values, pairs))
+        y, back = self.enter(x)
+        return back(self.reconstruct(self.select(y)))
+
+    @contextmanager
+    def judging_tokens_alone(self) -> Iterator[None]:
+        """Evaluation mode for a while: nothing is learned, and BatchTopK uses its threshold if it has one."""
+        was_training = self.training
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train(was_training)
+
+    @torch.no_grad()
+    def bias_captured(self, mean: Float[Tensor, "d_in"]) -> float:
+        """b . mu / ||mu||^2 in raw space (under layer_norm, in that of the normalised tokens): the share of the
+        tokens' mean that the bias has taken over; 1 where the mean is zero. mean: of the tokens in the SAE's space.
+        """
+        mu, b = self.affine.invert(torch.stack([mean, self.b_dec.to(mean)]))
+        square = float(mu @ mu)
+        return float(b @ mu) / square if square > 0 else 1.0
 
     @torch.no_grad()
     def fold(self) -> "SAE":
-        """The same codes and reconstructions from plain weights, the affine map multiplied into them."""
+        """The same codes and reconstructions from plain weights, the affine map multiplied into them.
+
+        Raises InputError under layer_norm.
+        """
+        if self.layer_norm:
+            raise InputError(
+                "fold: expected an affine SAE, got layer_norm = True; no weights divide by a token's norm"
+            )
         s, A, inverse = self.scale, self.linear, self.inverse
         W_enc = s * self.W_enc if A is None else s * self.W_enc @ A
         W_dec = self.W_dec / s if inverse is None else self.W_dec @ inverse.T / s
         b_dec = self.affine.invert(self.b_dec[None])[0]
-        return SAE(W_enc=W_enc, W_dec=W_dec, b_dec=b_dec, b_enc=self.b_enc, sparsity=self.sparsity)
+        return SAE(
+            W_enc=W_enc,
+            W_dec=W_dec,
+            b_dec=b_dec,
+            b_enc=self.b_enc,
+            sparsity=self.sparsity,
+            threshold=self.threshold,
+        ).train(self.training)
 
     def save(self, path: str | Path) -> None:
         """Write `path`.json and `path`.safetensors, each whole or not at all."""
-        name = next(name for name, kind in _SPARSITIES.items() if isinstance(self.sparsity, kind))
-        content = {"sparsity": {"name": name, **asdict(self.sparsity)}, "scale": self.scale}
-        content |= {"d_in": self.d_in, "d_sae": self.d_sae}
+        content = {
+            "sparsity": {"name": self.sparsity.name, **asdict(self.sparsity)},
+            "scale": self.scale,
+            "layer_norm": self.layer_norm,
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+        }
         save_pair(path, format=FORMAT, content=content, tensors=self.state_dict())
 
     @staticmethod
     def load(path: str | Path) -> "SAE":
-        """Read what `save` wrote. Raises InputError as `load_pair`, and for weights that do not fit together."""
+        """Read what `save` wrote, in evaluation mode. Raises InputError as `load_pair`, for a sparsity that is not
+        known, and for weights that do not fit together.
+        """
         content, tensors = load_pair(
             path,
             format=FORMAT,
-            content=["sparsity", "scale", "d_in", "d_sae"],
+            content=["sparsity", "scale", "layer_norm", "d_in", "d_sae"],
             tensors=["W_enc", "W_dec", "b_dec", "center"],
-        )
-        settings = dict(content["sparsity"])
-        affine = Affine(
-            center=tensors.pop("center"),
-            linear=tensors.pop("linear", None),
-            inverse=tensors.pop("inverse", None),
-            scale=content["scale"],
         )
         expected = (content["d_sae"], content["d_in"])
         if any(tuple(tensors[name].shape) != expected for name in ("W_enc", "W_dec")):
             raise InputError(f"{path}: expected weights of shape {expected}, got {tuple(tensors['W_enc'].shape)}")
-        return SAE(**tensors, sparsity=_SPARSITIES[settings.pop("name")](**settings), affine=affine)
+        if content["sparsity"].get("name") not in SPARSITIES:
+            raise InputError(f"{path}: expected a sparsity of {', '.join(SPARSITIES)}, got {content['sparsity']}")
+        sae = _empty_like(content, tensors)
+        try:
+            sae.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise InputError(f"{path}: expected tensors that fit together ({error}); save it again") from error
+        return sae.eval()
+
+
+def _empty_like(content: dict[str, Any], tensors: dict[str, Tensor]) -> SAE:
+    """An SAE with a place for each tensor, which are then copied bit by bit."""
+    settings = dict(content["sparsity"])
+    sparsity = SPARSITIES[settings.pop("name")](**settings)
+    weights = {name: tensors.get(name) for name in ("W_enc", "W_dec", "b_dec", "b_enc")}
+    maps = {name: tensors.get(name) for name in ("center", "linear", "inverse")}
+    affine = Affine(**maps, scale=content["scale"])  # type: ignore[arg-type]
+    has_threshold = "learned_threshold" in tensors or "log_threshold" in tensors
+    threshold = torch.ones(()) if has_threshold else None
+    return SAE(
+        **weights,  # type: ignore[arg-type]
+        sparsity=sparsity,
+        threshold=threshold,
+        affine=affine,
+        layer_norm=content["layer_norm"],
+    )

@@ -7,6 +7,7 @@ tokens is ever needed.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,53 +15,75 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autopsae.sae import kernels
+
+DENSE = 1 / 16
+"""Where more than this share of all pairs is selected (a ReLU SAE at birth), whole products are faster."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pairs:
     """Which latents each token selected: the pairs (token, latent), by token and sorted by latent.
 
-    latents, tokens: of each pair, token by token; starts: where each token's pairs begin; order: the pairs sorted
-    by latent; counts: pairs of each latent; latent_starts: where each latent's pairs begin in that order.
+    latents, tokens: of each pair, token by token; per_token_counts: pairs of each token.
     """
 
     latents: Int[Tensor, "pairs"]
     tokens: Int[Tensor, "pairs"]
-    starts: Int[Tensor, "tokens"]
-    order: Int[Tensor, "pairs"]
-    counts: Int[Tensor, "d_sae"]
-    latent_starts: Int[Tensor, "d_sae"]
+    per_token_counts: Int[Tensor, "tokens"]
+    d_sae: int
 
     @staticmethod
-    def of(latents: Int[Tensor, "pairs"], tokens: Int[Tensor, "pairs"], *, n_tokens: int, d_sae: int) -> "Pairs":
-        """Pairs given token by token (`tokens` ascending); a token may not select a latent twice."""
-        # int32 sorts faster; a stable order makes the sums, and so the training, the same every time.
-        order = torch.argsort(latents.int(), stable=True)
-        counts = torch.bincount(latents, minlength=d_sae)
-        per_token = torch.bincount(tokens, minlength=n_tokens)
-        return Pairs(
-            latents=latents,
-            tokens=tokens,
-            starts=per_token.cumsum(0) - per_token,
-            order=order,
-            counts=counts,
-            latent_starts=counts.cumsum(0) - counts,
-        )
+    def of(latents: Int[Tensor, "pairs"], per_token_counts: Int[Tensor, "tokens"], *, d_sae: int) -> "Pairs":
+        """Pairs given token by token, so many of each; a token may not select a latent twice."""
+        tokens = torch.arange(len(per_token_counts), device=latents.device)
+        tokens = tokens.repeat_interleave(per_token_counts, output_size=len(latents))
+        return Pairs(latents=latents, tokens=tokens, per_token_counts=per_token_counts, d_sae=d_sae)
 
     @staticmethod
     def of_matrix(latents: Int[Tensor, "tokens k"], d_sae: int) -> "Pairs":
         """The pairs of tokens that selected k latents each."""
         n_tokens, k = latents.shape
-        tokens = torch.arange(n_tokens, device=latents.device).repeat_interleave(k)
-        return Pairs.of(latents.flatten(), tokens, n_tokens=n_tokens, d_sae=d_sae)
+        counts = torch.full((n_tokens,), k, device=latents.device)
+        return Pairs.of(latents.flatten(), counts, d_sae=d_sae)
+
+    @cached_property
+    def counts(self) -> Int[Tensor, "d_sae"]:
+        """Pairs of each latent."""
+        return torch.bincount(self.latents, minlength=self.d_sae)
+
+    @cached_property
+    def starts(self) -> Int[Tensor, "tokens"]:
+        """Where each token's pairs begin."""
+        return self.per_token_counts.cumsum(0) - self.per_token_counts
+
+    @cached_property
+    def order(self) -> Int[Tensor, "pairs"]:
+        """The pairs sorted by latent."""
+        return kernels.group(self.latents, self.counts)
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.per_token_counts)
+
+    @property
+    def _dense(self) -> bool:
+        return len(self.latents) > DENSE * self.n_tokens * self.d_sae
+
+    def matrix(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "tokens d_sae"]:
+        """The values in their places, zero elsewhere."""
+        return values.new_zeros(self.n_tokens, self.d_sae).index_put((self.tokens, self.latents), values)
 
     def per_latent(
         self, values: Float[Tensor, "pairs"], rows: Float[Tensor, "tokens d_in"]
     ) -> Float[Tensor, "d_sae d_in"]:
         """For each latent, the sum over the tokens that selected it of value times the token's row."""
+        if self._dense:
+            return self.matrix(values).T @ rows
         return F.embedding_bag(
             self.tokens[self.order],
             rows,
-            self.latent_starts,
+            self.counts.cumsum(0) - self.counts,
             per_sample_weights=values[self.order],
             mode="sum",
         )
@@ -69,22 +92,21 @@ class Pairs:
         self, values: Float[Tensor, "pairs"], rows: Float[Tensor, "d_sae d_in"]
     ) -> Float[Tensor, "tokens d_in"]:
         """For each token, the sum over its latents of value times the latent's row."""
+        if self._dense:
+            return self.matrix(values) @ rows
         return F.embedding_bag(self.latents, rows, self.starts, per_sample_weights=values, mode="sum")
 
     def dots(
         self, of_tokens: Float[Tensor, "tokens d_in"], of_latents: Float[Tensor, "d_sae d_in"]
     ) -> Float[Tensor, "pairs"]:
-        """<the token's row, the latent's row> of every pair. embedding_bag needs the same for the gradient of its
-        weights, so its backward operator is used, which gathers no [pairs, d_in] matrix.
-        """
-        found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            of_tokens, of_latents, self.latents, self.starts, self.tokens, 0
-        )
-        return found
+        """<the token's row, the latent's row> of every pair."""
+        if self._dense:
+            return (of_tokens @ of_latents.T)[self.tokens, self.latents]
+        return kernels.dots(of_tokens, of_latents, self.tokens, self.latents, self.starts)
 
     def sum_per_latent(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "d_sae"]:
         """For each latent, the sum of its values."""
-        return values.new_zeros(len(self.counts)).index_add_(0, self.latents, values)
+        return values.new_zeros(self.d_sae).index_add_(0, self.latents, values)
 
 
 def decode(

@@ -1,32 +1,94 @@
-"""The order of the training tokens: shuffled, endless, the same for the same seed."""
+"""The order of the training tokens: shuffled, endless, the same for the same seed, and resumable at any batch."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import count
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from autopsae.arrays import Tokens, chunks
+from autopsae.arrays import InputError, Tokens, chunks
 
 
-def shuffled(
-    tokens: Tokens, batch_tokens: int, *, buffer_tokens: int, seed: int, device: torch.device | str | None = None
-) -> Iterator[Float[Tensor, "batch d_in"]]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Place:
+    """Where in the shuffled stream the next batch begins: so many buffers into an epoch, so many batches into the
+    pool that was made of the tokens held over and that buffer, in the order that the generator's state gives.
+    """
+
+    buffers: int
+    batches: int
+    held: Float[Tensor, "held d_in"]
+    generator: UInt8[Tensor, "state"]
+
+
+class Shuffled:
     """Batches drawn at random from a buffer of raw tokens that is refilled from the stream, again and again.
 
     A buffer that holds the whole source shuffles all of it afresh each epoch; a smaller one mixes as many
     neighbouring documents as fit. What an epoch leaves over whole batches goes into the next one.
 
-    Raises InputError as `chunks`.
+    Raises InputError as `chunks`, and for a source with fewer tokens than a batch.
     """
-    generator = torch.Generator().manual_seed(seed)
-    buffer_tokens = max(buffer_tokens, batch_tokens)
-    held: Tensor | None = None
-    while True:
-        for buffer in chunks(tokens, buffer_tokens):
-            pool = buffer if held is None else torch.cat([held, buffer])
-            order = torch.randperm(len(pool), generator=generator)
-            whole = len(pool) // batch_tokens * batch_tokens
-            for start in range(0, whole, batch_tokens):
-                yield pool[order[start : start + batch_tokens]].to(device)
-            held = pool[order[whole:]]
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        batch_tokens: int,
+        *,
+        buffer_tokens: int,
+        seed: int,
+        device: torch.device | str | None = None,
+        place: Place | None = None,
+    ) -> None:
+        self._tokens, self._batch_tokens, self._device = tokens, batch_tokens, device
+        self._buffer_tokens = max(buffer_tokens, batch_tokens)
+        state = torch.Generator().manual_seed(seed).get_state()
+        self.place = place or Place(buffers=0, batches=0, held=torch.empty(0, 0), generator=state)
+        self._batches = self._drawn()
+
+    def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
+        return self
+
+    def __next__(self) -> Float[Tensor, "batch d_in"]:
+        return next(self._batches)
+
+    def _drawn(self) -> Iterator[Tensor]:
+        generator = torch.Generator()
+        for epoch in count():
+            for number, buffer in enumerate(self._epoch(epoch)):
+                place = self.place
+                if number < place.buffers:
+                    continue
+                pool = torch.cat([place.held, buffer]) if len(place.held) else buffer
+                generator.set_state(place.generator)
+                order = torch.randperm(len(pool), generator=generator)
+                whole = len(pool) // self._batch_tokens
+                for batch in range(place.batches, whole):
+                    # Moved on before the batch is given: whoever saves after using it goes on with the next.
+                    self.place = replace(place, batches=batch + 1)
+                    drawn = order[batch * self._batch_tokens : (batch + 1) * self._batch_tokens]
+                    yield pool[drawn].to(self._device)
+                held = pool[order[whole * self._batch_tokens :]]
+                self.place = Place(buffers=number + 1, batches=0, held=held, generator=generator.get_state())
+            self.place = replace(self.place, buffers=0)
+
+    def _epoch(self, number: int) -> Iterator[Tensor]:
+        seen = 0
+        try:
+            for buffer in chunks(self._tokens, self._buffer_tokens):
+                seen += len(buffer)
+                yield buffer
+        except InputError as error:
+            if number == 0 or seen:
+                raise
+            raise InputError(
+                f"the stream of tokens ended early: read a second time, it gave none ({error}); pass something "
+                "that starts afresh each time it is iterated"
+            ) from error
+        if seen < self._batch_tokens:
+            raise InputError(
+                f"expected at least batch_tokens = {self._batch_tokens:,} tokens, the stream ended after {seen:,}; "
+                "harvest more or take smaller batches"
+            )

@@ -1,146 +1,183 @@
 """The training loop, a page to read: for record in steps(sae, tokens, config)."""
 
-from collections.abc import Generator
-from dataclasses import dataclass
-from itertools import islice
-from math import isfinite
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.arrays import InputError, Tokens
+from autopsae.arrays import Tokens
 from autopsae.sae.death import Changes, Watch
 from autopsae.sae.model import SAE
-from autopsae.training.data import shuffled
-from autopsae.training.objective import AuxK, squared_error
+from autopsae.sae.selection import Selection
+from autopsae.training.checkpoint import load_checkpoint, save_checkpoint
+from autopsae.training.config import Record, TrainConfig
+from autopsae.training.data import Place, Shuffled
+from autopsae.training.objective import squared_error
+from autopsae.training.optimizers import optimizer_for, set_rate
 
 
 class Diverged(RuntimeError):
     """The loss is no longer finite. The message says at which step; the SAE is as it was before it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train. Checked once, here."""
+class Training:
+    """A training run: iterate for one record per step, stop at any time, save it and resume it bit by bit.
 
-    steps: int
-    lr: float
-    """Learning rate of Adam. One step moves a coordinate by about this much."""
-    batch_tokens: int = 4096
-    b_dec_lr: float | None = None
-    """Learning rate of `b_dec` alone, the bottleneck of revival; None for `lr`."""
-    warmup_steps: int = 0
-    decay_steps: int = 0
-    """The learning rate rises linearly over the first steps, and falls linearly to 0 over the last ones."""
-    auxk: AuxK | None = None
-    dead_after_tokens: int = 256_000
-    """A latent counts as dead in the records once it has been silent for so many tokens."""
-    clip_norm: float | None = None
-    unit_decoder: bool = True
-    """Keep decoder rows at unit norm, and their gradient orthogonal to them."""
-    buffer_tokens: int = 262_144
-    """Tokens from which batches are drawn at random."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        rules = {
-            f"steps >= 1, got {self.steps}": self.steps >= 1,
-            f"batch_tokens >= 1, got {self.batch_tokens}": self.batch_tokens >= 1,
-            f"lr > 0 and finite, got {self.lr}": isfinite(self.lr) and self.lr > 0,
-            f"b_dec_lr >= 0 or None, got {self.b_dec_lr}": self.b_dec_lr is None
-            or (isfinite(self.b_dec_lr) and self.b_dec_lr >= 0),
-            f"warmup_steps + decay_steps <= steps = {self.steps}, got {self.warmup_steps} + {self.decay_steps}": (
-                min(self.warmup_steps, self.decay_steps) >= 0 and self.warmup_steps + self.decay_steps <= self.steps
-            ),
-            f"clip_norm > 0 or None, got {self.clip_norm}": self.clip_norm is None or self.clip_norm > 0,
-        }
-        broken = [rule for rule, holds in rules.items() if not holds]
-        if broken:
-            raise InputError(f"TrainConfig: expected {'; '.join(broken)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """One training step. Fractions in [0, 1].
-
-    dead: silent for `dead_after_tokens` tokens = relu (not positive in them either) + topk.
+    sae: trained in place; tokens: raw; step: the number of the next one.
     """
 
-    step: int
-    tokens: int
-    loss: float
-    fvu: float
-    """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean."""
-    l0: float
-    """Latents that fired, per token."""
-    dead: float
-    relu: float
-    topk: float
-    died: int
-    """Latents that died in this step, and that came back in it, by what had kept them dead."""
-    revived_from_relu: int
-    revived_from_topk: int
+    def __init__(self, sae: SAE, tokens: Tokens, config: TrainConfig) -> None:
+        """Raises InputError for a penalty that the SAE cannot have, and as `optimizer_for`."""
+        if config.penalty:
+            config.penalty.check(sae)
+        self.sae, self.config, self.step = sae.train(), config, 0
+        self._tokens = tokens
+        self._optimizer = optimizer_for(sae, config)
+        device = sae.W_enc.device
+        self._watch = Watch(sae.d_sae, dead_after_tokens=config.dead_after_tokens, device=device)
+        self._sum = torch.zeros(sae.d_in, dtype=torch.float64, device=device)
+        self._batches = self._shuffled()
 
+    def __iter__(self) -> Iterator[Record]:
+        while self.step < self.config.steps:
+            yield self.advance()
 
-def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Generator[Record, None, None]:
-    """Train `sae` in place on raw tokens, one record per step. Stop iterating to stop training.
+    def advance(self) -> Record:
+        """One step of training.
 
-    Raises InputError as `chunks`, and Diverged where the loss is not finite, before the step is taken.
-    """
-    weight = sae.W_enc
-    bias = [sae.b_dec]
-    others = [p for p in sae.parameters() if p is not sae.b_dec]
-    b_dec_lr = config.lr if config.b_dec_lr is None else config.b_dec_lr
-    optimizer = torch.optim.Adam(
-        [{"params": others, "lr": config.lr}, {"params": bias, "lr": b_dec_lr}], fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
-    watch = Watch(sae.d_sae, dead_after_tokens=config.dead_after_tokens, device=weight.device)
-    batches = shuffled(
-        tokens, config.batch_tokens, buffer_tokens=config.buffer_tokens, seed=config.seed, device=weight.device
-    )
-    for step, x in enumerate(islice(batches, config.steps)):
-        y = sae.affine(x.to(weight.dtype))
-        values, pairs, pre = sae.select(y)
-        y_hat = sae.reconstruct(values, pairs)
-        error = squared_error(y, y_hat)
-        loss = error
-        if config.auxk:
-            loss = error + config.auxk.loss(sae, y, y_hat, pre, watch.silent(config.auxk.dead_after_tokens))
+        Raises InputError as `Shuffled`, and Diverged where the loss is not finite, before the step is taken.
+        """
+        sae, config, step = self.sae, self.config, self.step
+        y, _ = sae.enter(next(self._batches))
+        selection = sae.select(y, products=getattr(torch, config.products) if config.products else None)
+        y_hat = sae.reconstruct(selection)
+        error = loss = squared_error(y, y_hat)
+        if config.penalty:
+            loss = loss + config.penalty.loss(sae, selection, step)
+        if config.revival:
+            silent = self._watch.silent(config.revival.dead_after_tokens)
+            loss = loss + config.revival.loss(sae, y, y_hat, silent)
         if not torch.isfinite(loss):
             raise Diverged(f"step {step}: the loss is {loss.item()}; lower the learning rate ({config.lr:g})")
-        optimizer.zero_grad()
+        self._optimizer.zero_grad()
         loss.backward()
         if config.unit_decoder:
             _remove_parallel_gradient(sae.W_dec)
         if config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip_norm)
-        optimizer.step()
-        schedule.step()
-        if config.unit_decoder:
+        set_rate(self._optimizer, config.rate(step))
+        self._optimizer.step()
+        if config.unit_decoder and sae.W_dec.requires_grad:
             _normalize_rows(sae.W_dec)
-        changes = watch.see(values, pairs, pre)
-        yield _record(step, y, float(loss.detach()), float(error.detach()), values, watch, changes)
+        self.step += 1
+        self._sum += y.sum(dim=0, dtype=torch.float64)
+        changes = self._watch.see(selection)
+        resampled = self._resample(y, y_hat)
+        return self._record(y, float(loss.detach()), float(error.detach()), selection, changes, resampled)
+
+    def save(self, path: str | Path) -> None:
+        """Write one checkpoint file, whole or not at all: weights, optimizer, who is silent since when, and the
+        place in the shuffled stream.
+        """
+        save_checkpoint(
+            path,
+            step=self.step,
+            config=self.config,
+            sae=self.sae,
+            optimizer=self._optimizer,
+            place=self._batches.place,
+            counters=self._counters(),
+        )
+
+    def load(self, path: str | Path) -> None:
+        """Go on from a checkpoint of the same SAE, tokens and settings, as if there had been no break.
+
+        Raises InputError for a file that is no whole checkpoint, or one of another run.
+        """
+        self.step, place = load_checkpoint(
+            path, config=self.config, sae=self.sae, optimizer=self._optimizer, counters=self._counters()
+        )
+        self._batches = self._shuffled(place)
+
+    def _shuffled(self, place: Place | None = None) -> Shuffled:
+        return Shuffled(
+            self._tokens,
+            self.config.batch_tokens,
+            buffer_tokens=self.config.buffer_tokens,
+            seed=self.config.seed,
+            device=self.sae.W_enc.device,
+            place=place,
+        )
+
+    def _counters(self) -> dict[str, Tensor]:
+        watch = self._watch
+        return {"since_positive": watch.since_positive, "since_fired": watch.since_fired, "sum": self._sum}
+
+    def _resample(self, y: Tensor, y_hat: Tensor) -> int:
+        """Redraw dead latents where it is time; how many."""
+        method = self.config.resampling
+        if method is None or not method.due(self.step - 1):
+            return 0
+        # Seeded by the step, so that a resumed run draws the same.
+        generator = torch.Generator().manual_seed(self.config.seed + self.step)
+        dead = self._watch.silent(method.dead_after_tokens)
+        redrawn = method.apply(self.sae, y.detach(), y_hat.detach(), dead, self._optimizer, generator)
+        self._watch.forget(redrawn)
+        return len(redrawn)
+
+    def _record(
+        self, y: Tensor, loss: float, error: float, selection: Selection, changes: Changes, resampled: int
+    ) -> Record:
+        spread = float((y - y.mean(dim=0)).square().sum() / len(y))
+        tokens = self.step * len(y)
+        dead, relu = self._watch.fractions()
+        l0, threshold = _l0_and_threshold(selection)
+        return Record(
+            step=self.step - 1,
+            tokens=tokens,
+            loss=loss,
+            fvu=error / spread if spread > 0 else 0.0,
+            l0=l0,
+            threshold=threshold,
+            bias_captured=self.sae.bias_captured(self._sum / tokens),
+            dead=dead,
+            relu=relu,
+            topk=dead - relu,
+            died=changes.died,
+            revived_from_relu=changes.revived_from_relu,
+            revived_from_topk=changes.revived_from_topk,
+            resampled=resampled,
+        )
 
 
-def train(sae: SAE, tokens: Tokens, config: TrainConfig) -> list[Record]:
-    """`steps` to the end: the SAE is trained in place, and its records are returned. Raises as `steps`."""
-    return list(steps(sae, tokens, config))
+def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:
+    """Train `sae` in place on raw tokens, one record per step. Stop iterating to stop training.
+
+    Raises InputError as `Training` and `Shuffled`, and Diverged where the loss is not finite, before that step.
+    """
+    yield from Training(sae, tokens, config)
 
 
-def _rate(step: int, config: TrainConfig) -> float:
-    """The learning rate of this step as a fraction of the full one."""
-    rising = (step + 1) / config.warmup_steps if step < config.warmup_steps else 1.0
-    left = config.steps - step
-    return min(rising, left / config.decay_steps if left < config.decay_steps else 1.0)
+def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: bool = False) -> list[Record]:
+    """`steps` to the end: the SAE is trained in place, and its records are returned. Raises as `steps`.
+
+    progress: show a progress bar in the terminal.
+    """
+    records = steps(sae, tokens, config)
+    if progress:
+        from rich.progress import track
+
+        return list(track(records, description="training", total=config.steps))
+    return list(records)
 
 
 def _remove_parallel_gradient(W_dec: Float[Tensor, "d_sae d_in"]) -> None:
     """Adam would otherwise spend its steps on lengths that the normalisation undoes."""
-    assert W_dec.grad is not None
-    parallel = (W_dec.grad * W_dec.data).sum(dim=1, keepdim=True)
-    W_dec.grad.addcmul_(parallel, W_dec.data, value=-1)
+    if W_dec.grad is not None:
+        parallel = torch.linalg.vecdot(W_dec.grad, W_dec.data)[:, None]
+        W_dec.grad.addcmul_(parallel, W_dec.data, value=-1)
 
 
 @torch.no_grad()
@@ -148,20 +185,12 @@ def _normalize_rows(W_dec: Float[Tensor, "d_sae d_in"]) -> None:
     W_dec.div_(W_dec.norm(dim=1, keepdim=True))
 
 
-def _record(
-    step: int, y: Tensor, loss: float, error: float, values: Tensor, watch: Watch, changes: Changes
-) -> Record:
-    relu = float(watch.dead_by_relu.double().mean())
-    dead = float(watch.dead.double().mean())
-    spread = float((y - y.mean(dim=0)).square().sum() / len(y))
-    return Record(
-        step=step,
-        tokens=(step + 1) * len(y),
-        loss=loss,
-        fvu=error / spread if spread > 0 else 0.0,
-        l0=int((values > 0).sum()) / len(y),
-        dead=dead,
-        relu=relu,
-        topk=dead - relu,
-        **vars(changes),
-    )
+def _l0_and_threshold(selection: Selection) -> tuple[float, float]:
+    """(latents that fired per token, the smallest value that fired, averaged over the tokens where any did)."""
+    values, pairs = selection.values.detach(), selection.pairs
+    fired = values > 0
+    smallest = values.new_full((selection.tokens,), torch.inf)
+    smallest.scatter_reduce_(0, pairs.tokens, values.where(fired, torch.inf), "amin")
+    heard = smallest.isfinite()
+    threshold = float(smallest[heard].mean()) if bool(heard.any()) else 0.0
+    return float(fired.sum()) / selection.tokens, threshold

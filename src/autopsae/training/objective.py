@@ -1,13 +1,13 @@
-"""What is minimised: the squared error in the SAE's space, and auxiliary losses that reach silent latents."""
+"""What is minimised: the squared error in the SAE's space, and what keeps codes sparse where no k does."""
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arrays import InputError
 from autopsae.sae.model import SAE
-from autopsae.sae.sparse_ops import Pairs, decode, encode
+from autopsae.sae.selection import Selection
 
 
 def squared_error(y: Float[Tensor, "tokens d_in"], y_hat: Float[Tensor, "tokens d_in"]) -> Float[Tensor, ""]:
@@ -16,38 +16,50 @@ def squared_error(y: Float[Tensor, "tokens d_in"], y_hat: Float[Tensor, "tokens 
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuxK:
-    """Let the silent latents explain what the others left over (Gao et al. 2024; paper A.2).
+class L1:
+    """coefficient * mean over tokens of sum_i z_i ||W_dec_i||: codes shrink till few fire (Bricken et al. 2023)."""
 
-    Of the latents that have been silent for `dead_after_tokens`, each token takes the `k_aux` with the largest
-    pre-activations, ReLU'd, and the loss is their error on the residual, over the residual's variance. The residual
-    carries no gradient. As the codes pass a ReLU, dead-by-ReLU latents get no gradient: AuxK cannot revive them.
-    """
+    coefficient: float
+    """Against a squared error that is about d_in at birth, where the layer is scaled."""
+    warmup_steps: int = 0
+    """Steps over which the coefficient rises from 0, so that latents find their place before they are thinned."""
 
-    coefficient: float = 1 / 32
-    dead_after_tokens: int = 256_000
-    k_aux: int | None = None
-    """Latents per token; None for d_in / 2."""
+    def __post_init__(self) -> None:
+        if not self.coefficient >= 0 or self.warmup_steps < 0:
+            raise InputError(f"L1: expected coefficient >= 0 and warmup_steps >= 0, got {self}")
 
-    def loss(
-        self,
-        sae: SAE,
-        y: Float[Tensor, "tokens d_in"],
-        y_hat: Float[Tensor, "tokens d_in"],
-        pre: Float[Tensor, "tokens d_sae"],
-        dead: Bool[Tensor, "d_sae"],
-    ) -> Float[Tensor, ""]:
-        """coefficient * ||residual - explained||^2 / ||residual - its mean||^2; 0 where no latent is silent."""
-        silent = dead.nonzero()[:, 0]
-        if not len(silent):
-            return y.new_zeros(())
-        residual = (y - y_hat).detach()
-        k_aux = min(self.k_aux or sae.d_in // 2, len(silent))
-        chosen, places = torch.topk(pre[:, silent], k_aux, dim=1, sorted=False)
-        pairs = Pairs.of_matrix(silent[places], sae.d_sae)
-        centered = (y - sae.b_dec).detach()
-        codes = encode(chosen.flatten(), centered, pairs, sae.W_enc, sae.b_enc, sae.b_dec).relu()
-        explained = decode(codes, pairs, sae.W_dec)
-        variance = (residual - residual.mean(dim=0)).square().sum()
-        tiny = torch.finfo(variance.dtype).tiny
-        return self.coefficient * (residual - explained).square().sum() / variance.clamp_min(tiny)
+    def check(self, sae: SAE) -> None:
+        """Any SAE will do."""
+
+    def loss(self, sae: SAE, selection: Selection, step: int) -> Float[Tensor, ""]:
+        """The penalty of a batch."""
+        lengths = sae.W_dec.norm(dim=1)[selection.pairs.latents]
+        risen = min(1.0, (step + 1) / (self.warmup_steps + 1))
+        loss: Tensor = self.coefficient * risen * (selection.values * lengths).sum() / selection.tokens
+        return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class L0Target:
+    """coefficient * (L0 / l0 - 1)^2, with gradients for JumpReLU's thresholds alone (Rajamanoharan et al. 2024)."""
+
+    l0: float
+    """Latents that shall fire per token, on average."""
+    coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.l0 > 0 and self.coefficient >= 0):
+            raise InputError(f"L0Target: expected l0 > 0 and coefficient >= 0, got {self}")
+
+    def check(self, sae: SAE) -> None:
+        """InputError for an SAE without learned thresholds."""
+        if sae.log_threshold is None:
+            raise InputError(
+                f"L0Target: expected a JumpReLU SAE, whose thresholds it moves, got {sae.sparsity.name}; a ReLU "
+                "SAE takes L1, and top-k needs neither"
+            )
+
+    def loss(self, sae: SAE, selection: Selection, step: int) -> Float[Tensor, ""]:
+        """The penalty of a batch."""
+        assert selection.gates is not None
+        return self.coefficient * (selection.gates.sum() / selection.tokens / self.l0 - 1).square()

@@ -1,0 +1,121 @@
+"""What an SAE does row by row: the k largest, all over a threshold, dot products of pairs, grouping by latent.
+
+Each is Numba's where tokens are in main memory and Numba is installed (`pip install autopsae[fast]`), and otherwise
+made of PyTorch's own operators, on any device. Both give the same answers (tested).
+"""
+
+from functools import cache
+from types import ModuleType
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Block = Float[Tensor, "rows d_sae"]
+
+
+@cache
+def _loops() -> ModuleType | None:
+    """The compiled loops, or None without Numba."""
+    try:
+        from autopsae.sae import numba_loops
+    except ImportError:
+        return None
+    return numba_loops
+
+
+def _compiled_for(*tensors: Tensor) -> ModuleType | None:
+    fits = all(t.device.type == "cpu" and t.dtype in _DTYPES and t.is_contiguous() for t in tensors)
+    return _loops() if fits else None
+
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def _ordered(t: Tensor) -> Tensor:
+    """Values that NumPy knows, in the same order: bfloat16 as integers, whose order is right from zero upwards."""
+    return t.view(torch.int16) if t.dtype == torch.bfloat16 else t
+
+
+def largest(
+    pre: Block, k: int, positive: Bool[Tensor, "d_sae"]
+) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
+    """(values, latents) of the k largest of each row, in no order; `positive` becomes true where a column is.
+
+    Where fewer than k of a row are positive, some that are not fill the rest.
+    """
+    loops = _compiled_for(pre)
+    if loops is None:
+        positive |= (pre > 0).any(dim=0)
+        values, latents = torch.topk(pre, k, dim=1, sorted=False)
+        return values, latents
+    threads = torch.get_num_threads()
+    values = pre.new_empty(len(pre), k)
+    latents = torch.empty(len(pre), k, dtype=torch.int64)
+    seen = torch.zeros(threads, pre.shape[1], dtype=torch.bool)
+    # As an integer, 12 is a tenth of a bfloat16's value or so.
+    factor, less = (1.0, 12) if pre.dtype == torch.bfloat16 else (0.9, 0.0)
+    of_rows = (_ordered(pre).numpy(), k, _ordered(values).numpy(), latents.numpy(), seen.numpy())
+    loops.largest(*of_rows, factor, less, threads)
+    positive |= seen.any(dim=0)
+    return values, latents
+
+
+def above(
+    pre: Block, thresholds: Float[Tensor, "d_sae"], positive: Bool[Tensor, "d_sae"]
+) -> tuple[Float[Tensor, "found"], Int[Tensor, "found"], Int[Tensor, "rows"]]:
+    """(values, latents, how many per row) of all that are over their column's threshold (>= 0), row by row;
+    `positive` as in `largest`.
+    """
+    thresholds = thresholds.to(pre.dtype)
+    loops = _compiled_for(pre, thresholds)
+    if loops is None:
+        positive |= (pre > 0).any(dim=0)
+        found = ~(pre <= thresholds)  # NaN must not go unseen
+        rows, latents = found.nonzero(as_tuple=True)
+        return pre[rows, latents], latents, found.sum(dim=1)
+    threads = torch.get_num_threads()
+    counts = torch.empty(len(pre), dtype=torch.int64)
+    seen = torch.zeros(threads, pre.shape[1], dtype=torch.bool)
+    over = (_ordered(pre).numpy(), _ordered(thresholds).numpy())
+    loops.count_above(*over, counts.numpy(), seen.numpy(), threads)
+    total = int(counts.sum())
+    values, latents = pre.new_empty(total), torch.empty(total, dtype=torch.int64)
+    starts = counts.cumsum(0) - counts
+    loops.gather_above(*over, starts.numpy(), _ordered(values).numpy(), latents.numpy(), threads)
+    positive |= seen.any(dim=0)
+    return values, latents, counts
+
+
+def dots(
+    of_tokens: Float[Tensor, "tokens d_in"],
+    of_latents: Float[Tensor, "d_sae d_in"],
+    tokens: Int[Tensor, "pairs"],
+    latents: Int[Tensor, "pairs"],
+    starts: Int[Tensor, "tokens"],
+) -> Float[Tensor, "pairs"]:
+    """<the token's row, the latent's row> of every pair; no [pairs, d_in] matrix is made."""
+    loops = _compiled_for(of_tokens, of_latents)
+    if loops is None or of_tokens.dtype == torch.bfloat16:
+        # What embedding_bag uses for the gradient of its weights.
+        found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            of_tokens, of_latents, latents, starts, tokens, 0
+        )
+        return found
+    found = of_tokens.new_empty(len(latents))
+    of_pairs = (of_tokens.numpy(), of_latents.numpy(), tokens.numpy(), latents.numpy(), found.numpy())
+    loops.dots(*of_pairs, torch.get_num_threads())
+    return found
+
+
+def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "d_sae"]) -> Int[Tensor, "pairs"]:
+    """The pairs sorted by latent, and as they came within one; `counts`: how many each latent has.
+
+    A fixed order makes the sums, and so the training, the same every time.
+    """
+    loops = _loops() if latents.device.type == "cpu" else None
+    if loops is None:
+        return torch.argsort(latents.int(), stable=True)
+    order = torch.empty_like(latents)
+    loops.group(latents.numpy(), counts.numpy(), (counts.cumsum(0) - counts).numpy(), order.numpy())
+    return order

@@ -1,0 +1,159 @@
+"""Loops over rows that no PyTorch operator does in one reading, compiled by Numba. Called by `kernels` alone.
+
+Every loop is parallel over `threads` equal spans of rows or pairs, and gives the same answer for any number.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+SPAN = 32
+"""Values looked at together, in a few vector instructions; a span without a candidate is passed over."""
+
+
+def _compiled(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
+    def compile(function: Callable[..., Any]) -> Any:
+        plain = inspect.unwrap(function)  # the tests check shapes by wrapping every function
+        try:
+            return numba.njit(cache=True, **flags)(plain)
+        except RuntimeError:  # nowhere to write the cache: compile once per process
+            return numba.njit(**flags)(plain)
+
+    return compile
+
+
+@_compiled(inline="always")
+def _move_largest_to_front(values, latents, n, k):  # type: ignore[no-untyped-def]
+    """Hoare's selection: the k largest of the first n values come first, in any order."""
+    low, high = 0, n - 1
+    while low < high:
+        pivot, i, j = values[(low + high) >> 1], low, high
+        while i <= j:
+            while values[i] > pivot:
+                i += 1
+            while values[j] < pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                latents[i], latents[j] = latents[j], latents[i]
+                i += 1
+                j -= 1
+        if k - 1 <= j:
+            high = j
+        elif k - 1 >= i:
+            low = i
+        else:
+            break
+
+
+@_compiled(inline="always")
+def _candidates(row, over, values, latents):  # type: ignore[no-untyped-def]
+    """Gather what is not at or below `over` (so NaN too, which must not go unseen); how many there are."""
+    found, n = 0, len(row)
+    for start in range(0, n, SPAN):
+        stop = min(start + SPAN, n)
+        hit = False
+        for j in range(start, stop):
+            hit |= not (row[j] <= over)
+        if hit:
+            for j in range(start, stop):
+                values[found], latents[found] = row[j], j
+                found += not (row[j] <= over)
+    return found
+
+
+@_compiled(parallel=True)
+def largest(pre, k, values, latents, positive, factor, less, threads):  # type: ignore[no-untyped-def]
+    """The k largest of each row into values and latents [rows, k]; positive [threads, columns] is set where a
+    column is. Where fewer than k are positive, the first that are not fill the rest.
+
+    A row's k-th largest value, lowered (times `factor`, minus `less`), is the guess for the next row: only what is
+    over the guess is looked at twice. The guess never falls under zero, as such values would not fire.
+    """
+    rows, n = pre.shape
+    span = (rows + threads - 1) // threads
+    for t in numba.prange(threads):
+        held, places = np.empty(n + SPAN, pre.dtype), np.empty(n + SPAN, np.int64)
+        guess = pre.dtype.type(0)
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            row, seen = pre[r], positive[t]
+            for j in range(n):
+                seen[j] |= row[j] > 0
+            found = _candidates(row, guess, held, places)
+            while found < k and guess > 0:
+                guess = pre.dtype.type(max(guess * factor - less, 0))
+                if guess < 1e-30:
+                    guess = pre.dtype.type(0)
+                found = _candidates(row, guess, held, places)
+            if found < k:
+                for j in range(n):
+                    if found < k and row[j] <= 0:
+                        held[found], places[found] = row[j], j
+                        found += 1
+            _move_largest_to_front(held, places, found, k)
+            smallest = held[0]
+            for i in range(k):
+                values[r, i], latents[r, i] = held[i], places[i]
+                smallest = min(smallest, held[i])
+            guess = pre.dtype.type(max(smallest * factor - less, 0))
+
+
+@_compiled(parallel=True)
+def count_above(pre, thresholds, counts, positive, threads):  # type: ignore[no-untyped-def]
+    """How many of each row are over their column's threshold; positive as in `largest`."""
+    rows, n = pre.shape
+    span = (rows + threads - 1) // threads
+    for t in numba.prange(threads):
+        seen = positive[t]
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            row, found = pre[r], 0
+            for j in range(n):
+                seen[j] |= row[j] > 0
+                found += not (row[j] <= thresholds[j])
+            counts[r] = found
+
+
+@_compiled(parallel=True)
+def gather_above(pre, thresholds, starts, values, latents, threads):  # type: ignore[no-untyped-def]
+    """The values that `count_above` counted and their columns; row r's begin at starts[r]."""
+    rows, n = pre.shape
+    span = (rows + threads - 1) // threads
+    for t in numba.prange(threads):
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            row, place = pre[r], starts[r]
+            for start in range(0, n, SPAN):
+                stop = min(start + SPAN, n)
+                hit = False
+                for j in range(start, stop):
+                    hit |= not (row[j] <= thresholds[j])
+                if hit:
+                    for j in range(start, stop):
+                        if not (row[j] <= thresholds[j]):
+                            values[place], latents[place] = row[j], j
+                            place += 1
+
+
+@_compiled(parallel=True, fastmath={"reassoc", "contract"})
+def dots(of_tokens, of_latents, tokens, latents, found, threads):  # type: ignore[no-untyped-def]
+    """found[i] = <of_tokens[tokens[i]], of_latents[latents[i]]>."""
+    pairs, d_in = len(tokens), of_tokens.shape[1]
+    span = (pairs + threads - 1) // threads
+    for t in numba.prange(threads):
+        for i in range(t * span, min(pairs, (t + 1) * span)):
+            token, latent = of_tokens[tokens[i]], of_latents[latents[i]]
+            total = found.dtype.type(0)
+            for j in range(d_in):
+                total += token[j] * latent[j]
+            found[i] = total
+
+
+@_compiled()
+def group(latents, counts, starts, order):  # type: ignore[no-untyped-def]
+    """A stable counting sort: order lists the pairs by latent, given how many each has and where they begin."""
+    place = starts.copy()
+    for i in range(len(latents)):
+        order[place[latents[i]]] = i
+        place[latents[i]] += 1

@@ -1,0 +1,98 @@
+"""How to train, and what a step reports."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+from autopsae.arrays import InputError
+from autopsae.training.objective import L1, L0Target
+from autopsae.training.revival import AuxK, GhostGradients, Resampling
+
+Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train. Checked once, here."""
+
+    steps: int
+    lr: float
+    """Learning rate. One step of Adam or SignSGD moves a coordinate by about this much."""
+    batch_tokens: int = 4096
+    optimizer: Optimizer = "adam"
+    """sparse_adam touches only the latents that had a gradient in the step; sign_sgd keeps no state."""
+    b_dec_lr: float | None = None
+    """Learning rate of `b_dec` alone, the bottleneck of revival; None for `lr`."""
+    frozen: tuple[str, ...] = ()
+    """Parameters that stay as they are: ("b_dec",) for a frozen bias, ("W_enc", "W_dec") for frozen features."""
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    """The learning rate rises linearly over the first steps, and falls linearly to 0 over the last ones."""
+    penalty: L1 | L0Target | None = None
+    """What keeps ReLU (L1) and JumpReLU (L0Target) sparse."""
+    revival: AuxK | GhostGradients | None = None
+    resampling: Resampling | None = None
+    dead_after_tokens: int = 256_000
+    """A latent counts as dead in the records once it has been silent for so many tokens."""
+    clip_norm: float | None = None
+    unit_decoder: bool = True
+    """Keep decoder rows at unit norm, and their gradient orthogonal to them."""
+    products: Literal["float32", "bfloat16"] | None = None
+    """Type in which latents are chosen; None for that of the weights. The chosen values are exact either way."""
+    buffer_tokens: int = 262_144
+    """Tokens from which batches are drawn at random."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            f"steps >= 1, got {self.steps}": self.steps >= 1,
+            f"batch_tokens >= 1, got {self.batch_tokens}": self.batch_tokens >= 1,
+            f"lr > 0 and finite, got {self.lr}": isfinite(self.lr) and self.lr > 0,
+            f"optimizer adam, sparse_adam or sign_sgd, got {self.optimizer}": self.optimizer
+            in ("adam", "sparse_adam", "sign_sgd"),
+            f"b_dec_lr >= 0 or None, got {self.b_dec_lr}": self.b_dec_lr is None
+            or (isfinite(self.b_dec_lr) and self.b_dec_lr >= 0),
+            f"warmup_steps + decay_steps <= steps = {self.steps}, got {self.warmup_steps} + {self.decay_steps}": (
+                min(self.warmup_steps, self.decay_steps) >= 0 and self.warmup_steps + self.decay_steps <= self.steps
+            ),
+            f"dead_after_tokens >= 1, got {self.dead_after_tokens}": self.dead_after_tokens >= 1,
+            f"clip_norm > 0 or None, got {self.clip_norm}": self.clip_norm is None or self.clip_norm > 0,
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise InputError(f"TrainConfig: expected {'; '.join(broken)}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step as a fraction of the full one."""
+        rising = (step + 1) / self.warmup_steps if step < self.warmup_steps else 1.0
+        left = self.steps - step
+        return min(rising, left / self.decay_steps if left < self.decay_steps else 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One training step. Fractions in [0, 1].
+
+    dead: silent for `dead_after_tokens` tokens = relu (not positive in them either) + topk.
+    """
+
+    step: int
+    tokens: int
+    loss: float
+    fvu: float
+    """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean."""
+    l0: float
+    """Latents that fired, per token."""
+    threshold: float
+    """The smallest value that fired, averaged over the tokens: what a latent must exceed to be heard."""
+    bias_captured: float
+    """Share of the mean of all tokens so far that `b_dec` has taken over."""
+    dead: float
+    relu: float
+    topk: float
+    died: int
+    """Latents that died in this step, and that came back in it, by what had kept them dead."""
+    revived_from_relu: int
+    revived_from_topk: int
+    resampled: int
+    """Dead latents that were drawn afresh after this step."""

@@ -8,7 +8,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     remedies         what can be changed: a centre, a metric (z-score, whitening), a subspace for the rows
     diagnosis        severity, death at birth predicted and measured, findings, the prescription
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
-    training         fit it: objective, AuxK, the loop
+    training         fit it: objective, AuxK, the loop, loggers
     evaluation       measure it: error in raw space, death by pathway
     run              one training run from activations to a folder
     report           results -> tables and figures; computes nothing
@@ -38,6 +38,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
+from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
 from autopsae.training.loop import Record, TrainConfig, steps, train
 from autopsae.training.objective import AuxK
 
@@ -48,18 +49,22 @@ __all__ = [
     "AuxK",
     "BatchTopK",
     "Birth",
+    "Csv",
     "Diagnosis",
     "Evaluation",
     "Fates",
     "Finding",
     "InputError",
+    "JsonLines",
     "Prescription",
     "Record",
     "Remedy",
     "Statistics",
     "Survey",
+    "TensorBoard",
     "TopK",
     "TrainConfig",
+    "WandB",
     "active_subspace",
     "born",
     "center",

@@ -15,6 +15,7 @@ from autopsae.sae.model import SAE
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.training.logs import JsonLines
 from autopsae.training.loop import Record, TrainConfig, steps
 
 STARTS = ("zero", "mean", "median", "whiten", "asi")
@@ -81,9 +82,9 @@ def run(
     check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     birth = evaluate(sae, held_out)
-    with (out / "records.jsonl").open("w", encoding="utf-8") as records:
+    with JsonLines(out / "records.jsonl") as log:
         for record in steps(sae, training, config):
-            records.write(json.dumps(asdict(record)) + "\n")
+            log(record)
             if progress:
                 progress(record)
     sae.save(out / "sae")

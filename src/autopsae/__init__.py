@@ -9,7 +9,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     diagnosis        severity, death at birth predicted and measured, findings, the prescription
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
     training         fit it: objectives, revival, optimizers, the loop, checkpoints, logs
-    evaluation       measure it: error in raw space, death by pathway
+    evaluation       measure it: error in raw space, death by pathway, loss recovered in a language model
     run              one training run from activations to a folder
     report           results -> tables and figures; computes nothing
     cli              the command line
@@ -18,9 +18,11 @@ The common way through: `survey(open_layers(folder), d_sae=..., k=...)`, or `dia
 then `born(diagnosis.prescription, ...)` and `train(sae, tokens, TrainConfig(...))`.
 """
 
+from autopsae.activations.batches import text_batches
 from autopsae.activations.harvest import harvest, harvest_text
 from autopsae.activations.hooks import hooked
 from autopsae.activations.presets import load_model
+from autopsae.activations.replace import replaced
 from autopsae.activations.store import Activations, open_activations, open_layers
 from autopsae.arrays import InputError
 from autopsae.diagnosis.birth import Birth, measure_birth
@@ -29,6 +31,7 @@ from autopsae.diagnosis.diagnose import Diagnosis, diagnose
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey, survey
+from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
@@ -63,6 +66,7 @@ __all__ = [
     "JsonLines",
     "JumpReLU",
     "L0Target",
+    "LossRecovered",
     "Prescription",
     "ReLU",
     "Record",
@@ -89,11 +93,14 @@ __all__ = [
     "harvest_text",
     "hooked",
     "load_model",
+    "loss_recovered",
     "measure_birth",
     "open_activations",
     "open_layers",
+    "replaced",
     "steps",
     "survey",
+    "text_batches",
     "train",
     "untouched",
     "whiten",

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import autopsae
+from autopsae.activations.batches import text_batches
 from autopsae.activations.harvest import harvest, harvest_text
 from autopsae.activations.hooks import hooked, layer_names, select_points
 from autopsae.activations.presets import LanguageModel, load_model
@@ -377,7 +378,7 @@ def test_other_weights_are_another_harvest(network: Network, tmp_path: Path) -> 
     ("batches", "message"),
     [
         ([], "expected at least one batch, got none"),
-        (iter(sequences()), "expected batches that can be iterated again to resume, got an iterator"),
+        (iter(sequences()), "expected batches that can be iterated more than once, got an iterator"),
         ([[torch.ones(2, 4)]], "expected batches that are tensors or dicts of tensors, got list"),
         ([{"x": torch.ones(1, 2, 4), "attention_mask": torch.zeros(1, 2)}], "at least one token to keep, got none"),
     ],
@@ -470,6 +471,16 @@ def test_hidden_states_are_those_of_each_sequence_run_alone(language_model: Lang
     assert label(tmp_path, "id") == [number for row in ids for number in row]
     assert label(tmp_path, "document") == [0] * 12 + [1] * 3 + [2] * 6
     assert label(tmp_path, "position") == [0, 1, 2, 3, 4, 5] * 2 + [0, 1, 2] + [0, 1, 2, 3, 4, 5]
+
+
+def test_text_batches_hold_the_sequences_that_a_harvest_reads(language_model: LanguageModel) -> None:
+    batches = text_batches(language_model, DOCUMENTS, context=6, batch_size=3)
+    found = [
+        row[mask.bool()] for b in batches for row, mask in zip(b["input_ids"], b["attention_mask"], strict=True)
+    ]
+    assert [row.tolist() for row in found] == [ids for _, ids in language_model.sequences(DOCUMENTS, 6)]
+    assert [len(batch["input_ids"]) for batch in batches] == [3, 1]
+    assert language_model.model(**{name: next(iter(batches))[name] for name in ("input_ids", "attention_mask")})
 
 
 def test_hidden_states_and_modules_come_from_the_same_pass(language_model: LanguageModel, tmp_path: Path) -> None:

@@ -306,7 +306,7 @@ def test_bad_sizes_are_refused(x: torch.Tensor) -> None:
         born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=1), sample=torch.zeros(4, 3), generator=generator())
     with pytest.raises(InputError, match=r"expected a firing_rate between 0 and 1 and a sample .*, got no sample"):
         born(untouched(4), d_sae=9, sparsity=ReLU(), sample=None, generator=generator(), firing_rate=0.1)
-    with pytest.raises(InputError, match="expected bandwidth > 0, got 0.0"):
+    with pytest.raises(InputError, match=r"expected bandwidth > 0, got 0.0"):
         born(untouched(4), d_sae=9, sparsity=JumpReLU(bandwidth=0.0), sample=None, generator=generator())
     with pytest.raises(InputError, match="whose median token is not zero"):
         born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=1), sample=torch.zeros(4, 12), generator=generator())

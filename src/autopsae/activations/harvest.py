@@ -2,8 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,15 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from autopsae.activations.batches import (
+    TextBatches,
+    evaluating,
+    first_batch,
+    forward,
+    kept_mask,
+    parts_of,
+    row_count,
+)
 from autopsae.activations.hooks import hidden_state_names, hooked, select_points
 from autopsae.activations.presets import LanguageModel
 from autopsae.activations.shards import SHARD_TOKENS, ShardWriter, raw_bytes
@@ -53,14 +60,14 @@ def harvest(
         "dtype": str(dtype).removeprefix("torch."),
         "tokens": tokens,
         "weights": _digest((name, _sampled(value)) for name, value in model.state_dict().items()),
-        "first_batch": _digest(_parts(_first(batches)).items()),
+        "first_batch": _digest(parts_of(first_batch(batches)).items()),
     }
     writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
     if not writer.complete:
-        with torch.inference_mode(), _evaluating(model), hooked(model, points, dtype=dtype) as capture:
+        with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
             for batch, document in _undone(batches, writer, tokens):
-                _run(model, batch)
-                mask = _mask(batch, keep, capture.shape)
+                forward(model, batch)
+                mask = kept_mask(batch, keep, capture.shape)
                 if tokens is not None:
                     mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
                 writer.add(capture.take(mask), _labels(batch, mask, document))
@@ -81,48 +88,14 @@ def _undone(batches: Iterable[Any], writer: ShardWriter, tokens: int | None) -> 
             return
         if number >= done:
             yield batch, rows
-        rows += _row_count(batch)
-
-
-def _run(model: nn.Module, batch: Any) -> None:
-    device = next((parameter.device for parameter in model.parameters()), None)
-    inputs = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in _parts(batch).items()
-        if not name.startswith("token.")
-    }
-    if isinstance(batch, Tensor):
-        model(*inputs.values())
-    else:
-        model(**inputs)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _mask(batch: Any, keep: Callable[[Any], Tensor] | None, shape: torch.Size) -> Tensor:
-    masks = [_parts(batch).get("attention_mask"), None if keep is None else keep(batch)]
-    given = [mask.bool().cpu() for mask in masks if mask is not None] or [torch.ones(shape, dtype=torch.bool)]
-    if given[0].shape != given[-1].shape:
-        raise InputError(
-            f"keep: expected the attention mask's shape {tuple(given[0].shape)}, got {tuple(given[-1].shape)}"
-        )
-    return given[0] & given[-1]
+        rows += row_count(batch)
 
 
 def _labels(batch: Any, mask: Tensor, rows_before: int) -> dict[str, Tensor]:
     """Per kept token: the number of its row, its place in the row, its id; or what the batch says instead."""
-    parts = _parts(batch)
+    parts = parts_of(batch)
     place = torch.arange(mask.numel()).view(mask.shape)
-    per_row = max(1, mask.numel() // _row_count(batch))
+    per_row = max(1, mask.numel() // row_count(batch))
     labels = {"document": rows_before + place // per_row, "position": place % per_row}
     if "input_ids" in parts and parts["input_ids"].shape == mask.shape:
         labels["id"] = parts["input_ids"]
@@ -140,26 +113,6 @@ def _spread(name: str, label: Tensor, shape: torch.Size) -> Tensor:
             f"token.{name}: expected one for each row or token of {tuple(shape)}, got {tuple(label.shape)}"
         )
     return aligned.expand(shape)
-
-
-def _parts(batch: Any) -> dict[str, Any]:
-    if isinstance(batch, Tensor):
-        return {"": batch}
-    if isinstance(batch, Mapping) and any(isinstance(value, Tensor) for value in batch.values()):
-        return dict(batch)
-    raise InputError(f"expected batches that are tensors or dicts of tensors, got {type(batch).__name__}")
-
-
-def _row_count(batch: Any) -> int:
-    return len(next(value for value in _parts(batch).values() if isinstance(value, Tensor)))
-
-
-def _first(batches: Iterable[Any]) -> Any:
-    if iter(batches) is batches:
-        raise InputError("expected batches that can be iterated again to resume, got an iterator; pass a list")
-    for batch in batches:
-        return batch
-    raise InputError("expected at least one batch, got none; is the source empty?")
 
 
 def _digest(parts: Iterable[tuple[str, Any]]) -> str:
@@ -216,7 +169,7 @@ def harvest_text(
             break
     return harvest(
         model,
-        _TextBatches(
+        TextBatches(
             sequences=sequences,
             batch_size=batch_size,
             pad_id=language_model.tokenizer.pad_token_id or 0,
@@ -224,7 +177,7 @@ def harvest_text(
         ),
         folder,
         points=points,
-        keep=lambda batch: _kept(_parts(batch)["input_ids"], skip_first, skip_ids),
+        keep=lambda batch: _kept(parts_of(batch)["input_ids"], skip_first, skip_ids),
         dtype=dtype,
         request={
             "model": language_model.name,
@@ -238,29 +191,6 @@ def harvest_text(
         shard_tokens=shard_tokens,
         progress=progress,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TextBatches:
-    """Padded batches of (document, ids). Padding on the right leaves the tokens' positions as they are."""
-
-    sequences: list[tuple[int, list[int]]]
-    batch_size: int
-    pad_id: int
-    extra: dict[str, Any]
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for start in range(0, len(self.sequences), self.batch_size):
-            documents, texts = zip(*self.sequences[start : start + self.batch_size], strict=True)
-            longest = max(map(len, texts))
-            rows = [ids + [self.pad_id] * (longest - len(ids)) for ids in texts]
-            lengths = torch.tensor([len(ids) for ids in texts])
-            yield {
-                "input_ids": torch.tensor(rows),
-                "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
-                "token.document": torch.tensor(documents),
-                **self.extra,
-            }
 
 
 def _kept(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:

@@ -4,7 +4,7 @@ A point is a module's dotted name (its output), `name:input` (its input), or `hs
 of a Hugging Face model.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -26,8 +26,8 @@ class Capture:
 
     def put(self, point: str, value: Any) -> None:
         # A copy, because what follows in the network may work in place on what the hook was shown.
-        tensor = _first_tensor(point, value).detach()
-        self._found[point].append(tensor.to("cpu", self._dtype, copy=True))
+        _, tensor = first_tensor(point, value)
+        self._found[point].append(tensor.detach().to("cpu", self._dtype, copy=True))
 
     @property
     def shape(self) -> torch.Size:
@@ -127,17 +127,22 @@ def _hidden_state(output: Any, point: str) -> Any:
     return states[int(point[2:])]
 
 
-def _first_tensor(point: str, value: Any) -> Tensor:
-    values = value.values() if isinstance(value, Mapping) else value
-    values = values if isinstance(value, (Mapping, tuple, list)) else [value]
-    tensor = next((item for item in values if isinstance(item, Tensor)), None)
+def first_tensor(point: str, value: Any) -> tuple[Any, Tensor]:
+    """(key, tensor): the first tensor in what a module takes or gives, and where; the key of a bare one is None.
+
+    Raises InputError where that is not a floating-point [batch, seq, d_in] or [tokens, d_in].
+    """
+    items: Iterable[tuple[Any, Any]] = [(None, value)]
+    if isinstance(value, (Mapping, tuple, list)):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    key, tensor = next(((key, item) for key, item in items if isinstance(item, Tensor)), (None, None))
     if tensor is None or tensor.ndim not in (2, 3) or not tensor.is_floating_point():
         got = type(value).__name__ if tensor is None else f"shape {tuple(tensor.shape)} of {tensor.dtype}"
         raise InputError(
             f"{point}: expected floating-point [batch, seq, d_in] or [tokens, d_in], got {got}; "
             "hook a module whose features come last"
         )
-    return tensor
+    return key, tensor
 
 
 def _only(point: str, passes: list[Tensor]) -> Tensor:

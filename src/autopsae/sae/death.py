@@ -83,8 +83,10 @@ class Census:
 
 def firings(selection: Selection) -> Int[Tensor, "d_sae"]:
     """How often each latent fired: selected and greater than zero."""
-    pairs = selection.pairs
-    return torch.bincount(pairs.latents[selection.values > 0], minlength=pairs.d_sae)
+    pairs, fired = selection.pairs, selection.values > 0
+    if bool(fired.all()):
+        return pairs.counts
+    return torch.bincount(pairs.latents[fired], minlength=pairs.d_sae)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What an SAE does row by row: the k largest, all over a threshold, dot products of pairs, grouping by latent.
+"""What is done row by row: the k largest, all over a threshold, dot products, grouping by latent.
 
 Each is Numba's where tokens are in main memory and Numba is installed (`pip install autopsae[fast]`), and otherwise
 made of PyTorch's own operators, on any device. Both give the same answers (tested).
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Block = Float[Tensor, "rows d_sae"]
+Bias = Float[Tensor, "d_sae"] | None
 
 
 @cache
@@ -32,57 +33,69 @@ def _compiled_for(*tensors: Tensor) -> ModuleType | None:
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
+def _addends(product: Block, bias: Bias) -> tuple[Tensor, Tensor]:
+    """(product, bias) as the loops take them; bfloat16 as integers, whose order is right from zero upwards, but
+    which cannot be added, so that the bias is added before, in place.
+    """
+    if product.dtype == torch.bfloat16:
+        product = product if bias is None else product.add_(bias)
+        return product.view(torch.int16), torch.zeros(product.shape[1], dtype=torch.int16)
+    return product, torch.zeros_like(product[0]) if bias is None else bias.contiguous()
+
+
 def _ordered(t: Tensor) -> Tensor:
-    """Values that NumPy knows, in the same order: bfloat16 as integers, whose order is right from zero upwards."""
     return t.view(torch.int16) if t.dtype == torch.bfloat16 else t
 
 
 def largest(
-    pre: Block, k: int, positive: Bool[Tensor, "d_sae"]
+    product: Block, bias: Bias, k: int, positive: Bool[Tensor, "d_sae"]
 ) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
-    """(values, latents) of the k largest of each row, in no order; `positive` becomes true where a column is.
+    """(values, latents) of the k largest of each row of product + bias, in no order; `positive` becomes true where
+    a column is.
 
-    Where fewer than k of a row are positive, some that are not fill the rest.
+    Where fewer than k of a row are positive, some that are not fill the rest. The product may be overwritten.
     """
-    loops = _compiled_for(pre)
+    loops = _compiled_for(product)
     if loops is None:
+        pre = product if bias is None else product.add_(bias)
         positive |= (pre > 0).any(dim=0)
         values, latents = torch.topk(pre, k, dim=1, sorted=False)
         return values, latents
     threads = torch.get_num_threads()
-    values = pre.new_empty(len(pre), k)
-    latents = torch.empty(len(pre), k, dtype=torch.int64)
-    seen = torch.zeros(threads, pre.shape[1], dtype=torch.bool)
+    values = product.new_empty(len(product), k)
+    latents = torch.empty(len(product), k, dtype=torch.int64)
+    seen = torch.zeros(threads, product.shape[1], dtype=torch.bool)
     # As an integer, 12 is a tenth of a bfloat16's value or so.
-    factor, less = (1.0, 12) if pre.dtype == torch.bfloat16 else (0.9, 0.0)
-    of_rows = (_ordered(pre).numpy(), k, _ordered(values).numpy(), latents.numpy(), seen.numpy())
-    loops.largest(*of_rows, factor, less, threads)
+    factor, less = (1.0, 12) if product.dtype == torch.bfloat16 else (0.9, 0.0)
+    addends = (t.numpy() for t in _addends(product, bias))
+    loops.largest(*addends, k, _ordered(values).numpy(), latents.numpy(), seen.numpy(), factor, less, threads)
     positive |= seen.any(dim=0)
     return values, latents
 
 
 def above(
-    pre: Block, thresholds: Float[Tensor, "d_sae"], positive: Bool[Tensor, "d_sae"]
+    product: Block, bias: Bias, thresholds: Float[Tensor, "d_sae"], positive: Bool[Tensor, "d_sae"]
 ) -> tuple[Float[Tensor, "found"], Int[Tensor, "found"], Int[Tensor, "rows"]]:
-    """(values, latents, how many per row) of all that are over their column's threshold (>= 0), row by row;
-    `positive` as in `largest`.
+    """(values, latents, how many per row) of all of product + bias that are over their column's threshold (>= 0),
+    row by row; `positive` and the product as in `largest`.
     """
-    thresholds = thresholds.to(pre.dtype)
-    loops = _compiled_for(pre, thresholds)
+    thresholds = thresholds.to(product.dtype)
+    loops = _compiled_for(product, thresholds)
     if loops is None:
+        pre = product if bias is None else product.add_(bias)
         positive |= (pre > 0).any(dim=0)
         found = ~(pre <= thresholds)  # NaN must not go unseen
         rows, latents = found.nonzero(as_tuple=True)
         return pre[rows, latents], latents, found.sum(dim=1)
     threads = torch.get_num_threads()
-    counts = torch.empty(len(pre), dtype=torch.int64)
-    seen = torch.zeros(threads, pre.shape[1], dtype=torch.bool)
-    over = (_ordered(pre).numpy(), _ordered(thresholds).numpy())
-    loops.count_above(*over, counts.numpy(), seen.numpy(), threads)
+    counts = torch.empty(len(product), dtype=torch.int64)
+    seen = torch.zeros(threads, product.shape[1], dtype=torch.bool)
+    rows_and_thresholds = [t.numpy() for t in (*_addends(product, bias), _ordered(thresholds))]
+    loops.count_above(*rows_and_thresholds, counts.numpy(), seen.numpy(), threads)
     total = int(counts.sum())
-    values, latents = pre.new_empty(total), torch.empty(total, dtype=torch.int64)
-    starts = counts.cumsum(0) - counts
-    loops.gather_above(*over, starts.numpy(), _ordered(values).numpy(), latents.numpy(), threads)
+    values, latents = product.new_empty(total), torch.empty(total, dtype=torch.int64)
+    starts = (counts.cumsum(0) - counts).numpy()
+    loops.gather_above(*rows_and_thresholds, starts, _ordered(values).numpy(), latents.numpy(), threads)
     positive |= seen.any(dim=0)
     return values, latents, counts
 
@@ -106,6 +119,15 @@ def dots(
     of_pairs = (of_tokens.numpy(), of_latents.numpy(), tokens.numpy(), latents.numpy(), found.numpy())
     loops.dots(*of_pairs, torch.get_num_threads())
     return found
+
+
+def remove_parallel(gradient: Float[Tensor, "d_sae d_in"], rows: Float[Tensor, "d_sae d_in"]) -> None:
+    """gradient - <gradient, row> row, row by row, in place: what is left does not change a unit row's length."""
+    loops = _compiled_for(gradient, rows)
+    if loops is None or rows.dtype == torch.bfloat16:
+        gradient.addcmul_(torch.linalg.vecdot(gradient, rows)[:, None], rows, value=-1)
+    else:
+        loops.remove_parallel(gradient.numpy(), rows.numpy(), torch.get_num_threads())
 
 
 def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "d_sae"]) -> Int[Tensor, "pairs"]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autopsae.arrays import InputError
 from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
-from autopsae.sae.selection import Product, Selection
+from autopsae.sae.selection import Product, Selection, Workspace
 from autopsae.sae.sparse_ops import decode, encode
 from autopsae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, Sparsity
 from autopsae.sae.straight_through import jump, step
@@ -110,17 +110,23 @@ class SAE(nn.Module):
         pre = (y - self.b_dec) @ self.W_enc.T
         return pre if self.b_enc is None else pre + self.b_enc
 
-    def select(self, y: Float[Tensor, "tokens d_in"], *, products: torch.dtype | None = None) -> Selection:
+    def select(
+        self,
+        y: Float[Tensor, "tokens d_in"],
+        *,
+        products: torch.dtype | None = None,
+        workspace: Workspace | None = None,
+    ) -> Selection:
         """Who fires, and how strongly, on tokens in the SAE's space.
 
         products: type in which the latents are chosen, torch.bfloat16 for speed; the chosen values are computed
-        again in the type of the weights.
+        again in the type of the weights. workspace: memory to be used again and again, for speed.
         """
         with torch.no_grad():
             centered = y - self.b_dec
             dtype = products or centered.dtype
             b_enc = None if self.b_enc is None else self.b_enc.to(dtype)
-            product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc)
+            product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc, workspace)
             pre, pairs = self.sparsity.select(product, self._threshold_to_select_by())
             if pre.dtype != centered.dtype:
                 pre = pairs.dots(centered, self.W_enc)

@@ -1,6 +1,7 @@
 """Loops over rows that no PyTorch operator does in one reading, compiled by Numba. Called by `kernels` alone.
 
-Every loop is parallel over `threads` equal spans of rows or pairs, and gives the same answer for any number.
+Every loop is parallel over `threads` equal spans of rows or pairs, and gives the same answer for any number. A
+row is that of a product; the biases of its columns are added while it is read.
 """
 
 import inspect
@@ -10,8 +11,8 @@ from typing import Any
 import numba
 import numpy as np
 
-SPAN = 32
-"""Values looked at together, in a few vector instructions; a span without a candidate is passed over."""
+EACH, TOP = np.uint64(0x0101010101010101), np.uint64(56)
+"""A row is compared in vector instructions, a byte per value; read eight at a time, most bytes are zero."""
 
 
 def _compiled(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -50,23 +51,21 @@ def _move_largest_to_front(values, latents, n, k):  # type: ignore[no-untyped-de
 
 
 @_compiled(inline="always")
-def _candidates(row, over, values, latents):  # type: ignore[no-untyped-def]
+def _candidates(row, bias, over, flags, words, values, latents):  # type: ignore[no-untyped-def]
     """Gather what is not at or below `over` (so NaN too, which must not go unseen); how many there are."""
-    found, n = 0, len(row)
-    for start in range(0, n, SPAN):
-        stop = min(start + SPAN, n)
-        hit = False
-        for j in range(start, stop):
-            hit |= not (row[j] <= over)
-        if hit:
-            for j in range(start, stop):
-                values[found], latents[found] = row[j], j
-                found += not (row[j] <= over)
+    found = 0
+    for j in range(len(row)):
+        flags[j] = not (row[j] + bias[j] <= over)
+    for w in range(len(words)):
+        if words[w]:
+            for j in range(8 * w, min(8 * w + 8, len(row))):
+                values[found], latents[found] = row[j] + bias[j], j
+                found += flags[j]
     return found
 
 
 @_compiled(parallel=True)
-def largest(pre, k, values, latents, positive, factor, less, threads):  # type: ignore[no-untyped-def]
+def largest(pre, bias, k, values, latents, positive, factor, less, threads):  # type: ignore[no-untyped-def]
     """The k largest of each row into values and latents [rows, k]; positive [threads, columns] is set where a
     column is. Where fewer than k are positive, the first that are not fill the rest.
 
@@ -76,22 +75,24 @@ def largest(pre, k, values, latents, positive, factor, less, threads):  # type: 
     rows, n = pre.shape
     span = (rows + threads - 1) // threads
     for t in numba.prange(threads):
-        held, places = np.empty(n + SPAN, pre.dtype), np.empty(n + SPAN, np.int64)
+        held, places = np.empty(n + 8, pre.dtype), np.empty(n + 8, np.int64)
+        flags = np.zeros((n + 7) // 8 * 8, np.uint8)
+        words = flags.view(np.uint64)
         guess = pre.dtype.type(0)
         for r in range(t * span, min(rows, (t + 1) * span)):
             row, seen = pre[r], positive[t]
             for j in range(n):
-                seen[j] |= row[j] > 0
-            found = _candidates(row, guess, held, places)
+                seen[j] |= row[j] + bias[j] > 0
+            found = _candidates(row, bias, guess, flags, words, held, places)
             while found < k and guess > 0:
                 guess = pre.dtype.type(max(guess * factor - less, 0))
                 if guess < 1e-30:
                     guess = pre.dtype.type(0)
-                found = _candidates(row, guess, held, places)
+                found = _candidates(row, bias, guess, flags, words, held, places)
             if found < k:
                 for j in range(n):
-                    if found < k and row[j] <= 0:
-                        held[found], places[found] = row[j], j
+                    if found < k and row[j] + bias[j] <= 0:
+                        held[found], places[found] = row[j] + bias[j], j
                         found += 1
             _move_largest_to_front(held, places, found, k)
             smallest = held[0]
@@ -102,37 +103,40 @@ def largest(pre, k, values, latents, positive, factor, less, threads):  # type: 
 
 
 @_compiled(parallel=True)
-def count_above(pre, thresholds, counts, positive, threads):  # type: ignore[no-untyped-def]
+def count_above(pre, bias, thresholds, counts, positive, threads):  # type: ignore[no-untyped-def]
     """How many of each row are over their column's threshold; positive as in `largest`."""
     rows, n = pre.shape
     span = (rows + threads - 1) // threads
     for t in numba.prange(threads):
-        seen = positive[t]
+        flags = np.zeros((n + 7) // 8 * 8, np.uint8)
+        words = flags.view(np.uint64)
         for r in range(t * span, min(rows, (t + 1) * span)):
-            row, found = pre[r], 0
+            row, seen, found = pre[r], positive[t], np.uint64(0)
             for j in range(n):
-                seen[j] |= row[j] > 0
-                found += not (row[j] <= thresholds[j])
+                seen[j] |= row[j] + bias[j] > 0
+                flags[j] = not (row[j] + bias[j] <= thresholds[j])
+            for w in range(len(words)):
+                found += words[w] * EACH >> TOP  # the sum of eight bytes that are 0 or 1
             counts[r] = found
 
 
 @_compiled(parallel=True)
-def gather_above(pre, thresholds, starts, values, latents, threads):  # type: ignore[no-untyped-def]
+def gather_above(pre, bias, thresholds, starts, values, latents, threads):  # type: ignore[no-untyped-def]
     """The values that `count_above` counted and their columns; row r's begin at starts[r]."""
     rows, n = pre.shape
     span = (rows + threads - 1) // threads
     for t in numba.prange(threads):
+        flags = np.zeros((n + 7) // 8 * 8, np.uint8)
+        words = flags.view(np.uint64)
         for r in range(t * span, min(rows, (t + 1) * span)):
             row, place = pre[r], starts[r]
-            for start in range(0, n, SPAN):
-                stop = min(start + SPAN, n)
-                hit = False
-                for j in range(start, stop):
-                    hit |= not (row[j] <= thresholds[j])
-                if hit:
-                    for j in range(start, stop):
-                        if not (row[j] <= thresholds[j]):
-                            values[place], latents[place] = row[j], j
+            for j in range(n):
+                flags[j] = not (row[j] + bias[j] <= thresholds[j])
+            for w in range(len(words)):
+                if words[w]:
+                    for j in range(8 * w, min(8 * w + 8, n)):
+                        if flags[j]:
+                            values[place], latents[place] = row[j] + bias[j], j
                             place += 1
 
 
@@ -148,6 +152,20 @@ def dots(of_tokens, of_latents, tokens, latents, found, threads):  # type: ignor
             for j in range(d_in):
                 total += token[j] * latent[j]
             found[i] = total
+
+
+@_compiled(parallel=True, fastmath={"reassoc", "contract"})
+def remove_parallel(gradient, rows, threads):  # type: ignore[no-untyped-def]
+    """gradient - <gradient, row> row, row by row, in place."""
+    n, d_in = rows.shape
+    span = (n + threads - 1) // threads
+    for t in numba.prange(threads):
+        for r in range(t * span, min(n, (t + 1) * span)):
+            g, row, along = gradient[r], rows[r], gradient.dtype.type(0)
+            for j in range(d_in):
+                along += g[j] * row[j]
+            for j in range(d_in):
+                g[j] -= along * row[j]
 
 
 @_compiled()

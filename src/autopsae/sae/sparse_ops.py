@@ -62,6 +62,16 @@ class Pairs:
         """The pairs sorted by latent."""
         return kernels.group(self.latents, self.counts)
 
+    @cached_property
+    def tokens_by_latent(self) -> Int[Tensor, "pairs"]:
+        """The pairs' tokens, sorted by latent."""
+        return self.tokens[self.order]
+
+    @cached_property
+    def starts_by_latent(self) -> Int[Tensor, "d_sae"]:
+        """Where each latent's pairs begin among them."""
+        return self.counts.cumsum(0) - self.counts
+
     @property
     def n_tokens(self) -> int:
         return len(self.per_token_counts)
@@ -81,9 +91,9 @@ class Pairs:
         if self._dense:
             return self.matrix(values).T @ rows
         return F.embedding_bag(
-            self.tokens[self.order],
-            rows,
-            self.counts.cumsum(0) - self.counts,
+            self.tokens_by_latent,
+            rows.detach(),
+            self.starts_by_latent,
             per_sample_weights=values[self.order],
             mode="sum",
         )
@@ -94,7 +104,7 @@ class Pairs:
         """For each token, the sum over its latents of value times the latent's row."""
         if self._dense:
             return self.matrix(values) @ rows
-        return F.embedding_bag(self.latents, rows, self.starts, per_sample_weights=values, mode="sum")
+        return F.embedding_bag(self.latents, rows.detach(), self.starts, per_sample_weights=values, mode="sum")
 
     def dots(
         self, of_tokens: Float[Tensor, "tokens d_in"], of_latents: Float[Tensor, "d_sae d_in"]

@@ -28,7 +28,7 @@ class TopK:
 
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """The k largest latents of each token. threshold: none, as a token's own k-th value is it."""
-        found = [kernels.largest(pre, self.k, product.positive) for pre in product]
+        found = [kernels.largest(rows, product.b_enc, self.k, product.positive) for rows in product]
         latents = torch.cat([latents for _, latents in found])
         return torch.cat([values for values, _ in found]).flatten(), Pairs.of_matrix(latents, product.shape[1])
 
@@ -111,7 +111,7 @@ class JumpReLU:
 def _above(product: Product, threshold: Float[Tensor, "d_sae"]) -> Chosen:
     """All over their latent's threshold, which is never negative."""
     threshold = threshold.contiguous()
-    found = [kernels.above(pre, threshold, product.positive) for pre in product]
+    found = [kernels.above(rows, product.b_enc, threshold, product.positive) for rows in product]
     values, latents, counts = (torch.cat([block[i] for block in found]) for i in range(3))
     return values, Pairs.of(latents, counts, d_sae=product.shape[1])
 

@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import Tokens
+from autopsae.sae import kernels
 from autopsae.sae.death import Changes, Watch
 from autopsae.sae.model import SAE
-from autopsae.sae.selection import Selection
+from autopsae.sae.selection import Selection, Workspace
 from autopsae.training.checkpoint import load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.data import Place, Shuffled
@@ -34,6 +35,8 @@ class Training:
             config.penalty.check(sae)
         self.sae, self.config, self.step = sae.train(), config, 0
         self._tokens = tokens
+        self._products = getattr(torch, config.products) if config.products else None
+        self._workspace = Workspace()
         self._optimizer = optimizer_for(sae, config)
         device = sae.W_enc.device
         self._watch = Watch(sae.d_sae, dead_after_tokens=config.dead_after_tokens, device=device)
@@ -51,7 +54,7 @@ class Training:
         """
         sae, config, step = self.sae, self.config, self.step
         y, _ = sae.enter(next(self._batches))
-        selection = sae.select(y, products=getattr(torch, config.products) if config.products else None)
+        selection = sae.select(y, products=self._products, workspace=self._workspace)
         y_hat = sae.reconstruct(selection)
         error = loss = squared_error(y, y_hat)
         if config.penalty:
@@ -63,8 +66,9 @@ class Training:
             raise Diverged(f"step {step}: the loss is {loss.item()}; lower the learning rate ({config.lr:g})")
         self._optimizer.zero_grad()
         loss.backward()
-        if config.unit_decoder:
-            _remove_parallel_gradient(sae.W_dec)
+        if config.unit_decoder and sae.W_dec.grad is not None:
+            # Adam would otherwise spend its steps on lengths that the normalisation undoes.
+            kernels.remove_parallel(sae.W_dec.grad, sae.W_dec.detach())
         if config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(sae.parameters(), config.clip_norm)
         set_rate(self._optimizer, config.rate(step))
@@ -173,13 +177,6 @@ def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: bool = Fal
     return list(records)
 
 
-def _remove_parallel_gradient(W_dec: Float[Tensor, "d_sae d_in"]) -> None:
-    """Adam would otherwise spend its steps on lengths that the normalisation undoes."""
-    if W_dec.grad is not None:
-        parallel = torch.linalg.vecdot(W_dec.grad, W_dec.data)[:, None]
-        W_dec.grad.addcmul_(parallel, W_dec.data, value=-1)
-
-
 @torch.no_grad()
 def _normalize_rows(W_dec: Float[Tensor, "d_sae d_in"]) -> None:
     W_dec.div_(W_dec.norm(dim=1, keepdim=True))
@@ -189,8 +186,7 @@ def _l0_and_threshold(selection: Selection) -> tuple[float, float]:
     """(latents that fired per token, the smallest value that fired, averaged over the tokens where any did)."""
     values, pairs = selection.values.detach(), selection.pairs
     fired = values > 0
-    smallest = values.new_full((selection.tokens,), torch.inf)
-    smallest.scatter_reduce_(0, pairs.tokens, values.where(fired, torch.inf), "amin")
+    smallest = torch.segment_reduce(values.where(fired, torch.inf), "min", lengths=pairs.per_token_counts)
     heard = smallest.isfinite()
     threshold = float(smallest[heard].mean()) if bool(heard.any()) else 0.0
     return float(fired.sum()) / selection.tokens, threshold

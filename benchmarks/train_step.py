@@ -6,6 +6,7 @@ The peers need an environment of their own (README). Run there as `python -m ben
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,8 +67,7 @@ def contest(setting: Setting, rounds: int) -> dict[str, Any]:
     for name, make in PEERS.items():
         if setting.auxk_dead and name == "sparsify":
             continue  # its AuxK never reaches the encoder
-        peer = make(setting)
-        contestants[name] = lambda peer=peer: peer(x)
+        contestants[name] = partial(make(setting), x)
     interleaved(contestants, 2)  # compiled, and memory found
     seconds = interleaved(contestants, rounds)
     return {

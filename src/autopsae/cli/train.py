@@ -177,7 +177,7 @@ def _config(birth: Birth, fit: Fit, seed: int) -> TrainConfig:
         batch_tokens=fit.batch_tokens,
         warmup_steps=fit.warmup_steps,
         decay_steps=fit.decay_steps,
-        penalty=L0Target(l0=birth.k) if birth.sparsity == "jumprelu" else penalty,
+        penalty=L0Target(l0=float(birth.k)) if birth.sparsity == "jumprelu" else penalty,
         revival=AuxK() if fit.revive == "auxk" else GhostGradients() if fit.revive == "ghost" else None,
         resampling=Resampling(every_steps=1000) if fit.revive == "resample" else None,
         products="bfloat16" if fit.bfloat16 else None,

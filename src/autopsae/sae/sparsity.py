@@ -95,7 +95,7 @@ class JumpReLU:
     """
 
     name: ClassVar[str] = "jumprelu"
-    bandwidth: float = 0.1
+    bandwidth: float = 0.3
 
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """All that fire, and the positive ones near enough to their threshold to move it."""
@@ -105,7 +105,7 @@ class JumpReLU:
     def check(self, d_sae: int) -> None:
         """InputError unless the bandwidth is positive."""
         if not (isfinite(self.bandwidth) and self.bandwidth > 0):
-            raise InputError(f"JumpReLU: expected bandwidth > 0, got {self.bandwidth}; pass about 0.1")
+            raise InputError(f"JumpReLU: expected bandwidth > 0, got {self.bandwidth}; pass about 0.3")
 
 
 def _above(product: Product, threshold: Float[Tensor, "d_sae"]) -> Chosen:

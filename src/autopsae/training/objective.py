@@ -41,11 +41,14 @@ class L1:
 
 @dataclass(frozen=True, kw_only=True)
 class L0Target:
-    """coefficient * (L0 / l0 - 1)^2, with gradients for JumpReLU's thresholds alone (Rajamanoharan et al. 2024)."""
+    """coefficient * d_in * (L0 / l0 - 1)^2, a gradient for JumpReLU's thresholds (Rajamanoharan et al. 2024).
+
+    The factor d_in is the size of the squared error at birth, where the layer is scaled.
+    """
 
     l0: float
     """Latents that shall fire per token, on average."""
-    coefficient: float = 1.0
+    coefficient: float = 0.2
 
     def __post_init__(self) -> None:
         if not (self.l0 > 0 and self.coefficient >= 0):
@@ -62,4 +65,4 @@ class L0Target:
     def loss(self, sae: SAE, selection: Selection, step: int) -> Float[Tensor, ""]:
         """The penalty of a batch."""
         assert selection.gates is not None
-        return self.coefficient * (selection.gates.sum() / selection.tokens / self.l0 - 1).square()
+        return self.coefficient * sae.d_in * (selection.gates.sum() / selection.tokens / self.l0 - 1).square()

@@ -1,0 +1,204 @@
+"""A run that is broken off goes on as if it had not been: bit by bit, wherever it was killed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from autopsae.arrays import InputError
+from autopsae.remedies.remedy import untouched
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.training.config import Record, TrainConfig
+from autopsae.training.loop import Training
+from autopsae.training.objective import L1, L0Target
+from autopsae.training.revival import AuxK, GhostGradients, Resampling
+
+D_IN, D_SAE = 12, 64
+CONFIG = TrainConfig(steps=40, lr=3e-3, batch_tokens=100, warmup_steps=5, decay_steps=10, buffer_tokens=350)
+
+
+def tokens() -> torch.Tensor:
+    return torch.randn(1010, D_IN, generator=torch.Generator().manual_seed(5)) + 1.5
+
+
+def new_sae(sparsity: Sparsity) -> SAE:
+    drawn = torch.Generator().manual_seed(0)
+    rate = 0.1 if isinstance(sparsity, JumpReLU) else None
+    return born(untouched(D_IN), d_sae=D_SAE, sparsity=sparsity, sample=tokens(), generator=drawn, firing_rate=rate)
+
+
+WAYS: dict[str, tuple[Sparsity, dict[str, Any]]] = {
+    "topk": (TopK(k=4), {}),
+    "batch topk": (BatchTopK(k=4), {"clip_norm": 1.0}),
+    "relu": (ReLU(), {"penalty": L1(coefficient=0.3, warmup_steps=20)}),
+    "jumprelu": (JumpReLU(), {"penalty": L0Target(l0=4.0)}),
+    "auxk": (TopK(k=2), {"revival": AuxK(dead_after_tokens=300)}),
+    "ghost gradients": (TopK(k=2), {"revival": GhostGradients(dead_after_tokens=300)}),
+    "resampling": (TopK(k=2), {"resampling": Resampling(every_steps=7, dead_after_tokens=300)}),
+    "rows of adam": (TopK(k=4), {"optimizer": "sparse_adam", "b_dec_lr": 1e-2}),
+    "sign": (TopK(k=4), {"optimizer": "sign_sgd", "frozen": ("b_dec",)}),
+    "bfloat16": (TopK(k=4), {"products": "bfloat16", "unit_decoder": False}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("at", [1, 13, 39])
+def test_a_resumed_run_ends_with_the_same_bits_and_records(tmp_path: Path, way: str, at: int) -> None:
+    sparsity, settings = WAYS[way]
+    config = replace(CONFIG, dead_after_tokens=500, **settings)
+    unbroken, broken, resumed = (new_sae(sparsity) for _ in range(3))
+    expected = list(Training(unbroken, tokens(), config))
+    first = Training(broken, tokens(), config)
+    records = [first.advance() for _ in range(at)]
+    first.save(tmp_path / "c.safetensors")
+    second = Training(resumed, tokens(), config)
+    second.load(tmp_path / "c.safetensors")
+    assert second.step == at
+    assert [*records, *second] == expected
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from tests.training.test_checkpoint import CONFIG, new_sae, tokens
+from autopsae.run import Plan, run
+from autopsae.sae.sparsity import TopK
+from autopsae.training.config import TrainConfig
+from autopsae.training.revival import AuxK
+from dataclasses import replace
+
+config = replace(CONFIG, steps=int(sys.argv[2]), revival=AuxK(dead_after_tokens=2000))
+def progress(record):
+    print(record.step, flush=True)
+run(new_sae(TopK(k=4)), tokens(), tokens()[:200], config, Path(sys.argv[1]), about={},
+    plan=Plan(checkpoint_every=3, evaluate_every=50), resume=True, progress=progress)
+"""
+
+
+def started(out: Path, steps: int) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(out), str(steps)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def test_a_run_killed_at_twenty_random_steps_ends_with_the_same_bits(tmp_path: Path) -> None:
+    steps, kills = 400, 20
+    chosen = sorted(random.Random(0).sample(range(5, steps - 5), kills))
+    with started(tmp_path / "unbroken", steps) as process:
+        process.communicate()
+    assert process.returncode == 0
+    for step in chosen:
+        with started(tmp_path / "killed", steps) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if int(line) >= step:
+                    process.send_signal(signal.SIGKILL)
+                    break
+        assert process.returncode == -signal.SIGKILL
+    with started(tmp_path / "killed", steps) as process:
+        process.communicate()
+    assert process.returncode == 0
+    for name in ("records.jsonl", "held_out.jsonl", "summary.json", "birth.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+    weights = [load_file(tmp_path / run / "sae.safetensors") for run in ("killed", "unbroken")]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
+    program = PROGRAM.split("config = ")[0] + (
+        "from autopsae.training.loop import Training\n"
+        "training = Training(new_sae(TopK(k=4)), tokens(), CONFIG)\n"
+        "for _ in training:\n"
+        "    for _ in range(1000):\n"
+        "        training.save(sys.argv[1]); print(training.step, flush=True)\n"
+    )
+    path = tmp_path / "c.safetensors"
+    chance = random.Random(1)
+    for _ in range(5):
+        with subprocess.Popen(
+            [sys.executable, "-c", program, str(path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                process.wait(chance.random() * 0.05)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        resumed = Training(new_sae(TopK(k=4)), tokens(), CONFIG)
+        resumed.load(path)
+        assert resumed.step >= 1
+
+
+def saved(tmp_path: Path) -> Path:
+    training = Training(new_sae(TopK(k=4)), tokens(), CONFIG)
+    training.advance()
+    training.save(tmp_path / "c.safetensors")
+    return tmp_path / "c.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "change", "message"),
+    [
+        (TopK(k=4), {"lr": 1e-2}, r"expected the settings it was written under: lr 0\.003, got 0\.01"),
+        (TopK(k=4), {"steps": 50}, r"steps 40, got 50"),
+        (TopK(k=4), {"revival": AuxK()}, r"revival None, got AuxK\(coefficient=0\.03125"),
+        (TopK(k=3), {}, r"expected a checkpoint of TopK\(k=3\), .* got one of TopK\(k=4\)"),
+        (ReLU(), {}, r"expected a checkpoint of ReLU\(\)"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    tmp_path: Path, sparsity: Sparsity, change: dict[str, Any], message: str
+) -> None:
+    training = Training(new_sae(sparsity), tokens(), replace(CONFIG, **change))
+    with pytest.raises(InputError, match=message):
+        training.load(saved(tmp_path))
+    assert training.step == 0
+
+
+def test_without_a_decay_a_run_may_be_prolonged(tmp_path: Path) -> None:
+    short, long = (replace(CONFIG, decay_steps=0, steps=steps) for steps in (10, 20))
+    broken, unbroken = new_sae(TopK(k=4)), new_sae(TopK(k=4))
+    training = Training(broken, tokens(), short)
+    list(training)
+    training.save(tmp_path / "c.safetensors")
+    prolonged = Training(broken, tokens(), long)
+    prolonged.load(tmp_path / "c.safetensors")
+    records: list[Record] = list(prolonged)
+    assert records == list(Training(unbroken, tokens(), long))[10:]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "missing", "foreign"])
+def test_a_file_that_is_no_whole_checkpoint_is_refused_and_changes_nothing(tmp_path: Path, damage: str) -> None:
+    path = saved(tmp_path)
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "foreign":
+        new_sae(TopK(k=4)).save(tmp_path / "sae")
+        path = tmp_path / "sae.safetensors"
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
+    sae = new_sae(TopK(k=4))
+    training = Training(sae, tokens(), CONFIG)
+    before = {name: value.clone() for name, value in sae.state_dict().items()}
+    with pytest.raises(InputError, match=r"expected a checkpoint, could not read it"):
+        training.load(path)
+    assert all(torch.equal(before[name], value) for name, value in sae.state_dict().items())

@@ -147,8 +147,61 @@ def test_train_starts_from_a_prescription_and_leaves_sae_records_and_summary(tmp
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        ["--sparsity", "batch_topk", "--revive", "resample", "--bfloat16"],
+        ["--sparsity", "relu", "--l1", "0.5", "--firing-rate", "0.05", "--revive", "ghost"],
+        ["--sparsity", "jumprelu", "--csv", "--tensorboard"],
+        ["--layer-norm", "--init", "median", "--no-scale", "--revive", "auxk"],
+    ],
+    ids=["batch_topk", "relu", "jumprelu", "layer_norm"],
+)
+def test_train_offers_every_sparsity_revival_and_log(tmp_path: Path, source: Path, options: list[str]) -> None:
+    out = tmp_path / "out"
+    sizes = ["--d-sae", "64", "--k", "4", "--steps", "12", "--batch-tokens", "200", "--held-out", "300"]
+    done = run("train", source, "--layer", "1", "--out", out, *sizes, *options, "--evaluate-every", "6")
+    assert done.returncode == 0, done.stderr
+    assert "of 64 latents were born dead" in done.stdout
+    assert len((out / "held_out.jsonl").read_text().splitlines()) == 2
+    sae = SAE.load(out / "sae")
+    assert sae.layer_norm == ("--layer-norm" in options)
+    assert (sae.scale == 1.0) == ("--no-scale" in options)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["sparsity"] == sae.sparsity.name
+    if "--csv" in options:
+        assert len((out / "records.csv").read_text().splitlines()) == 13
+        assert list(out.glob("events.out.tfevents*"))
+    if "jumprelu" in options:
+        assert 1 < summary["birth"]["l0"] < 12  # thresholds start where k latents fire
+
+
+def test_train_resumes_after_an_interrupt(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    sizes = ["--d-sae", "64", "--k", "4", "--steps", "400", "--batch-tokens", "200", "--held-out", "300"]
+    command: list[str | Path] = ["train", source, "--layer", "1", "--out", out, *sizes, "--checkpoint-every", "20"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "autopsae", *map(str, command)], stderr=subprocess.PIPE
+    ) as process:
+        while not (out / "checkpoint.safetensors").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    refused = run(*command)
+    assert refused.returncode == 2
+    assert "holds the checkpoint of an unfinished run; resume it, or pass another name" in refused.stderr
+    other = run(*command, "--resume", "--lr", "0.5")
+    assert "expected the settings it was written under: lr 0.0003, got 0.5" in other.stderr
+    done = run(*command, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert len((out / "records.jsonl").read_text().splitlines()) == 400
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--sparsity", "relu"], "expected --l1 with --sparsity relu and with no other, got relu, --l1 None"),
+        (["--l1", "0.1"], "expected --l1 with --sparsity relu and with no other, got topk, --l1 0.1"),
+        (["--target-fvu", "0.1"], "target_fvu: expected evaluate_every too"),
         (["--lr", "0"], "TrainConfig: expected lr > 0 and finite, got 0.0"),
         (["--k", "9000"], "expected 1 <= k <= d_sae = 8,192, got k = 9,000"),
         (["--held-out", "3000"], "expected 1 to 2,999 tokens to hold out of all 3,000, got 3,000"),

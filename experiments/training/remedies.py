@@ -3,12 +3,12 @@
     python experiments/training/remedies.py ACTIVATIONS LAYER OUT.json [STEPS]
 
 TopK, d_sae 2048, k 32, Adam 3e-4, 1,024 tokens a step, tokens scaled to a median norm of sqrt(d_in), decoder rows
-of unit norm. 4,096 tokens, drawn at random, are held out: death, raw FVU and L0 are measured on them.
+of unit norm. 4,096 tokens, drawn at random, are held out: death, raw FVU and L0 are measured on them, at birth, at
+the end and every 50 steps in between.
 """
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.loop import steps
 from autopsae.training.revival import AuxK
 
-HELD_OUT, D_SAE, K = 4096, 2048, 32
+HELD_OUT, D_SAE, K, EVERY = 4096, 2048, 32, 50
 ALPHAS = (0.15, 0.3, 0.5, 1.0)
 
 
@@ -58,14 +58,12 @@ def main() -> None:
         for remedy in listed:
             generator = torch.Generator().manual_seed(0)
             sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=generator)
-            birth = measured(evaluate(sae, held_out))
-            records = train(sae, training, settings)
-            curve = [asdict(record) for record in records[:: max(1, config.steps // 50)]]
-            end = measured(evaluate(sae, held_out))
-            rows.append(
-                {"remedy": remedy.name, "auxk": auxk is not None, "birth": birth, "end": end, "curve": curve}
-            )
-            print(layer, remedy.name, "AuxK" if auxk else "", birth["dead"], end, flush=True)
+            curve = [{"step": 0, **measured(evaluate(sae, held_out))}]
+            for record in steps(sae, training, settings):
+                if (record.step + 1) % EVERY == 0:
+                    curve.append({"step": record.step + 1, **measured(evaluate(sae, held_out))})
+            rows.append({"remedy": remedy.name, "auxk": auxk is not None, "curve": curve})
+            print(layer, remedy.name, "AuxK" if auxk else "", curve[0]["dead"], curve[-1], flush=True)
             write_text(Path(out), json.dumps({"layer": layer, "rows": rows}, indent=1) + "\n")
 
 

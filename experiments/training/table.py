@@ -13,7 +13,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        birth, end = row["birth"], row["end"]
+        birth, end = row["curve"][0], row["curve"][-1]
         lines.append(
             f"| {row['remedy']} | {'yes' if row['auxk'] else 'no'} | {birth['dead']:.1%} | {end['dead']:.1%} | "
             f"{end['relu']:.1%} | {end['fvu_raw']:.5f} | {end['bias_captured']:.1%} |"

@@ -25,6 +25,10 @@ class InputError(ValueError):
     """Input that autopsae cannot use. The message says what was expected, what came, and what to try."""
 
 
+class NoTokens(InputError):
+    """There is not one token."""
+
+
 def chunks(
     tokens: Tokens,
     size: int = CHUNK_TOKENS,
@@ -37,8 +41,9 @@ def chunks(
     Batches of any size come in; large ones are sliced, small ones joined, so memory is bounded by `size` and
     by the largest batch. `dtype` and `device` are those of what is yielded (default: the batch's own device).
 
-    Raises InputError for no tokens, a one-shot iterator, batches that are not [tokens, d_in] floating-point
-    matrices or differ in width, and NaN or infinite values (naming the first such token and how many there are).
+    Raises NoTokens for none, and InputError for a one-shot iterator, batches that are not [tokens, d_in]
+    floating-point matrices or differ in width, and NaN or infinite values (naming the first such token and how many
+    there are).
     """
     start = 0
     held: list[Tensor] = []
@@ -55,7 +60,7 @@ def chunks(
     if held:
         yield _join(held, dtype, device, start, tokens)
     elif start == 0:
-        raise InputError("expected at least one token, got none; check the token limit, the mask and the source")
+        raise NoTokens("expected at least one token, got none; check the token limit, the mask and the source")
 
 
 def _checked_batches(tokens: Tokens) -> Iterator[Tensor]:

@@ -84,7 +84,7 @@ class Plan:
     """Stop at the first measurement whose raw FVU on held-out tokens is no greater."""
 
     def __post_init__(self) -> None:
-        if min(self.checkpoint_every or 1, self.evaluate_every or 1) < 1:
+        if any(every is not None and every < 1 for every in (self.checkpoint_every, self.evaluate_every)):
             raise InputError(f"expected checkpoint_every and evaluate_every of at least 1 step, got {self}")
         if self.target_fvu is not None and not (isfinite(self.target_fvu) and self.target_fvu > 0):
             raise InputError(f"expected target_fvu > 0, got {self.target_fvu}")
@@ -167,9 +167,11 @@ def run(
     evaluation = evaluate(sae, held_out)
     summary = {**about, **measured(evaluation), "birth": birth, "scale": sae.scale}
     summary |= {"firing_rates": evaluation.fates.by_rate(), "steps": running.step, "training": asdict(config)}
-    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
+    text = json.dumps(summary, indent=2) + "\n"
+    write_text(out / "summary.json", text)
     checkpoint.unlink(missing_ok=True)
-    return summary
+    written: dict[str, Any] = json.loads(text)
+    return written
 
 
 def measured(found: Evaluation) -> dict[str, Any]:

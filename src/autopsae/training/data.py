@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.arrays import InputError, NoTokens, Tokens, chunks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,8 +80,8 @@ class Shuffled:
             for buffer in chunks(self._tokens, self._buffer_tokens):
                 seen += len(buffer)
                 yield buffer
-        except InputError as error:
-            if number == 0 or seen:
+        except NoTokens as error:
+            if number == 0:
                 raise
             raise InputError(
                 f"the stream of tokens ended early: read a second time, it gave none ({error}); pass something "

@@ -1,0 +1,152 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from autopsae.arrays import InputError
+from autopsae.remedies.remedy import untouched
+from autopsae.run import LayerNormed, Plan, run
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import TopK
+from autopsae.statistics.collect import collect
+from autopsae.training.config import Record, TrainConfig
+from autopsae.training.loop import Diverged, Training
+
+CONFIG = TrainConfig(steps=60, lr=3e-3, batch_tokens=50, buffer_tokens=200)
+
+
+def tokens(n: int = 800) -> torch.Tensor:
+    return torch.randn(n, 8, generator=torch.Generator().manual_seed(5)) + 0.5
+
+
+def new_sae() -> SAE:
+    drawn = torch.Generator().manual_seed(0)
+    return born(untouched(8), d_sae=40, sparsity=TopK(k=3), sample=tokens(), generator=drawn)
+
+
+def lines(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_the_sae_its_records_measurements_and_a_summary_and_no_checkpoint(tmp_path: Path) -> None:
+    plan = Plan(checkpoint_every=20, evaluate_every=20)
+    summary = run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "out", about={"layer": "hs3"}, plan=plan)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "birth.json",
+        "held_out.jsonl",
+        "records.jsonl",
+        "sae.json",
+        "sae.safetensors",
+        "summary.json",
+    }
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["layer"] == "hs3"
+    assert sum(summary["firing_rates"].values()) == 40
+    assert summary["firing_rates"]["<= 0"] == round(40 * summary["dead"])
+    held_out = lines(tmp_path / "out" / "held_out.jsonl")
+    assert [row["step"] for row in held_out] == [19, 39, 59]
+    assert held_out[-1]["fvu_raw"] == summary["fvu_raw"] < held_out[0]["fvu_raw"] < summary["birth"]["fvu_raw"]
+
+
+def test_a_target_on_held_out_tokens_stops_the_run_at_the_first_measurement_that_reaches_it(tmp_path: Path) -> None:
+    run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "a", about={}, plan=Plan(evaluate_every=10))
+    errors = [row["fvu_raw"] for row in lines(tmp_path / "a" / "held_out.jsonl")]
+    plan = Plan(evaluate_every=10, target_fvu=errors[2] * 1.0001)
+    summary = run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "b", about={}, plan=plan)
+    assert summary["steps"] == 30
+    assert len(lines(tmp_path / "b" / "records.jsonl")) == 30
+    assert summary["fvu_raw"] == errors[2]
+
+
+def test_an_unfinished_run_is_resumed_only_if_asked(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(record: Record) -> None:
+        if record.step == 33:
+            raise Stopped
+
+    plan = Plan(checkpoint_every=20)
+    arguments = (tokens(), tokens(100), CONFIG)
+    with pytest.raises(Stopped):
+        run(new_sae(), *arguments, tmp_path / "out", about={}, plan=plan, progress=stop)
+    with pytest.raises(
+        InputError, match="holds the checkpoint of an unfinished run; resume it, or pass another name"
+    ):
+        run(new_sae(), *arguments, tmp_path / "out", about={}, plan=plan)
+    resumed = run(new_sae(), *arguments, tmp_path / "out", about={}, plan=plan, resume=True)
+    whole = run(new_sae(), *arguments, tmp_path / "whole", about={}, plan=plan)
+    assert resumed == whole
+    assert lines(tmp_path / "out" / "records.jsonl") == lines(tmp_path / "whole" / "records.jsonl")
+
+
+class PoisonedLater:
+    """Good tokens, of which one is NaN from the n-th reading on."""
+
+    def __init__(self, readings: int) -> None:
+        self.left = readings
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        x = tokens()
+        if self.left <= 0:
+            x[321, 2] = torch.nan
+        self.left -= 1
+        yield x
+
+
+def test_a_nan_at_step_1000_stops_the_run_says_where_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    config = TrainConfig(steps=2000, lr=1e-3, batch_tokens=50, buffer_tokens=800)  # 16 steps an epoch
+    plan, out = Plan(checkpoint_every=100), tmp_path / "out"
+    stream = PoisonedLater(63)
+    checkpoint = out / "checkpoint.safetensors"
+    with pytest.raises(InputError, match=r"step 1008: expected finite activations, got NaN.*token 321") as raised:
+        run(new_sae(), stream, tokens(100), config, out, about={}, plan=plan)
+    assert f"the last good checkpoint is {checkpoint}" in str(raised.value)
+    resumed = Training(new_sae(), tokens(), config)
+    resumed.load(checkpoint)
+    assert resumed.step == 1000
+    assert all(torch.isfinite(value).all() for value in resumed.sae.state_dict().values())
+    assert not (out / "summary.json").exists()
+
+
+def test_a_run_that_diverges_says_at_which_step_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
+    sae = new_sae()
+
+    def poison(record: Record) -> None:
+        if record.step == 44:
+            with torch.no_grad():
+                sae.W_dec[:] = torch.inf
+
+    plan = Plan(checkpoint_every=20)
+    message = (
+        r"step 45: the loss is (nan|inf); lower the learning rate \(0.003\); the last good checkpoint is .*out"
+    )
+    with pytest.raises(Diverged, match=message):
+        run(sae, tokens(), tokens(100), CONFIG, tmp_path / "out", about={}, plan=plan, progress=poison)
+    resumed = Training(new_sae(), tokens(), CONFIG)
+    resumed.load(tmp_path / "out" / "checkpoint.safetensors")
+    assert resumed.step == 40
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"checkpoint_every": 0}, "at least 1 step"),
+        ({"evaluate_every": -1}, "at least 1 step"),
+        ({"target_fvu": 0.1}, "target_fvu: expected evaluate_every too"),
+        ({"target_fvu": 0.0, "evaluate_every": 5}, r"expected target_fvu > 0, got 0\.0"),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(plan: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Plan(**plan)  # type: ignore[arg-type]
+
+
+def test_statistics_of_layer_normed_tokens_are_those_of_the_normalised_matrix() -> None:
+    x = tokens().double()
+    normed = (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, unbiased=False)
+    assert torch.allclose(collect(LayerNormed(x)).raw.mean, normed.mean(dim=0), atol=1e-6)

@@ -1,5 +1,6 @@
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center, untouched
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, Sparsity, TopK
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Shuffled
 from autopsae.training.loop import Diverged, steps, train
+from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK
 
 
@@ -130,7 +132,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step_and_says_where() -> Non
         assert torch.equal(before.nan_to_num(7.0), after.nan_to_num(7.0))
 
 
-@pytest.mark.parametrize("sparsity", [TopK(k=5), BatchTopK(k=5)], ids=["topk", "batch topk"])
+PENALTIES: dict[Sparsity, L1 | L0Target | None] = {
+    TopK(k=5): None,
+    BatchTopK(k=5): None,
+    ReLU(): L1(coefficient=1.0),
+    JumpReLU(): L0Target(l0=5.0),
+}
+
+
+@pytest.mark.parametrize("sparsity", PENALTIES, ids=lambda sparsity: sparsity.name)
 def test_a_centered_sae_recovers_the_true_features_at_gamma_40(sparsity: Sparsity) -> None:
     data = synthetic_features(100_000, 40.0, generator=torch.Generator().manual_seed(0))
     sae = born(
@@ -140,7 +150,9 @@ def test_a_centered_sae_recovers_the_true_features_at_gamma_40(sparsity: Sparsit
         sample=next(iter(data)) - data.mean,  # the scale of the spread: at gamma 40 the mean's would hide it
         generator=torch.Generator().manual_seed(0),
     )
-    train(sae, data, TrainConfig(steps=1500, lr=3e-3, batch_tokens=512, decay_steps=500, buffer_tokens=20_000))
+    config = TrainConfig(steps=1500, lr=3e-3, batch_tokens=512, decay_steps=500, buffer_tokens=20_000)
+    records = train(sae, data, replace(config, penalty=PENALTIES[sparsity]))
+    assert 2 < records[-1].l0 < 15
     found = torch.nn.functional.normalize(sae.W_dec.detach(), dim=1)
     mmcs = float((data.features @ found.T).max(dim=1).values.mean())
     assert mmcs > 0.9
@@ -191,3 +203,32 @@ def test_evaluation_equals_plain_numpy() -> None:
     assert found.l0 == pytest.approx(float((codes > 0).sum() / len(x)))
     assert found.bias_captured == pytest.approx(float(bias @ mean / (mean @ mean)))
     assert found.fates.fired.tolist() == (codes > 0).sum(dim=0).tolist()
+
+
+def test_records_follow_the_bias_towards_the_mean_and_the_threshold_of_being_heard() -> None:
+    x = tokens() + 3
+    sae = new_sae(x)
+    records = train(sae, x, TrainConfig(steps=60, lr=1e-3, b_dec_lr=1e-2, batch_tokens=256))
+    captured = [record.bias_captured for record in records]
+    assert captured[0] < 0.02 < captured[30] < captured[-1]
+    assert captured[-1] == pytest.approx(evaluate(sae, x).bias_captured, abs=0.02)
+    codes = sae.encode(x).detach()
+    smallest = codes.where(codes > 0, torch.inf).amin(dim=1)
+    assert records[-1].threshold == pytest.approx(float(smallest[smallest.isfinite()].mean()), rel=0.1)
+
+
+def test_a_progress_bar_is_shown_only_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    x, config = tokens(), TrainConfig(steps=3, lr=1e-3, batch_tokens=256)
+    silent = train(new_sae(x), x, config)
+    assert capsys.readouterr().out == ""
+    assert train(new_sae(x), x, config, progress=True) == silent
+    assert "training" in capsys.readouterr().out
+
+
+def test_bfloat16_selection_trains_as_well() -> None:
+    x = tokens()
+    config = TrainConfig(steps=150, lr=3e-3, batch_tokens=256)
+    exact, fast = new_sae(x), new_sae(x)
+    train(exact, x, config)
+    train(fast, x, replace(config, products="bfloat16"))
+    assert evaluate(fast, x).fvu_raw == pytest.approx(evaluate(exact, x).fvu_raw, rel=0.02)

@@ -95,6 +95,9 @@ def largest(pre, bias, k, values, latents, positive, factor, less, threads):  # 
                         held[found], places[found] = row[j] + bias[j], j
                         found += 1
             _move_largest_to_front(held, places, found, k)
+            for i in range(k, found):
+                if held[i] != held[i]:  # NaN has no order, and must not go unseen
+                    held[0], places[0] = held[i], places[i]
             smallest = held[0]
             for i in range(k):
                 values[r, i], latents[r, i] = held[i], places[i]

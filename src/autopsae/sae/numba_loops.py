@@ -103,6 +103,8 @@ def largest(pre, bias, k, values, latents, positive, factor, less, threads):  # 
                 values[r, i], latents[r, i] = held[i], places[i]
                 smallest = min(smallest, held[i])
             guess = pre.dtype.type(max(smallest * factor - less, 0))
+            if not guess < np.inf:  # inf could not be lowered
+                guess = pre.dtype.type(0)
 
 
 @_compiled(parallel=True)

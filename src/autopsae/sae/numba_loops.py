@@ -1,7 +1,8 @@
 """Loops over rows that no PyTorch operator does in one reading, compiled by Numba. Called by `kernels` alone.
 
-Every loop is parallel over `threads` equal spans of rows or pairs, and gives the same answer for any number. A
-row is that of a product; the biases of its columns are added while it is read.
+Every loop is parallel over `threads` equal spans of rows or pairs, and gives the same answer for any number (but
+`largest` in another order, and among equals others). A row is that of a product; the biases of its columns are
+added while it is read.
 """
 
 import inspect

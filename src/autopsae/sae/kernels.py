@@ -40,7 +40,7 @@ def _addends(product: Block, bias: Bias) -> tuple[Tensor, Tensor]:
     if product.dtype == torch.bfloat16:
         product = product if bias is None else product.add_(bias)
         return product.view(torch.int16), torch.zeros(product.shape[1], dtype=torch.int16)
-    return product, torch.zeros_like(product[0]) if bias is None else bias.contiguous()
+    return product, product.new_zeros(product.shape[1]) if bias is None else bias.contiguous()
 
 
 def _ordered(t: Tensor) -> Tensor:

@@ -55,6 +55,8 @@ class TrainConfig:
             f"warmup_steps + decay_steps <= steps = {self.steps}, got {self.warmup_steps} + {self.decay_steps}": (
                 min(self.warmup_steps, self.decay_steps) >= 0 and self.warmup_steps + self.decay_steps <= self.steps
             ),
+            f"W_enc, W_dec, b_enc unfrozen to resample, got {self.frozen}": self.resampling is None
+            or not {"W_enc", "W_dec", "b_enc"} & {*self.frozen},
             f"dead_after_tokens >= 1, got {self.dead_after_tokens}": self.dead_after_tokens >= 1,
             f"clip_norm > 0 or None, got {self.clip_norm}": self.clip_norm is None or self.clip_norm > 0,
         }

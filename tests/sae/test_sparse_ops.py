@@ -2,7 +2,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from autopsae.sae import kernels, sparse_ops
 from autopsae.sae.sparse_ops import Pairs, decode, encode
+
+
+@pytest.fixture(autouse=True, params=["compiled", "PyTorch", "dense"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Sparse with either kind of kernels, or whole products, whatever share of the pairs is selected."""
+    monkeypatch.setattr(sparse_ops, "DENSE", -1.0 if request.param == "dense" else 2.0)
+    if request.param == "PyTorch":
+        monkeypatch.setattr(kernels, "_loops", lambda: None)
+    return str(request.param)
 
 
 def weights(d_sae: int, d_in: int, seed: int = 0) -> dict[str, Tensor]:
@@ -134,3 +144,45 @@ def test_decoding_keeps_the_dtype() -> None:
         out = decode(torch.ones(4, dtype=dtype), pairs, torch.eye(4, dtype=dtype))
         assert out.dtype == dtype
         assert out.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0]]
+
+
+RAGGED = {
+    "some": [0, 3, 0, 6, 1, 0],
+    "none": [0, 0, 0, 0, 0, 0],
+    "all": [9, 9, 9, 9, 9, 9],
+    "one token": [4],
+}
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("case", RAGGED)
+def test_ragged_pairs_give_the_values_and_gradients_of_dense_autograd(case: str, with_bias: bool) -> None:
+    d_sae, d_in, counts = 9, 5, RAGGED[case]
+    generator = torch.Generator().manual_seed(2)
+    # The last two latents are empty unless all are selected.
+    chosen = [torch.randperm(9 if n == 9 else 7, generator=generator)[:n] for n in counts]
+    pairs = Pairs.of(torch.cat(chosen), torch.tensor(counts), d_sae=d_sae)
+    x = torch.randn(len(counts), d_in, dtype=torch.float64, generator=generator)
+    w = weights(d_sae, d_in)
+    b_enc = w["b_enc"] if with_bias else None
+    wanted = [value for name, value in w.items() if with_bias or name != "b_enc"]
+
+    centered = (x - w["b_dec"]).detach()
+    pre = (x - w["b_dec"]) @ w["W_enc"].T + (w["b_enc"] if with_bias else 0)
+    picked = pre[pairs.tokens, pairs.latents]
+    codes = torch.zeros_like(pre).index_put((pairs.tokens, pairs.latents), picked.tanh())
+    dense = codes @ w["W_dec"] + w["b_dec"]
+    expected = torch.autograd.grad((dense * x).sum() + dense.square().sum(), wanted)
+
+    values = encode(picked.detach(), centered, pairs, w["W_enc"], b_enc, w["b_dec"]).tanh()
+    found = decode(values, pairs, w["W_dec"]) + w["b_dec"]
+    assert torch.allclose(found, dense, rtol=1e-10, atol=1e-10)
+    for mine, other in zip(
+        torch.autograd.grad((found * x).sum() + found.square().sum(), wanted), expected, strict=True
+    ):
+        assert torch.allclose(mine, other, rtol=1e-10, atol=1e-10)
+
+
+def test_sums_per_latent_equal_a_loop() -> None:
+    pairs = Pairs.of(torch.tensor([3, 1, 3]), torch.tensor([2, 0, 1]), d_sae=5)
+    assert pairs.sum_per_latent(torch.tensor([1.0, 2.0, 4.0])).tolist() == [0, 2, 0, 5, 0]

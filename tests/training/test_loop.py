@@ -1,5 +1,4 @@
 import re
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -173,19 +172,6 @@ def test_a_centered_sae_recovers_the_true_features_at_gamma_40(sparsity: Sparsit
 def test_settings_that_cannot_be_are_refused(change: dict[str, float], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         TrainConfig(**{"steps": 10, "lr": 1e-3, **change})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("buffer_tokens", [1, 70, 1000])
-def test_every_token_is_drawn_about_as_often_in_another_order_each_epoch(buffer_tokens: int) -> None:
-    x = torch.arange(100.0)[:, None].expand(100, 2)
-    batches = Shuffled(x, 30, buffer_tokens=buffer_tokens, seed=0)
-    drawn = [int(value) for _ in range(10) for value in next(batches)[:, 0]]
-    counts = Counter(drawn)
-    assert set(counts) == set(range(100))
-    assert set(counts.values()) == {3}
-    if buffer_tokens == 1000:
-        assert drawn[:90] != sorted(drawn[:90])
-        assert drawn[:100] != drawn[100:200]
 
 
 def test_evaluation_equals_plain_numpy() -> None:

@@ -30,6 +30,15 @@ def _compiled_for(*tensors: Tensor) -> ModuleType | None:
     return _loops() if fits else None
 
 
+SMALL = 1 << 19
+"""Values over which a loop takes longer than waiting for other threads."""
+
+
+def _threads(values: int) -> int:
+    """Threads for a loop over so many values: one where the others would come too late."""
+    return torch.get_num_threads() if values > SMALL else 1
+
+
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -40,7 +49,7 @@ def _addends(product: Block, bias: Bias) -> tuple[Tensor, Tensor]:
     if product.dtype == torch.bfloat16:
         product = product if bias is None else product.add_(bias)
         return product.view(torch.int16), torch.zeros(product.shape[1], dtype=torch.int16)
-    return product, torch.zeros_like(product[0]) if bias is None else bias.contiguous()
+    return product, product.new_zeros(product.shape[1]) if bias is None else bias.contiguous()
 
 
 def _ordered(t: Tensor) -> Tensor:
@@ -61,7 +70,7 @@ def largest(
         positive |= (pre > 0).any(dim=0)
         values, latents = torch.topk(pre, k, dim=1, sorted=False)
         return values, latents
-    threads = torch.get_num_threads()
+    threads = _threads(product.numel())
     values = product.new_empty(len(product), k)
     latents = torch.empty(len(product), k, dtype=torch.int64)
     seen = torch.zeros(threads, product.shape[1], dtype=torch.bool)
@@ -87,7 +96,7 @@ def above(
         found = ~(pre <= thresholds)  # NaN must not go unseen
         rows, latents = found.nonzero(as_tuple=True)
         return pre[rows, latents], latents, found.sum(dim=1)
-    threads = torch.get_num_threads()
+    threads = _threads(product.numel())
     counts = torch.empty(len(product), dtype=torch.int64)
     seen = torch.zeros(threads, product.shape[1], dtype=torch.bool)
     rows_and_thresholds = [t.numpy() for t in (*_addends(product, bias), _ordered(thresholds))]
@@ -117,7 +126,7 @@ def dots(
         return found
     found = of_tokens.new_empty(len(latents))
     of_pairs = (of_tokens.numpy(), of_latents.numpy(), tokens.numpy(), latents.numpy(), found.numpy())
-    loops.dots(*of_pairs, torch.get_num_threads())
+    loops.dots(*of_pairs, _threads(len(latents) * of_tokens.shape[1]))
     return found
 
 
@@ -127,7 +136,7 @@ def remove_parallel(gradient: Float[Tensor, "d_sae d_in"], rows: Float[Tensor, "
     if loops is None or rows.dtype == torch.bfloat16:
         gradient.addcmul_(torch.linalg.vecdot(gradient, rows)[:, None], rows, value=-1)
     else:
-        loops.remove_parallel(gradient.numpy(), rows.numpy(), torch.get_num_threads())
+        loops.remove_parallel(gradient.numpy(), rows.numpy(), _threads(rows.numel()))
 
 
 def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "d_sae"]) -> Int[Tensor, "pairs"]:

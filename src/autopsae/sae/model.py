@@ -134,7 +134,8 @@ class SAE(nn.Module):
         pre = encode(pre, centered, pairs, self.W_enc, self.b_enc, self.b_dec)
         if isinstance(self.sparsity, JumpReLU):
             assert self.threshold is not None
-            threshold, bandwidth = self.threshold[pairs.latents], self.sparsity.bandwidth
+            # Not threshold[latents], whose gradient PyTorch adds up in another order each time.
+            threshold, bandwidth = self.threshold.index_select(0, pairs.latents), self.sparsity.bandwidth
             values, gates = jump(pre, threshold, bandwidth), step(pre, threshold, bandwidth)
             return Selection(values=values, pairs=pairs, positive=product.positive, gates=gates)
         values = pre.relu()

@@ -1,11 +1,13 @@
 """Loops over rows that no PyTorch operator does in one reading, compiled by Numba. Called by `kernels` alone.
 
-Every loop is parallel over `threads` equal spans of rows or pairs, and gives the same answer for any number. A
-row is that of a product; the biases of its columns are added while it is read.
+Every loop is parallel over `threads` equal spans of rows or pairs, and gives the same answer for any number (but
+`largest` in another order, and among equals others). A row is that of a product; the biases of its columns are
+added while it is read.
 """
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -22,6 +24,26 @@ def _compiled(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
             return numba.njit(cache=True, **flags)(plain)
         except RuntimeError:  # nowhere to write the cache: compile once per process
             return numba.njit(**flags)(plain)
+
+    return compile
+
+
+def _parallel(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compiled twice: where the last argument, `threads`, is 1, no other thread is waited for, which takes longer
+    than a small loop.
+    """
+
+    def compile(function: Callable[..., Any]) -> Any:
+        plain = inspect.unwrap(function)
+        # Numba's cache goes by the name alone, so the second needs one of its own.
+        again = FunctionType(plain.__code__, plain.__globals__, plain.__name__)
+        again.__qualname__ = f"{plain.__qualname__}_shared"
+        alone, shared = _compiled(**flags)(plain), _compiled(parallel=True, **flags)(again)
+
+        def run(*arguments: Any) -> None:
+            (alone if arguments[-1] == 1 else shared)(*arguments)
+
+        return run
 
     return compile
 
@@ -64,7 +86,7 @@ def _candidates(row, bias, over, flags, words, values, latents):  # type: ignore
     return found
 
 
-@_compiled(parallel=True)
+@_parallel()
 def largest(pre, bias, k, values, latents, positive, factor, less, threads):  # type: ignore[no-untyped-def]
     """The k largest of each row into values and latents [rows, k]; positive [threads, columns] is set where a
     column is. Where fewer than k are positive, the first that are not fill the rest.
@@ -84,10 +106,12 @@ def largest(pre, bias, k, values, latents, positive, factor, less, threads):  # 
             for j in range(n):
                 seen[j] |= row[j] + bias[j] > 0
             found = _candidates(row, bias, guess, flags, words, held, places)
-            while found < k and guess > 0:
-                guess = pre.dtype.type(max(guess * factor - less, 0))
+            lower, further = factor, less
+            while found < k and guess > 0:  # in ever larger steps: the row before may have been an outlier
+                guess = pre.dtype.type(max(guess * lower - further, 0))
                 if guess < 1e-30:
                     guess = pre.dtype.type(0)
+                lower, further = lower * lower, further + further
                 found = _candidates(row, bias, guess, flags, words, held, places)
             if found < k:
                 for j in range(n):
@@ -95,14 +119,19 @@ def largest(pre, bias, k, values, latents, positive, factor, less, threads):  # 
                         held[found], places[found] = row[j] + bias[j], j
                         found += 1
             _move_largest_to_front(held, places, found, k)
+            for i in range(k, found):
+                if held[i] != held[i]:  # NaN has no order, and must not go unseen
+                    held[0], places[0] = held[i], places[i]
             smallest = held[0]
             for i in range(k):
                 values[r, i], latents[r, i] = held[i], places[i]
                 smallest = min(smallest, held[i])
             guess = pre.dtype.type(max(smallest * factor - less, 0))
+            if not guess < np.inf:  # inf could not be lowered
+                guess = pre.dtype.type(0)
 
 
-@_compiled(parallel=True)
+@_parallel()
 def count_above(pre, bias, thresholds, counts, positive, threads):  # type: ignore[no-untyped-def]
     """How many of each row are over their column's threshold; positive as in `largest`."""
     rows, n = pre.shape
@@ -120,7 +149,7 @@ def count_above(pre, bias, thresholds, counts, positive, threads):  # type: igno
             counts[r] = found
 
 
-@_compiled(parallel=True)
+@_parallel()
 def gather_above(pre, bias, thresholds, starts, values, latents, threads):  # type: ignore[no-untyped-def]
     """The values that `count_above` counted and their columns; row r's begin at starts[r]."""
     rows, n = pre.shape
@@ -140,7 +169,7 @@ def gather_above(pre, bias, thresholds, starts, values, latents, threads):  # ty
                             place += 1
 
 
-@_compiled(parallel=True, fastmath={"reassoc", "contract"})
+@_parallel(fastmath={"reassoc", "contract"})
 def dots(of_tokens, of_latents, tokens, latents, found, threads):  # type: ignore[no-untyped-def]
     """found[i] = <of_tokens[tokens[i]], of_latents[latents[i]]>."""
     pairs, d_in = len(tokens), of_tokens.shape[1]
@@ -154,7 +183,7 @@ def dots(of_tokens, of_latents, tokens, latents, found, threads):  # type: ignor
             found[i] = total
 
 
-@_compiled(parallel=True, fastmath={"reassoc", "contract"})
+@_parallel(fastmath={"reassoc", "contract"})
 def remove_parallel(gradient, rows, threads):  # type: ignore[no-untyped-def]
     """gradient - <gradient, row> row, row by row, in place."""
     n, d_in = rows.shape

@@ -55,7 +55,12 @@ class TrainConfig:
             f"warmup_steps + decay_steps <= steps = {self.steps}, got {self.warmup_steps} + {self.decay_steps}": (
                 min(self.warmup_steps, self.decay_steps) >= 0 and self.warmup_steps + self.decay_steps <= self.steps
             ),
+            f"W_enc, W_dec, b_enc unfrozen to resample, got {self.frozen}": self.resampling is None
+            or not {"W_enc", "W_dec", "b_enc"} & {*self.frozen},
             f"dead_after_tokens >= 1, got {self.dead_after_tokens}": self.dead_after_tokens >= 1,
+            f"products float32, bfloat16 or None, got {self.products}": self.products
+            in ("float32", "bfloat16", None),
+            f"buffer_tokens >= 1, got {self.buffer_tokens}": self.buffer_tokens >= 1,
             f"clip_norm > 0 or None, got {self.clip_norm}": self.clip_norm is None or self.clip_norm > 0,
         }
         broken = [rule for rule, holds in rules.items() if not holds]

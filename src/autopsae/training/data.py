@@ -39,10 +39,12 @@ class Shuffled:
         *,
         buffer_tokens: int,
         seed: int,
+        dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
         place: Place | None = None,
     ) -> None:
-        self._tokens, self._batch_tokens, self._device = tokens, batch_tokens, device
+        self._tokens, self._batch_tokens = tokens, batch_tokens
+        self._dtype, self._device = dtype, device
         self._buffer_tokens = max(buffer_tokens, batch_tokens)
         state = torch.Generator().manual_seed(seed).get_state()
         self.place = place or Place(buffers=0, batches=0, held=torch.empty(0, 0), generator=state)
@@ -77,7 +79,7 @@ class Shuffled:
     def _epoch(self, number: int) -> Iterator[Tensor]:
         seen = 0
         try:
-            for buffer in chunks(self._tokens, self._buffer_tokens):
+            for buffer in chunks(self._tokens, self._buffer_tokens, dtype=self._dtype):
                 seen += len(buffer)
                 yield buffer
         except NoTokens as error:

@@ -111,6 +111,7 @@ class Training:
             self.config.batch_tokens,
             buffer_tokens=self.config.buffer_tokens,
             seed=self.config.seed,
+            dtype=self.sae.W_enc.dtype,
             device=self.sae.W_enc.device,
             place=place,
         )

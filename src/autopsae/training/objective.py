@@ -33,7 +33,8 @@ class L1:
 
     def loss(self, sae: SAE, selection: Selection, step: int) -> Float[Tensor, ""]:
         """The penalty of a batch."""
-        lengths = sae.W_dec.norm(dim=1)[selection.pairs.latents]
+        # Not lengths[latents], whose gradient PyTorch adds up in another order each time.
+        lengths = sae.W_dec.norm(dim=1).index_select(0, selection.pairs.latents)
         risen = min(1.0, (step + 1) / (self.warmup_steps + 1))
         loss: Tensor = self.coefficient * risen * (selection.values * lengths).sum() / selection.tokens
         return loss

@@ -32,6 +32,10 @@ class AuxK:
     k_aux: int | None = None
     """Latents per token; None for d_in / 2."""
 
+    def __post_init__(self) -> None:
+        if not self.coefficient >= 0 or self.dead_after_tokens < 1 or (self.k_aux is not None and self.k_aux < 1):
+            raise InputError(f"AuxK: expected coefficient >= 0, dead_after_tokens >= 1, k_aux >= 1, got {self}")
+
     def loss(
         self,
         sae: SAE,
@@ -39,23 +43,26 @@ class AuxK:
         y_hat: Float[Tensor, "tokens d_in"],
         dead: Bool[Tensor, "d_sae"],
     ) -> Float[Tensor, ""]:
-        """coefficient * ||residual - explained||^2 / ||residual - its mean||^2; 0 where no latent is silent."""
+        """coefficient * ||residual - explained||^2 / ||residual - its mean||^2; 0 where no latent is silent, or
+        the residual does not vary.
+        """
         silent = dead.nonzero()[:, 0]
         if not len(silent):
             return y.new_zeros(())
         residual = (y - y_hat).detach()
+        variance = (residual - residual.mean(dim=0)).square().sum()
+        if not float(variance) > 0:  # nothing is left to explain
+            return y.new_zeros(())
         centered = (y - sae.b_dec).detach()
         with torch.no_grad():
             b_enc = None if sae.b_enc is None else sae.b_enc[silent]
             product = Product(centered, sae.W_enc[silent], b_enc)
-            k_aux = min(self.k_aux or sae.d_in // 2, len(silent))
+            k_aux = min(self.k_aux or max(1, sae.d_in // 2), len(silent))
             pre, among_silent = TopK(k=k_aux).select(product, None)
             pairs = Pairs.of(silent[among_silent.latents], among_silent.per_token_counts, d_sae=sae.d_sae)
         codes = encode(pre, centered, pairs, sae.W_enc, sae.b_enc, sae.b_dec).relu()
         explained = decode(codes, pairs, sae.W_dec)
-        variance = (residual - residual.mean(dim=0)).square().sum()
-        tiny = torch.finfo(variance.dtype).tiny
-        return self.coefficient * (residual - explained).square().sum() / variance.clamp_min(tiny)
+        return self.coefficient * (residual - explained).square().sum() / variance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +77,10 @@ class GhostGradients:
 
     coefficient: float = 1.0
     dead_after_tokens: int = 256_000
+
+    def __post_init__(self) -> None:
+        if not self.coefficient >= 0 or self.dead_after_tokens < 1:
+            raise InputError(f"GhostGradients: expected coefficient >= 0, dead_after_tokens >= 1, got {self}")
 
     def loss(
         self,
@@ -100,10 +111,11 @@ class GhostGradients:
 class Resampling:
     """Draw silent latents afresh, in the directions of badly reconstructed tokens (Bricken et al. 2023).
 
-    Every `every_steps` steps, while step <= until_step, each latent silent for `dead_after_tokens` is given to a
-    token of the batch, drawn with probability proportional to its squared error squared: its decoder row becomes
-    the token's direction from b_dec, its encoder row the same at `encoder_norm` times the mean norm of the living,
-    its bias 0; what the optimizer remembers of it is forgotten.
+    Every `every_steps` steps, as long as no more than `until_step` are done, each latent silent for
+    `dead_after_tokens` is given to a token of the batch, drawn with probability proportional to its squared error
+    squared: its decoder row becomes the token's direction from b_dec, its encoder row the same at `encoder_norm`
+    times the mean norm of the living (JumpReLU: its threshold too, times the mean of theirs), its bias 0; what the
+    optimizer remembers is forgotten.
     """
 
     every_steps: int
@@ -112,8 +124,10 @@ class Resampling:
     encoder_norm: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.every_steps < 1 or not self.encoder_norm > 0:
-            raise InputError(f"Resampling: expected every_steps >= 1 and encoder_norm > 0, got {self}")
+        if min(self.every_steps, self.dead_after_tokens) < 1 or not self.encoder_norm > 0:
+            raise InputError(
+                f"Resampling: expected every_steps >= 1, dead_after_tokens >= 1, encoder_norm > 0, got {self}"
+            )
 
     def due(self, step: int) -> bool:
         """Is it time, after step number `step` (from 0)?"""
@@ -135,13 +149,19 @@ class Resampling:
         if not len(silent) or not float(weight.sum()) > 0:
             return silent[:0]
         drawn = torch.multinomial(weight, len(silent), replacement=True, generator=generator)
-        rows = normalize(y[drawn.to(y.device)] - sae.b_dec, dim=1)
+        # A token at b_dec itself has no direction: such a latent keeps its own.
+        away = y[drawn.to(y.device)] - sae.b_dec
+        rows = normalize(torch.where(away.any(dim=1, keepdim=True), away, sae.W_dec[silent]), dim=1)
         alive = sae.W_enc[~dead]
         norm = alive.norm(dim=1).mean() if len(alive) else sae.W_enc.new_ones(())
         sae.W_dec[silent], sae.W_enc[silent] = rows, rows * norm * self.encoder_norm
         if sae.b_enc is not None:
             sae.b_enc[silent] = 0
-        for parameter in (p for p in (sae.W_enc, sae.W_dec, sae.b_enc) if p is not None):
+        if sae.log_threshold is not None and len(alive):
+            living = sae.log_threshold[~dead].exp().mean()
+            sae.log_threshold[silent] = (living * self.encoder_norm).log()
+        touched = (sae.W_enc, sae.W_dec, sae.b_enc, sae.log_threshold)
+        for parameter in (p for p in touched if p is not None):
             remembered: dict[str, Any] = optimizer.state.get(parameter, {})
             for name in ("exp_avg", "exp_avg_sq"):
                 if name in remembered:

@@ -1,0 +1,98 @@
+"""The order of the tokens: every one as often, another order each epoch, and resumable at any batch."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.training.data import Place, Shuffled
+
+
+def numbered(n: int = 100) -> Tensor:
+    return torch.arange(float(n))[:, None].expand(n, 2)
+
+
+@pytest.mark.parametrize("buffer_tokens", [1, 70, 1000])
+def test_every_token_is_drawn_about_as_often_in_another_order_each_epoch(buffer_tokens: int) -> None:
+    batches = Shuffled(numbered(), 30, buffer_tokens=buffer_tokens, seed=0)
+    drawn = [int(value) for _ in range(10) for value in next(batches)[:, 0]]
+    counts = Counter(drawn)
+    assert set(counts) == set(range(100))
+    assert set(counts.values()) == {3}
+    if buffer_tokens == 1000:
+        assert drawn[:90] != sorted(drawn[:90])
+        assert drawn[:100] != drawn[100:200]
+
+
+def test_a_seed_gives_its_own_order() -> None:
+    first, same, other = (next(Shuffled(numbered(), 30, buffer_tokens=100, seed=seed)) for seed in (0, 0, 1))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def taken(place: Place | None, n: int, *, batch_tokens: int, buffer_tokens: int) -> list[tuple[Tensor, Place]]:
+    """n batches, and the place after each; the seed is not the first run's where there is a place to go on from."""
+    batches = Shuffled(
+        numbered(), batch_tokens, buffer_tokens=buffer_tokens, seed=3 if place is None else 99, place=place
+    )
+    return [(next(batches), batches.place) for _ in range(n)]
+
+
+@pytest.mark.parametrize("batch_tokens", [20, 30, 99])
+@pytest.mark.parametrize("buffer_tokens", [1, 41, 99, 100, 1000])
+def test_from_any_place_in_three_epochs_the_same_batches_follow(batch_tokens: int, buffer_tokens: int) -> None:
+    n = -(-3 * 100 // batch_tokens)
+    whole = taken(None, n + 3, batch_tokens=batch_tokens, buffer_tokens=buffer_tokens)
+    for done in range(n):
+        _, place = whole[done]
+        rest = taken(place, n + 2 - done, batch_tokens=batch_tokens, buffer_tokens=buffer_tokens)
+        for (found, there), (expected, then) in zip(rest, whole[done + 1 :], strict=True):
+            assert torch.equal(found, expected), done
+            assert (there.buffers, there.batches) == (then.buffers, then.batches)
+            assert torch.equal(there.held, then.held)
+            assert torch.equal(there.generator, then.generator)
+
+
+def test_the_place_before_the_first_batch_gives_the_first_batch() -> None:
+    batches = Shuffled(numbered(), 30, buffer_tokens=50, seed=3)
+    again = Shuffled(numbered(), 30, buffer_tokens=50, seed=99, place=batches.place)
+    assert torch.equal(next(batches), next(again))
+
+
+def test_a_source_smaller_than_a_batch_is_refused() -> None:
+    message = r"expected at least batch_tokens = 1,001 tokens, the stream ended after 100; harvest more or take"
+    for buffer_tokens in (7, 5000):
+        with pytest.raises(InputError, match=message):
+            next(Shuffled(numbered(), 1001, buffer_tokens=buffer_tokens, seed=0))
+
+
+def test_no_tokens_at_all_are_refused() -> None:
+    with pytest.raises(InputError, match="expected at least one token, got none"):
+        next(Shuffled(numbered(0), 4, buffer_tokens=8, seed=0))
+
+
+class GivesOnce:
+    """Iterable any number of times, but only the first time does anything come."""
+
+    def __init__(self) -> None:
+        self.left = [numbered()]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        while self.left:
+            yield self.left.pop()
+
+
+@pytest.mark.parametrize("buffer_tokens", [30, 1000])
+def test_a_source_that_gives_nothing_the_second_time_is_told_so(buffer_tokens: int) -> None:
+    batches = Shuffled(GivesOnce(), 30, buffer_tokens=buffer_tokens, seed=0)
+    for _ in range(3):
+        next(batches)
+    message = (
+        r"the stream of tokens ended early: read a second time, it gave none \(expected at least one token, .*\); "
+        "pass something that starts afresh each time it is iterated"
+    )
+    with pytest.raises(InputError, match=message):
+        next(batches)

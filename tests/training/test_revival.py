@@ -1,0 +1,305 @@
+"""Where gradients arrive: a revival method must reach exactly the latents that it claims to reach."""
+
+from math import exp
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.remedies.remedy import untouched
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import TopK
+from autopsae.training.config import Optimizer, TrainConfig
+from autopsae.training.loop import Training, train
+from autopsae.training.optimizers import optimizer_for
+from autopsae.training.revival import AuxK, GhostGradients, Resampling
+from tests.training.known_fates import BY_RELU, BY_TOPK, D_IN, D_SAE, dead, reached, sae_with_known_fates
+
+SILENT = [*BY_TOPK, *BY_RELU]
+METHODS = pytest.mark.parametrize("method", [AuxK(), GhostGradients()], ids=["AuxK", "ghosts"])
+
+
+def gradients(method: AuxK | GhostGradients, *silent: int) -> tuple[list[int], list[int]]:
+    """The latents whose encoder and decoder rows the loss reaches."""
+    sae, x = sae_with_known_fates()
+    method.loss(sae, x, sae.reconstruct(sae.select(x)), dead(*silent)).backward()
+    return reached(sae.W_enc.grad), reached(sae.W_dec.grad)
+
+
+# AuxK
+
+
+def test_auxk_reaches_dead_by_topk_latents_and_not_dead_by_relu_ones() -> None:
+    silent = [*BY_TOPK, *BY_RELU]
+    assert gradients(AuxK(k_aux=6), *silent) == (list(BY_TOPK), list(BY_TOPK))
+
+
+def test_auxk_leaves_the_living_alone() -> None:
+    assert gradients(AuxK(k_aux=6), 7) == ([7], [7])
+
+
+def test_auxk_is_the_residuals_unexplained_share_and_trains_no_residual() -> None:
+    sae, x = sae_with_known_fates()
+    y_hat = sae.reconstruct(sae.select(x))
+    loss = AuxK(coefficient=0.25, k_aux=2).loss(sae, x, y_hat, dead(*BY_TOPK))
+    residual = x - y_hat.detach()
+    pre = sae.pre_activations(x).detach()
+    codes = torch.zeros_like(pre)
+    for token, row in enumerate(pre):
+        for latent in sorted(BY_TOPK, key=lambda i: -float(row[i]))[:2]:
+            codes[token, latent] = row[latent].clamp_min(0)
+    error = (residual - codes @ sae.W_dec).square().sum()
+    expected = 0.25 * error / (residual - residual.mean(dim=0)).square().sum()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-10)
+    loss.backward()
+    assert reached(sae.W_dec.grad) == list(BY_TOPK)
+
+
+def test_auxk_reaches_b_dec_through_the_codes_and_the_biases_of_those_it_reaches() -> None:
+    sae, x = sae_with_known_fates(bias=True)
+    AuxK(k_aux=6).loss(sae, x, sae.reconstruct(sae.select(x)), dead(*SILENT)).backward()
+    assert sae.b_enc is not None
+    assert sae.b_enc.grad is not None
+    assert sae.b_enc.grad.nonzero()[:, 0].tolist() == list(BY_TOPK)
+    assert sae.b_dec.grad is not None
+    assert torch.allclose(sae.b_dec.grad, -sae.b_enc.grad @ sae.W_enc, atol=1e-12)
+    assert sae.b_dec.grad.any()
+
+
+# Both
+
+
+@METHODS
+def test_without_a_silent_latent_there_is_nothing_to_lose(method: AuxK | GhostGradients) -> None:
+    sae, x = sae_with_known_fates()
+    assert float(method.loss(sae, x, sae.reconstruct(sae.select(x)), dead())) == 0.0
+
+
+# Ghost gradients
+
+
+@pytest.mark.parametrize("silent", [SILENT, [7], [10], [0, 7, 10], list(range(D_SAE))], ids=str)
+def test_ghost_gradients_reach_exactly_the_silent_latents_and_never_b_dec(silent: list[int]) -> None:
+    sae, x = sae_with_known_fates(bias=True)
+    GhostGradients().loss(sae, x, sae.reconstruct(sae.select(x)), dead(*silent)).backward()
+    assert sae.b_enc is not None
+    assert sae.b_enc.grad is not None
+    assert reached(sae.W_enc.grad) == reached(sae.W_dec.grad) == silent
+    assert sae.b_enc.grad.nonzero()[:, 0].tolist() == silent
+    assert sae.b_dec.grad is None
+
+
+def test_ghost_gradients_equal_the_formula_token_by_token() -> None:
+    sae, x = sae_with_known_fates(bias=True)
+    assert sae.b_enc is not None
+    with torch.no_grad():
+        sae.b_enc.copy_(torch.linspace(-1, 1, D_SAE))
+        sae.b_dec.fill_(0.05)
+    y_hat = sae.reconstruct(sae.select(x)).detach()
+    loss = GhostGradients(coefficient=0.3).loss(sae, x, y_hat, dead(*SILENT))
+    loss.backward()
+    pre = sae.pre_activations(x).detach()
+    errors, slopes, size = 0.0, torch.zeros(len(x), D_SAE, dtype=torch.float64), 0.0
+    of_decoder = torch.zeros(D_SAE, D_IN, dtype=torch.float64)
+    for token, row in enumerate(x):
+        residual = row - y_hat[token]
+        codes = {i: exp(float(pre[token, i])) for i in SILENT}
+        ghost = torch.stack([codes[i] * sae.W_dec[i].detach() for i in SILENT]).sum(dim=0)
+        half = float(residual.norm()) / 2 / float(ghost.norm())
+        left = residual - half * ghost
+        errors, size = errors + float(left @ left), size + float(residual @ residual)
+        for i in SILENT:
+            slopes[token, i] = -2 * half * codes[i] * float(left @ sae.W_dec[i].detach())
+            of_decoder[i] -= 2 * half * codes[i] * left
+    factor = 0.3 * size / errors / len(x)
+    assert float(loss.detach()) == pytest.approx(factor * errors, rel=1e-10)
+    assert sae.W_enc.grad is not None
+    assert sae.W_dec.grad is not None
+    assert sae.b_enc.grad is not None
+    assert torch.allclose(sae.W_enc.grad, factor * slopes.T @ (x - sae.b_dec), rtol=1e-10, atol=1e-12)
+    assert torch.allclose(sae.W_dec.grad, factor * of_decoder, rtol=1e-10, atol=1e-12)
+    assert torch.allclose(sae.b_enc.grad, factor * slopes.sum(dim=0), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e4, -1e4])
+def test_ghost_gradients_of_huge_pre_activations_are_finite(size: float) -> None:
+    sae, x = sae_with_known_fates()
+    sae, x = sae.float(), x.float()
+    with torch.no_grad():
+        sae.W_enc.mul_(size)
+    y_hat = torch.zeros_like(x)
+    loss = GhostGradients().loss(sae, x, y_hat, dead(*SILENT))
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(x.square().sum() / len(x)), rel=1e-4)
+    assert sae.W_enc.grad is not None
+    assert sae.W_dec.grad is not None
+    assert sae.W_enc.grad.isfinite().all()
+    assert sae.W_dec.grad.isfinite().all()
+
+
+def test_ghost_gradients_of_a_perfect_reconstruction_are_zero() -> None:
+    sae, x = sae_with_known_fates()
+    loss = GhostGradients().loss(sae, x, x, dead(*SILENT))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert sae.W_enc.grad is not None
+    assert sae.W_dec.grad is not None
+    assert not sae.W_enc.grad.any()
+    assert not sae.W_dec.grad.any()
+
+
+# Resampling
+
+
+def resample(sae: SAE, x: Tensor, y_hat: Tensor, silent: Tensor, **more: Any) -> Tensor:
+    settings = {"every_steps": 1, **more}
+    optimizer = settings.pop("optimizer", optimizer_for(sae, TrainConfig(steps=1, lr=1e-3)))
+    generator = torch.Generator().manual_seed(settings.pop("seed", 0))
+    return Resampling(**settings).apply(sae, x, y_hat, silent, optimizer, generator)
+
+
+def test_resampling_redraws_exactly_the_dead_in_the_directions_of_tokens() -> None:
+    sae, x = sae_with_known_fates(bias=True)
+    assert sae.b_enc is not None
+    with torch.no_grad():
+        sae.b_enc.fill_(0.5)
+        sae.b_dec.fill_(0.1)
+    before = {name: value.detach().clone() for name, value in sae.named_parameters()}
+    silent = dead(*SILENT)
+    found = resample(sae, x, torch.zeros_like(x), silent, encoder_norm=0.3)
+    assert found.tolist() == SILENT
+    for name in ("W_enc", "W_dec", "b_enc"):
+        assert torch.equal(sae.get_parameter(name)[~silent], before[name][~silent]), name
+    assert torch.equal(sae.b_dec, before["b_dec"])
+    directions = torch.nn.functional.normalize(x - 0.1, dim=1)
+    mean_norm = sum(float(row.norm()) for row in before["W_enc"][~silent]) / int((~silent).sum())
+    for i in SILENT:
+        assert float((directions @ sae.W_dec[i].detach()).max()) == pytest.approx(1, rel=1e-12)
+        assert torch.allclose(sae.W_enc[i], 0.3 * mean_norm * sae.W_dec[i])
+        assert sae.b_enc[i].item() == 0
+    assert torch.allclose(sae.W_dec[silent].norm(dim=1), torch.ones(len(SILENT), dtype=torch.float64))
+
+
+def test_resampling_all_latents_takes_the_norm_of_unit_rows() -> None:
+    sae, x = sae_with_known_fates()
+    resample(sae, x, torch.zeros_like(x), dead(*range(D_SAE)), encoder_norm=0.3)
+    assert torch.allclose(sae.W_enc.norm(dim=1), torch.full((D_SAE,), 0.3, dtype=torch.float64))
+
+
+def test_tokens_are_drawn_in_proportion_to_their_squared_error_squared() -> None:
+    d_sae, lengths = 8000, torch.tensor([1.0, 1.5, 2.0, 0.0])
+    x = torch.diag(torch.ones(4))
+    y_hat = x - torch.diag(lengths)
+    sae = SAE(W_enc=torch.ones(d_sae, 4), W_dec=torch.ones(d_sae, 4), b_dec=torch.zeros(4), sparsity=TopK(k=1))
+    resample(sae, x, y_hat, torch.ones(d_sae, dtype=torch.bool))
+    share = lengths.double() ** 4 / (lengths.double() ** 4).sum()
+    found = sae.W_dec.detach().double().mean(dim=0)
+    deviation = (share * (1 - share) / d_sae).sqrt()
+    assert ((found - share).abs() <= 4 * deviation).all()
+
+
+@pytest.mark.parametrize("kind", ["adam", "sparse_adam", "sign_sgd"])
+def test_the_optimizer_forgets_the_resampled_rows_and_no_others(kind: Optimizer) -> None:
+    sae, x = sae_with_known_fates(bias=True)
+    optimizer = optimizer_for(sae, TrainConfig(steps=1, lr=1e-3, optimizer=kind))
+    for parameter in sae.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    before = {
+        (name, key): state.clone()
+        for name, parameter in sae.named_parameters()
+        for key, state in optimizer.state.get(parameter, {}).items()
+    }
+    assert len(before) == (0 if kind == "sign_sgd" else 12)
+    silent = dead(*SILENT)
+    resample(sae, x, torch.zeros_like(x), silent, optimizer=optimizer)
+    for (name, key), old in before.items():
+        new = optimizer.state[sae.get_parameter(name)][key]
+        if name == "b_dec" or key == "step":
+            assert torch.equal(new, old)
+        else:
+            assert torch.equal(new[~silent], old[~silent])
+            assert old[silent].all()
+            assert not new[silent].any()
+
+
+def test_the_same_generator_redraws_the_same() -> None:
+    rows = []
+    for seed in (0, 0, 1):
+        sae, x = sae_with_known_fates()
+        resample(sae, x, torch.zeros_like(x), dead(*SILENT), seed=seed)
+        rows.append(sae.W_dec.detach().clone())
+    assert torch.equal(rows[0], rows[1])
+    assert not torch.equal(rows[0], rows[2])
+
+
+@pytest.mark.parametrize("why", ["perfect", "nobody is dead"])
+def test_nothing_is_redrawn_from_a_perfect_batch_or_where_nobody_is_dead(why: str) -> None:
+    sae, x = sae_with_known_fates()
+    before = [value.detach().clone() for value in sae.parameters()]
+    y_hat, silent = (x, dead(*SILENT)) if why == "perfect" else (torch.zeros_like(x), dead())
+    assert resample(sae, x, y_hat, silent).tolist() == []
+    assert all(torch.equal(a, b) for a, b in zip(before, sae.parameters(), strict=True))
+
+
+def test_resampling_is_due_after_every_so_many_steps_up_to_the_last() -> None:
+    def due(until_step: int | None) -> list[int]:
+        method = Resampling(every_steps=10, until_step=until_step)
+        return [step + 1 for step in range(50) if method.due(step)]
+
+    assert due(None) == [10, 20, 30, 40, 50]
+    assert due(30) == [10, 20, 30]
+    assert due(29) == [10, 20]
+    assert due(0) == []
+
+
+def test_resampling_that_cannot_be_is_refused() -> None:
+    for bad in ({"every_steps": 0}, {"every_steps": 1, "encoder_norm": 0.0}):
+        with pytest.raises(InputError, match="Resampling: expected every_steps >= 1 and encoder_norm > 0, got Res"):
+            Resampling(**bad)
+
+
+@pytest.mark.parametrize("kind", ["adam", "sparse_adam"])
+def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Optimizer) -> None:
+    x = torch.randn(1000, 8, generator=torch.Generator().manual_seed(5)) + 1
+    sae = born(
+        untouched(8),
+        d_sae=32,
+        sparsity=TopK(k=4),
+        sample=x,
+        generator=torch.Generator().manual_seed(0),
+        encoder_bias=True,
+    )
+    assert sae.b_enc is not None
+    with torch.no_grad():
+        sae.b_enc[:12] = -100.0
+    method = Resampling(every_steps=3, until_step=3, dead_after_tokens=750, encoder_norm=1.0)
+    config = TrainConfig(
+        steps=5, lr=1e-3, batch_tokens=250, dead_after_tokens=750, optimizer=kind, resampling=method
+    )
+    run = Training(sae, x, config)
+    before, third, *after = [run.advance(), run.advance()], run.advance(), run.advance(), run.advance()
+    assert [record.resampled for record in (*before, *after)] == [0, 0, 0, 0]
+    assert third.resampled >= 12
+    assert third.died == third.resampled
+    assert third.dead == third.relu == 0  # counted as just seen
+    assert all(record.dead == 0 for record in after)
+    assert float((sae.encode(x)[:, :12] > 0).any(dim=0).float().mean()) > 0.9
+    assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(32), atol=1e-5)
+
+
+def test_training_with_resampling_is_the_same_twice() -> None:
+    x = torch.randn(600, 8, generator=torch.Generator().manual_seed(5)) + 1
+    method = Resampling(every_steps=2, dead_after_tokens=200)
+    config = TrainConfig(steps=5, lr=1e-2, batch_tokens=200, resampling=method)
+    runs = []
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(0)
+        sae = born(untouched(8), d_sae=32, sparsity=TopK(k=1), sample=x, generator=generator)
+        runs.append((train(sae, x, config), sae.W_enc.detach().clone()))
+    assert runs[0][0] == runs[1][0]
+    assert sum(record.resampled for record in runs[0][0]) > 0
+    assert torch.equal(runs[0][1], runs[1][1])

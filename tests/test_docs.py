@@ -26,6 +26,14 @@ def test_the_readmes_python_runs(tmp_path: Path, code: str) -> None:
     assert {"layer": "center by the median", "sae": "40 0."}[written] in printed
 
 
+def test_the_python_of_the_training_page_runs_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "training.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    said = "\nimport json\nlogged = open('records.jsonl').read().splitlines()\n"
+    said += "print(len(logged), len(records), json.loads(logged[-1])['loss'] == records[-1].loss)"
+    assert run(["-c", code + said], tmp_path).strip() == "60 30 True"
+
+
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_runs_and_prints(tmp_path: Path, example: Path) -> None:
     assert run([str(example)], tmp_path).strip()

@@ -98,7 +98,7 @@ def test_a_jumprelu_saes_gradients_equal_those_of_dense_matrices_by_hand(with_bi
         codes = pre * fires
         grad_y_hat = 2 * (codes @ W_dec + sae.b_dec - y) / tokens
         grad_codes = grad_y_hat @ W_dec.T
-        grad_gate = 2 * target.coefficient * (fires.sum() / tokens / target.l0 - 1) / target.l0 / tokens
+        grad_gate = 2 * target.coefficient * d_in * (fires.sum() / tokens / target.l0 - 1) / target.l0 / tokens
         # Only positive pre-activations move a threshold.
         band = ((pre - threshold).abs() < BANDWIDTH / 2) & (pre > 0)
         slope = -band.double() / BANDWIDTH * (grad_codes * threshold + grad_gate)

@@ -92,10 +92,10 @@ def test_the_l0_target_is_the_squared_relative_distance_and_moves_the_thresholds
     threshold, pre = sae.threshold, sae.pre_activations(y).detach()
     assert threshold is not None
     away = float((pre > threshold).sum()) / len(y) / 3.0 - 1
-    assert loss.item() == pytest.approx(2.0 * away**2, rel=1e-12)
+    assert loss.item() == pytest.approx(2.0 * sae.d_in * away**2, rel=1e-12)
     assert {name for name, p in sae.named_parameters() if p.grad is not None and p.grad.any()} == {"log_threshold"}
     near = ((pre - threshold).abs() < bandwidth / 2) & (pre > 0)
-    slope = 2.0 * 2 * away / 3.0 * -near.double().sum(dim=0) / bandwidth / len(y) * threshold
+    slope = 2.0 * sae.d_in * 2 * away / 3.0 * -near.double().sum(dim=0) / bandwidth / len(y) * threshold
     assert sae.log_threshold is not None
     assert sae.log_threshold.grad is not None
     assert torch.allclose(sae.log_threshold.grad, slope, rtol=1e-10)

@@ -258,8 +258,23 @@ def test_resampling_is_due_after_every_so_many_steps_up_to_the_last() -> None:
 
 def test_resampling_that_cannot_be_is_refused() -> None:
     for bad in ({"every_steps": 0}, {"every_steps": 1, "encoder_norm": 0.0}):
-        with pytest.raises(InputError, match="Resampling: expected every_steps >= 1 and encoder_norm > 0, got Res"):
+        with pytest.raises(InputError, match="Resampling: expected every_steps >= 1, dead_after_tokens >= 1, enc"):
             Resampling(**bad)
+
+
+def test_gradients_for_the_silent_that_cannot_be_are_refused() -> None:
+    for kind, bad in (
+        (AuxK, {"k_aux": 0}),
+        (AuxK, {"coefficient": -1.0}),
+        (GhostGradients, {"dead_after_tokens": 0}),
+    ):
+        with pytest.raises(InputError, match="expected coefficient >= 0, dead_after_tokens >= 1"):
+            kind(**bad)
+
+
+def test_auxk_of_a_residual_that_does_not_vary_is_zero() -> None:
+    sae, y = sae_with_known_fates()
+    assert float(AuxK().loss(sae, y, y.clone(), torch.ones(sae.d_sae, dtype=torch.bool))) == 0.0
 
 
 @pytest.mark.parametrize("kind", ["adam", "sparse_adam"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError
+from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import untouched
 from autopsae.run import LayerNormed, Plan, run
 from autopsae.sae.init import born
@@ -150,3 +151,49 @@ def test_statistics_of_layer_normed_tokens_are_those_of_the_normalised_matrix() 
     x = tokens().double()
     normed = (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, unbiased=False)
     assert torch.allclose(collect(LayerNormed(x)).raw.mean, normed.mean(dim=0), atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [False, True])
+def test_a_run_killed_while_it_measures_measures_again(
+    tmp_path: Path, target: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    whole = tmp_path / "whole"
+    run(new_sae(), tokens(), tokens(100), CONFIG, whole, about={}, plan=Plan(evaluate_every=20))
+    aim = lines(whole / "held_out.jsonl")[1]["fvu_raw"] if target else None
+    plan, calls = Plan(checkpoint_every=20, evaluate_every=20, target_fvu=aim), 0
+    expected = run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "expected", about={}, plan=plan)
+
+    def killed_at_the_second(sae: SAE, held_out: torch.Tensor) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 3:  # at birth, after step 19, and now after step 39
+            raise Killed
+        return evaluate(sae, held_out)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("autopsae.run.evaluate", killed_at_the_second)
+        with pytest.raises(Killed):
+            run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "out", about={}, plan=plan)
+    assert (
+        run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "out", about={}, plan=plan, resume=True)
+        == expected
+    )
+    assert lines(tmp_path / "out" / "held_out.jsonl") == lines(tmp_path / "expected" / "held_out.jsonl")
+
+
+def test_a_resumed_run_must_be_about_the_same(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(record: Record) -> None:
+        if record.step == 30:
+            raise Stopped
+
+    plan, data = Plan(checkpoint_every=20), (tokens(), tokens(100), CONFIG)
+    with pytest.raises(Stopped):
+        run(new_sae(), *data, tmp_path, about={"init": "zero"}, plan=plan, progress=stop)
+    with pytest.raises(InputError, match="expected the settings that the run began with: init zero, got mean"):
+        run(new_sae(), *data, tmp_path, about={"init": "mean"}, plan=plan, resume=True)

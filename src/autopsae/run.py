@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -141,32 +141,33 @@ def run(
     out, plan = Path(out), plan or Plan()
     check_out(out, resume=resume)
     out.mkdir(parents=True, exist_ok=True)
-    birth = _measured_at_birth(sae, held_out, out, resume)
-    running = Training(sae, training, config)
     checkpoint = out / CHECKPOINT
-    if resume and checkpoint.exists():
+    running = Training(sae, training, config)
+    birth = _measured_at_birth(sae, held_out, out, about, resumed=checkpoint.exists())
+    if checkpoint.exists():
         running.load(checkpoint)
     with ExitStack() as stack:
         log = [JsonLines(out / "records.jsonl", after=running.step), *loggers(running.step)]
         for logger in log:
             stack.enter_context(logger)
-        measure = _Measuring(sae, held_out, plan, out / "held_out.jsonl", after=running.step)
+        measure = stack.enter_context(_Measuring(sae, held_out, plan, out / "held_out.jsonl", after=running.step))
         try:
             for record in running:
                 for logger in log:
                     logger(record)
                 if progress:
                     progress(record)
-                if plan.checkpoint_every and running.step % plan.checkpoint_every == 0:
-                    running.save(checkpoint)
+                # Measured before it is saved: what a kill leaves out is then done again.
                 if measure(record.step):
                     break
+                if plan.checkpoint_every and running.step % plan.checkpoint_every == 0:
+                    running.save(checkpoint)
         except (Diverged, InputError) as error:
             _broke_off(error, running.step, checkpoint)
     sae.save(out / "sae")
     evaluation = evaluate(sae, held_out)
     summary = {**about, **measured(evaluation), "birth": birth, "scale": sae.scale}
-    summary |= {"firing_rates": evaluation.fates.by_rate(), "steps": running.step, "training": asdict(config)}
+    summary |= {"firing_rates": evaluation.fates.by_rate(), "steps": running.step, "training": _named(config)}
     text = json.dumps(summary, indent=2) + "\n"
     write_text(out / "summary.json", text)
     checkpoint.unlink(missing_ok=True)
@@ -189,23 +190,49 @@ def measured(found: Evaluation) -> dict[str, Any]:
     }
 
 
-def _measured_at_birth(sae: SAE, held_out: Tokens, out: Path, resume: bool) -> dict[str, Any]:
-    """Measured once: on resuming, `sae` may already have been trained."""
+def _measured_at_birth(
+    sae: SAE, held_out: Tokens, out: Path, about: dict[str, Any], *, resumed: bool
+) -> dict[str, Any]:
+    """Measured once, and kept with what the run is about; InputError where a resumed run is about another."""
     path = out / "birth.json"
-    if resume and path.exists():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    birth = measured(evaluate(sae, held_out))
-    write_text(path, json.dumps(birth, indent=2) + "\n")
-    return birth
+    described = json.loads(json.dumps(about))
+    if not resumed:
+        birth = measured(evaluate(sae, held_out))
+        write_text(path, json.dumps({"about": described, "birth": birth}, indent=2) + "\n")
+        return birth
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        kept: dict[str, Any] = before["birth"]
+        was = before["about"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: expected what the run began with ({error!r}); pass another folder") from error
+    changed = [
+        f"{key} {was.get(key)}, got {described.get(key)}"
+        for key in {**was, **described}
+        if was.get(key) != described.get(key)
+    ]
+    if changed:
+        raise InputError(f"{out}: expected the settings that the run began with: {'; '.join(changed)}")
+    return kept
 
 
-class _Measuring:
+def _named(config: TrainConfig) -> dict[str, Any]:
+    """The settings, with the names of those that are a choice of kinds."""
+    parts = {name: getattr(config, name) for name in ("penalty", "revival", "resampling")}
+    named = {name: part and {"name": type(part).__name__, **asdict(part)} for name, part in parts.items()}
+    return {**asdict(config), **named}
+
+
+class _Measuring(AbstractContextManager["_Measuring"]):
     """Held-out measurements at their steps."""
 
     def __init__(self, sae: SAE, held_out: Tokens, plan: Plan, path: Path, *, after: int) -> None:
         self._sae, self._held_out, self._plan = sae, held_out, plan
         self._log = JsonLines(path, after=after) if plan.evaluate_every else None
+
+    def __exit__(self, *_: object) -> None:
+        if self._log:
+            self._log.close()
 
     def __call__(self, step: int) -> bool:
         """Measure if it is time; true where the target is reached."""

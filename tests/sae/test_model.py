@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from autopsae.activations.batches import evaluating
 from autopsae.arrays import InputError
 from autopsae.diagnosis.birth import measure_birth
 from autopsae.diagnosis.diagnose import diagnose
@@ -202,14 +203,14 @@ def test_batch_topk_learns_in_training_the_threshold_by_which_evaluation_judges_
     assert sae.threshold is None
     first = smallest_that_fires(x)
     assert threshold() == first
-    with sae.judging_tokens_alone():
+    with evaluating(sae):
         codes = sae.encode(x).detach()
         assert torch.allclose(codes[:3], sae.encode(x[:3]))
         assert float(codes[codes > 0].min()) > first
     second = smallest_that_fires(x[:200])
     assert threshold() == pytest.approx(first + 0.01 * (second - first))
     learned = threshold()
-    with sae.judging_tokens_alone():
+    with evaluating(sae):
         sae.select(sae.enter(x[:100])[0])
     assert threshold() == learned
 
@@ -280,7 +281,7 @@ def test_a_saved_sae_is_the_same_when_loaded(tmp_path: Path, x: torch.Tensor, sp
         loaded = SAE.load(tmp_path / remedy.name)
         assert loaded.sparsity == sparsity
         assert not loaded.training
-        with sae.judging_tokens_alone():
+        with evaluating(sae):
             assert torch.equal(loaded.encode(x), sae.encode(x))
             assert torch.equal(loaded(x), sae(x))
         assert all(torch.equal(loaded.state_dict()[name], value) for name, value in sae.state_dict().items())
@@ -310,3 +311,28 @@ def test_bad_sizes_are_refused(x: torch.Tensor) -> None:
         born(untouched(4), d_sae=9, sparsity=JumpReLU(bandwidth=0.0), sample=None, generator=generator())
     with pytest.raises(InputError, match="whose median token is not zero"):
         born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=1), sample=torch.zeros(4, 12), generator=generator())
+
+
+def test_what_fires_counts_as_positive_even_if_bfloat16_did_not_see_it() -> None:
+    W = torch.tensor([[1.001, -1.0]])
+    sae = SAE(W_enc=W, W_dec=W, b_dec=torch.zeros(2), sparsity=TopK(k=1))
+    found = sae.select(torch.ones(3, 2), products=torch.bfloat16)
+    assert bool((found.values > 0).all())
+    assert found.positive.tolist() == [True]
+
+
+def test_weights_that_do_not_fit_together_are_refused() -> None:
+    weights = {"W_enc": torch.eye(4), "W_dec": torch.eye(4), "b_dec": torch.zeros(4)}
+    with pytest.raises(InputError, match=r"a threshold for each latent or all, got shapes .*torch.Size\(\[3\]\)"):
+        SAE(**weights, sparsity=JumpReLU(), threshold=torch.ones(3))  # type: ignore[arg-type]
+    with pytest.raises(
+        InputError, match=r"expected a firing_rate of at least one token of the sample, got 0.001 of 5"
+    ):
+        born(
+            untouched(4),
+            d_sae=9,
+            sparsity=ReLU(),
+            sample=torch.randn(500, 4),
+            generator=generator(),
+            firing_rate=1e-3,
+        )

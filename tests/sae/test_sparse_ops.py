@@ -3,7 +3,9 @@ import torch
 from torch import Tensor
 
 from autopsae.sae import kernels, sparse_ops
+from autopsae.sae.model import SAE
 from autopsae.sae.sparse_ops import Pairs, decode, encode
+from autopsae.sae.sparsity import TopK
 
 
 @pytest.fixture(autouse=True, params=["compiled", "PyTorch", "dense"])
@@ -186,3 +188,17 @@ def test_ragged_pairs_give_the_values_and_gradients_of_dense_autograd(case: str,
 def test_sums_per_latent_equal_a_loop() -> None:
     pairs = Pairs.of(torch.tensor([3, 1, 3]), torch.tensor([2, 0, 1]), d_sae=5)
     assert pairs.sum_per_latent(torch.tensor([1.0, 2.0, 4.0])).tolist() == [0, 2, 0, 5, 0]
+
+
+def test_tokens_that_want_a_gradient_get_the_dense_one() -> None:
+    w = weights(60, 7)
+    sae = SAE(
+        W_enc=w["W_enc"], W_dec=w["W_dec"], b_dec=w["b_dec"], b_enc=w["b_enc"], sparsity=TopK(k=4), affine=None
+    )
+    grads = []
+    for through in (sae, lambda x: dense_step(x, w, 4, x.detach())[0]):
+        x = torch.randn(30, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
+        through(x).square().sum().backward()
+        assert x.grad is not None
+        grads.append(x.grad)
+    assert torch.allclose(grads[0], grads[1], rtol=1e-10, atol=1e-10)

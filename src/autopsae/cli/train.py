@@ -11,6 +11,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.terminal import checked_device, progress_bar
+from autopsae.diagnosis.closed_form import check_k
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.run import LayerNormed, Plan, check_out, load_start, run, start_from
 from autopsae.sae.init import born
@@ -122,6 +123,8 @@ def train(
     device = checked_device(device)
     sparsity, config = _sparsity(birth), _config(birth, fit, seed)
     sparsity.check(birth.d_sae)
+    if birth.sparsity != "relu":
+        check_k(birth.k, birth.d_sae)
     plan = Plan(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
     )
@@ -139,15 +142,20 @@ def train(
             kept: list[Logger] = [Csv(out / "records.csv", after=after)] if keep.csv else []
             return [*kept, *([TensorBoard(out, after=after)] if keep.tensorboard else [])]
 
-        start = saved.remedy if saved else birth.init
-        about = {"layer": activations.layer, "start": start, "sparsity": sparsity.name, "d_sae": birth.d_sae}
+        about = {
+            "layer": activations.layer,
+            "start": saved.remedy if saved else birth.init,
+            **{name: value for name, value in vars(birth).items() if name != "prescription"},
+            "held_out": keep.held_out,
+            "seed": seed,
+        }
         summary = run(
             sae,
             training,
             held,
             config,
             out,
-            about={**about, "k": birth.k},
+            about=about,
             plan=plan,
             resume=keep.resume,
             loggers=loggers,
@@ -197,14 +205,16 @@ def _born(
         raise InputError("--layer-norm: expected --init, as a prescription is one for tokens as they are")
     statistics = collect(training, seed=seed, device=device)
     seen = collect(LayerNormed(training), seed=seed, device=device) if birth.layer_norm else statistics
-    rate = birth.k / birth.d_sae if birth.sparsity == "jumprelu" else None
+    # A rate under a few tokens of the sample cannot be set on it.
+    least = 4 / len(statistics.sample)
+    rate = max(birth.k / birth.d_sae, least) if birth.sparsity == "jumprelu" else None
     return born(
         saved or start_from(birth.init, seen, alpha=birth.alpha, rank=birth.rank),
         d_sae=birth.d_sae,
         sparsity=sparsity,
         sample=statistics.sample,
         generator=torch.Generator(device or "cpu").manual_seed(seed),
-        firing_rate=birth.firing_rate or rate,
+        firing_rate=rate if birth.firing_rate is None else birth.firing_rate,
         scaled=birth.scale,
         layer_norm=birth.layer_norm,
     )

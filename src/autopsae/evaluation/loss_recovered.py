@@ -67,7 +67,7 @@ def loss_recovered(
         raise InputError(f"ablate: expected {' or '.join(ABLATIONS)}, got {ablate!r}")
     total = torch.zeros(3, dtype=torch.float64)
     tokens = replacements = 0
-    with evaluating(model):
+    with evaluating(model), evaluating(sae) if isinstance(sae, nn.Module) else nullcontext():
         point = at_module(model, point, _ids(first_batch(batches)))
         mean = _mean(model, batches, point, keep, skip_first) if ablate == "mean" else torch.zeros(())
         for batch in batches:

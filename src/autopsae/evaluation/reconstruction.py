@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.activations.batches import evaluating
 from autopsae.arrays import Tokens, chunks
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
@@ -37,7 +38,7 @@ def evaluate(sae: SAE, tokens: Tokens) -> Evaluation:
     error = spread = 0.0
     entered = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device)
     census = Census(sae.d_sae, weight.device)
-    with sae.judging_tokens_alone():
+    with evaluating(sae):
         for x in chunks(tokens, dtype=torch.float64, device=weight.device):
             y, back = sae.enter(x)
             selection = sae.select(y)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from autopsae.activations.batches import evaluating
 from autopsae.arrays import Tokens, chunks
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
@@ -54,7 +55,7 @@ def fates(sae: SAE, tokens: Tokens, *, progress: Callable[[int], None] | None = 
     weight = sae.W_enc
     census = Census(sae.d_sae, weight.device)
     batches = chunks(tokens, dtype=weight.dtype, device=weight.device)
-    with sae.judging_tokens_alone():
+    with evaluating(sae):
         for x in batches:
             census.see(sae.select(sae.enter(x)[0]))
             if progress:

@@ -107,6 +107,11 @@ def _reached(
     if sample is None or not 0 < rate < 1:
         missing = "no sample" if sample is None else str(rate)
         raise InputError(f"born: expected a firing_rate between 0 and 1 and a sample to set it on, got {missing}")
+    if rate * len(sample) < 1:
+        raise InputError(
+            f"born: expected a firing_rate of at least one token of the sample, got {rate:g} of {len(sample):,}; "
+            "pass a higher rate or a larger sample"
+        )
     y = affine(sample.to(W)) - b_dec.to(W)
     rank = max(1, round((1 - rate) * len(y)))
     # Some latents at a time: [sample, d_sae] may be large.

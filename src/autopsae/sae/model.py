@@ -1,7 +1,6 @@
 """The sparse autoencoder: weights, a sparsity, and the affine map under which it works. It takes raw tokens."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,6 +52,11 @@ class SAE(nn.Module):
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
+        if W_enc.shape != W_dec.shape or (threshold is not None and threshold.shape not in ((), W_enc.shape[:1])):
+            raise InputError(
+                f"SAE: expected W_enc and W_dec [d_sae, d_in] and a threshold for each latent or all, got shapes "
+                f"{tuple(W_enc.shape)}, {tuple(W_dec.shape)}, {threshold if threshold is None else threshold.shape}"
+            )
         sparsity.check(len(W_enc))
         self.W_enc, self.W_dec = nn.Parameter(W_enc.clone()), nn.Parameter(W_dec.clone())
         self.b_dec = nn.Parameter(b_dec.clone())
@@ -72,7 +76,10 @@ class SAE(nn.Module):
                 raise InputError("JumpReLU: expected a threshold over zero for every latent; see `born`")
             log_threshold = nn.Parameter(threshold.to(self.W_enc).log().expand(self.d_sae).clone())
         elif isinstance(self.sparsity, BatchTopK):
-            learned = self.W_enc.new_tensor(torch.nan) if threshold is None else threshold.to(self.W_enc).clone()
+            # At least float32: a running mean moves by less than bfloat16 can say.
+            dtype = torch.promote_types(self.W_enc.dtype, torch.float32)
+            learned = torch.full((), torch.nan) if threshold is None else threshold.clone()
+            learned = learned.to(self.W_enc.device, dtype)
         self.register_parameter("log_threshold", log_threshold)
         self.register_buffer("learned_threshold", learned)
 
@@ -131,7 +138,8 @@ class SAE(nn.Module):
             if pre.dtype != centered.dtype:
                 pre = pairs.dots(centered, self.W_enc)
                 pre = pre if self.b_enc is None else pre + self.b_enc[pairs.latents]
-        pre = encode(pre, centered, pairs, self.W_enc, self.b_enc, self.b_dec)
+                product.positive[pairs.latents[pre > 0]] = True
+        pre = encode(pre, centered, pairs, self.W_enc, self.b_enc, self.b_dec, y)
         if isinstance(self.sparsity, JumpReLU):
             assert self.threshold is not None
             # Not threshold[latents], whose gradient PyTorch adds up in another order each time.
@@ -149,7 +157,7 @@ class SAE(nn.Module):
         """A running mean of the smallest value that fired, over the last hundred batches or so."""
         if self.learned_threshold is None or not self.training or not bool((values > 0).any()):
             return
-        smallest = values[values > 0].min()
+        smallest = values[values > 0].min().to(self.learned_threshold)
         before = self.learned_threshold
         before.copy_(torch.where(before.isnan(), smallest, before.lerp(smallest, 0.01)))
 
@@ -175,22 +183,14 @@ class SAE(nn.Module):
         y, back = self.enter(x)
         return back(self.reconstruct(self.select(y)))
 
-    @contextmanager
-    def judging_tokens_alone(self) -> Iterator[None]:
-        """Evaluation mode for a while: nothing is learned, and BatchTopK uses its threshold if it has one."""
-        was_training = self.training
-        self.eval()
-        try:
-            yield
-        finally:
-            self.train(was_training)
-
     @torch.no_grad()
     def bias_captured(self, mean: Float[Tensor, "d_in"]) -> float:
         """b . mu / ||mu||^2 in raw space (under layer_norm, in that of the normalised tokens): the share of the
         tokens' mean that the bias has taken over; 1 where the mean is zero. mean: of the tokens in the SAE's space.
         """
-        mu, b = self.affine.invert(torch.stack([mean, self.b_dec.to(mean)]))
+        # A matrix would have to be converted at every step.
+        exact = mean if self.inverse is None else mean.to(self.b_dec)
+        mu, b = self.affine.invert(torch.stack([exact, self.b_dec.to(exact)])).double()
         square = float(mu @ mu)
         return float(b @ mu) / square if square > 0 else 1.0
 

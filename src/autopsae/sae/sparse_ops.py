@@ -2,8 +2,7 @@
 
 A token selects some latents; `Pairs` is that relation, by token and, sorted, by latent. Decoding sums the decoder
 rows of a token's latents; the gradients of both weight matrices are the same operation the other way round, latents
-as bags of tokens. All of it is `embedding_bag`, which PyTorch has for CPU and CUDA. No gradient with respect to the
-tokens is ever needed.
+as bags of tokens. All of it is `embedding_bag`, which PyTorch has for CPU and CUDA.
 """
 
 from dataclasses import dataclass
@@ -134,11 +133,12 @@ def encode(
     W_enc: Float[Tensor, "d_sae d_in"],
     b_enc: Float[Tensor, "d_sae"] | None,
     b_dec: Float[Tensor, "d_in"],
+    y: Float[Tensor, "tokens d_in"] | None = None,
 ) -> Float[Tensor, "pairs"]:
     """The pre-activations `pre` that were selected from centered @ W_enc^T + b_enc, with gradients for `W_enc`,
-    `b_enc` and, as centered = x - b_dec, for `b_dec`.
+    `b_enc` and, as centered = y - b_dec, for `b_dec` and, where it wants one, for `y`.
     """
-    selected: Tensor = _Encode.apply(pre, centered, pairs, W_enc, b_enc, b_dec)
+    selected: Tensor = _Encode.apply(pre, centered, pairs, W_enc, b_enc, b_dec, y)
     return selected
 
 
@@ -171,6 +171,7 @@ class _Encode(torch.autograd.Function):
         W_enc: Tensor,
         b_enc: Tensor | None,
         b_dec: Tensor,
+        y: Tensor | None,
     ) -> Tensor:
         ctx.pairs = pairs
         ctx.save_for_backward(centered, W_enc)
@@ -180,11 +181,13 @@ class _Encode(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         [grad] = grads
         centered, W_enc = ctx.saved_tensors
-        grad_W_enc = grad_b_enc = grad_b_dec = None
+        grad_W_enc = grad_b_enc = grad_b_dec = grad_y = None
         if ctx.needs_input_grad[3]:
             grad_W_enc = ctx.pairs.per_latent(grad, centered)
         if ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
             grad_b_enc = ctx.pairs.sum_per_latent(grad)
         if ctx.needs_input_grad[5] and grad_b_enc is not None:
             grad_b_dec = -grad_b_enc @ W_enc
-        return None, None, None, grad_W_enc, grad_b_enc if ctx.needs_input_grad[4] else None, grad_b_dec
+        if ctx.needs_input_grad[6]:
+            grad_y = ctx.pairs.per_token(grad, W_enc)
+        return None, None, None, grad_W_enc, grad_b_enc if ctx.needs_input_grad[4] else None, grad_b_dec, grad_y

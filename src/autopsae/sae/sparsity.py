@@ -54,12 +54,14 @@ class BatchTopK:
             return _above(product, threshold.expand(product.shape[1]))
         n_tokens, d_sae = product.shape
         wanted = self.k * n_tokens
+        if not wanted:
+            return _above(product, product.W_enc.new_zeros(d_sae))
         # A few tokens tell a threshold that lets through about half as many again; of those the best are taken.
         some = product.sample(64)
         guess = torch.topk(some.flatten(), min(some.numel(), self.k * len(some) * 3 // 2)).values[-1].relu()
         for lowered in (guess, guess / 2, torch.zeros_like(guess)):
             values, pairs = _above(product, lowered.expand(d_sae))
-            if len(values) >= wanted:
+            if len(values) >= wanted or not lowered:
                 break
         if len(values) <= wanted:
             return values, pairs
@@ -83,15 +85,16 @@ class ReLU:
         return _above(product, product.W_enc.new_zeros(()).expand(product.shape[1]))
 
     def check(self, d_sae: int) -> None:
-        """Nothing to check."""
+        """InputError unless there is a latent."""
+        check_k(1, d_sae)
 
 
 @dataclass(frozen=True, kw_only=True)
 class JumpReLU:
     """Latents over their own learned threshold fire, with their full value (Rajamanoharan et al. 2024).
 
-    Thresholds get their gradient from the pre-activations within bandwidth / 2 of them (straight-through, with a
-    rectangular kernel). In units of the pre-activations: about 1 where the layer is scaled.
+    Thresholds get their gradient from the positive pre-activations within bandwidth / 2 of them (straight-through,
+    with a rectangular kernel). In units of the pre-activations: about 1 where the layer is scaled.
     """
 
     name: ClassVar[str] = "jumprelu"
@@ -103,7 +106,8 @@ class JumpReLU:
         return _above(product, (threshold - self.bandwidth / 2).relu())
 
     def check(self, d_sae: int) -> None:
-        """InputError unless the bandwidth is positive."""
+        """InputError unless there is a latent and the bandwidth is positive."""
+        check_k(1, d_sae)
         if not (isfinite(self.bandwidth) and self.bandwidth > 0):
             raise InputError(f"JumpReLU: expected bandwidth > 0, got {self.bandwidth}; pass about 0.3")
 

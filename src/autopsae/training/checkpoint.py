@@ -36,6 +36,7 @@ def save_checkpoint(
     tensors |= {f"counters.{name}": tensor for name, tensor in counters.items()}
     tensors |= {"place.held": place.held, "place.generator": place.generator}
     about = {"format": FORMAT, "version": 1, "step": step, "settings": _settings(config), "sae": _described(sae)}
+    about["scale"] = sae.scale
     about |= {"buffers": place.buffers, "batches": place.batches}
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_whole(path, lambda temporary: save_file(stored, temporary, {"about": json.dumps(about)}))
@@ -68,12 +69,14 @@ def load_checkpoint(
         )
         restored = optimizer.state_dict()
         restored["state"] = _nested(_under("optimizer", tensors))
+        scale = float(about["scale"])  # measured on the tokens, so its last bit depends on the machine
         found = {name: tensors[f"counters.{name}"] for name in counters}
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: expected a checkpoint, could not read it ({error!r}); start afresh") from error
     sae.load_state_dict(_under("sae", tensors))
+    sae.scale = scale
     optimizer.load_state_dict(restored)
     for name, tensor in found.items():
         counters[name].copy_(tensor)
@@ -104,7 +107,7 @@ def _settings(config: TrainConfig) -> dict[str, str]:
 
 def _described(sae: SAE) -> str:
     shapes = {name: list(tensor.shape) for name, tensor in sae.state_dict().items()}
-    return f"{sae.sparsity!r}, scale {sae.scale!r}, layer_norm {sae.layer_norm}, {sae.W_enc.dtype}, {shapes}"
+    return f"{sae.sparsity!r}, layer_norm {sae.layer_norm}, {sae.W_enc.dtype}, {shapes}"
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

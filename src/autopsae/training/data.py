@@ -63,7 +63,7 @@ class Shuffled:
                 place = self.place
                 if number < place.buffers:
                     continue
-                pool = torch.cat([place.held, buffer]) if len(place.held) else buffer
+                pool = torch.cat([place.held.to(buffer), buffer]) if len(place.held) else buffer
                 generator.set_state(place.generator)
                 order = torch.randperm(len(pool), generator=generator)
                 whole = len(pool) // self._batch_tokens

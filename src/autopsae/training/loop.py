@@ -20,39 +20,44 @@ from autopsae.training.optimizers import optimizer_for, set_rate
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer finite. The message says at which step; the SAE is as it was before it."""
+    """The loss is no longer finite. The message says at which step; the weights are as they were before it."""
 
 
 class Training:
     """A training run: iterate for one record per step, stop at any time, save it and resume it bit by bit.
 
-    sae: trained in place; tokens: raw; step: the number of the next one.
+    sae: trained in place, and left in evaluation mode; tokens: raw; step: the number of the next one.
     """
 
     def __init__(self, sae: SAE, tokens: Tokens, config: TrainConfig) -> None:
         """Raises InputError for a penalty that the SAE cannot have, and as `optimizer_for`."""
         if config.penalty:
             config.penalty.check(sae)
-        self.sae, self.config, self.step = sae.train(), config, 0
+        self.sae, self.config, self.step = sae, config, 0
         self._tokens = tokens
         self._products = getattr(torch, config.products) if config.products else None
         self._workspace = Workspace()
         self._optimizer = optimizer_for(sae, config)
+        if config.unit_decoder and sae.W_dec.requires_grad:
+            _normalize_rows(sae.W_dec)
         device = sae.W_enc.device
         self._watch = Watch(sae.d_sae, dead_after_tokens=config.dead_after_tokens, device=device)
         self._sum = torch.zeros(sae.d_in, dtype=torch.float64, device=device)
         self._batches = self._shuffled()
 
     def __iter__(self) -> Iterator[Record]:
-        while self.step < self.config.steps:
-            yield self.advance()
+        try:
+            while self.step < self.config.steps:
+                yield self.advance()
+        finally:
+            self.sae.eval()
 
     def advance(self) -> Record:
         """One step of training.
 
         Raises InputError as `Shuffled`, and Diverged where the loss is not finite, before the step is taken.
         """
-        sae, config, step = self.sae, self.config, self.step
+        sae, config, step = self.sae.train(), self.config, self.step
         y, _ = sae.enter(next(self._batches))
         selection = sae.select(y, products=self._products, workspace=self._workspace)
         y_hat = sae.reconstruct(selection)
@@ -64,7 +69,7 @@ class Training:
             loss = loss + config.revival.loss(sae, y, y_hat, silent)
         if not torch.isfinite(loss):
             raise Diverged(f"step {step}: the loss is {loss.item()}; lower the learning rate ({config.lr:g})")
-        self._optimizer.zero_grad()
+        sae.zero_grad()
         loss.backward()
         if config.unit_decoder and sae.W_dec.grad is not None:
             # Adam would otherwise spend its steps on lengths that the normalisation undoes.
@@ -180,7 +185,7 @@ def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: bool = Fal
 
 @torch.no_grad()
 def _normalize_rows(W_dec: Float[Tensor, "d_sae d_in"]) -> None:
-    W_dec.div_(W_dec.norm(dim=1, keepdim=True))
+    W_dec.div_(W_dec.norm(dim=1, keepdim=True).clamp_min(torch.finfo(W_dec.dtype).tiny))
 
 
 def _l0_and_threshold(selection: Selection) -> tuple[float, float]:

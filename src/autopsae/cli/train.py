@@ -142,10 +142,11 @@ def train(
             kept: list[Logger] = [Csv(out / "records.csv", after=after)] if keep.csv else []
             return [*kept, *([TensorBoard(out, after=after)] if keep.tensorboard else [])]
 
+        unused = {"prescription", "init", *(("alpha", "rank") if saved else ())}
         about = {
             "layer": activations.layer,
             "start": saved.remedy if saved else birth.init,
-            **{name: value for name, value in vars(birth).items() if name != "prescription"},
+            **{name: value for name, value in vars(birth).items() if name not in unused},
             "held_out": keep.held_out,
             "seed": seed,
         }

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,18 @@ def tokens(n: int = 800) -> torch.Tensor:
 def new_sae() -> SAE:
     drawn = torch.Generator().manual_seed(0)
     return born(untouched(8), d_sae=40, sparsity=TopK(k=3), sample=tokens(), generator=drawn)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopped_at(step: int) -> Callable[[Record], None]:
+    def stop(record: Record) -> None:
+        if record.step == step:
+            raise Stopped
+
+    return stop
 
 
 def lines(path: Path) -> list[dict[str, float]]:
@@ -64,17 +76,10 @@ def test_a_target_on_held_out_tokens_stops_the_run_at_the_first_measurement_that
 
 
 def test_an_unfinished_run_is_resumed_only_if_asked(tmp_path: Path) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop(record: Record) -> None:
-        if record.step == 33:
-            raise Stopped
-
     plan = Plan(checkpoint_every=20)
     arguments = (tokens(), tokens(100), CONFIG)
     with pytest.raises(Stopped):
-        run(new_sae(), *arguments, tmp_path / "out", about={}, plan=plan, progress=stop)
+        run(new_sae(), *arguments, tmp_path / "out", about={}, plan=plan, progress=stopped_at(33))
     with pytest.raises(
         InputError, match="holds the checkpoint of an unfinished run; resume it, or pass another name"
     ):
@@ -185,15 +190,8 @@ def test_a_run_killed_while_it_measures_measures_again(
 
 
 def test_a_resumed_run_must_be_about_the_same(tmp_path: Path) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop(record: Record) -> None:
-        if record.step == 30:
-            raise Stopped
-
     plan, data = Plan(checkpoint_every=20), (tokens(), tokens(100), CONFIG)
     with pytest.raises(Stopped):
-        run(new_sae(), *data, tmp_path, about={"init": "zero"}, plan=plan, progress=stop)
+        run(new_sae(), *data, tmp_path, about={"init": "zero"}, plan=plan, progress=stopped_at(30))
     with pytest.raises(InputError, match="expected the settings that the run began with: init zero, got mean"):
         run(new_sae(), *data, tmp_path, about={"init": "mean"}, plan=plan, resume=True)

@@ -5,6 +5,7 @@ python -m experiments.training.bias ACTIVATIONS LAYER OUT.json
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,10 +19,11 @@ from autopsae.sae.sparsity import TopK
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import train
 
+AS_BEFORE = TrainConfig(steps=1000, lr=3e-4, batch_tokens=1024)
 WAYS = {
-    "b_dec frozen": TrainConfig(steps=1000, lr=3e-4, batch_tokens=1024, frozen=("b_dec",)),
-    "warm-up of 300 steps": TrainConfig(steps=1000, lr=3e-4, batch_tokens=1024, warmup_steps=300),
-    "a third of the learning rate": TrainConfig(steps=1000, lr=1e-4, batch_tokens=1024),
+    "b_dec frozen": replace(AS_BEFORE, frozen=("b_dec",)),
+    "warm-up of 300 steps": replace(AS_BEFORE, warmup_steps=300),
+    "a third of the learning rate": replace(AS_BEFORE, lr=1e-4),
 }
 
 

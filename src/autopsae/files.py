@@ -45,6 +45,11 @@ def write_text(path: str | Path, text: str) -> None:
     write_whole(path, write)
 
 
+def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """The names under which what lies in a file is not what is asked for: it cannot be resumed as that."""
+    return [key for key in {**there, **asked} if there.get(key, ...) != asked.get(key, ...)]
+
+
 def save_pair(
     path: str | Path, *, format: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor | None]
 ) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
-from autopsae.files import write_text
+from autopsae.files import differing, write_text
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.sae.model import SAE
 from autopsae.statistics.collect import Statistics
@@ -206,11 +206,7 @@ def _measured_at_birth(
         was = before["about"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path}: expected what the run began with ({error!r}); pass another folder") from error
-    changed = [
-        f"{key} {was.get(key)}, got {described.get(key)}"
-        for key in {**was, **described}
-        if was.get(key) != described.get(key)
-    ]
+    changed = [f"{key} {was.get(key)}, got {described.get(key)}" for key in differing(was, described)]
     if changed:
         raise InputError(f"{out}: expected the settings that the run began with: {'; '.join(changed)}")
     return kept

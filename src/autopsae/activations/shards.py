@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autopsae.activations.store import FORMAT, INDEX
 from autopsae.arrays import InputError
-from autopsae.files import write_whole
+from autopsae.files import differing, write_whole
 
 SHARD_TOKENS = 4096
 """Tokens, of all layers, held in memory before a shard is written: also the most that an interruption can cost."""
@@ -253,5 +253,5 @@ def _difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
         text = repr(request.get(key, "nothing"))
         return text if len(text) <= 60 else text[:57] + "..."
 
-    keys = [key for key in {**there, **asked} if there.get(key, ...) != asked.get(key, ...)]
+    keys = differing(there, asked)
     return "; ".join(f"{key}: {shown(there, key)} there, {shown(asked, key)} asked" for key in keys)

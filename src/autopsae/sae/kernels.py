@@ -25,8 +25,12 @@ def _loops() -> ModuleType | None:
     return numba_loops
 
 
-def _compiled_for(*tensors: Tensor) -> ModuleType | None:
-    fits = all(t.device.type == "cpu" and t.dtype in _DTYPES and t.is_contiguous() for t in tensors)
+_SUMMED = (torch.float32, torch.float64)
+_COMPARED = (*_SUMMED, torch.bfloat16)
+
+
+def _compiled_for(*tensors: Tensor, dtypes: tuple[torch.dtype, ...]) -> ModuleType | None:
+    fits = all(t.device.type == "cpu" and t.dtype in dtypes and t.is_contiguous() for t in tensors)
     return _loops() if fits else None
 
 
@@ -39,7 +43,9 @@ def _threads(values: int) -> int:
     return torch.get_num_threads() if values > SMALL else 1
 
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+def _sum(product: Block, bias: Bias) -> Block:
+    """product + bias, in place."""
+    return product if bias is None else product.add_(bias)
 
 
 def _addends(product: Block, bias: Bias) -> tuple[Tensor, Tensor]:
@@ -47,8 +53,7 @@ def _addends(product: Block, bias: Bias) -> tuple[Tensor, Tensor]:
     which cannot be added, so that the bias is added before, in place.
     """
     if product.dtype == torch.bfloat16:
-        product = product if bias is None else product.add_(bias)
-        return product.view(torch.int16), torch.zeros(product.shape[1], dtype=torch.int16)
+        return _sum(product, bias).view(torch.int16), torch.zeros(product.shape[1], dtype=torch.int16)
     return product, product.new_zeros(product.shape[1]) if bias is None else bias.contiguous()
 
 
@@ -64,9 +69,9 @@ def largest(
 
     Where fewer than k of a row are positive, some that are not fill the rest. The product may be overwritten.
     """
-    loops = _compiled_for(product)
+    loops = _compiled_for(product, dtypes=_COMPARED)
     if loops is None:
-        pre = product if bias is None else product.add_(bias)
+        pre = _sum(product, bias)
         positive |= (pre > 0).any(dim=0)
         values, latents = torch.topk(pre, k, dim=1, sorted=False)
         return values, latents
@@ -89,9 +94,9 @@ def above(
     row by row; `positive` and the product as in `largest`.
     """
     thresholds = thresholds.to(product.dtype)
-    loops = _compiled_for(product, thresholds)
+    loops = _compiled_for(product, thresholds, dtypes=_COMPARED)
     if loops is None:
-        pre = product if bias is None else product.add_(bias)
+        pre = _sum(product, bias)
         positive |= (pre > 0).any(dim=0)
         found = ~(pre <= thresholds)  # NaN must not go unseen
         rows, latents = found.nonzero(as_tuple=True)
@@ -117,8 +122,8 @@ def dots(
     starts: Int[Tensor, "tokens"],
 ) -> Float[Tensor, "pairs"]:
     """<the token's row, the latent's row> of every pair; no [pairs, d_in] matrix is made."""
-    loops = _compiled_for(of_tokens, of_latents)
-    if loops is None or of_tokens.dtype == torch.bfloat16:
+    loops = _compiled_for(of_tokens, of_latents, dtypes=_SUMMED)
+    if loops is None:
         # What embedding_bag uses for the gradient of its weights.
         found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
             of_tokens, of_latents, latents, starts, tokens, 0
@@ -132,8 +137,8 @@ def dots(
 
 def remove_parallel(gradient: Float[Tensor, "d_sae d_in"], rows: Float[Tensor, "d_sae d_in"]) -> None:
     """gradient - <gradient, row> row, row by row, in place: what is left does not change a unit row's length."""
-    loops = _compiled_for(gradient, rows)
-    if loops is None or rows.dtype == torch.bfloat16:
+    loops = _compiled_for(gradient, rows, dtypes=_SUMMED)
+    if loops is None:
         gradient.addcmul_(torch.linalg.vecdot(gradient, rows)[:, None], rows, value=-1)
     else:
         loops.remove_parallel(gradient.numpy(), rows.numpy(), _threads(rows.numel()))

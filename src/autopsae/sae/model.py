@@ -129,29 +129,27 @@ class SAE(nn.Module):
         products: type in which the latents are chosen, torch.bfloat16 for speed; the chosen values are computed
         again in the type of the weights. workspace: memory to be used again and again, for speed.
         """
+        threshold = None if self.training and isinstance(self.sparsity, BatchTopK) else self.threshold
         with torch.no_grad():
             centered = y - self.b_dec
             dtype = products or centered.dtype
             b_enc = None if self.b_enc is None else self.b_enc.to(dtype)
             product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc, workspace)
-            pre, pairs = self.sparsity.select(product, self._threshold_to_select_by())
+            pre, pairs = self.sparsity.select(product, threshold)
             if pre.dtype != centered.dtype:
                 pre = pairs.dots(centered, self.W_enc)
                 pre = pre if self.b_enc is None else pre + self.b_enc[pairs.latents]
                 product.positive[pairs.latents[pre > 0]] = True
         pre = encode(pre, centered, pairs, self.W_enc, self.b_enc, self.b_dec, y)
         if isinstance(self.sparsity, JumpReLU):
-            assert self.threshold is not None
+            assert threshold is not None
             # Not threshold[latents], whose gradient PyTorch adds up in another order each time.
-            threshold, bandwidth = self.threshold.index_select(0, pairs.latents), self.sparsity.bandwidth
-            values, gates = jump(pre, threshold, bandwidth), step(pre, threshold, bandwidth)
+            over, bandwidth = threshold.index_select(0, pairs.latents), self.sparsity.bandwidth
+            values, gates = jump(pre, over, bandwidth), step(pre, over, bandwidth)
             return Selection(values=values, pairs=pairs, positive=product.positive, gates=gates)
         values = pre.relu()
         self._learn_threshold(values.detach())
         return Selection(values=values, pairs=pairs, positive=product.positive)
-
-    def _threshold_to_select_by(self) -> Tensor | None:
-        return None if self.training and isinstance(self.sparsity, BatchTopK) else self.threshold
 
     def _learn_threshold(self, values: Float[Tensor, "pairs"]) -> None:
         """A running mean of the smallest value that fired, over the last hundred batches or so."""

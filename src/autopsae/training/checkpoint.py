@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.files import write_whole
+from autopsae.files import differing, write_whole
 from autopsae.sae.model import SAE
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Place
@@ -91,7 +91,7 @@ def _checked(path: str | Path, about: dict[str, object], config: TrainConfig, sa
         raise InputError(f"{path}: expected a checkpoint of {_described(sae)}, got one of {about['sae']}")
     before, now = about["settings"], _settings(config)
     assert isinstance(before, dict)
-    changed = [f"{name} {before.get(name)}, got {now[name]}" for name in now if before.get(name) != now[name]]
+    changed = [f"{name} {before.get(name)}, got {now.get(name)}" for name in differing(before, now)]
     if changed:
         raise InputError(f"{path}: expected the settings it was written under: {'; '.join(changed)}")
     return step
@@ -101,7 +101,7 @@ def _settings(config: TrainConfig) -> dict[str, str]:
     """What must be the same for a run to go on; how long it shall last matters to a decay alone."""
     settings = {field.name: repr(getattr(config, field.name)) for field in fields(config)}
     if config.decay_steps == 0:
-        del settings["steps"]
+        settings["steps"] = "any"
     return settings
 
 

@@ -82,66 +82,73 @@ class Census:
         return Fates(tokens=self._tokens, fired=self._fired.clone(), positive=self._positive.clone())
 
 
-def firings(selection: Selection) -> Int[Tensor, "d_sae"]:
+def firings(selection: Selection) -> Int[Tensor, "latents"]:
     """How often each latent fired: selected and greater than zero."""
     pairs, fired = selection.pairs, selection.values > 0
     if bool(fired.all()):
         return pairs.counts
-    return torch.bincount(pairs.latents[fired], minlength=pairs.d_sae)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """How many latents died in a step, and how many came back, by what had kept them dead."""
-
-    died: int
-    revived_from_relu: int
-    revived_from_topk: int
+    return torch.bincount(pairs.latents[fired], minlength=pairs.n_latents)
 
 
 class Watch:
     """Death during training: tokens since each latent was last positive and since it last fired.
 
-    A latent is dead once it has been silent for `dead_after_tokens`; dead-by-ReLU if it has not been positive in
-    them either. Nothing has happened yet at birth, so a latent counts as silent from the first token on.
+    A latent is dead once it has been silent for its member's `dead_after_tokens`; dead-by-ReLU if it has not been
+    positive in them either. Nothing has happened yet at birth: a latent counts as silent from the first token on.
     """
 
-    def __init__(self, d_sae: int, *, dead_after_tokens: int, device: torch.device | str = "cpu") -> None:
-        self.dead_after_tokens = dead_after_tokens
-        self.since_positive = torch.zeros(d_sae, dtype=torch.int64, device=device)
-        self.since_fired = torch.zeros(d_sae, dtype=torch.int64, device=device)
+    def __init__(self, d_sae: int, *, dead_after_tokens: Sequence[int], device: torch.device | str = "cpu") -> None:
+        self._after = torch.tensor(dead_after_tokens, device=device)
+        shape = (len(dead_after_tokens), d_sae)
+        self.since_positive = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.since_fired = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.counted = torch.zeros(3, shape[0], dtype=torch.int64, device=device)
 
-    def see(self, selection: Selection) -> Changes:
+    def see(self, selection: Selection) -> None:
         """Account for one batch of training."""
         dead_before, by_relu_before = self.dead, self.dead_by_relu
-        self.since_positive = (self.since_positive + selection.tokens).masked_fill_(selection.positive, 0)
-        self.since_fired = (self.since_fired + selection.tokens).masked_fill_(firings(selection) > 0, 0)
-        revived = dead_before & (self.since_fired == 0)
-        return Changes(
-            died=int((self.dead & ~dead_before).sum()),
-            revived_from_relu=int((revived & by_relu_before).sum()),
-            revived_from_topk=int((revived & ~by_relu_before).sum()),
-        )
+        shape = self.since_fired.shape
+        self.since_positive.add_(selection.tokens).masked_fill_(selection.positive.view(shape), 0)
+        self.since_fired.add_(selection.tokens).masked_fill_((firings(selection) > 0).view(shape), 0)
+        died, revived = self.dead & ~dead_before, dead_before & (self.since_fired == 0)
+        from_relu = revived & by_relu_before
+        self.counted += torch.stack([died, from_relu, revived & ~from_relu]).sum(dim=2)
+
+    def columns(self) -> dict[str, list[float] | list[int]]:
+        """Of every member: the fraction of its latents that is dead = relu + topk; how many died since this was
+        last asked, and how many came back, by what had kept them dead.
+        """
+        dead, relu = torch.stack([self.dead, self.dead_by_relu]).double().mean(dim=2)
+        died, from_relu, from_topk = self.counted.tolist()
+        self.counted.zero_()
+        return {
+            "dead": dead.tolist(),
+            "relu": relu.tolist(),
+            "topk": (dead - relu).tolist(),
+            "died": died,
+            "revived_from_relu": from_relu,
+            "revived_from_topk": from_topk,
+        }
 
     @property
-    def dead(self) -> Bool[Tensor, "d_sae"]:
+    def dead(self) -> Bool[Tensor, "members d_sae"]:
         """Silent for at least `dead_after_tokens`."""
-        return self.silent(self.dead_after_tokens)
+        return self.silent(self._after)
 
     @property
-    def dead_by_relu(self) -> Bool[Tensor, "d_sae"]:
+    def dead_by_relu(self) -> Bool[Tensor, "members d_sae"]:
         """Not positive for at least `dead_after_tokens`."""
-        return self.since_positive >= self.dead_after_tokens
+        return self.since_positive >= self._after[:, None]
 
-    def fractions(self) -> tuple[float, float]:
-        """(dead, dead-by-ReLU), as fractions of the latents."""
-        dead, relu = torch.stack([self.dead, self.dead_by_relu]).double().mean(dim=1).tolist()
-        return dead, relu
-
-    def forget(self, latents: Int[Tensor, "some"]) -> None:
+    def forget(self, member: int, latents: Int[Tensor, "some"]) -> None:
         """Give latents a new life: they count as just seen."""
-        self.since_positive[latents], self.since_fired[latents] = 0, 0
+        self.since_positive[member, latents], self.since_fired[member, latents] = 0, 0
 
-    def silent(self, for_tokens: int) -> Bool[Tensor, "d_sae"]:
+    def silent(self, for_tokens: Int[Tensor, "members"]) -> Bool[Tensor, "members d_sae"]:
         """Has not fired for at least so many tokens."""
-        return self.since_fired >= for_tokens
+        return self.since_fired >= for_tokens[:, None]
+
+    def keep(self, members: Int[Tensor, "some"]) -> None:
+        """Watch these alone from now on."""
+        self._after, self.counted = self._after[members], self.counted[:, members]
+        self.since_positive, self.since_fired = self.since_positive[members], self.since_fired[members]

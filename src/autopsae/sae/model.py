@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from autopsae.arrays import InputError
 from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
-from autopsae.sae.selection import Product, Selection, Workspace
-from autopsae.sae.sparse_ops import decode, encode
+from autopsae.sae.selection import Selection, Workspace
+from autopsae.sae.sparse_ops import decode
 from autopsae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, Sparsity
-from autopsae.sae.straight_through import jump, step
+from autopsae.sae.weights import PARAMETERS, Weights
 from autopsae.statistics.moments import layer_norm
 
 FORMAT = "autopsae-sae"
@@ -92,6 +92,13 @@ class SAE(nn.Module):
         return self.W_enc.shape[0]
 
     @property
+    def weights(self) -> Weights:
+        """A stack of one, which shares memory and gradients with this SAE."""
+        named = {name: getattr(self, name) for name in (*PARAMETERS, "learned_threshold")}
+        parts = {name: None if tensor is None else tensor[None] for name, tensor in named.items()}
+        return Weights(**parts, sparsity=self.sparsity)  # type: ignore[arg-type]
+
+    @property
     def affine(self) -> Affine:
         """The map from raw activations to the space of the SAE."""
         return Affine(center=self.center, linear=self.linear, inverse=self.inverse, scale=self.scale)
@@ -129,39 +136,13 @@ class SAE(nn.Module):
         products: type in which the latents are chosen, torch.bfloat16 for speed; the chosen values are computed
         again in the type of the weights. workspace: memory to be used again and again, for speed.
         """
-        threshold = None if self.training and isinstance(self.sparsity, BatchTopK) else self.threshold
-        with torch.no_grad():
-            centered = y - self.b_dec
-            dtype = products or centered.dtype
-            b_enc = None if self.b_enc is None else self.b_enc.to(dtype)
-            product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc, workspace)
-            pre, pairs = self.sparsity.select(product, threshold)
-            if pre.dtype != centered.dtype:
-                pre = pairs.dots(centered, self.W_enc)
-                pre = pre if self.b_enc is None else pre + self.b_enc[pairs.latents]
-                product.positive[pairs.latents[pre > 0]] = True
-        pre = encode(pre, centered, pairs, self.W_enc, self.b_enc, self.b_dec, y)
-        if isinstance(self.sparsity, JumpReLU):
-            assert threshold is not None
-            # Not threshold[latents], whose gradient PyTorch adds up in another order each time.
-            over, bandwidth = threshold.index_select(0, pairs.latents), self.sparsity.bandwidth
-            values, gates = jump(pre, over, bandwidth), step(pre, over, bandwidth)
-            return Selection(values=values, pairs=pairs, positive=product.positive, gates=gates)
-        values = pre.relu()
-        self._learn_threshold(values.detach())
-        return Selection(values=values, pairs=pairs, positive=product.positive)
-
-    def _learn_threshold(self, values: Float[Tensor, "pairs"]) -> None:
-        """A running mean of the smallest value that fired, over the last hundred batches or so."""
-        if self.learned_threshold is None or not self.training or not bool((values > 0).any()):
-            return
-        smallest = values[values > 0].min().to(self.learned_threshold)
-        before = self.learned_threshold
-        before.copy_(torch.where(before.isnan(), smallest, before.lerp(smallest, 0.01)))
+        weights, training = self.weights, self.training
+        selection, _ = weights.select(y[None], training=training, products=products, workspace=workspace)
+        return selection
 
     def reconstruct(self, selection: Selection) -> Float[Tensor, "tokens d_in"]:
         """z W_dec + b_dec, in the SAE's space."""
-        return decode(selection.values, selection.pairs, self.W_dec) + self.b_dec
+        return decode(selection.values, selection.pairs, self.W_dec[None]) + self.b_dec
 
     def encode(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_sae"]:
         """Codes of raw tokens, as a dense matrix."""

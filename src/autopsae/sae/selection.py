@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autopsae.sae.sparse_ops import Pairs
+from autopsae.sae.pairs import Pairs
 
 BLOCK_TOKENS = 512
 """Tokens whose pre-activations are held at a time, without a workspace."""
@@ -21,46 +21,71 @@ class Workspace:
     def __init__(self) -> None:
         self._memory = torch.empty(0)
 
-    def matrix(self, tokens: int, like: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "tokens d_sae"]:
-        """A matrix with any content, of the type and on the device of the weights; the one before it is gone."""
-        size = tokens * len(like)
+    def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """A tensor with any content, of the type and on the device of `like`; the one before it is gone."""
+        size = torch.Size(shape).numel()
         if len(self._memory) < size or self._memory.dtype != like.dtype or self._memory.device != like.device:
             self._memory = like.new_empty(size)
-        return self._memory[:size].view(tokens, len(like))
+        return self._memory[:size].view(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Pre-activations without their biases: some tokens of one member, or all of all."""
+
+    rows: Float[Tensor, "members tokens d_sae"]
+    members: slice
 
 
 class Product:
-    """W_enc y_centered, a block of tokens at a time, and b_enc, which the kernels add; iterate as often as needed.
+    """W_enc y_centered of every member, in blocks, and b_enc, which the kernels add; iterate as often as needed.
 
-    The blocks share one buffer; with a workspace, all tokens are one block. `positive` tells, after a selection,
+    The blocks share one buffer; with a workspace, everything is one block. `positive` tells, after a selection,
     which latents were positive on any token.
     """
 
     def __init__(
         self,
-        centered: Float[Tensor, "tokens d_in"],
-        W_enc: Float[Tensor, "d_sae d_in"],
-        b_enc: Float[Tensor, "d_sae"] | None,
+        centered: Float[Tensor, "members tokens d_in"],
+        W_enc: Float[Tensor, "members d_sae d_in"],
+        b_enc: Float[Tensor, "members d_sae"] | None,
         workspace: Workspace | None = None,
     ) -> None:
         self.centered, self.W_enc, self.b_enc, self.workspace = centered, W_enc, b_enc, workspace
-        self.positive: Bool[Tensor, d_sae] = torch.zeros(len(W_enc), dtype=torch.bool, device=W_enc.device)
+        self.positive: Bool[Tensor, "members d_sae"] = torch.zeros(
+            W_enc.shape[:2], dtype=torch.bool, device=W_enc.device
+        )
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(tokens, d_sae)"""
-        return len(self.centered), len(self.W_enc)
+    def shape(self) -> tuple[int, int, int]:
+        """(members, tokens of each, d_sae)"""
+        return len(self.centered), self.centered.shape[1], self.W_enc.shape[1]
 
-    def __iter__(self) -> Iterator[Float[Tensor, "block d_sae"]]:
-        workspace = self.workspace or Workspace()
-        block_tokens = len(self.centered) if self.workspace else BLOCK_TOKENS
-        for tokens in self.centered.split(block_tokens):
-            yield torch.mm(tokens, self.W_enc.T, out=workspace.matrix(len(tokens), self.W_enc))
+    def __iter__(self) -> Iterator[Block]:
+        if self.workspace:
+            out = self.workspace.take(self.shape, self.W_enc)
+            yield Block(rows=torch.bmm(self.centered, self.W_enc.mT, out=out), members=slice(None))
+            return
+        workspace = Workspace()
+        for m, (tokens, W) in enumerate(zip(self.centered, self.W_enc, strict=True)):
+            for some in tokens.split(BLOCK_TOKENS):
+                out = workspace.take((len(some), len(W)), W)
+                yield Block(rows=torch.mm(some, W.T, out=out)[None], members=slice(m, m + 1))
 
-    def sample(self, n: int) -> Float[Tensor, "sample d_sae"]:
-        """The pre-activations of about n evenly spaced tokens."""
-        some = self.centered[:: max(1, len(self.centered) // n)] @ self.W_enc.T
-        return some if self.b_enc is None else some + self.b_enc
+    def by_latent(self) -> Float[Tensor, "members d_sae tokens"]:
+        """All of it, the other way round."""
+        members, tokens, d_sae = self.shape
+        out = (self.workspace or Workspace()).take((members, d_sae, tokens), self.W_enc)
+        return torch.bmm(self.W_enc, self.centered.mT, out=out)
+
+    def biases(self, members: slice) -> Float[Tensor, "some d_sae"] | None:
+        """The encoder biases of a block."""
+        return None if self.b_enc is None else self.b_enc[members]
+
+    def sample(self, n: int) -> Float[Tensor, "members sample d_sae"]:
+        """The pre-activations of about n evenly spaced tokens of each member."""
+        some = self.centered[:, :: max(1, self.shape[1] // n)] @ self.W_enc.mT
+        return some if self.b_enc is None else some + self.b_enc[:, None]
 
 
 Chosen = tuple[Float[Tensor, "pairs"], Pairs]
@@ -69,7 +94,7 @@ Chosen = tuple[Float[Tensor, "pairs"], Pairs]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """What an SAE selected on a batch of tokens.
+    """What SAEs selected, each on its batch of tokens; latents are numbered through all of them.
 
     values: of the selected pairs, zero where they do not fire, with gradients for the weights; positive: which
     latents had a positive pre-activation on any token; gates: JumpReLU alone: 1 where a pair fires, with a gradient
@@ -78,9 +103,10 @@ class Selection:
 
     values: Float[Tensor, "pairs"]
     pairs: Pairs
-    positive: Bool[Tensor, "d_sae"]
+    positive: Bool[Tensor, "latents"]
     gates: Float[Tensor, "pairs"] | None = None
 
     @property
     def tokens(self) -> int:
-        return self.pairs.n_tokens
+        """Of each member."""
+        return self.pairs.n_tokens // self.pairs.members

@@ -4,19 +4,19 @@ A sparsity is a setting; what an SAE learns of it (a threshold) is the SAE's. Ea
 whose blocks it looks at while they are in cache.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.diagnosis.closed_form import check_k
 from autopsae.sae import kernels
+from autopsae.sae.pairs import Pairs
 from autopsae.sae.selection import Chosen, Product
-from autopsae.sae.sparse_ops import Pairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,18 @@ class TopK:
 
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """The k largest latents of each token. threshold: none, as a token's own k-th value is it."""
-        found = [kernels.largest(rows, product.b_enc, self.k, product.positive) for rows in product]
-        latents = torch.cat([latents for _, latents in found])
-        return torch.cat([values for values, _ in found]).flatten(), Pairs.of_matrix(latents, product.shape[1])
+        members, _, d_sae = product.shape
+        if kernels.by_latent(product.W_enc.dtype, product.W_enc.device, d_sae, self.k):
+            values, latents = kernels.largest_by_latent(
+                product.by_latent(), product.b_enc, self.k, product.positive
+            )
+            return values.flatten(), Pairs.of_matrix(latents, d_sae)
+        found = [
+            kernels.largest(block.rows, product.biases(block.members), self.k, product.positive[block.members])
+            for block in product
+        ]
+        values, latents = (torch.cat([parts[i].flatten(0, 1) for parts in found]) for i in range(2))
+        return values.flatten(), Pairs.of_matrix(latents.view(members, -1, self.k), d_sae)
 
     def check(self, d_sae: int) -> None:
         """InputError unless 1 <= k <= d_sae."""
@@ -50,24 +59,24 @@ class BatchTopK:
 
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """The positive ones of the k * tokens largest of the batch; with a threshold, all over it."""
+        members, n_tokens, d_sae = product.shape
         if threshold is not None:
-            return _above(product, threshold.expand(product.shape[1]))
-        n_tokens, d_sae = product.shape
+            return _above(product, threshold.expand(members, d_sae))
         wanted = self.k * n_tokens
-        if not wanted:
-            return _above(product, product.W_enc.new_zeros(d_sae))
         # A few tokens tell a threshold that lets through about half as many again; of those the best are taken.
         some = product.sample(64)
-        guess = torch.topk(some.flatten(), min(some.numel(), self.k * len(some) * 3 // 2)).values[-1].relu()
+        among = min(some[0].numel(), self.k * some.shape[1] * 3 // 2)
+        guess = some.flatten(1).topk(among, dim=1).values[:, -1:].relu() if among else some.new_zeros(members, 1)
         for lowered in (guess, guess / 2, torch.zeros_like(guess)):
-            values, pairs = _above(product, lowered.expand(d_sae))
-            if len(values) >= wanted or not lowered:
+            values, pairs = _above(product, lowered.expand(members, d_sae))
+            found = pairs.per_token_counts.view(members, -1).sum(dim=1)
+            if bool(((found >= wanted) | (lowered[:, 0] == 0)).all()):
                 break
-        if len(values) <= wanted:
+        best = _best(values, found, wanted)
+        if len(best) == len(values):
             return values, pairs
-        best = torch.topk(values, wanted, sorted=False).indices.sort().values
-        per_token = torch.bincount(pairs.tokens[best], minlength=n_tokens)
-        return values[best], Pairs.of(pairs.latents[best], per_token, d_sae=d_sae)
+        per_token = torch.bincount(pairs.tokens[best], minlength=members * n_tokens)
+        return values[best], replace(pairs, latents=pairs.latents[best], per_token_counts=per_token)
 
     def check(self, d_sae: int) -> None:
         """InputError unless 1 <= k <= d_sae."""
@@ -82,7 +91,8 @@ class ReLU:
 
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """All positive latents."""
-        return _above(product, product.W_enc.new_zeros(()).expand(product.shape[1]))
+        members, _, d_sae = product.shape
+        return _above(product, product.W_enc.new_zeros(()).expand(members, d_sae))
 
     def check(self, d_sae: int) -> None:
         """InputError unless there is a latent."""
@@ -112,12 +122,33 @@ class JumpReLU:
             raise InputError(f"JumpReLU: expected bandwidth > 0, got {self.bandwidth}; pass about 0.3")
 
 
-def _above(product: Product, threshold: Float[Tensor, "d_sae"]) -> Chosen:
+def _above(product: Product, threshold: Float[Tensor, "members d_sae"]) -> Chosen:
     """All over their latent's threshold, which is never negative."""
-    threshold = threshold.contiguous()
-    found = [kernels.above(rows, product.b_enc, threshold, product.positive) for rows in product]
-    values, latents, counts = (torch.cat([block[i] for block in found]) for i in range(3))
-    return values, Pairs.of(latents, counts, d_sae=product.shape[1])
+    threshold, (members, _, d_sae) = threshold.contiguous(), product.shape
+    parts = []
+    for block in product:
+        m, positive = block.members, product.positive[block.members]
+        values, latents, counts = kernels.above(block.rows, product.biases(m), threshold[m], positive)
+        parts.append((values, latents if m.start is None else latents + d_sae * m.start, counts))
+    values, latents, counts = (torch.cat([part[i] for part in parts]) for i in range(3))
+    if members > 1 and len(parts) == 1:
+        latents = latents + (d_sae * torch.arange(members, device=latents.device)).repeat_interleave(
+            counts.view(members, -1).sum(dim=1), output_size=len(latents)
+        )
+    return values, Pairs(latents=latents, per_token_counts=counts, d_sae=d_sae, members=members)
+
+
+def _best(values: Float[Tensor, "pairs"], found: Int[Tensor, "members"], wanted: int) -> Int[Tensor, "best"]:
+    """The places of the `wanted` largest of each member, whose values follow each other, in their order."""
+    places, start = [], 0
+    for part in values.split(found.tolist()):
+        if len(part) <= wanted:
+            best = torch.arange(len(part), device=values.device)
+        else:
+            best = torch.topk(part, wanted, sorted=False).indices.sort().values
+        places.append(start + best)
+        start += len(part)
+    return torch.cat(places)
 
 
 Sparsity = TopK | BatchTopK | ReLU | JumpReLU

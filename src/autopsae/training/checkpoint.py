@@ -1,11 +1,11 @@
-"""A training run in one file, so that a kill at any moment leaves either the old checkpoint or the new one."""
+"""A sweep of training runs in one file, so that a kill at any moment leaves the old checkpoint or the new one."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,86 +15,91 @@ from autopsae.files import differing, write_whole
 from autopsae.sae.model import SAE
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Place
+from autopsae.training.sources import Member
 
-FORMAT = "autopsae-checkpoint"
+FORMAT, VERSION = "autopsae-checkpoint", 2
 
 
-def save_checkpoint(
-    path: str | Path,
-    *,
-    step: int,
-    config: TrainConfig,
-    sae: SAE,
-    optimizer: torch.optim.Optimizer,
-    place: Place,
-    counters: Mapping[str, Tensor],
-) -> None:
-    """Write everything that the next step depends on. counters: what else the run keeps, by name."""
-    tensors = {f"sae.{name}": tensor for name, tensor in sae.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    tensors |= {f"counters.{name}": tensor for name, tensor in counters.items()}
-    tensors |= {"place.held": place.held, "place.generator": place.generator}
-    about = {"format": FORMAT, "version": 1, "step": step, "settings": _settings(config), "sae": _described(sae)}
-    about["scale"] = sae.scale
-    about |= {"buffers": place.buffers, "batches": place.batches}
+@dataclass(frozen=True, kw_only=True, eq=False)
+class State:
+    """Everything besides the SAEs that the next step depends on."""
+
+    step: int
+    """The next one."""
+    diverged: dict[int, str]
+    """What befell the members that stopped, by their place."""
+    places: list[Place]
+    tensors: Mapping[str, Tensor]
+
+
+def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -> None:
+    """Write the state and the members' SAEs."""
+    tensors = {f"state.{name}": tensor for name, tensor in state.tensors.items()}
+    for m, member in enumerate(members):
+        tensors |= {f"sae.{m}.{name}": tensor for name, tensor in member.sae.state_dict().items()}
+    for p, place in enumerate(state.places):
+        tensors |= {f"place.{p}.held": place.held, f"place.{p}.generator": place.generator}
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "step": state.step,
+        "diverged": state.diverged,
+        "places": [{"buffers": place.buffers, "batches": place.batches} for place in state.places],
+        "members": [_described(member) for member in members],
+        "scales": [member.sae.scale for member in members],
+    }
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_whole(path, lambda temporary: save_file(stored, temporary, {"about": json.dumps(about)}))
 
 
-def load_checkpoint(
-    path: str | Path,
-    *,
-    config: TrainConfig,
-    sae: SAE,
-    optimizer: torch.optim.Optimizer,
-    counters: Mapping[str, Tensor],
-) -> tuple[int, Place]:
-    """(the next step, the place in the stream); SAE, optimizer and counters are filled in place, and not touched
-    unless all fits.
+def load_checkpoint(path: str | Path, members: Sequence[Member], expected: set[str]) -> State:
+    """The state; the members' SAEs are filled in place, and not touched unless all fits. expected: the names of the
+    state's tensors.
 
-    Raises InputError for a file that is no whole checkpoint, or one of another SAE or with other settings; the
+    Raises InputError for a file that is no whole checkpoint, or one of other SAEs or with other settings; the
     number of steps may be another one, unless there is a decay.
     """
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["about"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        step = _checked(path, about, config, sae)
-        place = Place(
-            buffers=about["buffers"],
-            batches=about["batches"],
-            held=tensors["place.held"],
-            generator=tensors["place.generator"],
+        _check(path, about, members)
+        state = State(
+            step=int(about["step"]),
+            diverged={int(m): message for m, message in about["diverged"].items()},
+            places=[_place(p, place, tensors) for p, place in enumerate(about["places"])],
+            tensors={name: tensors[f"state.{name}"] for name in expected},
         )
-        restored = optimizer.state_dict()
-        restored["state"] = _nested(_under("optimizer", tensors))
-        scale = float(about["scale"])  # measured on the tokens, so its last bit depends on the machine
-        found = {name: tensors[f"counters.{name}"] for name in counters}
+        weights = [_under(f"sae.{m}", tensors, {*member.sae.state_dict()}) for m, member in enumerate(members)]
+        # Measured on the tokens, so their last bits depend on the machine.
+        scales = [float(about["scales"][m]) for m in range(len(members))]
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: expected a checkpoint, could not read it ({error!r}); start afresh") from error
-    sae.load_state_dict(_under("sae", tensors))
-    sae.scale = scale
-    optimizer.load_state_dict(restored)
-    for name, tensor in found.items():
-        counters[name].copy_(tensor)
-    return step, place
+    for member, tensors_of_sae, scale in zip(members, weights, scales, strict=True):
+        member.sae.load_state_dict(tensors_of_sae)
+        member.sae.scale = scale
+    return state
 
 
-def _checked(path: str | Path, about: dict[str, object], config: TrainConfig, sae: SAE) -> int:
-    if (about["format"], about["version"]) != (FORMAT, 1):
-        raise InputError(f"{path}: expected {FORMAT} version 1, got {about['format']} {about['version']}")
-    step = int(str(about["step"]))
-    if about["sae"] != _described(sae):
-        raise InputError(f"{path}: expected a checkpoint of {_described(sae)}, got one of {about['sae']}")
-    before, now = about["settings"], _settings(config)
-    assert isinstance(before, dict)
-    changed = [f"{name} {before.get(name)}, got {now.get(name)}" for name in differing(before, now)]
-    if changed:
-        raise InputError(f"{path}: expected the settings it was written under: {'; '.join(changed)}")
-    return step
+def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -> None:
+    if (about["format"], about["version"]) != (FORMAT, VERSION):
+        raise InputError(f"{path}: expected {FORMAT} version {VERSION}, got {about['format']} {about['version']}")
+    before, now = about["members"], [_described(member) for member in members]
+    if len(before) != len(now):
+        raise InputError(f"{path}: expected a checkpoint of {len(now)} SAEs, got one of {len(before)}")
+    for was, described in zip(before, now, strict=True):
+        if was["sae"] != described["sae"]:
+            raise InputError(f"{path}: expected a checkpoint of {described['sae']}, got one of {was['sae']}")
+        was, described = was["settings"], described["settings"]
+        changed = [f"{name} {was.get(name)}, got {described.get(name)}" for name in differing(was, described)]
+        if changed:
+            raise InputError(f"{path}: expected the settings it was written under: {'; '.join(changed)}")
+
+
+def _described(member: Member) -> dict[str, Any]:
+    return {"settings": _settings(member.config), "sae": _shapes(member.sae)}
 
 
 def _settings(config: TrainConfig) -> dict[str, str]:
@@ -105,19 +110,15 @@ def _settings(config: TrainConfig) -> dict[str, str]:
     return settings
 
 
-def _described(sae: SAE) -> str:
+def _shapes(sae: SAE) -> str:
     shapes = {name: list(tensor.shape) for name, tensor in sae.state_dict().items()}
     return f"{sae.sparsity!r}, layer_norm {sae.layer_norm}, {sae.W_enc.dtype}, {shapes}"
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    start = prefix + "."
-    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+def _place(number: int, counted: dict[str, int], tensors: Mapping[str, Tensor]) -> Place:
+    held, generator = tensors[f"place.{number}.held"], tensors[f"place.{number}.generator"]
+    return Place(buffers=counted["buffers"], batches=counted["batches"], held=held, generator=generator)
 
 
-def _nested(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    found: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        number, _, key = name.partition(".")
-        found.setdefault(int(number), {})[key] = tensor
-    return found
+def _under(prefix: str, tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:
+    return {name: tensors[f"{prefix}.{name}"] for name in names}

@@ -41,6 +41,8 @@ class TrainConfig:
     """Type in which latents are chosen; None for that of the weights. The chosen values are exact either way."""
     buffer_tokens: int = 262_144
     """Tokens from which batches are drawn at random."""
+    record_every: int = 1
+    """Steps between records; deaths and revivals are counted over all of them."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +62,7 @@ class TrainConfig:
             f"dead_after_tokens >= 1, got {self.dead_after_tokens}": self.dead_after_tokens >= 1,
             f"products float32, bfloat16 or None, got {self.products}": self.products
             in ("float32", "bfloat16", None),
+            f"record_every >= 1, got {self.record_every}": self.record_every >= 1,
             f"buffer_tokens >= 1, got {self.buffer_tokens}": self.buffer_tokens >= 1,
             f"clip_norm > 0 or None, got {self.clip_norm}": self.clip_norm is None or self.clip_norm > 0,
         }
@@ -76,7 +79,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One training step. Fractions in [0, 1].
+    """One training step, and what happened to the latents since the last record. Fractions in [0, 1].
 
     dead: silent for `dead_after_tokens` tokens = relu (not positive in them either) + topk.
     """
@@ -96,8 +99,8 @@ class Record:
     relu: float
     topk: float
     died: int
-    """Latents that died in this step, and that came back in it, by what had kept them dead."""
+    """Latents that died since the last record, and that came back, by what had kept them dead."""
     revived_from_relu: int
     revived_from_topk: int
     resampled: int
-    """Dead latents that were drawn afresh after this step."""
+    """Dead latents that were drawn afresh."""

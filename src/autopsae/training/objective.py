@@ -1,5 +1,6 @@
-"""What is minimised: the squared error in the SAE's space, and what keeps codes sparse where no k does."""
+"""What is minimised besides the squared error: what keeps codes sparse where no k does."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -8,11 +9,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
-
-
-def squared_error(y: Float[Tensor, "tokens d_in"], y_hat: Float[Tensor, "tokens d_in"]) -> Float[Tensor, ""]:
-    """Mean over tokens of ||y - y_hat||^2."""
-    return (y - y_hat).square().sum() / len(y)
+from autopsae.sae.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +28,19 @@ class L1:
     def check(self, sae: SAE) -> None:
         """Any SAE will do."""
 
-    def loss(self, sae: SAE, selection: Selection, step: int) -> Float[Tensor, ""]:
-        """The penalty of a batch."""
+    def at(self, step: int) -> float:
+        """The coefficient of a step."""
+        return self.coefficient * min(1.0, (step + 1) / (self.warmup_steps + 1))
+
+    @staticmethod
+    def losses(
+        penalties: "Sequence[L1]", weights: Weights, selection: Selection, step: int
+    ) -> Float[Tensor, "members"]:
+        """Each member's penalty of its batch."""
         # Not lengths[latents], whose gradient PyTorch adds up in another order each time.
-        lengths = sae.W_dec.norm(dim=1).index_select(0, selection.pairs.latents)
-        risen = min(1.0, (step + 1) / (self.warmup_steps + 1))
-        loss: Tensor = self.coefficient * risen * (selection.values * lengths).sum() / selection.tokens
-        return loss
+        lengths = weights.W_dec.flatten(0, 1).norm(dim=1).index_select(0, selection.pairs.latents)
+        summed = selection.pairs.sum_per_member(selection.values * lengths)
+        return summed / selection.tokens * summed.new_tensor([penalty.at(step) for penalty in penalties])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,29 @@ class L0Target:
                 "SAE takes L1, and top-k needs neither"
             )
 
-    def loss(self, sae: SAE, selection: Selection, step: int) -> Float[Tensor, ""]:
-        """The penalty of a batch."""
+    @staticmethod
+    def losses(
+        penalties: "Sequence[L0Target]", weights: Weights, selection: Selection, step: int
+    ) -> Float[Tensor, "members"]:
+        """Each member's penalty of its batch."""
         assert selection.gates is not None
-        return self.coefficient * sae.d_in * (selection.gates.sum() / selection.tokens / self.l0 - 1).square()
+        wanted, size = selection.gates.new_tensor([[p.l0, p.coefficient] for p in penalties]).T
+        l0 = selection.pairs.sum_per_member(selection.gates) / selection.tokens
+        losses: Tensor = size * weights.shape[2] * (l0 / wanted - 1).square()
+        return losses
+
+
+def penalty_losses(
+    penalties: Sequence[L1 | L0Target | None], weights: Weights, selection: Selection, step: int
+) -> Float[Tensor, "members"]:
+    """Each member's penalty of its batch; 0 for None."""
+    kinds = {type(penalty) for penalty in penalties if penalty}
+    if not kinds:
+        return selection.values.new_zeros(len(penalties))
+    if kinds == {L1}:
+        return L1.losses(
+            [p if isinstance(p, L1) else L1(coefficient=0.0) for p in penalties], weights, selection, step
+        )
+    nothing = L0Target(l0=1.0, coefficient=0.0)
+    each = [p if isinstance(p, L0Target) else nothing for p in penalties]
+    return L0Target.losses(each, weights, selection, step)

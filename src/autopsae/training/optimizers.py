@@ -1,92 +1,118 @@
-"""Adam, Adam on the latents that were touched, and the sign alone; frozen parts, and an own rate for b_dec."""
+"""Adam, Adam on the latents that were touched, and the sign alone; each member has its rates and frozen parts."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
-from autopsae.sae.model import SAE
+from autopsae.sae.sums import Adam, adam, remove_parallel
+from autopsae.sae.weights import Weights
 from autopsae.training.config import TrainConfig
 
 
-def optimizer_for(sae: SAE, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimizer of every parameter that is not frozen, and it alone gets a gradient.
+class Optimizer:
+    """Takes steps on the weights of members, each at its own rates; a frozen part has none, and stays as it is.
 
-    Raises InputError for a frozen name that the SAE does not have, and where nothing is left to train.
+    moments: of each parameter, the first and the second, [2, members, ...]; none for SignSGD, where a coordinate
+    moves by the learning rate against its gradient's sign (paper, Fig. S10). In sparse Adam, only rows (for
+    vectors: coordinates) with a gradient move and remember, as torch.optim.SparseAdam does for sparse gradients: a
+    latent that did not fire is left alone, momentum included.
     """
-    named = dict(sae.named_parameters())
-    unknown = {*config.frozen} - {*named}
-    if unknown or not {*named} - {*config.frozen}:
-        raise InputError(f"frozen: expected some, but not all, of {', '.join(named)}, got {config.frozen}")
-    for name, parameter in named.items():
-        parameter.requires_grad_(name not in config.frozen)
-    b_dec_lr = config.lr if config.b_dec_lr is None else config.b_dec_lr
-    others = [p for name, p in named.items() if p.requires_grad and name != "b_dec"]
-    bias = [p for name, p in named.items() if p.requires_grad and name == "b_dec"]
-    groups: list[dict[str, Any]] = [
-        {"params": params, "lr": rate, "full_lr": rate}
-        for params, rate in ((others, config.lr), (bias, b_dec_lr))
-        if params
-    ]
-    if config.optimizer == "adam":
-        return torch.optim.Adam(groups, fused=True)
-    return RowAdam(groups) if config.optimizer == "sparse_adam" else SignSGD(groups)
 
+    def __init__(self, weights: Weights, configs: Sequence[TrainConfig]) -> None:
+        """Parts that are frozen in all members get no gradient any more.
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Every group's learning rate as a fraction of its full one."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["full_lr"] * rate
-
-
-class _Optimizer(torch.optim.Optimizer):
-    """Walks over the parameters that have a gradient."""
-
-    def __init__(self, groups: list[dict[str, Any]]) -> None:
-        super().__init__(groups, {})
-
-    def update(self, parameter: Tensor, grad: Tensor, lr: float) -> None:
-        raise NotImplementedError
+        Raises InputError for a frozen name that the SAEs do not have, and where nothing is left to train.
+        """
+        self._weights, self._kind, self._unit = weights, configs[0].optimizer, configs[0].unit_decoder
+        self._clip = [config.clip_norm for config in configs]
+        self.steps, self.moments, self._rates = 0, dict[str, Tensor](), dict[str, Tensor]()
+        names = {*weights.parameters}
+        for config in configs:
+            if {*config.frozen} - names or not names - {*config.frozen}:
+                raise InputError(
+                    f"frozen: expected some, but not all, of {', '.join(weights.parameters)}, got {config.frozen}"
+                )
+        for name, parameter in weights.parameters.items():
+            rates = [_rate(config, name) for config in configs]
+            parameter.requires_grad_(any(name not in config.frozen for config in configs))
+            self._rates[name] = torch.tensor(rates, dtype=torch.float64, device=parameter.device)
+            if self._kind != "sign_sgd" and parameter.requires_grad:
+                self.moments[name] = parameter.new_zeros(2, *parameter.shape, requires_grad=False)
+        if self._unit:
+            self._normalize()
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        assert closure is None
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self.update(parameter, parameter.grad, group["lr"])
+    def step(self, factors: Float[Tensor, "members"]) -> None:
+        """Step along the gradients, each member at this fraction of its rates; 0 leaves it as it is."""
+        self.steps += 1
+        if any(clip is not None for clip in self._clip):
+            self._clip_gradients()
+        for name, parameter in self._weights.parameters.items():
+            if parameter.grad is None:
+                continue
+            rates, unit = self._rates[name] * factors, name == "W_dec" and self._unit
+            rows, grads = _rows(parameter), _rows(parameter.grad.contiguous())
+            if self._kind == "sign_sgd":
+                if unit:
+                    remove_parallel(grads, rows)
+                each = rates.to(rows).repeat_interleave(len(rows) // len(rates))
+                rows.sub_(grads.sign().mul_(each[:, None]))
+            else:
+                sparse = self._kind == "sparse_adam"
+                first, second = (_rows(moment, entries=sparse) for moment in self.moments[name])
+                rows, grads = _rows(parameter, entries=sparse), _rows(grads.view(parameter.shape), entries=sparse)
+                adam(rows, grads, first, second, rates, Adam(step=self.steps, unit=unit, sparse=sparse))
+        if self._kind == "sign_sgd" and self._unit:
+            self._normalize()
+
+    def forget(self, member: int, latents: Int[Tensor, "some"]) -> None:
+        """Let the moments of some latents be zero."""
+        for name, moments in self.moments.items():
+            if name != "b_dec":
+                moments[:, member, latents] = 0
+
+    def keep(self, weights: Weights, members: Int[Tensor, "some"]) -> None:
+        """Go on with these members alone, whose weights are given anew."""
+        for name, parameter in weights.parameters.items():
+            parameter.requires_grad_(self._weights.parameters[name].requires_grad)
+        self._weights = weights
+        self._clip = [self._clip[m] for m in members.tolist()]
+        self._rates = {name: rates[members] for name, rates in self._rates.items()}
+        self.moments = {name: moments[:, members] for name, moments in self.moments.items()}
+
+    @torch.no_grad()
+    def _normalize(self) -> None:
+        """Decoder rows to unit length, where they are not frozen."""
+        W_dec, thawed = self._weights.W_dec, self._rates["W_dec"] > 0
+        unit = normalize(W_dec, dim=2, eps=torch.finfo(W_dec.dtype).tiny)
+        W_dec.copy_(torch.where(thawed[:, None, None], unit, W_dec))
+
+    def _clip_gradients(self) -> None:
+        """Each member's gradient to the norm it may have; frozen parts do not count."""
+        graded = {name: p for name, p in self._weights.parameters.items() if p.grad is not None}
+        if self._unit and "W_dec" in graded:
+            grad = self._weights.W_dec.grad
+            assert grad is not None
+            remove_parallel(_rows(grad), _rows(self._weights.W_dec))
+        squares = [p.grad.flatten(1).square().sum(dim=1) * (self._rates[name] > 0) for name, p in graded.items()]  # type: ignore[union-attr]
+        norm = torch.stack(squares).sum(dim=0).sqrt()
+        limit = norm.new_tensor([torch.inf if clip is None else clip for clip in self._clip])
+        factor = (limit / (norm + 1e-6)).clamp_max(1)
+        for p in graded.values():
+            p.grad.mul_(factor.view(-1, *[1] * (p.ndim - 1)))  # type: ignore[union-attr]
 
 
-class RowAdam(_Optimizer):
-    """Adam where only rows (for vectors: coordinates) with a gradient move and remember, as torch.optim.SparseAdam
-    does for sparse gradients: a latent that did not fire is left alone, momentum included.
-    """
-
-    BETAS, EPS = (0.9, 0.999), 1e-8
-
-    def update(self, parameter: Tensor, grad: Tensor, lr: float) -> None:
-        """One step for one parameter."""
-        state = self.state[parameter]
-        if not state:
-            state.update(step=torch.zeros(()), exp_avg=torch.zeros_like(grad), exp_avg_sq=torch.zeros_like(grad))
-        state["step"] += 1
-        touched = grad if grad.ndim == 1 else grad.abs().amax(dim=1)
-        rows = touched.nonzero()[:, 0]
-        (beta1, beta2), t = self.BETAS, float(state["step"])
-        g = grad.index_select(0, rows)
-        m = state["exp_avg"].index_select(0, rows).lerp_(g, 1 - beta1)
-        v = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(g, g, value=1 - beta2)
-        state["exp_avg"].index_copy_(0, rows, m)
-        state["exp_avg_sq"].index_copy_(0, rows, v)
-        size = lr * (1 - beta2**t) ** 0.5 / (1 - beta1**t)
-        parameter.index_add_(0, rows, m.div_(v.sqrt_().add_(self.EPS)), alpha=-size)
+def _rate(config: TrainConfig, name: str) -> float:
+    if name in config.frozen:
+        return 0.0
+    return config.lr if name != "b_dec" or config.b_dec_lr is None else config.b_dec_lr
 
 
-class SignSGD(_Optimizer):
-    """Each coordinate moves by the learning rate against its gradient's sign (paper, Fig. S10)."""
-
-    def update(self, parameter: Tensor, grad: Tensor, lr: float) -> None:
-        """One step for one parameter."""
-        parameter.sub_(grad.sign(), alpha=lr)
+def _rows(tensor: Tensor, *, entries: bool = False) -> Float[Tensor, "rows columns"]:
+    """[members, ..., columns] as rows; of vectors, every entry is one where asked."""
+    rows = tensor.detach().reshape(-1, 1) if entries and tensor.ndim == 2 else tensor.detach()
+    return rows.flatten(0, -2)

@@ -3,6 +3,7 @@
 AuxK reaches latents that are dead-by-TopK alone, ghost gradients reach all silent ones; tests hold them to that.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
-from autopsae.sae.model import SAE
+from autopsae.sae.death import Watch
+from autopsae.sae.pairs import Pairs
 from autopsae.sae.selection import Product
-from autopsae.sae.sparse_ops import Pairs, decode, encode
+from autopsae.sae.sparse_ops import encode, unexplained
 from autopsae.sae.sparsity import TopK
+from autopsae.sae.weights import Weights
+
+Batch = Float[Tensor, "members tokens d_in"]
+Dead = Bool[Tensor, "members d_sae"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,33 +42,39 @@ class AuxK:
         if not self.coefficient >= 0 or self.dead_after_tokens < 1 or (self.k_aux is not None and self.k_aux < 1):
             raise InputError(f"AuxK: expected coefficient >= 0, dead_after_tokens >= 1, k_aux >= 1, got {self}")
 
-    def loss(
-        self,
-        sae: SAE,
-        y: Float[Tensor, "tokens d_in"],
-        y_hat: Float[Tensor, "tokens d_in"],
-        dead: Bool[Tensor, "d_sae"],
-    ) -> Float[Tensor, ""]:
-        """coefficient * ||residual - explained||^2 / ||residual - its mean||^2; 0 where no latent is silent, or
-        the residual does not vary.
+    @staticmethod
+    def losses(
+        methods: "Sequence[AuxK]", weights: Weights, centered: Batch, left: Batch, dead: Dead
+    ) -> Float[Tensor, "members"]:
+        """coefficient * ||residual - explained||^2 / ||residual - its mean||^2 of each member; 0 where no latent is
+        silent, or the residual does not vary. left: the residual; dead: the silent latents.
         """
-        silent = dead.nonzero()[:, 0]
-        if not len(silent):
-            return y.new_zeros(())
-        residual = (y - y_hat).detach()
-        variance = (residual - residual.mean(dim=0)).square().sum()
-        if not float(variance) > 0:  # nothing is left to explain
-            return y.new_zeros(())
-        centered = (y - sae.b_dec).detach()
+        n_members, d_sae, d_in = weights.shape
+        variance = (left - left.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+        some = _Some.of(weights, dead, where=variance > 0)
+        if some is None:
+            return left.new_zeros(n_members)
         with torch.no_grad():
-            b_enc = None if sae.b_enc is None else sae.b_enc[silent]
-            product = Product(centered, sae.W_enc[silent], b_enc)
-            k_aux = min(self.k_aux or max(1, sae.d_in // 2), len(silent))
-            pre, among_silent = TopK(k=k_aux).select(product, None)
-            pairs = Pairs.of(silent[among_silent.latents], among_silent.per_token_counts, d_sae=sae.d_sae)
-        codes = encode(pre, centered, pairs, sae.W_enc, sae.b_enc, sae.b_dec).relu()
-        explained = decode(codes, pairs, sae.W_dec)
-        return self.coefficient * (residual - explained).square().sum() / variance
+            b_enc = torch.where(some.silent, 0 if some.b_enc is None else some.b_enc, -torch.inf)
+            product = Product(centered[some.members], some.rows_of(weights.W_enc), b_enc.to(left))
+            k_aux = min(_k_aux(methods, some.members, d_in), int(some.silent.sum(dim=1).max()))
+            pre, among = TopK(k=k_aux).select(product, None)
+            counts = torch.zeros(left.shape[:2], dtype=torch.int64, device=left.device)
+            counts[some.members] = k_aux
+            latents = some.ids.flatten()[among.latents]
+            pairs = Pairs(latents=latents, per_token_counts=counts.flatten(), d_sae=d_sae, members=n_members)
+        codes = encode(pre, centered.flatten(0, 1), pairs, weights.W_enc, weights.b_enc, weights.b_dec).relu()
+        _, error = unexplained(left, codes, pairs, weights.W_dec, None)
+        reached = torch.zeros(n_members, dtype=torch.bool, device=left.device).index_fill_(0, some.members, True)
+        size = left.new_tensor([method.coefficient for method in methods])
+        return size * torch.where(reached, error / variance.where(reached, 1), 0)
+
+
+def _k_aux(methods: Sequence[AuxK], members: Int[Tensor, "some"], d_in: int) -> int:
+    found = {methods[m].k_aux or max(1, d_in // 2) for m in members.tolist()}
+    if len(found) > 1:
+        raise InputError(f"AuxK: expected one k_aux for the members of a sweep, got {sorted(found)}")
+    return found.pop()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,29 +94,57 @@ class GhostGradients:
         if not self.coefficient >= 0 or self.dead_after_tokens < 1:
             raise InputError(f"GhostGradients: expected coefficient >= 0, dead_after_tokens >= 1, got {self}")
 
-    def loss(
-        self,
-        sae: SAE,
-        y: Float[Tensor, "tokens d_in"],
-        y_hat: Float[Tensor, "tokens d_in"],
-        dead: Bool[Tensor, "d_sae"],
-    ) -> Float[Tensor, ""]:
-        """coefficient * the rescaled error of the ghosts; 0 where no latent is silent."""
-        silent = dead.nonzero()[:, 0]
-        if not len(silent):
-            return y.new_zeros(())
-        residual = (y - y_hat).detach()
-        pre = (y - sae.b_dec).detach() @ sae.W_enc.index_select(0, silent).T
-        pre = pre if sae.b_enc is None else pre + sae.b_enc[silent]
+    @staticmethod
+    def losses(
+        methods: "Sequence[GhostGradients]", weights: Weights, centered: Batch, left: Batch, dead: Dead
+    ) -> Float[Tensor, "members"]:
+        """coefficient * the rescaled error of the ghosts of each member; 0 where no latent is silent. left: the
+        residual; dead: the silent latents.
+        """
+        some = _Some.of(weights, dead)
+        if some is None:
+            return left.new_zeros(weights.shape[0])
+        residual = left[some.members]
+        pre = centered[some.members] @ some.rows_of(weights.W_enc).mT
+        pre = (pre if some.b_enc is None else pre + some.b_enc[:, None]).masked_fill(
+            ~some.silent[:, None], -torch.inf
+        )
         # The norm is set below, so any factor per token is free: the largest exponential may be 1.
-        codes = (pre - pre.detach().amax(dim=1, keepdim=True)).exp()
-        ghost = codes @ sae.W_dec.index_select(0, silent)
-        tiny = torch.finfo(y.dtype).tiny
-        half = residual.norm(dim=1, keepdim=True) / (2 * ghost.detach().norm(dim=1, keepdim=True)).clamp_min(tiny)
-        error = (residual - ghost * half).square().sum() / len(y)
-        like_the_error = residual.square().sum() / len(y) / error.detach().clamp_min(tiny)
-        loss: Tensor = self.coefficient * like_the_error * error
-        return loss
+        codes = (pre - pre.detach().amax(dim=2, keepdim=True)).exp()
+        ghost = codes @ some.rows_of(weights.W_dec)
+        tiny = torch.finfo(left.dtype).tiny
+        half = residual.norm(dim=2, keepdim=True) / (2 * ghost.detach().norm(dim=2, keepdim=True)).clamp_min(tiny)
+        error = (residual - ghost * half).square().sum(dim=(1, 2)) / left.shape[1]
+        like_the_error = residual.square().sum(dim=(1, 2)) / left.shape[1] / error.detach().clamp_min(tiny)
+        size = left.new_tensor([method.coefficient for method in methods])
+        return left.new_zeros(len(left)).index_add(0, some.members, size[some.members] * like_the_error * error)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Some:
+    """The members with silent latents, and every latent that is silent in any of them."""
+
+    members: Int[Tensor, "some"]
+    ids: Int[Tensor, "some latents"]
+    """Of those latents, numbered through all members."""
+    silent: Bool[Tensor, "some latents"]
+    b_enc: Float[Tensor, "some latents"] | None
+
+    @staticmethod
+    def of(weights: Weights, dead: Dead, *, where: Bool[Tensor, "members"] | None = None) -> "_Some | None":
+        """None where no latent is silent."""
+        any_dead = dead.any(dim=1) if where is None else dead.any(dim=1) & where
+        members = any_dead.nonzero()[:, 0]
+        if not len(members):
+            return None
+        latents = dead[members].any(dim=0).nonzero()[:, 0]
+        ids = members[:, None] * weights.shape[1] + latents
+        b_enc = None if weights.b_enc is None else weights.b_enc.flatten()[ids]
+        return _Some(members=members, ids=ids, silent=dead[members][:, latents], b_enc=b_enc)
+
+    def rows_of(self, W: Float[Tensor, "members d_sae d_in"]) -> Float[Tensor, "some latents d_in"]:
+        rows = W.flatten(0, 1).index_select(0, self.ids.flatten())
+        return rows.view(*self.ids.shape, W.shape[2])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,34 +176,46 @@ class Resampling:
     @torch.no_grad()
     def apply(
         self,
-        sae: SAE,
+        weights: Weights,
+        member: int,
         y: Float[Tensor, "tokens d_in"],
-        y_hat: Float[Tensor, "tokens d_in"],
+        left: Float[Tensor, "tokens d_in"],
         dead: Bool[Tensor, "d_sae"],
-        optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
     ) -> Int[Tensor, "resampled"]:
-        """Redraw the `dead` latents and return which they were; none where every token is perfect."""
+        """Redraw the `dead` latents of a member and return which they were; none where every token is perfect.
+        left: what is left of y.
+        """
         silent = dead.nonzero()[:, 0]
-        weight = (y - y_hat).square().sum(dim=1).double().square().cpu()
+        weight = left.square().sum(dim=1).double().square().cpu()
         if not len(silent) or not float(weight.sum()) > 0:
             return silent[:0]
         drawn = torch.multinomial(weight, len(silent), replacement=True, generator=generator)
         # A token at b_dec itself has no direction: such a latent keeps its own.
-        away = y[drawn.to(y.device)] - sae.b_dec
-        rows = normalize(torch.where(away.any(dim=1, keepdim=True), away, sae.W_dec[silent]), dim=1)
-        alive = sae.W_enc[~dead]
-        norm = alive.norm(dim=1).mean() if len(alive) else sae.W_enc.new_ones(())
-        sae.W_dec[silent], sae.W_enc[silent] = rows, rows * norm * self.encoder_norm
-        if sae.b_enc is not None:
-            sae.b_enc[silent] = 0
-        if sae.log_threshold is not None and len(alive):
-            living = sae.log_threshold[~dead].exp().mean()
-            sae.log_threshold[silent] = (living * self.encoder_norm).log()
-        touched = (sae.W_enc, sae.W_dec, sae.b_enc, sae.log_threshold)
-        for parameter in (p for p in touched if p is not None):
-            remembered: dict[str, Any] = optimizer.state.get(parameter, {})
-            for name in ("exp_avg", "exp_avg_sq"):
-                if name in remembered:
-                    remembered[name][silent] = 0
+        W_enc, W_dec = weights.W_enc[member], weights.W_dec[member]
+        away = y[drawn.to(y.device)] - weights.b_dec[member]
+        rows = normalize(torch.where(away.any(dim=1, keepdim=True), away, W_dec[silent]), dim=1)
+        alive = W_enc[~dead]
+        norm = alive.norm(dim=1).mean() if len(alive) else W_enc.new_ones(())
+        W_dec[silent], W_enc[silent] = rows, rows * norm * self.encoder_norm
+        if weights.b_enc is not None:
+            weights.b_enc[member, silent] = 0
+        if weights.log_threshold is not None and len(alive):
+            log_threshold = weights.log_threshold[member]
+            log_threshold[silent] = (log_threshold[~dead].exp().mean() * self.encoder_norm).log()
         return silent
+
+
+def revival_losses(
+    methods: Sequence[AuxK | GhostGradients | None], weights: Weights, centered: Batch, left: Batch, watch: Watch
+) -> Float[Tensor, "members"]:
+    """Each member's loss on its silent latents; 0 for None."""
+    total = left.new_zeros(len(methods))
+    for kind in (AuxK, GhostGradients):
+        if not any(isinstance(method, kind) for method in methods):
+            continue
+        each: list[Any] = [m if isinstance(m, kind) else kind(coefficient=0.0) for m in methods]
+        silent = watch.silent(torch.tensor([m.dead_after_tokens for m in each], device=left.device))
+        has = torch.tensor([isinstance(m, kind) for m in methods], device=left.device)
+        total = total + kind.losses(each, weights, centered, left, silent & has[:, None])
+    return total

@@ -1,0 +1,51 @@
+"""Which loops there are for some tensors, and how many threads they are worth."""
+
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+SUMMED = (torch.float32, torch.float64)
+COMPARED = (*SUMMED, torch.bfloat16)
+SMALL = 1 << 19
+"""Values over which a loop takes longer than waiting for other threads."""
+
+
+def choosing(*tensors: Tensor) -> ModuleType | None:
+    """The compiled loops that choose, where they take such tensors."""
+    loops = loaded() if fit(tensors, COMPARED) else None
+    return loops[0] if loops else None
+
+
+def summing(*tensors: Tensor) -> ModuleType | None:
+    """The compiled loops that sum, where they take such tensors."""
+    loops = loaded() if fit(tensors, SUMMED) else None
+    return loops[1] if loops else None
+
+
+@cache
+def loaded() -> tuple[ModuleType, ModuleType] | None:
+    """The compiled loops (that choose, that sum), or None without Numba."""
+    try:
+        from autopsae.sae import numba_choose, numba_sums
+    except ImportError:
+        return None
+    return numba_choose, numba_sums
+
+
+def fit(tensors: Sequence[Tensor], dtypes: tuple[torch.dtype, ...]) -> bool:
+    """Can the loops read them where they are?"""
+    return all(t.device.type == "cpu" and t.dtype in dtypes and t.is_contiguous() for t in tensors)
+
+
+def threads_for(values: int) -> int:
+    """Threads for a loop over so many values: one where the others would come too late."""
+    return torch.get_num_threads() if values > SMALL else 1
+
+
+def spans(members: int, values: int) -> int:
+    """Into how many spans each member's rows are cut, so that every thread has work."""
+    threads = threads_for(values)
+    return 1 if members >= threads else -(-threads // members)

@@ -1,0 +1,39 @@
+"""How loops are compiled: by Numba, kept on disk, and twice where they are parallel."""
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import numba
+
+
+def compiled(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
+    def compile(function: Callable[..., Any]) -> Any:
+        plain = inspect.unwrap(function)  # the tests check shapes by wrapping every function
+        try:
+            return numba.njit(cache=True, **flags)(plain)
+        except RuntimeError:  # nowhere to write the cache: compile once per process
+            return numba.njit(**flags)(plain)
+
+    return compile
+
+
+def parallel(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Compiled twice: where the last argument, `threads`, is 1, no other thread is waited for, which takes longer
+    than a small loop.
+    """
+
+    def compile(function: Callable[..., Any]) -> Any:
+        plain = inspect.unwrap(function)
+        # Numba's cache goes by the name alone, so the second needs one of its own.
+        again = FunctionType(plain.__code__, plain.__globals__, plain.__name__)
+        again.__qualname__ = f"{plain.__qualname__}_shared"
+        alone, shared = compiled(**flags)(plain), compiled(parallel=True, **flags)(again)
+
+        def run(*arguments: Any) -> None:
+            (alone if arguments[-1] == 1 else shared)(*arguments)
+
+        return run
+
+    return compile

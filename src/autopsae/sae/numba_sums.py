@@ -1,0 +1,118 @@
+"""Loops that sum over pairs and rows, compiled by Numba. Called by `sums` alone.
+
+Loops over rows or pairs are parallel over `threads` equal spans of them, those by member (SAEs trained side by
+side) over `threads` spans of each member. Sums over a row may be taken in any order.
+"""
+
+import numba
+import numpy as np
+
+from autopsae.sae.numba_compile import compiled, parallel
+
+
+@parallel(fastmath={"reassoc", "contract"})
+def dots(of_tokens, of_latents, tokens, latents, found, threads):  # type: ignore[no-untyped-def]
+    """found[i] = <of_tokens[tokens[i]], of_latents[latents[i]]>."""
+    pairs, d_in = len(tokens), of_tokens.shape[1]
+    span = (pairs + threads - 1) // threads
+    for t in numba.prange(threads):
+        for i in range(t * span, min(pairs, (t + 1) * span)):
+            token, latent = of_tokens[tokens[i]], of_latents[latents[i]]
+            total = found.dtype.type(0)
+            for j in range(d_in):
+                total += token[j] * latent[j]
+            found[i] = total
+
+
+@parallel(fastmath={"reassoc", "contract"})
+def leave(target, values, latents, starts, W, left, error, threads):  # type: ignore[no-untyped-def]
+    """left = target - sum over a row's pairs of value times the latent's row of W; error [members, threads]: the
+    sum of its squares.
+    """
+    members, rows, d_in = target.shape
+    span = (rows + threads - 1) // threads
+    for task in numba.prange(members * threads):
+        m, t = task // threads, task % threads
+        total = np.float64(0)
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            x, out = target[m, r], left[m, r]
+            for c in range(d_in):
+                out[c] = x[c]
+            for p in range(starts[m * rows + r], starts[m * rows + r + 1]):
+                value, row = values[p], W[latents[p]]
+                if value != 0:
+                    for c in range(d_in):
+                        out[c] -= value * row[c]
+            square = left.dtype.type(0)
+            for c in range(d_in):
+                square += out[c] * out[c]
+            total += square
+        error[m, t] = total
+
+
+@parallel(fastmath={"reassoc", "contract"})
+def scatter(values, latents, starts, rows, members, sums, threads):  # type: ignore[no-untyped-def]
+    """sums [threads, all latents, d_in]: for each latent, value times row, summed over the pairs of a span."""
+    d_in, each = rows.shape[1], len(rows) // members
+    n = sums.shape[1] // members
+    span = (each + threads - 1) // threads
+    for task in numba.prange(members * threads):
+        m, t = task // threads, task % threads
+        sums[t, m * n : (m + 1) * n] = 0
+        for r in range(m * each + t * span, m * each + min(each, (t + 1) * span)):
+            row = rows[r]
+            for p in range(starts[r], starts[r + 1]):
+                value, out = values[p], sums[t, latents[p]]
+                if value != 0:
+                    for c in range(d_in):
+                        out[c] += value * row[c]
+
+
+@parallel(fastmath={"reassoc", "contract"})
+def adam(rows, grads, firsts, seconds, rates, settings, unit, sparse, threads):  # type: ignore[no-untyped-def]
+    """One step of Adam, row by row, at the rate of the row's member (none: at 0 the row is left alone).
+
+    settings: 1 - beta1, beta2, 1 - beta2, 1 - beta1^t, sqrt(1 - beta2^t), eps. unit: the gradient is first made
+    orthogonal to the row, and the row is brought to length 1 in the end. sparse: rows without a gradient are left
+    alone.
+    """
+    n, d_in = rows.shape
+    new1, old2, new2, correction1 = settings[0], settings[1], settings[2], settings[3]
+    correction2, eps = settings[4], settings[5]
+    span, each = (n + threads - 1) // threads, n // len(rates)
+    tiny = np.finfo(rows.dtype).tiny
+    for t in numba.prange(threads):
+        for r in range(t * span, min(n, (t + 1) * span)):
+            size = rates[r // each] / correction1
+            p, g, m, v = rows[r], grads[r], firsts[r], seconds[r]
+            touched = not sparse
+            if sparse:
+                for c in range(d_in):
+                    touched |= g[c] != 0
+            if size > 0 and touched:
+                if unit:
+                    along = rows.dtype.type(0)
+                    for c in range(d_in):
+                        along += g[c] * p[c]
+                    for c in range(d_in):
+                        g[c] -= along * p[c]
+                for c in range(d_in):
+                    m[c] += new1 * (g[c] - m[c])
+                    v[c] = old2 * v[c] + new2 * g[c] * g[c]
+                    p[c] -= size * m[c] / (np.sqrt(v[c]) / correction2 + eps)
+            if unit and size > 0:
+                square = rows.dtype.type(0)
+                for c in range(d_in):
+                    square += p[c] * p[c]
+                length = max(np.sqrt(square), tiny)
+                for c in range(d_in):
+                    p[c] /= length
+
+
+@compiled()
+def group(latents, counts, starts, order):  # type: ignore[no-untyped-def]
+    """A stable counting sort: order lists the pairs by latent, given how many each has and where they begin."""
+    place = starts.copy()
+    for i in range(len(latents)):
+        order[place[latents[i]]] = i
+        place[latents[i]] += 1

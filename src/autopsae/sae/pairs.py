@@ -1,0 +1,170 @@
+"""Which latents each token selected, as a ragged relation, and the sums over it.
+
+Decoding sums the decoder rows of a token's latents; the gradients of both weight matrices are the same operation
+the other way round, latents as bags of tokens. All of it is `embedding_bag`, which PyTorch has for CPU and CUDA; on
+CPU, compiled loops where there are some (`sums`).
+
+Members are SAEs of one shape side by side, each with its own tokens. Their tokens are numbered through, and so are
+their latents; weights are [members, d_sae, d_in].
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autopsae.sae import sums
+from autopsae.sae.dispatch import summing
+
+DENSE = 1 / 16
+"""Where more than this share of all pairs is selected (a ReLU SAE at birth), whole products are faster."""
+SMALL_SUM = 1 << 18
+"""Values of a gradient that fits in a thread's cache, so that pairs need not be sorted to be summed."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pairs:
+    """Which latents each token selected: the pairs (token, latent), by token and sorted by latent.
+
+    latents: of each pair, token by token, numbered through all members; per_token_counts: pairs of each token;
+    d_sae: latents of one member.
+    """
+
+    latents: Int[Tensor, "pairs"]
+    per_token_counts: Int[Tensor, "tokens"]
+    d_sae: int
+    members: int = 1
+
+    @staticmethod
+    def of_matrix(latents: Int[Tensor, "members tokens k"], d_sae: int) -> "Pairs":
+        """The pairs of tokens that selected k latents each, numbered within their member."""
+        members, n_tokens, k = latents.shape
+        if members > 1:
+            latents = latents + d_sae * torch.arange(members, device=latents.device)[:, None, None]
+        counts = torch.full((members * n_tokens,), k, device=latents.device)
+        return Pairs(latents=latents.flatten(), per_token_counts=counts, d_sae=d_sae, members=members)
+
+    @property
+    def n_latents(self) -> int:
+        """Of all members."""
+        return self.members * self.d_sae
+
+    @property
+    def n_tokens(self) -> int:
+        """Of all members."""
+        return len(self.per_token_counts)
+
+    @cached_property
+    def tokens(self) -> Int[Tensor, "pairs"]:
+        """Of each pair."""
+        each = torch.arange(self.n_tokens, device=self.latents.device)
+        return each.repeat_interleave(self.per_token_counts, output_size=len(self.latents))
+
+    @cached_property
+    def counts(self) -> Int[Tensor, "latents"]:
+        """Pairs of each latent."""
+        return torch.bincount(self.latents, minlength=self.n_latents)
+
+    @cached_property
+    def ends(self) -> Int[Tensor, "tokens_and_one"]:
+        """0, then where each token's pairs end."""
+        return torch.cat([self.per_token_counts.new_zeros(1), self.per_token_counts.cumsum(0)])
+
+    @property
+    def starts(self) -> Int[Tensor, "tokens"]:
+        """Where each token's pairs begin."""
+        return self.ends[:-1]
+
+    @cached_property
+    def order(self) -> Int[Tensor, "pairs"]:
+        """The pairs sorted by latent."""
+        return sums.group(self.latents, self.counts)
+
+    @cached_property
+    def tokens_by_latent(self) -> Int[Tensor, "pairs"]:
+        """The pairs' tokens, sorted by latent."""
+        return self.tokens[self.order]
+
+    @cached_property
+    def starts_by_latent(self) -> Int[Tensor, "latents"]:
+        """Where each latent's pairs begin among them."""
+        return self.counts.cumsum(0) - self.counts
+
+    @property
+    def _dense(self) -> bool:
+        return len(self.latents) > DENSE * self.n_tokens * self.d_sae
+
+    def matrix(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "tokens d_sae"]:
+        """The values in their places, zero elsewhere."""
+        columns = self.latents if self.members == 1 else self.latents % self.d_sae
+        return values.new_zeros(self.n_tokens, self.d_sae).index_put((self.tokens, columns), values)
+
+    def per_latent(
+        self, values: Float[Tensor, "pairs"], rows: Float[Tensor, "tokens d_in"]
+    ) -> Float[Tensor, "members d_sae d_in"]:
+        """For each latent, the sum over the tokens that selected it of value times the token's row."""
+        shape = (self.members, self.d_sae, rows.shape[1])
+        if self._dense:
+            return self._by_member(self.matrix(values)).mT @ self._by_member(rows)
+        fits = self.members > 1 or shape[1] * shape[2] <= SMALL_SUM
+        if fits and summing(values, rows):
+            to = {"members": self.members, "n_latents": self.n_latents}
+            return sums.scatter(values, self.latents, self.ends, rows, **to).view(shape)
+        return F.embedding_bag(
+            self.tokens_by_latent,
+            rows.detach(),
+            self.starts_by_latent,
+            per_sample_weights=values[self.order],
+            mode="sum",
+        ).view(shape)
+
+    def per_token(
+        self, values: Float[Tensor, "pairs"], W: Float[Tensor, "members d_sae d_in"]
+    ) -> Float[Tensor, "tokens d_in"]:
+        """For each token, the sum over its latents of value times the latent's row."""
+        if self._dense:
+            return (self._by_member(self.matrix(values)) @ W).flatten(0, 1)
+        W = W.detach().flatten(0, 1)
+        return F.embedding_bag(self.latents, W, self.starts, per_sample_weights=values, mode="sum")
+
+    def leave(
+        self,
+        target: Float[Tensor, "members batch d_in"],
+        values: Float[Tensor, "pairs"],
+        W: Float[Tensor, "members d_sae d_in"],
+    ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"]]:
+        """What `per_token` leaves of a target, and each member's sum of squares of that."""
+        if not self._dense and summing(target, values, W):
+            return sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1))
+        left = target - self._by_member(self.per_token(values, W))
+        return left, left.square().sum(dim=(1, 2))
+
+    def dots(
+        self, of_tokens: Float[Tensor, "tokens d_in"], W: Float[Tensor, "members d_sae d_in"]
+    ) -> Float[Tensor, "pairs"]:
+        """<the token's row, the latent's row> of every pair."""
+        if self._dense:
+            whole = (self._by_member(of_tokens) @ W.mT).flatten(0, 1)
+            return whole[self.tokens, self.latents if self.members == 1 else self.latents % self.d_sae]
+        return sums.dots(of_tokens, W.flatten(0, 1), self.tokens, self.latents, self.starts)
+
+    def sum_per_latent(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "members d_sae"]:
+        """For each latent, the sum of its values."""
+        return values.new_zeros(self.n_latents).index_add_(0, self.latents, values).view(self.members, -1)
+
+    def sum_per_member(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "members"]:
+        """For each member, the sum of its values."""
+        if self.members == 1:
+            return values.sum()[None]
+        lengths = self.per_token_counts.view(self.members, -1).sum(dim=1)
+        return torch.segment_reduce(values, "sum", lengths=lengths, initial=0)
+
+    def member_of_pairs(self) -> Int[Tensor, "pairs"]:
+        """The member of each pair."""
+        return self.latents // self.d_sae
+
+    def _by_member(self, rows: Float[Tensor, "tokens columns"]) -> Float[Tensor, "members batch columns"]:
+        return rows.view(self.members, -1, rows.shape[1])

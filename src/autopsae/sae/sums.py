@@ -1,0 +1,137 @@
+"""Sums over pairs of a token and a latent, row by row, and a step of Adam on rows.
+
+As in `kernels`: Numba's or PyTorch's, with the same answers (tested). Members are SAEs side by side.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from autopsae.sae.dispatch import loaded, spans, summing, threads_for
+
+
+def dots(
+    of_tokens: Float[Tensor, "tokens d_in"],
+    of_latents: Float[Tensor, "latents d_in"],
+    tokens: Int[Tensor, "pairs"],
+    latents: Int[Tensor, "pairs"],
+    starts: Int[Tensor, "tokens"],
+) -> Float[Tensor, "pairs"]:
+    """<the token's row, the latent's row> of every pair; no [pairs, d_in] matrix is made."""
+    loops = summing(of_tokens, of_latents)
+    if loops is None:
+        # What embedding_bag uses for the gradient of its weights.
+        found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+            of_tokens, of_latents, latents, starts, tokens, 0
+        )
+        return found
+    found = of_tokens.new_empty(len(latents))
+    of_pairs = (of_tokens.numpy(), of_latents.numpy(), tokens.numpy(), latents.numpy(), found.numpy())
+    loops.dots(*of_pairs, threads_for(len(latents) * of_tokens.shape[1]))
+    return found
+
+
+def leave(
+    target: Float[Tensor, "members tokens d_in"],
+    values: Float[Tensor, "pairs"],
+    latents: Int[Tensor, "pairs"],
+    ends: Int[Tensor, "tokens_and_one"],
+    W: Float[Tensor, "latents d_in"],
+) -> tuple[Float[Tensor, "members tokens d_in"], Float[Tensor, "members"]]:
+    """(target minus each token's sum of value times row of W, the sums of squares of that); only where
+    there is a compiled loop (`dispatch.summing`). ends: 0, then where each token's pairs end.
+    """
+    loops = summing(target, values, W)
+    assert loops is not None
+    threads = spans(len(target), target.numel())
+    left = torch.empty_like(target)
+    error = torch.empty(len(target), threads, dtype=torch.float64)
+    pairs = (values.numpy(), latents.numpy(), ends.numpy(), W.numpy())
+    loops.leave(target.numpy(), *pairs, left.numpy(), error.numpy(), threads)
+    return left, error.sum(dim=1).to(target)
+
+
+def scatter(
+    values: Float[Tensor, "pairs"],
+    latents: Int[Tensor, "pairs"],
+    ends: Int[Tensor, "tokens_and_one"],
+    rows: Float[Tensor, "tokens d_in"],
+    *,
+    members: int,
+    n_latents: int,
+) -> Float[Tensor, "latents d_in"]:
+    """For each latent, value times its token's row, summed over its pairs, without sorting them; only where
+    there is a compiled loop (`dispatch.summing`). n_latents: of all members.
+    """
+    loops = summing(values, rows)
+    assert loops is not None
+    threads = spans(members, rows.numel())
+    sums = rows.new_empty(threads, n_latents, rows.shape[1])
+    pairs = (values.numpy(), latents.numpy(), ends.numpy(), rows.numpy())
+    loops.scatter(*pairs, members, sums.numpy(), threads)
+    return sums[0] if threads == 1 else sums.sum(dim=0)
+
+
+def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "latents"]) -> Int[Tensor, "pairs"]:
+    """The pairs sorted by latent, and as they came within one; `counts`: how many each latent has.
+
+    A fixed order makes the sums, and so the training, the same every time.
+    """
+    loops = loaded() if latents.device.type == "cpu" else None
+    if loops is None:
+        return torch.argsort(latents.int(), stable=True)
+    order = torch.empty_like(latents)
+    loops[1].group(latents.numpy(), counts.numpy(), (counts.cumsum(0) - counts).numpy(), order.numpy())
+    return order
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """What a step of Adam does to rows."""
+
+    step: int
+    """From 1."""
+    unit: bool = False
+    """Rows stay of unit length, and their gradient orthogonal to them: Adam would otherwise spend its steps on
+    lengths that are then undone."""
+    sparse: bool = False
+    """Only rows with a gradient move and remember."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+
+Rows = Float[Tensor, "rows columns"]
+
+
+def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tensor, "members"], how: Adam) -> None:
+    """One step, in place, each row at the rate of its member; at rate 0 a row and its moments stay as they are. The
+    gradient may be overwritten.
+    """
+    (beta1, beta2), each = how.betas, len(rows) // len(rates)
+    correction1, correction2 = 1 - beta1**how.step, (1 - beta2**how.step) ** 0.5
+    loops = summing(rows, grads, firsts, seconds)
+    if loops is not None:
+        settings = rows.new_tensor([1 - beta1, beta2, 1 - beta2, correction1, correction2, how.eps]).numpy()
+        arrays = (t.numpy() for t in (rows, grads, firsts, seconds, rates.to(rows.dtype)))
+        loops.adam(*arrays, settings, how.unit, how.sparse, threads_for(rows.numel()))
+        return
+    rate = rates.to(rows).repeat_interleave(each)[:, None]
+    if how.unit:
+        remove_parallel(grads, rows)
+    moves = rate > 0
+    if how.sparse:
+        moves = moves & grads.any(dim=1, keepdim=True)
+    firsts.copy_(torch.where(moves, firsts.lerp(grads, 1 - beta1), firsts))
+    seconds.copy_(torch.where(moves, seconds * beta2 + (1 - beta2) * grads * grads, seconds))
+    moved = rows - rate / correction1 * firsts / (seconds.sqrt() / correction2 + how.eps)
+    rows.copy_(torch.where(moves, moved, rows))
+    if how.unit:
+        rows.copy_(torch.where(rate > 0, normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny), rows))
+
+
+def remove_parallel(gradient: Rows, rows: Rows) -> None:
+    """gradient - <gradient, row> row, row by row, in place: what is left does not change a unit row's length."""
+    gradient.addcmul_(torch.linalg.vecdot(gradient, rows)[:, None], rows, value=-1)

@@ -1,0 +1,37 @@
+"""What a step reports of every member."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autopsae.sae.selection import Selection
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """One step of training, of all members. views: what they saw, which several of them may share."""
+
+    views: Float[Tensor, "views batch d_in"]
+    loss: Float[Tensor, "members"]
+    error: Float[Tensor, "members"]
+    selection: Selection
+
+    def columns(self, of_member: Int[Tensor, "members"]) -> dict[str, list[float]]:
+        """Loss, FVU, L0 and threshold of each member, as in `Record`. of_member: the view of each."""
+        spread = self.views.var(dim=1, correction=0).sum(dim=1)[of_member]
+        fvu = torch.where(spread > 0, self.error / spread, 0)
+        l0, threshold = self._l0_and_threshold()
+        named = {"loss": self.loss, "fvu": fvu, "l0": l0, "threshold": threshold}
+        return {name: values.tolist() for name, values in named.items()}
+
+    def _l0_and_threshold(self) -> tuple[Float[Tensor, "members"], Float[Tensor, "members"]]:
+        """(latents that fired per token, the smallest value that fired, averaged over the tokens where any did)."""
+        values, pairs = self.selection.values.detach(), self.selection.pairs
+        fired = values > 0
+        smallest = torch.segment_reduce(values.where(fired, torch.inf), "min", lengths=pairs.per_token_counts)
+        by_member = smallest.view(pairs.members, -1)
+        heard = by_member.isfinite()
+        threshold = by_member.where(heard, 0).sum(dim=1) / heard.sum(dim=1).clamp_min(1)
+        return pairs.sum_per_member(fired.to(values)) / self.selection.tokens, threshold

@@ -1,0 +1,121 @@
+"""What the members of a sweep see: streams of raw tokens, each read once, and each view of them computed once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autopsae.arrays import InputError, Tokens
+from autopsae.sae.model import SAE
+from autopsae.training.config import TrainConfig
+from autopsae.training.data import Place, Shuffled
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Member:
+    """One SAE of a sweep, and how it is trained."""
+
+    sae: SAE
+    """Trained in place."""
+    config: TrainConfig
+    tokens: Tokens | None = None
+    """Raw tokens of its own; None for those of the sweep."""
+    shift: Float[Tensor, "d_in"] | None = None
+    """Added to every raw token: layers of many gammas from one stream."""
+    name: str = ""
+
+
+class Sources:
+    """The batches of the members. Members with the same tokens, seed and buffer share a stream; those that also
+    have the same affine map, LayerNorm and shift share what they see of it.
+    """
+
+    def __init__(self, members: Sequence[Member], tokens: Tokens | None, places: Sequence[Place] = ()) -> None:
+        """places: where each stream goes on, from `places` of Sources of the same members.
+
+        Raises InputError for a member without tokens.
+        """
+        for member in members:
+            if member.tokens is None and tokens is None:
+                raise InputError(f"member {member.name!r}: expected tokens, of its own or of the sweep, got none")
+        raw = [tokens if member.tokens is None else member.tokens for member in members]
+        keys = [(id(of), m.config.seed, m.config.buffer_tokens) for of, m in zip(raw, members, strict=True)]
+        distinct = list(dict.fromkeys(keys))
+        firsts = [keys.index(key) for key in distinct]
+        given: Sequence[Place | None] = places or [None] * len(distinct)
+        self._streams = [
+            _stream(raw[first], members[first], place) for first, place in zip(firsts, given, strict=True)
+        ]
+        self._stream_of_key = dict(zip(distinct, self._streams, strict=True))
+        self._group(list(members), keys)
+
+    @property
+    def places(self) -> list[Place]:
+        """Where each stream is."""
+        return [stream.place for stream in self._streams]
+
+    def __next__(self) -> Float[Tensor, "views batch d_in"]:
+        """The next batch of every view, in the SAEs' space. Raises InputError as `Shuffled`."""
+        batches = {id(stream): next(stream) for stream in self._streams}
+        if len(self._streams) == 1 and self._plain:
+            [x] = batches.values()
+            y = x[None]
+            y = y + self._offset if bool(self._moved) else y
+            return y * self._scale if bool(self._scaled) else y
+        return torch.stack([_entered(member, batches[id(stream)]) for member, stream in self._views])
+
+    def keep(self, members: Sequence[Member], kept: Int[Tensor, "some"]) -> None:
+        """Go on for these members alone, which are those at these places."""
+        keys = [self._keys[m] for m in kept.tolist()]
+        self._streams = [stream for key, stream in self._stream_of_key.items() if key in keys]
+        self._group(list(members), keys)
+
+    def _group(self, members: list[Member], keys: list[tuple[int, int, int]]) -> None:
+        self._keys = keys
+        self._views: list[tuple[Member, Shuffled]] = []
+        of_member = []
+        for member, key in zip(members, keys, strict=True):
+            stream = self._stream_of_key[key]
+            same = [v for v, (m, s) in enumerate(self._views) if s is stream and _see_the_same(m, member)]
+            of_member.append(same[0] if same else len(self._views))
+            if not same:
+                self._views.append((member, stream))
+        sae = members[0].sae
+        self.of_member = torch.tensor(of_member, device=sae.W_enc.device)
+        self._plain = all(m.sae.linear is None and not m.sae.layer_norm for m, _ in self._views)
+        self._offset = torch.stack([_shift(m) - m.sae.center for m, _ in self._views])[:, None]
+        self._scale = sae.W_enc.new_tensor([m.sae.scale for m, _ in self._views])[:, None, None]
+        self._moved, self._scaled = self._offset.any(), (self._scale != 1).any()
+
+
+def _stream(tokens: Tokens | None, member: Member, place: Place | None) -> Shuffled:
+    assert tokens is not None
+    config, weight = member.config, member.sae.W_enc
+    return Shuffled(
+        tokens,
+        config.batch_tokens,
+        buffer_tokens=config.buffer_tokens,
+        seed=config.seed,
+        dtype=weight.dtype,
+        device=weight.device,
+        place=place,
+    )
+
+
+def _shift(member: Member) -> Float[Tensor, "d_in"]:
+    return torch.zeros_like(member.sae.center) if member.shift is None else member.shift.to(member.sae.center)
+
+
+def _entered(member: Member, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
+    return member.sae.enter(x if member.shift is None else x + _shift(member))[0]
+
+
+def _see_the_same(a: Member, b: Member) -> bool:
+    def equal(s: Tensor | None, t: Tensor | None) -> bool:
+        return torch.equal(s, t) if s is not None and t is not None else s is t
+
+    maps = equal(a.sae.center, b.sae.center) and equal(a.sae.linear, b.sae.linear)
+    settings = (a.sae.scale, a.sae.layer_norm) == (b.sae.scale, b.sae.layer_norm)
+    return settings and maps and torch.equal(_shift(a), _shift(b))

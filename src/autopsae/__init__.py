@@ -46,6 +46,8 @@ from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
 from autopsae.training.loop import Diverged, Training, steps, train
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
+from autopsae.training.sources import Member
+from autopsae.training.sweep import Sweep
 
 __all__ = [
     "L1",
@@ -67,6 +69,7 @@ __all__ = [
     "JumpReLU",
     "L0Target",
     "LossRecovered",
+    "Member",
     "Prescription",
     "ReLU",
     "Record",
@@ -74,6 +77,7 @@ __all__ = [
     "Resampling",
     "Statistics",
     "Survey",
+    "Sweep",
     "TensorBoard",
     "TopK",
     "TrainConfig",

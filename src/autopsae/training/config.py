@@ -28,6 +28,9 @@ class TrainConfig:
     warmup_steps: int = 0
     decay_steps: int = 0
     """The learning rate rises linearly over the first steps, and falls linearly to 0 over the last ones."""
+    k_start: int | None = None
+    """TopK and BatchTopK: k falls linearly from here to the SAE's own over the first `k_steps` steps."""
+    k_steps: int = 0
     penalty: L1 | L0Target | None = None
     """What keeps ReLU (L1) and JumpReLU (L0Target) sparse."""
     revival: AuxK | GhostGradients | None = None
@@ -59,6 +62,9 @@ class TrainConfig:
             ),
             f"W_enc, W_dec, b_enc unfrozen to resample, got {self.frozen}": self.resampling is None
             or not {"W_enc", "W_dec", "b_enc"} & {*self.frozen},
+            f"k_start >= 1 with k_steps >= 1 or neither, got {self.k_start} and {self.k_steps}": (
+                self.k_steps == 0 if self.k_start is None else min(self.k_start, self.k_steps) >= 1
+            ),
             f"dead_after_tokens >= 1, got {self.dead_after_tokens}": self.dead_after_tokens >= 1,
             f"products float32, bfloat16 or None, got {self.products}": self.products
             in ("float32", "bfloat16", None),
@@ -69,6 +75,12 @@ class TrainConfig:
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:
             raise InputError(f"TrainConfig: expected {'; '.join(broken)}")
+
+    def k(self, step: int, k: int) -> int:
+        """The k of a step, for an SAE whose own is `k`."""
+        if self.k_start is None or step >= self.k_steps:
+            return k
+        return round(self.k_start + (k - self.k_start) * step / self.k_steps)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step as a fraction of the full one."""

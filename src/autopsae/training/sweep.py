@@ -5,6 +5,7 @@ as it would be alone (tested), is watched on its own, and stops on its own where
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.sae.death import Watch
 from autopsae.sae.selection import Workspace
 from autopsae.sae.sparse_ops import unexplained
-from autopsae.sae.weights import apart, stacked
+from autopsae.sae.sparsity import BatchTopK, TopK
+from autopsae.sae.weights import Weights, apart, stacked
 from autopsae.training.checkpoint import State, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.objective import penalty_losses
@@ -24,7 +26,7 @@ from autopsae.training.records import Measured
 from autopsae.training.revival import revival_losses
 from autopsae.training.sources import Member, Sources
 
-SHARED = ("steps", "batch_tokens", "optimizer", "unit_decoder", "products", "record_every")
+SHARED = ("steps", "batch_tokens", "optimizer", "unit_decoder", "products", "record_every", "k_start", "k_steps")
 """Settings in which members may not differ."""
 
 
@@ -70,7 +72,7 @@ class Sweep:
 
         A member whose loss is not finite stops before the step is taken. Raises InputError as `Shuffled`.
         """
-        weights, step = self._weights, self.step
+        weights, step = self._weights_now(), self.step
         configs = [self.members[m].config for m in self._alive]
         views = next(self._sources)
         y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
@@ -96,6 +98,13 @@ class Sweep:
             )
         self._stop(loss.detach(), finite)
         return {m: record for m, record in found.items() if m in self._alive} if found else None
+
+    def _weights_now(self) -> Weights:
+        """With the k of this step."""
+        sparsity, config = self._weights.sparsity, self.config
+        if config.k_start is None or not isinstance(sparsity, TopK | BatchTopK):
+            return self._weights
+        return replace(self._weights, sparsity=replace(sparsity, k=config.k(self.step, sparsity.k)))
 
     def close(self) -> None:
         """Leave the SAEs in evaluation mode and, once trained, with weights of their own."""
@@ -202,12 +211,23 @@ def check_together(members: Sequence[Member]) -> None:
         if member.config.penalty:
             member.config.penalty.check(member.sae)
         mine = _described(member)
+        if member.config.k_start is not None:
+            _check_k_start(member)
         differing = [f"{name} {first[name]}, got {mine[name]}" for name in first if first[name] != mine[name]]
         if differing:
             raise InputError(
                 f"sweep: expected members to agree, but member {number} {member.name!r} differs from the first: "
                 f"{'; '.join(differing)}; train them in sweeps of their own"
             )
+
+
+def _check_k_start(member: Member) -> None:
+    sae, k_start = member.sae, member.config.k_start
+    if not (isinstance(sae.sparsity, TopK | BatchTopK) and sae.sparsity.k <= (k_start or 0) <= sae.d_sae):
+        raise InputError(
+            f"k_start: expected a TopK or BatchTopK SAE and k_start from its k to d_sae = {sae.d_sae}, got "
+            f"{sae.sparsity} and {k_start}"
+        )
 
 
 def _described(member: Member) -> dict[str, object]:

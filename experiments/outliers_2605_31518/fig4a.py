@@ -100,6 +100,16 @@ def claims(data: Data) -> list[Claim]:
             ours=mean_deviation(high, "dead"),
             limit=0.05,
         ),
+        *(
+            at_most(
+                "fig4a",
+                f"largest |{name} - closed form| over gamma > 3",
+                paper="matches closely",
+                ours=max(mean_deviation([row], pathway) for row in high),
+                limit=0.05,
+            )
+            for pathway, name in (("relu", "dead-by-ReLU"), ("dead", "dead-by-TopK"))
+        ),
         near("fig4a", f"dead-by-ReLU at gamma {last['gamma']:g}", paper=0.5, ours=last["relu"], by=0.03),
         near(
             "fig4a",

@@ -144,7 +144,7 @@ def test_a_birth_figure_runs_from_the_command_line_to_the_table(
     assert capsys.readouterr().out.startswith("fig4a: 0.0")
     assert (tmp_path / "figures" / "quick" / "fig4a.png").exists()
     table_rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| fig4a")]
-    assert len(table_rows) == len(frame.read_claims(tmp_path)) == 6
+    assert len(table_rows) == len(frame.read_claims(tmp_path)) > 0
 
 
 def test_every_figure_in_the_list_is_a_module_of_its_name() -> None:

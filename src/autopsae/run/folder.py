@@ -1,0 +1,159 @@
+"""The folder of one SAE: what it was at birth, its records, what held-out tokens said, the SAE, and a summary."""
+
+import json
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from autopsae.arrays import InputError, Tokens
+from autopsae.evaluation.reconstruction import Evaluation, evaluate
+from autopsae.files import differing, write_text
+from autopsae.training.config import Record, TrainConfig
+from autopsae.training.logs import JsonLines, Logger
+from autopsae.training.sources import Member
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run does besides training. Steps are counted from its beginning."""
+
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, each of which replaces the one before."""
+    evaluate_every: int | None = None
+    """Steps between measurements on held-out tokens (held_out.jsonl)."""
+    target_fvu: float | None = None
+    """Stop at the first measurement whose raw FVU on held-out tokens is no greater."""
+
+    def __post_init__(self) -> None:
+        if any(every is not None and every < 1 for every in (self.checkpoint_every, self.evaluate_every)):
+            raise InputError(f"expected checkpoint_every and evaluate_every of at least 1 step, got {self}")
+        if self.target_fvu is not None and not (isfinite(self.target_fvu) and self.target_fvu > 0):
+            raise InputError(f"expected target_fvu > 0, got {self.target_fvu}")
+        if self.target_fvu is not None and self.evaluate_every is None:
+            raise InputError("target_fvu: expected evaluate_every too, as the target is one on held-out tokens")
+
+    def check(self, config: TrainConfig) -> None:
+        """InputError where a step that is due falls between two records."""
+        for name in ("checkpoint_every", "evaluate_every"):
+            every = getattr(self, name)
+            if every is not None and every % config.record_every:
+                raise InputError(
+                    f"{name}: expected a multiple of record_every = {config.record_every}, got {every}"
+                )
+
+    def saves(self, done: int) -> bool:
+        """Is a checkpoint due, after so many steps?"""
+        return self.checkpoint_every is not None and done % self.checkpoint_every == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What held-out tokens say after `step` (from 0). Fractions in [0, 1]; dead = relu + topk."""
+
+    step: int
+    dead: float
+    relu: float
+    topk: float
+    fvu_raw: float
+    mse_raw: float
+    l0: float
+    tokens: int
+    bias_captured: float
+
+
+def measured(found: Evaluation) -> dict[str, Any]:
+    """The numbers of an evaluation: dead = relu + topk, fractions; fvu_raw, l0, bias_captured; tokens held out."""
+    fates = found.fates
+    return {
+        "dead": fates.dead,
+        "relu": fates.relu,
+        "topk": fates.topk,
+        "fvu_raw": found.fvu_raw,
+        "mse_raw": found.mse_raw,
+        "l0": found.l0,
+        "tokens": found.tokens,
+        "bias_captured": found.bias_captured,
+    }
+
+
+class Folder(AbstractContextManager["Folder"]):
+    """What a run keeps of one member; a context that closes its logs."""
+
+    def __init__(self, out: Path, member: Member, held_out: Tokens, about: dict[str, Any]) -> None:
+        """about: what else the summary should say."""
+        self.out, self._member, self._held_out = out, member, held_out
+        self._about = json.loads(json.dumps(about))
+        self._open = ExitStack()
+        self._logs: list[Logger] = []
+        self._held_out_log: JsonLines | None = None
+        self._plan = Plan()
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @property
+    def finished(self) -> bool:
+        """Does it hold the summary of a run?"""
+        return (self.out / "summary.json").exists()
+
+    def be_born(self, *, resumed: bool) -> None:
+        """Measure the SAE before training, once; InputError where what is resumed began with other settings."""
+        path = self.out / "birth.json"
+        if not resumed:
+            self._birth = measured(evaluate(self._member.sae, self._held_out))
+            write_text(path, json.dumps({"about": self._about, "birth": self._birth}, indent=2) + "\n")
+            return
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            self._birth, was = before["birth"], before["about"]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: expected what the run began with ({error!r}); pass another folder"
+            ) from error
+        about = self._about
+        changed = [f"{key} {was.get(key)}, got {about.get(key)}" for key in differing(was, about)]
+        if changed:
+            raise InputError(f"{self.out}: expected the settings that the run began with: {'; '.join(changed)}")
+
+    def log(self, plan: Plan, loggers: list[Logger], *, after: int) -> None:
+        """Open the logs, after so many steps."""
+        self._plan = plan
+        self._logs = [JsonLines(self.out / "records.jsonl", after=after), *loggers]
+        for logger in self._logs:
+            self._open.enter_context(logger)
+        if plan.evaluate_every:
+            self._held_out_log = JsonLines(self.out / "held_out.jsonl", after=after)
+            self._open.enter_context(self._held_out_log)
+
+    def take(self, record: Record) -> bool:
+        """Log a record, and measure on held-out tokens if it is time; true where the target is reached."""
+        for logger in self._logs:
+            logger(record)
+        every, target = self._plan.evaluate_every, self._plan.target_fvu
+        if self._held_out_log is None or every is None or (record.step + 1) % every:
+            return False
+        found = HeldOut(step=record.step, **measured(evaluate(self._member.sae, self._held_out)))
+        self._held_out_log(found)
+        return target is not None and found.fvu_raw <= target
+
+    def finish(self, steps: int, *, diverged: str | None = None) -> dict[str, Any]:
+        """Write the SAE and the summary, and return it; of a member that diverged, the summary alone."""
+        sae, config = self._member.sae, self._member.config
+        summary: dict[str, Any] = {**self._about, "birth": self._birth, "scale": sae.scale, "diverged": diverged}
+        if diverged is None:
+            sae.save(self.out / "sae")
+            evaluation = evaluate(sae, self._held_out)
+            summary |= {**measured(evaluation), "firing_rates": evaluation.fates.by_rate()}
+        text = json.dumps({**summary, "steps": steps, "training": _named(config)}, indent=2) + "\n"
+        write_text(self.out / "summary.json", text)
+        written: dict[str, Any] = json.loads(text)
+        return written
+
+
+def _named(config: TrainConfig) -> dict[str, Any]:
+    """The settings, with the names of those that are a choice of kinds."""
+    parts = {name: getattr(config, name) for name in ("penalty", "revival", "resampling")}
+    named = {name: part and {"name": type(part).__name__, **asdict(part)} for name, part in parts.items()}
+    return {**asdict(config), **named}

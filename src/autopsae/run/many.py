@@ -1,0 +1,171 @@
+"""A sweep from activations to a folder: each SAE in a folder of its own, and which is best on held-out tokens."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from autopsae.arrays import InputError, Tokens
+from autopsae.files import differing, write_text
+from autopsae.run.folder import Folder, Plan
+from autopsae.training.config import Record
+from autopsae.training.memory import available_bytes, buffer_bytes, bytes_needed, groups_that_fit
+from autopsae.training.sources import Member
+from autopsae.training.sweep import Sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A member by its name, which is also that of its folder."""
+
+    member: Member
+    about: dict[str, Any]
+    """What else its summary should say."""
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portions:
+    """Which members are trained at once, and what that takes."""
+
+    groups: list[list[str]]
+    bytes: int
+    """Of the largest group."""
+
+    @staticmethod
+    def of(entries: Sequence[Entry], memory_bytes: int | None = None) -> "Portions":
+        """As many at once as fit into `memory_bytes`; None for half of what is free."""
+        members = [entry.member for entry in entries]
+        budget = memory_bytes or available_bytes(members[0].sae.W_enc.device) // 2
+        groups = groups_that_fit(members, budget)
+        each = max(bytes_needed(member) for member in members)
+        needed = max(len(group) for group in groups) * each + max(buffer_bytes(member) for member in members)
+        return Portions(groups=[[entries[m].name for m in group] for group in groups], bytes=needed)
+
+
+def check_sweep_out(out: Path, *, resume: bool = False) -> None:
+    """InputError where a sweep's results would replace others, or could not be written."""
+    if (out / "sweep.json").exists() or (out / "summary.json").exists() or (out.exists() and not out.is_dir()):
+        raise InputError(f"{out}: expected a new folder, or one without finished results; pass another name")
+    if (out / "portions.json").exists() and not resume:
+        raise InputError(f"{out}: holds an unfinished sweep; resume it, or pass another name")
+
+
+def run_sweep(
+    entries: Sequence[Entry],
+    training: Tokens,
+    held_out: Tokens,
+    out: str | Path,
+    *,
+    portions: Portions | None = None,
+    plan: Plan | None = None,
+    resume: bool = False,
+    progress: Callable[[dict[str, Record]], None] | None = None,
+) -> dict[str, Any]:
+    """Train all members in place, so many at once as `portions` says; each writes into `out`/NAME what `run` writes
+    for one. Returns what it writes into sweep.json: every member's summary, and `best`, the name of the one with the
+    least mean squared error on held-out tokens (None where all diverged).
+
+    resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are.
+    progress: given the records of a step by name. A member that diverges or reaches the plan's target stops, the
+    others go on.
+
+    Raises InputError as `check_sweep_out`, `Sweep` and `Plan.check`, for two members of one name, and where what is
+    resumed began with other members.
+    """
+    out, plan = Path(out), plan or Plan()
+    check_sweep_out(out, resume=resume)
+    by_name = {entry.name: entry for entry in entries}
+    if len(by_name) < len(entries) or not all(by_name):
+        raise InputError(f"sweep: expected a name of its own for each member, got {[e.name for e in entries]}")
+    plan.check(entries[0].member.config)
+    summaries: dict[str, dict[str, Any]] = {}
+    for number, names in enumerate(_portions(out, entries, portions)):
+        group = [by_name[name] for name in names]
+        checkpoint = out / f"checkpoint-{number}.safetensors"
+        done = [_finished(out / name) for name in names]
+        if not all(done):
+            summaries |= _train(group, training, held_out, out, checkpoint, plan, progress)
+        else:
+            summaries |= {name: summary for name, summary in zip(names, done, strict=True) if summary}
+        checkpoint.unlink(missing_ok=True)
+    errors = {name: summary["mse_raw"] for name, summary in summaries.items() if "mse_raw" in summary}
+    best = min(errors, key=lambda name: errors[name]) if errors else None
+    result = {"best": best, "chosen_by": "mse_raw", "members": [{"name": n, **summaries[n]} for n in by_name]}
+    write_text(out / "sweep.json", json.dumps(result, indent=2) + "\n")
+    (out / "portions.json").unlink()
+    return result
+
+
+def _portions(out: Path, entries: Sequence[Entry], portions: Portions | None) -> list[list[str]]:
+    """The groups, as they were at the beginning where a sweep is resumed."""
+    path, about = out / "portions.json", {entry.name: entry.about for entry in entries}
+    about = json.loads(json.dumps(about))
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = differing(before["members"], about)
+        if changed:
+            raise InputError(
+                f"{out}: expected the members that the sweep began with, but these differ: {', '.join(changed)}"
+            )
+        groups: list[list[str]] = before["groups"]
+        return groups
+    groups = (portions or Portions.of(entries)).groups
+    write_text(path, json.dumps({"groups": groups, "members": about}, indent=2) + "\n")
+    return groups
+
+
+def _finished(out: Path) -> dict[str, Any] | None:
+    path = out / "summary.json"
+    if not path.exists():
+        return None
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary
+
+
+def _train(
+    group: Sequence[Entry],
+    training: Tokens,
+    held_out: Tokens,
+    out: Path,
+    checkpoint: Path,
+    plan: Plan,
+    progress: Callable[[dict[str, Record]], None] | None,
+) -> dict[str, dict[str, Any]]:
+    """Train one group, and return the summaries by name."""
+    resumed = checkpoint.exists()
+    sweep = Sweep([entry.member for entry in group], training)
+    folders = [Folder(out / entry.name, entry.member, held_out, entry.about) for entry in group]
+    summaries: dict[str, dict[str, Any]] = {}
+
+    def finish(m: int) -> None:
+        done = folders[m].finished  # before the break after which the sweep went on
+        kept = _finished(folders[m].out) if done else None
+        summaries[group[m].name] = kept or folders[m].finish(sweep.step, diverged=sweep.diverged.get(m))
+
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(folder).be_born(resumed=resumed)
+        if resumed:
+            sweep.load(checkpoint)
+        for folder in folders:
+            folder.log(plan, [], after=sweep.step)
+        for records in sweep:
+            reached = [m for m, record in records.items() if folders[m].take(record)]
+            if progress:
+                progress({group[m].name: record for m, record in records.items()})
+            for m in [*reached, *sweep.diverged]:
+                if group[m].name not in summaries:
+                    finish(m)
+            sweep.stop(reached)
+            if plan.saves(sweep.step):
+                sweep.save(checkpoint)
+        for m in range(len(group)):
+            if group[m].name not in summaries:
+                finish(m)
+    return summaries

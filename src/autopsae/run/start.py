@@ -1,0 +1,60 @@
+"""How an SAE starts, by the name of it: a remedy from a layer's statistics, or a saved prescription."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
+from autopsae.statistics.collect import Statistics
+from autopsae.statistics.median import geometric_median
+from autopsae.statistics.moments import layer_norm
+from autopsae.statistics.spectrum import Spectrum
+
+STARTS = ("zero", "mean", "median", "whiten", "asi")
+
+
+def start_from(name: str, statistics: Statistics, *, alpha: float, rank: int) -> Remedy:
+    """The remedy that a start is called by: zero, mean, median, whiten (with `alpha`) or asi (with `rank`).
+
+    Raises InputError for another name, and as `whiten` and `active_subspace`.
+    """
+    if name == "zero":
+        return untouched(statistics.d_in)
+    if name == "mean":
+        return center(statistics.raw.mean, "mean")
+    median = geometric_median(statistics.sample)
+    if name == "median":
+        return center(median, "median")
+    spectrum = Spectrum.of(statistics.raw.covariance)
+    if name == "whiten":
+        return whiten(spectrum, median, alpha=alpha)
+    if name == "asi":
+        return active_subspace(spectrum, median, rank=rank)
+    raise InputError(f"start: expected one of {', '.join(STARTS)}, got {name!r}")
+
+
+def load_start(path: str | Path, d_in: int) -> Prescription:
+    """A saved prescription for a layer of width `d_in`. Raises InputError as `Prescription.load`, or for another
+    width.
+    """
+    prescription = Prescription.load(path)
+    if prescription.d_in != d_in:
+        raise InputError(
+            f"{path}: expected a prescription for d_in = {d_in}, got one for {prescription.d_in} (layer "
+            f"{prescription.layer!r}); diagnose this layer"
+        )
+    return prescription
+
+
+class LayerNormed:
+    """The same tokens, each normalised: what an SAE with `layer_norm` sees, for statistics of it."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    def __iter__(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
+        return (layer_norm(x) for x in chunks(self._tokens))

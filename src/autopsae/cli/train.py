@@ -1,97 +1,26 @@
-"""autopsae train SOURCE --out DIR: an SAE, its records, and what held-out tokens say of it."""
+"""autopsae train SOURCE --out DIR: SAEs, their records, and what held-out tokens say of them."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import torch
 from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
 from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.activations.store import Activations, open_activations
-from autopsae.arrays import InputError
+from autopsae.activations.store import open_activations
+from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsity_of
+from autopsae.cli.options import Birth, Fit, Integers, Keep
 from autopsae.cli.terminal import checked_device, progress_bar
 from autopsae.diagnosis.closed_form import check_k
-from autopsae.diagnosis.prescribe import Prescription
-from autopsae.run import LayerNormed, Plan, check_out, load_start, run, start_from
-from autopsae.sae.init import born
-from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
-from autopsae.statistics.collect import collect
-from autopsae.training.config import Record, TrainConfig
+from autopsae.run.folder import Plan
+from autopsae.run.many import Portions, check_sweep_out, run_sweep
+from autopsae.run.one import check_out, run
+from autopsae.run.start import load_start
+from autopsae.training.config import Record
 from autopsae.training.logs import Csv, Logger, TensorBoard
-from autopsae.training.objective import L1, L0Target
-from autopsae.training.revival import AuxK, GhostGradients, Resampling
-
-
-@dataclass(frozen=True, kw_only=True)
-class Birth:
-    """The SAE as it is born."""
-
-    prescription: Path | None = None
-    """Start from what `diagnose --prescriptions` wrote; instead of --init."""
-    init: Literal["zero", "mean", "median", "whiten", "asi"] = "median"
-    """Where b_dec starts, or what else is done to the layer."""
-    alpha: float = 0.3
-    """Whitening exponent of --init whiten."""
-    rank: int = 64
-    """Rank of --init asi."""
-    d_sae: int = 8192
-    """Latents."""
-    k: int = 64
-    """Latents that fire per token: topk exactly, batch_topk and jumprelu on average; relu takes --l1 instead."""
-    sparsity: Literal["topk", "batch_topk", "relu", "jumprelu"] = "topk"
-    """Which latents fire."""
-    firing_rate: float | None = None
-    """Set biases or thresholds so that each latent fires on this share of the tokens (jumprelu: k / d_sae)."""
-    scale: bool = True
-    """Scale the layer to a median token norm of sqrt(d_in); --no-scale for the paper's setting."""
-    layer_norm: bool = False
-    """Normalise every token before the SAE and undo it after; the SAE can then not be folded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """How it is trained."""
-
-    steps: int = 10_000
-    """Training steps."""
-    lr: float = 3e-4
-    """Learning rate of Adam."""
-    b_dec_lr: float | None = None
-    """Learning rate of b_dec alone."""
-    batch_tokens: int = 4096
-    """Tokens per step."""
-    warmup_steps: int = 0
-    """Steps over which the learning rate rises."""
-    decay_steps: int = 0
-    """Last steps, over which it falls to 0."""
-    l1: float | None = None
-    """L1 coefficient of --sparsity relu."""
-    revive: Literal["auxk", "ghost", "resample"] | None = None
-    """Let latents silent for 256,000 tokens explain the residual, or draw them afresh every 1,000 steps."""
-    bfloat16: bool = False
-    """Choose latents in bfloat16, for speed; their values stay float32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Keep:
-    """What is measured and kept on the way."""
-
-    held_out: int = 4096
-    """Tokens, evenly spaced, that are kept for the summary."""
-    evaluate_every: int | None = None
-    """Steps between measurements on held-out tokens (held_out.jsonl)."""
-    target_fvu: float | None = None
-    """Stop once the raw FVU on held-out tokens is no greater."""
-    checkpoint_every: int | None = 1000
-    """Steps between checkpoints."""
-    resume: bool = False
-    """Go on from the checkpoint in OUT, with the same settings."""
-    csv: bool = False
-    """Write records.csv beside records.jsonl."""
-    tensorboard: bool = False
-    """Write the records for TensorBoard into OUT."""
 
 
 def train(
@@ -103,11 +32,14 @@ def train(
     birth: Annotated[Birth, OmitArgPrefixes] = Birth(),
     fit: Annotated[Fit, OmitArgPrefixes] = Fit(),
     keep: Annotated[Keep, OmitArgPrefixes] = Keep(),
-    seed: int = 0,
+    seed: Integers = (0,),
     device: str | None = None,
 ) -> None:
     """Train an SAE on one layer of SOURCE, from a prescription or a chosen start; OUT receives the SAE
-    (sae.safetensors + sae.json), a record per step (records.jsonl) and what held-out tokens say (summary.json).
+    (sae.safetensors + sae.json), its records (records.jsonl) and what held-out tokens say (summary.json).
+
+    Where --lr, --init, --alpha, --l1 or --seed have several values (--lr 1e-4,3e-4), all combinations are trained
+    at once, each into a folder of its own in OUT, and sweep.json says which is best on held-out tokens.
 
     Args:
         source: Activations: a .npy or .safetensors file, or a folder of shards (as `harvest` writes).
@@ -119,106 +51,62 @@ def train(
         seed: Of the drawn rows and of the order of the tokens.
         device: Where to train, for example cuda.
     """
-    check_out(out, resume=keep.resume)
+    choices = choices_of(birth, fit, seed)
+    (check_out if len(choices) == 1 else check_sweep_out)(out, resume=keep.resume)
     device = checked_device(device)
-    sparsity, config = _sparsity(birth), _config(birth, fit, seed)
-    sparsity.check(birth.d_sae)
+    configs = [config_of(birth, fit, keep, choice) for choice in choices]
+    sparsity_of(birth).check(birth.d_sae)
     if birth.sparsity != "relu":
         check_k(birth.k, birth.d_sae)
     plan = Plan(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
     )
+    plan.check(configs[0])
     activations = open_activations(source, layer)
     training, held = activations.split(keep.held_out)
     saved = load_start(birth.prescription, activations.d_in) if birth.prescription else None
+    loggers = partial(_loggers, keep)
     with progress_bar("reading the statistics") as (bar, task):
-        sae = _born(training, birth, sparsity, saved, seed, device)
-
-        def advance(record: Record) -> None:
-            description = f"step {record.step + 1:,}: FVU {record.fvu:.4f}, dead {record.dead:.1%}"
-            bar.update(task, completed=record.step + 1, total=config.steps, description=description)
-
-        def loggers(after: int) -> list[Logger]:
-            kept: list[Logger] = [Csv(out / "records.csv", after=after)] if keep.csv else []
-            return [*kept, *([TensorBoard(out, after=after)] if keep.tensorboard else [])]
-
-        unused = {"prescription", "init", *(("alpha", "rank") if saved else ())}
-        about = {
-            "layer": activations.layer,
-            "start": saved.remedy if saved else birth.init,
-            **{name: value for name, value in vars(birth).items() if name not in unused},
-            "held_out": keep.held_out,
-            "seed": seed,
-        }
-        summary = run(
-            sae,
-            training,
-            held,
-            config,
-            out,
-            about=about,
-            plan=plan,
-            resume=keep.resume,
-            loggers=loggers,
-            progress=advance,
-        )
-    _say(out, summary)
+        births = Births(training, birth, saved, device)
+        entries = [
+            births.entry(choice, config, keep, name_of(choice, choices))
+            for choice, config in zip(choices, configs, strict=True)
+        ]
+        common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": loggers}
+        common["progress"] = _progress(bar, task, fit.steps)
+        if len(entries) == 1:
+            _say(out, run(entries[0], training, held, out, **common))
+            return
+        portions = Portions.of(entries, None if keep.memory is None else int(1e9 * keep.memory))
+        bar.console.print(_portioned(portions), highlight=False)
+        _say_sweep(out, run_sweep(entries, training, held, out, portions=portions, **common))
 
 
-def _sparsity(birth: Birth) -> Sparsity:
-    if birth.sparsity == "jumprelu":
-        return JumpReLU()
-    if birth.sparsity == "relu":
-        return ReLU()
-    return TopK(k=birth.k) if birth.sparsity == "topk" else BatchTopK(k=birth.k)
+def _progress(bar: Progress, task: TaskID, steps: int) -> Callable[[dict[str, Record]], None]:
+    def advance(records: dict[str, Record]) -> None:
+        if not records:
+            return
+        step, least = next(iter(records.values())).step + 1, min(record.fvu for record in records.values())
+        dead = [record.dead for record in records.values()]
+        fvu = f"FVU {least:.4f}" if len(records) == 1 else f"{len(records)} SAEs, least FVU {least:.4f}"
+        shown = f"{dead[0]:.1%}" if len(dead) == 1 else f"{min(dead):.1%} to {max(dead):.1%}"
+        bar.update(task, completed=step, total=steps, description=f"step {step:,}: {fvu}, dead {shown}")
+
+    return advance
 
 
-def _config(birth: Birth, fit: Fit, seed: int) -> TrainConfig:
-    if (birth.sparsity == "relu") != (fit.l1 is not None):
-        raise InputError(
-            f"expected --l1 with --sparsity relu and with no other, got {birth.sparsity}, --l1 {fit.l1}"
-        )
-    penalty = L1(coefficient=fit.l1) if fit.l1 is not None else None
-    return TrainConfig(
-        steps=fit.steps,
-        lr=fit.lr,
-        b_dec_lr=fit.b_dec_lr,
-        batch_tokens=fit.batch_tokens,
-        warmup_steps=fit.warmup_steps,
-        decay_steps=fit.decay_steps,
-        penalty=L0Target(l0=float(birth.k)) if birth.sparsity == "jumprelu" else penalty,
-        revival=AuxK() if fit.revive == "auxk" else GhostGradients() if fit.revive == "ghost" else None,
-        resampling=Resampling(every_steps=1000) if fit.revive == "resample" else None,
-        products="bfloat16" if fit.bfloat16 else None,
-        seed=seed,
-    )
+def _loggers(keep: Keep, folder: Path, after: int) -> list[Logger]:
+    kept: list[Logger] = [Csv(folder / "records.csv", after=after)] if keep.csv else []
+    return [*kept, *([TensorBoard(folder, after=after)] if keep.tensorboard else [])]
 
 
-def _born(
-    training: Activations,
-    birth: Birth,
-    sparsity: Sparsity,
-    saved: Prescription | None,
-    seed: int,
-    device: str | None,
-) -> SAE:
-    if birth.layer_norm and saved:
-        raise InputError("--layer-norm: expected --init, as a prescription is one for tokens as they are")
-    statistics = collect(training, seed=seed, device=device)
-    seen = collect(LayerNormed(training), seed=seed, device=device) if birth.layer_norm else statistics
-    # A rate under a few tokens of the sample cannot be set on it.
-    least = 4 / len(statistics.sample)
-    rate = max(birth.k / birth.d_sae, least) if birth.sparsity == "jumprelu" else None
-    return born(
-        saved or start_from(birth.init, seen, alpha=birth.alpha, rank=birth.rank),
-        d_sae=birth.d_sae,
-        sparsity=sparsity,
-        sample=statistics.sample,
-        generator=torch.Generator(device or "cpu").manual_seed(seed),
-        firing_rate=rate if birth.firing_rate is None else birth.firing_rate,
-        scaled=birth.scale,
-        layer_norm=birth.layer_norm,
-    )
+def _portioned(portions: Portions) -> str:
+    members = sum(len(group) for group in portions.groups)
+    at_once = max(len(group) for group in portions.groups)
+    needed = f"about {portions.bytes / 1e9:.2g} GB"
+    if len(portions.groups) == 1:
+        return f"{members} SAEs at once, which takes {needed}"
+    return f"{members} SAEs in {len(portions.groups)} sweeps of {at_once} at most, which takes {needed}"
 
 
 def _say(out: Path, summary: dict[str, Any]) -> None:
@@ -230,3 +118,17 @@ def _say(out: Path, summary: dict[str, Any]) -> None:
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _say_sweep(out: Path, result: dict[str, Any]) -> None:
+    table = Table("", "born dead", "dead", "raw FVU", "L0", box=None)
+    for member in result["members"]:
+        name = f"[bold]{member['name']}[/] (best)" if member["name"] == result["best"] else member["name"]
+        if member["diverged"]:
+            table.add_row(name, f"{member['birth']['dead']:.1%}", f"diverged, {member['diverged'].split(':')[0]}")
+        else:
+            shown = (f"{member['dead']:.1%}", f"{member['fvu_raw']:.4f}", f"{member['l0']:.1f}")
+            table.add_row(name, f"{member['birth']['dead']:.1%}", *shown)
+    Console().print(table)
+    best = "none: all diverged" if result["best"] is None else str(out / result["best"])
+    Console().print(f"best by the error on held-out tokens: {best}", highlight=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """The folder of one SAE: what it was at birth, its records, what held-out tokens said, the SAE, and a summary."""
 
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -13,6 +14,9 @@ from autopsae.files import differing, write_text
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
 from autopsae.training.sources import Member
+
+Loggers = Callable[[Path, int], list[Logger]]
+"""More loggers of a member, given its folder and the number of steps already done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +82,25 @@ def measured(found: Evaluation) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A member by its name, which is also that of its folder."""
+
+    member: Member
+    about: dict[str, Any]
+    """What else its summary should say."""
+
+    @property
+    def name(self) -> str:
+        return self.member.name
+
+
 class Folder(AbstractContextManager["Folder"]):
     """What a run keeps of one member; a context that closes its logs."""
 
-    def __init__(self, out: Path, member: Member, held_out: Tokens, about: dict[str, Any]) -> None:
-        """about: what else the summary should say."""
-        self.out, self._member, self._held_out = out, member, held_out
-        self._about = json.loads(json.dumps(about))
+    def __init__(self, out: Path, entry: Entry, held_out: Tokens) -> None:
+        self.out, self._member, self._held_out = out, entry.member, held_out
+        self._about = json.loads(json.dumps(entry.about))
         self._open = ExitStack()
         self._logs: list[Logger] = []
         self._held_out_log: JsonLines | None = None

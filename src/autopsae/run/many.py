@@ -9,24 +9,10 @@ from typing import Any
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.files import differing, write_text
-from autopsae.run.folder import Folder, Plan
+from autopsae.run.folder import Entry, Folder, Loggers, Plan
 from autopsae.training.config import Record
 from autopsae.training.memory import available_bytes, buffer_bytes, bytes_needed, groups_that_fit
-from autopsae.training.sources import Member
 from autopsae.training.sweep import Sweep
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A member by its name, which is also that of its folder."""
-
-    member: Member
-    about: dict[str, Any]
-    """What else its summary should say."""
-
-    @property
-    def name(self) -> str:
-        return self.member.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +51,12 @@ def run_sweep(
     portions: Portions | None = None,
     plan: Plan | None = None,
     resume: bool = False,
+    loggers: Loggers = lambda folder, after: [],
     progress: Callable[[dict[str, Record]], None] | None = None,
 ) -> dict[str, Any]:
     """Train all members in place, so many at once as `portions` says; each writes into `out`/NAME what `run` writes
-    for one. Returns what it writes into sweep.json: every member's summary, and `best`, the name of the one with the
-    least mean squared error on held-out tokens (None where all diverged).
+    for one. Returns what it writes into sweep.json: every member's summary, and `best`, the name of the one with
+    the least mean squared error on held-out tokens (None where all diverged).
 
     resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are.
     progress: given the records of a step by name. A member that diverges or reaches the plan's target stops, the
@@ -90,7 +77,7 @@ def run_sweep(
         checkpoint = out / f"checkpoint-{number}.safetensors"
         done = [_finished(out / name) for name in names]
         if not all(done):
-            summaries |= _train(group, training, held_out, out, checkpoint, plan, progress)
+            summaries |= _train(group, training, held_out, out, checkpoint, plan, loggers, progress)
         else:
             summaries |= {name: summary for name, summary in zip(names, done, strict=True) if summary}
         checkpoint.unlink(missing_ok=True)
@@ -135,12 +122,13 @@ def _train(
     out: Path,
     checkpoint: Path,
     plan: Plan,
+    loggers: Loggers,
     progress: Callable[[dict[str, Record]], None] | None,
 ) -> dict[str, dict[str, Any]]:
     """Train one group, and return the summaries by name."""
     resumed = checkpoint.exists()
     sweep = Sweep([entry.member for entry in group], training)
-    folders = [Folder(out / entry.name, entry.member, held_out, entry.about) for entry in group]
+    folders = [Folder(out / entry.name, entry, held_out) for entry in group]
     summaries: dict[str, dict[str, Any]] = {}
 
     def finish(m: int) -> None:
@@ -154,7 +142,7 @@ def _train(
         if resumed:
             sweep.load(checkpoint)
         for folder in folders:
-            folder.log(plan, [], after=sweep.step)
+            folder.log(plan, loggers(folder.out, sweep.step), after=sweep.step)
         for records in sweep:
             reached = [m for m, record in records.items() if folders[m].take(record)]
             if progress:

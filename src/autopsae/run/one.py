@@ -5,12 +5,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.run.folder import Folder, Plan
-from autopsae.sae.model import SAE
-from autopsae.training.config import Record, TrainConfig
-from autopsae.training.logs import Logger
+from autopsae.run.folder import Entry, Folder, Loggers, Plan
+from autopsae.training.config import Record
 from autopsae.training.loop import Diverged, Training
-from autopsae.training.sources import Member
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -24,43 +21,41 @@ def check_out(out: Path, *, resume: bool = False) -> None:
 
 
 def run(
-    sae: SAE,
+    entry: Entry,
     training: Tokens,
     held_out: Tokens,
-    config: TrainConfig,
     out: str | Path,
     *,
-    about: dict[str, Any],
     plan: Plan | None = None,
     resume: bool = False,
-    loggers: Callable[[int], list[Logger]] = lambda after: [],
-    progress: Callable[[Record], None] | None = None,
+    loggers: Loggers = lambda folder, after: [],
+    progress: Callable[[dict[str, Record]], None] | None = None,
 ) -> dict[str, Any]:
-    """Train `sae` in place and write records.jsonl, sae.json, sae.safetensors and summary.json into `out`; return
+    """Train an SAE in place and write records.jsonl, sae.json, sae.safetensors and summary.json into `out`; return
     the summary.
 
     Records are written as they come, and checkpoints where planned; the SAE and the summary are written whole, at
-    the end. about: what else the summary should say; loggers: more of them, given the number of steps already done.
+    the end. loggers: more of them, given the folder and the number of steps already done.
     resume: go on from the checkpoint in `out` (from the start where there is none yet), with an SAE born the same.
 
     Raises InputError where `out` holds a finished run or, unless resumed, an unfinished one, and as `Training.load`
     and `evaluate`; InputError or Diverged with the step where training broke off, and the checkpoint that is left.
     """
-    out, plan = Path(out), plan or Plan()
+    out, plan, member = Path(out), plan or Plan(), entry.member
     check_out(out, resume=resume)
-    plan.check(config)
+    plan.check(member.config)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / CHECKPOINT
-    running = Training(sae, training, config)
-    with Folder(out, Member(sae=sae, config=config), held_out, about) as folder:
+    running = Training(member.sae, training, member.config)
+    with Folder(out, entry, held_out) as folder:
         folder.be_born(resumed=checkpoint.exists())
         if checkpoint.exists():
             running.load(checkpoint)
-        folder.log(plan, loggers(running.step), after=running.step)
+        folder.log(plan, loggers(out, running.step), after=running.step)
         try:
             for record in running:
                 if progress:
-                    progress(record)
+                    progress({entry.name: record})
                 # Measured before it is saved: what a kill leaves out is then done again.
                 if folder.take(record):
                     break

@@ -27,7 +27,8 @@ class State:
     step: int
     """The next one."""
     diverged: dict[int, str]
-    """What befell the members that stopped, by their place."""
+    """What befell the members whose loss was not finite, by their place."""
+    stopped: set[int]
     places: list[Place]
     tensors: Mapping[str, Tensor]
 
@@ -44,6 +45,7 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -
         "version": VERSION,
         "step": state.step,
         "diverged": state.diverged,
+        "stopped": sorted(state.stopped),
         "places": [{"buffers": place.buffers, "batches": place.batches} for place in state.places],
         "members": [_described(member) for member in members],
         "scales": [member.sae.scale for member in members],
@@ -67,6 +69,7 @@ def load_checkpoint(path: str | Path, members: Sequence[Member], expected: set[s
         state = State(
             step=int(about["step"]),
             diverged={int(m): message for m, message in about["diverged"].items()},
+            stopped={*about["stopped"]},
             places=[_place(p, place, tensors) for p, place in enumerate(about["places"])],
             tensors={name: tensors[f"state.{name}"] for name in expected},
         )

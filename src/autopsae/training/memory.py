@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -47,4 +48,4 @@ def groups_that_fit(members: Sequence[Member], budget: int) -> list[list[int]]:
     at_once = max(1, left // max(bytes_needed(member) for member in members))
     count = -(-len(members) // at_once)
     bounds = [round(g * len(members) / count) for g in range(count + 1)]
-    return [list(range(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [list(range(a, b)) for a, b in pairwise(bounds)]

@@ -34,8 +34,9 @@ class Sweep:
     """Iterate for the records of every `record_every`-th step, by the member's place in the list. Stop at any time,
     save it and resume it bit by bit.
 
-    step: the number of the next one; diverged: what befell members that stopped, by place. The members' SAEs are
-    trained in place, and left in evaluation mode. tokens: raw, for members that have none of their own.
+    step: the number of the next one; diverged: what befell members whose loss was not finite, by place; stopped:
+    those that were told to stop. The members' SAEs are trained in place, and left in evaluation mode. tokens: raw,
+    for members that have none of their own.
     """
 
     def __init__(self, members: Sequence[Member], tokens: Tokens | None = None) -> None:
@@ -43,7 +44,7 @@ class Sweep:
         or settings of `SHARED`), for a penalty that an SAE cannot have, and as `Optimizer` and `Sources`.
         """
         check_together(members)
-        self.members, self.step, self.diverged = list(members), 0, dict[int, str]()
+        self.members, self.step, self.diverged, self.stopped = list(members), 0, dict[int, str](), set[int]()
         self.config = members[0].config
         self._tokens, self._alive = tokens, list(range(len(members)))
         self._products = getattr(torch, self.config.products) if self.config.products else None
@@ -106,6 +107,11 @@ class Sweep:
             return self._weights
         return replace(self._weights, sparsity=replace(sparsity, k=config.k(self.step, sparsity.k)))
 
+    def stop(self, members: Sequence[int]) -> None:
+        """Train these no further; the others go on."""
+        self.stopped |= {*members}
+        self._keep([m for m in self._alive if m not in self.stopped])
+
     def close(self) -> None:
         """Leave the SAEs in evaluation mode and, once trained, with weights of their own."""
         if self.step == self.config.steps and len(self._alive) > 1:
@@ -117,7 +123,8 @@ class Sweep:
         """Write one checkpoint file, whole or not at all: weights, moments, who is silent since when, and the
         places in the shuffled streams.
         """
-        state = State(step=self.step, diverged=self.diverged, places=self._sources.places, tensors=self._tensors())
+        places, tensors = self._sources.places, self._tensors()
+        state = State(step=self.step, diverged=self.diverged, stopped=self.stopped, places=places, tensors=tensors)
         save_checkpoint(path, state, self.members)
 
     def load(self, path: str | Path) -> None:
@@ -127,8 +134,8 @@ class Sweep:
         Raises InputError for a file that is no whole checkpoint, or one of other members.
         """
         state = load_checkpoint(path, self.members, {*self._tensors()})
-        self.step, self.diverged = state.step, state.diverged
-        self._keep([m for m in self._alive if m not in self.diverged])
+        self.step, self.diverged, self.stopped = state.step, state.diverged, state.stopped
+        self._keep([m for m in self._alive if m not in {*self.diverged, *self.stopped}])
         self._optimizer.steps = state.step
         for name, tensor in self._tensors().items():
             tensor.copy_(state.tensors[name])

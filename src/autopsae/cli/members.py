@@ -1,0 +1,139 @@
+"""From the options of `train` to the SAEs that are trained: every combination of what has several values."""
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+
+from autopsae.activations.store import Activations
+from autopsae.arrays import InputError
+from autopsae.cli.options import Birth, Fit, Keep
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.run.folder import Entry
+from autopsae.run.start import LayerNormed, start_from
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.statistics.collect import Statistics, collect
+from autopsae.training.config import TrainConfig
+from autopsae.training.objective import L1, L0Target
+from autopsae.training.revival import AuxK, GhostGradients, Resampling
+from autopsae.training.sources import Member
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a member of a sweep has of its own."""
+
+    init: str
+    alpha: float
+    lr: float
+    l1: float | None
+    seed: int
+
+
+def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> list[Choice]:
+    """Every combination; an exponent goes with whitening alone."""
+    inits = birth.init if birth.prescription is None else ("prescription",)
+    starts = [(init, alpha) for init in inits for alpha in (birth.alpha if init == "whiten" else birth.alpha[:1])]
+    return [
+        Choice(init=init, alpha=alpha, lr=lr, l1=l1, seed=seed)
+        for (init, alpha), lr, l1, seed in product(starts, fit.lr, fit.l1 or (None,), seeds)
+    ]
+
+
+def name_of(choice: Choice, choices: list[Choice]) -> str:
+    """What sets it apart from the others, as the name of a folder."""
+    differing = [name for name in vars(choice) if len({getattr(c, name) for c in choices}) > 1]
+    if choice.init != "whiten" and "alpha" in differing:
+        differing.remove("alpha")
+    values = {name: getattr(choice, name) for name in differing}
+    return "_".join(value if name == "init" else f"{name}{value:g}" for name, value in values.items())
+
+
+def sparsity_of(birth: Birth) -> Sparsity:
+    """Which latents fire."""
+    if birth.sparsity == "jumprelu":
+        return JumpReLU()
+    if birth.sparsity == "relu":
+        return ReLU()
+    return TopK(k=birth.k) if birth.sparsity == "topk" else BatchTopK(k=birth.k)
+
+
+def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig:
+    """How a member is trained. Raises InputError as `TrainConfig`, and for an L1 coefficient without a ReLU SAE."""
+    if (birth.sparsity == "relu") != (choice.l1 is not None):
+        raise InputError(
+            f"expected --l1 with --sparsity relu and with no other, got {birth.sparsity}, --l1 {choice.l1}"
+        )
+    penalty = L1(coefficient=choice.l1) if choice.l1 is not None else None
+    return TrainConfig(
+        steps=fit.steps,
+        lr=choice.lr,
+        b_dec_lr=fit.b_dec_lr,
+        batch_tokens=fit.batch_tokens,
+        warmup_steps=fit.warmup_steps,
+        decay_steps=fit.decay_steps,
+        penalty=L0Target(l0=float(birth.k)) if birth.sparsity == "jumprelu" else penalty,
+        revival=AuxK() if fit.revive == "auxk" else GhostGradients() if fit.revive == "ghost" else None,
+        resampling=Resampling(every_steps=1000) if fit.revive == "resample" else None,
+        products="bfloat16" if fit.bfloat16 else None,
+        record_every=keep.record_every,
+        seed=choice.seed,
+    )
+
+
+class Births:
+    """SAEs of one layer, whose statistics are read once for every seed."""
+
+    def __init__(self, training: Activations, birth: Birth, saved: Prescription | None, device: str | None) -> None:
+        """saved: a prescription to start from. Raises InputError for one that does not go with LayerNorm."""
+        if birth.layer_norm and saved:
+            raise InputError("--layer-norm: expected --init, as a prescription is one for tokens as they are")
+        self._training, self._birth, self._saved, self._device = training, birth, saved, device
+        self._read: dict[int, tuple[Statistics, Statistics]] = {}
+
+    def entry(self, choice: Choice, config: TrainConfig, keep: Keep, name: str) -> Entry:
+        """A member, born; InputError as `born` and `start_from`."""
+        sae = self._born(choice)
+        return Entry(member=Member(sae=sae, config=config, name=name), about=self._about(choice, keep))
+
+    def _born(self, choice: Choice) -> SAE:
+        birth, device = self._birth, self._device
+        statistics, seen = self._statistics(choice.seed)
+        # A rate under a few tokens of the sample cannot be set on it.
+        least = 4 / len(statistics.sample)
+        rate = max(birth.k / birth.d_sae, least) if birth.sparsity == "jumprelu" else None
+        return born(
+            self._saved or start_from(choice.init, seen, alpha=choice.alpha, rank=birth.rank),
+            d_sae=birth.d_sae,
+            sparsity=sparsity_of(birth),
+            sample=statistics.sample,
+            generator=torch.Generator(device or "cpu").manual_seed(choice.seed),
+            firing_rate=rate if birth.firing_rate is None else birth.firing_rate,
+            scaled=birth.scale,
+            layer_norm=birth.layer_norm,
+        )
+
+    def _statistics(self, seed: int) -> tuple[Statistics, Statistics]:
+        """(of the tokens, of them as the SAE sees them)"""
+        if seed not in self._read:
+            raw = collect(self._training, seed=seed, device=self._device)
+            normed = self._birth.layer_norm
+            seen = collect(LayerNormed(self._training), seed=seed, device=self._device) if normed else raw
+            self._read[seed] = raw, seen
+        return self._read[seed]
+
+    def _about(self, choice: Choice, keep: Keep) -> dict[str, Any]:
+        """What the summary says of it."""
+        unused = {"prescription", "init", *(("alpha", "rank") if self._saved else ())}
+        settings = {name: value for name, value in vars(self._birth).items() if name not in unused}
+        return {
+            "layer": self._training.layer,
+            "start": self._saved.remedy if self._saved else choice.init,
+            **settings,
+            **({} if self._saved else {"alpha": choice.alpha}),
+            "held_out": keep.held_out,
+            "seed": choice.seed,
+        }

@@ -175,6 +175,40 @@ def test_train_offers_every_sparsity_revival_and_log(tmp_path: Path, source: Pat
         assert 1 < summary["birth"]["l0"] < 12  # thresholds start where k latents fire
 
 
+def test_several_values_are_a_sweep(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    sizes = ["--d-sae", "64", "--k", "4", "--steps", "20", "--batch-tokens", "100", "--held-out", "300"]
+    swept = ["--lr", "1e-4,3e-3", "--init", "zero,whiten", "--alpha", "0.3,1.0"]
+    done = run("train", source, "--layer", "1", "--out", out, *sizes, *swept)
+    assert done.returncode == 0, done.stderr
+    starts = ["zero", "whiten_alpha0.3", "whiten_alpha1"]
+    names = [f"{start}_lr{lr}" for start in starts for lr in ("0.0001", "0.003")]
+    assert "6 SAEs at once, which takes about" in done.stderr
+    result = json.loads((out / "sweep.json").read_text())
+    assert [member["name"] for member in result["members"]] == names
+    assert f"best by the error on held-out tokens: {out / result['best']}" in done.stdout
+    for member in result["members"]:
+        assert f"{member['fvu_raw']:.4f}" in done.stdout
+        assert SAE.load(out / member["name"] / "sae").d_sae == 64
+        assert len((out / member["name"] / "records.jsonl").read_text().splitlines()) == 20
+    assert {(m["start"], m["training"]["lr"]) for m in result["members"]} == {
+        (start, lr) for start in ("zero", "whiten") for lr in (1e-4, 3e-3)
+    }
+    again = run("train", source, "--layer", "1", "--out", out, *sizes, *swept)
+    assert again.returncode == 2
+    assert "expected a new folder" in again.stderr
+
+
+def test_a_sweep_that_does_not_fit_is_split(tmp_path: Path, source: Path) -> None:
+    sizes = ["--d-sae", "64", "--k", "4", "--steps", "5", "--batch-tokens", "100", "--held-out", "300"]
+    done = run(
+        "train", source, "--layer", "1", "--out", tmp_path / "o", *sizes, "--seed", "0,1", "--memory", "1e-6"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 SAEs in 2 sweeps of 1 at most" in done.stderr
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"seed0", "seed1", "sweep.json"}
+
+
 def test_train_resumes_after_an_interrupt(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     sizes = ["--d-sae", "64", "--k", "4", "--steps", "400", "--batch-tokens", "200", "--held-out", "300"]

@@ -80,8 +80,8 @@ def largest_by_latent(
     latents = torch.empty(members, rows, k, dtype=torch.int64)
     seen = torch.zeros(members, threads, n, dtype=torch.int32)
     added = product.new_zeros(members, n) if bias is None else bias.contiguous()
-    inputs = (product.numpy(), added.numpy(), k, values.numpy(), latents.numpy(), seen.numpy())
-    loops.largest_by_latent(*inputs, threads)
+    arrays = (t.numpy() for t in (product, added, values, latents, seen))
+    loops.largest_by_latent(*arrays, threads)
     positive |= seen.any(dim=1)
     return values, latents
 

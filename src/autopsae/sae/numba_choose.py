@@ -97,22 +97,28 @@ def largest(pre, biases, k, values, latents, positive, factor, less, threads):  
                 guess = pre.dtype.type(0)
 
 
+LANES = 256
+"""Tokens whose largest values are found side by side; few enough for all of them to stay in the first cache."""
+
+
 @compiled()
 def _load(row, bias, latent, values, latents, is_nan):  # type: ignore[no-untyped-def]
     """Copy a span of a latent's pre-activations; whether any is positive."""
     some = np.int32(0)
     for i in range(len(row)):
         value = row[i] + bias
-        values[i], latents[i] = value, latent
+        values[i] = value
         some |= np.int32(value > 0)
         is_nan[i] |= np.int32(value != value)
+    for i in range(LANES):
+        latents[i] = latent
     return some
 
 
 @compiled()
 def _rise(held, held_latents, values, latents):  # type: ignore[no-untyped-def]
     """Keep the larger of two in `held`, and hand on the smaller: no branches, so many tokens at once."""
-    for i in range(len(values)):
+    for i in range(LANES):
         a, b, of_a, of_b = held[i], values[i], held_latents[i], latents[i]
         over = b >= a
         held[i] = b if over else a
@@ -121,33 +127,36 @@ def _rise(held, held_latents, values, latents):  # type: ignore[no-untyped-def]
         latents[i] = of_a if over else of_b
 
 
-LANES = 256
-"""Tokens whose largest values are found side by side; few enough for all of them to stay in the first cache."""
+@compiled()
+def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # type: ignore[no-untyped-def]
+    """`largest_by_latent` of one member's rows from begin to end."""
+    k = values.shape[1]
+    held, held_latents = np.empty((k, LANES), pre.dtype), np.empty((k, LANES), np.int32)
+    new, of_new, is_nan = np.zeros(LANES, pre.dtype), np.empty(LANES, np.int32), np.empty(LANES, np.int32)
+    for start in range(begin, end, LANES):
+        width = min(LANES, end - start)
+        held[:], held_latents[:], is_nan[:] = -np.inf, 0, 0
+        for j in range(len(pre)):
+            row = pre[j, start : start + width]
+            positive[j] |= _load(row, biases[j], np.int32(j), new, of_new, is_nan)
+            for i in range(k):
+                _rise(held[i], held_latents[i], new, of_new)
+        for r in range(width):
+            for i in range(k):
+                values[start + r, i], latents[start + r, i] = held[i, r], held_latents[i, r]
+            if is_nan[r]:  # it has no order, and must not go unseen
+                values[start + r, 0] = np.nan
 
 
 @parallel()
-def largest_by_latent(pre, biases, k, values, latents, positive, threads):  # type: ignore[no-untyped-def]
+def largest_by_latent(pre, biases, values, latents, positive, threads):  # type: ignore[no-untyped-def]
     """As `largest` for a small k, from pre [members, columns, rows]; positive [members, threads, columns]."""
-    members, n, rows = pre.shape
+    members, _, rows = pre.shape
     span = (rows + threads - 1) // threads
     for task in numba.prange(members * threads):
         m, t = task // threads, task % threads
-        held, held_latents = np.empty((k, LANES), pre.dtype), np.empty((k, LANES), np.int32)
-        new, new_latents, is_nan = np.empty(LANES, pre.dtype), np.empty(LANES, np.int32), np.empty(LANES, np.int32)
-        for start in range(t * span, min(rows, (t + 1) * span), LANES):
-            width = min(LANES, rows - start, (t + 1) * span - start)
-            held[:], held_latents[:], is_nan[:] = -np.inf, 0, 0
-            v, of_v, nan = new[:width], new_latents[:width], is_nan[:width]
-            for j in range(n):
-                row = pre[m, j, start : start + width]
-                positive[m, t, j] |= _load(row, biases[m, j], np.int32(j), v, of_v, nan)
-                for i in range(k):
-                    _rise(held[i, :width], held_latents[i, :width], v, of_v)
-            for r in range(width):
-                for i in range(k):
-                    values[m, start + r, i], latents[m, start + r, i] = held[i, r], held_latents[i, r]
-                if is_nan[r]:  # it has no order, and must not go unseen
-                    values[m, start + r, 0] = np.nan
+        end = min(rows, (t + 1) * span)
+        _largest_of_span(pre[m], biases[m], t * span, end, values[m], latents[m], positive[m, t])
 
 
 @parallel()

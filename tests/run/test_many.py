@@ -1,0 +1,175 @@
+"""Sweeps from tokens to folders: names, the best, members that stop, splits, and what a kill leaves."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autopsae.arrays import InputError
+from autopsae.evaluation.reconstruction import evaluate
+from autopsae.remedies.remedy import center, untouched
+from autopsae.run.folder import Entry, Plan
+from autopsae.run.many import Portions, run_sweep
+from autopsae.run.one import run
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import TopK
+from autopsae.training.config import Record, TrainConfig
+from autopsae.training.memory import available_bytes, buffer_bytes, bytes_needed
+from autopsae.training.sources import Member
+
+HELD_OUT = torch.randn(100, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64) + 0.5
+TOKENS = torch.randn(800, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64) + 0.5
+NAMES = {"slow": 1e-4, "good": 3e-3, "fast": 3e-2}
+
+
+class Killed(Exception):
+    pass
+
+
+def entry(name: str, lr: float, *, scale: float = 1.0, **settings: Any) -> Entry:
+    remedy = untouched(8) if name != "centered" else center(TOKENS.mean(dim=0), "mean")
+    drawn = torch.Generator().manual_seed(0)
+    sae = born(remedy, d_sae=40, sparsity=TopK(k=3), sample=TOKENS, generator=drawn, dtype=torch.float64)
+    with torch.no_grad():
+        sae.W_enc *= scale
+    config = TrainConfig(**{"steps": 60, "lr": lr, "batch_tokens": 50, "buffer_tokens": 200, **settings})
+    return Entry(member=Member(sae=sae, config=config, name=name), about={"name_given": name, "lr": lr})
+
+
+def entries(**settings: Any) -> list[Entry]:
+    return [entry(name, lr, **settings) for name, lr in NAMES.items()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_every_member_gets_the_folder_that_a_run_alone_would_give_it(tmp_path: Path) -> None:
+    plan = Plan(evaluate_every=20)
+    result = run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "sweep", plan=plan)
+    for name, lr in NAMES.items():
+        run(entry(name, lr), TOKENS, HELD_OUT, tmp_path / name, plan=plan)
+        alone, together = files(tmp_path / name), files(tmp_path / "sweep" / name)
+        assert {*alone} == {*together}
+        # In float64 a stack of these adds up as one SAE does.
+        assert alone == together
+    assert {p.name for p in (tmp_path / "sweep").iterdir()} == {*NAMES, "sweep.json"}
+    assert result == json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+
+
+def test_the_best_is_the_one_with_the_least_error_on_held_out_tokens(tmp_path: Path) -> None:
+    result = run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out")
+    errors = {name: evaluate(SAE.load(tmp_path / "out" / name / "sae"), HELD_OUT).mse_raw for name in NAMES}
+    assert {m["name"]: m["mse_raw"] for m in result["members"]} == errors
+    assert result["best"] == min(errors, key=lambda name: errors[name])
+    assert len({*errors.values()}) == 3
+
+
+def test_a_member_that_diverges_leaves_its_summary_and_the_others_go_on(tmp_path: Path) -> None:
+    listed = [entry("slow", 1e-4), entry("broken", 3e-3, scale=1e300), entry("good", 3e-3)]
+    result = run_sweep(listed, TOKENS, HELD_OUT, tmp_path / "out")
+    summaries = {m["name"]: m for m in result["members"]}
+    assert "step 0: the loss is" in summaries["broken"]["diverged"]
+    assert summaries["broken"]["steps"] == 1
+    assert {p.name for p in (tmp_path / "out" / "broken").iterdir()} == {
+        "birth.json",
+        "records.jsonl",
+        "summary.json",
+    }
+    assert result["best"] == "good"
+    alone = run(entry("good", 3e-3), TOKENS, HELD_OUT, tmp_path / "alone")
+    assert summaries["good"]["mse_raw"] == alone["mse_raw"]
+
+
+def test_where_all_diverge_there_is_no_best(tmp_path: Path) -> None:
+    listed = [entry("a", 1e-3, scale=1e300), entry("b", 1e-3, scale=1e300)]
+    assert run_sweep(listed, TOKENS, HELD_OUT, tmp_path / "out")["best"] is None
+
+
+def test_a_member_that_reaches_the_target_stops_there(tmp_path: Path) -> None:
+    plan = Plan(evaluate_every=20, target_fvu=0.5)
+    result = run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out", plan=plan)
+    steps = {m["name"]: (m["steps"], m["fvu_raw"] <= 0.5) for m in result["members"]}
+    assert steps["slow"] == (60, False)
+    assert steps["fast"][0] < 60
+    assert steps["fast"][1]
+    lines = (tmp_path / "out" / "fast" / "records.jsonl").read_text().splitlines()
+    assert len(lines) == steps["fast"][0]
+
+
+@pytest.mark.parametrize("killed_at", [5, 25, 59])
+@pytest.mark.parametrize("groups", [[["slow", "good", "fast"]], [["slow", "good"], ["fast"]]])
+def test_a_killed_sweep_goes_on_and_ends_with_the_same_bytes(
+    tmp_path: Path, groups: list[list[str]], killed_at: int
+) -> None:
+    portions, plan = Portions(groups=groups, bytes=0), Plan(checkpoint_every=10, evaluate_every=20)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = run_sweep(entries(), TOKENS, HELD_OUT, whole, portions=portions, plan=plan)
+
+    def kill(records: dict[str, Record]) -> None:
+        if {groups[-1][0]} <= {*records} and records[groups[-1][0]].step == killed_at:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_sweep(entries(), TOKENS, HELD_OUT, killed, portions=portions, plan=plan, progress=kill)
+    with pytest.raises(InputError, match="unfinished sweep; resume it"):
+        run_sweep(entries(), TOKENS, HELD_OUT, killed, portions=portions, plan=plan)
+    # The groups are those of the beginning, whatever memory is free now.
+    again = run_sweep(entries(), TOKENS, HELD_OUT, killed, plan=plan, resume=True)
+    assert again == expected
+    assert files(killed) == files(whole)
+
+
+def test_a_sweep_resumed_with_other_members_is_refused(tmp_path: Path) -> None:
+    def kill(records: dict[str, Record]) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out", progress=kill)
+    before = files(tmp_path / "out")
+    others = [*entries()[:2], entry("other", 1e-2)]
+    with pytest.raises(InputError, match="these differ: fast, other"):
+        run_sweep(others, TOKENS, HELD_OUT, tmp_path / "out", resume=True)
+    assert files(tmp_path / "out") == before
+
+
+def test_names_must_differ(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a name of its own"):
+        run_sweep([entry("a", 1e-3), entry("a", 1e-2)], TOKENS, HELD_OUT, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_sweep_is_not_replaced(tmp_path: Path) -> None:
+    run_sweep(entries(steps=5), TOKENS, HELD_OUT, tmp_path / "out")
+    with pytest.raises(InputError, match="expected a new folder"):
+        run_sweep(entries(steps=5), TOKENS, HELD_OUT, tmp_path / "out", resume=True)
+
+
+def test_measurements_and_checkpoints_must_fall_on_records(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="checkpoint_every: expected a multiple of record_every = 4, got 10"):
+        run_sweep(entries(record_every=4), TOKENS, HELD_OUT, tmp_path / "out", plan=Plan(checkpoint_every=10))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_is_split_where_it_does_not_fit() -> None:
+    listed = [entry(f"m{i}", 1e-3) for i in range(7)]
+    one, buffer = bytes_needed(listed[0].member), buffer_bytes(listed[0].member)
+    sizes = {
+        budget: [len(group) for group in Portions.of(listed, budget).groups]
+        for budget in (1, buffer + one, buffer + 3 * one, buffer + 7 * one)
+    }
+    assert [*sizes.values()] == [[1] * 7, [1] * 7, [2, 3, 2], [7]]
+    assert Portions.of(listed, buffer + 3 * one).bytes == buffer + 3 * one
+    assert [name for group in Portions.of(listed, 1).groups for name in group] == [f"m{i}" for i in range(7)]
+
+
+def test_what_a_member_needs_grows_with_its_parts() -> None:
+    member = entry("m", 1e-3).member
+    parameters = sum(p.numel() for p in member.sae.parameters())
+    assert bytes_needed(member) > 8 * (4 * parameters + 50 * 40)
+    more = Member(sae=member.sae, config=TrainConfig(steps=1, lr=1e-3, batch_tokens=100))
+    assert bytes_needed(more) > bytes_needed(member)
+    assert 0 < available_bytes(torch.device("cpu")) < 1 << 50

@@ -34,7 +34,7 @@ def entry(name: str, lr: float, *, scale: float = 1.0, **settings: Any) -> Entry
     drawn = torch.Generator().manual_seed(0)
     sae = born(remedy, d_sae=40, sparsity=TopK(k=3), sample=TOKENS, generator=drawn, dtype=torch.float64)
     with torch.no_grad():
-        sae.W_enc *= scale
+        sae.W_enc.mul_(scale)
     config = TrainConfig(**{"steps": 60, "lr": lr, "batch_tokens": 50, "buffer_tokens": 200, **settings})
     return Entry(member=Member(sae=sae, config=config, name=name), about={"name_given": name, "lr": lr})
 

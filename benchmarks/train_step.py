@@ -45,7 +45,7 @@ def ours(setting: Setting, x: Tensor, **settings: Any) -> Callable[[], Any]:
     dead = torch.randperm(setting.d_sae)[: round(setting.auxk_dead * setting.d_sae)]
 
     def step() -> None:
-        training._sweep._watch.since_fired[0, dead] = 10**9
+        training._sweep._watch.since_fired[:, dead] = 10**9
         training.advance()
 
     return step

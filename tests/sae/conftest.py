@@ -1,13 +1,13 @@
 import pytest
 
-from autopsae.sae import kernels
+from tests.ways import without_numba
 
 
 @pytest.fixture(params=["compiled", "PyTorch"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The kernels by both of their ways: Numba's loops, and PyTorch's operators."""
     if request.param == "PyTorch":
-        monkeypatch.setattr(kernels, "_loops", lambda: None)
+        without_numba(monkeypatch)
     else:
         pytest.importorskip("numba")
     return str(request.param)

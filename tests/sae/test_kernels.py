@@ -1,4 +1,4 @@
-"""The loops over rows: compiled or PyTorch's, they give what plain NumPy gives."""
+"""The loops over rows of pre-activations: compiled or PyTorch's, they choose what plain NumPy chooses."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.sae import kernels
+from autopsae.sae import dispatch, kernels
+from tests.ways import without_numba
 
 pytestmark = pytest.mark.usefixtures("path")
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-BIAS = pytest.mark.parametrize("with_bias", [False, True], ids=["no bias", "bias"])
+SUMMED = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+BIAS = pytest.mark.parametrize("bias_kind", ["no bias", "bias", "-inf"])
+MEMBERS = pytest.mark.parametrize("members", [1, 3])
 
 SIZES = {
     "plain": (20, 100, 5),
@@ -35,111 +38,127 @@ def restored_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def rows_of_all_kinds(rows: int, d_sae: int, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    generator = torch.Generator().manual_seed(rows + d_sae)
-    plain = torch.randn(rows, d_sae, generator=generator)
+def rows_of_all_kinds(rows: int, d_sae: int, dtype: torch.dtype, members: int = 1) -> Iterator[tuple[str, Tensor]]:
+    """Blocks [members, rows, d_sae]."""
+    generator, shape = torch.Generator().manual_seed(rows + d_sae), (members, rows, d_sae)
+    plain = torch.randn(shape, generator=generator)
     yield "plain", plain.to(dtype)
-    yield "ties", torch.randint(-2, 4, (rows, d_sae), generator=generator).to(dtype)
+    yield "ties", torch.randint(-2, 4, shape, generator=generator).to(dtype)
     yield "few are positive", (plain - 2).to(dtype)
     yield "all are negative", -plain.abs().to(dtype)
-    yield "zeros of both signs", torch.zeros(rows, d_sae).where(plain > 0, -0.0).to(dtype)
-    yield "rows of all sizes", (plain * 10.0 ** torch.randint(-12, 12, (rows, 1), generator=generator)).to(dtype)
+    yield "zeros of both signs", torch.zeros(shape).where(plain > 0, -0.0).to(dtype)
+    sizes = 10.0 ** torch.randint(-12, 12, (members, rows, 1), generator=generator)
+    yield "rows of all sizes", (plain * sizes).to(dtype)
 
 
-def bias_of(product: Tensor) -> Tensor:
+def bias_of(product: Tensor, kind: str) -> Tensor | None:
+    """Other biases for each member; of "-inf", every third forbids its column."""
+    members, _, d_sae = product.shape
     generator = torch.Generator().manual_seed(3)
-    return torch.randint(-1, 2, (product.shape[1],), generator=generator).to(product.dtype)
+    bias = torch.randint(-1, 2, (members, d_sae), generator=generator).to(product.dtype)
+    if kind == "-inf":
+        bias[torch.rand(members, d_sae, generator=generator) < 1 / 3] = -torch.inf
+    return None if kind == "no bias" else bias
 
 
 def added(product: Tensor, bias: Tensor | None) -> NDArray[Any]:
     """product + bias, rounded to their type."""
-    pre = product if bias is None else product + bias
-    return (pre.float() if pre.dtype == torch.bfloat16 else pre).numpy()
+    return as_array(product if bias is None else product + bias[:, None])
 
 
 def as_array(t: Tensor) -> NDArray[Any]:
     return (t.float() if t.dtype == torch.bfloat16 else t).numpy()
 
 
-def seen_before(d_sae: int) -> Tensor:
-    positive = torch.zeros(d_sae, dtype=torch.bool)
-    positive[0] = True
+def seen_before(product: Tensor) -> Tensor:
+    """The first column of each member was positive before."""
+    positive = torch.zeros(len(product), product.shape[2], dtype=torch.bool)
+    positive[:, 0] = True
     return positive
 
 
-def check_largest(product: Tensor, bias: Tensor | None, k: int, about: str = "") -> None:
-    pre, positive = added(product, bias), seen_before(product.shape[1])
-    expected_positive = (pre > 0).any(axis=0) | positive.numpy()
-    values, latents = kernels.largest(product.clone(), bias, k, positive)
-    assert values.dtype == product.dtype
-    assert np.array_equal(positive, expected_positive), about
-    chosen = np.take_along_axis(pre, latents.numpy(), axis=1)
-    assert np.array_equal(as_array(values), chosen), about
-    for row, found in zip(pre, latents.numpy(), strict=True):
+def check_chosen(pre: NDArray[Any], values: Tensor, latents: Tensor, k: int, about: str) -> None:
+    """pre [members, rows, d_sae]."""
+    assert np.array_equal(as_array(values), np.take_along_axis(pre, latents.numpy(), axis=2)), about
+    for row, found in zip(pre.reshape(-1, pre.shape[2]), latents.flatten(0, 1).numpy(), strict=True):
         assert len(set(found)) == k, about
         # Which of those that are not positive fill the rest is free.
         wanted = np.sort(row)[::-1][:k].clip(min=0)
         assert np.array_equal(np.sort(row[found])[::-1].clip(min=0), wanted), about
 
 
-def check_above(product: Tensor, bias: Tensor | None, thresholds: Tensor, about: str = "") -> None:
-    pre, positive = added(product, bias), seen_before(product.shape[1])
-    expected_positive = (pre > 0).any(axis=0) | positive.numpy()
-    values, latents, counts = kernels.above(product.clone(), bias, thresholds, positive)
-    over = pre > as_array(thresholds.to(product.dtype))
+def check_largest(product: Tensor, bias: Tensor | None, k: int, about: str = "") -> None:
+    pre, positive = added(product, bias), seen_before(product)
+    expected_positive = (pre > 0).any(axis=1) | positive.numpy()
+    values, latents = kernels.largest(product.clone(), bias, k, positive)
     assert values.dtype == product.dtype
     assert np.array_equal(positive, expected_positive), about
-    assert np.array_equal(counts, over.sum(axis=1)), about
-    assert np.array_equal(latents, over.nonzero()[1]), about
+    check_chosen(pre, values, latents, k, about)
+
+
+def check_above(product: Tensor, bias: Tensor | None, thresholds: Tensor, about: str = "") -> None:
+    """thresholds [members, d_sae]."""
+    pre, positive = added(product, bias), seen_before(product)
+    expected_positive = (pre > 0).any(axis=1) | positive.numpy()
+    values, latents, counts = kernels.above(product.clone(), bias, thresholds, positive)
+    over = pre > as_array(thresholds.to(product.dtype))[:, None]
+    assert values.dtype == product.dtype
+    assert np.array_equal(positive, expected_positive), about
+    assert np.array_equal(counts, over.sum(axis=2).flatten()), about
+    assert np.array_equal(latents, over.nonzero()[2]), about
     assert np.array_equal(as_array(values), pre[over]), about
 
 
 @DTYPES
 @BIAS
+@MEMBERS
 @pytest.mark.parametrize("size", SIZES)
-def test_the_largest_are_those_of_a_sorted_row(dtype: torch.dtype, with_bias: bool, size: str) -> None:
+def test_the_largest_are_those_of_a_sorted_row(dtype: torch.dtype, bias_kind: str, members: int, size: str) -> None:
     rows, d_sae, k = SIZES[size]
-    for kind, product in rows_of_all_kinds(rows, d_sae, dtype):
-        check_largest(product, bias_of(product) if with_bias else None, k, kind)
+    for kind, product in rows_of_all_kinds(rows, d_sae, dtype, members):
+        check_largest(product, bias_of(product, bias_kind), k, kind)
 
 
 @DTYPES
 @BIAS
+@MEMBERS
 @pytest.mark.parametrize("size", SIZES)
 def test_above_are_those_over_their_own_threshold_row_by_row(
-    dtype: torch.dtype, with_bias: bool, size: str
+    dtype: torch.dtype, bias_kind: str, members: int, size: str
 ) -> None:
     rows, d_sae, _ = SIZES[size]
-    # A third of the thresholds is zero; some are met exactly, which is not over.
-    thresholds = (torch.arange(d_sae) % 3).to(dtype)
-    for kind, product in rows_of_all_kinds(rows, d_sae, dtype):
-        bias = bias_of(product) if with_bias else None
+    # A third of the thresholds is zero; some are met exactly, which is not over; members have others.
+    thresholds = ((torch.arange(d_sae) + torch.arange(members)[:, None]) % 3).to(dtype)
+    for kind, product in rows_of_all_kinds(rows, d_sae, dtype, members):
+        bias = bias_of(product, bias_kind)
         check_above(product, bias, thresholds, kind)
         check_above(product, bias, torch.full_like(thresholds, 1e30), kind)
 
 
 @BIAS
-def test_the_two_paths_choose_the_same_latents(monkeypatch: pytest.MonkeyPatch, with_bias: bool) -> None:
-    product = torch.randn(30, 203, generator=torch.Generator().manual_seed(0))
-    bias = bias_of(product) if with_bias else None
+def test_the_two_paths_choose_the_same_latents(monkeypatch: pytest.MonkeyPatch, bias_kind: str) -> None:
+    product = torch.randn(2, 15, 203, generator=torch.Generator().manual_seed(0))
+    bias = bias_of(product, bias_kind)
     found = []
     for _ in range(2):
-        values, latents = kernels.largest(product.clone(), bias, 7, seen_before(203))
-        order = latents.argsort(dim=1)
-        found.append((values.gather(1, order), latents.gather(1, order)))
-        monkeypatch.setattr(kernels, "_loops", lambda: None)
+        values, latents = kernels.largest(product.clone(), bias, 7, seen_before(product))
+        order = latents.argsort(dim=2)
+        found.append((values.gather(2, order), latents.gather(2, order)))
+        without_numba(monkeypatch)
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])
 
 
 @DTYPES
-def test_no_rows_have_no_pairs(dtype: torch.dtype) -> None:
-    nothing = torch.empty(0, 6, dtype=dtype)
-    for bias in (None, torch.ones(6, dtype=dtype)):
-        positive = torch.zeros(6, dtype=torch.bool)
+@MEMBERS
+def test_no_rows_have_no_pairs(dtype: torch.dtype, members: int) -> None:
+    nothing = torch.empty(members, 0, 6, dtype=dtype)
+    zeros = torch.zeros(members, 6, dtype=dtype)
+    for bias in (None, zeros + 1):
+        positive = torch.zeros(members, 6, dtype=torch.bool)
         values, latents = kernels.largest(nothing.clone(), bias, 2, positive)
-        assert values.shape == latents.shape == (0, 2)
-        values, latents, counts = kernels.above(nothing.clone(), bias, torch.zeros(6, dtype=dtype), positive)
+        assert values.shape == latents.shape == (members, 0, 2)
+        values, latents, counts = kernels.above(nothing.clone(), bias, zeros, positive)
         assert len(values) == len(latents) == len(counts) == 0
         assert not positive.any()
 
@@ -155,19 +174,20 @@ def test_nan_in_a_row_is_chosen_and_changes_no_other_row(dtype: torch.dtype, sig
     nan = torch.tensor(torch.nan, dtype=dtype).copysign(torch.tensor(float(sign), dtype=dtype))
     for n, k in [(2, 1), (9, 4), (17, 17), (40, 6)]:
         for place in range(0, n, 1 + n // 9):
-            product = torch.randn(4, n, generator=generator).to(dtype)
+            product = torch.randn(2, 2, n, generator=generator).to(dtype)
             if place % 3 == 0:
                 product -= 1.5  # too few are positive
-            clean = product.clone()
-            product[1, place] = nan
-            values, latents = kernels.largest(product.clone(), None, k, seen_before(n))
+            clean = product.clone().flatten(0, 1)
+            product[0, 1, place] = nan
+            found, which = kernels.largest(product.clone(), None, k, seen_before(product))
+            values, latents = found.flatten(0, 1), which.flatten(0, 1)
             assert values[1].isnan().any(), (n, k, place)
             assert len(set(latents[1].tolist())) == k
             others = torch.tensor([0, 2, 3])
             wanted = clean.topk(k, dim=1).values.relu()[others]
             assert torch.equal(values[others].sort(dim=1, descending=True).values.relu(), wanted), (n, k, place)
             values, latents, counts = kernels.above(
-                product.clone(), None, torch.full((n,), 0.5, dtype=dtype), seen_before(n)
+                product.clone(), None, torch.full((2, n), 0.5, dtype=dtype), seen_before(product)
             )
             at = int(counts[0])
             assert values[at : at + int(counts[1])].isnan().sum() == 1
@@ -175,26 +195,33 @@ def test_nan_in_a_row_is_chosen_and_changes_no_other_row(dtype: torch.dtype, sig
 
 
 def test_rows_of_nan_alone_are_chosen() -> None:
-    product = torch.full((3, 11), torch.nan)
-    assert kernels.largest(product.clone(), None, 4, seen_before(11))[0].isnan().all()
-    assert kernels.above(product.clone(), None, torch.zeros(11), seen_before(11))[2].tolist() == [11, 11, 11]
+    product = torch.full((1, 3, 11), torch.nan)
+    assert kernels.largest(product.clone(), None, 4, seen_before(product))[0].isnan().all()
+    counts = kernels.above(product.clone(), None, torch.zeros(1, 11), seen_before(product))[2]
+    assert counts.tolist() == [11, 11, 11]
 
 
 @DTYPES
-def test_infinity_is_the_largest_and_the_rows_after_it_are_right(dtype: torch.dtype) -> None:
+@MEMBERS
+def test_infinity_is_the_largest_and_the_rows_after_it_are_right(dtype: torch.dtype, members: int) -> None:
     for k in (1, 3):
-        product = torch.randn(6, 20, generator=torch.Generator().manual_seed(2)).to(dtype)
-        product[1, 2 : 2 + k] = torch.inf
-        product[3, 4] = -torch.inf
+        product = torch.randn(members, 6, 20, generator=torch.Generator().manual_seed(2)).to(dtype)
+        product[0, 1, 2 : 2 + k] = torch.inf
+        product[0, 3, 4] = -torch.inf
         check_largest(product, None, k)
-        check_above(product, None, torch.full((20,), 0.5, dtype=dtype))
+        check_above(product, None, torch.full((members, 20), 0.5, dtype=dtype))
 
 
-def test_nan_in_the_bias_is_chosen() -> None:
-    bias = torch.zeros(12)
-    bias[5] = torch.nan
-    values, _ = kernels.largest(torch.randn(8, 12), bias, 2, seen_before(12))
-    assert values.isnan().any(dim=1).all()
+def test_nan_in_the_bias_of_a_member_is_chosen_there_alone() -> None:
+    bias = torch.zeros(2, 12)
+    bias[1, 5] = torch.nan
+    product = torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(2))
+    values, _ = kernels.largest(product.clone(), bias, 2, seen_before(product))
+    assert values.isnan().any(dim=2).tolist() == [[False] * 8, [True] * 8]
+    found, latents, counts = kernels.above(product.clone(), bias, torch.full((2, 12), 9.0), seen_before(product))
+    assert counts.tolist() == [0] * 8 + [1] * 8
+    assert found.isnan().all()
+    assert latents.tolist() == [5] * 8
 
 
 # Layout, threads, repetition
@@ -202,93 +229,94 @@ def test_nan_in_the_bias_is_chosen() -> None:
 
 def test_inputs_that_are_not_contiguous_are_read_right() -> None:
     generator = torch.Generator().manual_seed(4)
-    wide = torch.randn(24, 2 * 33, generator=generator)
-    for product in (wide[:, ::2], wide.T[:33].T, wide[:, :33], torch.randn(33, 5, generator=generator).T):
-        bias = torch.randn(66, generator=generator)[::2]
+    wide = torch.randn(2, 24, 2 * 33, generator=generator)
+    narrow = torch.randn(2, 33, 5, generator=generator).mT
+    for product in (wide[:, :, ::2], wide.mT[:, :33].mT, wide[:, :, :33], narrow, wide[:, ::2, :33]):
+        bias = torch.randn(2, 66, generator=generator)[:, ::2]
         check_largest(product, bias, 4)
-        check_above(product, bias, torch.rand(66, generator=generator)[::2])
-        check_above(product, bias, torch.tensor(0.3).expand(33))
+        check_above(product, bias, torch.rand(2, 66, generator=generator)[:, ::2])
+        check_above(product, bias, torch.tensor(0.3).expand(2, 33))
 
 
 @pytest.mark.usefixtures("restored_threads")
-@pytest.mark.parametrize("threads", [1, 3, 7])
+@MEMBERS
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
 def test_any_number_of_threads_even_over_that_of_rows_gives_the_same(
-    threads: int, monkeypatch: pytest.MonkeyPatch
+    threads: int, members: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernels, "SMALL", 0)  # else so few values are one thread's
+    monkeypatch.setattr(dispatch, "SMALL", 0)  # else so few values are one thread's
     torch.set_num_threads(threads)
     for rows in (1, 2, 5, 7, 8):
-        for kind, product in rows_of_all_kinds(rows, 41, torch.float32):
-            check_largest(product, None, 4, kind)
-            check_above(product, None, torch.full((41,), 0.5), kind)
+        for kind, product in rows_of_all_kinds(rows, 41, torch.float32, members):
+            bias = bias_of(product, "bias")
+            check_largest(product, bias, 4, kind)
+            check_above(product, bias, torch.full((members, 41), 0.5), kind)
 
 
 @DTYPES
 def test_the_same_input_gives_the_same_output(dtype: torch.dtype) -> None:
     for kind, product in rows_of_all_kinds(50, 60, dtype):
-        first, second = (kernels.largest(product.clone(), None, 7, seen_before(60)) for _ in range(2))
+        first, second = (kernels.largest(product.clone(), None, 7, seen_before(product)) for _ in range(2))
         assert torch.equal(first[0], second[0]), kind
         assert torch.equal(first[1], second[1]), kind
 
 
-# Pairs
+# By latent
 
 
-def some_pairs() -> tuple[Tensor, Tensor, Tensor]:
-    """(tokens, latents, where each token's begin); the first, a middle and the last token have none."""
-    counts = torch.tensor([0, 3, 1, 0, 4, 0])
-    latents = torch.tensor([8, 0, 3, 3, 1, 3, 8, 0])
-    return torch.arange(6).repeat_interleave(counts), latents, counts.cumsum(0) - counts
+def by_latent_of(product: Tensor, bias: Tensor | None, k: int, positive: Tensor) -> tuple[Tensor, Tensor]:
+    return kernels.largest_by_latent(product.mT.contiguous(), bias, k, positive)
 
 
-@DTYPES
-@pytest.mark.parametrize("d_in", [1, 7, 32])
-def test_dots_are_those_of_each_pairs_rows(dtype: torch.dtype, d_in: int) -> None:
-    generator = torch.Generator().manual_seed(5)
-    x, W = (torch.randn(n, d_in, generator=generator).to(dtype) for n in (6, 9))
-    tokens, latents, starts = some_pairs()
-    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 3e-2}[dtype] * d_in**0.5
-    expected = [as_array(x)[t].astype(float) @ as_array(W)[i] for t, i in zip(tokens, latents, strict=True)]
-    strided = torch.stack([x, x], dim=2)[:, :, 0], W.T.contiguous().T
-    for of_tokens, of_latents in ((x, W), strided):
-        found = kernels.dots(of_tokens, of_latents, tokens, latents, starts)
-        assert found.dtype == dtype
-        assert found.double().tolist() == pytest.approx(expected, abs=tolerance)
+@SUMMED
+@BIAS
+@MEMBERS
+@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.parametrize(
+    ("rows", "d_sae", "k"), [(20, 100, 5), (255, 9, 2), (256, 7, 7), (257, 5, 1), (530, 3, 3), (1, 1, 1), (0, 4, 2)]
+)
+def test_the_largest_by_latent_are_those_of_a_sorted_row(
+    path: str, dtype: torch.dtype, bias_kind: str, members: int, rows: int, d_sae: int, k: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert kernels.by_latent(dtype, torch.device("cpu"), d_sae, k) == (path == "compiled")
+    if path == "PyTorch":
+        return
+    monkeypatch.setattr(dispatch, "SMALL", 0)
+    for threads in (1, 2, 7):
+        torch.set_num_threads(threads)
+        for kind, product in rows_of_all_kinds(rows, d_sae, dtype, members):
+            bias, positive = bias_of(product, bias_kind), seen_before(product)
+            pre = added(product, bias)
+            expected = (pre > 0).any(axis=1) | positive.numpy()
+            values, latents = by_latent_of(product, bias, k, positive)
+            assert np.array_equal(positive, expected), kind
+            check_chosen(pre, values, latents, k, kind)
 
 
-def test_no_pairs_have_no_dots() -> None:
-    none = torch.empty(0, dtype=torch.int64)
-    starts = torch.zeros(2, dtype=torch.int64)
-    assert kernels.dots(torch.ones(2, 3), torch.ones(4, 3), none, none, starts).shape == (0,)
+@SUMMED
+def test_by_latent_nan_is_chosen_and_changes_no_other_row(path: str, dtype: torch.dtype) -> None:
+    if path == "PyTorch":
+        pytest.skip("there is a loop alone")
+    for place, row in [(0, 0), (3, 255), (7, 256), (4, 299)]:
+        product = torch.randn(2, 300, 8, generator=torch.Generator().manual_seed(6)).to(dtype)
+        wanted = product.topk(3, dim=2).values
+        product[1, row, place] = torch.nan
+        values, latents = by_latent_of(product, None, 3, seen_before(product))
+        assert values[1, row].isnan().any()
+        assert len(set(latents[1, row].tolist())) == 3
+        others = torch.ones(2, 300, dtype=torch.bool)
+        others[1, row] = False
+        assert torch.equal(values.sort(dim=2, descending=True).values[others], wanted[others])
 
 
-def test_dots_carry_nan() -> None:
-    tokens, latents, starts = some_pairs()
-    x, W = torch.ones(6, 4), torch.ones(9, 4)
-    W[3, 2] = torch.nan
-    assert kernels.dots(x, W, tokens, latents, starts).isnan().tolist() == (latents == 3).tolist()
+def test_by_latent_is_for_few_latents_and_a_small_k_on_the_processor(path: str) -> None:
+    def is_for(dtype: torch.dtype, d_sae: int, k: int, device: str = "cpu") -> bool:
+        return kernels.by_latent(dtype, torch.device(device), d_sae, k)
 
-
-@DTYPES
-def test_what_is_left_of_a_gradient_is_orthogonal_to_the_unit_rows(dtype: torch.dtype) -> None:
-    generator = torch.Generator().manual_seed(6)
-    g, W = (torch.randn(10, 7, generator=generator, dtype=torch.float64) for _ in range(2))
-    W /= W.norm(dim=1, keepdim=True)
-    g, W = g.to(dtype), W.to(dtype)
-    expected = as_array(g).copy().astype(float)
-    for r, row in enumerate(as_array(W).astype(float)):
-        expected[r] -= (expected[r] @ row) * row
-    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 5e-2}[dtype]
-    for gradient in (g.clone(), g.T.contiguous().T):
-        kernels.remove_parallel(gradient, W)
-        assert np.allclose(as_array(gradient), expected, atol=tolerance)
-        assert float((gradient * W).sum(dim=1).abs().max()) < tolerance
-
-
-def test_pairs_are_grouped_by_latent_and_stay_in_order_within_one() -> None:
-    generator = torch.Generator().manual_seed(7)
-    for n, d_sae in [(0, 4), (1, 1), (500, 7), (300, 70_000)]:
-        latents = torch.randint(0, d_sae, (n,), generator=generator)
-        for listed in (latents, torch.stack([latents, latents], dim=1)[:, 0]):
-            order = kernels.group(listed, torch.bincount(listed, minlength=d_sae))
-            assert order.tolist() == np.argsort(latents.numpy(), kind="stable").tolist()
+    compiled = path == "compiled"
+    assert is_for(torch.float32, 128, 16) == is_for(torch.float64, 2048, 1) == compiled
+    assert not is_for(torch.float32, 129, 16)
+    assert not is_for(torch.float32, 17, 17)
+    assert not is_for(torch.bfloat16, 128, 16)
+    assert not is_for(torch.float32, 128, 16, "meta")

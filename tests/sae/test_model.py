@@ -14,6 +14,8 @@ from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched,
 from autopsae.sae.death import Watch, fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
+from autopsae.sae.pairs import Pairs
+from autopsae.sae.selection import Selection
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
@@ -146,19 +148,21 @@ def test_selected_zeros_do_not_fire() -> None:
 
 def test_the_watch_counts_tokens_since_each_event() -> None:
     sae = SAE(W_enc=torch.eye(3), W_dec=torch.eye(3), b_dec=torch.zeros(3), sparsity=TopK(k=1))
-    watch = Watch(3, dead_after_tokens=6)
+    watch = Watch(3, dead_after_tokens=[6])
     for row in ([3.0, 1.0, -1.0], [2.0, -1.0, -1.0], [1.0, -1.0, -1.0]):
         watch.see(sae.select(torch.tensor([row, row])))
-    assert watch.since_fired.tolist() == [0, 6, 6]
-    assert watch.since_positive.tolist() == [0, 4, 6]
-    assert watch.dead.tolist() == [False, True, True]
-    assert watch.dead_by_relu.tolist() == [False, False, True]
-    assert watch.silent(for_tokens=7).tolist() == [False, False, False]
+    assert watch.since_fired.tolist() == [[0, 6, 6]]
+    assert watch.since_positive.tolist() == [[0, 4, 6]]
+    assert watch.dead.tolist() == [[False, True, True]]
+    assert watch.dead_by_relu.tolist() == [[False, False, True]]
+    assert watch.silent(for_tokens=torch.tensor([7])).tolist() == [[False, False, False]]
+    columns = watch.columns()
+    assert [*columns["dead"], *columns["relu"], *columns["topk"]] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
 
 
 def test_the_watch_tells_who_died_and_who_came_back_from_what() -> None:
     sae = SAE(W_enc=torch.eye(4), W_dec=torch.eye(4), b_dec=torch.zeros(4), sparsity=TopK(k=1))
-    watch = Watch(4, dead_after_tokens=2)
+    each, summed = Watch(4, dead_after_tokens=[2]), Watch(4, dead_after_tokens=[2])
     history = []
     for row in (
         [3.0, 1.0, -1.0, -1.0],  # 1 loses, 2 and 3 are negative
@@ -167,9 +171,42 @@ def test_the_watch_tells_who_died_and_who_came_back_from_what() -> None:
         [3.0, -1.0, 4.0, -1.0],  # 2 comes back from ReLU, and 0 dies
         [3.0, 1.0, 1.0, 1.0],  # 0 comes back from TopK, 1 dies
     ):
-        changes = watch.see(sae.select(torch.tensor([row])))
-        history.append((changes.died, changes.revived_from_relu, changes.revived_from_topk))
+        for watch in (each, summed):
+            watch.see(sae.select(torch.tensor([row])))
+        history.append(told(each))
     assert history == [(0, 0, 0), (3, 0, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1)]
+    assert told(summed) == (5, 1, 2)  # since it was last asked
+    assert told(summed) == (0, 0, 0)
+
+
+def told(watch: Watch) -> tuple[float, float, float]:
+    columns = watch.columns()
+    [died], [from_relu], [from_topk] = (columns[n] for n in ("died", "revived_from_relu", "revived_from_topk"))
+    return died, from_relu, from_topk
+
+
+def test_the_watch_keeps_members_apart_each_with_its_own_patience() -> None:
+    """Two members over the same three latents: what one does, and how long it waits, is nothing to the other."""
+    watch = Watch(3, dead_after_tokens=[1, 2])
+    for of_first, of_second in (([0], [2]), ([1], [2]), ([1], [0])):
+        latents = torch.tensor([*of_first, *(3 + i for i in of_second)])
+        pairs = Pairs(latents=latents, per_token_counts=torch.tensor([1, 1]), d_sae=3, members=2)
+        positive = torch.zeros(6, dtype=torch.bool)
+        positive[latents] = True
+        positive[5] = True  # latent 2 of the second member is positive all along
+        watch.see(Selection(values=torch.ones(2), pairs=pairs, positive=positive))
+    assert watch.since_fired.tolist() == [[2, 0, 3], [0, 3, 1]]
+    assert watch.dead.tolist() == [[True, False, True], [False, True, False]]
+    assert watch.dead_by_relu.tolist() == [[True, False, True], [False, True, False]]
+    columns = watch.columns()
+    assert columns["dead"] == columns["relu"] == pytest.approx([2 / 3, 1 / 3])
+    # First: 1 and 2 at once, then 0; 1 returned. Second: 0 and 1 in the second step; 0 returned.
+    assert (columns["died"], columns["revived_from_relu"], columns["revived_from_topk"]) == ([3, 2], [1, 1], [0, 0])
+    watch.forget(1, torch.tensor([1]))
+    assert watch.since_fired.tolist() == [[2, 0, 3], [0, 0, 1]]
+    watch.keep(torch.tensor([1]))
+    assert watch.since_fired.tolist() == [[0, 0, 1]]
+    assert watch.dead.tolist() == [[False] * 3]
 
 
 @pytest.mark.parametrize("k", [1, K, 30, D_SAE])

@@ -2,18 +2,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from autopsae.sae import kernels, sparse_ops
+from autopsae.sae import pairs as pairs_module
 from autopsae.sae.model import SAE
-from autopsae.sae.sparse_ops import Pairs, decode, encode
+from autopsae.sae.pairs import Pairs
+from autopsae.sae.sparse_ops import decode, encode, unexplained
 from autopsae.sae.sparsity import TopK
+from tests.ways import without_numba
 
 
 @pytest.fixture(autouse=True, params=["compiled", "PyTorch", "dense"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Sparse with either kind of kernels, or whole products, whatever share of the pairs is selected."""
-    monkeypatch.setattr(sparse_ops, "DENSE", -1.0 if request.param == "dense" else 2.0)
+    monkeypatch.setattr(pairs_module, "DENSE", -1.0 if request.param == "dense" else 2.0)
     if request.param == "PyTorch":
-        monkeypatch.setattr(kernels, "_loops", lambda: None)
+        without_numba(monkeypatch)
     return str(request.param)
 
 
@@ -30,9 +32,9 @@ def sparse_step(x: Tensor, w: dict[str, Tensor], k: int, target: Tensor) -> tupl
     centered = (x - w["b_dec"]).detach()
     with torch.no_grad():
         pre, latents = (centered @ w["W_enc"].T + w["b_enc"]).topk(k, dim=1)
-    pairs = Pairs.of_matrix(latents, len(w["W_enc"]))
-    values = encode(pre.flatten(), centered, pairs, w["W_enc"], w["b_enc"], w["b_dec"]).relu()
-    x_hat = decode(values, pairs, w["W_dec"]) + w["b_dec"]
+    pairs, stack = Pairs.of_matrix(latents[None], len(w["W_enc"])), {name: t[None] for name, t in w.items()}
+    values = encode(pre.flatten(), centered, pairs, stack["W_enc"], stack["b_enc"], stack["b_dec"]).relu()
+    x_hat = decode(values, pairs, stack["W_dec"]) + w["b_dec"]
     return x_hat, (x_hat - target).square().sum()
 
 
@@ -116,7 +118,7 @@ def test_frozen_parts_get_no_gradient_and_change_no_other() -> None:
 
 
 def test_pairs_sorted_by_latent_are_the_same_pairs() -> None:
-    pairs = Pairs.of_matrix(torch.tensor([[4, 0], [2, 4], [4, 1]]), 6)
+    pairs = Pairs.of_matrix(torch.tensor([[[4, 0], [2, 4], [4, 1]]]), 6)
     assert pairs.counts.tolist() == [1, 1, 1, 0, 3, 0]
     assert pairs.tokens[pairs.order].tolist() == [0, 2, 1, 0, 1, 2]
     assert pairs.starts.tolist() == [0, 2, 4]
@@ -124,14 +126,14 @@ def test_pairs_sorted_by_latent_are_the_same_pairs() -> None:
 
 def test_tokens_may_select_different_numbers_of_latents_and_none() -> None:
     latents, tokens = torch.tensor([3, 1, 2, 3]), torch.tensor([0, 2, 2, 2])
-    pairs = Pairs.of(latents, torch.tensor([1, 0, 3, 0]), d_sae=5)
+    pairs = Pairs(latents=latents, per_token_counts=torch.tensor([1, 0, 3, 0]), d_sae=5)
     assert torch.equal(pairs.tokens, tokens)
     values = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64, requires_grad=True)
     W_dec = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
     codes = torch.zeros(4, 5, dtype=torch.float64).index_put((tokens, latents), values)
     weight = torch.randn(4, 6, dtype=torch.float64)
     dense = (codes @ W_dec * weight).sum()
-    out = decode(values, pairs, W_dec)
+    out = decode(values, pairs, W_dec[None])
     sparse = (out * weight).sum()
     assert torch.allclose(out, codes @ W_dec)
     wanted = torch.autograd.grad(dense, (values, W_dec))
@@ -142,8 +144,8 @@ def test_tokens_may_select_different_numbers_of_latents_and_none() -> None:
 
 def test_decoding_keeps_the_dtype() -> None:
     for dtype in (torch.float32, torch.float64):
-        pairs = Pairs.of_matrix(torch.tensor([[0, 1], [1, 2]]), 4)
-        out = decode(torch.ones(4, dtype=dtype), pairs, torch.eye(4, dtype=dtype))
+        pairs = Pairs.of_matrix(torch.tensor([[[0, 1], [1, 2]]]), 4)
+        out = decode(torch.ones(4, dtype=dtype), pairs, torch.eye(4, dtype=dtype)[None])
         assert out.dtype == dtype
         assert out.tolist() == [[1, 1, 0, 0], [0, 1, 1, 0]]
 
@@ -163,10 +165,11 @@ def test_ragged_pairs_give_the_values_and_gradients_of_dense_autograd(case: str,
     generator = torch.Generator().manual_seed(2)
     # The last two latents are empty unless all are selected.
     chosen = [torch.randperm(9 if n == 9 else 7, generator=generator)[:n] for n in counts]
-    pairs = Pairs.of(torch.cat(chosen), torch.tensor(counts), d_sae=d_sae)
+    pairs = Pairs(latents=torch.cat(chosen), per_token_counts=torch.tensor(counts), d_sae=d_sae)
     x = torch.randn(len(counts), d_in, dtype=torch.float64, generator=generator)
     w = weights(d_sae, d_in)
-    b_enc = w["b_enc"] if with_bias else None
+    stack = {name: t[None] for name, t in w.items()}
+    b_enc = stack["b_enc"] if with_bias else None
     wanted = [value for name, value in w.items() if with_bias or name != "b_enc"]
 
     centered = (x - w["b_dec"]).detach()
@@ -176,8 +179,8 @@ def test_ragged_pairs_give_the_values_and_gradients_of_dense_autograd(case: str,
     dense = codes @ w["W_dec"] + w["b_dec"]
     expected = torch.autograd.grad((dense * x).sum() + dense.square().sum(), wanted)
 
-    values = encode(picked.detach(), centered, pairs, w["W_enc"], b_enc, w["b_dec"]).tanh()
-    found = decode(values, pairs, w["W_dec"]) + w["b_dec"]
+    values = encode(picked.detach(), centered, pairs, stack["W_enc"], b_enc, stack["b_dec"]).tanh()
+    found = decode(values, pairs, stack["W_dec"]) + w["b_dec"]
     assert torch.allclose(found, dense, rtol=1e-10, atol=1e-10)
     for mine, other in zip(
         torch.autograd.grad((found * x).sum() + found.square().sum(), wanted), expected, strict=True
@@ -186,8 +189,8 @@ def test_ragged_pairs_give_the_values_and_gradients_of_dense_autograd(case: str,
 
 
 def test_sums_per_latent_equal_a_loop() -> None:
-    pairs = Pairs.of(torch.tensor([3, 1, 3]), torch.tensor([2, 0, 1]), d_sae=5)
-    assert pairs.sum_per_latent(torch.tensor([1.0, 2.0, 4.0])).tolist() == [0, 2, 0, 5, 0]
+    pairs = Pairs(latents=torch.tensor([3, 1, 3]), per_token_counts=torch.tensor([2, 0, 1]), d_sae=5)
+    assert pairs.sum_per_latent(torch.tensor([1.0, 2.0, 4.0])).tolist() == [[0, 2, 0, 5, 0]]
 
 
 def test_tokens_that_want_a_gradient_get_the_dense_one() -> None:
@@ -202,3 +205,42 @@ def test_tokens_that_want_a_gradient_get_the_dense_one() -> None:
         assert x.grad is not None
         grads.append(x.grad)
     assert torch.allclose(grads[0], grads[1], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("members", [1, 3])
+def test_the_squared_errors_of_stacked_members_have_the_gradients_of_dense_autograd(
+    members: int, with_bias: bool
+) -> None:
+    """Members that select different numbers of latents, one of them none; each error has its own weight."""
+    batch, d_sae, d_in = 6, 9, 5
+    generator = torch.Generator().manual_seed(4)
+    stack = {
+        name: torch.stack([weights(d_sae, d_in, seed=m)[name].detach() for m in range(members)]).requires_grad_()
+        for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+    }
+    counts = torch.randint(0, 5, (members, batch), generator=generator)
+    counts[-1] = torch.tensor([0, 3, 0, 0, 9, 0]) if members == 1 else 0
+    chosen = [torch.randperm(d_sae, generator=generator)[:n] + d_sae * m for m in range(members) for n in counts[m]]
+    pairs = Pairs(latents=torch.cat(chosen), per_token_counts=counts.flatten(), d_sae=d_sae, members=members)
+    y = torch.randn(members, batch, d_in, dtype=torch.float64, generator=generator)
+    weight = torch.tensor([0.5, 3.0, 2.0][:members], dtype=torch.float64)
+    wanted = [value for name, value in stack.items() if with_bias or name != "b_enc"]
+
+    pre = (y - stack["b_dec"][:, None]) @ stack["W_enc"].mT + (stack["b_enc"][:, None] if with_bias else 0)
+    member, token = pairs.latents // d_sae, pairs.tokens % batch
+    place = (member, token, pairs.latents % d_sae)
+    codes = torch.zeros_like(pre).index_put(place, pre[place].tanh())
+    left = y - codes @ stack["W_dec"] - stack["b_dec"][:, None]
+    errors = left.square().sum(dim=(1, 2))
+    expected = torch.autograd.grad((errors * weight).sum(), wanted)
+
+    centered = (y - stack["b_dec"][:, None]).detach()
+    b_enc = stack["b_enc"] if with_bias else None
+    rows = centered.flatten(0, 1)
+    values = encode(pre[place].detach(), rows, pairs, stack["W_enc"], b_enc, stack["b_dec"]).tanh()
+    found_left, found = unexplained(centered, values, pairs, stack["W_dec"], stack["b_dec"])
+    assert torch.allclose(found_left, left, rtol=1e-10, atol=1e-10)
+    assert torch.allclose(found, errors, rtol=1e-10, atol=1e-10)
+    for mine, other in zip(torch.autograd.grad((found * weight).sum(), wanted), expected, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-10, atol=1e-10)

@@ -6,11 +6,14 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.sae.model import SAE
+from autopsae.sae.pairs import Pairs
+from autopsae.sae.selection import Selection
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training
-from autopsae.training.objective import L1, L0Target, squared_error
+from autopsae.training.objective import L1, L0Target, penalty_losses
 from tests.training.known_fates import ALIVE, BY_RELU, BY_TOPK, reached, sae_with_known_fates
+from tests.ways import squared_error
 
 
 def test_the_latents_of_this_file_have_the_fates_they_should() -> None:
@@ -22,13 +25,16 @@ def test_the_latents_of_this_file_have_the_fates_they_should() -> None:
 
 
 def test_the_squared_error_is_a_mean_over_tokens_of_a_sum_over_coordinates() -> None:
-    y, y_hat = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 4.0]])
-    assert float(squared_error(y, y_hat)) == (4 + 9) / 2
+    """Tokens (1, 2) and (3, 4); latents that pass on the first of one and the second of the other."""
+    sae = SAE(W_enc=torch.eye(2), W_dec=torch.eye(2), b_dec=torch.zeros(2), sparsity=ReLU())
+    pairs = Pairs(latents=torch.tensor([0, 1]), per_token_counts=torch.tensor([1, 1]), d_sae=2)
+    selection = Selection(values=torch.tensor([1.0, 4.0]), pairs=pairs, positive=torch.ones(2, dtype=torch.bool))
+    assert squared_error(sae, torch.tensor([[1.0, 2.0], [3.0, 4.0]]), selection).item() == (4 + 9) / 2
 
 
 def test_reconstruction_reaches_the_latents_that_fire_and_no_other() -> None:
     sae, x = sae_with_known_fates()
-    squared_error(x, sae.reconstruct(sae.select(x))).backward()
+    squared_error(sae, x, sae.select(x)).backward()
     assert reached(sae.W_enc.grad) == reached(sae.W_dec.grad) == list(ALIVE)
 
 
@@ -49,6 +55,10 @@ def new_sae(sparsity: Sparsity, *, d_sae: int = 20, d_in: int = 5) -> SAE:
     )
 
 
+def loss_of(penalty: L1 | L0Target, sae: SAE, selection: Selection, step: int = 0) -> Tensor:
+    return penalty_losses([penalty], sae.weights, selection, step)[0]
+
+
 def some_tokens() -> Tensor:
     return torch.randn(30, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
@@ -58,7 +68,7 @@ def some_tokens() -> Tensor:
 )
 def test_l1_and_its_gradients_equal_a_dense_penalty_that_rises(warmup_steps: int, step: int, share: float) -> None:
     sae, y = new_sae(ReLU()), some_tokens()
-    loss = L1(coefficient=0.7, warmup_steps=warmup_steps).loss(sae, sae.select(y), step)
+    loss = loss_of(L1(coefficient=0.7, warmup_steps=warmup_steps), sae, sae.select(y), step)
     loss.backward()
     found = {name: parameter.grad for name, parameter in sae.named_parameters()}
     sae.zero_grad()
@@ -81,13 +91,13 @@ def test_l1_by_hand() -> None:
         sparsity=ReLU(),
     )
     selection = sae.select(torch.tensor([[2.0, 1.0], [-1.0, 1.0]]))
-    assert L1(coefficient=0.5).loss(sae, selection, 0).item() == 0.5 * 16 / 2
+    assert loss_of(L1(coefficient=0.5), sae, selection).item() == 0.5 * 16 / 2
 
 
 def test_the_l0_target_is_the_squared_relative_distance_and_moves_the_thresholds_alone() -> None:
     bandwidth, y = 0.5, some_tokens()
     sae = new_sae(JumpReLU(bandwidth=bandwidth))
-    loss = L0Target(l0=3.0, coefficient=2.0).loss(sae, sae.select(y), 0)
+    loss = loss_of(L0Target(l0=3.0, coefficient=2.0), sae, sae.select(y))
     loss.backward()
     threshold, pre = sae.threshold, sae.pre_activations(y).detach()
     assert threshold is not None
@@ -105,7 +115,7 @@ def test_the_l0_target_is_the_squared_relative_distance_and_moves_the_thresholds
 def test_on_target_the_l0_target_is_zero_and_moves_nothing() -> None:
     sae, y = new_sae(JumpReLU(bandwidth=0.5)), some_tokens()
     l0 = float((sae.encode(y) > 0).sum()) / len(y)
-    loss = L0Target(l0=l0).loss(sae, sae.select(y), 0)
+    loss = loss_of(L0Target(l0=l0), sae, sae.select(y))
     loss.backward()
     assert loss.item() == 0
     assert sae.log_threshold is not None
@@ -143,7 +153,7 @@ def test_the_same_batch_gives_the_same_gradients_bit_by_bit(sparsity: Sparsity) 
     for _ in range(4):
         sae.zero_grad()
         selection = sae.select(y)
-        (squared_error(y, sae.reconstruct(selection)) + penalty.loss(sae, selection, 0)).backward()
+        (squared_error(sae, y, selection) + loss_of(penalty, sae, selection)).backward()
         found.append({name: parameter.grad for name, parameter in sae.named_parameters()})
     for name, first in found[0].items():
         assert first is not None

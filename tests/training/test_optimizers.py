@@ -12,13 +12,15 @@ from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, Sparsity, TopK
-from autopsae.training.config import Optimizer, TrainConfig
+from autopsae.sae.weights import Weights
+from autopsae.training.config import Optimizer as Name
+from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training, train
 from autopsae.training.objective import L0Target
-from autopsae.training.optimizers import RowAdam, SignSGD, optimizer_for, set_rate
+from autopsae.training.optimizers import Optimizer
 from autopsae.training.revival import Resampling
 
-OPTIMIZERS: list[Optimizer] = ["adam", "sparse_adam", "sign_sgd"]
+OPTIMIZERS: list[Name] = ["adam", "sparse_adam", "sign_sgd"]
 D_IN, D_SAE = 6, 24
 
 
@@ -41,8 +43,18 @@ def settings(**changes: Any) -> TrainConfig:
     return TrainConfig(**{"steps": 3, "lr": 1e-2, "batch_tokens": 256, **changes})
 
 
-def group(*parameters: Tensor, lr: float) -> list[dict[str, Any]]:
-    return [{"params": list(parameters), "lr": lr, "full_lr": lr}]
+def optimizer_of(weights: Weights, **changes: Any) -> Optimizer:
+    """Of members that differ in what is a list."""
+    members = len(weights.W_enc)
+    each = [{name: v[m] if isinstance(v, list) else v for name, v in changes.items()} for m in range(members)]
+    return Optimizer(weights, [settings(unit_decoder=False, **one) for one in each])
+
+
+def stack_of(matrix: Tensor, vector: Tensor, b_dec: Tensor | None = None) -> Weights:
+    """Weights whose matrices and encoder biases are all these; copies."""
+    parts = {"W_enc": matrix, "W_dec": matrix, "b_dec": matrix[:, 0] if b_dec is None else b_dec, "b_enc": vector}
+    leaves = {name: value.clone().requires_grad_() for name, value in parts.items()}
+    return Weights(**leaves, log_threshold=None, learned_threshold=None, sparsity=TopK(k=1))
 
 
 def gradients(steps: int) -> list[tuple[Tensor, Tensor]]:
@@ -64,52 +76,109 @@ def as_sparse(gradient: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(rows[None], gradient[rows], gradient.shape, check_invariants=True)
 
 
-def test_row_adam_equals_pytorchs_adam_for_sparse_gradients() -> None:
-    start = [torch.ones(7, 3, dtype=torch.float64), torch.ones(7, dtype=torch.float64)]
-    found, expected = ([torch.nn.Parameter(value.clone()) for value in start] for _ in range(2))
-    ours, theirs = RowAdam(group(*found, lr=0.1)), torch.optim.SparseAdam(expected, lr=0.1)
+def graded(weights: Weights, matrix: Tensor, vector: Tensor) -> None:
+    """Give gradients to W_enc and b_enc, and none to the others."""
+    weights.W_enc.grad = matrix.clone()
+    assert weights.b_enc is not None
+    weights.b_enc.grad = vector.clone()
+
+
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize("kind", ["adam", "sparse_adam"])
+def test_each_members_step_equals_pytorchs(kind: Name, members: int) -> None:
+    """torch.optim.Adam; torch.optim.SparseAdam for sparse gradients of rows, and for vectors of coordinates."""
+    rates = [0.1, 0.004][:members]
+    start = torch.ones(members, 7, 3, dtype=torch.float64), torch.ones(members, 7, dtype=torch.float64)
+    weights = stack_of(*start)
+    ours = optimizer_of(weights, optimizer=kind, lr=rates)
+    expected = [[torch.nn.Parameter(value[m].clone()) for value in start] for m in range(members)]
+    kinds = {"adam": torch.optim.Adam, "sparse_adam": torch.optim.SparseAdam}
+    theirs = [kinds[kind](ps, lr=rate) for ps, rate in zip(expected, rates, strict=True)]
+    for number, grads in enumerate(gradients(8)):
+        each = [[grad.roll(m, dims=0) * (1 + m) for grad in grads] for m in range(members)]
+        graded(weights, *(torch.stack(parts) for parts in zip(*each, strict=True)))
+        ours.step(ONE.expand(members) / (1 + number))
+        for m, one in enumerate(theirs):
+            for parameter, grad in zip(expected[m], each[m], strict=True):
+                parameter.grad = as_sparse(grad) if kind == "sparse_adam" else grad
+            one.param_groups[0]["lr"] = rates[m] / (1 + number)
+            one.step()
+            for mine, other in zip((weights.W_enc[m], weights.parameters["b_enc"][m]), expected[m], strict=True):
+                assert torch.allclose(mine, other, rtol=1e-12, atol=1e-12)
+
+
+def test_sparse_adam_leaves_rows_without_a_gradient_and_what_it_remembers_of_them_alone() -> None:
+    start = torch.randn(1, 7, 3, generator=torch.Generator().manual_seed(2))
+    weights = stack_of(start, start[:, :, 0])
+    optimizer = optimizer_of(weights, optimizer="sparse_adam", lr=0.1)
     for grads in gradients(8):
-        for mine, other, grad in zip(found, expected, grads, strict=True):
-            mine.grad, other.grad = grad, as_sparse(grad)
-        ours.step()
-        theirs.step()
-        for mine, other in zip(found, expected, strict=True):
-            assert torch.allclose(mine, other, rtol=1e-12, atol=1e-12)
+        graded(weights, *(grad.float()[None] for grad in grads))
 
+        def state() -> list[Tensor]:
+            named = [(name, weights.parameters[name].detach()[0]) for name in ("W_enc", "b_enc")]
+            return [t.clone() for name, value in named for t in (value, *optimizer.moments[name][:, 0])]
 
-def test_row_adam_leaves_rows_without_a_gradient_and_what_it_remembers_of_them_alone() -> None:
-    parameter = torch.nn.Parameter(torch.randn(7, 3, generator=torch.Generator().manual_seed(2)))
-    optimizer = RowAdam(group(parameter, lr=0.1))
-    for grad, _ in gradients(8):
-        parameter.grad = grad.float()
-        before = [parameter.detach().clone()]
-        before += [t.clone() for name, t in optimizer.state[parameter].items() if name != "step"]
-        optimizer.step()
-        after = [parameter.detach(), *(t for name, t in optimizer.state[parameter].items() if name != "step")]
-        still = grad.abs().sum(dim=1) == 0
-        for old, new in zip(before, after, strict=False):
+        before = state()
+        optimizer.step(ONE)
+        still = grads[0].abs().sum(dim=1) == 0
+        for old, new in zip(before, state(), strict=True):
             assert torch.equal(old[still], new[still])
             assert (old[~still] != new[~still]).all()
 
 
-def test_one_row_adam_step_moves_by_the_learning_rate() -> None:
+def test_one_sparse_adam_step_moves_by_the_learning_rate() -> None:
     """By hand: at first, m / sqrt(v) is the gradient's sign."""
-    parameter = torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
-    parameter.grad = torch.tensor([[3.0, -0.5], [0.0, 0.0]], dtype=torch.float64)
-    RowAdam(group(parameter, lr=0.25)).step()
-    assert parameter.tolist() == [pytest.approx([-0.25, 0.25], rel=1e-6), [0.0, 0.0]]
+    weights = stack_of(torch.zeros(1, 2, 2, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64))
+    graded(weights, torch.tensor([[[3.0, -0.5], [0.0, 0.0]]]).double(), torch.tensor([[0.0, 2.0]]).double())
+    optimizer_of(weights, optimizer="sparse_adam", lr=0.25).step(ONE)
+    assert weights.W_enc[0].tolist() == [pytest.approx([-0.25, 0.25], rel=1e-6), [0.0, 0.0]]
+    assert weights.parameters["b_enc"][0].tolist() == [0.0, pytest.approx(-0.25, rel=1e-6)]
 
 
-def test_sign_sgd_moves_each_coordinate_with_a_gradient_by_exactly_the_learning_rate() -> None:
-    parameter = torch.nn.Parameter(torch.ones(2, 2))
-    parameter.grad = torch.tensor([[1e-20, -1e20], [0.0, 2.0]])
-    optimizer = SignSGD(group(parameter, lr=0.25))
-    optimizer.step()
-    assert parameter.tolist() == [[0.75, 1.25], [1.0, 0.75]]
-    set_rate(optimizer, 0.5)
-    optimizer.step()
-    assert parameter.tolist() == [[0.625, 1.375], [1.0, 0.625]]
-    assert not optimizer.state
+def test_sign_sgd_moves_each_coordinate_with_a_gradient_by_exactly_its_members_learning_rate() -> None:
+    weights = stack_of(torch.ones(2, 2, 2), torch.ones(2, 2))
+    optimizer = optimizer_of(weights, optimizer="sign_sgd", lr=[0.25, 0.5])
+    grad = torch.tensor([[1e-20, -1e20], [0.0, 2.0]]).expand(2, 2, 2)
+    for factors, first, second in (
+        ([1.0, 1.0], [[0.75, 1.25], [1.0, 0.75]], [[0.5, 1.5], [1.0, 0.5]]),
+        ([0.5, 0.0], [[0.625, 1.375], [1.0, 0.625]], [[0.5, 1.5], [1.0, 0.5]]),
+    ):
+        graded(weights, grad, torch.zeros(2, 2))
+        optimizer.step(torch.tensor(factors, dtype=torch.float64))
+        assert weights.W_enc.tolist() == [first, second]
+        assert not optimizer.moments
+
+
+def test_each_members_gradient_is_clipped_to_its_own_norm_without_what_is_frozen_there() -> None:
+    """As torch.nn.utils.clip_grad_norm_ of each member alone; seen through SignSGD's gradients."""
+    members, clips = 4, [float("inf"), 0.1, 5.0, 0.1]
+    frozen = [(), (), (), ("W_enc",)]
+    generator = torch.Generator().manual_seed(3)
+    weights = stack_of(torch.ones(members, 7, 3, dtype=torch.float64), torch.ones(members, 7, dtype=torch.float64))
+    optimizer = optimizer_of(weights, optimizer="sign_sgd", clip_norm=[None, *clips[1:]], frozen=frozen)
+    for parameter in weights.parameters.values():
+        parameter.grad = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    alone = []
+    for m in range(members):
+        copies = {name: torch.nn.Parameter(p[m].detach().clone()) for name, p in weights.parameters.items()}
+        for name, copy in copies.items():
+            grad = weights.parameters[name].grad
+            assert grad is not None
+            copy.grad = grad[m].clone()
+        counted = [copy for name, copy in copies.items() if name not in frozen[m]]
+        torch.nn.utils.clip_grad_norm_(counted, clips[m])
+        alone.append(copies)
+    optimizer.step(torch.ones(members, dtype=torch.float64))
+    for m in range(members):
+        for name, parameter in weights.parameters.items():
+            if name not in frozen[m]:
+                assert parameter.grad is not None
+                expected = alone[m][name].grad
+                assert expected is not None
+                assert torch.allclose(parameter.grad[m], expected, rtol=1e-12, atol=0), (m, name)
 
 
 # Frozen parts and rates
@@ -121,7 +190,7 @@ def test_sign_sgd_moves_each_coordinate_with_a_gradient_by_exactly_the_learning_
     [(), ("W_enc",), ("W_dec",), ("b_enc",), ("b_dec",), ("log_threshold",), ("W_enc", "W_dec")],
     ids=" ".join,
 )
-def test_exactly_what_is_not_frozen_moves(optimizer: Optimizer, frozen: tuple[str, ...]) -> None:
+def test_exactly_what_is_not_frozen_moves(optimizer: Name, frozen: tuple[str, ...]) -> None:
     x = tokens()
     sae = new_sae(x, JumpReLU(bandwidth=0.5))
     before = {name: value.detach().clone() for name, value in sae.named_parameters()}
@@ -164,7 +233,7 @@ def test_resampling_what_is_frozen_is_refused(name: str) -> None:
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize(("rate", "others"), [(0.0, 1e-4), (3e-2, 1e-4), (None, 1e-4)])
 def test_b_dec_moves_by_its_own_rate_under_each_optimizer(
-    optimizer: Optimizer, rate: float | None, others: float
+    optimizer: Name, rate: float | None, others: float
 ) -> None:
     x = tokens()
     sae = new_sae(x)
@@ -176,7 +245,7 @@ def test_b_dec_moves_by_its_own_rate_under_each_optimizer(
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_each_optimizer_lowers_the_loss(optimizer: Optimizer) -> None:
+def test_each_optimizer_lowers_the_loss(optimizer: Name) -> None:
     x = tokens()
     records = train(new_sae(x), x, settings(optimizer=optimizer, steps=16, lr=1e-2, buffer_tokens=1024))
     assert sum(r.loss for r in records[-3:]) < 0.8 * sum(r.loss for r in records[:3])
@@ -188,7 +257,15 @@ def test_the_rate_rises_and_falls_through_these_values() -> None:
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 0.75, 0.5, 0.25])
     assert [settings(steps=4).rate(step) for step in range(4)] == [1.0] * 4
     assert [settings(steps=4, warmup_steps=2, decay_steps=2).rate(step) for step in range(4)] == [0.5, 1, 1, 0.5]
-    optimizer = optimizer_for(new_sae(tokens()), settings(lr=0.2, b_dec_lr=0.1))
-    for rate in (0.25, 1.0, 0.5):
-        set_rate(optimizer, rate)
-        assert [one["lr"] for one in optimizer.param_groups] == pytest.approx([0.2 * rate, 0.1 * rate])
+    weights = stack_of(torch.zeros(2, 7, 3), torch.zeros(2, 7))
+    optimizer = optimizer_of(weights, optimizer="sign_sgd", lr=[0.2, 0.3], b_dec_lr=[0.1, None])
+    for factors in ([0.25, 0.0], [1.0, 0.5]):
+        before = {name: p.detach().clone() for name, p in weights.parameters.items()}
+        for parameter in weights.parameters.values():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step(torch.tensor(factors, dtype=torch.float64))
+        for name, parameter in weights.parameters.items():
+            moved = (before[name] - parameter.detach()).flatten(1)
+            full = [0.1, 0.3] if name == "b_dec" else [0.2, 0.3]
+            for m in range(2):
+                assert moved[m].tolist() == pytest.approx([full[m] * factors[m]] * len(moved[m])), name

@@ -12,20 +12,29 @@ from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
-from autopsae.training.config import Optimizer, TrainConfig
+from autopsae.sae.weights import stacked
+from autopsae.training.config import Optimizer as Name
+from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training, train
-from autopsae.training.optimizers import optimizer_for
+from autopsae.training.optimizers import Optimizer
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from tests.training.known_fates import BY_RELU, BY_TOPK, D_IN, D_SAE, dead, reached, sae_with_known_fates
+from tests.ways import residual
 
 SILENT = [*BY_TOPK, *BY_RELU]
 METHODS = pytest.mark.parametrize("method", [AuxK(), GhostGradients()], ids=["AuxK", "ghosts"])
 
 
+def loss_of(method: AuxK | GhostGradients, sae: SAE, y: Tensor, left: Tensor, silent: Tensor) -> Tensor:
+    """left: the residual."""
+    centered = (y - sae.b_dec.detach())[None]
+    return method.losses([method], sae.weights, centered, left[None], silent[None])[0]  # type: ignore[list-item]
+
+
 def gradients(method: AuxK | GhostGradients, *silent: int) -> tuple[list[int], list[int]]:
     """The latents whose encoder and decoder rows the loss reaches."""
     sae, x = sae_with_known_fates()
-    method.loss(sae, x, sae.reconstruct(sae.select(x)), dead(*silent)).backward()
+    loss_of(method, sae, x, residual(sae, x), dead(*silent)).backward()
     return reached(sae.W_enc.grad), reached(sae.W_dec.grad)
 
 
@@ -43,16 +52,15 @@ def test_auxk_leaves_the_living_alone() -> None:
 
 def test_auxk_is_the_residuals_unexplained_share_and_trains_no_residual() -> None:
     sae, x = sae_with_known_fates()
-    y_hat = sae.reconstruct(sae.select(x))
-    loss = AuxK(coefficient=0.25, k_aux=2).loss(sae, x, y_hat, dead(*BY_TOPK))
-    residual = x - y_hat.detach()
+    left = x - sae.reconstruct(sae.select(x)).detach()
+    loss = loss_of(AuxK(coefficient=0.25, k_aux=2), sae, x, left, dead(*BY_TOPK))
     pre = sae.pre_activations(x).detach()
     codes = torch.zeros_like(pre)
     for token, row in enumerate(pre):
         for latent in sorted(BY_TOPK, key=lambda i: -float(row[i]))[:2]:
             codes[token, latent] = row[latent].clamp_min(0)
-    error = (residual - codes @ sae.W_dec).square().sum()
-    expected = 0.25 * error / (residual - residual.mean(dim=0)).square().sum()
+    error = (left - codes @ sae.W_dec).square().sum()
+    expected = 0.25 * error / (left - left.mean(dim=0)).square().sum()
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-10)
     loss.backward()
     assert reached(sae.W_dec.grad) == list(BY_TOPK)
@@ -60,7 +68,7 @@ def test_auxk_is_the_residuals_unexplained_share_and_trains_no_residual() -> Non
 
 def test_auxk_reaches_b_dec_through_the_codes_and_the_biases_of_those_it_reaches() -> None:
     sae, x = sae_with_known_fates(bias=True)
-    AuxK(k_aux=6).loss(sae, x, sae.reconstruct(sae.select(x)), dead(*SILENT)).backward()
+    loss_of(AuxK(k_aux=6), sae, x, residual(sae, x), dead(*SILENT)).backward()
     assert sae.b_enc is not None
     assert sae.b_enc.grad is not None
     assert sae.b_enc.grad.nonzero()[:, 0].tolist() == list(BY_TOPK)
@@ -75,7 +83,7 @@ def test_auxk_reaches_b_dec_through_the_codes_and_the_biases_of_those_it_reaches
 @METHODS
 def test_without_a_silent_latent_there_is_nothing_to_lose(method: AuxK | GhostGradients) -> None:
     sae, x = sae_with_known_fates()
-    assert float(method.loss(sae, x, sae.reconstruct(sae.select(x)), dead())) == 0.0
+    assert float(loss_of(method, sae, x, residual(sae, x), dead())) == 0.0
 
 
 # Ghost gradients
@@ -84,7 +92,7 @@ def test_without_a_silent_latent_there_is_nothing_to_lose(method: AuxK | GhostGr
 @pytest.mark.parametrize("silent", [SILENT, [7], [10], [0, 7, 10], list(range(D_SAE))], ids=str)
 def test_ghost_gradients_reach_exactly_the_silent_latents_and_never_b_dec(silent: list[int]) -> None:
     sae, x = sae_with_known_fates(bias=True)
-    GhostGradients().loss(sae, x, sae.reconstruct(sae.select(x)), dead(*silent)).backward()
+    loss_of(GhostGradients(), sae, x, residual(sae, x), dead(*silent)).backward()
     assert sae.b_enc is not None
     assert sae.b_enc.grad is not None
     assert reached(sae.W_enc.grad) == reached(sae.W_dec.grad) == silent
@@ -99,18 +107,18 @@ def test_ghost_gradients_equal_the_formula_token_by_token() -> None:
         sae.b_enc.copy_(torch.linspace(-1, 1, D_SAE))
         sae.b_dec.fill_(0.05)
     y_hat = sae.reconstruct(sae.select(x)).detach()
-    loss = GhostGradients(coefficient=0.3).loss(sae, x, y_hat, dead(*SILENT))
+    loss = loss_of(GhostGradients(coefficient=0.3), sae, x, x - y_hat, dead(*SILENT))
     loss.backward()
     pre = sae.pre_activations(x).detach()
     errors, slopes, size = 0.0, torch.zeros(len(x), D_SAE, dtype=torch.float64), 0.0
     of_decoder = torch.zeros(D_SAE, D_IN, dtype=torch.float64)
     for token, row in enumerate(x):
-        residual = row - y_hat[token]
+        missing = row - y_hat[token]
         codes = {i: exp(float(pre[token, i])) for i in SILENT}
         ghost = torch.stack([codes[i] * sae.W_dec[i].detach() for i in SILENT]).sum(dim=0)
-        half = float(residual.norm()) / 2 / float(ghost.norm())
-        left = residual - half * ghost
-        errors, size = errors + float(left @ left), size + float(residual @ residual)
+        half = float(missing.norm()) / 2 / float(ghost.norm())
+        left = missing - half * ghost
+        errors, size = errors + float(left @ left), size + float(missing @ missing)
         for i in SILENT:
             slopes[token, i] = -2 * half * codes[i] * float(left @ sae.W_dec[i].detach())
             of_decoder[i] -= 2 * half * codes[i] * left
@@ -130,8 +138,7 @@ def test_ghost_gradients_of_huge_pre_activations_are_finite(size: float) -> None
     sae, x = sae.float(), x.float()
     with torch.no_grad():
         sae.W_enc.mul_(size)
-    y_hat = torch.zeros_like(x)
-    loss = GhostGradients().loss(sae, x, y_hat, dead(*SILENT))
+    loss = loss_of(GhostGradients(), sae, x, x, dead(*SILENT))
     loss.backward()
     assert float(loss.detach()) == pytest.approx(float(x.square().sum() / len(x)), rel=1e-4)
     assert sae.W_enc.grad is not None
@@ -142,7 +149,7 @@ def test_ghost_gradients_of_huge_pre_activations_are_finite(size: float) -> None
 
 def test_ghost_gradients_of_a_perfect_reconstruction_are_zero() -> None:
     sae, x = sae_with_known_fates()
-    loss = GhostGradients().loss(sae, x, x, dead(*SILENT))
+    loss = loss_of(GhostGradients(), sae, x, torch.zeros_like(x), dead(*SILENT))
     loss.backward()
     assert float(loss.detach()) == 0
     assert sae.W_enc.grad is not None
@@ -156,9 +163,8 @@ def test_ghost_gradients_of_a_perfect_reconstruction_are_zero() -> None:
 
 def resample(sae: SAE, x: Tensor, y_hat: Tensor, silent: Tensor, **more: Any) -> Tensor:
     settings = {"every_steps": 1, **more}
-    optimizer = settings.pop("optimizer", optimizer_for(sae, TrainConfig(steps=1, lr=1e-3)))
     generator = torch.Generator().manual_seed(settings.pop("seed", 0))
-    return Resampling(**settings).apply(sae, x, y_hat, silent, optimizer, generator)
+    return Resampling(**settings).apply(sae.weights, 0, x, x - y_hat, silent, generator)
 
 
 def test_resampling_redraws_exactly_the_dead_in_the_directions_of_tokens() -> None:
@@ -202,28 +208,63 @@ def test_tokens_are_drawn_in_proportion_to_their_squared_error_squared() -> None
 
 
 @pytest.mark.parametrize("kind", ["adam", "sparse_adam", "sign_sgd"])
-def test_the_optimizer_forgets_the_resampled_rows_and_no_others(kind: Optimizer) -> None:
-    sae, x = sae_with_known_fates(bias=True)
-    optimizer = optimizer_for(sae, TrainConfig(steps=1, lr=1e-3, optimizer=kind))
-    for parameter in sae.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    before = {
-        (name, key): state.clone()
-        for name, parameter in sae.named_parameters()
-        for key, state in optimizer.state.get(parameter, {}).items()
-    }
-    assert len(before) == (0 if kind == "sign_sgd" else 12)
+def test_the_optimizer_forgets_the_resampled_rows_of_a_member_and_no_others(kind: Name) -> None:
+    saes = [sae_with_known_fates(bias=True)[0] for _ in range(2)]
+    weights = stacked(saes)
+    optimizer = Optimizer(weights, [TrainConfig(steps=1, lr=1e-3, optimizer=kind)] * 2)
+    for parameter in weights.parameters.values():
+        # Not ones: what is left of them in the decoder, orthogonal to a row, could be zero.
+        parameter.grad = torch.rand(parameter.shape, generator=torch.Generator().manual_seed(1)).double() + 0.1
+    optimizer.step(torch.ones(2, dtype=torch.float64))
+    before = {name: moments.clone() for name, moments in optimizer.moments.items()}
+    assert set(before) == (set() if kind == "sign_sgd" else {"W_enc", "W_dec", "b_dec", "b_enc"})
     silent = dead(*SILENT)
-    resample(sae, x, torch.zeros_like(x), silent, optimizer=optimizer)
-    for (name, key), old in before.items():
-        new = optimizer.state[sae.get_parameter(name)][key]
-        if name == "b_dec" or key == "step":
+    optimizer.forget(1, silent.nonzero()[:, 0])
+    for name, old in before.items():
+        new = optimizer.moments[name]
+        assert torch.equal(new[:, 0], old[:, 0])
+        if name == "b_dec":
             assert torch.equal(new, old)
         else:
-            assert torch.equal(new[~silent], old[~silent])
-            assert old[silent].all()
-            assert not new[silent].any()
+            assert torch.equal(new[:, 1, ~silent], old[:, 1, ~silent])
+            assert old[:, 1, silent].all()
+            assert not new[:, 1, silent].any()
+
+
+@METHODS
+def test_each_members_loss_and_gradients_are_those_it_has_alone(method: AuxK | GhostGradients) -> None:
+    """Members with other silent latents, one with none, other coefficients, residuals and tokens."""
+    coefficients, silent = (0.5, 2.0, 1.0, 0.25), [dead(*SILENT), dead(), dead(7, 10), dead(*range(D_SAE))]
+    k_aux = {"k_aux": 2} if isinstance(method, AuxK) else {}
+    methods = [type(method)(coefficient=coefficient, **k_aux) for coefficient in coefficients]
+    saes, tokens = list[SAE](), list[Tensor]()
+    for m in range(4):
+        sae, x = sae_with_known_fates(bias=True)
+        with torch.no_grad():
+            sae.W_dec.copy_(sae.W_dec.roll(m, dims=1))
+            sae.b_dec.fill_(0.02 * m)
+        saes.append(sae)
+        tokens.append((1 + m) * x.roll(m, dims=0))
+    expected = []
+    for one, sae, y, who in zip(methods, saes, tokens, silent, strict=True):
+        loss = loss_of(one, sae, y, residual(sae, y), who)
+        grads = torch.autograd.grad(loss, list(sae.parameters()), allow_unused=True) if loss.requires_grad else ()
+        expected.append((loss.detach(), dict(zip(dict(sae.named_parameters()), grads, strict=False))))
+    left = torch.stack([residual(sae, y) for sae, y in zip(saes, tokens, strict=True)])
+    weights, y = stacked(saes), torch.stack(tokens)
+    centered = (y - weights.b_dec[:, None]).detach()
+    losses = method.losses(methods, weights, centered, left, torch.stack(silent))  # type: ignore[arg-type]
+    assert torch.allclose(losses, torch.stack([loss for loss, _ in expected]), rtol=1e-12, atol=0)
+    assert losses[1] == 0
+    losses.sum().backward()
+    for m, (_, alone) in enumerate(expected):
+        for name, parameter in weights.parameters.items():
+            wanted, found = alone.get(name), parameter.grad
+            if wanted is None:
+                assert found is None or not found[m].any(), (m, name)
+            else:
+                assert found is not None
+                assert torch.allclose(found[m], wanted, rtol=1e-10, atol=1e-14), (m, name)
 
 
 def test_the_same_generator_redraws_the_same() -> None:
@@ -274,11 +315,11 @@ def test_gradients_for_the_silent_that_cannot_be_are_refused() -> None:
 
 def test_auxk_of_a_residual_that_does_not_vary_is_zero() -> None:
     sae, y = sae_with_known_fates()
-    assert float(AuxK().loss(sae, y, y.clone(), torch.ones(sae.d_sae, dtype=torch.bool))) == 0.0
+    assert float(loss_of(AuxK(), sae, y, torch.zeros_like(y), torch.ones(sae.d_sae, dtype=torch.bool))) == 0.0
 
 
 @pytest.mark.parametrize("kind", ["adam", "sparse_adam"])
-def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Optimizer) -> None:
+def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Name) -> None:
     x = torch.randn(1000, 8, generator=torch.Generator().manual_seed(5)) + 1
     sae = born(
         untouched(8),
@@ -295,9 +336,8 @@ def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Optim
     config = TrainConfig(
         steps=5, lr=1e-3, batch_tokens=250, dead_after_tokens=750, optimizer=kind, resampling=method
     )
-    run = Training(sae, x, config)
-    before, third, *after = [run.advance(), run.advance()], run.advance(), run.advance(), run.advance()
-    assert [record.resampled for record in (*before, *after)] == [0, 0, 0, 0]
+    first, second, third, *after = Training(sae, x, config)
+    assert [record.resampled for record in (first, second, *after)] == [0, 0, 0, 0]
     assert third.resampled >= 12
     assert third.died == third.resampled
     assert third.dead == third.relu == 0  # counted as just seen

@@ -112,9 +112,11 @@ def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tens
     """
     (beta1, beta2), each = how.betas, len(rows) // len(rates)
     correction1, correction2 = 1 - beta1**how.step, (1 - beta2**how.step) ** 0.5
+    # torch.optim.SparseAdam adds it before the correction, torch.optim.Adam after.
+    eps = how.eps / correction2 if how.sparse else how.eps
     loops = summing(rows, grads, firsts, seconds)
     if loops is not None:
-        settings = rows.new_tensor([1 - beta1, beta2, 1 - beta2, correction1, correction2, how.eps]).numpy()
+        settings = rows.new_tensor([1 - beta1, beta2, 1 - beta2, correction1, correction2, eps]).numpy()
         arrays = (t.numpy() for t in (rows, grads, firsts, seconds, rates.to(rows.dtype)))
         loops.adam(*arrays, settings, how.unit, how.sparse, threads_for(rows.numel()))
         return
@@ -126,7 +128,7 @@ def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tens
         moves = moves & grads.any(dim=1, keepdim=True)
     firsts.copy_(torch.where(moves, firsts.lerp(grads, 1 - beta1), firsts))
     seconds.copy_(torch.where(moves, seconds * beta2 + (1 - beta2) * grads * grads, seconds))
-    moved = rows - rate / correction1 * firsts / (seconds.sqrt() / correction2 + how.eps)
+    moved = rows - rate / correction1 * firsts / (seconds.sqrt() / correction2 + eps)
     rows.copy_(torch.where(moves, moved, rows))
     if how.unit:
         rows.copy_(torch.where(rate > 0, normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny), rows))

@@ -1,0 +1,315 @@
+"""The loops over pairs and rows: compiled or PyTorch's, they give what plain NumPy and torch.optim.Adam give."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autopsae.sae import dispatch, sums
+from autopsae.sae.pairs import Pairs
+
+pytestmark = pytest.mark.usefixtures("path")
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+SUMMED = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+MEMBERS = pytest.mark.parametrize("members", [1, 3])
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 3e-2}
+
+
+@pytest.fixture(params=[1, 2, 7])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """So many spans, however few the values."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(dispatch, "SMALL", 0)
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def normal(*shape: int, seed: int = 5) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def as_array(t: Tensor) -> NDArray[Any]:
+    return t.double().numpy()
+
+
+def some_pairs(members: int = 1, d_sae: int = 9) -> Pairs:
+    """Six tokens per member; the first, a middle and the last token have no latent, some latents no token."""
+    counts = torch.tensor([0, 3, 1, 0, 4, 0])
+    latents = torch.tensor([8, 0, 3, 3, 1, 3, 8, 0])
+    # Each member's are turned by one, so that no two select the same.
+    latents = torch.cat([(latents + m) % d_sae + d_sae * m for m in range(members)])
+    return Pairs(latents=latents, per_token_counts=counts.repeat(members), d_sae=d_sae, members=members)
+
+
+# Dots
+
+
+@DTYPES
+@MEMBERS
+@pytest.mark.parametrize("d_in", [1, 7, 32])
+def test_dots_are_those_of_each_pairs_rows(dtype: torch.dtype, members: int, d_in: int, threads: int) -> None:
+    pairs = some_pairs(members)
+    x, W = normal(6 * members, d_in).to(dtype), normal(9 * members, d_in, seed=6).to(dtype)
+    listed = zip(pairs.tokens, pairs.latents, strict=True)
+    expected = [as_array(x)[t] @ as_array(W)[i] for t, i in listed]
+    strided = torch.stack([x, x], dim=2)[:, :, 0], W.T.contiguous().T
+    for of_tokens, of_latents in ((x, W), strided):
+        found = sums.dots(of_tokens, of_latents, pairs.tokens, pairs.latents, pairs.starts)
+        assert found.dtype == dtype
+        assert found.double().tolist() == pytest.approx(expected, abs=TOLERANCE[dtype] * d_in**0.5)
+
+
+def test_no_pairs_have_no_dots() -> None:
+    none = torch.empty(0, dtype=torch.int64)
+    starts = torch.zeros(2, dtype=torch.int64)
+    assert sums.dots(torch.ones(2, 3), torch.ones(4, 3), none, none, starts).shape == (0,)
+
+
+def test_dots_carry_nan() -> None:
+    pairs = some_pairs()
+    x, W = torch.ones(6, 4), torch.ones(9, 4)
+    W[3, 2] = torch.nan
+    found = sums.dots(x, W, pairs.tokens, pairs.latents, pairs.starts)
+    assert found.isnan().tolist() == (pairs.latents == 3).tolist()
+
+
+# Leave and scatter, through the pairs, so that both ways are there
+
+
+def matrix_of(pairs: Pairs, values: Tensor) -> NDArray[Any]:
+    """[all tokens, all latents], by a loop."""
+    found = np.zeros((pairs.n_tokens, pairs.n_latents))
+    place = 0
+    for token, n in enumerate(pairs.per_token_counts.tolist()):
+        for _ in range(n):
+            found[token, int(pairs.latents[place])] += float(values[place])
+            place += 1
+    return found
+
+
+@SUMMED
+@MEMBERS
+def test_what_is_left_is_the_target_without_each_tokens_sum(
+    dtype: torch.dtype, members: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopsae.sae.pairs.DENSE", 2.0)
+    pairs, d_in = some_pairs(members), 7
+    values = normal(len(pairs.latents)).to(dtype)
+    values[2] = 0  # selected, but does not fire
+    target, W = normal(members, 6, d_in, seed=6).to(dtype), normal(members, 9, d_in, seed=7).to(dtype)
+    left, error = pairs.leave(target, values, W)
+    decoded = matrix_of(pairs, values) @ as_array(W.flatten(0, 1))
+    expected = as_array(target) - decoded.reshape(members, 6, d_in)
+    assert left.dtype == error.dtype == dtype
+    assert np.allclose(as_array(left), expected, rtol=0, atol=10 * TOLERANCE[dtype])
+    assert np.allclose(as_array(error), (expected**2).sum(axis=(1, 2)), rtol=10 * TOLERANCE[dtype], atol=0)
+
+
+def test_what_is_left_carries_nan_into_its_member_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopsae.sae.pairs.DENSE", 2.0)
+    pairs = some_pairs(3)
+    values = normal(len(pairs.latents))
+    values[9] = torch.nan  # of the second member's second token
+    left, error = pairs.leave(normal(3, 6, 4), values, normal(3, 9, 4))
+    assert left.isnan().any(dim=2).tolist() == [[False] * 6, [False, True, *[False] * 4], [False] * 6]
+    assert error.isnan().tolist() == [False, True, False]
+
+
+@SUMMED
+@MEMBERS
+@pytest.mark.parametrize("small_sum", [0, 1 << 18])
+def test_sums_over_the_tokens_of_each_latent_equal_a_matrix_product(
+    dtype: torch.dtype, members: int, threads: int, small_sum: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopsae.sae.pairs.DENSE", 2.0)
+    monkeypatch.setattr("autopsae.sae.pairs.SMALL_SUM", small_sum)
+    pairs = some_pairs(members)
+    values, rows = normal(len(pairs.latents)).to(dtype), normal(6 * members, 5, seed=6).to(dtype)
+    values[3] = 0
+    found = pairs.per_latent(values, rows)
+    expected = (matrix_of(pairs, values).T @ as_array(rows)).reshape(members, 9, 5)
+    assert found.dtype == dtype
+    assert np.allclose(as_array(found), expected, rtol=0, atol=10 * TOLERANCE[dtype])
+    touched = (matrix_of(pairs, values) != 0).any(axis=0).reshape(members, 9)
+    assert not found[~torch.from_numpy(touched)].any()
+
+
+@MEMBERS
+def test_dense_and_sparse_pairs_give_the_same(members: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = some_pairs(members)
+    values, rows = normal(len(pairs.latents)), normal(6 * members, 5, seed=6)
+    W = normal(members, 9, 5, seed=7)
+    both = []
+    for dense in (-1.0, 2.0):
+        monkeypatch.setattr("autopsae.sae.pairs.DENSE", dense)
+        left, error = pairs.leave(rows.view(members, 6, 5), values, W)
+        both.append([pairs.per_token(values, W), pairs.per_latent(values, rows), pairs.dots(rows, W), left, error])
+    for dense_one, sparse_one in zip(*both, strict=True):
+        assert dense_one.shape == sparse_one.shape
+        assert torch.allclose(dense_one, sparse_one, rtol=1e-12, atol=1e-12)
+
+
+def test_sums_per_latent_and_per_member_equal_a_loop() -> None:
+    pairs = some_pairs(3)
+    values = normal(len(pairs.latents))
+    dense = matrix_of(pairs, values)
+    assert np.allclose(as_array(pairs.sum_per_latent(values)).ravel(), dense.sum(axis=0), atol=1e-12)
+    assert np.allclose(as_array(pairs.sum_per_member(values)), dense.reshape(3, -1).sum(axis=1), atol=1e-12)
+    assert pairs.member_of_pairs().tolist() == [0] * 8 + [1] * 8 + [2] * 8
+
+
+def test_pairs_are_grouped_by_latent_and_stay_in_order_within_one() -> None:
+    generator = torch.Generator().manual_seed(7)
+    for n, d_sae in [(0, 4), (1, 1), (500, 7), (300, 70_000)]:
+        latents = torch.randint(0, d_sae, (n,), generator=generator)
+        for listed in (latents, torch.stack([latents, latents], dim=1)[:, 0]):
+            order = sums.group(listed, torch.bincount(listed, minlength=d_sae))
+            assert order.tolist() == np.argsort(latents.numpy(), kind="stable").tolist()
+
+
+# Adam
+
+
+def parts(members: int, rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows, first moments, second moments)"""
+    start = normal(members * rows, columns).to(dtype)
+    return start, torch.zeros_like(start), torch.zeros_like(start)
+
+
+def gradients(steps: int, rows: int, columns: int) -> list[Tensor]:
+    """Of all sizes."""
+    return [normal(rows, columns, seed=20 + step) * 10.0 ** (step % 4 - 2) for step in range(steps)]
+
+
+@SUMMED
+@MEMBERS
+def test_adam_is_pytorchs_for_each_member_at_its_own_rate(dtype: torch.dtype, members: int, threads: int) -> None:
+    rows, first, second = parts(members, 5, 3, dtype)
+    rates = torch.tensor([0.1, 0.003, 2.0][:members])
+    expected = [torch.nn.Parameter(part.clone().double()) for part in rows.split(5)]
+    theirs = torch.optim.Adam([{"params": [p], "lr": float(rate)} for p, rate in zip(expected, rates, strict=True)])
+    for step, grad in enumerate(gradients(8, 5 * members, 3)):
+        for parameter, part in zip(expected, grad.split(5), strict=True):
+            parameter.grad = part.clone()
+        theirs.step()
+        sums.adam(rows, grad.to(dtype), first, second, rates.double(), sums.Adam(step=step + 1))
+        tolerance = TOLERANCE[dtype] if dtype == torch.float64 else 1e-4
+        assert torch.allclose(rows.double(), torch.cat([*expected]), rtol=tolerance, atol=tolerance)
+
+
+def test_other_betas_and_eps_are_pytorchs_too() -> None:
+    rows, first, second = parts(1, 4, 3, torch.float64)
+    expected = torch.nn.Parameter(rows.clone())
+    theirs = torch.optim.Adam([expected], lr=0.1, betas=(0.5, 0.8), eps=1e-2)
+    for step, grad in enumerate(gradients(5, 4, 3)):
+        expected.grad = grad.clone()
+        theirs.step()
+        how = sums.Adam(step=step + 1, betas=(0.5, 0.8), eps=1e-2)
+        sums.adam(rows, grad, first, second, torch.tensor([0.1], dtype=torch.float64), how)
+        assert torch.allclose(rows, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_at_rate_zero_rows_and_moments_keep_their_bits(unit: bool, sparse: bool, threads: int) -> None:
+    rows, first, second = parts(3, 5, 3, torch.float32)
+    first, second = first + 0.3, second + 0.7
+    before = [t.clone() for t in (rows, first, second)]
+    grads = gradients(1, 15, 3)[0].float()
+    grads[6] = torch.nan  # as of a member whose loss is not finite
+    rates = torch.tensor([0.1, 0.0, 0.2], dtype=torch.float64)
+    sums.adam(rows, grads, first, second, rates, sums.Adam(step=3, unit=unit, sparse=sparse))
+    for old, new in zip(before, (rows, first, second), strict=True):
+        assert torch.equal(old[5:10], new[5:10])
+        assert (old[:5] != new[:5]).any(dim=1).all()
+        assert (old[10:] != new[10:]).any(dim=1).all()
+        assert not new.isnan().any()
+
+
+@SUMMED
+@MEMBERS
+def test_unit_rows_step_along_what_is_orthogonal_to_them_and_stay_of_unit_length(
+    dtype: torch.dtype, members: int, threads: int
+) -> None:
+    """torch.optim.Adam on the projected gradient, and each row divided by its length in the end."""
+    rows, first, second = parts(members, 5, 3, dtype)
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    rates = torch.tensor([0.1, 0.003, 0.02][:members])
+    expected = [torch.nn.Parameter(part.clone().double()) for part in rows.split(5)]
+    theirs = torch.optim.Adam([{"params": [p], "lr": float(rate)} for p, rate in zip(expected, rates, strict=True)])
+    for step, grad in enumerate(gradients(8, 5 * members, 3)):
+        for parameter, part in zip(expected, grad.split(5), strict=True):
+            row = parameter.detach()
+            parameter.grad = part - (part * row).sum(dim=1, keepdim=True) * row
+        theirs.step()
+        with torch.no_grad():
+            for parameter in expected:
+                parameter.div_(parameter.norm(dim=1, keepdim=True))
+        sums.adam(rows, grad.to(dtype), first, second, rates.double(), sums.Adam(step=step + 1, unit=True))
+        tolerance = 1e-12 if dtype == torch.float64 else 1e-3
+        assert torch.allclose(rows.double(), torch.cat([*expected]), rtol=tolerance, atol=tolerance)
+        assert torch.allclose(rows.norm(dim=1), torch.ones(5 * members, dtype=dtype), atol=TOLERANCE[dtype])
+
+
+def test_a_row_of_zeros_stays_one_and_is_not_divided_by_its_length() -> None:
+    rows, first, second = torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3)
+    sums.adam(
+        rows,
+        torch.zeros(2, 3),
+        first,
+        second,
+        torch.tensor([0.1], dtype=torch.float64),
+        sums.Adam(step=1, unit=True),
+    )
+    assert not rows.any()
+
+
+@MEMBERS
+def test_sparse_rows_are_pytorchs_and_others_keep_their_bits(members: int, threads: int) -> None:
+    rows, first, second = parts(members, 6, 3, torch.float64)
+    rates = torch.tensor([0.1, 0.003, 2.0][:members], dtype=torch.float64)
+    expected = [torch.nn.Parameter(part.clone()) for part in rows.split(6)]
+    groups = [{"params": [p], "lr": float(rate)} for p, rate in zip(expected, rates, strict=True)]
+    theirs = torch.optim.SparseAdam(groups)
+    for step, grad in enumerate(gradients(8, 6 * members, 3)):
+        touched = torch.rand(6 * members, generator=torch.Generator().manual_seed(step)) < 0.5
+        grad[~touched] = 0
+        for parameter, part in zip(expected, grad.split(6), strict=True):
+            some = part.any(dim=1).nonzero()[:, 0]
+            parameter.grad = torch.sparse_coo_tensor(some[None], part[some], part.shape, check_invariants=True)
+        theirs.step()
+        before = [t.clone() for t in (rows, first, second)]
+        sums.adam(rows, grad, first, second, rates, sums.Adam(step=step + 1, sparse=True))
+        for old, new in zip(before, (rows, first, second), strict=True):
+            assert torch.equal(old[~touched], new[~touched])
+            assert (old[touched] != new[touched]).any(dim=1).all()
+        assert torch.allclose(rows, torch.cat([*expected]), rtol=1e-12, atol=1e-12)
+
+
+def test_nan_in_a_gradient_counts_as_one() -> None:
+    rows, first, second = parts(1, 2, 3, torch.float64)
+    grads = torch.zeros(2, 3, dtype=torch.float64)
+    grads[1, 2] = torch.nan
+    sums.adam(rows, grads, first, second, torch.tensor([0.1], dtype=torch.float64), sums.Adam(step=1, sparse=True))
+    assert rows.isnan().any(dim=1).tolist() == [False, True]
+
+
+@DTYPES
+def test_what_is_left_of_a_gradient_is_orthogonal_to_the_unit_rows(dtype: torch.dtype) -> None:
+    g, W = normal(10, 7), normal(10, 7, seed=6)
+    W /= W.norm(dim=1, keepdim=True)
+    g, W = g.to(dtype), W.to(dtype)
+    expected = as_array(g).copy()
+    for r, row in enumerate(as_array(W)):
+        expected[r] -= (expected[r] @ row) * row
+    tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 5e-2}[dtype]
+    for gradient in (g.clone(), g.T.contiguous().T):
+        sums.remove_parallel(gradient, W)
+        assert np.allclose(as_array(gradient), expected, atol=tolerance)
+        assert float((gradient * W).sum(dim=1).abs().max()) < tolerance

@@ -15,6 +15,7 @@ from autopsae.activations.batches import evaluating
 from autopsae.arrays import Tokens, chunks
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
+from autopsae.sae.sums import fired
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,9 +108,10 @@ class Watch:
     def see(self, selection: Selection) -> None:
         """Account for one batch of training."""
         dead_before, by_relu_before = self.dead, self.dead_by_relu
-        shape = self.since_fired.shape
+        shape, pairs = self.since_fired.shape, selection.pairs
+        heard = fired(selection.values.detach(), pairs.latents, pairs.n_latents)
         self.since_positive.add_(selection.tokens).masked_fill_(selection.positive.view(shape), 0)
-        self.since_fired.add_(selection.tokens).masked_fill_((firings(selection) > 0).view(shape), 0)
+        self.since_fired.add_(selection.tokens).masked_fill_(heard.view(shape), 0)
         died, revived = self.dead & ~dead_before, dead_before & (self.since_fired == 0)
         from_relu = revived & by_relu_before
         self.counted += torch.stack([died, from_relu, revived & ~from_relu]).sum(dim=2)

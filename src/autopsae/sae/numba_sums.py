@@ -11,21 +11,22 @@ from autopsae.sae.numba_compile import compiled, parallel
 
 
 @parallel(fastmath={"reassoc", "contract"})
-def dots(of_tokens, of_latents, tokens, latents, found, threads):  # type: ignore[no-untyped-def]
-    """found[i] = <of_tokens[tokens[i]], of_latents[latents[i]]>."""
-    pairs, d_in = len(tokens), of_tokens.shape[1]
-    span = (pairs + threads - 1) // threads
+def dots(of_tokens, of_latents, latents, ends, found, threads):  # type: ignore[no-untyped-def]
+    """found: <the token's row, the latent's row> of every pair, token by token."""
+    tokens, d_in = of_tokens.shape
+    span = (tokens + threads - 1) // threads
     for t in numba.prange(threads):
-        for i in range(t * span, min(pairs, (t + 1) * span)):
-            token, latent = of_tokens[tokens[i]], of_latents[latents[i]]
-            total = found.dtype.type(0)
-            for j in range(d_in):
-                total += token[j] * latent[j]
-            found[i] = total
+        for r in range(t * span, min(tokens, (t + 1) * span)):
+            token = of_tokens[r]
+            for p in range(ends[r], ends[r + 1]):
+                latent, total = of_latents[latents[p]], found.dtype.type(0)
+                for c in range(d_in):
+                    total += token[c] * latent[c]
+                found[p] = total
 
 
 @parallel(fastmath={"reassoc", "contract"})
-def leave(target, values, latents, starts, W, left, error, threads):  # type: ignore[no-untyped-def]
+def leave(target, values, latents, ends, W, left, error, threads):  # type: ignore[no-untyped-def]
     """left = target - sum over a row's pairs of value times the latent's row of W; error [members, threads]: the
     sum of its squares.
     """
@@ -38,7 +39,7 @@ def leave(target, values, latents, starts, W, left, error, threads):  # type: ig
             x, out = target[m, r], left[m, r]
             for c in range(d_in):
                 out[c] = x[c]
-            for p in range(starts[m * rows + r], starts[m * rows + r + 1]):
+            for p in range(ends[m * rows + r], ends[m * rows + r + 1]):
                 value, row = values[p], W[latents[p]]
                 if value != 0:
                     for c in range(d_in):
@@ -51,7 +52,7 @@ def leave(target, values, latents, starts, W, left, error, threads):  # type: ig
 
 
 @parallel(fastmath={"reassoc", "contract"})
-def scatter(values, latents, starts, rows, members, sums, threads):  # type: ignore[no-untyped-def]
+def scatter(values, latents, ends, rows, members, sums, threads):  # type: ignore[no-untyped-def]
     """sums [threads, all latents, d_in]: for each latent, value times row, summed over the pairs of a span."""
     d_in, each = rows.shape[1], len(rows) // members
     n = sums.shape[1] // members
@@ -61,7 +62,7 @@ def scatter(values, latents, starts, rows, members, sums, threads):  # type: ign
         sums[t, m * n : (m + 1) * n] = 0
         for r in range(m * each + t * span, m * each + min(each, (t + 1) * span)):
             row = rows[r]
-            for p in range(starts[r], starts[r + 1]):
+            for p in range(ends[r], ends[r + 1]):
                 value, out = values[p], sums[t, latents[p]]
                 if value != 0:
                     for c in range(d_in):
@@ -107,6 +108,14 @@ def adam(rows, grads, firsts, seconds, rates, settings, unit, sparse, threads): 
                 length = max(np.sqrt(square), tiny)
                 for c in range(d_in):
                     p[c] /= length
+
+
+@compiled()
+def mark(values, latents, marked):  # type: ignore[no-untyped-def]
+    """marked[latent] becomes true where a value is over zero."""
+    for p in range(len(values)):
+        if values[p] > 0:
+            marked[latents[p]] = True
 
 
 @compiled()

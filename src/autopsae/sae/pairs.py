@@ -69,6 +69,11 @@ class Pairs:
         return torch.bincount(self.latents, minlength=self.n_latents)
 
     @cached_property
+    def per_member_counts(self) -> Int[Tensor, "members"]:
+        """Pairs of each member."""
+        return self.per_token_counts.view(self.members, -1).sum(dim=1)
+
+    @cached_property
     def ends(self) -> Int[Tensor, "tokens_and_one"]:
         """0, then where each token's pairs end."""
         return torch.cat([self.per_token_counts.new_zeros(1), self.per_token_counts.cumsum(0)])
@@ -149,7 +154,7 @@ class Pairs:
         if self._dense:
             whole = (self._by_member(of_tokens) @ W.mT).flatten(0, 1)
             return whole[self.tokens, self.latents if self.members == 1 else self.latents % self.d_sae]
-        return sums.dots(of_tokens, W.flatten(0, 1), self.tokens, self.latents, self.starts)
+        return sums.dots(of_tokens, W.flatten(0, 1), self.latents, self.ends)
 
     def sum_per_latent(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "members d_sae"]:
         """For each latent, the sum of its values."""
@@ -159,12 +164,11 @@ class Pairs:
         """For each member, the sum of its values."""
         if self.members == 1:
             return values.sum()[None]
-        lengths = self.per_token_counts.view(self.members, -1).sum(dim=1)
-        return torch.segment_reduce(values, "sum", lengths=lengths, initial=0)
+        return torch.segment_reduce(values, "sum", lengths=self.per_member_counts, initial=0)
 
-    def member_of_pairs(self) -> Int[Tensor, "pairs"]:
-        """The member of each pair."""
-        return self.latents // self.d_sae
+    def spread(self, values: Float[Tensor, "members"]) -> Float[Tensor, "pairs"]:
+        """Each member's value for all of its pairs."""
+        return values.repeat_interleave(self.per_member_counts, output_size=len(self.latents))
 
     def _by_member(self, rows: Float[Tensor, "tokens columns"]) -> Float[Tensor, "members batch columns"]:
         return rows.view(self.members, -1, rows.shape[1])

@@ -82,7 +82,7 @@ class _Unexplained(torch.autograd.Function):
         _, grad_error = grads
         left, values, W_dec = ctx.saved_tensors
         slope, rows, pairs = -2 * grad_error, left.flatten(0, 1), ctx.pairs
-        per_pair = slope if pairs.members == 1 else slope.index_select(0, pairs.member_of_pairs())
+        per_pair = slope if pairs.members == 1 else pairs.spread(slope)
         grad_values = grad_W_dec = grad_b_dec = None
         if ctx.needs_input_grad[1]:
             grad_values = pairs.dots(rows, W_dec) * per_pair

@@ -69,7 +69,7 @@ class BatchTopK:
         guess = some.flatten(1).topk(among, dim=1).values[:, -1:].relu() if among else some.new_zeros(members, 1)
         for lowered in (guess, guess / 2, torch.zeros_like(guess)):
             values, pairs = _above(product, lowered.expand(members, d_sae))
-            found = pairs.per_token_counts.view(members, -1).sum(dim=1)
+            found = pairs.per_member_counts
             if bool(((found >= wanted) | (lowered[:, 0] == 0)).all()):
                 break
         best = _best(values, found, wanted)

@@ -6,7 +6,7 @@ As in `kernels`: Numba's or PyTorch's, with the same answers (tested). Members a
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -16,21 +16,25 @@ from autopsae.sae.dispatch import loaded, spans, summing, threads_for
 def dots(
     of_tokens: Float[Tensor, "tokens d_in"],
     of_latents: Float[Tensor, "latents d_in"],
-    tokens: Int[Tensor, "pairs"],
     latents: Int[Tensor, "pairs"],
-    starts: Int[Tensor, "tokens"],
+    ends: Int[Tensor, "tokens_and_one"],
 ) -> Float[Tensor, "pairs"]:
-    """<the token's row, the latent's row> of every pair; no [pairs, d_in] matrix is made."""
+    """<the token's row, the latent's row> of every pair; no [pairs, d_in] matrix is made. ends: 0, then where each
+    token's pairs end.
+    """
     loops = summing(of_tokens, of_latents)
     if loops is None:
+        tokens = torch.arange(len(of_tokens), device=ends.device).repeat_interleave(
+            ends.diff(), output_size=len(latents)
+        )
         # What embedding_bag uses for the gradient of its weights.
         found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            of_tokens, of_latents, latents, starts, tokens, 0
+            of_tokens, of_latents, latents, ends[:-1], tokens, 0
         )
         return found
     found = of_tokens.new_empty(len(latents))
-    of_pairs = (of_tokens.numpy(), of_latents.numpy(), tokens.numpy(), latents.numpy(), found.numpy())
-    loops.dots(*of_pairs, threads_for(len(latents) * of_tokens.shape[1]))
+    arrays = (t.numpy() for t in (of_tokens, of_latents, latents, ends, found))
+    loops.dots(*arrays, threads_for(len(latents) * of_tokens.shape[1]))
     return found
 
 
@@ -73,6 +77,16 @@ def scatter(
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), rows.numpy())
     loops.scatter(*pairs, members, sums.numpy(), threads)
     return sums[0] if threads == 1 else sums.sum(dim=0)
+
+
+def fired(values: Float[Tensor, "pairs"], latents: Int[Tensor, "pairs"], n_latents: int) -> Bool[Tensor, "latents"]:
+    """Which latents have a value over zero."""
+    loops = summing(values)
+    marked = torch.zeros(n_latents, dtype=torch.bool, device=values.device)
+    if loops is None:
+        return marked.index_fill_(0, latents[values > 0], True)
+    loops.mark(values.numpy(), latents.numpy(), marked.numpy())
+    return marked
 
 
 def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "latents"]) -> Int[Tensor, "pairs"]:

@@ -92,7 +92,7 @@ class Weights:
         before = self.learned_threshold
         if before is None:
             return
-        lengths = pairs.per_token_counts.view(pairs.members, -1).sum(dim=1)
+        lengths = pairs.per_member_counts
         smallest = torch.segment_reduce(values.where(values > 0, torch.inf), "min", lengths=lengths).to(before)
         learned = torch.where(before.isnan(), smallest, before.lerp(smallest, 0.01))
         before.copy_(torch.where(smallest.isfinite(), learned, before))

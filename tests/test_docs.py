@@ -27,11 +27,22 @@ def test_the_readmes_python_runs(tmp_path: Path, code: str) -> None:
 
 
 def test_the_python_of_the_training_page_runs_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "training.md").read_text()
-    [code] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    code, _ = training_page()
     said = "\nimport json\nlogged = open('records.jsonl').read().splitlines()\n"
     said += "print(len(logged), len(records), json.loads(logged[-1])['loss'] == records[-1].loss)"
     assert run(["-c", code + said], tmp_path).strip() == "60 30 True"
+
+
+def test_the_sweep_of_the_training_page_names_the_best(tmp_path: Path) -> None:
+    _, code = training_page()
+    printed = run(["-c", code + "\nprint(best.name)"], tmp_path).splitlines()
+    assert [line.count(":") for line in printed[:-1]] == [4, 4, 4]
+    assert printed[-1] == "median_0.003"
+
+
+def training_page() -> list[str]:
+    page = (ROOT / "docs" / "training.md").read_text()
+    return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

@@ -8,9 +8,9 @@ The rooms, in the order in which the data pass through them; a room imports only
     remedies         what can be changed: a centre, a metric (z-score, whitening), a subspace for the rows
     diagnosis        severity, death at birth predicted and measured, findings, the prescription
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
-    training         fit it: objectives, revival, optimizers, the loop, checkpoints, logs
+    training         fit one or many at once: objectives, revival, optimizers, the loop, checkpoints, logs
     evaluation       measure it: error in raw space, death by pathway, loss recovered in a language model
-    run              one training run from activations to a folder
+    run              training from activations to folders: one SAE, or a sweep
     report           results -> tables and figures; computes nothing
     cli              the command line
 

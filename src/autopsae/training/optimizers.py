@@ -59,8 +59,9 @@ class Optimizer:
             if self._kind == "sign_sgd":
                 if unit:
                     remove_parallel(grads, rows)
-                each = rates.to(rows).repeat_interleave(len(rows) // len(rates))
-                rows.sub_(grads.sign().mul_(each[:, None]))
+                each = rates.to(rows).repeat_interleave(len(rows) // len(rates))[:, None]
+                # Where a loss was not finite, the rate is 0, and the sign may be NaN.
+                rows.sub_(torch.where(each > 0, grads.sign() * each, 0))
             else:
                 sparse = self._kind == "sparse_adam"
                 first, second = (_rows(moment, entries=sparse) for moment in self.moments[name])

@@ -91,14 +91,14 @@ class Sweep:
         self.step += 1
         self._sum += views.sum(dim=1, dtype=torch.float64)[self._sources.of_member]
         self._watch.see(selection)
-        self._resample(configs, y, left)
+        self._resample(configs, y, left, finite)
         found = None
         if self.step % self.config.record_every == 0 or self.step == self.config.steps:
             found = self._records(
                 Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
             )
         self._stop(loss.detach(), finite)
-        return {m: record for m, record in found.items() if m in self._alive} if found else None
+        return {m: record for m, record in found.items() if m in self._alive} or None if found else None
 
     def _weights_now(self) -> Weights:
         """With the k of this step."""
@@ -174,12 +174,16 @@ class Sweep:
             self._sources.keep(members, kept)
 
     def _resample(
-        self, configs: list[TrainConfig], y: Float[Tensor, "members batch d_in"], left: Float[Tensor, "..."]
+        self,
+        configs: list[TrainConfig],
+        y: Float[Tensor, "members batch d_in"],
+        left: Float[Tensor, "..."],
+        finite: Bool[Tensor, "members"],
     ) -> None:
-        """Redraw dead latents of the members whose time it is."""
-        for m, config in enumerate(configs):
+        """Redraw dead latents of the members whose time it is, unless their loss is not finite."""
+        for m, (config, fine) in enumerate(zip(configs, finite.tolist(), strict=True)):
             method = config.resampling
-            if method is None or not method.due(self.step - 1):
+            if method is None or not method.due(self.step - 1) or not fine:
                 continue
             # Seeded by the step, so that a resumed run draws the same.
             generator = torch.Generator().manual_seed(config.seed + self.step)

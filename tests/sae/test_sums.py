@@ -60,22 +60,27 @@ def test_dots_are_those_of_each_pairs_rows(dtype: torch.dtype, members: int, d_i
     expected = [as_array(x)[t] @ as_array(W)[i] for t, i in listed]
     strided = torch.stack([x, x], dim=2)[:, :, 0], W.T.contiguous().T
     for of_tokens, of_latents in ((x, W), strided):
-        found = sums.dots(of_tokens, of_latents, pairs.tokens, pairs.latents, pairs.starts)
+        found = sums.dots(of_tokens, of_latents, pairs.latents, pairs.ends)
         assert found.dtype == dtype
         assert found.double().tolist() == pytest.approx(expected, abs=TOLERANCE[dtype] * d_in**0.5)
 
 
 def test_no_pairs_have_no_dots() -> None:
     none = torch.empty(0, dtype=torch.int64)
-    starts = torch.zeros(2, dtype=torch.int64)
-    assert sums.dots(torch.ones(2, 3), torch.ones(4, 3), none, none, starts).shape == (0,)
+    ends = torch.zeros(3, dtype=torch.int64)
+    assert sums.dots(torch.ones(2, 3), torch.ones(4, 3), none, ends).shape == (0,)
+
+
+def test_who_fired_is_who_has_a_value_over_zero(path: str) -> None:
+    values = torch.tensor([0.0, 2.0, -1.0, 3.0, 1e-30])
+    assert sums.fired(values, torch.tensor([0, 1, 2, 1, 4]), 6).tolist() == [False, True, False, False, True, False]
 
 
 def test_dots_carry_nan() -> None:
     pairs = some_pairs()
     x, W = torch.ones(6, 4), torch.ones(9, 4)
     W[3, 2] = torch.nan
-    found = sums.dots(x, W, pairs.tokens, pairs.latents, pairs.starts)
+    found = sums.dots(x, W, pairs.latents, pairs.ends)
     assert found.isnan().tolist() == (pairs.latents == 3).tolist()
 
 
@@ -161,7 +166,7 @@ def test_sums_per_latent_and_per_member_equal_a_loop() -> None:
     dense = matrix_of(pairs, values)
     assert np.allclose(as_array(pairs.sum_per_latent(values)).ravel(), dense.sum(axis=0), atol=1e-12)
     assert np.allclose(as_array(pairs.sum_per_member(values)), dense.reshape(3, -1).sum(axis=1), atol=1e-12)
-    assert pairs.member_of_pairs().tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert pairs.spread(torch.arange(3.0)).tolist() == [0.0] * 8 + [1.0] * 8 + [2.0] * 8
 
 
 def test_pairs_are_grouped_by_latent_and_stay_in_order_within_one() -> None:

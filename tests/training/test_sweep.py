@@ -26,6 +26,13 @@ from tests.ways import without_numba
 EXACT = 1e-9
 
 
+def seen_by(member: Member, common: Tensor) -> Tensor:
+    """The raw tokens that a member trains on."""
+    raw = common if member.tokens is None else member.tokens
+    assert isinstance(raw, Tensor)
+    return raw if member.shift is None else raw + member.shift
+
+
 def agree(found: Record, expected: Record) -> None:
     """Whole numbers are the same, fractions nearly."""
     for part in fields(Record):
@@ -68,9 +75,7 @@ def sweep_and_alone(ones: list[One], sparsity: Sparsity) -> tuple[list[list[Reco
     expected = []
     for seed, (one, trained) in enumerate(zip(ones, members, strict=True)):
         alone = one.member(seed, sparsity, own)
-        raw = common if alone.tokens is None else alone.tokens
-        raw = raw if alone.shift is None else raw + alone.shift
-        expected.append(train(alone.sae, raw, alone.config))
+        expected.append(train(alone.sae, seen_by(alone, common), alone.config))
         same_weights(trained.sae, alone.sae)
         assert any(not torch.equal(a, b) for a, b in zip(starts[seed], trained.sae.parameters(), strict=True))
     return [[records[m] for records in found] for m in range(len(ones))], expected
@@ -270,8 +275,7 @@ def test_where_one_diverges_the_others_go_on_as_alone(which: int) -> None:
     assert all(set(found) == {0, 1, 2} - {which} for found in records)
     for m in {0, 1, 2} - {which}:
         alone = ones[m].member(m, TopK(k=3), own)
-        raw = tokens() if alone.tokens is None else alone.tokens
-        expected = train(alone.sae, raw if alone.shift is None else raw + alone.shift, alone.config)
+        expected = train(alone.sae, seen_by(alone, tokens()), alone.config)
         same_weights(members[m].sae, alone.sae)
         for found, wanted in zip(records, expected[40:], strict=True):
             agree(found[m], wanted)

@@ -155,3 +155,21 @@ def test_a_checkpoint_of_another_sparsity_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected a checkpoint of TopK\(k=2\), .* got one of TopK\(k=3\)"):
         sweep.load(tmp_path / "c.safetensors")
     same_bits(state(members), before)
+
+
+def test_a_stream_that_outlives_its_first_member_goes_on(tmp_path: Path) -> None:
+    shared = [{"seed": 0}, {"seed": 1}, {"seed": 0}, {"seed": 1}]
+    broken_equals_unbroken(shared, 20, tmp_path / "c.safetensors", {0: 9})
+
+
+def test_members_that_share_their_tokens_otherwise_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    members = [Member(sae=new_sae(m), config=settings(**BASE)) for m in range(2)]
+    sweep = Sweep(members, tokens())
+    sweep.advance()
+    sweep.save(path)
+    others = [Member(sae=new_sae(m), config=settings(**BASE), tokens=tokens()) for m in range(2)]
+    before = state(others)
+    with pytest.raises(InputError, match=r"share their tokens as before \(\[0, 0\].*got \[0, 1\]; pass the same"):
+        Sweep(others).load(path)
+    same_bits(state(others), before)

@@ -30,6 +30,8 @@ class State:
     """What befell the members whose loss was not finite, by their place."""
     stopped: set[int]
     places: list[Place]
+    stream_of_member: list[int]
+    """Which of the places each member that goes on is at."""
     tensors: Mapping[str, Tensor]
 
 
@@ -46,6 +48,7 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -
         "step": state.step,
         "diverged": state.diverged,
         "stopped": sorted(state.stopped),
+        "stream_of_member": state.stream_of_member,
         "places": [{"buffers": place.buffers, "batches": place.batches} for place in state.places],
         "members": [_described(member) for member in members],
         "scales": [member.sae.scale for member in members],
@@ -54,9 +57,11 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -
     write_whole(path, lambda temporary: save_file(stored, temporary, {"about": json.dumps(about)}))
 
 
-def load_checkpoint(path: str | Path, members: Sequence[Member], expected: set[str]) -> State:
+def load_checkpoint(
+    path: str | Path, members: Sequence[Member], expected: set[str], stream_of_member: Sequence[int]
+) -> State:
     """The state; the members' SAEs are filled in place, and not touched unless all fits. expected: the names of the
-    state's tensors.
+    state's tensors; stream_of_member: of all members, to be compared.
 
     Raises InputError for a file that is no whole checkpoint, or one of other SAEs or with other settings; the
     number of steps may be another one, unless there is a decay.
@@ -71,8 +76,10 @@ def load_checkpoint(path: str | Path, members: Sequence[Member], expected: set[s
             diverged={int(m): message for m, message in about["diverged"].items()},
             stopped={*about["stopped"]},
             places=[_place(p, place, tensors) for p, place in enumerate(about["places"])],
+            stream_of_member=about["stream_of_member"],
             tensors={name: tensors[f"state.{name}"] for name in expected},
         )
+        _check_streams(path, state, stream_of_member)
         weights = [_under(f"sae.{m}", tensors, {*member.sae.state_dict()}) for m, member in enumerate(members)]
         # Measured on the tokens, so their last bits depend on the machine.
         scales = [float(about["scales"][m]) for m in range(len(members))]
@@ -99,6 +106,17 @@ def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -
         changed = [f"{name} {was.get(name)}, got {described.get(name)}" for name in differing(was, described)]
         if changed:
             raise InputError(f"{path}: expected the settings it was written under: {'; '.join(changed)}")
+
+
+def _check_streams(path: str | Path, state: State, stream_of_member: Sequence[int]) -> None:
+    gone = {*state.diverged, *state.stopped}
+    going_on = [stream for m, stream in enumerate(stream_of_member) if m not in gone]
+    number = {stream: i for i, stream in enumerate(dict.fromkeys(going_on))}
+    if [number[stream] for stream in going_on] != state.stream_of_member:
+        raise InputError(
+            f"{path}: expected members that share their tokens as before ({state.stream_of_member}, a number for "
+            f"each stream), got {going_on}; pass the same tokens object to those that shared it"
+        )
 
 
 def _described(member: Member) -> dict[str, Any]:

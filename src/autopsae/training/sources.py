@@ -56,6 +56,11 @@ class Sources:
         """Where each stream is."""
         return [stream.place for stream in self._streams]
 
+    @property
+    def stream_of_member(self) -> list[int]:
+        """Which of the `places` each member's stream is at; numbered as they come."""
+        return [self._streams.index(self._stream_of_key[key]) for key in self._keys]
+
     def __next__(self) -> Float[Tensor, "views batch d_in"]:
         """The next batch of every view, in the SAEs' space. Raises InputError as `Shuffled`."""
         batches = {id(stream): next(stream) for stream in self._streams}
@@ -69,7 +74,7 @@ class Sources:
     def keep(self, members: Sequence[Member], kept: Int[Tensor, "some"]) -> None:
         """Go on for these members alone, which are those at these places."""
         keys = [self._keys[m] for m in kept.tolist()]
-        self._streams = [stream for key, stream in self._stream_of_key.items() if key in keys]
+        self._streams = [self._stream_of_key[key] for key in dict.fromkeys(keys)]
         self._group(list(members), keys)
 
     def _group(self, members: list[Member], keys: list[tuple[int, int, int]]) -> None:

@@ -123,8 +123,14 @@ class Sweep:
         """Write one checkpoint file, whole or not at all: weights, moments, who is silent since when, and the
         places in the shuffled streams.
         """
-        places, tensors = self._sources.places, self._tensors()
-        state = State(step=self.step, diverged=self.diverged, stopped=self.stopped, places=places, tensors=tensors)
+        state = State(
+            step=self.step,
+            diverged=self.diverged,
+            stopped=self.stopped,
+            places=self._sources.places if self._alive else [],
+            stream_of_member=self._sources.stream_of_member if self._alive else [],
+            tensors=self._tensors(),
+        )
         save_checkpoint(path, state, self.members)
 
     def load(self, path: str | Path) -> None:
@@ -133,7 +139,7 @@ class Sweep:
 
         Raises InputError for a file that is no whole checkpoint, or one of other members.
         """
-        state = load_checkpoint(path, self.members, {*self._tensors()})
+        state = load_checkpoint(path, self.members, {*self._tensors()}, self._sources.stream_of_member)
         self.step, self.diverged, self.stopped = state.step, state.diverged, state.stopped
         self._keep([m for m in self._alive if m not in {*self.diverged, *self.stopped}])
         self._optimizer.steps = state.step

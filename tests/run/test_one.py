@@ -1,20 +1,24 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from autopsae.arrays import InputError
+from autopsae.arrays import InputError, Tokens
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import untouched
-from autopsae.run import LayerNormed, Plan, run
+from autopsae.run import one
+from autopsae.run.folder import Entry, Plan
+from autopsae.run.start import LayerNormed
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import Diverged, Training
+from autopsae.training.sources import Member
 
 CONFIG = TrainConfig(steps=60, lr=3e-3, batch_tokens=50, buffer_tokens=200)
 
@@ -26,6 +30,27 @@ def tokens(n: int = 800) -> torch.Tensor:
 def new_sae() -> SAE:
     drawn = torch.Generator().manual_seed(0)
     return born(untouched(8), d_sae=40, sparsity=TopK(k=3), sample=tokens(), generator=drawn)
+
+
+def run(
+    sae: SAE,
+    training: Tokens,
+    held_out: Tokens,
+    config: TrainConfig,
+    out: Path,
+    *,
+    about: dict[str, Any],
+    progress: Callable[[Record], None] | None = None,
+    plan: Plan | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    entry = Entry(member=Member(sae=sae, config=config, name="one"), about=about)
+
+    def each(records: dict[str, Record]) -> None:
+        if progress:
+            progress(records["one"])
+
+    return one.run(entry, training, held_out, out, plan=plan, resume=resume, progress=each)
 
 
 class Stopped(Exception):
@@ -179,7 +204,7 @@ def test_a_run_killed_while_it_measures_measures_again(
         return evaluate(sae, held_out)
 
     with monkeypatch.context() as patched:
-        patched.setattr("autopsae.run.evaluate", killed_at_the_second)
+        patched.setattr("autopsae.run.folder.evaluate", killed_at_the_second)
         with pytest.raises(Killed):
             run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "out", about={}, plan=plan)
     assert (

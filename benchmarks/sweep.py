@@ -20,7 +20,7 @@ from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import TrainConfig
-from autopsae.training.memory import buffer_bytes, bytes_needed
+from autopsae.training.memory import bytes_of
 from autopsae.training.sources import Member
 from autopsae.training.sweep import Sweep
 from benchmarks.harness import interleaved, peak_memory, save
@@ -124,7 +124,7 @@ def memory(setting: Setting, count: int) -> dict[str, float]:
         sweep = Sweep(listed, x)
         for _ in range(5):
             sweep.advance()
-    said = (count * bytes_needed(listed[0]) + buffer_bytes(listed[0])) / 1e6
+    said = bytes_of(listed) / 1e6
     return {"peak_mb": round(peak.megabytes, 1), "said_mb": round(said, 1)}
 
 

@@ -181,12 +181,13 @@ def test_several_values_are_a_sweep(tmp_path: Path, source: Path) -> None:
     swept = ["--lr", "1e-4,3e-3", "--init", "zero,whiten", "--alpha", "0.3,1.0"]
     done = run("train", source, "--layer", "1", "--out", out, *sizes, *swept)
     assert done.returncode == 0, done.stderr
-    starts = ["zero", "whiten_alpha0.3", "whiten_alpha1"]
+    starts = ["zero", "whiten_alpha0.3", "whiten_alpha1.0"]
     names = [f"{start}_lr{lr}" for start in starts for lr in ("0.0001", "0.003")]
     assert "6 SAEs at once, which takes about" in done.stderr
     result = json.loads((out / "sweep.json").read_text())
     assert [member["name"] for member in result["members"]] == names
-    assert f"best by the error on held-out tokens: {out / result['best']}" in done.stdout
+    [best] = result["best"].values()
+    assert f"best by the error on held-out tokens: {out / best}" in done.stdout
     for member in result["members"]:
         assert f"{member['fvu_raw']:.4f}" in done.stdout
         assert SAE.load(out / member["name"] / "sae").d_sae == 64

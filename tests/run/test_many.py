@@ -64,7 +64,7 @@ def test_the_best_is_the_one_with_the_least_error_on_held_out_tokens(tmp_path: P
     result = run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out")
     errors = {name: evaluate(SAE.load(tmp_path / "out" / name / "sae"), HELD_OUT).mse_raw for name in NAMES}
     assert {m["name"]: m["mse_raw"] for m in result["members"]} == errors
-    assert result["best"] == min(errors, key=lambda name: errors[name])
+    assert result["best"] == {"": min(errors, key=lambda name: errors[name])}
     assert len({*errors.values()}) == 3
 
 
@@ -73,20 +73,20 @@ def test_a_member_that_diverges_leaves_its_summary_and_the_others_go_on(tmp_path
     result = run_sweep(listed, TOKENS, HELD_OUT, tmp_path / "out")
     summaries = {m["name"]: m for m in result["members"]}
     assert "step 0: the loss is" in summaries["broken"]["diverged"]
-    assert summaries["broken"]["steps"] == 1
+    assert summaries["broken"]["steps"] == 0
     assert {p.name for p in (tmp_path / "out" / "broken").iterdir()} == {
         "birth.json",
         "records.jsonl",
         "summary.json",
     }
-    assert result["best"] == "good"
+    assert result["best"] == {"": "good"}
     alone = run(entry("good", 3e-3), TOKENS, HELD_OUT, tmp_path / "alone")
     assert summaries["good"]["mse_raw"] == alone["mse_raw"]
 
 
 def test_where_all_diverge_there_is_no_best(tmp_path: Path) -> None:
     listed = [entry("a", 1e-3, scale=1e300), entry("b", 1e-3, scale=1e300)]
-    assert run_sweep(listed, TOKENS, HELD_OUT, tmp_path / "out")["best"] is None
+    assert run_sweep(listed, TOKENS, HELD_OUT, tmp_path / "out")["best"] == {"": None}
 
 
 def test_a_member_that_reaches_the_target_stops_there(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_member_that_reaches_the_target_stops_there(tmp_path: Path) -> None:
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_bytes(
     tmp_path: Path, groups: list[list[str]], killed_at: int
 ) -> None:
-    portions, plan = Portions(groups=groups, bytes=0), Plan(checkpoint_every=10, evaluate_every=20)
+    portions, plan = Portions(groups=groups, bytes_at_once=0), Plan(checkpoint_every=10, evaluate_every=20)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     expected = run_sweep(entries(), TOKENS, HELD_OUT, whole, portions=portions, plan=plan)
 
@@ -156,13 +156,13 @@ def test_measurements_and_checkpoints_must_fall_on_records(tmp_path: Path) -> No
 
 def test_a_sweep_is_split_where_it_does_not_fit() -> None:
     listed = [entry(f"m{i}", 1e-3) for i in range(7)]
-    one, buffer = bytes_needed(listed[0].member), buffer_bytes(listed[0].member)
+    one, buffer = bytes_needed(listed[0].member), buffer_bytes([listed[0].member])
     sizes = {
         budget: [len(group) for group in Portions.of(listed, budget).groups]
         for budget in (1, buffer + one, buffer + 3 * one, buffer + 7 * one)
     }
     assert [*sizes.values()] == [[1] * 7, [1] * 7, [2, 3, 2], [7]]
-    assert Portions.of(listed, buffer + 3 * one).bytes == buffer + 3 * one
+    assert Portions.of(listed, buffer + 3 * one).bytes_at_once == buffer + 3 * one
     assert [name for group in Portions.of(listed, 1).groups for name in group] == [f"m{i}" for i in range(7)]
 
 

@@ -279,7 +279,8 @@ def test_the_largest_by_latent_are_those_of_a_sorted_row(
     path: str, dtype: torch.dtype, bias_kind: str, members: int, rows: int, d_sae: int, k: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    assert kernels.by_latent(dtype, torch.device("cpu"), d_sae, k) == (path == "compiled")
+    W_enc = torch.empty(members, d_sae, 1, dtype=dtype)
+    assert kernels.has_largest_by_latent(W_enc, k) == (path == "compiled")
     if path == "PyTorch":
         return
     monkeypatch.setattr(dispatch, "SMALL", 0)
@@ -312,7 +313,7 @@ def test_by_latent_nan_is_chosen_and_changes_no_other_row(path: str, dtype: torc
 
 def test_by_latent_is_for_few_latents_and_a_small_k_on_the_processor(path: str) -> None:
     def is_for(dtype: torch.dtype, d_sae: int, k: int, device: str = "cpu") -> bool:
-        return kernels.by_latent(dtype, torch.device(device), d_sae, k)
+        return kernels.has_largest_by_latent(torch.empty(1, d_sae, 1, dtype=dtype, device=device), k)
 
     compiled = path == "compiled"
     assert is_for(torch.float32, 128, 16) == is_for(torch.float64, 2048, 1) == compiled

@@ -91,7 +91,7 @@ def test_a_jumprelu_saes_gradients_equal_those_of_dense_matrices_by_hand(with_bi
     )
     y = normal(tokens, d_in)
     selection = sae.select(y)
-    (squared_error(sae, y, selection) + L0Target.losses([target], sae.weights, selection, 0)[0]).backward()
+    (squared_error(sae, y, selection) + L0Target.losses([target], sae.weights, selection)[0]).backward()
 
     with torch.no_grad():
         pre = sae.pre_activations(y)

@@ -19,7 +19,8 @@ from autopsae.training.loop import Training, train
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
-from autopsae.training.sweep import SHARED, Sweep
+from autopsae.training.sweep import Sweep
+from autopsae.training.together import SHARED
 from tests.training.members import D_IN, STEPS, new_sae, settings, tokens
 from tests.ways import without_numba
 

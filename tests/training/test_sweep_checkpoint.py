@@ -169,7 +169,8 @@ def test_members_that_share_their_tokens_otherwise_are_refused(tmp_path: Path) -
     sweep.advance()
     sweep.save(path)
     others = [Member(sae=new_sae(m), config=settings(**BASE), tokens=tokens()) for m in range(2)]
+    refusing = Sweep(others)
     before = state(others)
     with pytest.raises(InputError, match=r"share their tokens as before \(\[0, 0\].*got \[0, 1\]; pass the same"):
-        Sweep(others).load(path)
+        refusing.load(path)
     same_bits(state(others), before)

@@ -34,7 +34,14 @@ class Choice:
 
 
 def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> list[Choice]:
-    """Every combination; an exponent goes with whitening alone."""
+    """Every combination; an exponent goes with whitening alone.
+
+    Raises InputError for values that no SAE would have.
+    """
+    if birth.prescription is not None and (len(birth.init) > 1 or len(birth.alpha) > 1):
+        raise InputError(f"expected one --init and --alpha with --prescription, got {birth.init}, {birth.alpha}")
+    if len(birth.alpha) > 1 and "whiten" not in birth.init:
+        raise InputError(f"--alpha {birth.alpha}: expected --init whiten, got {', '.join(birth.init)}")
     inits = birth.init if birth.prescription is None else ("prescription",)
     starts = [(init, alpha) for init in inits for alpha in (birth.alpha if init == "whiten" else birth.alpha[:1])]
     return [
@@ -49,7 +56,7 @@ def name_of(choice: Choice, choices: list[Choice]) -> str:
     if choice.init != "whiten" and "alpha" in differing:
         differing.remove("alpha")
     values = {name: getattr(choice, name) for name in differing}
-    return "_".join(value if name == "init" else f"{name}{value:g}" for name, value in values.items())
+    return "_".join(value if name == "init" else f"{name}{value!r}" for name, value in values.items())
 
 
 def sparsity_of(birth: Birth) -> Sparsity:
@@ -97,7 +104,8 @@ class Births:
     def entry(self, choice: Choice, config: TrainConfig, keep: Keep, name: str) -> Entry:
         """A member, born; InputError as `born` and `start_from`."""
         sae = self._born(choice)
-        return Entry(member=Member(sae=sae, config=config, name=name), about=self._about(choice, keep))
+        member, layer = Member(sae=sae, config=config, name=name), self._training.layer
+        return Entry(member=member, about=self._about(choice, keep), data=layer or "")
 
     def _born(self, choice: Choice) -> SAE:
         birth, device = self._birth, self._device

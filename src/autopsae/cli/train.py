@@ -78,7 +78,8 @@ def train(
             _say(out, run(entries[0], training, held, out, **common))
             return
         portions = Portions.of(entries, None if keep.memory is None else int(1e9 * keep.memory))
-        bar.console.print(_portioned(portions), highlight=False)
+        if not (out / "portions.json").exists():
+            bar.console.print(_portioned(portions), highlight=False)
         _say_sweep(out, run_sweep(entries, training, held, out, portions=portions, **common))
 
 
@@ -103,7 +104,7 @@ def _loggers(keep: Keep, folder: Path, after: int) -> list[Logger]:
 def _portioned(portions: Portions) -> str:
     members = sum(len(group) for group in portions.groups)
     at_once = max(len(group) for group in portions.groups)
-    needed = f"about {portions.bytes / 1e9:.2g} GB"
+    needed = f"about {portions.bytes_at_once / 1e9:.2g} GB"
     if len(portions.groups) == 1:
         return f"{members} SAEs at once, which takes {needed}"
     return f"{members} SAEs in {len(portions.groups)} sweeps of {at_once} at most, which takes {needed}"
@@ -121,14 +122,15 @@ def _say(out: Path, summary: dict[str, Any]) -> None:
 
 
 def _say_sweep(out: Path, result: dict[str, Any]) -> None:
+    [best] = result["best"].values()
     table = Table("", "born dead", "dead", "raw FVU", "L0", box=None)
     for member in result["members"]:
-        name = f"[bold]{member['name']}[/] (best)" if member["name"] == result["best"] else member["name"]
+        name = f"[bold]{member['name']}[/] (best)" if member["name"] == best else member["name"]
         if member["diverged"]:
             table.add_row(name, f"{member['birth']['dead']:.1%}", f"diverged, {member['diverged'].split(':')[0]}")
         else:
             shown = (f"{member['dead']:.1%}", f"{member['fvu_raw']:.4f}", f"{member['l0']:.1f}")
             table.add_row(name, f"{member['birth']['dead']:.1%}", *shown)
     Console().print(table)
-    best = "none: all diverged" if result["best"] is None else str(out / result["best"])
-    Console().print(f"best by the error on held-out tokens: {best}", highlight=False, soft_wrap=True)
+    where = "none: all diverged" if best is None else str(out / best)
+    Console().print(f"best by the error on held-out tokens: {where}", highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.files import differing, write_text
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
-from autopsae.training.sources import Member
+from autopsae.training.sources import Member, Shifted
 
 Loggers = Callable[[Path, int], list[Logger]]
 """More loggers of a member, given its folder and the number of steps already done."""
@@ -89,6 +89,10 @@ class Entry:
     member: Member
     about: dict[str, Any]
     """What else its summary should say."""
+    held_out: Tokens | None = None
+    """Raw tokens on which it is measured; None for those of the run. The member's shift is added to either."""
+    data: str = ""
+    """What it is trained on: the best is sought among members of the same."""
 
     @property
     def name(self) -> str:
@@ -99,7 +103,9 @@ class Folder(AbstractContextManager["Folder"]):
     """What a run keeps of one member; a context that closes its logs."""
 
     def __init__(self, out: Path, entry: Entry, held_out: Tokens) -> None:
-        self.out, self._member, self._held_out = out, entry.member, held_out
+        self.out, self._member = out, entry.member
+        raw = held_out if entry.held_out is None else entry.held_out
+        self._held_out = raw if entry.member.shift is None else Shifted(raw, entry.member.shift)
         self._about = json.loads(json.dumps(entry.about))
         self._open = ExitStack()
         self._logs: list[Logger] = []
@@ -158,9 +164,12 @@ class Folder(AbstractContextManager["Folder"]):
         """Write the SAE and the summary, and return it; of a member that diverged, the summary alone."""
         sae, config = self._member.sae, self._member.config
         summary: dict[str, Any] = {**self._about, "birth": self._birth, "scale": sae.scale, "diverged": diverged}
-        if diverged is None:
+        evaluation = evaluate(sae, self._held_out) if diverged is None else None
+        if evaluation and not isfinite(evaluation.mse_raw):
+            # No loss was taken after the last step.
+            summary["diverged"], evaluation = f"step {steps - 1}: the error on held-out tokens is not finite", None
+        if evaluation:
             sae.save(self.out / "sae")
-            evaluation = evaluate(sae, self._held_out)
             summary |= {**measured(evaluation), "firing_rates": evaluation.fates.by_rate()}
         text = json.dumps({**summary, "steps": steps, "training": _named(config)}, indent=2) + "\n"
         write_text(self.out / "summary.json", text)

@@ -10,8 +10,9 @@ from typing import Any
 from autopsae.arrays import InputError, Tokens
 from autopsae.files import differing, write_text
 from autopsae.run.folder import Entry, Folder, Loggers, Plan
+from autopsae.training.checkpoint import terms
 from autopsae.training.config import Record
-from autopsae.training.memory import available_bytes, buffer_bytes, bytes_needed, groups_that_fit
+from autopsae.training.memory import available_bytes, bytes_of, groups_that_fit
 from autopsae.training.sweep import Sweep
 
 
@@ -20,25 +21,31 @@ class Portions:
     """Which members are trained at once, and what that takes."""
 
     groups: list[list[str]]
-    bytes: int
+    bytes_at_once: int
     """Of the largest group."""
 
     @staticmethod
     def of(entries: Sequence[Entry], memory_bytes: int | None = None) -> "Portions":
-        """As many at once as fit into `memory_bytes`; None for half of what is free."""
+        """As many at once as fit into `memory_bytes`; None for half of what is free.
+
+        Raises InputError where that cannot be known, and for a negative number.
+        """
         members = [entry.member for entry in entries]
+        if memory_bytes is not None and memory_bytes <= 0:
+            raise InputError(f"memory: expected more than nothing, got {memory_bytes:,} bytes")
         budget = memory_bytes or available_bytes(members[0].sae.W_enc.device) // 2
         groups = groups_that_fit(members, budget)
-        each = max(bytes_needed(member) for member in members)
-        needed = max(len(group) for group in groups) * each + max(buffer_bytes(member) for member in members)
-        return Portions(groups=[[entries[m].name for m in group] for group in groups], bytes=needed)
+        needed = max(bytes_of([members[m] for m in group]) for group in groups)
+        return Portions(groups=[[entries[m].name for m in group] for group in groups], bytes_at_once=needed)
 
 
 def check_sweep_out(out: Path, *, resume: bool = False) -> None:
     """InputError where a sweep's results would replace others, or could not be written."""
-    if (out / "sweep.json").exists() or (out / "summary.json").exists() or (out.exists() and not out.is_dir()):
+    unfinished = (out / "portions.json").exists()
+    others = [out / "sweep.json", *([] if unfinished else [*out.glob("summary.json"), *out.glob("*/summary.json")])]
+    if any(path.exists() for path in others) or (out.exists() and not out.is_dir()):
         raise InputError(f"{out}: expected a new folder, or one without finished results; pass another name")
-    if (out / "portions.json").exists() and not resume:
+    if unfinished and not resume:
         raise InputError(f"{out}: holds an unfinished sweep; resume it, or pass another name")
 
 
@@ -55,8 +62,8 @@ def run_sweep(
     progress: Callable[[dict[str, Record]], None] | None = None,
 ) -> dict[str, Any]:
     """Train all members in place, so many at once as `portions` says; each writes into `out`/NAME what `run` writes
-    for one. Returns what it writes into sweep.json: every member's summary, and `best`, the name of the one with
-    the least mean squared error on held-out tokens (None where all diverged).
+    for one. Returns what it writes into sweep.json: every member's summary, and `best`: for each `data` of the
+    entries the name of the member with the least mean squared error on held-out tokens (None where all diverged).
 
     resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are.
     progress: given the records of a step by name. A member that diverges or reaches the plan's target stops, the
@@ -81,27 +88,41 @@ def run_sweep(
         else:
             summaries |= {name: summary for name, summary in zip(names, done, strict=True) if summary}
         checkpoint.unlink(missing_ok=True)
-    errors = {name: summary["mse_raw"] for name, summary in summaries.items() if "mse_raw" in summary}
-    best = min(errors, key=lambda name: errors[name]) if errors else None
-    result = {"best": best, "chosen_by": "mse_raw", "members": [{"name": n, **summaries[n]} for n in by_name]}
+    members = [{"name": name, "data": by_name[name].data, **summaries[name]} for name in by_name]
+    result = {"best": _best(members), "chosen_by": "mse_raw", "members": members}
     write_text(out / "sweep.json", json.dumps(result, indent=2) + "\n")
     (out / "portions.json").unlink()
     return result
 
 
+def _best(members: Sequence[dict[str, Any]]) -> dict[str, str | None]:
+    """By data: errors on other tokens say nothing."""
+    best: dict[str, str | None] = {}
+    for data in dict.fromkeys(member["data"] for member in members):
+        finished = [m for m in members if m["data"] == data and m["diverged"] is None]
+        best[data] = min(finished, key=lambda m: m["mse_raw"])["name"] if finished else None
+    return best
+
+
 def _portions(out: Path, entries: Sequence[Entry], portions: Portions | None) -> list[list[str]]:
     """The groups, as they were at the beginning where a sweep is resumed."""
-    path, about = out / "portions.json", {entry.name: entry.about for entry in entries}
+    path = out / "portions.json"
+    about = {entry.name: {"about": entry.about, **terms(entry.member)} for entry in entries}
     about = json.loads(json.dumps(about))
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = differing(before["members"], about)
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+            groups, was = before["groups"], before["members"]
+        except (ValueError, KeyError) as error:
+            raise InputError(
+                f"{path}: expected what the sweep began with ({error!r}); pass another folder"
+            ) from error
+        changed = differing(was, about)
         if changed:
             raise InputError(
                 f"{out}: expected the members that the sweep began with, but these differ: {', '.join(changed)}"
             )
-        groups: list[list[str]] = before["groups"]
-        return groups
+        return [list(group) for group in groups]
     groups = (portions or Portions.of(entries)).groups
     write_text(path, json.dumps({"groups": groups, "members": about}, indent=2) + "\n")
     return groups
@@ -134,7 +155,7 @@ def _train(
     def finish(m: int) -> None:
         done = folders[m].finished  # before the break after which the sweep went on
         kept = _finished(folders[m].out) if done else None
-        summaries[group[m].name] = kept or folders[m].finish(sweep.step, diverged=sweep.diverged.get(m))
+        summaries[group[m].name] = kept or folders[m].finish(sweep.steps_of(m), diverged=sweep.diverged.get(m))
 
     with ExitStack() as stack:
         for folder in folders:

@@ -14,7 +14,8 @@ CHECKPOINT = "checkpoint.safetensors"
 
 def check_out(out: Path, *, resume: bool = False) -> None:
     """InputError where a run's results would replace those of another, or could not be written."""
-    if (out / "summary.json").exists() or (out.exists() and not out.is_dir()):
+    others = ("summary.json", "sweep.json", "portions.json")
+    if any((out / name).exists() for name in others) or (out.exists() and not out.is_dir()):
         raise InputError(f"{out}: expected a new folder, or one without a finished run; pass another name")
     if (out / CHECKPOINT).exists() and not resume:
         raise InputError(f"{out}: holds the checkpoint of an unfinished run; resume it, or pass another name")

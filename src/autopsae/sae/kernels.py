@@ -62,16 +62,16 @@ def largest(
     return values, latents
 
 
-def by_latent(product_dtype: torch.dtype, device: torch.device, d_sae: int, k: int) -> bool:
+def has_largest_by_latent(W_enc: Float[Tensor, "members d_sae d_in"], k: int) -> bool:
     """Is `largest_by_latent` there, and worth it? A token costs it k d_sae, without a branch."""
-    small = k <= 16 and k * d_sae <= 2048
-    return small and device.type == "cpu" and product_dtype in SUMMED and loaded() is not None
+    small = k <= 16 and k * W_enc.shape[1] <= 2048
+    return small and W_enc.device.type == "cpu" and W_enc.dtype in SUMMED and loaded() is not None
 
 
 def largest_by_latent(
     product: Float[Tensor, "members d_sae rows"], bias: Bias, k: int, positive: Positive
 ) -> tuple[Float[Tensor, "members rows k"], Int[Tensor, "members rows k"]]:
-    """As `largest`, from the product the other way round; only where `by_latent`."""
+    """As `largest`, from the product the other way round; only where `has_largest_by_latent`."""
     loops = choosing(product)
     assert loops is not None
     members, n, rows = product.shape

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from autopsae.arrays import InputError
 from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
-from autopsae.sae.selection import Selection, Workspace
+from autopsae.sae.selection import Selection
 from autopsae.sae.sparse_ops import decode
 from autopsae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, Sparsity
 from autopsae.sae.weights import PARAMETERS, Weights
@@ -129,15 +129,13 @@ class SAE(nn.Module):
         y: Float[Tensor, "tokens d_in"],
         *,
         products: torch.dtype | None = None,
-        workspace: Workspace | None = None,
     ) -> Selection:
         """Who fires, and how strongly, on tokens in the SAE's space.
 
         products: type in which the latents are chosen, torch.bfloat16 for speed; the chosen values are computed
-        again in the type of the weights. workspace: memory to be used again and again, for speed.
+        again in the type of the weights.
         """
-        weights, training = self.weights, self.training
-        selection, _ = weights.select(y[None], training=training, products=products, workspace=workspace)
+        selection, _ = self.weights.select(y[None], training=self.training, products=products)
         return selection
 
     def reconstruct(self, selection: Selection) -> Float[Tensor, "tokens d_in"]:

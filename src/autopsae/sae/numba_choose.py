@@ -135,7 +135,9 @@ def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # typ
     new, of_new, is_nan = np.zeros(LANES, pre.dtype), np.empty(LANES, np.int32), np.empty(LANES, np.int32)
     for start in range(begin, end, LANES):
         width = min(LANES, end - start)
-        held[:], held_latents[:], is_nan[:] = -np.inf, 0, 0
+        held[:], is_nan[:] = -np.inf, 0
+        for i in range(k):
+            held_latents[i, :] = i
         for j in range(len(pre)):
             row = pre[j, start : start + width]
             positive[j] |= _load(row, biases[j], np.int32(j), new, of_new, is_nan)
@@ -145,7 +147,7 @@ def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # typ
             for i in range(k):
                 values[start + r, i], latents[start + r, i] = held[i, r], held_latents[i, r]
             if is_nan[r]:  # it has no order, and must not go unseen
-                values[start + r, 0] = np.nan
+                values[start + r, :] = np.nan
 
 
 @parallel()

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autopsae.sae import sums
-from autopsae.sae.dispatch import summing
+from autopsae.sae.dispatch import spans, summing
 
 DENSE = 1 / 16
 """Where more than this share of all pairs is selected (a ReLU SAE at birth), whole products are faster."""
@@ -114,7 +114,7 @@ class Pairs:
         shape = (self.members, self.d_sae, rows.shape[1])
         if self._dense:
             return self._by_member(self.matrix(values)).mT @ self._by_member(rows)
-        fits = self.members > 1 or shape[1] * shape[2] <= SMALL_SUM
+        fits = spans(self.members, rows.numel()) == 1 or shape[1] * shape[2] <= SMALL_SUM
         if fits and summing(values, rows):
             to = {"members": self.members, "n_latents": self.n_latents}
             return sums.scatter(values, self.latents, self.ends, rows, **to).view(shape)

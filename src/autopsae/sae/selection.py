@@ -72,11 +72,13 @@ class Product:
                 out = workspace.take((len(some), len(W)), W)
                 yield Block(rows=torch.mm(some, W.T, out=out)[None], members=slice(m, m + 1))
 
-    def by_latent(self) -> Float[Tensor, "members d_sae tokens"]:
-        """All of it, the other way round."""
-        members, tokens, d_sae = self.shape
-        out = (self.workspace or Workspace()).take((members, d_sae, tokens), self.W_enc)
-        return torch.bmm(self.W_enc, self.centered.mT, out=out)
+    def by_latent(self) -> Iterator[Float[Tensor, "members d_sae block"]]:
+        """The same the other way round, of all members; without a workspace, some tokens at a time."""
+        members, n_tokens, d_sae = self.shape
+        workspace = self.workspace or Workspace()
+        for some in self.centered.split(n_tokens if self.workspace else BLOCK_TOKENS, dim=1):
+            out = workspace.take((members, d_sae, some.shape[1]), self.W_enc)
+            yield torch.bmm(self.W_enc, some.mT, out=out)
 
     def biases(self, members: slice) -> Float[Tensor, "some d_sae"] | None:
         """The encoder biases of a block."""

@@ -29,10 +29,12 @@ class TopK:
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """The k largest latents of each token. threshold: none, as a token's own k-th value is it."""
         members, _, d_sae = product.shape
-        if kernels.by_latent(product.W_enc.dtype, product.W_enc.device, d_sae, self.k):
-            values, latents = kernels.largest_by_latent(
-                product.by_latent(), product.b_enc, self.k, product.positive
-            )
+        if kernels.has_largest_by_latent(product.W_enc, self.k):
+            blocks = [
+                kernels.largest_by_latent(block, product.b_enc, self.k, product.positive)
+                for block in product.by_latent()
+            ]
+            values, latents = (torch.cat([block[i] for block in blocks], dim=1) for i in range(2))
             return values.flatten(), Pairs.of_matrix(latents, d_sae)
         found = [
             kernels.largest(block.rows, product.biases(block.members), self.k, product.positive[block.members])

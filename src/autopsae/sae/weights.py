@@ -54,7 +54,10 @@ class Weights:
         products: torch.dtype | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[Selection, Float[Tensor, "members tokens d_in"]]:
-        """(who fires, and how strongly, on each member's tokens; y - b_dec, without gradient), as `SAE.select`."""
+        """(who fires, and how strongly, on each member's tokens; y - b_dec, without gradient), as `SAE.select`.
+
+        workspace: memory to be used again and again, for speed.
+        """
         threshold = self.log_threshold.exp() if self.log_threshold is not None else None
         with torch.no_grad():
             centered = y - self.b_dec[:, None]
@@ -107,9 +110,9 @@ def stacked(saes: Sequence["SAE"]) -> Weights:
         tensors = [getattr(sae, name) for sae in saes]
         if tensors[0] is None:
             return None
-        if len(tensors) == 1:
-            return tensors[0].detach()[None].contiguous()  # type: ignore[no-any-return]
-        joined = torch.stack([tensor.detach() for tensor in tensors])
+        one = len(tensors) == 1
+        # One SAE's tensor is the stack, unless its rows lie in another order.
+        joined = tensors[0].detach()[None].contiguous() if one else torch.stack([t.detach() for t in tensors])
         for tensor, part in zip(tensors, joined, strict=True):
             tensor.data = part
         return joined

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +49,24 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -
         "step": state.step,
         "diverged": state.diverged,
         "stopped": sorted(state.stopped),
+        "tensors": list(state.tensors),
         "stream_of_member": state.stream_of_member,
         "places": [{"buffers": place.buffers, "batches": place.batches} for place in state.places],
-        "members": [_described(member) for member in members],
+        "members": [terms(member) for member in members],
         "scales": [member.sae.scale for member in members],
     }
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_whole(path, lambda temporary: save_file(stored, temporary, {"about": json.dumps(about)}))
 
 
+Saved = tuple[dict[str, Tensor], float]
+"""An SAE's state dict, and its scale: measured on the tokens, so that its last bits depend on the machine."""
+
+
 def load_checkpoint(
-    path: str | Path, members: Sequence[Member], expected: set[str], stream_of_member: Sequence[int]
-) -> State:
-    """The state; the members' SAEs are filled in place, and not touched unless all fits. expected: the names of the
-    state's tensors; stream_of_member: of all members, to be compared.
+    path: str | Path, members: Sequence[Member], stream_of_member: Sequence[int]
+) -> tuple[State, list[Saved]]:
+    """(the state, what is to be loaded into the members' SAEs). stream_of_member: of all members, to be compared.
 
     Raises InputError for a file that is no whole checkpoint, or one of other SAEs or with other settings; the
     number of steps may be another one, unless there is a decay.
@@ -77,26 +82,22 @@ def load_checkpoint(
             stopped={*about["stopped"]},
             places=[_place(p, place, tensors) for p, place in enumerate(about["places"])],
             stream_of_member=about["stream_of_member"],
-            tensors={name: tensors[f"state.{name}"] for name in expected},
+            tensors={name: tensors[f"state.{name}"] for name in about["tensors"]},
         )
-        _check_streams(path, state, stream_of_member)
         weights = [_under(f"sae.{m}", tensors, {*member.sae.state_dict()}) for m, member in enumerate(members)]
-        # Measured on the tokens, so their last bits depend on the machine.
         scales = [float(about["scales"][m]) for m in range(len(members))]
     except (OSError, KeyError, ValueError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: expected a checkpoint, could not read it ({error!r}); start afresh") from error
-    for member, tensors_of_sae, scale in zip(members, weights, scales, strict=True):
-        member.sae.load_state_dict(tensors_of_sae)
-        member.sae.scale = scale
-    return state
+    _check_streams(path, state, stream_of_member)
+    return state, list(zip(weights, scales, strict=True))
 
 
 def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -> None:
     if (about["format"], about["version"]) != (FORMAT, VERSION):
         raise InputError(f"{path}: expected {FORMAT} version {VERSION}, got {about['format']} {about['version']}")
-    before, now = about["members"], [_described(member) for member in members]
+    before, now = about["members"], [terms(member) for member in members]
     if len(before) != len(now):
         raise InputError(f"{path}: expected a checkpoint of {len(now)} SAEs, got one of {len(before)}")
     for was, described in zip(before, now, strict=True):
@@ -119,12 +120,15 @@ def _check_streams(path: str | Path, state: State, stream_of_member: Sequence[in
         )
 
 
-def _described(member: Member) -> dict[str, Any]:
-    return {"settings": _settings(member.config), "sae": _shapes(member.sae)}
+def terms(member: Member) -> dict[str, Any]:
+    """What must be the same for a member to go on."""
+    shift = member.shift
+    digest = None if shift is None else sha256(shift.detach().cpu().double().numpy().tobytes()).hexdigest()
+    return {"settings": {**_settings(member.config), "shift": digest}, "sae": _shapes(member.sae)}
 
 
 def _settings(config: TrainConfig) -> dict[str, str]:
-    """What must be the same for a run to go on; how long it shall last matters to a decay alone."""
+    """How long it shall last matters to a decay alone."""
     settings = {field.name: repr(getattr(config, field.name)) for field in fields(config)}
     if config.decay_steps == 0:
         settings["steps"] = "any"

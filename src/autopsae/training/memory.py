@@ -7,45 +7,96 @@ from pathlib import Path
 
 import torch
 
+from autopsae.arrays import InputError
 from autopsae.sae.pairs import DENSE
-from autopsae.sae.sparsity import BatchTopK, TopK
+from autopsae.sae.sparsity import BatchTopK, ReLU, TopK
+from autopsae.training.revival import AuxK, GhostGradients
 from autopsae.training.sources import Member
 
 
 def bytes_needed(member: Member) -> int:
-    """What one member adds to a sweep: weights, gradients and moments (4 of each parameter), the pre-activations of
-    a batch, its tokens centered and left over, and the pairs that were selected. Without the buffer of tokens.
+    """What one member adds to a sweep at most: weights, gradients and moments (4 of each parameter), the
+    pre-activations of a batch, its tokens centered and left over, the pairs that are selected, and what revival
+    adds where every latent is silent.
     """
     sae, config = member.sae, member.config
     size, tokens = sae.W_enc.element_size(), config.batch_tokens
     parameters = sum(parameter.numel() for parameter in sae.parameters())
-    per_token = sae.sparsity.k if isinstance(sae.sparsity, TopK | BatchTopK) else max(1, int(DENSE * sae.d_sae))
     per_pair = 6 * size + 4 * 8  # values and their gradients; latents, tokens, and both in order
-    return 4 * size * parameters + tokens * (size * (sae.d_sae + 4 * sae.d_in) + per_pair * per_token)
+    per_token = size * (sae.d_sae + 4 * sae.d_in) + per_pair * _pairs_per_token(member)
+    if isinstance(config.revival, AuxK):
+        per_token += size * (sae.d_sae + 2 * sae.d_in) + per_pair * (config.revival.k_aux or sae.d_in // 2)
+    if isinstance(config.revival, GhostGradients):
+        per_token += size * (5 * sae.d_sae + 4 * sae.d_in)
+    return 4 * size * parameters + tokens * per_token
 
 
-def buffer_bytes(member: Member) -> int:
-    """What a stream's buffer holds of tokens, those held over and in order included."""
-    return 2 * member.config.buffer_tokens * member.sae.d_in * member.sae.W_enc.element_size()
+def _pairs_per_token(member: Member) -> int:
+    sae = member.sae
+    if isinstance(sae.sparsity, TopK | BatchTopK):
+        return max(sae.sparsity.k, member.config.k_start or 0)
+    # Half of a ReLU SAE's latents fire at birth.
+    return sae.d_sae // 2 if isinstance(sae.sparsity, ReLU) else max(1, int(DENSE * sae.d_sae))
+
+
+def buffer_bytes(members: Sequence[Member]) -> int:
+    """What the streams' buffers hold of tokens, in main memory, those held over and in order included; a stream for
+    every seed and tokens of its own.
+    """
+    streams = {(id(m.tokens), m.config.seed, m.config.buffer_tokens): m for m in members}
+    return sum(
+        2 * m.config.buffer_tokens * m.sae.d_in * m.sae.W_enc.element_size()
+        for m in streams.values()
+        if m.sae.W_enc.device.type == "cpu"
+    )
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; on Linux, what could be freed for a process counts as free."""
+    """Memory that is free on a device; in main memory, what could be freed for a process, or what a container
+    allows if that is less.
+
+    Raises InputError where the system does not tell.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    free = [bytes for bytes in (_of_system(), _of_container()) if bytes is not None]
+    if not free:
+        raise InputError("memory: expected a system that tells how much is free, got none; say how much to take")
+    return min(free)
+
+
+def _of_system() -> int | None:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         [line] = [line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable")]
         return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _of_container() -> int | None:
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = int((folder / "memory.max").read_text())
+        return max(0, limit - int((folder / "memory.current").read_text()))
+    except (OSError, ValueError):
+        return None
 
 
 def groups_that_fit(members: Sequence[Member], budget: int) -> list[list[int]]:
     """The members' places in groups of like size that each need no more than `budget` bytes; one that needs more is
     a group alone.
     """
-    left = budget - max(buffer_bytes(member) for member in members)
-    at_once = max(1, left // max(bytes_needed(member) for member in members))
-    count = -(-len(members) // at_once)
-    bounds = [round(g * len(members) / count) for g in range(count + 1)]
-    return [list(range(a, b)) for a, b in pairwise(bounds)]
+    for count in range(1, len(members) + 1):
+        bounds = [round(g * len(members) / count) for g in range(count + 1)]
+        groups = [list(range(a, b)) for a, b in pairwise(bounds)]
+        if all(bytes_of([members[m] for m in group]) <= budget for group in groups):
+            break
+    return groups
+
+
+def bytes_of(members: Sequence[Member]) -> int:
+    """What a sweep of these takes."""
+    return sum(bytes_needed(member) for member in members) + buffer_bytes(members)

@@ -67,9 +67,7 @@ class L0Target:
             )
 
     @staticmethod
-    def losses(
-        penalties: "Sequence[L0Target]", weights: Weights, selection: Selection, step: int
-    ) -> Float[Tensor, "members"]:
+    def losses(penalties: "Sequence[L0Target]", weights: Weights, selection: Selection) -> Float[Tensor, "members"]:
         """Each member's penalty of its batch."""
         assert selection.gates is not None
         wanted, size = selection.gates.new_tensor([[p.l0, p.coefficient] for p in penalties]).T
@@ -82,13 +80,12 @@ def penalty_losses(
     penalties: Sequence[L1 | L0Target | None], weights: Weights, selection: Selection, step: int
 ) -> Float[Tensor, "members"]:
     """Each member's penalty of its batch; 0 for None."""
-    kinds = {type(penalty) for penalty in penalties if penalty}
-    if not kinds:
-        return selection.values.new_zeros(len(penalties))
-    if kinds == {L1}:
-        return L1.losses(
-            [p if isinstance(p, L1) else L1(coefficient=0.0) for p in penalties], weights, selection, step
-        )
-    nothing = L0Target(l0=1.0, coefficient=0.0)
-    each = [p if isinstance(p, L0Target) else nothing for p in penalties]
-    return L0Target.losses(each, weights, selection, step)
+    total = selection.values.new_zeros(len(penalties))
+    nothing = L1(coefficient=0.0), L0Target(l0=1.0, coefficient=0.0)
+    if any(isinstance(penalty, L1) for penalty in penalties):
+        l1 = [penalty if isinstance(penalty, L1) else nothing[0] for penalty in penalties]
+        total = total + L1.losses(l1, weights, selection, step)
+    if any(isinstance(penalty, L0Target) for penalty in penalties):
+        targets = [penalty if isinstance(penalty, L0Target) else nothing[1] for penalty in penalties]
+        total = total + L0Target.losses(targets, weights, selection)
+    return total

@@ -57,7 +57,7 @@ class AuxK:
         with torch.no_grad():
             b_enc = torch.where(some.silent, 0 if some.b_enc is None else some.b_enc, -torch.inf)
             product = Product(centered[some.members], some.rows_of(weights.W_enc), b_enc.to(left))
-            k_aux = min(_k_aux(methods, some.members, d_in), int(some.silent.sum(dim=1).max()))
+            k_aux = min(methods[int(some.members[0])].k_aux or max(1, d_in // 2), int(some.silent.sum(dim=1).max()))
             pre, among = TopK(k=k_aux).select(product, None)
             counts = torch.zeros(left.shape[:2], dtype=torch.int64, device=left.device)
             counts[some.members] = k_aux
@@ -68,13 +68,6 @@ class AuxK:
         reached = torch.zeros(n_members, dtype=torch.bool, device=left.device).index_fill_(0, some.members, True)
         size = left.new_tensor([method.coefficient for method in methods])
         return size * torch.where(reached, error / variance.where(reached, 1), 0)
-
-
-def _k_aux(methods: Sequence[AuxK], members: Int[Tensor, "some"], d_in: int) -> int:
-    found = {methods[m].k_aux or max(1, d_in // 2) for m in members.tolist()}
-    if len(found) > 1:
-        raise InputError(f"AuxK: expected one k_aux for the members of a sweep, got {sorted(found)}")
-    return found.pop()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,13 @@
 """What the members of a sweep see: streams of raw tokens, each read once, and each view of them computed once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autopsae.arrays import InputError, Tokens
+from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.sae.model import SAE
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Place, Shuffled
@@ -27,6 +27,16 @@ class Member:
     name: str = ""
 
 
+class Shifted:
+    """Raw tokens with something added to each."""
+
+    def __init__(self, tokens: Tokens, shift: Float[Tensor, "d_in"]) -> None:
+        self._tokens, self._shift = tokens, shift
+
+    def __iter__(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
+        return (x + self._shift.to(x) for x in chunks(self._tokens, dtype=self._shift.dtype))
+
+
 class Sources:
     """The batches of the members. Members with the same tokens, seed and buffer share a stream; those that also
     have the same affine map, LayerNorm and shift share what they see of it.
@@ -35,11 +45,16 @@ class Sources:
     def __init__(self, members: Sequence[Member], tokens: Tokens | None, places: Sequence[Place] = ()) -> None:
         """places: where each stream goes on, from `places` of Sources of the same members.
 
-        Raises InputError for a member without tokens.
+        Raises InputError for a member without tokens, or with a shift of another width.
         """
         for member in members:
             if member.tokens is None and tokens is None:
                 raise InputError(f"member {member.name!r}: expected tokens, of its own or of the sweep, got none")
+            if member.shift is not None and member.shift.shape != (member.sae.d_in,):
+                raise InputError(
+                    f"member {member.name!r}: expected a shift of shape [d_in = {member.sae.d_in}], got "
+                    f"{tuple(member.shift.shape)}"
+                )
         raw = [tokens if member.tokens is None else member.tokens for member in members]
         keys = [(id(of), m.config.seed, m.config.buffer_tokens) for of, m in zip(raw, members, strict=True)]
         distinct = list(dict.fromkeys(keys))
@@ -49,6 +64,7 @@ class Sources:
             _stream(raw[first], members[first], place) for first, place in zip(firsts, given, strict=True)
         ]
         self._stream_of_key = dict(zip(distinct, self._streams, strict=True))
+        self._d_in = members[0].sae.d_in
         self._group(list(members), keys)
 
     @property
@@ -62,13 +78,17 @@ class Sources:
         return [self._streams.index(self._stream_of_key[key]) for key in self._keys]
 
     def __next__(self) -> Float[Tensor, "views batch d_in"]:
-        """The next batch of every view, in the SAEs' space. Raises InputError as `Shuffled`."""
+        """The next batch of every view, in the SAEs' space. Raises InputError as `Shuffled`, and for tokens of
+        another width than that of the SAEs.
+        """
         batches = {id(stream): next(stream) for stream in self._streams}
+        for x in batches.values():
+            if x.shape[1] != self._d_in:
+                raise InputError(f"expected tokens of width d_in = {self._d_in}, as the SAE has, got {x.shape[1]}")
         if len(self._streams) == 1 and self._plain:
             [x] = batches.values()
-            y = x[None]
-            y = y + self._offset if bool(self._moved) else y
-            return y * self._scale if bool(self._scaled) else y
+            y = x[None] + self._offset if self._moved else x[None]
+            return y * self._scale if self._scaled else y
         return torch.stack([_entered(member, batches[id(stream)]) for member, stream in self._views])
 
     def keep(self, members: Sequence[Member], kept: Int[Tensor, "some"]) -> None:
@@ -92,7 +112,7 @@ class Sources:
         self._plain = all(m.sae.linear is None and not m.sae.layer_norm for m, _ in self._views)
         self._offset = torch.stack([_shift(m) - m.sae.center for m, _ in self._views])[:, None]
         self._scale = sae.W_enc.new_tensor([m.sae.scale for m, _ in self._views])[:, None, None]
-        self._moved, self._scaled = self._offset.any(), (self._scale != 1).any()
+        self._moved, self._scaled = bool(self._offset.any()), bool((self._scale != 1).any())
 
 
 def _stream(tokens: Tokens | None, member: Member, place: Place | None) -> Shuffled:

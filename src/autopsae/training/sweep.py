@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
@@ -25,9 +25,7 @@ from autopsae.training.optimizers import Optimizer
 from autopsae.training.records import Measured
 from autopsae.training.revival import revival_losses
 from autopsae.training.sources import Member, Sources
-
-SHARED = ("steps", "batch_tokens", "optimizer", "unit_decoder", "products", "record_every", "k_start", "k_steps")
-"""Settings in which members may not differ."""
+from autopsae.training.together import check_together
 
 
 class Sweep:
@@ -41,23 +39,28 @@ class Sweep:
 
     def __init__(self, members: Sequence[Member], tokens: Tokens | None = None) -> None:
         """Raises InputError for members that cannot be trained together (other shapes, sparsities, types, devices,
-        or settings of `SHARED`), for a penalty that an SAE cannot have, and as `Optimizer` and `Sources`.
+        or settings of `together.SHARED`), for a penalty that an SAE cannot have, and as `Optimizer` and `Sources`.
         """
         check_together(members)
-        self.members, self.step, self.diverged, self.stopped = list(members), 0, dict[int, str](), set[int]()
-        self.config = members[0].config
-        self._tokens, self._alive = tokens, list(range(len(members)))
+        self.members, self.config, self._tokens = list(members), members[0].config, tokens
         self._products = getattr(torch, self.config.products) if self.config.products else None
         self._workspace = Workspace()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Before the first step, with the weights that the SAEs have now."""
+        members = self.members
+        self.step, self.diverged, self.stopped = 0, dict[int, str](), set[int]()
+        self._alive, self._ended = list(range(len(members))), dict[int, int]()
+        self._sources = Sources(members, self._tokens)
         self._weights = stacked([member.sae for member in members])
         self._optimizer = Optimizer(self._weights, [member.config for member in members])
-        after = [member.config.dead_after_tokens for member in members]
         n_members, d_sae, d_in = self._weights.shape
         device = self._weights.W_enc.device
+        after = [member.config.dead_after_tokens for member in members]
         self._watch = Watch(d_sae, dead_after_tokens=after, device=device)
         self._sum = torch.zeros(n_members, d_in, dtype=torch.float64, device=device)
         self._resampled = torch.zeros(n_members, dtype=torch.int64, device=device)
-        self._sources = Sources(members, tokens)
 
     def __iter__(self) -> Iterator[dict[int, Record]]:
         try:
@@ -71,8 +74,10 @@ class Sweep:
     def advance(self) -> dict[int, Record] | None:
         """One step of training of all members that have not diverged; their records, where it is time for them.
 
-        A member whose loss is not finite stops before the step is taken. Raises InputError as `Shuffled`.
+        A member whose loss is not finite stops before the step is taken. Raises InputError as `Sources`, where no
+        step or no member is left, and where an SAE got other weights meanwhile.
         """
+        self._check()
         weights, step = self._weights_now(), self.step
         configs = [self.members[m].config for m in self._alive]
         views = next(self._sources)
@@ -83,22 +88,37 @@ class Sweep:
         loss = error + penalty_losses([c.penalty for c in configs], weights, selection, step)
         loss = loss + revival_losses([c.revival for c in configs], weights, centered, left, self._watch)
         finite = loss.isfinite()
+        fine = finite.tolist()
         for parameter in weights.parameters.values():
             parameter.grad = None
-        loss[finite].sum().backward()
+        (loss if all(fine) else loss[finite]).sum().backward()
         rates = torch.tensor([config.rate(step) for config in configs], dtype=torch.float64, device=y.device)
         self._optimizer.step(rates * finite)
         self.step += 1
         self._sum += views.sum(dim=1, dtype=torch.float64)[self._sources.of_member]
         self._watch.see(selection)
-        self._resample(configs, y, left, finite)
+        self._resample(configs, y, left, fine)
         found = None
         if self.step % self.config.record_every == 0 or self.step == self.config.steps:
             found = self._records(
                 Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
             )
-        self._stop(loss.detach(), finite)
-        return {m: record for m, record in found.items() if m in self._alive} or None if found else None
+        if not all(fine):
+            self._stop(loss.detach(), fine)
+        return {m: record for m, record in (found or {}).items() if m in self._alive} or None
+
+    def _check(self) -> None:
+        if self.step >= self.config.steps or not self._alive:
+            raise InputError(
+                f"sweep: expected steps and members that are left, got {self.step} of {self.config.steps} steps "
+                f"done and {len(self._alive)} members; begin another sweep"
+            )
+        for m, part in zip(self._alive, self._weights.W_enc.detach(), strict=True):
+            if self.members[m].sae.W_enc.data_ptr() != part.data_ptr():
+                raise InputError(
+                    f"member {m} {self.members[m].name!r}: expected the SAE's weights where this sweep put them, "
+                    "but another sweep or a conversion has moved them; train an SAE in one sweep at a time"
+                )
 
     def _weights_now(self) -> Weights:
         """With the k of this step."""
@@ -108,9 +128,15 @@ class Sweep:
         return replace(self._weights, sparsity=replace(sparsity, k=config.k(self.step, sparsity.k)))
 
     def stop(self, members: Sequence[int]) -> None:
-        """Train these no further; the others go on."""
+        """Train these no further; the others go on. Raises InputError for a place that there is not."""
+        if {*members} - {*range(len(self.members))}:
+            raise InputError(f"stop: expected places from 0 to {len(self.members) - 1}, got {[*members]}")
         self.stopped |= {*members}
         self._keep([m for m in self._alive if m not in self.stopped])
+
+    def steps_of(self, member: int) -> int:
+        """How many steps a member took."""
+        return self._ended.get(member, self.step)
 
     def close(self) -> None:
         """Leave the SAEs in evaluation mode and, once trained, with weights of their own."""
@@ -134,31 +160,35 @@ class Sweep:
         save_checkpoint(path, state, self.members)
 
     def load(self, path: str | Path) -> None:
-        """Go on from a checkpoint of the same members and tokens, as if there had been no break; into a sweep that
-        has not begun.
+        """Go on from a checkpoint of the same members and tokens, as if there had been no break.
 
-        Raises InputError for a file that is no whole checkpoint, or one of other members.
+        Raises InputError for a file that is no whole checkpoint, or one of other members; nothing has changed then.
         """
-        state = load_checkpoint(path, self.members, {*self._tensors()}, self._sources.stream_of_member)
+        streams = Sources(self.members, self._tokens).stream_of_member
+        state, saes = load_checkpoint(path, self.members, streams)
+        self._begin()
+        for member, (weights, scale) in zip(self.members, saes, strict=True):
+            member.sae.load_state_dict(weights)
+            member.sae.scale = scale
         self.step, self.diverged, self.stopped = state.step, state.diverged, state.stopped
         self._keep([m for m in self._alive if m not in {*self.diverged, *self.stopped}])
         self._optimizer.steps = state.step
         for name, tensor in self._tensors().items():
             tensor.copy_(state.tensors[name])
-        alive = [self.members[m] for m in self._alive]
-        self._sources = Sources(alive, self._tokens, state.places) if alive else self._sources
+        if self._alive:
+            self._sources = Sources([self.members[m] for m in self._alive], self._tokens, state.places)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps besides the SAEs."""
+        """What a checkpoint keeps besides the SAEs; nothing, where no member goes on."""
+        if not self._alive:
+            return {}
         moments = {f"moments.{name}": moments for name, moments in self._optimizer.moments.items()}
         watch = {"since_positive": self._watch.since_positive, "since_fired": self._watch.since_fired}
         return {**moments, **watch, "changes": self._watch.counted, "sum": self._sum, "resampled": self._resampled}
 
-    def _stop(self, loss: Float[Tensor, "members"], finite: Bool[Tensor, "members"]) -> None:
+    def _stop(self, loss: Float[Tensor, "members"], finite: list[bool]) -> None:
         """Let those go whose loss is not finite."""
-        if bool(finite.all()):
-            return
-        for m, value, fine in zip(self._alive, loss.tolist(), finite.tolist(), strict=True):
+        for m, value, fine in zip(self._alive, loss.tolist(), finite, strict=True):
             if not fine:
                 lr = self.members[m].config.lr
                 self.diverged[m] = f"step {self.step - 1}: the loss is {value}; lower the learning rate ({lr:g})"
@@ -170,6 +200,8 @@ class Sweep:
             return
         kept = torch.tensor([self._alive.index(m) for m in alive], dtype=torch.int64, device=self._sum.device)
         apart([self.members[m].sae for m in self._alive])
+        for m in {*self._alive} - {*alive}:
+            self._ended[m] = self.step - (m in self.diverged)
         self._alive = alive
         self._sum, self._resampled = self._sum[kept], self._resampled[kept]
         self._watch.keep(kept)
@@ -184,10 +216,10 @@ class Sweep:
         configs: list[TrainConfig],
         y: Float[Tensor, "members batch d_in"],
         left: Float[Tensor, "..."],
-        finite: Bool[Tensor, "members"],
+        finite: list[bool],
     ) -> None:
         """Redraw dead latents of the members whose time it is, unless their loss is not finite."""
-        for m, (config, fine) in enumerate(zip(configs, finite.tolist(), strict=True)):
+        for m, (config, fine) in enumerate(zip(configs, finite, strict=True)):
             method = config.resampling
             if method is None or not method.due(self.step - 1) or not fine:
                 continue
@@ -217,44 +249,3 @@ class Sweep:
             m: Record(step=self.step - 1, tokens=tokens, **dict(zip(columns, row, strict=True)))
             for m, row in zip(self._alive, rows, strict=True)
         }
-
-
-def check_together(members: Sequence[Member]) -> None:
-    """InputError for members that cannot be trained as one, and for a penalty that an SAE cannot have."""
-    if not members:
-        raise InputError("sweep: expected at least one member, got none")
-    first = _described(members[0])
-    for number, member in enumerate(members):
-        if member.config.penalty:
-            member.config.penalty.check(member.sae)
-        mine = _described(member)
-        if member.config.k_start is not None:
-            _check_k_start(member)
-        differing = [f"{name} {first[name]}, got {mine[name]}" for name in first if first[name] != mine[name]]
-        if differing:
-            raise InputError(
-                f"sweep: expected members to agree, but member {number} {member.name!r} differs from the first: "
-                f"{'; '.join(differing)}; train them in sweeps of their own"
-            )
-
-
-def _check_k_start(member: Member) -> None:
-    sae, k_start = member.sae, member.config.k_start
-    if not (isinstance(sae.sparsity, TopK | BatchTopK) and sae.sparsity.k <= (k_start or 0) <= sae.d_sae):
-        raise InputError(
-            f"k_start: expected a TopK or BatchTopK SAE and k_start from its k to d_sae = {sae.d_sae}, got "
-            f"{sae.sparsity} and {k_start}"
-        )
-
-
-def _described(member: Member) -> dict[str, object]:
-    """What members must have in common."""
-    sae, config = member.sae, member.config
-    return {
-        **{name: getattr(config, name) for name in SHARED},
-        "d_sae, d_in": (sae.d_sae, sae.d_in),
-        "sparsity": sae.sparsity,
-        "dtype": sae.W_enc.dtype,
-        "device": sae.W_enc.device,
-        "an encoder bias": sae.b_enc is not None,
-    }

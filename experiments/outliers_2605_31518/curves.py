@@ -57,8 +57,8 @@ def window(threshold: list[float], topk: list[float]) -> tuple[int, int]:
 
 
 def collateral(data: Data, gamma: float, condition: str) -> dict[str, Any]:
-    """The collapse window of a run; how far dead-by-TopK fell and dead-by-ReLU rose in it, and their ratio (None
-    where dead-by-TopK did not fall).
+    """The collapse window of a run; how far dead-by-ReLU rose before it; how far dead-by-TopK fell and dead-by-ReLU
+    rose in it, and their ratio (None where dead-by-TopK did not fall).
     """
     relu, topk, threshold = (curve(data, gamma, condition, name) for name in ("relu", "topk", "threshold"))
     start, end = window(threshold, topk)
@@ -67,6 +67,7 @@ def collateral(data: Data, gamma: float, condition: str) -> dict[str, Any]:
         "gamma": gamma,
         "start": data["steps"][start],
         "end": data["steps"][end],
+        "before": round(relu[start] - relu[0], 4),
         "fall": round(fall, 4),
         "rise": round(rise, 4),
         "ratio": round(rise / fall, 4) if fall > 0 else None,

@@ -2,7 +2,8 @@
 
     python -m experiments.outliers_2605_31518.figS9 --scale quick|full
 
-Runs and settings: dynamics.py; window and ratio: figS6.py.
+Runs and settings: dynamics.py; window and ratio: figS6.py. The ratio says nothing of latents that AuxK drives below
+zero before the threshold falls; their share is judged beside it.
 """
 
 from experiments.outliers_2605_31518.curves import CONDITIONS, about, collateral
@@ -45,7 +46,15 @@ def claims(data: Data) -> list[Claim]:
     both = sorted({*ratios["baseline"]} & {*ratios["auxk"]})
     moderate = [gamma for gamma in both if 5 <= gamma <= 20]
     auxk, baseline = (sum(ratios[name][g] for g in moderate) / len(moderate) for name in ("auxk", "baseline"))
+    early = [row["before"] for row in data["windows"]["auxk"] if row["gamma"] in moderate]
     return [
+        at_most(
+            "figS9",
+            "AuxK: rise of dead-by-ReLU before the window, mean over gamma 5 to 20",
+            paper="none",
+            ours=sum(early) / len(early),
+            limit=0.05,
+        ),
         at_most("figS9", "AuxK: mean ratio over gamma 5 to 20", paper="near zero", ours=auxk, limit=0.1),
         at_most(
             "figS9",

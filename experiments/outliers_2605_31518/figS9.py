@@ -3,7 +3,7 @@
     python -m experiments.outliers_2605_31518.figS9 --scale quick|full
 
 Runs and settings: dynamics.py; window and ratio: figS6.py. The ratio says nothing of latents that AuxK drives below
-zero before the threshold falls; their share is judged beside it.
+zero before the threshold falls; their share is judged beside it. At the quick scale's rate, 3e-3, there are many.
 """
 
 from experiments.outliers_2605_31518.curves import CONDITIONS, about, collateral

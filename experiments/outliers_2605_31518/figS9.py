@@ -51,7 +51,7 @@ def claims(data: Data) -> list[Claim]:
         at_most(
             "figS9",
             "AuxK: rise of dead-by-ReLU before the window, mean over gamma 5 to 20",
-            paper="none",
+            paper="-",
             ours=sum(early) / len(early),
             limit=0.05,
         ),

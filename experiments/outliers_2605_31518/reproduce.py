@@ -11,7 +11,10 @@ from importlib import import_module
 from experiments.outliers_2605_31518.frame import SCALES, Reproduction, add_arguments, make, said
 from experiments.outliers_2605_31518.table import write_table
 
-FIGURES = ("fig1", "fig3", "fig4a", "figS2", "figS3", "figS4", "figS20")
+FIGURES = (
+    "fig1", "fig3", "fig4a", "figS2", "figS3", "figS4", "figS20",
+    "dynamics", "fig5a", "fig5b", "fig5cd", "figS6", "figS8", "figS9", "figS10", "figS11", "figS12",
+)  # fmt: skip
 
 
 def figure(name: str) -> Reproduction:

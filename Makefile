@@ -6,8 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 DEMO := .demo
 TOKENS ?= 16384
+SCALE ?= quick
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench reproduce clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/autopsae harvest smollm2 $(DEMO)/smollm2 --tokens $(TOKENS)
@@ -29,6 +30,9 @@ format: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.statistics
 	$(BIN)/python -m benchmarks.birth
+
+reproduce: $(VENV)/test.stamp
+	$(BIN)/python -m experiments.outliers_2605_31518.reproduce --scale $(SCALE)
 
 clean:
 	rm -rf $(VENV) $(DEMO)

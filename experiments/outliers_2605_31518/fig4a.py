@@ -1,0 +1,117 @@
+"""Figure 4a: death at birth by pathway against outlier severity on synthetic data, with the closed forms.
+
+    python -m experiments.outliers_2605_31518.fig4a --scale quick|full
+
+Dots: the library's measured death, mean and standard deviation over draws of features, tokens and rows. Lines:
+Phi(-C / gamma) and Phi(t_k - C / gamma), C = Phi^-1(1 - 1/N) for the N tokens of the scale.
+"""
+
+from experiments.outliers_2605_31518.births import (
+    GAMMAS,
+    Setting,
+    births,
+    closed_forms,
+    mean_deviation,
+    rank_correlation,
+)
+from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_most, main, near
+from experiments.outliers_2605_31518.style import RELU, TOPK, death_axis, gamma_axis, legend_below, sheet
+from matplotlib.figure import Figure
+
+
+def compute(scale: Scale) -> Data:
+    """A row per gamma."""
+    setting = Setting()
+    return {
+        "tokens": scale.tokens,
+        "draws": scale.draws,
+        "rows": [births(setting, gamma, tokens=scale.tokens, draws=scale.draws) for gamma in GAMMAS],
+        "topk_limit": 1 - setting.k / setting.d_sae,
+    }
+
+
+def draw(data: Data) -> Figure:
+    figure, axes = sheet(1, 1, width=6.4, height=4.8)
+    axis = axes[0, 0]
+    for limit in (0.5, data["topk_limit"]):
+        axis.axhline(limit, color="0.6", linestyle=":", linewidth=1)
+        axis.annotate(f"{limit:g}", (0.46, limit), fontsize=8, color="0.35", va="bottom")
+    named = {
+        "dead": (TOPK, "o", "dead-by-TopK (never fires)", "closed form Φ($t_k$ − C/γ)"),
+        "relu": (RELU, "s", "dead-by-ReLU (never positive)", "closed form Φ(−C/γ)"),
+    }
+    gammas = [row["gamma"] for row in data["rows"]]
+    curve = closed_forms(Setting(), data["tokens"], gammas[0], gammas[-1])
+    for pathway, (colour, marker, label, formula) in named.items():
+        axis.plot(curve["gamma"], curve[pathway], color=colour, linewidth=1.3, label=formula)
+        mean, spread = ([row[pathway + end] for row in data["rows"]] for end in ("", "_std"))
+        axis.errorbar(
+            gammas,
+            mean,
+            yerr=spread,
+            color=colour,
+            marker=marker,
+            ms=4.5,
+            linestyle="",
+            lw=1,
+            capsize=2,
+            label=label,
+        )
+    gamma_axis(axis)
+    death_axis(axis)
+    axis.set_xlim(0.43, 235)
+    axis.set_title(
+        f"Synthetic data, d_sae 100, k 5, {data['tokens']:,} tokens, {data['draws']} draws", fontsize=10, loc="left"
+    )
+    legend_below(figure, axis, 2)
+    return figure
+
+
+def claims(data: Data) -> list[Claim]:
+    rows = data["rows"]
+    some = [f"{min(row['gamma'] for row in rows if row[pathway] > 0):g}" for pathway in ("relu", "dead")]
+    last, high = rows[-1], [row for row in rows if row["gamma"] > 3]
+    return [
+        near(
+            "fig4a",
+            f"Spearman(gamma, dead-by-ReLU), gamma from {some[0]}, where the first die",
+            paper=1.0,
+            ours=rank_correlation(rows, "relu"),
+            by=0,
+        ),
+        near(
+            "fig4a",
+            f"Spearman(gamma, dead-by-TopK), gamma from {some[1]}, where the first die",
+            paper=1.0,
+            ours=rank_correlation(rows, "dead"),
+            by=0,
+        ),
+        at_most(
+            "fig4a",
+            "mean |dead-by-ReLU - Phi(-C/gamma)| over all gammas",
+            paper="matches closely",
+            ours=mean_deviation(rows, "relu"),
+            limit=0.03,
+        ),
+        at_most(
+            "fig4a",
+            "mean |dead-by-TopK - Phi(t_k - C/gamma)| over gamma > 3",
+            paper="accurate for gamma > 3",
+            ours=mean_deviation(high, "dead"),
+            limit=0.05,
+        ),
+        near("fig4a", f"dead-by-ReLU at gamma {last['gamma']:g}", paper=0.5, ours=last["relu"], by=0.03),
+        near(
+            "fig4a",
+            f"dead-by-TopK at gamma {last['gamma']:g}: 1 - k / d_sae",
+            paper=data["topk_limit"],
+            ours=last["dead"],
+            by=0.02,
+        ),
+    ]
+
+
+FIGURE = Reproduction(name="fig4a", compute=compute, draw=draw, claims=claims)
+
+if __name__ == "__main__":
+    main(FIGURE)

@@ -11,7 +11,19 @@ from importlib import import_module
 from experiments.outliers_2605_31518.frame import SCALES, Reproduction, add_arguments, make, said
 from experiments.outliers_2605_31518.table import write_table
 
-FIGURES = ("fig1", "fig3", "fig4a", "figS2", "figS3", "figS4", "figS20")
+FIGURES = (
+    "fig1",
+    "fig3",
+    "fig4a",
+    "fig6",
+    "figS2",
+    "figS3",
+    "figS4",
+    "figS13",
+    "figS13b",
+    "figS17",
+    "figS20",
+)
 
 
 def figure(name: str) -> Reproduction:

@@ -9,7 +9,7 @@ from autopsae.arrays import InputError
 
 
 @torch.no_grad()
-def mmcs(W_dec: Float[Tensor, "d_sae d_in"], features: Float[Tensor, "n_features d_in"]) -> float:
+def mmcs(W_dec: Float[Tensor, "d_sae d_in"], features: Float[Tensor, "n_features width"]) -> float:
     """Mean max cosine similarity: for each true direction the largest cosine with any decoder row, averaged.
 
         mean_j max_i  W_dec_i . f_j / (||W_dec_i|| ||f_j||)

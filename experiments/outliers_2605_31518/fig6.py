@@ -2,11 +2,12 @@
 
     python -m experiments.outliers_2605_31518.fig6 --scale quick|full
 
-Members: b = 0 ("baseline"); the same with AuxK (its defaults; dead after 62 batches, the paper's 256,000 tokens of
-4096); tokens normalised one by one and reconstructions scaled back (after Templeton et al. 2024); b at the geometric
-median of 500 tokens ("centered"), and at their arithmetic mean. Each at several learning rates; shown is the one with
-the lowest held-out error at the end, as in the paper, mean and spread over draws. Batches of 512, so fewer tokens and
-steps than the paper's 2M of 4096; the largest lr * steps is 80 at quick and 240 at full scale, ||mu|| is 125.
+Members: b = 0 ("baseline"); the same with AuxK (its defaults; dead after 62 batches, the paper's 256,000 tokens
+of 4096); tokens normalised one by one and reconstructions scaled back (after Templeton et al. 2024); b at the
+geometric median of 500 tokens ("centered"), and at their arithmetic mean. Each at several learning rates; shown
+is the one with the lowest held-out error at the end, as in the paper, mean and spread over draws. Batches of
+512, so fewer tokens and steps than the paper's 2M of 4096; the largest lr * steps is 80 at quick and 240 at
+full scale, ||mu|| is 125.
 """
 
 from collections.abc import Sequence
@@ -41,8 +42,8 @@ from autopsae import AuxK, Member
 GAMMA = 40.0
 STARTS = {
     "baseline": (RED, "-", "baseline (b = 0)"),
-    "auxk": (ORANGE, "-", "AuxK"),
-    "layer norm": (PURPLE, "-", "LayerNorm, scaled back"),
+    "auxk": (ORANGE, "--", "AuxK"),
+    "layer norm": (PURPLE, ":", "LayerNorm, scaled back"),
     "centered": (BLUE, "-", "centered (geometric median)"),
     "mean": (GREEN, "--", "centered (mean)"),
 }
@@ -60,7 +61,7 @@ class Size:
 
 SIZES = {
     "quick": Size(steps=8000, rates=(3e-3, 1e-2), draws=2, tokens=100_000, held_out=4000, records=40),
-    "full": Size(steps=24_000, rates=(1e-3, 3e-3, 1e-2), draws=3, tokens=400_000, held_out=20_000, records=80),
+    "full": Size(steps=20_000, rates=(1e-3, 3e-3, 1e-2), draws=3, tokens=400_000, held_out=20_000, records=80),
 }
 
 
@@ -113,7 +114,7 @@ def draw(data: Data) -> Figure:
             curve = found["curve"]
             thousands = [step / 1000 for step in curve["step"]]
             mean, spread = curve[name], curve[f"{name}_std"]
-            axis.plot(thousands, mean, color=colour, linestyle=style, lw=1.6, label=f"{named}, lr {found['lr']:g}")
+            axis.plot(thousands, mean, color=colour, linestyle=style, lw=2, label=f"{named}, lr {found['lr']:g}")
             band = [[m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1)]
             axis.fill_between(thousands, *band, color=colour, alpha=0.18, linewidth=0)
         axis.set_xlabel("training steps, thousands")

@@ -2,8 +2,8 @@
 
     python -m experiments.outliers_2605_31518.figS13 --scale quick|full
 
-Gamma 5 and 40; nine rates from 1e-4 to 1, the same steps for all, so that lr * steps grows with the rate: the lowest
-have hardly moved at the end, the highest overshoot. Mean and spread over draws, on held-out tokens.
+Gamma 5 and 40; nine rates from 1e-4 to 1, the same steps for all, so that lr * steps grows with the rate: the
+lowest have hardly moved at the end, the highest overshoot. Mean and spread over draws, on held-out tokens.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Size:
 
 SIZES = {
     "quick": Size(steps=2500, draws=2, tokens=100_000, held_out=10_000),
-    "full": Size(steps=10_000, draws=3, tokens=200_000, held_out=20_000),
+    "full": Size(steps=8000, draws=3, tokens=200_000, held_out=20_000),
 }
 
 
@@ -76,7 +76,7 @@ def draw(data: Data) -> Figure:
                 axis.errorbar(
                     [row["lr"] for row in rows],
                     [row[name] for row in rows],
-                    yerr=[row[f"{name}_std"] for row in rows],
+                    yerr=_bars(rows, name),
                     color=colour,
                     marker=marker,
                     linestyle=style,
@@ -94,6 +94,13 @@ def draw(data: Data) -> Figure:
     axes[0, 0].set_title(f"{data['steps']:,} steps of 512 tokens, {data['draws']} draws", fontsize=10, loc="left")
     legend_below(figure, axes[0, 0], 4)
     return figure
+
+
+def _bars(rows: list[dict[str, float]], name: str) -> list[list[float]]:
+    """Standard deviations downwards and upwards; neither out of [0, 1] nor below half the mean of an error."""
+    least, most = (0.0, 1.0) if name != "mse" else (0.5, float("inf"))
+    below = [min(row[f"{name}_std"], row[name] * (1 - least)) for row in rows]
+    return [below, [min(row[f"{name}_std"], most - row[name]) for row in rows]]
 
 
 def claims(data: Data) -> list[Claim]:

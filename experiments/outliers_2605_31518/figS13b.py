@@ -2,9 +2,9 @@
 
     python -m experiments.outliers_2605_31518.figS13b --scale quick|full
 
-Gamma 5, baseline and centered: three settings with one lr * steps at batch 512, and the first of them at batch 4096,
-the paper's. If the curves agree over lr * steps, few steps at a high rate stand for many at a low one. The tolerances
-below are over the settings: the largest end less the smallest.
+Gamma 5, baseline and centered: three settings with one lr * steps at batch 512, and the first of them at batch
+4096, the paper's. If the curves agree over lr * steps, few steps at a high rate stand for many at a low one.
+The tolerances below are over the settings: the largest end less the smallest.
 """
 
 from dataclasses import dataclass

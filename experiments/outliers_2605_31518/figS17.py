@@ -2,10 +2,11 @@
 
     python -m experiments.outliers_2605_31518.figS17 --scale quick|full
 
-All SAEs are centered by the geometric median at gamma 40, so that none of their latents is born dead. Left: ReLU SAEs
-under L1 coefficients over three decades (the squared error at birth is about ||sigma||^2 = 9.8). Right: TopK SAEs
-whose k falls linearly from 50 to its end during a part of training and then stays; part 0 is a constant k. Death, L0
-and error at the end on held-out tokens, mean and spread over draws. The paper's text has no numbers for this figure.
+All SAEs are centered by the geometric median at gamma 40, so that none of their latents is born dead. Left:
+ReLU SAEs under L1 coefficients over three decades (the squared error at birth is about ||sigma||^2 = 9.8).
+Right: TopK SAEs whose k falls linearly from 50 to its end during a part of training and then stays; part 0 is a
+constant k. Death, L0 and error at the end on held-out tokens, mean and spread over draws. The paper's text has
+no numbers for this figure.
 """
 
 from collections.abc import Sequence
@@ -38,7 +39,7 @@ class Size:
 
 SIZES = {
     "quick": Size(steps=2500, draws=2, tokens=100_000, held_out=10_000),
-    "full": Size(steps=10_000, draws=3, tokens=400_000, held_out=20_000),
+    "full": Size(steps=6000, draws=3, tokens=400_000, held_out=20_000),
 }
 
 

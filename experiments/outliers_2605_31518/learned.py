@@ -1,9 +1,10 @@
-"""What figures of remedies, rates and sparsity share: SAEs on the paper's synthetic data (A.1.2), trained and measured.
+"""SAEs on the paper's synthetic data (A.1.2), trained and measured: what fig6, figS13, figS13b and figS17 share.
 
-The paper: d_in 50, 100 features, 5 active, d_sae 100, k 5, b at 0 or at the centre, W_dec = W_enc with unit rows, no
-encoder bias, nothing rescaled, Adam at a constant rate. Batches here are of 512 tokens unless a figure says otherwise
-(the paper: 4096), and steps are fewer at higher rates; see SETTINGS_DRAFT.md. Draw s has features, tokens and encoder
-rows of its own, the same in all conditions and at all gammas. All that is reported is measured on held-out tokens.
+The paper: d_in 50, 100 features, 5 active, d_sae 100, k 5, b at 0 or at the centre, W_dec = W_enc with unit
+rows, no encoder bias, nothing rescaled, Adam at a constant rate. Batches here are of 512 tokens unless a figure
+says otherwise (the paper: 4096), and steps are fewer at higher rates; see SETTINGS_DRAFT.md. Draw s has
+features, tokens and encoder rows of its own, the same in all conditions and at all gammas. All that is reported
+is measured on held-out tokens.
 """
 
 from collections.abc import Sequence
@@ -17,8 +18,20 @@ from experiments.outliers_2605_31518.births import Setting
 from experiments.outliers_2605_31518.frame import Claim, at_least
 from torch import Tensor
 
-from autopsae import SAE, Member, ReLU, Sweep, TopK, TrainConfig, born, center, evaluate, geometric_median, mmcs
-from autopsae import untouched
+from autopsae import (
+    SAE,
+    Member,
+    ReLU,
+    Sweep,
+    TopK,
+    TrainConfig,
+    born,
+    center,
+    evaluate,
+    geometric_median,
+    mmcs,
+    untouched,
+)
 from autopsae.activations.synthetic import synthetic_features
 
 BATCH = 512

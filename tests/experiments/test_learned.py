@@ -1,4 +1,4 @@
-"""The figures of remedies, rates and sparsity: from training to picture and claims at tiny sizes, and their laws."""
+"""The figures of remedies, rates and sparsity: from training to picture and claims at tiny sizes; their laws."""
 
 import json
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def test_curves_start_at_birth_and_a_member_that_diverged_keeps_its_last_numbers
 
 
 def test_mean_and_spread_over_draws() -> None:
-    curves = [{"step": [0, 5], "dead": [0.0, 0.5]}, {"step": [0, 5], "dead": [0.0, 0.7]}]
+    curves: list[learned.Curve] = [{"step": [0, 5], "dead": [0.0, 0.5]}, {"step": [0, 5], "dead": [0.0, 0.7]}]
     found = learned.mean_spread(curves, ["dead"])
     assert found["step"] == [0, 5]
     assert found["dead"] == [0.0, 0.6]

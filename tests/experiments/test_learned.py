@@ -27,7 +27,7 @@ def made(figure: Reproduction, measure: Callable[[], Data]) -> tuple[Data, list[
 def test_fig6_shows_of_each_start_the_rate_with_the_least_error() -> None:
     size = fig6.Size(**TINY, rates=(1e-4, 1e-2), records=4)
     data, claims = made(fig6.FIGURE, lambda: fig6.measure(size))
-    assert len(claims) == 6
+    assert len(claims) == 8
     for found in data["starts"].values():
         errors = {end["lr"]: end["mse"] for end in found["ends"]}
         assert found["lr"] == min(errors, key=lambda lr: errors[lr])
@@ -51,7 +51,20 @@ def test_figS13b_goes_as_far_in_every_setting() -> None:
     for row in data["rows"]:
         assert row["lr"] * row["curve"]["step"][-1] == pytest.approx(data["travel"])
     assert [row["batch"] for row in data["rows"]] == [64] * 6 + [128] * 2
-    assert len(claims) == 12
+    assert len(claims) == 10
+
+
+def test_figS13b_sees_that_small_biases_disagree() -> None:
+    ends = {"dead": [0.5], "mmcs": [0.5]}
+    biases = [0.01, 0.02, 0.01, 0.01]
+    rows = [
+        {"batch": 512, "start": start, "curve": {**ends, "bias": [bias]}}
+        for bias in biases
+        for start in figS13b.STARTS
+    ]
+    holds = {claim.claim: (claim.ours, claim.holds) for claim in figS13b.claims({"rows": rows})}
+    assert holds["bias at the end, baseline: largest / smallest over rates"] == (2.0, False)
+    assert holds["bias at the end, baseline: largest / smallest over batches"] == (1.0, True)
 
 
 def test_figS17_starts_death_free_or_says_so_and_has_a_row_per_setting() -> None:

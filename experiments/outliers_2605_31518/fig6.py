@@ -6,7 +6,7 @@ Members: b = 0 ("baseline"); the same with AuxK (its defaults; dead after 62 bat
 of 4096); tokens normalised one by one and reconstructions scaled back (after Templeton et al. 2024); b at the
 geometric median of 500 tokens ("centered"), and at their arithmetic mean. Each at several learning rates; shown
 is the one with the lowest held-out error at the end, as in the paper, mean and spread over draws. Batches of
-512, so fewer tokens and steps than the paper's 2M of 4096; the largest lr * steps is 80 at quick and 200 at
+512, so fewer tokens and steps than the paper's 2M of 4096; the largest lr * steps is 80 at quick and 240 at
 full scale, ||mu|| is 125.
 """
 
@@ -61,7 +61,7 @@ class Size:
 
 SIZES = {
     "quick": Size(steps=8000, rates=(3e-3, 1e-2), draws=2, tokens=100_000, held_out=4000, records=40),
-    "full": Size(steps=20_000, rates=(1e-3, 3e-3, 1e-2), draws=3, tokens=400_000, held_out=20_000, records=80),
+    "full": Size(steps=24_000, rates=(1e-3, 3e-3, 1e-2), draws=3, tokens=400_000, held_out=20_000, records=80),
 }
 
 

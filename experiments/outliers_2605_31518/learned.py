@@ -1,10 +1,10 @@
 """SAEs on the paper's synthetic data (A.1.2), trained and measured: what fig6, figS13, figS13b and figS17 share.
 
 The paper: d_in 50, 100 features, 5 active, d_sae 100, k 5, b at 0 or at the centre, W_dec = W_enc with unit
-rows, no encoder bias, nothing rescaled, Adam at a constant rate. Batches here are of 512 tokens unless a figure
-says otherwise (the paper: 4096), and steps are fewer at higher rates; see SETTINGS_DRAFT.md. Draw s has
-features, tokens and encoder rows of its own, the same in all conditions and at all gammas. All that is reported
-is measured on held-out tokens.
+rows, no encoder bias (but figS17), nothing rescaled, Adam at a constant rate. Batches here are of 512 tokens
+unless a figure says otherwise (the paper: 4096), and steps are fewer at higher rates; see SETTINGS_DRAFT.md.
+Draw s has features, tokens and encoder rows of its own, the same in all conditions and at all gammas. All that
+is reported is measured on held-out tokens.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,9 @@ def layer(gamma: float, seed: int, *, tokens: int, held_out: int) -> Layer:
     return Layer(tokens=torch.cat(list(data)), held_out=torch.cat(list(others)), features=data.features)
 
 
-def newborn(start: str, of: Layer, seed: int, *, sparsity: TopK | ReLU | None = None) -> SAE:
+def newborn(
+    start: str, of: Layer, seed: int, *, sparsity: TopK | ReLU | None = None, encoder_bias: bool = False
+) -> SAE:
     """start: "baseline" (b = 0), "layer norm" (the same on normalised tokens), "centered" (b at the geometric
     median) or "mean" (b at the arithmetic one).
     """
@@ -77,6 +79,7 @@ def newborn(start: str, of: Layer, seed: int, *, sparsity: TopK | ReLU | None = 
         sample=None,
         generator=torch.Generator().manual_seed(1_000_000 + seed),
         layer_norm=start == "layer norm",
+        encoder_bias=encoder_bias,
     )
 
 

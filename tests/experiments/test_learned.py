@@ -70,10 +70,11 @@ def test_figS13b_sees_that_small_biases_disagree() -> None:
 def test_figS17_starts_death_free_or_says_so_and_has_a_row_per_setting() -> None:
     size = figS17.Size(**TINY, coefficients=3, parts=(0.0, 0.5), ends=(5,))
     data, claims = made(figS17.FIGURE, lambda: figS17.measure(size))
-    assert [row["coefficient"] for row in data["l1"]] == [0.01, 0.316, 10.0]
+    assert [row["coefficient"] for row in data["l1"]] == [0.01, 0.316, 10.0] * 2
+    assert [row["encoder_bias"] for row in data["l1"]] == [True] * 3 + [False] * 3
     assert [(row["k"], row["k_steps"]) for row in data["k"]] == [(5, 0), (5, 10)]
     assert all(row["dead_at_birth"] == 0 for row in data["l1"])
-    assert len(claims) == 6
+    assert len(claims) == 10
 
 
 def test_every_figure_has_both_scales() -> None:

@@ -5,9 +5,9 @@
 All SAEs are centered by the geometric median at gamma 40, so that none of their latents is born dead. Left:
 ReLU SAEs under L1 coefficients over three decades (the squared error at birth is about ||sigma||^2 = 9.8), with
 an encoder bias, as the paper's ReLU SAEs have (Lindsey et al. 2024), and without. Without one, a row of any
-length is positive on some token as long as the bias stays at the centre, so L1 makes latents rare and not dead.
-Right: TopK SAEs whose k falls linearly from 50 to its end during a part of training and then stays; part 0 is a
-constant k. Mean and spread over draws on held-out tokens. The paper's text has no numbers for this figure.
+length is positive on some token as long as the bias stays at the centre. Right: TopK SAEs whose k falls
+linearly from 50 to its end during a part of training and then stays; part 0 is a constant k. Mean and spread
+over draws on held-out tokens. The paper's text has no numbers for this figure.
 """
 
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ def _penalised(size: Size, biased: bool) -> list[dict[str, Any]]:
 
 def _falling(size: Size, k: int, part: float) -> dict[str, Any]:
     k_steps = round(part * size.steps)
-    schedule = {"k_start": K_START, "k_steps": k_steps} if k_steps else {}
+    schedule: dict[str, Any] = {"k_start": K_START, "k_steps": k_steps} if k_steps else {}
     members = [_member(size, seed, TopK(k=k), **schedule) for seed in range(size.draws)]
     return {"k": k, "part": part, "k_steps": k_steps, **_row(_trained(size, members))}
 

@@ -12,8 +12,9 @@ from experiments.outliers_2605_31518.frame import SCALES, Reproduction, add_argu
 from experiments.outliers_2605_31518.table import write_table
 
 FIGURES = (
-    "fig1", "fig3", "fig4a", "figS2", "figS3", "figS4", "figS20",
+    "fig1", "fig3", "fig4a", "figS2", "figS3", "figS4",
     "dynamics", "fig5a", "fig5b", "fig5cd", "figS6", "figS8", "figS9", "figS10", "figS11", "figS12",
+    "fig6", "figS13", "figS13b", "figS17", "figS20",
 )  # fmt: skip
 
 

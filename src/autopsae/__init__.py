@@ -9,7 +9,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     diagnosis        severity, death at birth predicted and measured, findings, the prescription
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
     training         fit one or many at once: objectives, revival, optimizers, the loop, checkpoints, logs
-    evaluation       measure it: error in raw space, death by pathway, loss recovered in a language model
+    evaluation       measure it: error in raw space, death by pathway, true directions found, loss recovered
     run              training from activations to folders: one SAE, or a sweep
     report           results -> tables and figures; computes nothing
     cli              the command line
@@ -33,6 +33,7 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
+from autopsae.evaluation.recovery import mmcs
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
 from autopsae.sae.death import Fates, fates
@@ -99,6 +100,7 @@ __all__ = [
     "load_model",
     "loss_recovered",
     "measure_birth",
+    "mmcs",
     "open_activations",
     "open_layers",
     "replaced",

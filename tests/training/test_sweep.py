@@ -444,6 +444,7 @@ def test_moments_of_resampled_latents_are_forgotten_in_their_member_alone() -> N
         ({"unit_decoder": False}, {}, "unit_decoder True, got False"),
         ({"products": "bfloat16"}, {}, "products None, got bfloat16"),
         ({"record_every": 2}, {}, "record_every 1, got 2"),
+        ({"k_start": 9, "k_steps": 5}, {}, "k_start None, got 9; k_steps 0, got 5"),
         ({}, {"d_sae": 31}, r"d_sae, d_in \(32, 12\), got \(31, 12\)"),
         ({}, {"sparsity": TopK(k=2)}, r"sparsity TopK\(k=3\), got TopK\(k=2\)"),
         ({}, {"sparsity": ReLU()}, r"sparsity TopK\(k=3\), got ReLU\(\)"),
@@ -466,7 +467,7 @@ def test_members_that_cannot_be_trained_as_one_are_refused(
 
 
 def test_every_shared_setting_was_tried() -> None:
-    tried = {"steps", "batch_tokens", "optimizer", "unit_decoder", "products", "record_every"}
+    tried = {"steps", "batch_tokens", "optimizer", "unit_decoder", "products", "record_every", "k_start", "k_steps"}
     assert {*SHARED} == tried
     assert {*SHARED} <= {part.name for part in fields(TrainConfig)}
 
@@ -481,8 +482,67 @@ def test_no_members_no_tokens_and_two_kinds_of_auxk_are_refused() -> None:
     with pytest.raises(InputError, match="member 'b': expected tokens, of its own or of the sweep, got none"):
         Sweep(members)
     auxk = [settings(revival=AuxK(k_aux=k, dead_after_tokens=64)) for k in (2, 3)]
-    with pytest.raises(InputError, match=r"AuxK: expected one k_aux for the members of a sweep, got \[2, 3\]"):
-        list(Sweep([Member(sae=new_sae(), config=config) for config in auxk], tokens()))
+    with pytest.raises(InputError, match=r"expected one k_aux for all members with AuxK, got \[2, 3\]"):
+        Sweep([Member(sae=new_sae(), config=config) for config in auxk], tokens())
+    one = new_sae()
+    with pytest.raises(InputError, match="an SAE of its own for each member, got the same object twice"):
+        Sweep([Member(sae=one, config=settings()) for _ in range(2)], tokens())
+    with pytest.raises(InputError, match=r"member 'm': expected a shift of shape \[d_in = 12\], got \(1,\)"):
+        Sweep([Member(sae=new_sae(), config=settings(), shift=torch.ones(1), name="m")], tokens())
+    with pytest.raises(InputError, match="expected tokens of width d_in = 12, as the SAE has, got 13"):
+        Sweep([Member(sae=new_sae(), config=settings())], torch.randn(500, 13)).advance()
+    with pytest.raises(InputError, match="expected weights in float32, float64 or bfloat16, got float16"):
+        Sweep([Member(sae=new_sae(dtype=torch.float16), config=settings())], tokens())
+
+
+def test_an_sae_whose_weights_moved_and_a_sweep_that_is_over_take_no_step() -> None:
+    members = [Member(sae=new_sae(m), config=settings(steps=3)) for m in range(2)]
+    sweep = Sweep(members, tokens())
+    sweep.advance()
+    list(Sweep([Member(sae=members[1].sae, config=settings(steps=1))], tokens()))
+    assert sweep.advance()  # a stack of one moves nothing
+    list(Sweep([Member(sae=member.sae, config=settings(steps=1)) for member in members[::-1]], tokens()))
+    with pytest.raises(InputError, match="member 0 '': expected the SAE's weights where this sweep put them"):
+        sweep.advance()
+    over = Sweep([Member(sae=new_sae(), config=settings(steps=2))], tokens())
+    assert len(list(over)) == 2
+    with pytest.raises(InputError, match="got 2 of 2 steps done and 1 members; begin another sweep"):
+        over.advance()
+
+
+def test_members_with_penalties_of_both_kinds_are_each_as_alone() -> None:
+    penalties = L1(coefficient=0.3), L0Target(l0=3.0), None
+    configs = [settings(penalty=penalty) for penalty in penalties]
+    members = [Member(sae=new_sae(m, sparsity=JumpReLU()), config=c) for m, c in enumerate(configs)]
+    list(Sweep(members, tokens()))
+    alone = [new_sae(m, sparsity=JumpReLU()) for m in range(3)]
+    for sae, config, member in zip(alone, configs, members, strict=True):
+        train(sae, tokens(), config)
+        same_weights(member.sae, sae)
+
+
+def test_weights_in_another_order_of_memory_are_trained() -> None:
+    sae, transposed = new_sae(), new_sae()
+    transposed.W_dec.data = transposed.W_dec.data.T.contiguous().T
+    assert not transposed.W_dec.is_contiguous()
+    config = settings(steps=20)
+    assert train(sae, tokens(), config) == train(transposed, tokens(), config)
+    same_weights(sae, transposed)
+
+
+def test_stopped_members_stay_and_the_others_go_on() -> None:
+    members = [Member(sae=new_sae(m), config=settings(steps=20)) for m in range(3)]
+    sweep, kept = Sweep(members, tokens()), None
+    for records in sweep:
+        if sweep.step == 5:
+            sweep.stop([1])
+            kept = [p.detach().clone() for p in members[1].sae.parameters()]
+        assert {*records} == ({0, 1, 2} if sweep.step <= 5 else {0, 2})
+    assert kept is not None
+    assert all(torch.equal(a, b) for a, b in zip(kept, members[1].sae.parameters(), strict=True))
+    assert [sweep.steps_of(m) for m in range(3)] == [20, 5, 20]
+    with pytest.raises(InputError, match=r"stop: expected places from 0 to 2, got \[7\]"):
+        sweep.stop([7])
 
 
 def test_a_penalty_or_frozen_part_that_one_member_cannot_have_is_refused() -> None:

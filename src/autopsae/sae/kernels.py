@@ -75,13 +75,12 @@ def largest_by_latent(
     loops = choosing(product)
     assert loops is not None
     members, n, rows = product.shape
-    threads = spans(members, product.numel())
     values = product.new_empty(members, rows, k)
     latents = torch.empty(members, rows, k, dtype=torch.int64)
-    seen = torch.zeros(members, threads, n, dtype=torch.int32)
+    seen = torch.zeros(members, spans(members, product.numel()), n, dtype=torch.int32)
     added = product.new_zeros(members, n) if bias is None else bias.contiguous()
     arrays = (t.numpy() for t in (product, added, values, latents, seen))
-    loops.largest_by_latent(*arrays, threads)
+    loops.largest_by_latent(*arrays, threads_for(product.numel()))
     positive |= seen.any(dim=1)
     return values, latents
 

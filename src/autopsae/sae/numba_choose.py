@@ -128,6 +128,20 @@ def _rise(held, held_latents, values, latents):  # type: ignore[no-untyped-def]
 
 
 @compiled()
+def _rise_twice(held, of_held, next_held, of_next_held, values, latents):  # type: ignore[no-untyped-def]
+    """`_rise` at two places in one reading."""
+    for i in range(LANES):
+        a, b, of_a, of_b = held[i], values[i], of_held[i], latents[i]
+        over = b >= a
+        held[i], of_held[i] = b if over else a, of_b if over else of_a
+        b, of_b = a if over else b, of_a if over else of_b
+        a, of_a = next_held[i], of_next_held[i]
+        over = b >= a
+        next_held[i], of_next_held[i] = b if over else a, of_b if over else of_a
+        values[i], latents[i] = a if over else b, of_a if over else of_b
+
+
+@compiled()
 def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # type: ignore[no-untyped-def]
     """`largest_by_latent` of one member's rows from begin to end."""
     k = values.shape[1]
@@ -141,8 +155,10 @@ def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # typ
         for j in range(len(pre)):
             row = pre[j, start : start + width]
             positive[j] |= _load(row, biases[j], np.int32(j), new, of_new, is_nan)
-            for i in range(k):
-                _rise(held[i], held_latents[i], new, of_new)
+            for i in range(0, k - 1, 2):
+                _rise_twice(held[i], held_latents[i], held[i + 1], held_latents[i + 1], new, of_new)
+            if k % 2:
+                _rise(held[k - 1], held_latents[k - 1], new, of_new)
         for r in range(width):
             for i in range(k):
                 values[start + r, i], latents[start + r, i] = held[i, r], held_latents[i, r]
@@ -152,11 +168,11 @@ def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # typ
 
 @parallel()
 def largest_by_latent(pre, biases, values, latents, positive, threads):  # type: ignore[no-untyped-def]
-    """As `largest` for a small k, from pre [members, columns, rows]; positive [members, threads, columns]."""
-    members, _, rows = pre.shape
-    span = (rows + threads - 1) // threads
-    for task in numba.prange(members * threads):
-        m, t = task // threads, task % threads
+    """As `largest` for a small k, from pre [members, columns, rows]; positive [members, spans, columns]."""
+    (members, _, rows), spans = pre.shape, positive.shape[1]
+    span = (rows + spans - 1) // spans
+    for task in numba.prange(members * spans):
+        m, t = task // spans, task % spans
         end = min(rows, (t + 1) * span)
         _largest_of_span(pre[m], biases[m], t * span, end, values[m], latents[m], positive[m, t])
 

@@ -1,7 +1,7 @@
 """Loops that sum over pairs and rows, compiled by Numba. Called by `sums` alone.
 
 Loops over rows or pairs are parallel over `threads` equal spans of them, those by member (SAEs trained side by
-side) over `threads` spans of each member. Sums over a row may be taken in any order.
+side) over some spans of each. Sums over a row may be taken in any order.
 """
 
 import numba
@@ -27,13 +27,13 @@ def dots(of_tokens, of_latents, latents, ends, found, threads):  # type: ignore[
 
 @parallel(fastmath={"reassoc", "contract"})
 def leave(target, values, latents, ends, W, left, error, threads):  # type: ignore[no-untyped-def]
-    """left = target - sum over a row's pairs of value times the latent's row of W; error [members, threads]: the
-    sum of its squares.
+    """left = target - sum over a row's pairs of value times the latent's row of W; error [members, spans]: the sum
+    of its squares.
     """
-    members, rows, d_in = target.shape
-    span = (rows + threads - 1) // threads
-    for task in numba.prange(members * threads):
-        m, t = task // threads, task % threads
+    (members, rows, d_in), spans = target.shape, error.shape[1]
+    span = (rows + spans - 1) // spans
+    for task in numba.prange(members * spans):
+        m, t = task // spans, task % spans
         total = np.float64(0)
         for r in range(t * span, min(rows, (t + 1) * span)):
             x, out = target[m, r], left[m, r]
@@ -53,17 +53,40 @@ def leave(target, values, latents, ends, W, left, error, threads):  # type: igno
 
 @parallel(fastmath={"reassoc", "contract"})
 def scatter(values, latents, ends, rows, members, sums, threads):  # type: ignore[no-untyped-def]
-    """sums [threads, all latents, d_in]: for each latent, value times row, summed over the pairs of a span."""
-    d_in, each = rows.shape[1], len(rows) // members
-    n = sums.shape[1] // members
-    span = (each + threads - 1) // threads
-    for task in numba.prange(members * threads):
-        m, t = task // threads, task % threads
+    """sums [spans, all latents, d_in]: for each latent, value times row, summed over the pairs of a span."""
+    spans, latents_of_all, d_in = sums.shape
+    each, n = len(rows) // members, latents_of_all // members
+    span = (each + spans - 1) // spans
+    for task in numba.prange(members * spans):
+        m, t = task // spans, task % spans
         sums[t, m * n : (m + 1) * n] = 0
         for r in range(m * each + t * span, m * each + min(each, (t + 1) * span)):
             row = rows[r]
             for p in range(ends[r], ends[r + 1]):
                 value, out = values[p], sums[t, latents[p]]
+                if value != 0:
+                    for c in range(d_in):
+                        out[c] += value * row[c]
+
+
+@parallel(fastmath={"reassoc", "contract"})
+def left_gradients(left, values, latents, ends, W, slopes, dots, sums, threads):  # type: ignore[no-untyped-def]
+    """`dots` of `left` and W, and `scatter` of values and `left`, in one reading, each times its member's slope."""
+    (members, rows, d_in), spans = left.shape, len(sums)
+    n = sums.shape[1] // members
+    span = (rows + spans - 1) // spans
+    for task in numba.prange(members * spans):
+        m, t = task // spans, task % spans
+        slope = slopes[m]
+        sums[t, m * n : (m + 1) * n] = 0
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            row = left[m, r]
+            for p in range(ends[m * rows + r], ends[m * rows + r + 1]):
+                latent, out = W[latents[p]], sums[t, latents[p]]
+                value, total = slope * values[p], dots.dtype.type(0)
+                for c in range(d_in):
+                    total += row[c] * latent[c]
+                dots[p] = slope * total
                 if value != 0:
                     for c in range(d_in):
                         out[c] += value * row[c]

@@ -37,6 +37,8 @@ class Pairs:
     per_token_counts: Int[Tensor, "tokens"]
     d_sae: int
     members: int = 1
+    uniform: bool = False
+    """Every token has as many pairs."""
 
     @staticmethod
     def of_matrix(latents: Int[Tensor, "members tokens k"], d_sae: int) -> "Pairs":
@@ -45,7 +47,7 @@ class Pairs:
         if members > 1:
             latents = latents + d_sae * torch.arange(members, device=latents.device)[:, None, None]
         counts = torch.full((members * n_tokens,), k, device=latents.device)
-        return Pairs(latents=latents.flatten(), per_token_counts=counts, d_sae=d_sae, members=members)
+        return Pairs(latents=latents.flatten(), per_token_counts=counts, d_sae=d_sae, members=members, uniform=True)
 
     @property
     def n_latents(self) -> int:
@@ -76,6 +78,9 @@ class Pairs:
     @cached_property
     def ends(self) -> Int[Tensor, "tokens_and_one"]:
         """0, then where each token's pairs end."""
+        if self.uniform and self.n_tokens:
+            each = len(self.latents) // self.n_tokens
+            return torch.arange(0, len(self.latents) + 1, each, device=self.latents.device)
         return torch.cat([self.per_token_counts.new_zeros(1), self.per_token_counts.cumsum(0)])
 
     @property
@@ -114,8 +119,7 @@ class Pairs:
         shape = (self.members, self.d_sae, rows.shape[1])
         if self._dense:
             return self._by_member(self.matrix(values)).mT @ self._by_member(rows)
-        fits = spans(self.members, rows.numel()) == 1 or shape[1] * shape[2] <= SMALL_SUM
-        if fits and summing(values, rows):
+        if self._summed_unsorted(values, rows):
             to = {"members": self.members, "n_latents": self.n_latents}
             return sums.scatter(values, self.latents, self.ends, rows, **to).view(shape)
         return F.embedding_bag(
@@ -125,6 +129,25 @@ class Pairs:
             per_sample_weights=values[self.order],
             mode="sum",
         ).view(shape)
+
+    def _summed_unsorted(self, values: Tensor, rows: Tensor) -> bool:
+        """Is it best to add pairs to their latents' sums as they come, a thread for each member?"""
+        fits = spans(self.members, rows.numel()) == 1 or self.d_sae * rows.shape[-1] <= SMALL_SUM
+        return not self._dense and fits and summing(values, rows) is not None
+
+    def left_gradients(
+        self,
+        left: Float[Tensor, "members batch d_in"],
+        values: Float[Tensor, "pairs"],
+        W: Float[Tensor, "members d_sae d_in"],
+        slopes: Float[Tensor, "members"],
+    ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "members d_sae d_in"]]:
+        """(`dots` of `left` and W, `per_latent` of values and `left`), each times its member's slope."""
+        if self._summed_unsorted(values, left) and summing(W):
+            dots, sums_ = sums.left_gradients(left, values, self.latents, self.ends, W.flatten(0, 1), slopes)
+            return dots, sums_.view(W.shape)
+        rows, per_pair = left.flatten(0, 1), slopes if self.members == 1 else self.spread(slopes)
+        return self.dots(rows, W) * per_pair, self.per_latent(values * per_pair, rows)
 
     def per_token(
         self, values: Float[Tensor, "pairs"], W: Float[Tensor, "members d_sae d_in"]
@@ -162,12 +185,14 @@ class Pairs:
 
     def sum_per_member(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "members"]:
         """For each member, the sum of its values."""
-        if self.members == 1:
-            return values.sum()[None]
+        if self.members == 1 or self.uniform:
+            return values.view(self.members, -1).sum(dim=1)
         return torch.segment_reduce(values, "sum", lengths=self.per_member_counts, initial=0)
 
     def spread(self, values: Float[Tensor, "members"]) -> Float[Tensor, "pairs"]:
         """Each member's value for all of its pairs."""
+        if self.uniform:
+            return values[:, None].expand(-1, len(self.latents) // self.members).flatten()
         return values.repeat_interleave(self.per_member_counts, output_size=len(self.latents))
 
     def _by_member(self, rows: Float[Tensor, "tokens columns"]) -> Float[Tensor, "members batch columns"]:

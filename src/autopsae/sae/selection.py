@@ -73,10 +73,10 @@ class Product:
                 yield Block(rows=torch.mm(some, W.T, out=out)[None], members=slice(m, m + 1))
 
     def by_latent(self) -> Iterator[Float[Tensor, "members d_sae block"]]:
-        """The same the other way round, of all members; without a workspace, some tokens at a time."""
-        members, n_tokens, d_sae = self.shape
+        """The same the other way round, of all members, some tokens at a time: long rows would leave the cache."""
+        members, _, d_sae = self.shape
         workspace = self.workspace or Workspace()
-        for some in self.centered.split(n_tokens if self.workspace else BLOCK_TOKENS, dim=1):
+        for some in self.centered.split(BLOCK_TOKENS, dim=1):
             out = workspace.take((members, d_sae, some.shape[1]), self.W_enc)
             yield torch.bmm(self.W_enc, some.mT, out=out)
 

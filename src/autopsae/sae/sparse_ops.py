@@ -75,22 +75,21 @@ class _Unexplained(torch.autograd.Function):
         ctx.pairs = pairs
         ctx.save_for_backward(left, values, W_dec)
         ctx.mark_non_differentiable(left)
+        ctx.set_materialize_grads(False)
         return left, error
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        _, grad_error = grads
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_error = grads[1]
+        assert grad_error is not None
         left, values, W_dec = ctx.saved_tensors
-        slope, rows, pairs = -2 * grad_error, left.flatten(0, 1), ctx.pairs
-        per_pair = slope if pairs.members == 1 else pairs.spread(slope)
-        grad_values = grad_W_dec = grad_b_dec = None
-        if ctx.needs_input_grad[1]:
-            grad_values = pairs.dots(rows, W_dec) * per_pair
-        if ctx.needs_input_grad[3]:
-            grad_W_dec = pairs.per_latent(values * per_pair, rows)
+        slope = -2 * grad_error
+        grad_values, grad_W_dec = ctx.pairs.left_gradients(left, values, W_dec, slope)
+        grad_b_dec = None
         if ctx.needs_input_grad[4]:
             grad_b_dec = left.sum(dim=1) * slope[:, None]
-        return None, grad_values, None, grad_W_dec, grad_b_dec
+        # Where the decoder is frozen, its gradient goes nowhere.
+        return None, grad_values, None, grad_W_dec if ctx.needs_input_grad[3] else None, grad_b_dec
 
 
 class _Encode(torch.autograd.Function):

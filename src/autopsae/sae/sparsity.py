@@ -34,7 +34,7 @@ class TopK:
                 kernels.largest_by_latent(block, product.b_enc, self.k, product.positive)
                 for block in product.by_latent()
             ]
-            values, latents = (torch.cat([block[i] for block in blocks], dim=1) for i in range(2))
+            values, latents = (_joined([block[i] for block in blocks]) for i in range(2))
             return values.flatten(), Pairs.of_matrix(latents, d_sae)
         found = [
             kernels.largest(block.rows, product.biases(block.members), self.k, product.positive[block.members])
@@ -122,6 +122,10 @@ class JumpReLU:
         check_k(1, d_sae)
         if not (isfinite(self.bandwidth) and self.bandwidth > 0):
             raise InputError(f"JumpReLU: expected bandwidth > 0, got {self.bandwidth}; pass about 0.3")
+
+
+def _joined(blocks: list[Tensor]) -> Float[Tensor, "members tokens k"] | Int[Tensor, "members tokens k"]:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
 
 
 def _above(product: Product, threshold: Float[Tensor, "members d_sae"]) -> Chosen:

@@ -50,11 +50,10 @@ def leave(
     """
     loops = summing(target, values, W)
     assert loops is not None
-    threads = spans(len(target), target.numel())
     left = torch.empty_like(target)
-    error = torch.empty(len(target), threads, dtype=torch.float64)
+    error = torch.empty(len(target), spans(len(target), target.numel()), dtype=torch.float64)
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), W.numpy())
-    loops.leave(target.numpy(), *pairs, left.numpy(), error.numpy(), threads)
+    loops.leave(target.numpy(), *pairs, left.numpy(), error.numpy(), threads_for(target.numel()))
     return left, error.sum(dim=1).to(target)
 
 
@@ -72,11 +71,10 @@ def scatter(
     """
     loops = summing(values, rows)
     assert loops is not None
-    threads = spans(members, rows.numel())
-    sums = rows.new_empty(threads, n_latents, rows.shape[1])
+    sums = rows.new_empty(spans(members, rows.numel()), n_latents, rows.shape[1])
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), rows.numpy())
-    loops.scatter(*pairs, members, sums.numpy(), threads)
-    return sums[0] if threads == 1 else sums.sum(dim=0)
+    loops.scatter(*pairs, members, sums.numpy(), threads_for(rows.numel()))
+    return sums[0] if len(sums) == 1 else sums.sum(dim=0)
 
 
 def fired(values: Float[Tensor, "pairs"], latents: Int[Tensor, "pairs"], n_latents: int) -> Bool[Tensor, "latents"]:
@@ -87,6 +85,26 @@ def fired(values: Float[Tensor, "pairs"], latents: Int[Tensor, "pairs"], n_laten
         return marked.index_fill_(0, latents[values > 0], True)
     loops.mark(values.numpy(), latents.numpy(), marked.numpy())
     return marked
+
+
+def left_gradients(
+    left: Float[Tensor, "members tokens d_in"],
+    values: Float[Tensor, "pairs"],
+    latents: Int[Tensor, "pairs"],
+    ends: Int[Tensor, "tokens_and_one"],
+    W: Float[Tensor, "latents d_in"],
+    slopes: Float[Tensor, "members"],
+) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "latents d_in"]]:
+    """(`dots` of what is left and W, `scatter` of values and what is left), each times its member's slope, in one
+    reading; only where there is a compiled loop.
+    """
+    loops = summing(left, values, W)
+    assert loops is not None
+    dots = left.new_empty(len(latents))
+    sums = left.new_empty(spans(len(left), left.numel()), *W.shape)
+    arrays = (t.numpy() for t in (left, values, latents, ends, W, slopes.to(left), dots, sums))
+    loops.left_gradients(*arrays, threads_for(left.numel()))
+    return dots, sums[0] if len(sums) == 1 else sums.sum(dim=0)
 
 
 def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "latents"]) -> Int[Tensor, "pairs"]:
@@ -118,6 +136,8 @@ class Adam:
 
 
 Rows = Float[Tensor, "rows columns"]
+ADAM = 8
+"""Work on a value in a step of Adam, for which others are read once."""
 
 
 def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tensor, "members"], how: Adam) -> None:
@@ -132,7 +152,7 @@ def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tens
     if loops is not None:
         settings = rows.new_tensor([1 - beta1, beta2, 1 - beta2, correction1, correction2, eps]).numpy()
         arrays = (t.numpy() for t in (rows, grads, firsts, seconds, rates.to(rows.dtype)))
-        loops.adam(*arrays, settings, how.unit, how.sparse, threads_for(rows.numel()))
+        loops.adam(*arrays, settings, how.unit, how.sparse, threads_for(ADAM * rows.numel()))
         return
     rate = rates.to(rows).repeat_interleave(each)[:, None]
     if how.unit:

@@ -1,11 +1,13 @@
 """What a step reports of every member."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
 
 
@@ -35,3 +37,15 @@ class Measured:
         heard = by_member.isfinite()
         threshold = by_member.where(heard, 0).sum(dim=1) / heard.sum(dim=1).clamp_min(1)
         return pairs.sum_per_member(fired.to(values)) / self.selection.tokens, threshold
+
+
+@torch.no_grad()
+def bias_captured(saes: Sequence[SAE], means: Float[Tensor, "members d_in"]) -> list[float]:
+    """`SAE.bias_captured` of each, where they only scale and center all at once."""
+    if any(sae.inverse is not None for sae in saes):
+        return [sae.bias_captured(mean) for sae, mean in zip(saes, means, strict=True)]
+    center, b_dec = (torch.stack([getattr(sae, name) for sae in saes]).to(means) for name in ("center", "b_dec"))
+    scale = means.new_tensor([sae.scale for sae in saes])[:, None]
+    mu, b = means / scale + center, b_dec / scale + center
+    square = mu.square().sum(dim=1)
+    return torch.where(square > 0, (b * mu).sum(dim=1) / square, 1.0).tolist()

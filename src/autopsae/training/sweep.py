@@ -22,7 +22,7 @@ from autopsae.training.checkpoint import State, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.objective import penalty_losses
 from autopsae.training.optimizers import Optimizer
-from autopsae.training.records import Measured
+from autopsae.training.records import Measured, bias_captured
 from autopsae.training.revival import revival_losses
 from autopsae.training.sources import Member, Sources
 from autopsae.training.together import check_together
@@ -113,8 +113,10 @@ class Sweep:
                 f"sweep: expected steps and members that are left, got {self.step} of {self.config.steps} steps "
                 f"done and {len(self._alive)} members; begin another sweep"
             )
-        for m, part in zip(self._alive, self._weights.W_enc.detach(), strict=True):
-            if self.members[m].sae.W_enc.data_ptr() != part.data_ptr():
+        stack = self._weights.W_enc
+        size = stack.element_size() * stack.stride(0)
+        for place, m in enumerate(self._alive):
+            if self.members[m].sae.W_enc.data_ptr() != stack.data_ptr() + place * size:
                 raise InputError(
                     f"member {m} {self.members[m].name!r}: expected the SAE's weights where this sweep put them, "
                     "but another sweep or a conversion has moved them; train an SAE in one sweep at a time"
@@ -238,9 +240,7 @@ class Sweep:
         columns = {
             **measured.columns(of_member),
             **self._watch.columns(),
-            "bias_captured": [
-                self.members[m].sae.bias_captured(mean) for m, mean in zip(self._alive, means, strict=True)
-            ],
+            "bias_captured": bias_captured([self.members[m].sae for m in self._alive], means),
             "resampled": self._resampled.tolist(),
         }
         self._resampled.zero_()

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from autopsae.sae import sums
 from autopsae.sae.dispatch import spans, summing
+from autopsae.sae.workspace import Workspace
 
 DENSE = 1 / 16
 """Where more than this share of all pairs is selected (a ReLU SAE at birth), whole products are faster."""
@@ -163,10 +164,13 @@ class Pairs:
         target: Float[Tensor, "members batch d_in"],
         values: Float[Tensor, "pairs"],
         W: Float[Tensor, "members d_sae d_in"],
+        workspace: Workspace | None = None,
     ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"]]:
         """What `per_token` leaves of a target, and each member's sum of squares of that."""
         if not self._dense and summing(target, values, W):
-            return sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1))
+            shape = tuple(target.shape)
+            left = workspace.take("left", shape, target) if workspace else torch.empty_like(target)
+            return left, sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1), left)
         left = target - self._by_member(self.per_token(values, W))
         return left, left.square().sum(dim=(1, 2))
 

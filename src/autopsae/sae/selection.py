@@ -8,25 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.sae.pairs import Pairs
+from autopsae.sae.workspace import Workspace
 
 BLOCK_TOKENS = 512
 """Tokens whose pre-activations are held at a time, without a workspace."""
-
-
-class Workspace:
-    """Memory for the pre-activations of a batch, kept from step to step: one large product is a little faster than
-    several small ones, and memory that is fresh each time is slow.
-    """
-
-    def __init__(self) -> None:
-        self._memory = torch.empty(0)
-
-    def take(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """A tensor with any content, of the type and on the device of `like`; the one before it is gone."""
-        size = torch.Size(shape).numel()
-        if len(self._memory) < size or self._memory.dtype != like.dtype or self._memory.device != like.device:
-            self._memory = like.new_empty(size)
-        return self._memory[:size].view(shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +48,13 @@ class Product:
 
     def __iter__(self) -> Iterator[Block]:
         if self.workspace:
-            out = self.workspace.take(self.shape, self.W_enc)
+            out = self.workspace.take("pre", self.shape, self.W_enc)
             yield Block(rows=torch.bmm(self.centered, self.W_enc.mT, out=out), members=slice(None))
             return
         workspace = Workspace()
         for m, (tokens, W) in enumerate(zip(self.centered, self.W_enc, strict=True)):
             for some in tokens.split(BLOCK_TOKENS):
-                out = workspace.take((len(some), len(W)), W)
+                out = workspace.take("pre", (len(some), len(W)), W)
                 yield Block(rows=torch.mm(some, W.T, out=out)[None], members=slice(m, m + 1))
 
     def by_latent(self) -> Iterator[Float[Tensor, "members d_sae block"]]:
@@ -77,7 +62,7 @@ class Product:
         members, _, d_sae = self.shape
         workspace = self.workspace or Workspace()
         for some in self.centered.split(BLOCK_TOKENS, dim=1):
-            out = workspace.take((members, d_sae, some.shape[1]), self.W_enc)
+            out = workspace.take("pre", (members, d_sae, some.shape[1]), self.W_enc)
             yield torch.bmm(self.W_enc, some.mT, out=out)
 
     def biases(self, members: slice) -> Float[Tensor, "some d_sae"] | None:

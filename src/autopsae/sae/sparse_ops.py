@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.sae.pairs import Pairs
+from autopsae.sae.workspace import Workspace
 
 
 def decode(
@@ -23,11 +24,12 @@ def unexplained(
     pairs: Pairs,
     W_dec: Float[Tensor, "members d_sae d_in"],
     b_dec: Float[Tensor, "members d_in"] | None,
+    workspace: Workspace | None = None,
 ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"]]:
     """(what decoding leaves of `target`, each member's sum of squares of that); the sums have gradients for
     `values`, `W_dec` and, as the target is y - b_dec, `b_dec`, what is left has none.
     """
-    left, error = _Unexplained.apply(target, values, pairs, W_dec, b_dec)
+    left, error = _Unexplained.apply(target, values, pairs, W_dec, b_dec, workspace)
     return left, error
 
 
@@ -69,9 +71,15 @@ class _Decode(torch.autograd.Function):
 class _Unexplained(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, target: Tensor, values: Tensor, pairs: Pairs, W_dec: Tensor, b_dec: Tensor | None
+        ctx: Any,
+        target: Tensor,
+        values: Tensor,
+        pairs: Pairs,
+        W_dec: Tensor,
+        b_dec: Tensor | None,
+        workspace: Workspace | None,
     ) -> tuple[Tensor, Tensor]:
-        left, error = pairs.leave(target, values, W_dec)
+        left, error = pairs.leave(target, values, W_dec, workspace)
         ctx.pairs = pairs
         ctx.save_for_backward(left, values, W_dec)
         ctx.mark_non_differentiable(left)
@@ -89,7 +97,7 @@ class _Unexplained(torch.autograd.Function):
         if ctx.needs_input_grad[4]:
             grad_b_dec = left.sum(dim=1) * slope[:, None]
         # Where the decoder is frozen, its gradient goes nowhere.
-        return None, grad_values, None, grad_W_dec if ctx.needs_input_grad[3] else None, grad_b_dec
+        return None, grad_values, None, grad_W_dec if ctx.needs_input_grad[3] else None, grad_b_dec, None
 
 
 class _Encode(torch.autograd.Function):

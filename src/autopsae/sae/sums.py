@@ -44,17 +44,17 @@ def leave(
     latents: Int[Tensor, "pairs"],
     ends: Int[Tensor, "tokens_and_one"],
     W: Float[Tensor, "latents d_in"],
-) -> tuple[Float[Tensor, "members tokens d_in"], Float[Tensor, "members"]]:
-    """(target minus each token's sum of value times row of W, the sums of squares of that); only where
+    left: Float[Tensor, "members tokens d_in"],
+) -> Float[Tensor, "members"]:
+    """`left` becomes the target minus each token's sum of value times row of W; the sums of its squares. Only where
     there is a compiled loop (`dispatch.summing`). ends: 0, then where each token's pairs end.
     """
-    loops = summing(target, values, W)
+    loops = summing(target, values, W, left)
     assert loops is not None
-    left = torch.empty_like(target)
     error = torch.empty(len(target), spans(len(target), target.numel()), dtype=torch.float64)
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), W.numpy())
     loops.leave(target.numpy(), *pairs, left.numpy(), error.numpy(), threads_for(target.numel()))
-    return left, error.sum(dim=1).to(target)
+    return error.sum(dim=1).to(target)
 
 
 def scatter(

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.sae.pairs import Pairs
-from autopsae.sae.selection import Product, Selection, Workspace
+from autopsae.sae.selection import Product, Selection
 from autopsae.sae.sparse_ops import encode
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity
 from autopsae.sae.straight_through import jump, step
+from autopsae.sae.workspace import Workspace
 
 if TYPE_CHECKING:
     from autopsae.sae.model import SAE
@@ -60,7 +61,8 @@ class Weights:
         """
         threshold = self.log_threshold.exp() if self.log_threshold is not None else None
         with torch.no_grad():
-            centered = y - self.b_dec[:, None]
+            out = workspace.take("centered", tuple(y.shape), y) if workspace else None
+            centered = torch.sub(y, self.b_dec[:, None], out=out)
             dtype = products or centered.dtype
             b_enc = None if self.b_enc is None else self.b_enc.to(dtype)
             product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc, workspace)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.sae.death import Watch
-from autopsae.sae.selection import Workspace
 from autopsae.sae.sparse_ops import unexplained
 from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.sae.weights import Weights, apart, stacked
+from autopsae.sae.workspace import Workspace
 from autopsae.training.checkpoint import State, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.objective import penalty_losses
@@ -83,7 +83,9 @@ class Sweep:
         views = next(self._sources)
         y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
         selection, centered = weights.select(y, training=True, products=self._products, workspace=self._workspace)
-        left, error = unexplained(centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec)
+        left, error = unexplained(
+            centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec, self._workspace
+        )
         error = error / selection.tokens
         loss = error + penalty_losses([c.penalty for c in configs], weights, selection, step)
         loss = loss + revival_losses([c.revival for c in configs], weights, centered, left, self._watch)

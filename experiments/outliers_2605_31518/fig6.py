@@ -8,7 +8,7 @@ geometric median of 500 tokens ("centered"), and at their arithmetic mean. Each 
 is the one with the lowest held-out error at the end, as in the paper, mean and spread over draws. Batches of
 512, so fewer tokens and steps than the paper's 2M of 4096; the largest lr * steps is 80 at quick and 240 at
 full scale, ||mu|| is 125. The full scale stops about where the baseline's bias is where the paper's ends;
-further on the baseline recovers (SETTINGS_DRAFT.md).
+further on the baseline recovers (README).
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 The paper: d_in 50, 100 features, 5 active, d_sae 100, k 5, b at 0 or at the centre, W_dec = W_enc with unit
 rows, no encoder bias (but figS17), nothing rescaled, Adam at a constant rate. Batches here are of 512 tokens
-unless a figure says otherwise (the paper: 4096), and steps are fewer at higher rates; see SETTINGS_DRAFT.md.
+unless a figure says otherwise (the paper: 4096), and steps are fewer at higher rates; see README.md.
 Draw s has features, tokens and encoder rows of its own, the same in all conditions and at all gammas. All that
 is reported is measured on held-out tokens.
 """

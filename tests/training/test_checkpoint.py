@@ -73,16 +73,18 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from tests.training.test_checkpoint import CONFIG, new_sae, tokens
-from autopsae.run import Plan, run
+from autopsae.run.folder import Entry, Plan
+from autopsae.run.one import run
 from autopsae.sae.sparsity import TopK
-from autopsae.training.config import TrainConfig
 from autopsae.training.revival import AuxK
+from autopsae.training.sources import Member
 from dataclasses import replace
 
 config = replace(CONFIG, steps=int(sys.argv[2]), revival=AuxK(dead_after_tokens=2000))
-def progress(record):
-    print(record.step, flush=True)
-run(new_sae(TopK(k=4)), tokens(), tokens()[:200], config, Path(sys.argv[1]), about={},
+def progress(records):
+    print(records["one"].step, flush=True)
+one = Entry(member=Member(sae=new_sae(TopK(k=4)), config=config, name="one"), about={})
+run(one, tokens(), tokens()[:200], Path(sys.argv[1]),
     plan=Plan(checkpoint_every=3, evaluate_every=50), resume=True, progress=progress)
 """
 

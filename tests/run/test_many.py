@@ -166,6 +166,13 @@ def test_a_sweep_is_split_where_it_does_not_fit() -> None:
     assert [name for group in Portions.of(listed, 1).groups for name in group] == [f"m{i}" for i in range(7)]
 
 
+def test_a_buffer_takes_no_more_than_the_tokens_there_are() -> None:
+    listed = [entry("a", 1e-3, buffer_tokens=10**9), entry("b", 1e-2, buffer_tokens=10**9)]
+    assert Portions.of(listed, 10**7, tokens=800).groups == [["a", "b"]]
+    assert Portions.of(listed, 10**7).groups == [["a"], ["b"]]
+    assert buffer_bytes([e.member for e in listed], 800) == 2 * 800 * 8 * 8
+
+
 def test_what_a_member_needs_grows_with_its_parts() -> None:
     member = entry("m", 1e-3).member
     parameters = sum(p.numel() for p in member.sae.parameters())

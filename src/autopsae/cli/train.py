@@ -77,7 +77,8 @@ def train(
         if len(entries) == 1:
             _say(out, run(entries[0], training, held, out, **common))
             return
-        portions = Portions.of(entries, None if keep.memory is None else int(1e9 * keep.memory))
+        memory = None if keep.memory is None else int(1e9 * keep.memory)
+        portions = Portions.of(entries, memory, tokens=training.tokens)
         if not (out / "portions.json").exists():
             bar.console.print(_portioned(portions), highlight=False)
         _say_sweep(out, run_sweep(entries, training, held, out, portions=portions, **common))

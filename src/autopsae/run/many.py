@@ -25,8 +25,9 @@ class Portions:
     """Of the largest group."""
 
     @staticmethod
-    def of(entries: Sequence[Entry], memory_bytes: int | None = None) -> "Portions":
-        """As many at once as fit into `memory_bytes`; None for half of what is free.
+    def of(entries: Sequence[Entry], memory_bytes: int | None = None, *, tokens: int | None = None) -> "Portions":
+        """As many at once as fit into `memory_bytes`; None for half of what is free. tokens: how many each stream
+        has, where a buffer may hold more.
 
         Raises InputError where that cannot be known, and for a negative number.
         """
@@ -34,8 +35,8 @@ class Portions:
         if memory_bytes is not None and memory_bytes <= 0:
             raise InputError(f"memory: expected more than nothing, got {memory_bytes:,} bytes")
         budget = memory_bytes or available_bytes(members[0].sae.W_enc.device) // 2
-        groups = groups_that_fit(members, budget)
-        needed = max(bytes_of([members[m] for m in group]) for group in groups)
+        groups = groups_that_fit(members, budget, tokens)
+        needed = max(bytes_of([members[m] for m in group], tokens) for group in groups)
         return Portions(groups=[[entries[m].name for m in group] for group in groups], bytes_at_once=needed)
 
 

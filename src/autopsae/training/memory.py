@@ -39,13 +39,13 @@ def _pairs_per_token(member: Member) -> int:
     return sae.d_sae // 2 if isinstance(sae.sparsity, ReLU) else max(1, int(DENSE * sae.d_sae))
 
 
-def buffer_bytes(members: Sequence[Member]) -> int:
+def buffer_bytes(members: Sequence[Member], tokens: int | None = None) -> int:
     """What the streams' buffers hold of tokens, in main memory, those held over and in order included; a stream for
-    every seed and tokens of its own.
+    every seed and tokens of its own. tokens: how many there are, where a buffer may hold more.
     """
     streams = {(id(m.tokens), m.config.seed, m.config.buffer_tokens): m for m in members}
     return sum(
-        2 * m.config.buffer_tokens * m.sae.d_in * m.sae.W_enc.element_size()
+        2 * min(m.config.buffer_tokens, tokens or m.config.buffer_tokens) * m.sae.d_in * m.sae.W_enc.element_size()
         for m in streams.values()
         if m.sae.W_enc.device.type == "cpu"
     )
@@ -85,18 +85,18 @@ def _of_container() -> int | None:
         return None
 
 
-def groups_that_fit(members: Sequence[Member], budget: int) -> list[list[int]]:
+def groups_that_fit(members: Sequence[Member], budget: int, tokens: int | None = None) -> list[list[int]]:
     """The members' places in groups of like size that each need no more than `budget` bytes; one that needs more is
     a group alone.
     """
     for count in range(1, len(members) + 1):
         bounds = [round(g * len(members) / count) for g in range(count + 1)]
         groups = [list(range(a, b)) for a, b in pairwise(bounds)]
-        if all(bytes_of([members[m] for m in group]) <= budget for group in groups):
+        if all(bytes_of([members[m] for m in group], tokens) <= budget for group in groups):
             break
     return groups
 
 
-def bytes_of(members: Sequence[Member]) -> int:
-    """What a sweep of these takes."""
-    return sum(bytes_needed(member) for member in members) + buffer_bytes(members)
+def bytes_of(members: Sequence[Member], tokens: int | None = None) -> int:
+    """What a sweep of these takes. tokens: as for `buffer_bytes`."""
+    return sum(bytes_needed(member) for member in members) + buffer_bytes(members, tokens)

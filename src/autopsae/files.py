@@ -50,6 +50,11 @@ def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     return [key for key in {**there, **asked} if there.get(key, ...) != asked.get(key, ...)]
 
 
+def changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What is `differing`, with both values, as the end of an error message."""
+    return "; ".join(f"{key} {there.get(key)}, got {asked.get(key)}" for key in differing(there, asked))
+
+
 def save_pair(
     path: str | Path, *, format: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor | None]
 ) -> None:

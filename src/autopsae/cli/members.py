@@ -10,6 +10,7 @@ from autopsae.activations.store import Activations
 from autopsae.arrays import InputError
 from autopsae.cli.options import Birth, Fit, Keep
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.remedies.remedy import Remedy
 from autopsae.run.folder import Entry
 from autopsae.run.start import LayerNormed, start_from
 from autopsae.sae.init import born
@@ -100,6 +101,7 @@ class Births:
             raise InputError("--layer-norm: expected --init, as a prescription is one for tokens as they are")
         self._training, self._birth, self._saved, self._device = training, birth, saved, device
         self._read: dict[int, tuple[Statistics, Statistics]] = {}
+        self._starts: dict[tuple[str, float, int], Remedy] = {}
 
     def entry(self, choice: Choice, config: TrainConfig, keep: Keep, name: str) -> Entry:
         """A member, born; InputError as `born` and `start_from`."""
@@ -114,7 +116,7 @@ class Births:
         least = 4 / len(statistics.sample)
         rate = max(birth.k / birth.d_sae, least) if birth.sparsity == "jumprelu" else None
         return born(
-            self._saved or start_from(choice.init, seen, alpha=choice.alpha, rank=birth.rank),
+            self._saved or self._start(choice, seen),
             d_sae=birth.d_sae,
             sparsity=sparsity_of(birth),
             sample=statistics.sample,
@@ -123,6 +125,13 @@ class Births:
             scaled=birth.scale,
             layer_norm=birth.layer_norm,
         )
+
+    def _start(self, choice: Choice, seen: Statistics) -> Remedy:
+        """Once for all learning rates and coefficients."""
+        key = (choice.init, choice.alpha, choice.seed)
+        if key not in self._starts:
+            self._starts[key] = start_from(choice.init, seen, alpha=choice.alpha, rank=self._birth.rank)
+        return self._starts[key]
 
     def _statistics(self, seed: int) -> tuple[Statistics, Statistics]:
         """(of the tokens, of them as the SAE sees them)"""

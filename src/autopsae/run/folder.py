@@ -10,7 +10,7 @@ from typing import Any
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
-from autopsae.files import differing, write_text
+from autopsae.files import changes, write_text
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
 from autopsae.training.sources import Member, Shifted
@@ -115,11 +115,6 @@ class Folder(AbstractContextManager["Folder"]):
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    @property
-    def finished(self) -> bool:
-        """Does it hold the summary of a run?"""
-        return (self.out / "summary.json").exists()
-
     def be_born(self, *, resumed: bool) -> None:
         """Measure the SAE before training, once; InputError where what is resumed began with other settings."""
         path = self.out / "birth.json"
@@ -134,10 +129,9 @@ class Folder(AbstractContextManager["Folder"]):
             raise InputError(
                 f"{path}: expected what the run began with ({error!r}); pass another folder"
             ) from error
-        about = self._about
-        changed = [f"{key} {was.get(key)}, got {about.get(key)}" for key in differing(was, about)]
+        changed = changes(was, self._about)
         if changed:
-            raise InputError(f"{self.out}: expected the settings that the run began with: {'; '.join(changed)}")
+            raise InputError(f"{self.out}: expected the settings that the run began with: {changed}")
 
     def log(self, plan: Plan, loggers: list[Logger], *, after: int) -> None:
         """Open the logs, after so many steps."""

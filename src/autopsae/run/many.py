@@ -154,8 +154,7 @@ def _train(
     summaries: dict[str, dict[str, Any]] = {}
 
     def finish(m: int) -> None:
-        done = folders[m].finished  # before the break after which the sweep went on
-        kept = _finished(folders[m].out) if done else None
+        kept = _finished(folders[m].out)  # from before the break after which the sweep went on
         summaries[group[m].name] = kept or folders[m].finish(sweep.steps_of(m), diverged=sweep.diverged.get(m))
 
     with ExitStack() as stack:

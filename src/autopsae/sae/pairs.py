@@ -13,7 +13,7 @@ from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from autopsae.sae import sums
@@ -121,8 +121,9 @@ class Pairs:
         if self._dense:
             return self._by_member(self.matrix(values)).mT @ self._by_member(rows)
         if self._summed_unsorted(values, rows):
-            to = {"members": self.members, "n_latents": self.n_latents}
-            return sums.scatter(values, self.latents, self.ends, rows, **to).view(shape)
+            return sums.scatter(
+                values, self.latents, self.ends, rows, members=self.members, n_latents=self.n_latents
+            ).view(shape)
         return F.embedding_bag(
             self.tokens_by_latent,
             rows.detach(),
@@ -193,7 +194,7 @@ class Pairs:
             return values.view(self.members, -1).sum(dim=1)
         return torch.segment_reduce(values, "sum", lengths=self.per_member_counts, initial=0)
 
-    def spread(self, values: Float[Tensor, "members"]) -> Float[Tensor, "pairs"]:
+    def spread(self, values: Num[Tensor, "members"]) -> Num[Tensor, "pairs"]:
         """Each member's value for all of its pairs."""
         if self.uniform:
             return values[:, None].expand(-1, len(self.latents) // self.members).flatten()

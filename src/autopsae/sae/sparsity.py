@@ -133,15 +133,14 @@ def _above(product: Product, threshold: Float[Tensor, "members d_sae"]) -> Chose
     threshold, (members, _, d_sae) = threshold.contiguous(), product.shape
     parts = []
     for block in product:
-        m, positive = block.members, product.positive[block.members]
-        values, latents, counts = kernels.above(block.rows, product.biases(m), threshold[m], positive)
-        parts.append((values, latents if m.start is None else latents + d_sae * m.start, counts))
+        m = block.members
+        parts.append(kernels.above(block.rows, product.biases(m), threshold[m], product.positive[m]))
     values, latents, counts = (torch.cat([part[i] for part in parts]) for i in range(3))
-    if members > 1 and len(parts) == 1:
-        latents = latents + (d_sae * torch.arange(members, device=latents.device)).repeat_interleave(
-            counts.view(members, -1).sum(dim=1), output_size=len(latents)
-        )
-    return values, Pairs(latents=latents, per_token_counts=counts, d_sae=d_sae, members=members)
+    pairs = Pairs(latents=latents, per_token_counts=counts, d_sae=d_sae, members=members)
+    if members == 1:
+        return values, pairs
+    firsts = d_sae * torch.arange(members, device=latents.device)
+    return values, replace(pairs, latents=latents + pairs.spread(firsts))
 
 
 def _best(values: Float[Tensor, "pairs"], found: Int[Tensor, "members"], wanted: int) -> Int[Tensor, "best"]:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.files import differing, write_whole
+from autopsae.files import changes, write_whole
 from autopsae.sae.model import SAE
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Place
@@ -103,10 +103,9 @@ def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -
     for was, described in zip(before, now, strict=True):
         if was["sae"] != described["sae"]:
             raise InputError(f"{path}: expected a checkpoint of {described['sae']}, got one of {was['sae']}")
-        was, described = was["settings"], described["settings"]
-        changed = [f"{name} {was.get(name)}, got {described.get(name)}" for name in differing(was, described)]
+        changed = changes(was["settings"], described["settings"])
         if changed:
-            raise InputError(f"{path}: expected the settings it was written under: {'; '.join(changed)}")
+            raise InputError(f"{path}: expected the settings it was written under: {changed}")
 
 
 def _check_streams(path: str | Path, state: State, stream_of_member: Sequence[int]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from autopsae.arrays import InputError
+from autopsae.files import changes
 from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
@@ -32,11 +33,11 @@ def check_together(members: Sequence[Member]) -> None:
         mine = _described(member)
         if member.config.k_start is not None:
             _check_k_start(member)
-        differing = [f"{name} {first[name]}, got {mine[name]}" for name in first if first[name] != mine[name]]
+        differing = changes(first, mine)
         if differing:
             raise InputError(
                 f"sweep: expected members to agree, but member {number} {member.name!r} differs from the first: "
-                f"{'; '.join(differing)}; train them in sweeps of their own"
+                f"{differing}; train them in sweeps of their own"
             )
     _check_k_aux(members)
 

@@ -19,7 +19,7 @@ from experiments.outliers_2605_31518.style import ALIVE, BLACK, PURPLE, RELU, TO
 from matplotlib.figure import Figure
 from scipy.stats import norm
 
-from autopsae.diagnosis.closed_form import reach
+from autopsae.survival.closed_form import reach
 
 GAMMA = 5.0
 FATES = {"dead-by-ReLU": RELU, "dead-by-TopK": TOPK, "alive": ALIVE}

@@ -19,12 +19,12 @@ from experiments.outliers_2605_31518.style import BLACK, BLUE, GREEN, ORANGE, PU
 from matplotlib.figure import Figure
 
 from autopsae.activations.synthetic import gaussian_tokens
-from autopsae.diagnosis.birth import measure_birth
 from autopsae.diagnosis.severity import severity
 from autopsae.remedies.remedy import active_subspace, center, untouched, whiten, z_score
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.survival.birth import measure_birth
 
 D_IN, D_SAE, K = 512, 1024, 8
 GAMMA, EXPONENT = 10.0, 4.0

@@ -25,8 +25,6 @@ from autopsae.activations.presets import load_model
 from autopsae.activations.replace import replaced
 from autopsae.activations.store import Activations, open_activations, open_layers
 from autopsae.arrays import InputError
-from autopsae.diagnosis.birth import Birth, measure_birth
-from autopsae.diagnosis.closed_form import dead_by_relu, dead_by_topk
 from autopsae.diagnosis.diagnose import Diagnosis, diagnose
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.prescribe import Prescription
@@ -42,6 +40,8 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, TopK
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
+from autopsae.survival.birth import Birth, measure_birth
+from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
 from autopsae.training.loop import Diverged, Training, steps, train

@@ -7,13 +7,13 @@ import pytest
 import torch
 from scipy import stats
 
-from autopsae.diagnosis.birth import Birth
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.remedies.affine import Affine
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
+from autopsae.survival.birth import Birth
 from tests import oracles
 
 CALM = Severity(

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.birth import Birth
 from autopsae.diagnosis.prescribe import Prescription, prescribe
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.survival.birth import Birth
 
 D_IN = 5
 SPECTRUM = Spectrum.of(torch.diag(torch.arange(1.0, 6.0, dtype=torch.float64)))

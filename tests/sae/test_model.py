@@ -7,7 +7,6 @@ import torch
 
 from autopsae.activations.batches import evaluating
 from autopsae.arrays import InputError
-from autopsae.diagnosis.birth import measure_birth
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
@@ -19,6 +18,7 @@ from autopsae.sae.selection import Selection
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.survival.birth import measure_birth
 from tests import oracles
 
 D_IN, D_SAE, K = 12, 80, 5

@@ -9,11 +9,11 @@ from tyro.conf import Positional
 
 from autopsae.activations.store import open_layers, select_layers
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
-from autopsae.diagnosis.closed_form import check_k
 from autopsae.diagnosis.prescribe import ACCEPTABLE
 from autopsae.diagnosis.survey import survey
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import survey_text
+from autopsae.survival.closed_form import check_k
 
 
 def diagnose(

@@ -14,11 +14,11 @@ from autopsae.activations.store import open_activations
 from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsity_of
 from autopsae.cli.options import Birth, Fit, Integers, Keep
 from autopsae.cli.terminal import checked_device, progress_bar
-from autopsae.diagnosis.closed_form import check_k
 from autopsae.run.folder import Plan
 from autopsae.run.many import Portions, check_sweep_out, run_sweep
 from autopsae.run.one import check_out, run
 from autopsae.run.start import load_start
+from autopsae.survival.closed_form import check_k
 from autopsae.training.config import Record
 from autopsae.training.logs import Csv, Logger, TensorBoard
 

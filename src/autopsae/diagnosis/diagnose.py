@@ -9,8 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.diagnosis.birth import Birth, measure_birth
-from autopsae.diagnosis.closed_form import check_k, dead_by_relu, dead_by_topk
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, prescribe
@@ -21,6 +19,8 @@ from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.survival.birth import Birth, measure_birth
+from autopsae.survival.closed_form import check_k, dead_by_relu, dead_by_topk
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from autopsae.diagnosis.birth import Birth
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.severity import STRAY, Severity
+from autopsae.survival.birth import Birth
 
 SEVERE_GAMMA = 1.0
 LOW_RANK = 0.10

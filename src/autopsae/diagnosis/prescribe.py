@@ -7,10 +7,10 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.diagnosis.birth import Birth
 from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy
+from autopsae.survival.birth import Birth
 
 ACCEPTABLE = 0.01
 """Fraction of latents that may be born dead before something is prescribed."""

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.birth import draw_rows
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, Sparsity
 from autopsae.statistics.moments import layer_norm as normalized
+from autopsae.survival.birth import draw_rows
 
 THRESHOLD = 0.1
 """Where JumpReLU's thresholds start, at least, in units of the scaled layer's pre-activations."""

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.closed_form import check_k
 from autopsae.sae import kernels
 from autopsae.sae.pairs import Pairs
 from autopsae.sae.selection import Chosen, Product
+from autopsae.survival.closed_form import check_k
 
 
 @dataclass(frozen=True, kw_only=True)

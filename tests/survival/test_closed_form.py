@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.closed_form import dead_by_relu, dead_by_topk, reach
+from autopsae.survival.closed_form import dead_by_relu, dead_by_topk, reach
 
 AUTHORS = Path(__file__).parents[2] / "experiments/outliers_2605_31518/authors/init_stats.csv"
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.birth import draw_rows, measure_birth
-from autopsae.diagnosis.closed_form import dead_by_relu, dead_by_topk
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.survival.birth import draw_rows, measure_birth
+from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
 from tests import oracles
 
 

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
-from autopsae.diagnosis.closed_form import check_k
 from autopsae.remedies.remedy import Remedy
+from autopsae.survival.closed_form import check_k
 
 _BLOCK = 512  # tokens per product: its pre-activations stay in the cache for the counting
 

@@ -1,0 +1,122 @@
+"""The forecast of death at birth against the count: every layer of any folders of activations, raw and centered.
+
+    python -m experiments.survival.validate FOLDER ... [--layers hs1,hs2] [--out results/validation.json]
+
+From 4,096 tokens, drawn at random, death is forecast for the whole folder (100,000 tokens, say) and for 24,576 of
+its tokens, evenly spaced, and the same SAE is counted on them. A row says model, layer, remedy, n, k, sample,
+tokens, counted, predicted, low, high and closed_form, in fractions, and what the rivals say. Rows in the file stay.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from experiments.survival.rivals import RIVALS
+from torch import Tensor
+
+from autopsae import Remedy, center, dead_by_topk, geometric_median, measure_birth, open_layers, untouched
+from autopsae.activations.store import Activations
+from autopsae.arrays import chunks
+from autopsae.diagnosis.severity import gamma
+from autopsae.files import write_text
+from autopsae.statistics.moments import Moments, layer_norm
+from autopsae.statistics.sample import Reservoir
+from autopsae.survival.birth import draw_rows
+from autopsae.survival.firing import AmongLargest
+from autopsae.survival.forecast import forecast, margins
+
+HERE = Path(__file__).parent
+D_SAE, K, SAMPLE, FEWER = 8192, 64, 4096, 24_576
+
+
+def drawn(tokens: Activations) -> Tensor:
+    """A random sample of the layer's tokens."""
+    reservoir, start = Reservoir(SAMPLE), 0
+    for x in chunks(tokens):
+        reservoir.add(x, start)
+        start += len(x)
+    return reservoir.tokens()
+
+
+def remedies(sample: Tensor) -> list[Remedy]:
+    """Raw, and centered by the geometric median of the sample."""
+    return [untouched(sample.shape[1]), center(geometric_median(sample.double()), "median")]
+
+
+def counted(tokens: Activations, remedy_list: Sequence[Remedy]) -> dict[str, tuple[float, float]]:
+    """By remedy, (dead, dead-by-ReLU) of the drawn SAE on all of the tokens."""
+    generator = torch.Generator().manual_seed(0)
+    births = measure_birth(tokens, remedy_list, d_sae=D_SAE, k=K, generator=generator)
+    return {name: (birth.dead, birth.relu) for name, birth in births.items()}
+
+
+def encoder(sample: Tensor, remedy: Remedy) -> tuple[Tensor, Tensor]:
+    """(what the drawn SAE sees of the sample, its rows): the SAE that `counted` counts."""
+    rows = draw_rows(D_SAE, sample.shape[1], generator=torch.Generator().manual_seed(0))
+    W, point = remedy.encoder(rows.double())
+    return (sample.double() - point).float(), W.float()
+
+
+def rows_of(model: str, layer: str, tokens: Activations) -> Iterator[dict[str, Any]]:
+    """The rows of one layer."""
+    sample = drawn(tokens)
+    listed = remedies(sample)
+    severity = gamma(Moments.of(layer_norm(sample.double())))
+    totals = {number: counted(tokens.take(number), listed) for number in (FEWER, tokens.tokens)}
+    for remedy in listed:
+        y, W = encoder(sample, remedy)
+        found = forecast(y, W, AmongLargest(K))
+        over, _, _ = margins(y, W, AmongLargest(K), b_enc=None, followed=D_SAE)
+        for number, count in totals.items():
+            dead, relu = found.dead(number), found.relu(number)
+            yield {
+                "model": model,
+                "layer": layer,
+                "remedy": remedy.name,
+                "n": D_SAE,
+                "k": K,
+                "sample": SAMPLE,
+                "tokens": number,
+                "counted": count[remedy.name][0],
+                "predicted": dead.value,
+                "low": dead.low,
+                "high": dead.high,
+                "closed_form": dead_by_topk(severity, number, d_sae=D_SAE, k=K),
+                "gamma": severity,
+                "counted_relu": count[remedy.name][1],
+                "predicted_relu": relu.value,
+                "low_relu": relu.low,
+                "high_relu": relu.high,
+                "shape": found.fires.whole.shape,
+                "effective_tokens": found.effective_tokens,
+                "rivals": {name: estimate(over, number) for name, estimate in RIVALS.items()},
+            }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--layers", default="", help="names, comma-separated; all by default")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "validation.json")
+    asked = parser.parse_args()
+    rows: list[dict[str, Any]] = json.loads(asked.out.read_text()) if asked.out.exists() else []
+    done = {(row["model"], row["layer"]) for row in rows}
+    for folder in asked.folders:
+        layers = open_layers(folder)
+        for layer in asked.layers.split(",") if asked.layers else layers:
+            if (folder.name, layer) in done:
+                continue
+            rows += rows_of(folder.name, layer, layers[layer])
+            write_text(asked.out, json.dumps(rows, indent=1) + "\n")
+            for row in rows[-4:]:
+                interval = f"{row['predicted']:.2%} ({row['low']:.2%} to {row['high']:.2%})"
+                print(
+                    row["model"], layer, row["remedy"], row["tokens"], f"{row['counted']:.2%}", interval, flush=True
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Death expected at any number of tokens, by pathway and with an interval, from a few thousand tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autopsae.remedies.remedy import Remedy
+from autopsae.survival.birth import draw_rows
+from autopsae.survival.firing import Firing
+from autopsae.survival.tails import Margins, Tail, observed
+
+FOLLOWED = 8192
+"""Latents whose tails are fitted, at most: a fraction of so many is known to half a percentage point."""
+
+PARTS = 16
+"""Parts of the sample, in the stream's order, of which each is left out once for the interval."""
+
+FORM_ERROR = 0.05
+"""Standard error of the fitted tails' form, as a share of the fall from the sample's count to the forecast."""
+
+_NINE_OF_TEN = 1.645
+_BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A fraction of latents that is expected to be dead, and the interval that holds it in 9 cases of 10."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Tails:
+    """The tails of the whole sample, and of the sample without each of its parts."""
+
+    whole: Tail
+    without: tuple[Tail, ...]
+
+    @staticmethod
+    def of(margins: Margins) -> "_Tails":
+        parts = range(len(margins.sizes))
+        return _Tails(whole=margins.tail(), without=tuple(margins.tail(without=part) for part in parts))
+
+    def silent(self, tokens: int) -> Expected:
+        """Leaving out a part at a time (the jackknife) tells what the choice of the sampled tokens is worth; tokens
+        of one document, which are alike, are left out together. To this come the error of the tails' form, in
+        proportion to what they were asked, and that of the drawn latents.
+        """
+        value = self.whole.silent(tokens)
+        left_out = torch.tensor([tail.silent(tokens) for tail in self.without], dtype=torch.float64)
+        parts = len(left_out)
+        sampling = (parts - 1) * float(left_out.var(correction=0))
+        asked = self.whole.silent(min(tokens, self.whole.tokens)) - value
+        drawing = value * (1 - value) / len(self.whole.chance)
+        half = _NINE_OF_TEN * sqrt(sampling + (FORM_ERROR * asked) ** 2 + drawing)
+        return Expected(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Forecast:
+    """Death of an SAE at any number of tokens.
+
+    tokens: in the sample it was made from; d_sae: latents of the SAE; followed: latents whose tails were fitted;
+    effective_tokens: as many independent tokens would have told as much of the tails (tokens of one document are
+    alike); fires, positive: the tails of the margins and of the pre-activations.
+    """
+
+    tokens: int
+    d_sae: int
+    followed: int
+    effective_tokens: float
+    fires: _Tails
+    positive: _Tails
+
+    def dead(self, tokens: int) -> Expected:
+        """Fraction of latents that do not fire on `tokens` tokens of this kind, the dead-by-ReLU included."""
+        return self.fires.silent(tokens)
+
+    def relu(self, tokens: int) -> Expected:
+        """Fraction of latents that are positive on none of `tokens` tokens."""
+        return self.positive.silent(tokens)
+
+
+def forecast(
+    y: Float[Tensor, "sample d_in"],
+    W: Float[Tensor, "d_sae d_in"],
+    firing: Firing,
+    *,
+    b_enc: Float[Tensor, "d_sae"] | None = None,
+    followed: int = FOLLOWED,
+) -> Forecast:
+    """The forecast for an encoder W y + b_enc, where y is what it sees: the tokens, less b_dec, after any remedy.
+
+    y: a sample of at least 40 tokens, in the stream's order (neighbours may be of one document), evenly or randomly
+    spread over the stream that death is asked for; firing: when a latent fires. Costs about two encodings of the
+    sample, and the memory of one matrix [followed, sample].
+
+    Raises InputError for a sample too small, and as `firing`.
+    """
+    over, pre, part = margins(y, W, firing, b_enc=b_enc, followed=min(followed, len(W)))
+    fires, positive = observed(over, part), observed(pre, part)
+    return Forecast(
+        tokens=len(y),
+        d_sae=len(W),
+        followed=len(over),
+        effective_tokens=len(y) / fires.clumping,
+        fires=_Tails.of(fires),
+        positive=_Tails.of(positive),
+    )
+
+
+def margins(
+    y: Float[Tensor, "sample d_in"],
+    W: Float[Tensor, "d_sae d_in"],
+    firing: Firing,
+    *,
+    b_enc: Float[Tensor, "d_sae"] | None,
+    followed: int,
+) -> tuple[Float[Tensor, "followed sample"], Float[Tensor, "followed sample"], Int[Tensor, "sample"]]:
+    """(margins, pre-activations, part) of each token of the sample, the tokens in another order; part: which of the
+    PARTS of the sample a token is from. Both in units of the token's norm: otherwise the tails would be those of
+    the norms.
+    """
+    order = _spread(len(y), y.device)
+    over, pre = (y.new_empty(followed, len(y)) for _ in range(2))
+    for start in range(0, len(y), _BLOCK):
+        rows = order[start : start + _BLOCK]
+        product = y[rows] @ W.T
+        if b_enc is not None:
+            product += b_enc
+        size = y[rows].norm(dim=1).clamp_min(torch.finfo(y.dtype).tiny)
+        columns = slice(start, start + len(rows))
+        torch.div(firing.margins(product)[:, :followed].T, size, out=over[:, columns])
+        torch.div(product[:, :followed].T, size, out=pre[:, columns])
+    return over, pre, order * PARTS // len(y)
+
+
+def forecast_births(
+    sample: Float[Tensor, "sample d_in"],
+    remedies: Sequence[Remedy],
+    firing: Firing,
+    *,
+    d_sae: int,
+    generator: torch.Generator,
+    followed: int = FOLLOWED,
+) -> dict[str, Forecast]:
+    """The forecast for a freshly drawn SAE under each remedy, by the remedy's name; all see the same drawn rows.
+
+    sample: raw tokens, as for `forecast`. Raises InputError as `forecast`.
+    """
+    rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
+    found = {}
+    for remedy in remedies:
+        W, center = remedy.encoder(rows.double())
+        # Centered in float64: a large mean would eat the digits of float32 products.
+        y = (sample.double() - center.to(rows.device)).float()
+        found[remedy.name] = forecast(y, W.float(), firing, followed=followed)
+    return found
+
+
+def _spread(tokens: int, device: torch.device) -> Int[Tensor, "tokens"]:
+    """The places of the sample so ordered that each block has tokens from all over it, as a shuffled batch has:
+    BatchTopK takes blocks for batches.
+    """
+    stride = max(1, tokens // _BLOCK)
+    place = torch.arange(tokens, device=device)
+    return torch.cat([place[first::stride] for first in range(stride)])

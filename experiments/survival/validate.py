@@ -69,7 +69,7 @@ def rows_of(model: str, layer: str, tokens: Activations) -> Iterator[dict[str, A
     for remedy in listed:
         y, W = encoder(sample, remedy)
         found = forecast(y, W, AmongLargest(K))
-        over, _, _ = margins(y, W, AmongLargest(K), b_enc=None, followed=D_SAE)
+        over = margins(y, W, AmongLargest(K), b_enc=None, followed=D_SAE).over
         for number, count in totals.items():
             dead, relu = found.dead(number), found.relu(number)
             yield {

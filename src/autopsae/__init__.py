@@ -6,7 +6,8 @@ The rooms, in the order in which the data pass through them; a room imports only
     activations      where tokens come from: files, shards, models harvested with hooks, synthetic tokens
     statistics       tokens -> moments, norms, a uniform sample, geometric median, spectrum; one pass, float64
     remedies         what can be changed: a centre, a metric (z-score, whitening), a subspace for the rows
-    diagnosis        severity, death at birth predicted and measured, findings, the prescription
+    survival         death at birth: by the paper's formula, counted, and forecast for any number of tokens
+    diagnosis        severity, findings, the prescription
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
     training         fit one or many at once: objectives, revival, optimizers, the loop, checkpoints, logs
     evaluation       measure it: error in raw space, death by pathway, true directions found, loss recovered
@@ -42,6 +43,8 @@ from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
 from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
+from autopsae.survival.firing import Above, AmongLargest, AmongLargestOfBatch
+from autopsae.survival.forecast import Expected, Forecast, Outlook, forecast, forecast_births
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
 from autopsae.training.loop import Diverged, Training, steps, train
@@ -53,8 +56,11 @@ from autopsae.training.sweep import Sweep
 __all__ = [
     "L1",
     "SAE",
+    "Above",
     "Activations",
     "Affine",
+    "AmongLargest",
+    "AmongLargestOfBatch",
     "AuxK",
     "BatchTopK",
     "Birth",
@@ -62,8 +68,10 @@ __all__ = [
     "Diagnosis",
     "Diverged",
     "Evaluation",
+    "Expected",
     "Fates",
     "Finding",
+    "Forecast",
     "GhostGradients",
     "InputError",
     "JsonLines",
@@ -71,6 +79,7 @@ __all__ = [
     "L0Target",
     "LossRecovered",
     "Member",
+    "Outlook",
     "Prescription",
     "ReLU",
     "Record",
@@ -93,6 +102,8 @@ __all__ = [
     "diagnose",
     "evaluate",
     "fates",
+    "forecast",
+    "forecast_births",
     "geometric_median",
     "harvest",
     "harvest_text",

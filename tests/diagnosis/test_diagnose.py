@@ -10,9 +10,11 @@ import autopsae
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.survey import COMPARED, survey
+from autopsae.survival.forecast import Expected
 from tests import oracles
 
-SMALL: dict[str, Any] = {"d_sae": 512, "k": 8}
+# Death is asked for on as many tokens as there are: the forecast is then the count.
+SMALL: dict[str, Any] = {"d_sae": 512, "k": 8, "at_tokens": 4000}
 
 
 def tokens(gamma: float, *, strays: int = 0, scale: float = 1.0, seed: int = 0) -> torch.Tensor:
@@ -61,11 +63,11 @@ def test_a_low_rank_layer_is_whitened_by_the_smallest_sufficient_alpha() -> None
     diagnosis = diagnose(x, **SMALL)
     dead = {name: birth.dead for name, birth in diagnosis.birth.items()}
     assert dead["median"] > 0.01
-    assert {"whiten_0.15", "whiten_0.3", "whiten_0.5"} < set(dead)
-    assert f"asi_{round(diagnosis.severity.effective_rank)}" in dead
     assert diagnosis.severity.effective_rank > 2
-    enough = [a for a in ("0.15", "0.3", "0.5") if dead[f"whiten_{a}"] <= 0.01]
-    assert diagnosis.prescription.remedy == f"whiten_{enough[0]}"
+    ladder = [f"whiten_{alpha}" for alpha in ("0.15", "0.3", "0.5") if f"whiten_{alpha}" in dead]
+    # No further than to the first that suffices.
+    assert diagnosis.prescription.remedy == ladder[-1]
+    assert [diagnosis.expected[name].dead.value <= 0.01 for name in ladder] == [False] * (len(ladder) - 1) + [True]
     assert "effective rank / d_in" in [finding.name for finding in diagnosis.findings]
 
 
@@ -79,8 +81,9 @@ def test_asked_for_alphas_and_ranks_are_measured() -> None:
 
 
 def test_where_no_remedy_suffices_the_best_is_prescribed_and_said_to_fall_short() -> None:
-    # Three tokens can make at most 3 k latents fire.
-    diagnosis = diagnose(tokens(0.0)[:3], **SMALL)
+    # 50 tokens can make at most 50 k latents fire.
+    diagnosis = diagnose(tokens(0.0)[:50], d_sae=512, k=2, at_tokens=50)
+    assert f"asi_{round(diagnosis.severity.effective_rank)}" in diagnosis.birth
     least = min(birth.dead for name, birth in diagnosis.birth.items() if name not in ("mean", "zscore"))
     assert diagnosis.birth[diagnosis.prescription.remedy].dead == least
     assert "no remedy reaches 1.0%" in diagnosis.prescription.reason
@@ -92,6 +95,19 @@ def test_the_acceptable_death_decides() -> None:
     dead = diagnose(x, **SMALL).birth["none"].dead
     assert diagnose(x, **SMALL, acceptable=dead).prescription.remedy == "none"
     assert diagnose(x, **SMALL, acceptable=dead - 1e-9).prescription.remedy == "median"
+
+
+def test_death_is_expected_on_as_many_tokens_as_are_asked() -> None:
+    def expected(at_tokens: int) -> Expected:
+        return diagnose(tokens(3.0), **{**SMALL, "at_tokens": at_tokens}).expected["none"].dead
+
+    counted = diagnose(tokens(3.0), **SMALL).birth["none"].dead
+    few, same, many = (expected(at_tokens) for at_tokens in (500, 4000, 10**7))
+    assert same.value == pytest.approx(counted, abs=1.5 / 512)
+    assert few.value > same.value > many.value > 0
+    assert many.low < many.value < many.high
+    with pytest.raises(InputError, match="expected at least one token, got 0"):
+        expected(0)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
@@ -117,6 +133,11 @@ def test_the_dictionary_holds_every_promised_key_and_is_json(tmp_path: Path) -> 
         assert row["kurtosis"] == pytest.approx(0.0, abs=0.5)
         assert set(row["predicted"]) == {"relu", "dead"}
         assert set(row["prescription"]) == {"remedy", "advice", "reason"}
+        assert {"none", "median", row["prescription"]["remedy"]} <= set(row["expected"])
+        for outlook in row["expected"].values():
+            assert outlook["tokens"] == 4000
+            for way in ("dead", "relu"):
+                assert 0 <= outlook[way]["low"] <= outlook[way]["value"] <= outlook[way]["high"] <= 1
         for remedy in COMPARED:
             birth = row["birth"][remedy]
             assert birth["dead"] == pytest.approx(birth["relu"] + birth["topk"])

@@ -9,7 +9,7 @@ from autopsae.diagnosis.prescribe import Prescription, prescribe
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.survival.birth import Birth
+from autopsae.survival.forecast import Expected, Outlook
 
 D_IN = 5
 SPECTRUM = Spectrum.of(torch.diag(torch.arange(1.0, 6.0, dtype=torch.float64)))
@@ -23,8 +23,12 @@ LADDER = [
 ]
 
 
-def deaths(*dead: float) -> dict[str, Birth]:
-    return {r.name: Birth(dead=d, relu=0.0, topk=d) for r, d in zip(LADDER, dead, strict=True)}
+def deaths(*dead: float) -> dict[str, Outlook]:
+    nothing = Expected(value=0.0, low=0.0, high=0.0)
+    expected = [Expected(value=d, low=d / 2, high=d) for d in dead]
+    return {
+        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing) for remedy, d in zip(LADDER, expected, strict=True)
+    }
 
 
 def choose(*dead: float, acceptable: float = 0.01) -> Prescription:
@@ -48,7 +52,8 @@ def test_the_least_intrusive_sufficient_remedy_is_prescribed(dead: tuple[float, 
 
 def test_the_reason_names_what_was_passed_over() -> None:
     expected = (
-        "leaves 0.5% of 100 latents dead at birth; the less intrusive leave over 1.0%: none 50.0%, median 20.0%"
+        "leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens; the less intrusive leave over 1.0%: "
+        "none 50.0%, median 20.0%"
     )
     assert choose(0.5, 0.2, 0.005, 0.0, 0.0).reason == expected
 

@@ -33,9 +33,11 @@ def test_the_table_shows_every_number_of_every_layer_in_80_columns(found: Survey
     assert "…" not in text
     for diagnosis in found:
         [row] = [line for line in text.splitlines() if line.strip().startswith(f"{diagnosis.layer} ")]
-        for birth in (diagnosis.birth[name] for name in ("none", "mean", "median", "zscore", "whiten")):
-            assert f"{birth.dead:.1%}" in row
-        assert row.rstrip().endswith(diagnosis.prescription.remedy)
+        for name in ("none", "mean", "median", "whiten"):
+            assert f"{diagnosis.birth[name].dead:.1%}" in row
+        assert f" {diagnosis.expected['none'].dead.value:.1%} " in row
+        remedy = diagnosis.prescription.remedy
+        assert row.split()[-2:] == [remedy, f"{diagnosis.expected[remedy].dead.value:.1%}"]
 
 
 def test_every_finding_and_reason_stands_under_the_table(found: Survey) -> None:

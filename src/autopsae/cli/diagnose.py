@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from autopsae.activations.store import open_layers, select_layers
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
+from autopsae.diagnosis.diagnose import AT_TOKENS
 from autopsae.diagnosis.prescribe import ACCEPTABLE
 from autopsae.diagnosis.survey import survey
 from autopsae.report.plots import check_figure, save_figure
@@ -24,6 +25,7 @@ def diagnose(
     d_sae: int = 8192,
     k: int = 64,
     tokens: int = 100_000,
+    at_tokens: int = AT_TOKENS,
     alphas: tuple[float, ...] = (),
     ranks: tuple[int, ...] = (),
     acceptable: float = ACCEPTABLE,
@@ -41,6 +43,7 @@ def diagnose(
         d_sae: Latents of the SAE to be trained.
         k: Latents that fire per token.
         tokens: Tokens per layer at most, evenly spaced over the source.
+        at_tokens: Tokens on which death is forecast, from a sample of 4,096.
         alphas: Further whitening exponents to measure, from 0 (centering) to 1 (full).
         ranks: Active subspace ranks to measure.
         acceptable: Fraction of latents that may be born dead before something is prescribed.
@@ -62,6 +65,7 @@ def diagnose(
             {name: available[name].take(tokens) for name in chosen},
             d_sae=d_sae,
             k=k,
+            at_tokens=at_tokens,
             alphas=alphas,
             ranks=ranks,
             acceptable=acceptable,

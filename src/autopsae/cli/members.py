@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from autopsae.activations.store import Activations
-from autopsae.arrays import InputError
+from autopsae.arrays import InputError, Tokens
 from autopsae.cli.options import Birth, Fit, Keep
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.folder import Entry
-from autopsae.run.start import LayerNormed, start_from
+from autopsae.run.start import LayerNormed, Strays, start_from, without_strays
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
@@ -95,11 +95,14 @@ def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig
 class Births:
     """SAEs of one layer, whose statistics are read once for every seed."""
 
-    def __init__(self, training: Activations, birth: Birth, saved: Prescription | None, device: str | None) -> None:
+    def __init__(
+        self, training: Activations, birth: Birth, strays: Strays, saved: Prescription | None, device: str | None
+    ) -> None:
         """saved: a prescription to start from. Raises InputError for one that does not go with LayerNorm."""
         if birth.layer_norm and saved:
             raise InputError("--layer-norm: expected --init, as a prescription is one for tokens as they are")
         self._training, self._birth, self._saved, self._device = training, birth, saved, device
+        self._strays = strays
         self._read: dict[int, tuple[Statistics, Statistics]] = {}
         self._starts: dict[tuple[str, float, int], Remedy] = {}
 
@@ -108,6 +111,10 @@ class Births:
         sae = self._born(choice)
         member, layer = Member(sae=sae, config=config, name=name), self._training.layer
         return Entry(member=member, about=self._about(choice, keep), data=layer or "")
+
+    def tokens(self, seed: int) -> Tokens:
+        """What is trained on."""
+        return without_strays(self._training, self._strays, self._statistics(seed)[0])
 
     def _born(self, choice: Choice) -> SAE:
         birth, device = self._birth, self._device
@@ -151,6 +158,7 @@ class Births:
             "start": self._saved.remedy if self._saved else choice.init,
             **settings,
             **({} if self._saved else {"alpha": choice.alpha}),
+            "strays_in_training": self._strays,
             "held_out": keep.held_out,
             "seed": choice.seed,
         }

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from autopsae.run.start import STARTS
+from autopsae.run.start import STARTS, Strays
 
 
 def _several(parse: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
@@ -81,6 +81,8 @@ class Fit:
     """Last steps, over which it falls to 0."""
     l1: Numbers = ()
     """L1 coefficient of --sparsity relu."""
+    strays: Strays = "keep"
+    """What is done with tokens of over ten times the median norm (attention sinks), often most of the error."""
     revive: Literal["auxk", "ghost", "resample"] | None = None
     """Let latents silent for 256,000 tokens explain the residual, or draw them afresh every 1,000 steps."""
     bfloat16: bool = False

@@ -67,21 +67,22 @@ def train(
     saved = load_start(birth.prescription, activations.d_in) if birth.prescription else None
     loggers = partial(_loggers, keep)
     with progress_bar("reading the statistics") as (bar, task):
-        births = Births(training, birth, saved, device)
+        births = Births(training, birth, fit.strays, saved, device)
         entries = [
             births.entry(choice, config, keep, name_of(choice, choices))
             for choice, config in zip(choices, configs, strict=True)
         ]
+        tokens = births.tokens(seed[0])
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": loggers}
         common["progress"] = _progress(bar, task, fit.steps)
         if len(entries) == 1:
-            _say(out, run(entries[0], training, held, out, **common))
+            _say(out, run(entries[0], tokens, held, out, **common))
             return
         memory = None if keep.memory is None else int(1e9 * keep.memory)
         portions = Portions.of(entries, memory, tokens=training.tokens)
         if not (out / "portions.json").exists():
             bar.console.print(_portioned(portions), highlight=False)
-        _say_sweep(out, run_sweep(entries, training, held, out, portions=portions, **common))
+        _say_sweep(out, run_sweep(entries, tokens, held, out, portions=portions, **common))
 
 
 def _progress(bar: Progress, task: TaskID, steps: int) -> Callable[[dict[str, Record]], None]:
@@ -116,10 +117,17 @@ def _say(out: Path, summary: dict[str, Any]) -> None:
     Console().print(
         f"{out}: {born_dead:.1%} of {summary['d_sae']:,} latents were born dead, {dead:.1%} are dead after "
         f"{summary['steps']:,} steps ({summary['relu']:.1%} by ReLU, {summary['topk']:.1%} by TopK); raw FVU "
-        f"{summary['fvu_raw']:.4f}",
+        f"{summary['fvu_raw']:.4f}" + _typical(summary),
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _typical(summary: dict[str, Any]) -> str:
+    """The error without strays, where there are some."""
+    if not summary["strays"]:
+        return ""
+    return f" ({summary['fvu_typical']:.4f} without the {summary['strays']:.2%} of over ten times the median norm)"
 
 
 def _say_sweep(out: Path, result: dict[str, Any]) -> None:

@@ -21,12 +21,17 @@ from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import check_k, dead_by_relu, dead_by_topk
+from autopsae.survival.firing import AmongLargest
+from autopsae.survival.forecast import Outlook, forecast_births
 
 if TYPE_CHECKING:
     import pandas as pd
 
+AT_TOKENS = 1_000_000
+"""Tokens on which death is forecast, where nothing else is asked."""
+
 ESCALATION = (0.15, 0.3, 0.5)
-"""Exponents of partial whitening that are measured where centering is not enough."""
+"""Exponents of partial whitening that are considered where centering is not enough."""
 
 _SHOWN_TOKENS = 64
 
@@ -47,7 +52,8 @@ class Diagnosis:
     """How a freshly drawn TopK SAE fares on one layer.
 
     layer, tokens, d_in: what was measured; d_sae, k: for which SAE; severity: the geometry; predicted: the
-    paper's closed forms; birth: measured death under each remedy by name; prescription: what to change.
+    paper's closed forms; birth: death counted on the tokens, under each remedy by name; expected: death on as many
+    tokens as was asked, forecast for the remedies up to the one prescribed; prescription: what to change.
     """
 
     layer: str
@@ -58,6 +64,7 @@ class Diagnosis:
     severity: Severity
     predicted: Prediction
     birth: Mapping[str, Birth]
+    expected: Mapping[str, Outlook]
     prescription: Prescription
     findings: tuple[Finding, ...]
     landscape: Float[Tensor, "shown d_in"]
@@ -74,6 +81,7 @@ class Diagnosis:
             **asdict(self.severity),
             "predicted": asdict(self.predicted),
             "birth": {name: asdict(birth) for name, birth in self.birth.items()},
+            "expected": {name: asdict(outlook) for name, outlook in self.expected.items()},
             "prescription": {
                 "remedy": self.prescription.remedy,
                 "advice": self.prescription.advice,
@@ -89,9 +97,20 @@ class Diagnosis:
         return pd.DataFrame([flatten(self.to_dict())])
 
     def _repr_html_(self) -> str:
-        rows = [[name, f"{b.dead:.1%}", f"{b.relu:.1%}", f"{b.topk:.1%}"] for name, b in self.birth.items()]
+        rows = [
+            [name, f"{b.dead:.1%}", f"{b.relu:.1%}", f"{b.topk:.1%}", self._shown(name)]
+            for name, b in self.birth.items()
+        ]
         head, *notes = str(self).split("\n")
-        return html_table(["remedy", "born dead", "by ReLU", "by TopK"], rows, [head, *notes])
+        at = next(iter(self.expected.values())).tokens
+        header = ["remedy", "born dead", "by ReLU", "by TopK", f"expected on {at:,} tokens"]
+        return html_table(header, rows, [head, *notes])
+
+    def _shown(self, name: str) -> str:
+        if name not in self.expected:
+            return ""
+        dead = self.expected[name].dead
+        return f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
 
     def __str__(self) -> str:
         head = f"{self.layer}: {self.prescription.advice}: {self.prescription.reason}"
@@ -103,6 +122,7 @@ def diagnose(
     *,
     d_sae: int = 8192,
     k: int = 64,
+    at_tokens: int = AT_TOKENS,
     layer: str = "layer",
     alphas: Sequence[float] = (),
     ranks: Sequence[int] = (),
@@ -113,18 +133,18 @@ def diagnose(
 ) -> Diagnosis:
     """Diagnose one layer from its activations.
 
-    Two passes over the tokens: statistics, then death at birth, counted for a freshly drawn TopK SAE under no
-    remedy, centering by the arithmetic mean and by the geometric median, z-scoring and whitening. Where the median
-    leaves over `acceptable` of the latents dead, a third pass measures partial whitening and active subspace
-    initialisation.
+    Two passes over the tokens: statistics and a sample of 4,096, then death at birth, counted for a freshly drawn
+    TopK SAE under no remedy, centering by the arithmetic mean and by the geometric median, z-scoring and whitening.
+    From the sample the death that `at_tokens` tokens would leave is forecast, remedy by remedy from the least
+    intrusive, until one leaves at most `acceptable`; it is prescribed.
 
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, k: the SAE to be trained; alphas, ranks:
     further whitening exponents and active subspace ranks to measure; acceptable: fraction of latents that may be
     born dead; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the tokens
     are, for the products too).
 
-    Raises InputError for unusable tokens, fewer than two different ones, d_in < 2, k > d_sae, or `acceptable`
-    outside [0, 1].
+    Raises InputError for unusable tokens, fewer than 40 or all the same, d_in < 2, k > d_sae, at_tokens < 1, or
+    `acceptable` outside [0, 1].
     """
     check_k(k, d_sae)
     if not 0 <= acceptable <= 1:
@@ -135,19 +155,22 @@ def diagnose(
     geometry = severity(statistics, median)
     spectrum = Spectrum.of(statistics.raw.covariance)
 
-    def measure(remedies: Sequence[Remedy], name: str) -> dict[str, Birth]:
-        generator = torch.Generator(median.device).manual_seed(seed)  # the same draw for every remedy
-        return measure_birth(
-            tokens, remedies, d_sae=d_sae, k=k, generator=generator, progress=lambda n: told(name, n)
-        )
+    def drawn() -> torch.Generator:
+        return torch.Generator(median.device).manual_seed(seed)  # the same draw for every remedy
 
-    ladder, later = _ladder(spectrum, median, geometry.effective_rank, alphas, ranks)
+    ladder, asked = _ladder(spectrum, median, geometry.effective_rank, alphas, ranks)
+
+    def foreseen(remedy: Remedy) -> Outlook:
+        found = forecast_births(statistics.sample, [remedy], AmongLargest(k), d_sae=d_sae, generator=drawn())
+        return found[remedy.name].at(at_tokens)
+
+    expected = _expected(ladder, asked, foreseen, acceptable)
     compared = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    birth = measure([remedy for remedy in [*ladder, *compared] if remedy.name not in later], "birth")
-    if min(birth["none"].dead, birth["median"].dead) > acceptable:
-        birth |= measure([remedy for remedy in ladder if remedy.name in later], "escalation")
-    measured = [remedy for remedy in ladder if remedy.name in birth]
-    prescription = prescribe(birth, measured, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
+    counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
+    birth = measure_birth(
+        tokens, [*counted, *compared], d_sae=d_sae, k=k, generator=drawn(), progress=lambda n: told("birth", n)
+    )
+    prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
     predicted = Prediction(
         relu=dead_by_relu(geometry.gamma, statistics.tokens),
         dead=dead_by_topk(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k),
@@ -161,12 +184,25 @@ def diagnose(
         severity=geometry,
         predicted=predicted,
         birth=birth,
+        expected=expected,
         prescription=prescription,
         findings=findings(
             geometry, birth, prescription, predicted.relu, tokens=statistics.tokens, acceptable=acceptable
         ),
         landscape=layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu(),
     )
+
+
+def _expected(
+    ladder: Sequence[Remedy], asked: set[str], foreseen: Callable[[Remedy], Outlook], acceptable: float
+) -> dict[str, Outlook]:
+    """Of no remedy, the median and what was asked for in any case; of the others up to the first that suffices."""
+    found: dict[str, Outlook] = {}
+    for remedy in ladder:
+        enough = any(outlook.dead.value <= acceptable for outlook in found.values())
+        if len(found) < 2 or remedy.name in asked or not enough:
+            found[remedy.name] = foreseen(remedy)
+    return found
 
 
 def _ladder(
@@ -176,14 +212,10 @@ def _ladder(
     alphas: Sequence[float],
     ranks: Sequence[int],
 ) -> tuple[list[Remedy], set[str]]:
-    """The remedies from the least intrusive to the most, and the names of those measured only if needed."""
+    """The remedies from the least intrusive to the most, and the names of those that were asked for."""
     rank = max(1, round(effective_rank))
-    ladder = [
-        untouched(len(median)),
-        center(median, "median"),
-        *(whiten(spectrum, median, alpha=alpha) for alpha in sorted({*alphas, *ESCALATION, 1.0})),
-        *(active_subspace(spectrum, median, rank=rank) for rank in ranks or (rank,)),
-    ]
-    later = {f"whiten_{alpha:g}" for alpha in set(ESCALATION) - set(alphas)}
-    later |= set() if ranks else {f"asi_{rank}"}
-    return ladder, later
+    whitened = {alpha: whiten(spectrum, median, alpha=alpha) for alpha in sorted({*alphas, *ESCALATION, 1.0})}
+    subspaces = [active_subspace(spectrum, median, rank=rank) for rank in ranks or (rank,)]
+    ladder = [untouched(len(median)), center(median, "median"), *whitened.values(), *subspaces]
+    asked = {whitened[alpha].name for alpha in alphas} | {remedy.name for remedy in subspaces if ranks}
+    return ladder, asked

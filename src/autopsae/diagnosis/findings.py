@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.diagnosis.severity import STRAY, Severity
+from autopsae.diagnosis.severity import Severity
+from autopsae.statistics.strays import STRAY
 from autopsae.survival.birth import Birth
 
 SEVERE_GAMMA = 1.0
@@ -104,7 +105,7 @@ def _stray_tokens(severity: Severity, tokens: int) -> Finding | None:
         tokens=tokens,
         meaning=f"{severity.stray_tokens:.2%} of the tokens, each over {STRAY:.0f} times the median norm, dominate "
         "any squared error",
-        advice="mask them when harvesting (the first token, or their ids) or judge the error without them",
+        advice="train with --strays leave_out or weigh_down, and judge the error without them (fvu_typical)",
         source="autopsae; attention sinks and registers, paper App. D.5",
     )
 

@@ -1,4 +1,4 @@
-"""From measured death to what to change: the least intrusive remedy under which few latents are born dead."""
+"""From expected death to what to change: the least intrusive remedy under which few latents are born dead."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy
-from autopsae.survival.birth import Birth
+from autopsae.survival.forecast import Expected, Outlook
 
 ACCEPTABLE = 0.01
 """Fraction of latents that may be born dead before something is prescribed."""
@@ -81,7 +81,7 @@ class Prescription:
 
 
 def prescribe(
-    births: Mapping[str, Birth],
+    expected: Mapping[str, Outlook],
     remedies: Sequence[Remedy],
     *,
     layer: str,
@@ -89,16 +89,19 @@ def prescribe(
     k: int,
     acceptable: float = ACCEPTABLE,
 ) -> Prescription:
-    """The first of `remedies` (ordered from the least intrusive) whose measured death is at most `acceptable`, or,
-    where none is, the one with the fewest dead.
+    """The first of `remedies` (ordered from the least intrusive) whose expected death is at most `acceptable`, or,
+    where none is, the one with the fewest dead; remedies without an expectation are passed over.
     """
-    chosen = next((remedy for remedy in remedies if births[remedy.name].dead <= acceptable), None)
-    remedy = chosen or min(remedies, key=lambda remedy: births[remedy.name].dead)
-    left_over = {r.name: births[r.name].dead for r in remedies[: remedies.index(remedy)]}
+    remedies = [remedy for remedy in remedies if remedy.name in expected]
+    dead = {remedy.name: expected[remedy.name].dead for remedy in remedies}
+    chosen = next((remedy for remedy in remedies if dead[remedy.name].value <= acceptable), None)
+    remedy = chosen or min(remedies, key=lambda remedy: dead[remedy.name].value)
+    left_over = {r.name: dead[r.name].value for r in remedies[: remedies.index(remedy)]}
+    tokens = expected[remedy.name].tokens
     return Prescription(
         remedy=remedy.name,
         advice=remedy.advice,
-        reason=_reason(births[remedy.name].dead, left_over, d_sae, acceptable, enough=chosen is not None),
+        reason=_reason(dead[remedy.name], left_over, d_sae, tokens, acceptable, enough=chosen is not None),
         layer=layer,
         d_sae=d_sae,
         k=k,
@@ -107,9 +110,12 @@ def prescribe(
     )
 
 
-def _reason(dead: float, left_over: Mapping[str, float], d_sae: int, acceptable: float, *, enough: bool) -> str:
+def _reason(
+    dead: Expected, left_over: Mapping[str, float], d_sae: int, tokens: int, acceptable: float, *, enough: bool
+) -> str:
     """`left_over`: death under the less intrusive remedies, which were passed over."""
-    leaves = f"leaves {dead:.1%} of {d_sae:,} latents dead at birth"
+    interval = f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
+    leaves = f"leaves {interval} of {d_sae:,} latents dead on {tokens:,} tokens"
     if not enough:
         return f"{leaves}; no remedy reaches {acceptable:.1%}, this one comes nearest"
     if not left_over:

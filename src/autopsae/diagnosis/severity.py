@@ -10,9 +10,7 @@ from autopsae.arrays import InputError
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.moments import Moments
 from autopsae.statistics.spectrum import effective_rank
-
-STRAY = 10.0
-"""A token is stray if its norm exceeds this many times the median norm (attention sinks, registers)."""
+from autopsae.statistics.strays import STRAY
 
 
 @dataclass(frozen=True, kw_only=True)

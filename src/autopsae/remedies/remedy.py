@@ -36,13 +36,20 @@ class Remedy:
         """(W, c) such that W (x - c) are the pre-activations of the raw token x for an SAE drawn with rows
         `W_enc`: the remedy folded into the encoder. `W_enc` itself is returned where the remedy only centers.
         """
-        W = W_enc
-        if self.subspace is not None:
-            basis = self.subspace.to(W)
-            W = torch.nn.functional.normalize((W @ basis.T) @ basis, dim=1)
+        W = within(self.subspace, W_enc)
         if self.affine.linear is not None:
             W = W @ self.affine.linear.to(W)
         return W, self.affine.center
+
+
+def within(
+    subspace: Float[Tensor, "rank d_in"] | None, W: Float[Tensor, "d_sae d_in"]
+) -> Float[Tensor, "d_sae d_in"]:
+    """Unit rows in a subspace (orthonormal rows): those of W projected onto it. W itself without one."""
+    if subspace is None:
+        return W
+    basis = subspace.to(W)
+    return torch.nn.functional.normalize((W @ basis.T) @ basis, dim=1)
 
 
 def untouched(d_in: int) -> Remedy:

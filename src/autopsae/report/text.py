@@ -7,32 +7,36 @@ from rich.table import Table
 from rich.text import Text
 
 from autopsae.diagnosis.finding import Finding
-from autopsae.diagnosis.survey import COMPARED, Survey
+from autopsae.diagnosis.survey import Survey
 
+_COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
 _NAMED = 6  # layers of a group that are named one by one
 _GOOD, _BAD = 0.01, 0.2  # dead fractions under and over which a cell is green or red
 
 
 def survey_text(survey: Survey) -> RenderableType:
-    """A row per layer: severity, predicted and measured death at birth, prescription; then what it means, layer by
-    layer for a few layers, finding by finding for many.
+    """A row per layer: severity, death by the formula, counted, and expected on more tokens without and with the
+    prescription; then what it means, layer by layer for a few layers, finding by finding for many.
     """
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=_title(survey))
     table.add_column("layer", overflow="fold", min_width=5)
-    for name in ("gamma", "raw", "rank", "formula", *COMPARED):
+    at = _short(next(iter(survey)).expected["none"].tokens)
+    for name in ("gamma", "rank", "formula", *_COUNTED, f"@{at}"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("prescribed", no_wrap=True)
+    table.add_column(f"@{at}", justify="right", no_wrap=True)
     for d in survey:
         s = d.severity
         table.add_row(
             Text(d.layer),
             f"{s.gamma:.2f}",
-            f"{s.gamma_raw:.2f}",
             f"{s.effective_rank_fraction:.1%}",
             f"{d.predicted.dead:.1%}",
-            *(_dead(d.birth[name].dead) for name in COMPARED),
+            *(_dead(d.birth[name].dead) for name in _COUNTED),
+            _dead(d.expected["none"].dead.value),
             Text(d.prescription.remedy, style="bold"),
+            _dead(d.expected[d.prescription.remedy].dead.value),
         )
     return Group(table, *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey)))
 
@@ -41,7 +45,19 @@ def _title(survey: Survey) -> str:
     first = next(iter(survey))
     tokens = " / ".join(f"{n:,}" for n in sorted({d.tokens for d in survey}))
     d_in = " / ".join(str(n) for n in sorted({d.d_in for d in survey}))
-    return f"Born dead: d_sae = {first.d_sae:,}, k = {first.k}, {tokens} tokens of d_in = {d_in}"
+    at = _short(first.expected["none"].tokens)
+    return (
+        f"Born dead: d_sae = {first.d_sae:,}, k = {first.k}, counted on {tokens} tokens of d_in = {d_in}, "
+        f"expected on {at} (@{at})"
+    )
+
+
+def _short(tokens: int) -> str:
+    """1,000,000 as 1M."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if tokens >= unit:
+            return f"{tokens / unit:.3g}{name}"
+    return str(tokens)
 
 
 def _by_layer(survey: Survey) -> list[RenderableType]:

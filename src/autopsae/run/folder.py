@@ -61,6 +61,8 @@ class HeldOut:
     relu: float
     topk: float
     fvu_raw: float
+    fvu_typical: float
+    strays: float
     mse_raw: float
     l0: float
     tokens: int
@@ -68,13 +70,15 @@ class HeldOut:
 
 
 def measured(found: Evaluation) -> dict[str, Any]:
-    """The numbers of an evaluation: dead = relu + topk, fractions; fvu_raw, l0, bias_captured; tokens held out."""
+    """The numbers of an evaluation: dead = relu + topk; FVU with and without strays; l0, bias_captured."""
     fates = found.fates
     return {
         "dead": fates.dead,
         "relu": fates.relu,
         "topk": fates.topk,
         "fvu_raw": found.fvu_raw,
+        "fvu_typical": found.fvu_typical,
+        "strays": found.strays,
         "mse_raw": found.mse_raw,
         "l0": found.l0,
         "tokens": found.tokens,

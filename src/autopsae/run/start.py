@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,8 +14,11 @@ from autopsae.statistics.collect import Statistics
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.statistics.strays import STRAY, LeftOut, WeighedDown
 
 STARTS = ("zero", "mean", "median", "whiten", "asi")
+
+Strays = Literal["keep", "leave_out", "weigh_down"]
 
 
 def start_from(name: str, statistics: Statistics, *, alpha: float, rank: int) -> Remedy:
@@ -48,6 +52,18 @@ def load_start(path: str | Path, d_in: int) -> Prescription:
             f"{prescription.layer!r}); diagnose this layer"
         )
     return prescription
+
+
+def without_strays(tokens: Tokens, how: Strays, statistics: Statistics) -> Tokens:
+    """The training tokens, those of over ten times the median norm kept, left out, or drawn towards the geometric
+    median until they are that far from it.
+    """
+    if how == "keep":
+        return tokens
+    limit = STRAY * statistics.norms.quantile(0.5)
+    if how == "leave_out":
+        return LeftOut(tokens, limit)
+    return WeighedDown(tokens, limit, geometric_median(statistics.sample))
 
 
 class LayerNormed:

@@ -5,12 +5,11 @@ from math import sqrt
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
-from autopsae.remedies.remedy import Remedy
+from autopsae.remedies.remedy import Remedy, within
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, Sparsity
 from autopsae.statistics.moments import layer_norm as normalized
@@ -52,7 +51,7 @@ def born(
     sparsity.check(d_sae)
     d_in = len(remedy.affine.center)
     sample = _checked(sample, d_in, layer_norm)
-    W = _rows(remedy, d_sae, generator, dtype)
+    W = within(remedy.subspace, draw_rows(d_sae, d_in, generator=generator, dtype=dtype))
     only_centers = remedy.affine.linear is None
     seen = Affine.identity(d_in) if only_centers else remedy.affine
     scale = 1.0 if sample is None or not scaled else _scale(seen, sample)
@@ -75,14 +74,6 @@ def born(
         affine=affine,
         layer_norm=layer_norm,
     )
-
-
-def _rows(remedy: Remedy | Prescription, d_sae: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    W = draw_rows(d_sae, len(remedy.affine.center), generator=generator, dtype=dtype)
-    if remedy.subspace is None:
-        return W
-    basis = remedy.subspace.to(W)
-    return normalize((W @ basis.T) @ basis, dim=1)
 
 
 def _checked(sample: Tensor | None, d_in: int, layer_norm: bool) -> Tensor | None:

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autopsae.remedies.remedy import Remedy
+from autopsae.arrays import InputError
+from autopsae.remedies.remedy import Remedy, within
 from autopsae.survival.birth import draw_rows
 from autopsae.survival.firing import Firing
 from autopsae.survival.tails import Margins, Tail, observed
 
-FOLLOWED = 8192
-"""Latents whose tails are fitted, at most: a fraction of so many is known to half a percentage point."""
+FOLLOWED = 2048
+"""Latents whose tails are fitted, at most."""
 
 PARTS = 16
 """Parts of the sample, in the stream's order, of which each is left out once for the interval."""
@@ -35,30 +36,46 @@ class Expected:
     high: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """Death expected on so many tokens; `dead` includes `relu`, the latents that are never positive."""
+
+    tokens: int
+    dead: Expected
+    relu: Expected
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Tails:
     """The tails of the whole sample, and of the sample without each of its parts."""
 
     whole: Tail
     without: tuple[Tail, ...]
+    silent_on_sample: float
+    """Of all latents, followed or not."""
 
     @staticmethod
-    def of(margins: Margins) -> "_Tails":
+    def of(margins: Margins, silent_on_sample: float) -> "_Tails":
         parts = range(len(margins.sizes))
-        return _Tails(whole=margins.tail(), without=tuple(margins.tail(without=part) for part in parts))
+        without = tuple(margins.tail(without=part) for part in parts)
+        return _Tails(whole=margins.tail(), without=without, silent_on_sample=silent_on_sample)
 
     def silent(self, tokens: int) -> Expected:
         """Leaving out a part at a time (the jackknife) tells what the choice of the sampled tokens is worth; tokens
         of one document, which are alike, are left out together. To this come the error of the tails' form, in
         proportion to what they were asked, and that of the drawn latents.
         """
-        value = self.whole.silent(tokens)
+        sample = self.whole.tokens
+        followed, at_sample = self.whole.silent(tokens), self.whole.silent(min(tokens, sample))
+        value = followed
+        if tokens >= sample:
+            # How many of all latents are silent on the sample is known; the followed ones say how that changes.
+            value = self.silent_on_sample * (followed / at_sample if at_sample else 1.0)
         left_out = torch.tensor([tail.silent(tokens) for tail in self.without], dtype=torch.float64)
         parts = len(left_out)
         sampling = (parts - 1) * float(left_out.var(correction=0))
-        asked = self.whole.silent(min(tokens, self.whole.tokens)) - value
         drawing = value * (1 - value) / len(self.whole.chance)
-        half = _NINE_OF_TEN * sqrt(sampling + (FORM_ERROR * asked) ** 2 + drawing)
+        half = _NINE_OF_TEN * sqrt(sampling + (FORM_ERROR * (at_sample - followed)) ** 2 + drawing)
         return Expected(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
@@ -86,6 +103,12 @@ class Forecast:
         """Fraction of latents that are positive on none of `tokens` tokens."""
         return self.positive.silent(tokens)
 
+    def at(self, tokens: int) -> Outlook:
+        """Both. Raises InputError for less than one token."""
+        if tokens < 1:
+            raise InputError(f"forecast: expected at least one token, got {tokens}")
+        return Outlook(tokens=tokens, dead=self.dead(tokens), relu=self.relu(tokens))
+
 
 def forecast(
     y: Float[Tensor, "sample d_in"],
@@ -103,16 +126,32 @@ def forecast(
 
     Raises InputError for a sample too small, and as `firing`.
     """
-    over, pre, part = margins(y, W, firing, b_enc=b_enc, followed=min(followed, len(W)))
-    fires, positive = observed(over, part), observed(pre, part)
+    sampled = margins(y, W, firing, b_enc=b_enc, followed=min(followed, len(W)))
+    fires, positive = observed(sampled.over, sampled.part), observed(sampled.pre, sampled.part)
     return Forecast(
         tokens=len(y),
         d_sae=len(W),
-        followed=len(over),
+        followed=len(sampled.over),
         effective_tokens=len(y) / fires.clumping,
-        fires=_Tails.of(fires),
-        positive=_Tails.of(positive),
+        fires=_Tails.of(fires, sampled.silent),
+        positive=_Tails.of(positive, sampled.never_positive),
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sampled:
+    """What a sample says of the latents, the tokens in another order.
+
+    over, pre: margins and pre-activations of the followed latents, in units of the token's norm, as their tails
+    would otherwise be those of the norms; part: which of the PARTS of the sample each token is from; silent,
+    never_positive: fractions of all latents that did not fire, and were not positive, on any token.
+    """
+
+    over: Float[Tensor, "followed sample"]
+    pre: Float[Tensor, "followed sample"]
+    part: Int[Tensor, "sample"]
+    silent: float
+    never_positive: float
 
 
 def margins(
@@ -122,23 +161,30 @@ def margins(
     *,
     b_enc: Float[Tensor, "d_sae"] | None,
     followed: int,
-) -> tuple[Float[Tensor, "followed sample"], Float[Tensor, "followed sample"], Int[Tensor, "sample"]]:
-    """(margins, pre-activations, part) of each token of the sample, the tokens in another order; part: which of the
-    PARTS of the sample a token is from. Both in units of the token's norm: otherwise the tails would be those of
-    the norms.
-    """
+) -> Sampled:
+    """The one pass over the sample; as `forecast`."""
     order = _spread(len(y), y.device)
     over, pre = (y.new_empty(followed, len(y)) for _ in range(2))
+    fired, positive = (torch.zeros(len(W), dtype=torch.bool, device=y.device) for _ in range(2))
     for start in range(0, len(y), _BLOCK):
         rows = order[start : start + _BLOCK]
         product = y[rows] @ W.T
         if b_enc is not None:
             product += b_enc
+        margin = firing.margins(product)
+        fired |= margin.amax(dim=0) > 0
+        positive |= product.amax(dim=0) > 0
         size = y[rows].norm(dim=1).clamp_min(torch.finfo(y.dtype).tiny)
         columns = slice(start, start + len(rows))
-        torch.div(firing.margins(product)[:, :followed].T, size, out=over[:, columns])
+        torch.div(margin[:, :followed].T, size, out=over[:, columns])
         torch.div(product[:, :followed].T, size, out=pre[:, columns])
-    return over, pre, order * PARTS // len(y)
+    return Sampled(
+        over=over,
+        pre=pre,
+        part=order * PARTS // len(y),
+        silent=float((~fired).double().mean()),
+        never_positive=float((~positive).double().mean()),
+    )
 
 
 def forecast_births(
@@ -152,16 +198,23 @@ def forecast_births(
 ) -> dict[str, Forecast]:
     """The forecast for a freshly drawn SAE under each remedy, by the remedy's name; all see the same drawn rows.
 
-    sample: raw tokens, as for `forecast`. Raises InputError as `forecast`.
+    sample: raw tokens, as for `forecast`. Thresholds are in the unit in which SAEs are `born`: the median norm of
+    the tokens, as such an SAE sees them, is sqrt(d_in). Raises InputError as `forecast`.
     """
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
-    found = {}
-    for remedy in remedies:
-        W, center = remedy.encoder(rows.double())
-        # Centered in float64: a large mean would eat the digits of float32 products.
-        y = (sample.double() - center.to(rows.device)).float()
-        found[remedy.name] = forecast(y, W.float(), firing, followed=followed)
-    return found
+    return {
+        remedy.name: forecast(_seen(remedy, sample), within(remedy.subspace, rows), firing, followed=followed)
+        for remedy in remedies
+    }
+
+
+def _seen(remedy: Remedy, sample: Float[Tensor, "sample d_in"]) -> Float[Tensor, "sample d_in"]:
+    """What W is multiplied with: mapped in float64, as a large mean would eat the digits of float32."""
+    x = sample.double()
+    y = remedy.affine(x)
+    # A centre alone is the SAE's b_dec: what it sees, and is scaled by, is the raw token.
+    size = float((x if remedy.affine.linear is None else y).norm(dim=1).median()) or 1.0
+    return (y * (sqrt(sample.shape[1]) / size)).float()
 
 
 def _spread(tokens: int, device: torch.device) -> Int[Tensor, "tokens"]:

@@ -146,6 +146,39 @@ def test_train_starts_from_a_prescription_and_leaves_sae_records_and_summary(tmp
     assert births["cured"] < 0.05
 
 
+def test_strays_can_be_left_out_of_training_and_the_error_is_told_without_them(tmp_path: Path) -> None:
+    x = torch.randn(3000, 16, generator=torch.Generator().manual_seed(0))
+    x[::97] *= 1000
+    np.save(tmp_path / "x.npy", x.numpy())
+    sizes = [
+        "--d-sae",
+        "64",
+        "--k",
+        "4",
+        "--steps",
+        "60",
+        "--batch-tokens",
+        "256",
+        "--held-out",
+        "500",
+        "--lr",
+        "1e-2",
+    ]
+    typical = {}
+    for how in ("keep", "leave_out", "weigh_down"):
+        done = run("train", tmp_path / "x.npy", "--out", tmp_path / how, "--strays", how, *sizes)
+        assert done.returncode == 0, done.stderr
+        summary = json.loads((tmp_path / how / "summary.json").read_text())
+        assert summary["strays_in_training"] == how
+        assert 0 < summary["strays"] < 0.02
+        assert f"({summary['fvu_typical']:.4f} without the {summary['strays']:.2%} of over ten times" in done.stdout
+        typical[how] = summary["fvu_typical"]
+    assert typical["leave_out"] < typical["weigh_down"] < typical["keep"]
+    done = run("train", tmp_path / "x.npy", "--out", tmp_path / "other", "--strays", "drop", *sizes)
+    assert done.returncode == 2
+    assert "invalid choice 'drop' for argument '--strays'" in " ".join(done.stderr.split())
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -46,9 +46,11 @@ def pareto_tail(share: float, *, own: float) -> Estimator:
         rank = torch.arange(tail, 0, -1)
         mean = excess.mean(dim=1)
         weighted = ((1 - (rank - 0.35) / tail) * excess).mean(dim=1)
-        shape = 2 - mean / (mean - 2 * weighted)
-        shape = (own * shape + (1 - own) * shape.median()).clamp_max(0.9)
-        scale = mean * (1 - shape)
+        # A latent of which all these margins are the same, as at an embedding, has no shape of its own.
+        shape = torch.nan_to_num(2 - mean / (mean - 2 * weighted), nan=0.0, posinf=0.9, neginf=-1.5)
+        shape = (own * shape + (1 - own) * shape.median()).clamp(-1.5, 0.9)
+        shape = torch.where(shape.abs() < 1e-6, 1e-6, shape)
+        scale = (mean * (1 - shape)).clamp_min(1e-300)
         chance = tail / sample * (1 - shape * level / scale).clamp_min(0).pow(-1 / shape)
         return _silent(margins, chance.clamp_max(1), tokens)
 

@@ -6,6 +6,7 @@ python -m experiments.survival.summary [results/validation.json] [--figure docs/
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,13 @@ Said = Callable[[Row], float]
 def estimators(row: Row) -> dict[str, Said]:
     """What is compared, the forecast first."""
     own: dict[str, Said] = {"forecast": lambda row: float(row["predicted"])}
-    rivals: dict[str, Said] = {name: (lambda row, name=name: float(row["rivals"][name])) for name in row["rivals"]}
+    rivals: dict[str, Said] = {name: partial(_rival, name) for name in row["rivals"]}
     closed: dict[str, Said] = {"closed form (from gamma)": lambda row: float(row["closed_form"])}
     return {**own, **rivals, **closed}
+
+
+def _rival(name: str, row: Row) -> float:
+    return float(row["rivals"][name])
 
 
 def errors(rows: list[Row], said: Said) -> tuple[float, float]:

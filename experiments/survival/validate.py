@@ -1,6 +1,7 @@
 """The forecast of death at birth against the count: every layer of any folders of activations, raw and centered.
 
     python -m experiments.survival.validate FOLDER ... [--layers hs1,hs2] [--out results/validation.json]
+        [--samples 4096] [--followed 2048]
 
 From 4,096 tokens, drawn at random, death is forecast for the whole folder (100,000 tokens, say) and for 24,576 of
 its tokens, evenly spaced, and the same SAE is counted on them. A row says model, layer, remedy, n, k, sample,
@@ -10,6 +11,7 @@ tokens, counted, predicted, low, high and closed_form, in fractions, and what th
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,12 @@ from autopsae.survival.firing import AmongLargest
 from autopsae.survival.forecast import forecast, margins
 
 HERE = Path(__file__).parent
-D_SAE, K, SAMPLE, FEWER = 8192, 64, 4096, 24_576
+D_SAE, K, FEWER = 8192, 64, 24_576
 
 
-def drawn(tokens: Activations) -> Tensor:
+def drawn(tokens: Activations, size: int) -> Tensor:
     """A random sample of the layer's tokens."""
-    reservoir, start = Reservoir(SAMPLE), 0
+    reservoir, start = Reservoir(size), 0
     for x in chunks(tokens):
         reservoir.add(x, start)
         start += len(x)
@@ -60,15 +62,18 @@ def encoder(sample: Tensor, remedy: Remedy) -> tuple[Tensor, Tensor]:
     return (sample.double() - point).float(), W.float()
 
 
-def rows_of(model: str, layer: str, tokens: Activations) -> Iterator[dict[str, Any]]:
-    """The rows of one layer."""
-    sample = drawn(tokens)
-    listed = remedies(sample)
-    severity = gamma(Moments.of(layer_norm(sample.double())))
+def rows_of(
+    model: str, layer: str, tokens: Activations, samples: Sequence[int], followed: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one layer; smaller samples are evenly spaced tokens of the largest one."""
+    whole = drawn(tokens, max(samples))
+    listed = remedies(whole)
+    severity = gamma(Moments.of(layer_norm(whole.double())))
     totals = {number: counted(tokens.take(number), listed) for number in (FEWER, tokens.tokens)}
-    for remedy in listed:
+    for remedy, size, latents in product(listed, samples, followed):
+        sample = whole[torch.arange(size) * len(whole) // size]
         y, W = encoder(sample, remedy)
-        found = forecast(y, W, AmongLargest(K))
+        found = forecast(y, W, AmongLargest(K), followed=latents)
         over = margins(y, W, AmongLargest(K), b_enc=None, followed=D_SAE).over
         for number, count in totals.items():
             dead, relu = found.dead(number), found.relu(number)
@@ -78,7 +83,8 @@ def rows_of(model: str, layer: str, tokens: Activations) -> Iterator[dict[str, A
                 "remedy": remedy.name,
                 "n": D_SAE,
                 "k": K,
-                "sample": SAMPLE,
+                "sample": size,
+                "followed": latents,
                 "tokens": number,
                 "counted": count[remedy.name][0],
                 "predicted": dead.value,
@@ -100,8 +106,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--layers", default="", help="names, comma-separated; all by default")
+    parser.add_argument("--samples", default="4096")
+    parser.add_argument("--followed", default="2048")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "validation.json")
     asked = parser.parse_args()
+    samples, followed = ([int(word) for word in words.split(",")] for words in (asked.samples, asked.followed))
     rows: list[dict[str, Any]] = json.loads(asked.out.read_text()) if asked.out.exists() else []
     done = {(row["model"], row["layer"]) for row in rows}
     for folder in asked.folders:
@@ -109,9 +118,10 @@ def main() -> None:
         for layer in asked.layers.split(",") if asked.layers else layers:
             if (folder.name, layer) in done:
                 continue
-            rows += rows_of(folder.name, layer, layers[layer])
-            write_text(asked.out, json.dumps(rows, indent=1) + "\n")
-            for row in rows[-4:]:
+            before = len(rows)
+            rows += rows_of(folder.name, layer, layers[layer], samples, followed)
+            write_text(asked.out, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+            for row in rows[before:]:
                 interval = f"{row['predicted']:.2%} ({row['low']:.2%} to {row['high']:.2%})"
                 print(
                     row["model"], layer, row["remedy"], row["tokens"], f"{row['counted']:.2%}", interval, flush=True

@@ -37,7 +37,12 @@ ALIVE = Birth(dead=0.0, relu=0.0, topk=0.0)
 
 
 def found(
-    severity: Severity = CALM, *, predicted: float = 0.0, tokens: int = 100_000, **dead: float
+    severity: Severity = CALM,
+    *,
+    predicted: float = 0.0,
+    tokens: int = 100_000,
+    effective: float = 4000.0,
+    **dead: float,
 ) -> dict[str, str]:
     births = dict.fromkeys(("none", "mean", "median", "zscore", "whiten"), ALIVE)
     births |= {name: Birth(dead=value, relu=value / 4, topk=value * 3 / 4) for name, value in dead.items()}
@@ -50,7 +55,9 @@ def found(
         k=10,
         affine=Affine.identity(100),
     )
-    listed = findings(severity, births, prescription, predicted, tokens=tokens, acceptable=0.01)
+    listed = findings(
+        severity, births, prescription, predicted, tokens=tokens, effective_tokens=effective, acceptable=0.01
+    )
     return {finding.name: str(finding) for finding in listed}
 
 
@@ -123,6 +130,15 @@ def test_few_tokens_for_the_width_are_a_finding(tokens: int, said: bool) -> None
     text = found(tokens=tokens)
     assert (list(text) == ["tokens per dimension"]) == said
     assert not said or "use at least 1,000 tokens" in text["tokens per dimension"]
+
+
+@pytest.mark.parametrize(("effective", "said"), [(500.0, False), (499.0, True)])
+def test_a_sample_of_few_documents_is_a_finding(effective: float, said: bool) -> None:
+    text = found(effective=effective)
+    assert (list(text) == ["effective tokens"]) == said
+    assert not said or "the sample is worth 499 independent tokens" in text["effective tokens"]
+    # A sample of few tokens is another matter.
+    assert "effective tokens" not in found(effective=effective, tokens=499)
 
 
 def test_every_value_of_the_severity_equals_the_plain_way() -> None:

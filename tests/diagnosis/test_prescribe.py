@@ -27,7 +27,8 @@ def deaths(*dead: float) -> dict[str, Outlook]:
     nothing = Expected(value=0.0, low=0.0, high=0.0)
     expected = [Expected(value=d, low=d / 2, high=d) for d in dead]
     return {
-        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing) for remedy, d in zip(LADDER, expected, strict=True)
+        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing, effective_tokens=4096.0)
+        for remedy, d in zip(LADDER, expected, strict=True)
     }
 
 

@@ -17,7 +17,7 @@ from autopsae.diagnosis.tabular import flatten, html_table
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
-from autopsae.statistics.moments import layer_norm
+from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import check_k, dead_by_relu, dead_by_topk
@@ -45,6 +45,11 @@ class Prediction:
 
     relu: float
     dead: float
+
+    @staticmethod
+    def of(gamma: float, tokens: int, *, d_sae: int, k: int) -> "Prediction":
+        """Both forms."""
+        return Prediction(relu=dead_by_relu(gamma, tokens), dead=dead_by_topk(gamma, tokens, d_sae=d_sae, k=k))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,28 +158,22 @@ def diagnose(
     statistics = collect(tokens, seed=seed, device=device, progress=lambda n: told("statistics", n))
     median = geometric_median(statistics.sample)
     geometry = severity(statistics, median)
-    spectrum = Spectrum.of(statistics.raw.covariance)
 
-    def drawn() -> torch.Generator:
-        return torch.Generator(median.device).manual_seed(seed)  # the same draw for every remedy
+    def drawn() -> torch.Generator:  # the same draw for every remedy
+        return torch.Generator(median.device).manual_seed(seed)
 
-    ladder, asked = _ladder(spectrum, median, geometry.effective_rank, alphas, ranks)
+    ladder, asked = _ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
 
     def foreseen(remedy: Remedy) -> Outlook:
         found = forecast_births(statistics.sample, [remedy], AmongLargest(k), d_sae=d_sae, generator=drawn())
         return found[remedy.name].at(at_tokens)
 
     expected = _expected(ladder, asked, foreseen, acceptable)
-    compared = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
-    birth = measure_birth(
-        tokens, [*counted, *compared], d_sae=d_sae, k=k, generator=drawn(), progress=lambda n: told("birth", n)
-    )
+    counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
+    birth = measure_birth(tokens, counted, d_sae=d_sae, k=k, generator=drawn(), progress=lambda n: told("birth", n))
     prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
-    predicted = Prediction(
-        relu=dead_by_relu(geometry.gamma, statistics.tokens),
-        dead=dead_by_topk(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k),
-    )
+    predicted = Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k)
     return Diagnosis(
         layer=layer,
         tokens=statistics.tokens,
@@ -187,7 +186,13 @@ def diagnose(
         expected=expected,
         prescription=prescription,
         findings=findings(
-            geometry, birth, prescription, predicted.relu, tokens=statistics.tokens, acceptable=acceptable
+            geometry,
+            birth,
+            prescription,
+            predicted.relu,
+            tokens=statistics.tokens,
+            effective_tokens=expected["none"].effective_tokens,
+            acceptable=acceptable,
         ),
         landscape=layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu(),
     )
@@ -206,14 +211,14 @@ def _expected(
 
 
 def _ladder(
-    spectrum: Spectrum,
+    moments: Moments,
     median: Float[Tensor, "d_in"],
     effective_rank: float,
     alphas: Sequence[float],
     ranks: Sequence[int],
 ) -> tuple[list[Remedy], set[str]]:
     """The remedies from the least intrusive to the most, and the names of those that were asked for."""
-    rank = max(1, round(effective_rank))
+    spectrum, rank = Spectrum.of(moments.covariance), max(1, round(effective_rank))
     whitened = {alpha: whiten(spectrum, median, alpha=alpha) for alpha in sorted({*alphas, *ESCALATION, 1.0})}
     subspaces = [active_subspace(spectrum, median, rank=rank) for rank in ranks or (rank,)]
     ladder = [untouched(len(median)), center(median, "median"), *whitened.values(), *subspaces]

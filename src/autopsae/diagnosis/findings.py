@@ -15,6 +15,7 @@ STRAY_SQUARE = 0.5
 DRAGGED_MEAN = 0.5
 OFF = 0.01  # difference of two dead fractions that is worth a word
 TOKENS_PER_DIMENSION = 10.0
+EFFECTIVE_TOKENS = 500.0
 
 
 def findings(
@@ -24,9 +25,12 @@ def findings(
     predicted_relu: float,
     *,
     tokens: int,
+    effective_tokens: float,
     acceptable: float,
 ) -> tuple[Finding, ...]:
-    """The findings of a layer, the most consequential first; `predicted_relu` is the closed form's dead-by-ReLU."""
+    """The findings of a layer, the most consequential first; `predicted_relu` is the closed form's dead-by-ReLU,
+    `effective_tokens` how many independent tokens the sample is worth.
+    """
     cure = f"{prescription.advice} ({birth[prescription.remedy].dead:.1%})"
     candidates = [
         _outlier_severity(severity, birth, cure, tokens, prescription.d_sae),
@@ -36,6 +40,7 @@ def findings(
         _low_rank(severity, birth, tokens),
         _heavy_tails(severity, birth, predicted_relu, tokens),
         _few_tokens(tokens, prescription.d_in),
+        _few_documents(effective_tokens, tokens),
     ]
     return tuple(finding for finding in candidates if finding)
 
@@ -155,4 +160,20 @@ def _few_tokens(tokens: int, d_in: int) -> Finding | None:
         "death is over-counted",
         advice=f"use at least {TOKENS_PER_DIMENSION * d_in:,.0f} tokens",
         source="autopsae; a covariance of d_in dimensions needs several tokens for each",
+    )
+
+
+def _few_documents(effective_tokens: float, tokens: int) -> Finding | None:
+    """Only where there are more tokens than that."""
+    if effective_tokens >= EFFECTIVE_TOKENS or tokens < EFFECTIVE_TOKENS:
+        return None
+    return Finding(
+        name="effective tokens",
+        value=effective_tokens,
+        threshold=EFFECTIVE_TOKENS,
+        tokens=tokens,
+        meaning=f"firings come in heaps: the sample is worth {effective_tokens:,.0f} independent tokens, and the "
+        "death expected on more tokens may be tens of points too high",
+        advice="harvest more documents or images, and fewer tokens of each",
+        source="docs/forecast.md: 64 images of DINOv2 were worth 171 tokens, and the forecast 11 points off",
     )

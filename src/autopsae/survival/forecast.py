@@ -38,11 +38,16 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """Death expected on so many tokens; `dead` includes `relu`, the latents that are never positive."""
+    """Death expected on so many tokens; `dead` includes `relu`, the latents that are never positive.
+
+    effective_tokens: as many independent tokens would have told as much as the sample, as those of one document are
+    alike. Of fewer than some hundred the interval can be too narrow.
+    """
 
     tokens: int
     dead: Expected
     relu: Expected
+    effective_tokens: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,8 +89,7 @@ class Forecast:
     """Death of an SAE at any number of tokens.
 
     tokens: in the sample it was made from; d_sae: latents of the SAE; followed: latents whose tails were fitted;
-    effective_tokens: as many independent tokens would have told as much of the tails (tokens of one document are
-    alike); fires, positive: the tails of the margins and of the pre-activations.
+    effective_tokens: as of Outlook; fires, positive: the tails of the margins and of the pre-activations.
     """
 
     tokens: int
@@ -104,10 +108,11 @@ class Forecast:
         return self.positive.silent(tokens)
 
     def at(self, tokens: int) -> Outlook:
-        """Both. Raises InputError for less than one token."""
+        """Both, dead and dead-by-ReLU. Raises InputError for less than one token."""
         if tokens < 1:
             raise InputError(f"forecast: expected at least one token, got {tokens}")
-        return Outlook(tokens=tokens, dead=self.dead(tokens), relu=self.relu(tokens))
+        dead, relu = self.dead(tokens), self.relu(tokens)
+        return Outlook(tokens=tokens, dead=dead, relu=relu, effective_tokens=self.effective_tokens)
 
 
 def forecast(

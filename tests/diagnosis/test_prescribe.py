@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,12 @@ LADDER = [
 ]
 
 
-def deaths(*dead: float) -> dict[str, Outlook]:
+def deaths(*dead: float, usage: Sequence[float] = (1.0,) * 5) -> dict[str, Outlook]:
     nothing = Expected(value=0.0, low=0.0, high=0.0)
     expected = [Expected(value=d, low=d / 2, high=d) for d in dead]
     return {
-        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing, effective_tokens=4096.0)
-        for remedy, d in zip(LADDER, expected, strict=True)
+        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing, usage=even, effective_tokens=4096.0)
+        for remedy, d, even in zip(LADDER, expected, usage, strict=True)
     }
 
 
@@ -53,10 +54,25 @@ def test_the_least_intrusive_sufficient_remedy_is_prescribed(dead: tuple[float, 
 
 def test_the_reason_names_what_was_passed_over() -> None:
     expected = (
-        "leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens; the less intrusive leave over 1.0%: "
-        "none 50.0%, median 20.0%"
+        "leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens, usage 100%; the less intrusive leave "
+        "over 1.0% or have a usage under 55%: none 50.0% and 100%, median 20.0% and 100%"
     )
     assert choose(0.5, 0.2, 0.005, 0.0, 0.0).reason == expected
+
+
+@pytest.mark.parametrize(
+    ("dead", "usage", "remedy"),
+    [
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.3, 0.55, 0.9, 1.0, 0.9), "median"),
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.3, 0.549, 0.9, 1.0, 0.9), "whiten_0.3"),
+        ((0.5, 0.02, 0.0, 0.0, 0.0), (0.3, 0.9, 0.4, 0.5, 0.2), "whiten"),  # none suffices: the most even
+        ((0.5, 0.02, 0.3, 0.3, 0.4), (0.3, 0.2, 0.4, 0.5, 0.2), "median"),  # all leave too many: the fewest
+    ],
+)
+def test_latents_that_share_the_firings_unevenly_are_expected_to_die_in_training(
+    dead: tuple[float, ...], usage: tuple[float, ...], remedy: str
+) -> None:
+    assert prescribe(deaths(*dead, usage=usage), LADDER, layer="hs1", d_sae=100, k=4).remedy == remedy
 
 
 @pytest.mark.parametrize("remedy", LADDER, ids=lambda remedy: remedy.name)

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
@@ -88,6 +90,15 @@ def test_followed_latents_stand_for_all() -> None:
     assert (all_.followed, some.followed, some.d_sae) == (D_SAE, 512, D_SAE)
     assert some.dead(MANY).value == pytest.approx(all_.dead(MANY).value, abs=0.06)
     assert some.dead(MANY).high - some.dead(MANY).low > all_.dead(MANY).high - all_.dead(MANY).low
+
+
+def test_usage_is_the_perplexity_of_the_firings() -> None:
+    x, W = layer(0.0, spectrum=1.5)[:1000], draw_rows(300, D_IN, generator=generator())
+    fired = (AmongLargest(K).margins(x @ W.T) > 0).sum(dim=0).double().numpy()
+    assert forecast(x, W, AmongLargest(K)).usage == pytest.approx(np.exp(stats.entropy(fired)) / 300, rel=1e-4)
+    # In one direction latents are either among the largest on every other token or on none.
+    line = torch.randn(1000, 1, generator=generator(2)) * x[:1]
+    assert forecast(line, W, AmongLargest(K)).usage == pytest.approx(2 * K / 300, rel=0.05)
 
 
 def test_copies_of_tokens_count_once_in_the_interval() -> None:

@@ -1,4 +1,4 @@
-"""From expected death to what to change: the least intrusive remedy under which few latents are born dead."""
+"""From expected death to what to change: the least intrusive remedy under which few are born dead or will die."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,13 @@ from torch import Tensor
 from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy
-from autopsae.survival.forecast import Expected, Outlook
+from autopsae.survival.forecast import Outlook
 
 ACCEPTABLE = 0.01
 """Fraction of latents that may be born dead before something is prescribed."""
+
+EVEN = 0.55
+"""Usage at birth under which latents are expected to die in training (docs/forecast.md has the evidence)."""
 
 FORMAT = "autopsae-prescription"
 
@@ -89,19 +92,21 @@ def prescribe(
     k: int,
     acceptable: float = ACCEPTABLE,
 ) -> Prescription:
-    """The first of `remedies` (ordered from the least intrusive) whose expected death is at most `acceptable`, or,
-    where none is, the one with the fewest dead; remedies without an expectation are passed over.
+    """The first of `remedies` (ordered from the least intrusive) that suffices: at most `acceptable` of the latents
+    are expected dead, and the others share the firings evenly enough to survive training. Where none does, the
+    most even of those that leave so few dead, or the one that leaves the fewest. Remedies without an expectation
+    are passed over.
     """
     remedies = [remedy for remedy in remedies if remedy.name in expected]
-    dead = {remedy.name: expected[remedy.name].dead for remedy in remedies}
-    chosen = next((remedy for remedy in remedies if dead[remedy.name].value <= acceptable), None)
-    remedy = chosen or min(remedies, key=lambda remedy: dead[remedy.name].value)
-    left_over = {r.name: dead[r.name].value for r in remedies[: remedies.index(remedy)]}
-    tokens = expected[remedy.name].tokens
+    remedy = next((remedy for remedy in remedies if suffices(expected[remedy.name], acceptable)), None)
+    enough = remedy is not None
+    if remedy is None:
+        remedy = min(remedies, key=lambda remedy: _shortfall(expected[remedy.name], acceptable))
+    passed_over = {r.name: expected[r.name] for r in remedies[: remedies.index(remedy)]}
     return Prescription(
         remedy=remedy.name,
         advice=remedy.advice,
-        reason=_reason(dead[remedy.name], left_over, d_sae, tokens, acceptable, enough=chosen is not None),
+        reason=_reason(expected[remedy.name], passed_over, d_sae, acceptable, enough=enough),
         layer=layer,
         d_sae=d_sae,
         k=k,
@@ -110,15 +115,26 @@ def prescribe(
     )
 
 
+def suffices(outlook: Outlook, acceptable: float) -> bool:
+    """Few latents are born dead, and few are expected to die in training."""
+    return outlook.dead.value <= acceptable and outlook.usage >= EVEN
+
+
+def _shortfall(outlook: Outlook, acceptable: float) -> tuple[float, float]:
+    """Less is better: first the dead past the accepted ones, then unevenness."""
+    return max(0.0, outlook.dead.value - acceptable), -outlook.usage
+
+
 def _reason(
-    dead: Expected, left_over: Mapping[str, float], d_sae: int, tokens: int, acceptable: float, *, enough: bool
+    outlook: Outlook, passed_over: Mapping[str, Outlook], d_sae: int, acceptable: float, *, enough: bool
 ) -> str:
-    """`left_over`: death under the less intrusive remedies, which were passed over."""
+    """`passed_over`: what the less intrusive remedies would leave."""
+    dead = outlook.dead
     interval = f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
-    leaves = f"leaves {interval} of {d_sae:,} latents dead on {tokens:,} tokens"
+    leaves = f"leaves {interval} of {d_sae:,} latents dead on {outlook.tokens:,} tokens, usage {outlook.usage:.0%}"
     if not enough:
-        return f"{leaves}; no remedy reaches {acceptable:.1%}, this one comes nearest"
-    if not left_over:
-        return f"{leaves}, at most {acceptable:.1%}"
-    passed_over = ", ".join(f"{name} {other:.1%}" for name, other in left_over.items())
-    return f"{leaves}; the less intrusive leave over {acceptable:.1%}: {passed_over}"
+        return f"{leaves}; no remedy reaches {acceptable:.1%} and a usage of {EVEN:.0%}, this one comes nearest"
+    if not passed_over:
+        return f"{leaves}: at most {acceptable:.1%}, and even enough to survive training"
+    left = ", ".join(f"{name} {o.dead.value:.1%} and {o.usage:.0%}" for name, o in passed_over.items())
+    return f"{leaves}; the less intrusive leave over {acceptable:.1%} or have a usage under {EVEN:.0%}: {left}"

@@ -40,13 +40,16 @@ class Expected:
 class Outlook:
     """Death expected on so many tokens; `dead` includes `relu`, the latents that are never positive.
 
-    effective_tokens: as many independent tokens would have told as much as the sample, as those of one document are
-    alike. Of fewer than some hundred the interval can be too narrow.
+    usage: how evenly the latents share the firings at birth, exp(entropy of their shares) / latents, 1 if all fire
+    equally often; low usage foretells death in training (docs/forecast.md). effective_tokens: as many independent
+    tokens would have told as much as the sample, as those of one document are alike; of fewer than some hundred the
+    intervals can be too narrow.
     """
 
     tokens: int
     dead: Expected
     relu: Expected
+    usage: float
     effective_tokens: float
 
 
@@ -89,12 +92,13 @@ class Forecast:
     """Death of an SAE at any number of tokens.
 
     tokens: in the sample it was made from; d_sae: latents of the SAE; followed: latents whose tails were fitted;
-    effective_tokens: as of Outlook; fires, positive: the tails of the margins and of the pre-activations.
+    usage, effective_tokens: as of Outlook; fires, positive: the tails of the margins and of the pre-activations.
     """
 
     tokens: int
     d_sae: int
     followed: int
+    usage: float
     effective_tokens: float
     fires: _Tails
     positive: _Tails
@@ -112,7 +116,9 @@ class Forecast:
         if tokens < 1:
             raise InputError(f"forecast: expected at least one token, got {tokens}")
         dead, relu = self.dead(tokens), self.relu(tokens)
-        return Outlook(tokens=tokens, dead=dead, relu=relu, effective_tokens=self.effective_tokens)
+        return Outlook(
+            tokens=tokens, dead=dead, relu=relu, usage=self.usage, effective_tokens=self.effective_tokens
+        )
 
 
 def forecast(
@@ -137,6 +143,7 @@ def forecast(
         tokens=len(y),
         d_sae=len(W),
         followed=len(sampled.over),
+        usage=_usage(fires.fired.sum(dim=1)),
         effective_tokens=len(y) / fires.clumping,
         fires=_Tails.of(fires, sampled.silent),
         positive=_Tails.of(positive, sampled.never_positive),
@@ -220,6 +227,12 @@ def _seen(remedy: Remedy, sample: Float[Tensor, "sample d_in"]) -> Float[Tensor,
     # A centre alone is the SAE's b_dec: what it sees, and is scaled by, is the raw token.
     size = float((x if remedy.affine.linear is None else y).norm(dim=1).median()) or 1.0
     return (y * (sqrt(sample.shape[1]) / size)).float()
+
+
+def _usage(fired: Int[Tensor, "latents"]) -> float:
+    """exp(entropy of the latents' shares of the firings) / latents; 0 where none fires."""
+    total = int(fired.sum())
+    return float(torch.special.entr(fired.double() / total).sum().exp()) / len(fired) if total else 0.0
 
 
 def _spread(tokens: int, device: torch.device) -> Int[Tensor, "tokens"]:

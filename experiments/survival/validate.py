@@ -71,6 +71,7 @@ def rows_of(
     severity = gamma(Moments.of(layer_norm(whole.double())))
     totals = {number: counted(tokens.take(number), listed) for number in (FEWER, tokens.tokens)}
     for remedy, size, latents in product(listed, samples, followed):
+        centered = remedy.name != "none"
         sample = whole[torch.arange(size) * len(whole) // size]
         y, W = encoder(sample, remedy)
         found = forecast(y, W, AmongLargest(K), followed=latents)
@@ -90,7 +91,8 @@ def rows_of(
                 "predicted": dead.value,
                 "low": dead.low,
                 "high": dead.high,
-                "closed_form": dead_by_topk(severity, number, d_sae=D_SAE, k=K),
+                # Centered tokens have no shift, and gamma is zero.
+                "closed_form": dead_by_topk(0.0 if centered else severity, number, d_sae=D_SAE, k=K),
                 "gamma": severity,
                 "counted_relu": count[remedy.name][1],
                 "predicted_relu": relu.value,

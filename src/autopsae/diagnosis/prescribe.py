@@ -15,7 +15,7 @@ from autopsae.survival.forecast import Outlook
 ACCEPTABLE = 0.01
 """Fraction of latents that may be born dead before something is prescribed."""
 
-EVEN = 0.55
+EVEN = 0.57
 """Usage at birth under which latents are expected to die in training (docs/forecast.md has the evidence)."""
 
 FORMAT = "autopsae-prescription"

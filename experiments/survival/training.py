@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from experiments.training.remedies import remedies
 
 from autopsae import (
     Member,
@@ -22,13 +23,10 @@ from autopsae import (
     TrainConfig,
     active_subspace,
     born,
-    center,
     collect,
     evaluate,
     geometric_median,
     open_layers,
-    untouched,
-    whiten,
 )
 from autopsae.activations.store import Activations
 from autopsae.diagnosis.severity import severity
@@ -38,21 +36,14 @@ from autopsae.statistics.spectrum import Spectrum
 
 HERE = Path(__file__).parent
 HELD_OUT, D_SAE, LR, BATCH = 20_480, 2048, 3e-4, 1024
-ALPHAS = (0.15, 0.3, 0.5, 1.0)
 
 
-def remedies(statistics: Statistics) -> list[Remedy]:
-    """The remedies that are tried on every layer."""
+def with_subspace(statistics: Statistics) -> list[Remedy]:
+    """The remedies of `experiments.training`, and active subspace initialisation."""
     median = geometric_median(statistics.sample)
-    spectrum = Spectrum.of(statistics.raw.covariance)
     rank = max(1, round(severity(statistics, median).effective_rank))
-    return [
-        untouched(statistics.d_in),
-        center(statistics.raw.mean, "mean"),
-        center(median, "median"),
-        *(whiten(spectrum, median, alpha=alpha) for alpha in ALPHAS),
-        active_subspace(spectrum, median, rank=rank),
-    ]
+    spectrum = Spectrum.of(statistics.raw.covariance)
+    return [*remedies(statistics), active_subspace(spectrum, median, rank=rank)]
 
 
 def trained(tokens: Activations, *, k: int, steps: int) -> list[dict[str, Any]]:
@@ -72,7 +63,7 @@ def trained(tokens: Activations, *, k: int, steps: int) -> list[dict[str, Any]]:
             config=config,
             name=remedy.name,
         )
-        for remedy in remedies(statistics)
+        for remedy in with_subspace(statistics)
     ]
     births = [evaluate(member.sae, held_out) for member in members]
     for _ in Sweep(members, training):

@@ -24,11 +24,12 @@ from autopsae.activations.store import Activations
 from autopsae.arrays import chunks
 from autopsae.diagnosis.severity import gamma
 from autopsae.files import write_text
+from autopsae.remedies.remedy import within
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.sample import Reservoir
 from autopsae.survival.birth import draw_rows
 from autopsae.survival.firing import AmongLargest
-from autopsae.survival.forecast import forecast, margins
+from autopsae.survival.forecast import forecast, margins, seen
 
 HERE = Path(__file__).parent
 D_SAE, K, FEWER = 8192, 64, 24_576
@@ -58,8 +59,7 @@ def counted(tokens: Activations, remedy_list: Sequence[Remedy]) -> dict[str, tup
 def encoder(sample: Tensor, remedy: Remedy) -> tuple[Tensor, Tensor]:
     """(what the drawn SAE sees of the sample, its rows): the SAE that `counted` counts."""
     rows = draw_rows(D_SAE, sample.shape[1], generator=torch.Generator().manual_seed(0))
-    W, point = remedy.encoder(rows.double())
-    return (sample.double() - point).float(), W.float()
+    return seen(remedy, sample), within(remedy.subspace, rows)
 
 
 def rows_of(

@@ -16,6 +16,7 @@ from autopsae.files import write_text
 from autopsae.run.folder import measured
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
+from autopsae.statistics.collect import collect
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import train
 
@@ -30,12 +31,12 @@ WAYS = {
 def main() -> None:
     path, layer, out = sys.argv[1:4]
     training, held_out = split(path, layer)
-    listed, sample = remedies(training)
-    [median] = [remedy for remedy in listed if remedy.name == "median"]
+    statistics = collect(training)
+    [median] = [remedy for remedy in remedies(statistics) if remedy.name == "median"]
     ends = {}
     for name, config in WAYS.items():
         generator = torch.Generator().manual_seed(0)
-        sae = born(median, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=generator)
+        sae = born(median, d_sae=D_SAE, sparsity=TopK(k=K), sample=statistics.sample, generator=generator)
         train(sae, training, config)
         ends[name] = measured(evaluate(sae, held_out))
         print(layer, name, ends[name], flush=True)

@@ -21,7 +21,7 @@ from autopsae.remedies.remedy import Remedy, center, untouched, whiten
 from autopsae.run.folder import measured
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
-from autopsae.statistics.collect import collect
+from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import steps
@@ -38,20 +38,20 @@ def split(path: str, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
     return x[order[HELD_OUT:]], x[order[:HELD_OUT]]
 
 
-def remedies(tokens: torch.Tensor) -> tuple[list[Remedy], torch.Tensor]:
-    """Every remedy of the training tokens, and a sample of them for the scale."""
-    statistics = collect(tokens)
+def remedies(statistics: Statistics) -> list[Remedy]:
+    """Every remedy of the training tokens."""
     median = autopsae.geometric_median(statistics.sample)
     spectrum = Spectrum.of(statistics.raw.covariance)
     listed = [untouched(statistics.d_in), center(statistics.raw.mean, "mean"), center(median, "median")]
-    return listed + [whiten(spectrum, median, alpha=alpha) for alpha in ALPHAS], statistics.sample
+    return listed + [whiten(spectrum, median, alpha=alpha) for alpha in ALPHAS]
 
 
 def main() -> None:
     path, layer, out = sys.argv[1:4]
     config = TrainConfig(steps=int(sys.argv[4]) if len(sys.argv) > 4 else 1000, lr=3e-4, batch_tokens=1024)
     training, held_out = split(path, layer)
-    listed, sample = remedies(training)
+    statistics = collect(training)
+    listed, sample = remedies(statistics), statistics.sample
     rows: list[dict[str, Any]] = []
     for auxk in (None, AuxK()):
         settings = TrainConfig(**{**vars(config), "revival": auxk})

@@ -4,7 +4,7 @@ Everything that consumes tokens takes them as `Tokens`: one matrix [tokens, d_in
 iterated more than once and yields such matrices. `chunks` turns either into equal pieces of bounded size.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,18 @@ def chunks(
         yield _join(held, dtype, device, start, tokens)
     elif start == 0:
         raise NoTokens("expected at least one token, got none; check the token limit, the mask and the source")
+
+
+class Mapped:
+    """Tokens seen through a function of their chunks, which may leave some out; iterated as often as wanted."""
+
+    def __init__(
+        self, tokens: Tokens, function: Callable[[Tensor], Tensor], *, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self._tokens, self._function, self._dtype = tokens, function, dtype
+
+    def __iter__(self) -> Iterator[Float[Tensor, "some d_in"]]:
+        return map(self._function, chunks(self._tokens, dtype=self._dtype))
 
 
 def _checked_batches(tokens: Tokens) -> Iterator[Tensor]:

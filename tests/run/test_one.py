@@ -11,7 +11,7 @@ from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import untouched
 from autopsae.run import one
 from autopsae.run.folder import Entry, Plan
-from autopsae.run.start import LayerNormed
+from autopsae.run.start import layer_normed
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
@@ -180,7 +180,7 @@ def test_plans_that_cannot_be_are_refused(plan: dict[str, float], message: str) 
 def test_statistics_of_layer_normed_tokens_are_those_of_the_normalised_matrix() -> None:
     x = tokens().double()
     normed = (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, unbiased=False)
-    assert torch.allclose(collect(LayerNormed(x)).raw.mean, normed.mean(dim=0), atol=1e-6)
+    assert torch.allclose(collect(layer_normed(x)).raw.mean, normed.mean(dim=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("target", [False, True])

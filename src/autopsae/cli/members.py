@@ -12,7 +12,7 @@ from autopsae.cli.options import Birth, Fit, Keep
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.folder import Entry
-from autopsae.run.start import LayerNormed, Strays, start_from, without_strays
+from autopsae.run.start import Strays, layer_normed, start_from, without_strays
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
@@ -145,7 +145,7 @@ class Births:
         if seed not in self._read:
             raw = collect(self._training, seed=seed, device=self._device)
             normed = self._birth.layer_norm
-            seen = collect(LayerNormed(self._training), seed=seed, device=self._device) if normed else raw
+            seen = collect(layer_normed(self._training), seed=seed, device=self._device) if normed else raw
             self._read[seed] = raw, seen
         return self._read[seed]
 

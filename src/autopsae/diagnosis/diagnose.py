@@ -14,15 +14,15 @@ from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, prescribe, suffices
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.diagnosis.tabular import flatten, html_table
-from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
+from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, within, z_score
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.survival.birth import Birth, measure_birth
+from autopsae.survival.birth import Birth, draw_rows, measure_birth
 from autopsae.survival.closed_form import check_k, dead_by_relu, dead_by_topk
-from autopsae.survival.firing import AmongLargest
-from autopsae.survival.forecast import Outlook, forecast_births
+from autopsae.survival.firing import AmongLargest, Firing
+from autopsae.survival.forecast import Outlook, forecast, seen
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,12 +164,10 @@ def diagnose(
         return torch.Generator(median.device).manual_seed(seed)
 
     ladder, asked = _ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
-
-    def foreseen(remedy: Remedy) -> Outlook:
-        found = forecast_births(statistics.sample, [remedy], AmongLargest(k), d_sae=d_sae, generator=drawn())
-        return found[remedy.name].at(at_tokens)
-
-    expected = _expected(ladder, asked, foreseen, acceptable)
+    rows = draw_rows(d_sae, statistics.d_in, generator=drawn())
+    expected = _expected(
+        ladder, asked, statistics.sample, rows, AmongLargest(k), at_tokens=at_tokens, acceptable=acceptable
+    )
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
     counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
     birth = measure_birth(tokens, counted, d_sae=d_sae, k=k, generator=drawn(), progress=lambda n: told("birth", n))
@@ -200,14 +198,22 @@ def diagnose(
 
 
 def _expected(
-    ladder: Sequence[Remedy], asked: set[str], foreseen: Callable[[Remedy], Outlook], acceptable: float
+    ladder: Sequence[Remedy],
+    asked: set[str],
+    sample: Float[Tensor, "sample d_in"],
+    rows: Float[Tensor, "d_sae d_in"],
+    firing: Firing,
+    *,
+    at_tokens: int,
+    acceptable: float,
 ) -> dict[str, Outlook]:
     """Of no remedy, the median and what was asked for in any case; of the others up to the first that suffices."""
     found: dict[str, Outlook] = {}
     for remedy in ladder:
         enough = any(suffices(outlook, acceptable) for outlook in found.values())
         if len(found) < 2 or remedy.name in asked or not enough:
-            found[remedy.name] = foreseen(remedy)
+            W = within(remedy.subspace, rows)
+            found[remedy.name] = forecast(seen(remedy, sample), W, firing).at(at_tokens)
     return found
 
 

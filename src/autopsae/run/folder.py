@@ -13,7 +13,7 @@ from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.files import changes, write_text
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
-from autopsae.training.sources import Member, Shifted
+from autopsae.training.sources import Member, shifted
 
 Loggers = Callable[[Path, int], list[Logger]]
 """More loggers of a member, given its folder and the number of steps already done."""
@@ -109,7 +109,7 @@ class Folder(AbstractContextManager["Folder"]):
     def __init__(self, out: Path, entry: Entry, held_out: Tokens) -> None:
         self.out, self._member = out, entry.member
         raw = held_out if entry.held_out is None else entry.held_out
-        self._held_out = raw if entry.member.shift is None else Shifted(raw, entry.member.shift)
+        self._held_out = raw if entry.member.shift is None else shifted(raw, entry.member.shift)
         self._about = json.loads(json.dumps(entry.about))
         self._open = ExitStack()
         self._logs: list[Logger] = []

@@ -1,20 +1,16 @@
 """How an SAE starts, by the name of it: a remedy from a layer's statistics, or a saved prescription."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from jaxtyping import Float
-from torch import Tensor
-
-from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.arrays import InputError, Mapped, Tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.statistics.strays import STRAY, LeftOut, WeighedDown
+from autopsae.statistics.strays import STRAY, left_out, weighed_down
 
 STARTS = ("zero", "mean", "median", "whiten", "asi")
 
@@ -62,15 +58,10 @@ def without_strays(tokens: Tokens, how: Strays, statistics: Statistics) -> Token
         return tokens
     limit = STRAY * statistics.norms.quantile(0.5)
     if how == "leave_out":
-        return LeftOut(tokens, limit)
-    return WeighedDown(tokens, limit, geometric_median(statistics.sample))
+        return left_out(tokens, limit)
+    return weighed_down(tokens, limit, geometric_median(statistics.sample))
 
 
-class LayerNormed:
+def layer_normed(tokens: Tokens) -> Mapped:
     """The same tokens, each normalised: what an SAE with `layer_norm` sees, for statistics of it."""
-
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
-
-    def __iter__(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        return (layer_norm(x) for x in chunks(self._tokens))
+    return Mapped(tokens, layer_norm)

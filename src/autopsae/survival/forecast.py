@@ -10,6 +10,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.remedies.remedy import Remedy, within
+from autopsae.statistics.spectrum import effective_rank
 from autopsae.survival.birth import draw_rows
 from autopsae.survival.firing import Firing
 from autopsae.survival.tails import Margins, Tail, observed
@@ -133,7 +134,7 @@ def forecast(
 
     y: a sample of at least 40 tokens, in the stream's order (neighbours may be of one document), evenly or randomly
     spread over the stream that death is asked for; firing: when a latent fires. Costs about two encodings of the
-    sample, and the memory of one matrix [followed, sample].
+    sample, and the memory of two matrices [followed, sample].
 
     Raises InputError for a sample too small, and as `firing`.
     """
@@ -215,12 +216,12 @@ def forecast_births(
     """
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
     return {
-        remedy.name: forecast(_seen(remedy, sample), within(remedy.subspace, rows), firing, followed=followed)
+        remedy.name: forecast(seen(remedy, sample), within(remedy.subspace, rows), firing, followed=followed)
         for remedy in remedies
     }
 
 
-def _seen(remedy: Remedy, sample: Float[Tensor, "sample d_in"]) -> Float[Tensor, "sample d_in"]:
+def seen(remedy: Remedy, sample: Float[Tensor, "sample d_in"]) -> Float[Tensor, "sample d_in"]:
     """What W is multiplied with: mapped in float64, as a large mean would eat the digits of float32."""
     x = sample.double()
     y = remedy.affine(x)
@@ -231,8 +232,7 @@ def _seen(remedy: Remedy, sample: Float[Tensor, "sample d_in"]) -> Float[Tensor,
 
 def _usage(fired: Int[Tensor, "latents"]) -> float:
     """exp(entropy of the latents' shares of the firings) / latents; 0 where none fires."""
-    total = int(fired.sum())
-    return float(torch.special.entr(fired.double() / total).sum().exp()) / len(fired) if total else 0.0
+    return effective_rank(fired.double()) / len(fired) if bool(fired.any()) else 0.0
 
 
 def _spread(tokens: int, device: torch.device) -> Int[Tensor, "tokens"]:

@@ -1,13 +1,13 @@
 """What the members of a sweep see: streams of raw tokens, each read once, and each view of them computed once."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.arrays import InputError, Mapped, Tokens
 from autopsae.sae.model import SAE
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Place, Shuffled
@@ -27,14 +27,9 @@ class Member:
     name: str = ""
 
 
-class Shifted:
+def shifted(tokens: Tokens, shift: Float[Tensor, "d_in"]) -> Mapped:
     """Raw tokens with something added to each."""
-
-    def __init__(self, tokens: Tokens, shift: Float[Tensor, "d_in"]) -> None:
-        self._tokens, self._shift = tokens, shift
-
-    def __iter__(self) -> Iterator[Float[Tensor, "chunk d_in"]]:
-        return (x + self._shift.to(x) for x in chunks(self._tokens, dtype=self._shift.dtype))
+    return Mapped(tokens, lambda x: x + shift.to(x), dtype=shift.dtype)
 
 
 class Sources:

@@ -45,6 +45,7 @@ from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
 from autopsae.survival.firing import Above, AmongLargest, AmongLargestOfBatch
 from autopsae.survival.forecast import Expected, Forecast, Outlook, forecast, forecast_births
+from autopsae.survival.revival import Revival, revival
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
 from autopsae.training.loop import Diverged, Training, steps, train
@@ -85,6 +86,7 @@ __all__ = [
     "Record",
     "Remedy",
     "Resampling",
+    "Revival",
     "Statistics",
     "Survey",
     "Sweep",
@@ -115,6 +117,7 @@ __all__ = [
     "open_activations",
     "open_layers",
     "replaced",
+    "revival",
     "steps",
     "survey",
     "text_batches",

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import autopsae
+from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.prescribe import suffices
@@ -41,7 +42,10 @@ def test_a_shifted_layer_is_centered_by_the_median() -> None:
     assert diagnosis.prescription.remedy == "median"
     offset = diagnosis.prescription.b_dec[3]
     assert float(offset) == pytest.approx(10 * 32**0.5, rel=0.01)
-    [finding] = diagnosis.findings
+    finding, stuck = diagnosis.findings
+    assert diagnosis.revival is not None
+    assert (stuck.name, stuck.value) == ("dead-by-ReLU after training", diagnosis.revival.relu)
+    assert diagnosis.to_dict()["revival"]["born"] == diagnosis.expected["none"].relu.value
     assert (finding.name, finding.threshold, finding.tokens) == ("gamma", 1.0, 4000)
     dead = diagnosis.birth["none"].dead
     assert f"{dead:.1%} of 512 latents would be born dead; center by the median (0.0%)" in str(finding)
@@ -137,7 +141,7 @@ def test_the_dictionary_holds_every_promised_key_and_is_json(tmp_path: Path) -> 
         assert {"tokens", "d_in", "gamma", "gamma_raw", "effective_rank", "effective_rank_fraction"} < set(row)
         assert row["kurtosis"] == pytest.approx(0.0, abs=0.5)
         assert set(row["predicted"]) == {"relu", "dead"}
-        assert set(row["prescription"]) == {"remedy", "advice", "reason"}
+        assert set(row["prescription"]) == {"remedy", "advice", "reason", "paper"}
         assert {"none", "median", row["prescription"]["remedy"]} <= set(row["expected"])
         for outlook in row["expected"].values():
             assert outlook["tokens"] == 4000
@@ -202,3 +206,12 @@ def test_k_over_d_sae_is_refused_before_the_tokens_are_read() -> None:
 def test_every_public_name_exists() -> None:
     for name in autopsae.__all__:
         assert hasattr(autopsae, name)
+
+
+@pytest.mark.parametrize(("spectrum", "rule"), [(0.0, "median"), (6.0, "whiten")])
+def test_the_papers_rule_stands_beside_the_prescription(spectrum: float, rule: str) -> None:
+    x = gaussian_tokens(4000, 256, 1.0, spectrum=spectrum, generator=torch.Generator().manual_seed(1))
+    diagnosis = diagnose(x, d_sae=512, k=8)
+    assert diagnosis.paper == diagnosis.to_dict()["prescription"]["paper"] == rule
+    assert (diagnosis.severity.effective_rank_fraction < 0.015) == (rule == "whiten")
+    assert f"(the paper's rule: {rule})" in str(diagnosis)

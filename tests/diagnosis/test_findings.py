@@ -14,6 +14,7 @@ from autopsae.remedies.affine import Affine
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.survival.birth import Birth
+from autopsae.survival.revival import Revival
 from tests import oracles
 
 CALM = Severity(
@@ -42,6 +43,7 @@ def found(
     predicted: float = 0.0,
     tokens: int = 100_000,
     effective: float = 4000.0,
+    revival: Revival | None = None,
     **dead: float,
 ) -> dict[str, str]:
     births = dict.fromkeys(("none", "mean", "median", "zscore", "whiten"), ALIVE)
@@ -56,7 +58,14 @@ def found(
         affine=Affine.identity(100),
     )
     listed = findings(
-        severity, births, prescription, predicted, tokens=tokens, effective_tokens=effective, acceptable=0.01
+        severity,
+        births,
+        prescription,
+        predicted,
+        tokens=tokens,
+        effective_tokens=effective,
+        revival=revival,
+        acceptable=0.01,
     )
     return {finding.name: str(finding) for finding in listed}
 
@@ -175,3 +184,24 @@ def test_every_value_of_the_severity_equals_the_plain_way() -> None:
         assert getattr(measured, name) == pytest.approx(value, rel=tolerance), name
     assert measured.token_norm_median == pytest.approx(np.median(norms), rel=4e-3)
     assert measured.token_norm_p99 == pytest.approx(np.quantile(norms, 0.99), rel=1e-2)
+
+
+STUCK = Revival(
+    lr=3e-4,
+    steps=1000,
+    travel=0.3,
+    distance=24.0,
+    captured=0.01,
+    captured_at_most=0.02,
+    born=0.25,
+    at_least=0.1,
+    unrevived=0.24,
+    collateral=0.03,
+)
+
+
+def test_those_that_training_will_not_revive_are_a_finding() -> None:
+    text = found(none=0.4, revival=STUCK)["dead-by-ReLU after training"]
+    assert "25.0% are born dead-by-ReLU, and 1,000 steps at lr 0.0003 move b_dec by at most 0.3" in text
+    assert "10.0% cannot be revived, 24.0% are not expected to be, and 3.0% more" in text
+    assert "dead-by-ReLU after training" not in found(none=0.4, revival=replace(STUCK, unrevived=0.01))

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from autopsae.activations.store import open_layers, select_layers
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
-from autopsae.diagnosis.diagnose import AT_TOKENS
+from autopsae.diagnosis.diagnose import AT_TOKENS, LR, STEPS
 from autopsae.diagnosis.prescribe import ACCEPTABLE
 from autopsae.diagnosis.survey import survey
 from autopsae.report.plots import check_figure, save_figure
@@ -29,6 +29,8 @@ def diagnose(
     alphas: tuple[float, ...] = (),
     ranks: tuple[int, ...] = (),
     acceptable: float = ACCEPTABLE,
+    lr: float = LR,
+    steps: int = STEPS,
     json: Path | None = None,
     figure: Path | None = None,
     prescriptions: Path | None = None,
@@ -47,6 +49,8 @@ def diagnose(
         alphas: Further whitening exponents to measure, from 0 (centering) to 1 (full).
         ranks: Active subspace ranks to measure.
         acceptable: Fraction of latents that may be born dead before something is prescribed.
+        lr: Learning rate by which it is judged whether training revives the dead-by-ReLU.
+        steps: Steps of that training.
         json: Write all numbers there.
         figure: Write death by layer and remedy there (.png, .pdf, .svg).
         prescriptions: Write each layer's prescription into this folder.
@@ -69,6 +73,8 @@ def diagnose(
             alphas=alphas,
             ranks=ranks,
             acceptable=acceptable,
+            lr=lr,
+            steps=steps,
             seed=seed,
             device=device,
             progress=advance,

@@ -11,7 +11,7 @@ from torch import Tensor
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.findings import findings
-from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, prescribe, suffices
+from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, paper_rule, prescribe, suffices
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.diagnosis.tabular import flatten, html_table
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, within, z_score
@@ -21,14 +21,18 @@ from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import Birth, draw_rows, measure_birth
 from autopsae.survival.closed_form import check_k, dead_by_relu, dead_by_topk
-from autopsae.survival.firing import AmongLargest, Firing
+from autopsae.survival.firing import AmongLargest
 from autopsae.survival.forecast import Outlook, forecast, seen
+from autopsae.survival.revival import Revival, revival
 
 if TYPE_CHECKING:
     import pandas as pd
 
 AT_TOKENS = 1_000_000
 """Tokens on which death is forecast, where nothing else is asked."""
+
+LR, STEPS = 3e-4, 100_000
+"""The training of which it is asked what it leaves dead-by-ReLU (steps: the paper's)."""
 
 ESCALATION = (0.15, 0.3, 0.5)
 """Exponents of partial whitening that are considered where centering is not enough."""
@@ -58,7 +62,9 @@ class Diagnosis:
 
     layer, tokens, d_in: what was measured; d_sae, k: for which SAE; severity: the geometry; predicted: the
     paper's closed forms; birth: death counted on the tokens, under each remedy by name; expected: death on as many
-    tokens as was asked, forecast for the remedies up to the one prescribed; prescription: what to change.
+    tokens as was asked, forecast for the remedies up to the one prescribed; revival: what training would leave of
+    the dead-by-ReLU if nothing were changed, None where no more are born than accepted; prescription: what to
+    change; paper: the remedy that the paper's rule would choose.
     """
 
     layer: str
@@ -70,7 +76,9 @@ class Diagnosis:
     predicted: Prediction
     birth: Mapping[str, Birth]
     expected: Mapping[str, Outlook]
+    revival: Revival | None
     prescription: Prescription
+    paper: str
     findings: tuple[Finding, ...]
     landscape: Float[Tensor, "shown d_in"]
     """A few sampled tokens after per-token LayerNorm, for the eye (the paper's Fig. 2b); not in `to_dict`."""
@@ -87,10 +95,12 @@ class Diagnosis:
             "predicted": asdict(self.predicted),
             "birth": {name: asdict(birth) for name, birth in self.birth.items()},
             "expected": {name: asdict(outlook) for name, outlook in self.expected.items()},
+            "revival": {**asdict(self.revival), "relu": self.revival.relu} if self.revival else None,
             "prescription": {
                 "remedy": self.prescription.remedy,
                 "advice": self.prescription.advice,
                 "reason": self.prescription.reason,
+                "paper": self.paper,
             },
             "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
         }
@@ -118,7 +128,9 @@ class Diagnosis:
         return f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
 
     def __str__(self) -> str:
-        head = f"{self.layer}: {self.prescription.advice}: {self.prescription.reason}"
+        head = (
+            f"{self.layer}: {self.prescription.advice}: {self.prescription.reason} (the paper's rule: {self.paper})"
+        )
         return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
 
 
@@ -132,6 +144,8 @@ def diagnose(
     alphas: Sequence[float] = (),
     ranks: Sequence[int] = (),
     acceptable: float = ACCEPTABLE,
+    lr: float = LR,
+    steps: int = STEPS,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
@@ -146,15 +160,13 @@ def diagnose(
 
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, k: the SAE to be trained; alphas, ranks:
     further whitening exponents and active subspace ranks to measure; acceptable: fraction of latents that may be
-    born dead; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the tokens
-    are, for the products too).
+    born dead; lr, steps: the training by which `revival` is judged; seed: of the drawn SAE and of the token sample;
+    device: where to compute (default: where the tokens are, for the products too).
 
-    Raises InputError for unusable tokens, fewer than 40 or all the same, d_in < 2, k > d_sae, at_tokens < 1, or
-    `acceptable` outside [0, 1].
+    Raises InputError for unusable tokens, fewer than 40 or all the same, d_in < 2, k > d_sae, at_tokens < 1, lr or
+    steps under 0, or `acceptable` outside [0, 1].
     """
-    check_k(k, d_sae)
-    if not 0 <= acceptable <= 1:
-        raise InputError(f"acceptable: expected a fraction in [0, 1], got {acceptable}; 1 % is 0.01")
+    _check(d_sae, k, acceptable)
     told = progress or (lambda _name, _tokens: None)
     statistics = collect(tokens, seed=seed, device=device, progress=lambda n: told("statistics", n))
     median = geometric_median(statistics.sample)
@@ -165,9 +177,9 @@ def diagnose(
 
     ladder, asked = _ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
     rows = draw_rows(d_sae, statistics.d_in, generator=drawn())
-    expected = _expected(
-        ladder, asked, statistics.sample, rows, AmongLargest(k), at_tokens=at_tokens, acceptable=acceptable
-    )
+    expected = _expected(ladder, asked, statistics.sample, rows, k, at_tokens=at_tokens, acceptable=acceptable)
+    stuck = expected["none"].relu.value > acceptable
+    revived = _revived(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
     counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
     birth = measure_birth(tokens, counted, d_sae=d_sae, k=k, generator=drawn(), progress=lambda n: told("birth", n))
@@ -183,7 +195,9 @@ def diagnose(
         predicted=predicted,
         birth=birth,
         expected=expected,
+        revival=revived,
         prescription=prescription,
+        paper=paper_rule(geometry.effective_rank_fraction),
         findings=findings(
             geometry,
             birth,
@@ -191,10 +205,30 @@ def diagnose(
             predicted.relu,
             tokens=statistics.tokens,
             effective_tokens=expected["none"].effective_tokens,
+            revival=revived,
             acceptable=acceptable,
         ),
         landscape=layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu(),
     )
+
+
+def _check(d_sae: int, k: int, acceptable: float) -> None:
+    check_k(k, d_sae)
+    if not 0 <= acceptable <= 1:
+        raise InputError(f"acceptable: expected a fraction in [0, 1], got {acceptable}; 1 % is 0.01")
+
+
+def _revived(
+    sample: Float[Tensor, "sample d_in"],
+    rows: Float[Tensor, "d_sae d_in"],
+    *,
+    lr: float,
+    steps: int,
+    at_tokens: int,
+) -> Revival:
+    """What training would make of the dead-by-ReLU of an SAE without any remedy."""
+    y = seen(untouched(sample.shape[1]), sample)
+    return revival(y, rows.to(y), lr=lr, steps=steps, tokens=at_tokens)
 
 
 def _expected(
@@ -202,7 +236,7 @@ def _expected(
     asked: set[str],
     sample: Float[Tensor, "sample d_in"],
     rows: Float[Tensor, "d_sae d_in"],
-    firing: Firing,
+    k: int,
     *,
     at_tokens: int,
     acceptable: float,
@@ -213,7 +247,7 @@ def _expected(
         enough = any(suffices(outlook, acceptable) for outlook in found.values())
         if len(found) < 2 or remedy.name in asked or not enough:
             W = within(remedy.subspace, rows)
-            found[remedy.name] = forecast(seen(remedy, sample), W, firing).at(at_tokens)
+            found[remedy.name] = forecast(seen(remedy, sample), W, AmongLargest(k)).at(at_tokens)
     return found
 
 

@@ -7,6 +7,7 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.severity import Severity
 from autopsae.statistics.strays import STRAY
 from autopsae.survival.birth import Birth
+from autopsae.survival.revival import Revival
 
 SEVERE_GAMMA = 1.0
 LOW_RANK = 0.10
@@ -26,15 +27,17 @@ def findings(
     *,
     tokens: int,
     effective_tokens: float,
+    revival: Revival | None,
     acceptable: float,
 ) -> tuple[Finding, ...]:
     """The findings of a layer, the most consequential first; `predicted_relu` is the closed form's dead-by-ReLU,
-    `effective_tokens` how many independent tokens the sample is worth.
+    `effective_tokens` how many independent tokens the sample is worth, `revival` what training would change.
     """
     cure = f"{prescription.advice} ({birth[prescription.remedy].dead:.1%})"
     candidates = [
         _outlier_severity(severity, birth, cure, tokens, prescription.d_sae),
         _born_dead(severity, birth, cure, tokens, prescription.d_sae, acceptable),
+        _beyond_training(revival, tokens, acceptable),
         _dragged_mean(severity, birth, tokens),
         _stray_tokens(severity, tokens),
         _low_rank(severity, birth, tokens),
@@ -80,6 +83,24 @@ def _born_dead(
         f"k largest ({why})",
         advice=cure,
         source="measured; the threshold is the accepted death",
+    )
+
+
+def _beyond_training(revival: Revival | None, tokens: int, acceptable: float) -> Finding | None:
+    """Will training revive them?"""
+    if revival is None or revival.unrevived <= OFF:
+        return None
+    return Finding(
+        name="dead-by-ReLU after training",
+        value=revival.relu,
+        threshold=acceptable,
+        tokens=tokens,
+        meaning=f"untreated, {revival.born:.1%} are born dead-by-ReLU, and {revival.steps:,} steps at lr "
+        f"{revival.lr:g} move b_dec by at most {revival.travel:.3g} per coordinate where the mean is up to "
+        f"{revival.distance:.3g} away: {revival.at_least:.1%} cannot be revived, {revival.unrevived:.1%} are not "
+        f"expected to be, and {revival.collateral:.1%} more may fall under zero as features carry the mean",
+        advice="start b_dec at the geometric median instead of waiting for it",
+        source="autopsae, fitted to synthetic recovery (docs/forecast.md); paper Sec. 5.2",
     )
 
 

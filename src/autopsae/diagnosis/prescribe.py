@@ -18,6 +18,9 @@ ACCEPTABLE = 0.01
 EVEN = 0.57
 """Usage at birth under which latents are expected to die in training (docs/forecast.md has the evidence)."""
 
+PAPER_RANK = 0.015
+"""Effective rank / d_in under which the paper whitens (App. E, Table S8)."""
+
 FORMAT = "autopsae-prescription"
 
 
@@ -113,6 +116,13 @@ def prescribe(
         affine=remedy.affine,
         subspace=remedy.subspace,
     )
+
+
+def paper_rule(effective_rank_fraction: float) -> str:
+    """The remedy that the paper would prescribe, to stand beside ours: center by the geometric median, and whiten
+    where few directions carry the variance.
+    """
+    return "whiten" if effective_rank_fraction < PAPER_RANK else "median"
 
 
 def suffices(outlook: Outlook, acceptable: float) -> bool:

@@ -64,7 +64,7 @@ def _by_layer(survey: Survey) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for d in survey:
         lines.append(Text(f"\n{d.layer}: {d.prescription.advice}", style="bold"))
-        lines.append(Padding(Text(d.prescription.reason), (0, 0, 0, 2)))
+        lines.append(Padding(Text(f"{d.prescription.reason} (the paper's rule: {d.paper})"), (0, 0, 0, 2)))
         lines.extend(_bullet(str(finding)) for finding in d.findings)
     return lines
 
@@ -72,13 +72,16 @@ def _by_layer(survey: Survey) -> list[RenderableType]:
 def _by_finding(survey: Survey) -> list[RenderableType]:
     """What layers have in common is said once: each advice and finding with its layers, and the gravest of them."""
     advised: dict[str, list[str]] = {}
+    by_paper: dict[str, list[str]] = {}
     found: dict[str, list[tuple[str, Finding]]] = {}
     for d in survey:
         advised.setdefault(d.prescription.advice, []).append(d.layer)
+        by_paper.setdefault(d.paper, []).append(d.layer)
         for finding in d.findings:
             found.setdefault(finding.name, []).append((d.layer, finding))
     lines: list[RenderableType] = [Text("\nPrescriptions", style="bold")]
     lines.extend(_bullet(f"{advice}: {_counted(layers, survey)}") for advice, layers in advised.items())
+    lines.extend(_bullet(f"(the paper's rule: {name}: {_counted(on, survey)})") for name, on in by_paper.items())
     lines.append(Text("\nFindings, at the layer where each is gravest (all are in the JSON)", style="bold"))
     for group in found.values():
         layer, worst = max(group, key=lambda pair: pair[1].gravity)

@@ -1,0 +1,150 @@
+"""Will training revive them? How far `b_dec` can travel, and how many latents that leaves dead-by-ReLU.
+
+A latent that is never positive has no gradient, so its weights stay, and only `b_dec` can bring it back. An Adam
+step moves a coordinate by about the learning rate at most. That is a bound. What is expected is a model with four
+constants, fitted to recovery on synthetic tokens (docs/forecast.md, experiments/survival/revival.py).
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from math import exp, inf, sqrt
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.survival.closed_form import dead_by_relu
+from autopsae.survival.firing import Above
+from autopsae.survival.forecast import Expected, forecast
+
+ALONE = 0.9
+"""Speed of `b_dec` where the features are frozen, as a share of the learning rate."""
+
+BESIDE = 0.06
+"""Its speed beside features that learn and carry the mean, over sqrt(gamma) / (dimensions of the mean)."""
+
+PUSH = 0.3
+"""A step that moves pre-activations by so many standard deviations along the mean drowns 1 - 1/e of the living."""
+
+COLLAPSE = 0.5
+"""The features' share of the mean has collapsed when lr * steps is well over this part of the mean's norm."""
+
+_MOMENTS = 400  # at which the bias's way is computed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revival:
+    """What training leaves dead-by-ReLU; shares of all latents, and lengths in the SAE's units (`SAE.enter`).
+
+    travel: lr * steps, the furthest a coordinate of `b_dec` gets; distance: the mean's largest coordinate, where it
+    has to get; captured: expected b . mu / ||mu||^2 at the end, and captured_at_most; born: dead-by-ReLU at birth;
+    at_least: those of them that no bias within reach makes positive; unrevived: those of them expected to be dead
+    at the end; collateral: expected to be pushed under zero by training and to stay there (paper App. C.1).
+    """
+
+    lr: float
+    steps: int
+    travel: float
+    distance: float
+    captured: float
+    captured_at_most: float
+    born: float
+    at_least: float
+    unrevived: float
+    collateral: float
+
+    @property
+    def relu(self) -> float:
+        """Expected dead-by-ReLU at the end."""
+        return self.unrevived + self.collateral
+
+
+@torch.no_grad()
+def revival(
+    y: Float[Tensor, "sample d_in"],
+    W: Float[Tensor, "d_sae d_in"],
+    *,
+    lr: float,
+    steps: int,
+    tokens: int | None = None,
+    frozen: Collection[str] = (),
+) -> Revival:
+    """How training with Adam at `lr` would change the dead-by-ReLU of a TopK SAE with encoder rows W and b_dec = 0.
+
+    y: a sample as for `forecast`, in the SAE's units, before any centering by `b_dec`; tokens: on how many death is
+    asked (default: the sample); frozen: as TrainConfig.frozen, where "b_dec" and "W_enc" matter. The bound counts a
+    latent as lost if max_y W_i . y + lr * steps * ||W_i||_1 <= 0. It holds for plain steps; a gradient that is rare
+    can move Adam further than lr in a step.
+
+    Raises InputError for lr or steps under zero, and as `forecast`.
+    """
+    if not (lr >= 0 and steps >= 0):
+        raise InputError(f"revival: expected lr and steps of at least 0, got {lr:g} and {steps}")
+    tokens, travel = tokens or len(y), 0.0 if "b_dec" in frozen else lr * steps
+    mean, spread = y.mean(dim=0), float(y.std(dim=0).norm())
+    gamma = float(mean.norm()) / spread if spread else inf
+    left = _left(mean, spread, lr=0.0 if "b_dec" in frozen else lr, steps=steps, alone="W_enc" in frozen)
+    gone = _dead(y, W, (W @ left) - (W @ mean), tokens)
+    born = _dead(y, W, None, tokens)
+    lasting = _ratio(
+        dead_by_relu(float(left.norm()) / spread if spread else inf, tokens), dead_by_relu(gamma, tokens)
+    )
+    drowned = 0.0 if "W_enc" in frozen else _drowned(mean, spread, lr=lr, steps=steps)
+    square = float(mean.square().sum())
+    return Revival(
+        lr=lr,
+        steps=steps,
+        travel=travel,
+        distance=float(mean.abs().max()),
+        captured=1 - _ratio(float(left @ mean), square),
+        captured_at_most=min(1.0, _ratio(travel * float(mean.abs().sum()), square)),
+        born=born,
+        at_least=_dead(y, W, travel * W.abs().sum(dim=1), tokens),
+        unrevived=min(gone, born),
+        collateral=(1 - born) * drowned * lasting,
+    )
+
+
+def _left(
+    mean: Float[Tensor, "d_in"], spread: float, *, lr: float, steps: int, alone: bool
+) -> Float[Tensor, "d_in"]:
+    """What of the mean `b_dec` has not taken over at the end: every coordinate moves towards it at one speed, and
+    stops there. Beside features the speed falls as less is left, and with the number of dimensions the mean is in.
+    """
+    left = mean.clone()
+    dimensions = _dimensions(mean)
+    for _ in range(_MOMENTS):
+        gamma = _ratio(float(left.norm()), spread)
+        speed = ALONE if alone else min(ALONE, BESIDE * sqrt(gamma) / dimensions)
+        left = left.sign() * (left.abs() - lr * steps / _MOMENTS * speed).clamp_min(0)
+    return left
+
+
+def _drowned(mean: Float[Tensor, "d_in"], spread: float, *, lr: float, steps: int) -> float:
+    """Share of the living that fall under zero as the features that carry the mean shrink: the more, the further a
+    step moves pre-activations along the mean, beside their signal, spread / sqrt(d_in).
+    """
+    push = _ratio(lr * float(mean.norm()) * sqrt(_dimensions(mean) * len(mean)), spread)
+    over = _ratio(lr * steps, COLLAPSE * float(mean.norm()))
+    return (1 - exp(-push / PUSH)) * (1 - exp(-(over**2)))
+
+
+def _dimensions(mean: Float[Tensor, "d_in"]) -> float:
+    """In how many dimensions the mean is, at least 1: (sum mu^2)^2 / sum mu^4."""
+    return max(1.0, _ratio(float(mean.square().sum()) ** 2, float(mean.pow(4).sum())))
+
+
+def _dead(
+    y: Float[Tensor, "sample d_in"],
+    W: Float[Tensor, "d_sae d_in"],
+    shift: Float[Tensor, "d_sae"] | None,
+    tokens: int,
+) -> float:
+    """Dead-by-ReLU on so many tokens, each pre-activation shifted."""
+    found: Expected = forecast(y, W, Above(), b_enc=shift).relu(tokens)
+    return found.value
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b else 0.0

@@ -1,7 +1,8 @@
 """Activations on disk: a re-iterable of [tokens, d_in] batches per layer, read piece by piece, never whole.
 
 Readable: a `.npy` matrix (memory-mapped), a `.safetensors` file or a folder of such shards, each tensor
-[tokens, d_in] a layer; a folder written by `harvest`, whose index names its layers.
+[tokens, d_in] a layer; a folder written by `harvest`, whose index names its layers; a Hugging Face dataset on disk,
+each column [context, d_in] a layer (SAELens' cache of activations).
 """
 
 import difflib
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from autopsae.activations.arrow import STATE, dataset_columns
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
 INDEX = "index.json"
@@ -109,11 +111,16 @@ def open_activations(path: str | Path, layer: str | None = None) -> Activations:
 
 
 def open_layers(path: str | Path) -> dict[str, Activations]:
-    """All layers of a `.npy` or `.safetensors` file or of a folder of shards, in the source's order.
+    """All layers of a `.npy` or `.safetensors` file, a folder of shards, or a dataset, in the source's order.
 
     Raises InputError for a path that is missing, foreign, truncated, empty, or whose shards disagree.
     """
     path = Path(path)
+    if (path / STATE).exists():
+        return {
+            name: _layer(name, column.d_in, column.dtype, [Part(column.tokens, column.read)])
+            for name, column in dataset_columns(path).items()
+        }
     if path.is_dir():
         index = path / INDEX
         files = _indexed_shards(index) if index.exists() else sorted(path.glob("*.safetensors"))

@@ -1,0 +1,57 @@
+"""Activations cached as Hugging Face datasets, with the columns that SAELens' CacheActivationsRunner writes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autopsae.activations.store import open_activations, open_layers
+from autopsae.arrays import CHUNK_TOKENS, InputError
+
+CONTEXT, D_IN, CONTEXTS = 12, 6, 700
+X = torch.randn(CONTEXTS, CONTEXT, D_IN, generator=torch.Generator().manual_seed(0))
+
+
+def cached(
+    folder: Path, *, dtype: str = "float32", columns: tuple[str, ...] = ("blocks.3.hook_resid_post",)
+) -> Path:
+    datasets: Any = pytest.importorskip("datasets")
+    features: dict[str, Any] = {name: datasets.Array2D(shape=(CONTEXT, D_IN), dtype=dtype) for name in columns}
+    features["token_ids"] = datasets.Sequence(datasets.Value(dtype="int32"), length=CONTEXT)
+    content = {name: (X + place).numpy().astype(dtype) for place, name in enumerate(columns)}
+    content["token_ids"] = torch.zeros(CONTEXTS, CONTEXT, dtype=torch.int32).numpy()
+    datasets.Dataset.from_dict(content, features=datasets.Features(features)).save_to_disk(str(folder))
+    return folder
+
+
+def test_a_cache_is_read_as_it_is_in_every_context(tmp_path: Path) -> None:
+    tokens = open_activations(cached(tmp_path / "cache"))
+    assert (tokens.layer, tokens.tokens, tokens.d_in) == ("blocks.3.hook_resid_post", CONTEXTS * CONTEXT, D_IN)
+    assert tokens.dtype == torch.float32
+    assert tokens.tokens > CHUNK_TOKENS  # so that a batch begins inside a context
+    for _ in range(2):
+        assert torch.equal(torch.cat(list(tokens)), X.reshape(-1, D_IN))
+    assert torch.equal(torch.cat(list(tokens.take(70))), X.reshape(-1, D_IN)[:: CONTEXTS * CONTEXT // 70][:70])
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float16", torch.float16), ("float64", torch.float64)])
+def test_every_column_of_matrices_is_a_layer(tmp_path: Path, dtype: str, expected: torch.dtype) -> None:
+    layers = open_layers(cached(tmp_path / "cache", dtype=dtype, columns=("a", "b")))
+    assert list(layers) == ["a", "b"]
+    assert next(iter(layers["b"])).dtype == expected
+    first = torch.cat(list(layers["b"])).double()
+    torch.testing.assert_close(first, X.reshape(-1, D_IN).double() + 1, rtol=1e-2, atol=1e-2)
+
+
+def test_a_dataset_without_matrices_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected a column of \[context, d_in\] matrices"):
+        open_layers(cached(tmp_path / "cache", columns=()))
+
+
+def test_a_damaged_dataset_is_refused(tmp_path: Path) -> None:
+    folder = cached(tmp_path / "cache")
+    [file] = folder.glob("*.arrow")
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(InputError, match="not a readable Hugging Face dataset"):
+        open_layers(folder)

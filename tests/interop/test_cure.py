@@ -1,0 +1,359 @@
+"""Each library's own training, started as prescribed: what it trains begins at our centre and stays there."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autopsae.activations.synthetic import gaussian_tokens
+from autopsae.arrays import InputError
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.interop.cure import (
+    cure_dictionary_learning,
+    cure_saelens,
+    cure_sparsify,
+    mapped,
+    peek,
+    saelens_scaler,
+    unmapped,
+)
+from autopsae.remedies.remedy import Remedy, active_subspace, center, whiten
+from autopsae.sae.init import born
+from autopsae.sae.sparsity import TopK
+from autopsae.statistics.collect import collect
+from autopsae.statistics.median import geometric_median
+from autopsae.statistics.spectrum import Spectrum
+
+D_IN, D_SAE, K, TOKENS = 24, 96, 4, 4000
+X = gaussian_tokens(TOKENS, D_IN, 12.0, spectrum=1.0, generator=torch.Generator().manual_seed(0))
+STATISTICS = collect(X)
+MEDIAN = geometric_median(STATISTICS.sample)
+SPECTRUM = Spectrum.of(STATISTICS.raw.covariance)
+
+
+def prescribed(remedy: Remedy) -> Prescription:
+    return Prescription(
+        remedy=remedy.name,
+        advice=remedy.advice,
+        reason="",
+        layer="hs1",
+        d_sae=D_SAE,
+        k=K,
+        affine=remedy.affine,
+        subspace=remedy.subspace,
+    )
+
+
+CENTERED = prescribed(center(MEDIAN, "median"))
+WHITENED = prescribed(whiten(SPECTRUM, MEDIAN, alpha=0.3))
+NARROW = prescribed(active_subspace(SPECTRUM, MEDIAN, rank=3))
+
+
+def batches(x: torch.Tensor = X, size: int = 256) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    while True:
+        yield x[torch.randint(len(x), (size,), generator=generator)]
+
+
+def silent(codes: torch.Tensor) -> float:
+    return float((codes == 0).all(dim=0).float().mean())
+
+
+# SAELens
+
+
+def saelens(architecture: str = "topk", **settings: Any) -> Any:
+    sae_lens = pytest.importorskip("sae_lens")
+    made = {"topk": ("TopKTrainingSAE", {"k": K}), "standard": ("StandardTrainingSAE", {})}[architecture]
+    config = getattr(sae_lens, made[0] + "Config")(d_in=D_IN, d_sae=D_SAE, **made[1], **settings)
+    torch.manual_seed(0)
+    return getattr(sae_lens, made[0])(config)
+
+
+def saelens_trainer(sae: Any, steps: int = 20) -> Any:
+    from sae_lens import LoggingConfig
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
+
+    config = SAETrainerConfig(
+        total_training_samples=steps * 256,
+        train_batch_size_samples=256,
+        lr=1e-3,
+        lr_end=1e-3,
+        n_batches_for_norm_estimate=4,
+        device="cpu",
+        autocast=False,
+        n_checkpoints=0,
+        lr_scheduler_name="constant",
+        lr_warm_up_steps=0,
+        lr_decay_steps=0,
+        n_restart_cycles=1,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        dead_feature_window=1000,
+        feature_sampling_window=2000,
+        logger=LoggingConfig(log_to_wandb=False),
+    )
+    return SAETrainer(cfg=config, sae=sae, data_provider=batches())
+
+
+@pytest.mark.parametrize("architecture", ["topk", "standard"])
+def test_a_cured_saelens_sae_is_trained_from_our_centre(architecture: str) -> None:
+    plain, cured = saelens(architecture), saelens(architecture)
+    assert cure_saelens(cured, CENTERED) is cured
+    assert silent(plain.encode(X)) > 0.3
+    assert silent(cured.encode(X)) < 0.02
+    trained = saelens_trainer(cured).fit()
+    moved = (trained.b_dec.detach() - MEDIAN.float()).abs().max()
+    assert 0 < float(moved) <= 20 * 1e-3 * 1.5
+    assert silent(trained.encode(X)) < 0.05
+
+
+def test_the_centre_is_scaled_as_saelens_scales_the_tokens() -> None:
+    sae = saelens(normalize_activations="expected_average_only_in")
+    cure_saelens(sae, CENTERED, sample=X)
+    factor = D_IN**0.5 / float(X.norm(dim=1).mean())
+    torch.testing.assert_close(sae.b_dec.detach(), MEDIAN.float() * factor)
+    trained = saelens_trainer(sae).fit()  # folds the scale back
+    assert float((trained.b_dec.detach() - MEDIAN.float()).abs().max()) < 0.05 * float(MEDIAN.norm())
+    with pytest.raises(InputError, match="expected a sample of raw tokens"):
+        cure_saelens(saelens(normalize_activations="expected_average_only_in"), CENTERED)
+
+
+def test_the_encoder_bias_centers_where_b_dec_is_not_applied() -> None:
+    sae = cure_saelens(saelens("standard", apply_b_dec_to_input=False), CENTERED)
+    expected = (X - MEDIAN.float()) @ sae.W_enc
+    torch.testing.assert_close(sae.encode(X), expected.relu(), rtol=1e-3, atol=1e-3)
+
+
+def test_saelens_whitens_as_prescribed_and_folds_it() -> None:
+    from_their_own = saelens(normalize_activations="covariance_whitening")
+    sae = cure_saelens(from_their_own, WHITENED)
+    assert not bool(sae.b_dec.detach().any())
+    trainer = saelens_trainer(sae)
+    trainer.activation_scaler = saelens_scaler(WHITENED)
+    y = trainer.activation_scaler.scale(X)
+    torch.testing.assert_close(y, WHITENED.affine(X.double()).float(), rtol=1e-4, atol=1e-4)
+    trained = trainer.fit()
+    assert silent(trained.encode(X)) < 0.02
+    error = trained(X).detach() - X
+    assert float(error.square().sum() / (X - X.mean(dim=0)).square().sum()) < 1
+    with pytest.raises(InputError, match=r'expected normalize_activations="covariance_whitening", got "none"'):
+        cure_saelens(saelens(), WHITENED)
+    with pytest.raises(InputError, match="expected a prescription of whitening, got 'median'"):
+        saelens_scaler(CENTERED)
+
+
+def test_saelens_rows_begin_in_the_subspace_as_long_as_they_were() -> None:
+    plain, sae = saelens(), cure_saelens(saelens(), NARROW)
+    assert NARROW.subspace is not None
+    basis = NARROW.subspace.float()
+    W = sae.W_dec.detach()
+    torch.testing.assert_close(W @ basis.T @ basis, W, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(W.norm(dim=1), plain.W_dec.detach().norm(dim=1))
+    torch.testing.assert_close(sae.W_enc.detach(), W.T)
+
+
+def test_what_saelens_cannot_be_given_is_refused() -> None:
+    with pytest.raises(InputError, match="expected raw tokens"):
+        cure_saelens(saelens(normalize_activations="layer_norm"), CENTERED)
+    sae_lens = pytest.importorskip("sae_lens")
+    wide = sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(d_in=7, d_sae=9, k=2))
+    with pytest.raises(InputError, match="expected a prescription for d_in = 7, got one for 24"):
+        cure_saelens(wide, CENTERED)
+
+
+# dictionary_learning
+
+
+def trainer_of(name: str) -> tuple[Any, dict[str, Any]]:
+    library = pytest.importorskip("dictionary_learning.trainers")
+    from nnsight import DEFAULT_PATCHER
+
+    for patch in reversed(DEFAULT_PATCHER.patches):  # nnsight patches torch for the whole process
+        patch.restore()
+    settings: dict[str, Any] = {
+        "activation_dim": D_IN,
+        "dict_size": D_SAE,
+        "lr": 1e-3,
+        "steps": 20,
+        "layer": 1,
+        "lm_name": "none",
+        "device": "cpu",
+        "warmup_steps": 0,
+    }
+    if "TopK" in name:
+        settings |= {"k": K}
+    else:
+        settings |= {"sparsity_warmup_steps": None}
+    return getattr(library, name), settings
+
+
+def bias_of(ae: Any) -> torch.Tensor:
+    bias: torch.Tensor = (ae.b_dec if hasattr(ae, "b_dec") else ae.bias).detach()
+    return bias
+
+
+@pytest.mark.parametrize("name", ["TopKTrainer", "BatchTopKTrainer", "StandardTrainer", "JumpReluTrainer"])
+def test_the_first_step_of_a_cured_trainer_leaves_our_centre(name: str) -> None:
+    base, settings = trainer_of(name)
+    off = prescribed(center(MEDIAN + 1.0, "median"))  # the first batch's median would be seen
+    trainer = cure_dictionary_learning(base, off)(**settings)
+    assert type(trainer).__name__ == name
+    assert isinstance(trainer, base)
+    torch.testing.assert_close(bias_of(trainer.ae), (MEDIAN + 1).float())
+    for step, x in enumerate(itertools.islice(batches(), 5)):
+        trainer.update(step, x)
+    assert float((bias_of(trainer.ae) - (MEDIAN + 1).float()).abs().max()) <= 5 * 1e-3 * 3
+
+
+@pytest.mark.parametrize("name", ["TopKTrainer", "StandardTrainer", "JumpReluTrainer"])
+def test_cured_dictionaries_are_born_alive(name: str) -> None:
+    base, settings = trainer_of(name)
+    plain, cured = base(**settings).ae, cure_dictionary_learning(base, CENTERED)(**settings).ae
+    assert silent(plain.encode(X)) > 0.2
+    assert silent(cured.encode(X)) < 0.02
+
+
+def test_a_cured_trainer_goes_through_train_sae(tmp_path: Path) -> None:
+    trainer_of("TopKTrainer")
+    from dictionary_learning.training import trainSAE
+
+    base, settings = trainer_of("TopKTrainer")
+    looked_at, whole = peek(batches(), 1000)
+    scale = float(looked_at.square().sum(dim=1).mean().sqrt())
+    cured = cure_dictionary_learning(base, CENTERED, normalized_by=looked_at)
+    config = {"trainer": cured, **settings, "steps": 3}
+    trainSAE(
+        data=whole,
+        trainer_configs=[config],
+        steps=3,
+        save_dir=str(tmp_path),
+        normalize_activations=True,
+        autocast_dtype=torch.float32,
+        device="cpu",
+    )
+    state = torch.load(tmp_path / "trainer_0" / "ae.pt", weights_only=True)
+    assert float((state["b_dec"] - MEDIAN.float()).norm() / MEDIAN.norm()) < 0.05
+    assert scale > 0
+
+
+def test_dictionary_learning_whitens_through_its_tokens() -> None:
+    base, settings = trainer_of("TopKTrainer")
+    with pytest.raises(InputError, match="mapped\\(prescription, data\\)"):
+        cure_dictionary_learning(base, WHITENED)
+    trainer = base(**settings)
+    for step, y in enumerate(itertools.islice(mapped(WHITENED, batches()), 3)):
+        trainer.update(step, y)
+    assert float(bias_of(trainer.ae).norm()) < 0.1 * float(MEDIAN.norm())
+
+
+def test_a_wrong_width_is_refused_when_the_dictionary_is_made() -> None:
+    base, settings = trainer_of("TopKTrainer")
+    with pytest.raises(InputError, match="d_in = 7"):
+        cure_dictionary_learning(base, CENTERED)(**{**settings, "activation_dim": 7})
+
+
+# sparsify
+
+
+def sparsify_trainer(**settings: Any) -> Any:
+    import os
+
+    os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
+    sparsify = pytest.importorskip("sparsify")
+    from datasets import Dataset
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=D_IN,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            vocab_size=50,
+            max_position_embeddings=16,
+        )
+    )
+    ids = torch.randint(50, (8, 16), generator=torch.Generator().manual_seed(2))
+    dataset = Dataset.from_dict({"input_ids": ids.tolist()}).with_format("torch")
+    config = sparsify.TrainConfig(
+        sparsify.SparseCoderConfig(num_latents=D_SAE, k=K, **settings),
+        batch_size=2,
+        hookpoints=["layers.0", "layers.1"],
+        log_to_wandb=False,
+        optimizer="adam",
+        lr=1e-3,
+        lr_warmup_steps=0,
+        save_every=10**6,
+    )
+    return sparsify.Trainer(config, dataset, model)
+
+
+def test_the_first_batch_of_sparsify_leaves_our_centre(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer = sparsify_trainer()
+    prescriptions = dict.fromkeys(trainer.saes, CENTERED)
+    assert cure_sparsify(trainer, prescriptions) is trainer
+    trainer.fit()
+    assert trainer.global_step == 4
+    for coder in trainer.saes.values():
+        assert float((coder.b_dec.detach() - MEDIAN.float()).abs().max()) <= 4 * 1e-3 * 1.5
+
+
+def test_sparsify_rows_begin_in_the_subspace() -> None:
+    trainer = sparsify_trainer()
+    cure_sparsify(trainer, {"layers.0": NARROW, "layers.1": CENTERED})
+    coder = trainer.saes["layers.0"]
+    assert NARROW.subspace is not None
+    basis = NARROW.subspace.float()
+    W = coder.W_dec.detach()
+    torch.testing.assert_close(W @ basis.T @ basis, W, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(coder.encoder.weight.detach(), W)
+
+
+def test_what_sparsify_cannot_be_given_is_refused() -> None:
+    trainer = sparsify_trainer()
+    with pytest.raises(InputError, match=r"for each of layers.0, layers.1, got layers.0"):
+        cure_sparsify(trainer, {"layers.0": CENTERED})
+    with pytest.raises(
+        InputError, match=r"layers\.1: expected an autoencoder and a centre or a subspace, got whiten"
+    ):
+        cure_sparsify(trainer, {"layers.0": CENTERED, "layers.1": WHITENED})
+    with pytest.raises(InputError, match="got a transcoder"):
+        cure_sparsify(sparsify_trainer(transcode=True), dict.fromkeys(trainer.saes, CENTERED))
+
+
+# any library
+
+
+def test_an_sae_of_mapped_tokens_is_made_one_of_raw_tokens() -> None:
+    [y] = mapped(WHITENED, [X])
+    generator = torch.Generator().manual_seed(0)
+    inner = born(CENTERED_AT_ZERO, d_sae=D_SAE, sparsity=TopK(k=K), sample=None, generator=generator).eval()
+    whole = unmapped(inner, WHITENED)
+    torch.testing.assert_close(whole.encode(X), inner.encode(y), rtol=1e-3, atol=1e-3)
+    raw = WHITENED.affine.invert(inner(y).double()).float()
+    torch.testing.assert_close(whole(X), raw, rtol=1e-3, atol=1e-2)
+    with pytest.raises(InputError, match="expected an SAE of plain weights"):
+        unmapped(born(WHITENED, d_sae=D_SAE, sparsity=TopK(k=K), sample=X, generator=generator), WHITENED)
+
+
+CENTERED_AT_ZERO = center(torch.zeros(D_IN, dtype=torch.float64), "median")
+
+
+def test_a_look_takes_nothing_from_the_stream() -> None:
+    stream = iter([torch.arange(12.0).reshape(2, 3, 2), torch.arange(8.0).reshape(4, 2), torch.ones(1, 2)])
+    looked_at, whole = peek(stream, 8)
+    assert looked_at.tolist() == [*torch.arange(12.0).reshape(6, 2).tolist(), [0, 1], [2, 3]]
+    assert [tuple(batch.shape) for batch in whole] == [(2, 3, 2), (4, 2), (1, 2)]
+
+
+def test_a_stream_that_ends_too_soon_is_refused() -> None:
+    with pytest.raises(InputError, match="expected at least 9 tokens, the stream ended after 4"):
+        peek([torch.ones(4, 2)], 9)

@@ -79,6 +79,7 @@ def trained(tokens: Activations, *, k: int, steps: int) -> list[dict[str, Any]]:
                 "dead_end": end.fates.dead,
                 "relu_end": end.fates.relu,
                 "fvu_raw": end.fvu_raw,
+                "fvu_typical": end.fvu_typical,
                 "bias_captured": end.bias_captured,
             }
         )

@@ -28,7 +28,7 @@ def deaths(*dead: float, usage: Sequence[float] = (1.0,) * 5) -> dict[str, Outlo
     nothing = Expected(value=0.0, low=0.0, high=0.0)
     expected = [Expected(value=d, low=d / 2, high=d) for d in dead]
     return {
-        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing, usage=even, effective_tokens=4096.0)
+        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing, usage=even, dominance=0.5, effective_tokens=4096.0)
         for remedy, d, even in zip(LADDER, expected, usage, strict=True)
     }
 
@@ -54,8 +54,8 @@ def test_the_least_intrusive_sufficient_remedy_is_prescribed(dead: tuple[float, 
 
 def test_the_reason_names_what_was_passed_over() -> None:
     expected = (
-        "leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens, usage 100%; the less intrusive leave "
-        "over 1.0% or have a usage under 57%: none 50.0% and 100%, median 20.0% and 100%"
+        "leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens, evenness 2.00; the less intrusive "
+        "leave over 1.0% or have an evenness under 0.83: none 50.0% and 2.00, median 20.0% and 2.00"
     )
     assert choose(0.5, 0.2, 0.005, 0.0, 0.0).reason == expected
 
@@ -63,9 +63,9 @@ def test_the_reason_names_what_was_passed_over() -> None:
 @pytest.mark.parametrize(
     ("dead", "usage", "remedy"),
     [
-        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.3, 0.57, 0.9, 1.0, 0.9), "median"),
-        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.3, 0.569, 0.9, 1.0, 0.9), "whiten_0.3"),
-        ((0.5, 0.02, 0.0, 0.0, 0.0), (0.3, 0.9, 0.4, 0.5, 0.2), "whiten"),  # none suffices: the most even
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.3, 0.415, 0.9, 1.0, 0.9), "median"),
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.3, 0.414, 0.9, 1.0, 0.9), "whiten_0.3"),
+        ((0.5, 0.02, 0.0, 0.0, 0.0), (0.3, 0.9, 0.3, 0.4, 0.2), "whiten"),  # none suffices: the most even
         ((0.5, 0.02, 0.3, 0.3, 0.4), (0.3, 0.2, 0.4, 0.5, 0.2), "median"),  # all leave too many: the fewest
     ],
 )

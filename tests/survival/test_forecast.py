@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.decomposition import PCA
 
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
@@ -99,6 +100,15 @@ def test_usage_is_the_perplexity_of_the_firings() -> None:
     # In one direction latents are either among the largest on every other token or on none.
     line = torch.randn(1000, 1, generator=generator(2)) * x[:1]
     assert forecast(line, W, AmongLargest(K)).usage == pytest.approx(2 * K / 300, rel=0.05)
+
+
+def test_dominance_is_the_share_of_the_first_principal_component() -> None:
+    x, W = layer(2.0, spectrum=1.5)[:1000], draw_rows(300, D_IN, generator=generator())
+    found = forecast(x, W, AmongLargest(K))
+    assert found.dominance == pytest.approx(PCA(1).fit(x.numpy()).explained_variance_ratio_[0], rel=1e-5)
+    outlook = found.at(1000)
+    assert outlook.evenness == found.usage / found.dominance
+    assert forecast(x[:1].expand(50, -1), W, AmongLargest(K)).at(50).evenness == np.inf
 
 
 def test_copies_of_tokens_count_once_in_the_interval() -> None:

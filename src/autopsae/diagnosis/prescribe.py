@@ -15,8 +15,10 @@ from autopsae.survival.forecast import Outlook
 ACCEPTABLE = 0.01
 """Fraction of latents that may be born dead before something is prescribed."""
 
-EVEN = 0.57
-"""Usage at birth under which latents are expected to die in training (docs/forecast.md has the evidence)."""
+EVEN = 0.83
+"""Evenness at birth under which latents are expected to die in training, or a few tokens to dominate the error
+(docs/forecast.md has the evidence).
+"""
 
 PAPER_RANK = 0.015
 """Effective rank / d_in under which the paper whitens (App. E, Table S8)."""
@@ -127,12 +129,12 @@ def paper_rule(effective_rank_fraction: float) -> str:
 
 def suffices(outlook: Outlook, acceptable: float) -> bool:
     """Few latents are born dead, and few are expected to die in training."""
-    return outlook.dead.value <= acceptable and outlook.usage >= EVEN
+    return outlook.dead.value <= acceptable and outlook.evenness >= EVEN
 
 
 def _shortfall(outlook: Outlook, acceptable: float) -> tuple[float, float]:
     """Less is better: first the dead past the accepted ones, then unevenness."""
-    return max(0.0, outlook.dead.value - acceptable), -outlook.usage
+    return max(0.0, outlook.dead.value - acceptable), -outlook.evenness
 
 
 def _reason(
@@ -141,10 +143,12 @@ def _reason(
     """`passed_over`: what the less intrusive remedies would leave."""
     dead = outlook.dead
     interval = f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
-    leaves = f"leaves {interval} of {d_sae:,} latents dead on {outlook.tokens:,} tokens, usage {outlook.usage:.0%}"
+    leaves = (
+        f"leaves {interval} of {d_sae:,} latents dead on {outlook.tokens:,} tokens, evenness {outlook.evenness:.2f}"
+    )
     if not enough:
-        return f"{leaves}; no remedy reaches {acceptable:.1%} and a usage of {EVEN:.0%}, this one comes nearest"
+        return f"{leaves}; no remedy reaches {acceptable:.1%} and an evenness of {EVEN}, this one comes nearest"
     if not passed_over:
         return f"{leaves}: at most {acceptable:.1%}, and even enough to survive training"
-    left = ", ".join(f"{name} {o.dead.value:.1%} and {o.usage:.0%}" for name, o in passed_over.items())
-    return f"{leaves}; the less intrusive leave over {acceptable:.1%} or have a usage under {EVEN:.0%}: {left}"
+    left = ", ".join(f"{name} {o.dead.value:.1%} and {o.evenness:.2f}" for name, o in passed_over.items())
+    return f"{leaves}; the less intrusive leave over {acceptable:.1%} or have an evenness under {EVEN}: {left}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 
 import torch
 from jaxtyping import Float, Int
@@ -42,8 +42,9 @@ class Outlook:
     """Death expected on so many tokens; `dead` includes `relu`, the latents that are never positive.
 
     usage: how evenly the latents share the firings at birth, exp(entropy of their shares) / latents, 1 if all fire
-    equally often; low usage foretells death in training (docs/forecast.md). effective_tokens: as many independent
-    tokens would have told as much as the sample, as those of one document are alike; of fewer than some hundred the
+    equally often; dominance: share of the variance that lies in one direction, as the encoder sees the tokens, the
+    stray ones included, since they weigh in the loss. effective_tokens: as many independent tokens would have told
+    as much as the sample, as those of one document are alike; of fewer than some hundred the
     intervals can be too narrow.
     """
 
@@ -51,7 +52,13 @@ class Outlook:
     dead: Expected
     relu: Expected
     usage: float
+    dominance: float
     effective_tokens: float
+
+    @property
+    def evenness(self) -> float:
+        """usage / dominance; where it is low, latents that are born alive die in training (docs/forecast.md)."""
+        return self.usage / self.dominance if self.dominance > 0 else inf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,13 +100,15 @@ class Forecast:
     """Death of an SAE at any number of tokens.
 
     tokens: in the sample it was made from; d_sae: latents of the SAE; followed: latents whose tails were fitted;
-    usage, effective_tokens: as of Outlook; fires, positive: the tails of the margins and of the pre-activations.
+    usage, dominance, effective_tokens: as of Outlook; fires, positive: the tails of the margins and of the
+    pre-activations.
     """
 
     tokens: int
     d_sae: int
     followed: int
     usage: float
+    dominance: float
     effective_tokens: float
     fires: _Tails
     positive: _Tails
@@ -118,7 +127,12 @@ class Forecast:
             raise InputError(f"forecast: expected at least one token, got {tokens}")
         dead, relu = self.dead(tokens), self.relu(tokens)
         return Outlook(
-            tokens=tokens, dead=dead, relu=relu, usage=self.usage, effective_tokens=self.effective_tokens
+            tokens=tokens,
+            dead=dead,
+            relu=relu,
+            usage=self.usage,
+            dominance=self.dominance,
+            effective_tokens=self.effective_tokens,
         )
 
 
@@ -145,6 +159,7 @@ def forecast(
         d_sae=len(W),
         followed=len(sampled.over),
         usage=_usage(fires.fired.sum(dim=1)),
+        dominance=_dominance(y),
         effective_tokens=len(y) / fires.clumping,
         fires=_Tails.of(fires, sampled.silent),
         positive=_Tails.of(positive, sampled.never_positive),
@@ -233,6 +248,14 @@ def seen(remedy: Remedy, sample: Float[Tensor, "sample d_in"]) -> Float[Tensor, 
 def _usage(fired: Int[Tensor, "latents"]) -> float:
     """exp(entropy of the latents' shares of the firings) / latents; 0 where none fires."""
     return effective_rank(fired.double()) / len(fired) if bool(fired.any()) else 0.0
+
+
+def _dominance(y: Float[Tensor, "sample d_in"]) -> float:
+    """The largest eigenvalue of the covariance over the sum of all; 0 for tokens that do not differ."""
+    centered = y.double() - y.double().mean(dim=0)
+    covariance = centered.T @ centered
+    total = float(covariance.trace())
+    return float(torch.linalg.eigvalsh(covariance)[-1]) / total if total > 0 else 0.0
 
 
 def _spread(tokens: int, device: torch.device) -> Int[Tensor, "tokens"]:

@@ -10,7 +10,7 @@ import autopsae
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import diagnose
-from autopsae.diagnosis.prescribe import suffices
+from autopsae.diagnosis.prescribe import LOPSIDED
 from autopsae.diagnosis.survey import COMPARED, survey
 from autopsae.survival.forecast import Expected
 from tests import oracles
@@ -73,8 +73,9 @@ def test_a_low_rank_layer_is_whitened_by_the_smallest_sufficient_alpha() -> None
     considered = list(diagnosis.expected)
     assert considered == ["none", "median", "whiten_0.15", "whiten_0.3", "whiten_0.5", "whiten"][: len(considered)]
     assert diagnosis.prescription.remedy == considered[-1]
-    enough = [suffices(outlook, 0.01) for outlook in diagnosis.expected.values()]
-    assert enough == [False] * (len(considered) - 1) + [True]
+    *earlier, prescribed = diagnosis.expected.values()
+    assert all(outlook.dead.value > 0.01 or outlook.dominance > LOPSIDED for outlook in earlier)
+    assert prescribed.dead.value <= 0.01
     assert "effective rank / d_in" in [finding.name for finding in diagnosis.findings]
 
 
@@ -93,7 +94,7 @@ def test_where_no_remedy_suffices_the_best_is_prescribed_and_said_to_fall_short(
     assert f"asi_{round(diagnosis.severity.effective_rank)}" in diagnosis.birth
     least = min(birth.dead for name, birth in diagnosis.birth.items() if name not in ("mean", "zscore"))
     assert diagnosis.birth[diagnosis.prescription.remedy].dead == least
-    assert "no remedy reaches 1.0%" in diagnosis.prescription.reason
+    assert "no remedy suffices for 1.0% dead" in diagnosis.prescription.reason
     assert "tokens per dimension" in [finding.name for finding in diagnosis.findings]
 
 

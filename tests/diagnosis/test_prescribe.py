@@ -24,12 +24,14 @@ LADDER = [
 ]
 
 
-def deaths(*dead: float, usage: Sequence[float] = (1.0,) * 5) -> dict[str, Outlook]:
+def deaths(
+    *dead: float, usage: Sequence[float] = (1.0,) * 5, dominance: Sequence[float] = (0.5,) * 5
+) -> dict[str, Outlook]:
     nothing = Expected(value=0.0, low=0.0, high=0.0)
     expected = [Expected(value=d, low=d / 2, high=d) for d in dead]
     return {
-        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing, usage=even, dominance=0.5, effective_tokens=4096.0)
-        for remedy, d, even in zip(LADDER, expected, usage, strict=True)
+        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing, usage=u, dominance=top, effective_tokens=4096.0)
+        for remedy, d, u, top in zip(LADDER, expected, usage, dominance, strict=True)
     }
 
 
@@ -53,26 +55,39 @@ def test_the_least_intrusive_sufficient_remedy_is_prescribed(dead: tuple[float, 
 
 
 def test_the_reason_names_what_was_passed_over() -> None:
+    training = "usage 100%, 50% of the variance in one direction"
     expected = (
-        "leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens, evenness 2.00; the less intrusive "
-        "leave over 1.0% or have an evenness under 0.83: none 50.0% and 2.00, median 20.0% and 2.00"
+        f"leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens, {training}; the less intrusive leave "
+        f"over 1.0% or are not expected to survive training: none 50.0% ({training}), median 20.0% ({training})"
     )
     assert choose(0.5, 0.2, 0.005, 0.0, 0.0).reason == expected
 
 
 @pytest.mark.parametrize(
-    ("dead", "usage", "remedy"),
+    ("dead", "usage", "dominance", "remedy"),
     [
-        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.3, 0.415, 0.9, 1.0, 0.9), "median"),
-        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.3, 0.414, 0.9, 1.0, 0.9), "whiten_0.3"),
-        ((0.5, 0.02, 0.0, 0.0, 0.0), (0.3, 0.9, 0.3, 0.4, 0.2), "whiten"),  # none suffices: the most even
-        ((0.5, 0.02, 0.3, 0.3, 0.4), (0.3, 0.2, 0.4, 0.5, 0.2), "median"),  # all leave too many: the fewest
+        # Uneven use is no trouble while no direction dominates,
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.1, 0.1, 0.1, 0.1, 0.1), (0.6, 0.6, 0.6, 0.6, 0.6), "none"),
+        # and a direction that does is none while the latents are used evenly,
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.52, 0.1, 0.1, 0.1, 0.1), (0.9, 0.9, 0.9, 0.9, 0.9), "none"),
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.51, 0.52, 0.9, 1.0, 0.9), (0.61, 0.61, 0.5, 0.5, 0.5), "median"),
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.1, 0.51, 0.3, 1.0, 0.9), (0.8, 0.7, 0.6, 0.1, 0.5), "whiten_0.3"),
+        # unless it holds nearly everything: then a little whitening, which need not change that.
+        ((0.0, 0.0, 0.0, 0.0, 0.0), (0.9, 0.9, 0.9, 1.0, 0.9), (0.91, 0.91, 0.91, 0.1, 0.9), "whiten_0.3"),
+        (
+            (0.5, 0.02, 0.0, 0.0, 0.0),
+            (0.3, 0.9, 0.3, 0.4, 0.2),
+            (0.9,) * 5,
+            "whiten",
+        ),  # none suffices: the most even
+        ((0.5, 0.02, 0.3, 0.3, 0.4), (0.3, 0.2, 0.4, 0.5, 0.2), (0.9,) * 5, "median"),  # too many: the fewest
     ],
 )
-def test_latents_that_share_the_firings_unevenly_are_expected_to_die_in_training(
-    dead: tuple[float, ...], usage: tuple[float, ...], remedy: str
+def test_latents_are_expected_to_die_in_training_where_one_direction_dominates(
+    dead: tuple[float, ...], usage: tuple[float, ...], dominance: tuple[float, ...], remedy: str
 ) -> None:
-    assert prescribe(deaths(*dead, usage=usage), LADDER, layer="hs1", d_sae=100, k=4).remedy == remedy
+    expected = deaths(*dead, usage=usage, dominance=dominance)
+    assert prescribe(expected, LADDER, layer="hs1", d_sae=100, k=4).remedy == remedy
 
 
 @pytest.mark.parametrize("remedy", LADDER, ids=lambda remedy: remedy.name)

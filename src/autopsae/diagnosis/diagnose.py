@@ -155,8 +155,8 @@ def diagnose(
     Two passes over the tokens: statistics and a sample of 4,096, then death at birth, counted for a freshly drawn
     TopK SAE under no remedy, centering by the arithmetic mean and by the geometric median, z-scoring and whitening.
     From the sample the death that `at_tokens` tokens would leave is forecast, remedy by remedy from the least
-    intrusive, until one leaves at most `acceptable`, and latents that share the firings evenly (otherwise they die
-    in training); it is prescribed.
+    intrusive, until one leaves at most `acceptable`, and latents that are expected to survive training; it is
+    prescribed.
 
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, k: the SAE to be trained; alphas, ranks:
     further whitening exponents and active subspace ranks to measure; acceptable: fraction of latents that may be
@@ -244,7 +244,7 @@ def _expected(
     """Of no remedy, the median and what was asked for in any case; of the others up to the first that suffices."""
     found: dict[str, Outlook] = {}
     for remedy in ladder:
-        enough = any(suffices(outlook, acceptable) for outlook in found.values())
+        enough = any(r.name in found and suffices(r, found[r.name], acceptable) for r in ladder)
         if len(found) < 2 or remedy.name in asked or not enough:
             W = within(remedy.subspace, rows)
             found[remedy.name] = forecast(seen(remedy, sample), W, AmongLargest(k)).at(at_tokens)

@@ -15,10 +15,14 @@ from autopsae.survival.forecast import Outlook
 ACCEPTABLE = 0.01
 """Fraction of latents that may be born dead before something is prescribed."""
 
-EVEN = 0.83
-"""Evenness at birth under which latents are expected to die in training, or a few tokens to dominate the error
-(docs/forecast.md has the evidence).
-"""
+DOMINATED = 0.9
+"""Share of the variance in one direction over which a little whitening is prescribed in any case."""
+
+LOPSIDED = 0.6
+"""Share of the variance in one direction over which latents die in training unless they are used evenly."""
+
+EVEN = 0.52
+"""Usage at birth that is even enough there. docs/forecast.md has the evidence for the three."""
 
 PAPER_RANK = 0.015
 """Effective rank / d_in under which the paper whitens (App. E, Table S8)."""
@@ -98,12 +102,12 @@ def prescribe(
     acceptable: float = ACCEPTABLE,
 ) -> Prescription:
     """The first of `remedies` (ordered from the least intrusive) that suffices: at most `acceptable` of the latents
-    are expected dead, and the others share the firings evenly enough to survive training. Where none does, the
-    most even of those that leave so few dead, or the one that leaves the fewest. Remedies without an expectation
+    are expected dead, and the others are expected to survive training. Where none does, the most evenly used of
+    those that leave so few dead, or the one that leaves the fewest. Remedies without an expectation
     are passed over.
     """
     remedies = [remedy for remedy in remedies if remedy.name in expected]
-    remedy = next((remedy for remedy in remedies if suffices(expected[remedy.name], acceptable)), None)
+    remedy = next((remedy for remedy in remedies if suffices(remedy, expected[remedy.name], acceptable)), None)
     enough = remedy is not None
     if remedy is None:
         remedy = min(remedies, key=lambda remedy: _shortfall(expected[remedy.name], acceptable))
@@ -127,14 +131,23 @@ def paper_rule(effective_rank_fraction: float) -> str:
     return "whiten" if effective_rank_fraction < PAPER_RANK else "median"
 
 
-def suffices(outlook: Outlook, acceptable: float) -> bool:
+def suffices(remedy: Remedy, outlook: Outlook, acceptable: float) -> bool:
     """Few latents are born dead, and few are expected to die in training."""
-    return outlook.dead.value <= acceptable and outlook.evenness >= EVEN
+    return outlook.dead.value <= acceptable and _survives(remedy, outlook)
+
+
+def _survives(remedy: Remedy, outlook: Outlook) -> bool:
+    """Where one direction holds most of the variance, training turns the latents that fire towards it, and those that
+    seldom fire are outdone. Whitening leaves it less.
+    """
+    if outlook.dominance > DOMINATED and remedy.affine.linear is None:
+        return False
+    return outlook.dominance <= LOPSIDED or outlook.usage >= EVEN
 
 
 def _shortfall(outlook: Outlook, acceptable: float) -> tuple[float, float]:
-    """Less is better: first the dead past the accepted ones, then unevenness."""
-    return max(0.0, outlook.dead.value - acceptable), -outlook.evenness
+    """Less is better: first the dead past the accepted ones, then uneven use."""
+    return max(0.0, outlook.dead.value - acceptable), -outlook.usage
 
 
 def _reason(
@@ -143,12 +156,19 @@ def _reason(
     """`passed_over`: what the less intrusive remedies would leave."""
     dead = outlook.dead
     interval = f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
-    leaves = (
-        f"leaves {interval} of {d_sae:,} latents dead on {outlook.tokens:,} tokens, evenness {outlook.evenness:.2f}"
-    )
+    leaves = f"leaves {interval} of {d_sae:,} latents dead on {outlook.tokens:,} tokens, {_training(outlook)}"
     if not enough:
-        return f"{leaves}; no remedy reaches {acceptable:.1%} and an evenness of {EVEN}, this one comes nearest"
+        return (
+            f"{leaves}; no remedy suffices for {acceptable:.1%} dead and survival in training, this one is nearest"
+        )
     if not passed_over:
-        return f"{leaves}: at most {acceptable:.1%}, and even enough to survive training"
-    left = ", ".join(f"{name} {o.dead.value:.1%} and {o.evenness:.2f}" for name, o in passed_over.items())
-    return f"{leaves}; the less intrusive leave over {acceptable:.1%} or have an evenness under {EVEN}: {left}"
+        return f"{leaves}: at most {acceptable:.1%}, and they are expected to survive training"
+    left = ", ".join(f"{name} {o.dead.value:.1%} ({_training(o)})" for name, o in passed_over.items())
+    return (
+        f"{leaves}; the less intrusive leave over {acceptable:.1%} or are not expected to survive training: {left}"
+    )
+
+
+def _training(outlook: Outlook) -> str:
+    """What survival in training is judged by."""
+    return f"usage {outlook.usage:.0%}, {outlook.dominance:.0%} of the variance in one direction"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 
 import torch
 from jaxtyping import Float, Int
@@ -54,11 +54,6 @@ class Outlook:
     usage: float
     dominance: float
     effective_tokens: float
-
-    @property
-    def evenness(self) -> float:
-        """usage / dominance; where it is low, latents that are born alive die in training (docs/forecast.md)."""
-        return self.usage / self.dominance if self.dominance > 0 else inf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

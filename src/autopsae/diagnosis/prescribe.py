@@ -137,8 +137,8 @@ def suffices(remedy: Remedy, outlook: Outlook, acceptable: float) -> bool:
 
 
 def _survives(remedy: Remedy, outlook: Outlook) -> bool:
-    """Where one direction holds most of the variance, training turns the latents that fire towards it, and those that
-    seldom fire are outdone. Whitening leaves it less.
+    """Where one direction holds most of the variance, training turns the latents that fire towards it, and those
+    that seldom fire are outdone. Whitening leaves it less.
     """
     if outlook.dominance > DOMINATED and remedy.affine.linear is None:
         return False

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.nnsight_patches import take_back_patches
+
 AUXK_COEFFICIENT = 1 / 32
 ENDLESS = 10**9  # steps of a schedule of which a benchmark sees only the start
 
@@ -122,15 +124,9 @@ def dictionary_learning(setting: Setting) -> Peer:
 
 
 def _top_k_trainer() -> Any:
-    """The class, with torch as it was: nnsight, which the package imports, patches torch for the whole process.
-
-    Left in place its patches break `torch.compile` and put wrappers into the way of every contestant.
-    """
     from dictionary_learning.trainers.top_k import TopKTrainer
-    from nnsight import DEFAULT_PATCHER
 
-    for patch in reversed(DEFAULT_PATCHER.patches):
-        patch.restore()
+    take_back_patches()
     return TopKTrainer
 
 

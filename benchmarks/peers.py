@@ -3,8 +3,7 @@
 Every adapter drives the library's own modules in float32 with Adam at a constant learning rate. What the library
 does around them (clipping, projections, counters, its schedule's bookkeeping) stays; what a run does now and then
 (checkpoints, logging, progress bars) does not. Where a library offers a way that may be faster, it is here under a
-name of its own (SAELens). The libraries live in an environment of their own (benchmarks/README.md) and are imported
-when an adapter is made.
+name of its own (SAELens). `make test` installs the libraries; they are imported when an adapter is made.
 
     python -m benchmarks.peers      # a self-check: do they train here, and what counts as dead?
 """

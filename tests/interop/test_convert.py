@@ -104,6 +104,21 @@ def test_thresholds_of_zero_and_less_let_all_positive_latents_fire(tmp_path: Pat
     assert_same(load_sae(folder), an_sae(ReLU()))
 
 
+def test_older_files_say_the_same_in_other_words(tmp_path: Path) -> None:
+    """SAELens' thresholds were stored as logarithms, and sparsify's width as a multiple of d_in."""
+    sae = an_sae(JumpReLU())
+    assert sae.threshold is not None
+    folder = written(tmp_path / "sl", "saelens", sae)
+    change_tensors(folder, "saelens", threshold=..., log_threshold=sae.threshold.detach().log())
+    assert_same(load_sae(folder), sae)
+    wide = SAE(
+        W_enc=torch.eye(4).repeat(2, 1), W_dec=torch.eye(4).repeat(2, 1), b_dec=torch.ones(4), sparsity=TopK(k=2)
+    )
+    folder = written(tmp_path / "sp", "sparsify", wide)
+    change_settings(folder, "sparsify", num_latents=0, expansion_factor=2, activation=...)
+    assert torch.equal(load_sae(folder).W_enc, wide.W_enc)
+
+
 def test_version_5_of_saelens_named_top_k_an_activation_function(tmp_path: Path) -> None:
     folder = written(tmp_path / "sl", "saelens")
     (folder / "cfg.json").write_text(

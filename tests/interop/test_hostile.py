@@ -252,3 +252,16 @@ def test_our_own_weights_are_finite_or_refused(tmp_path: Path) -> None:
         sae.W_enc[3, 2] = torch.nan
     assert "expected finite weights, got NaN or infinite ones" in refused(written(tmp_path / "x", "autopsae", sae))
     assert load_sae(written(tmp_path / "y", "autopsae", an_sae(BatchTopK(k=3)))).threshold is None
+
+
+@pytest.mark.parametrize("stored", [torch.tensor(4), torch.ones(2), torch.tensor(torch.nan), "3"], ids=str)
+def test_a_k_that_is_another_in_the_weights(tmp_path: Path, stored: Any) -> None:
+    folder = written(tmp_path / "x", "dictionary_learning")
+    change_tensors(folder, "dictionary_learning", k=stored)
+    assert "config.json: k: expected that of ae.pt" in refused(folder)
+
+
+def test_names_of_tensors_are_shown_in_one_line(tmp_path: Path) -> None:
+    folder = written(tmp_path / "x", "sparsify")
+    change_tensors(folder, "sparsify", **{"a\nb" * 500: torch.ones(1)})
+    assert "expected tensors encoder.weight, encoder.bias, W_dec, b_dec, got ['W_dec', 'a" in refused(folder)

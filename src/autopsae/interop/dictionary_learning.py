@@ -5,6 +5,7 @@ The class is named in the configuration, and each has tensors of its own; Linear
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +62,7 @@ def read(folder: Path) -> SAE:
     weights = "W_enc" if name == JUMPRELU else "encoder.weight"
     d_in, d_sae = _sizes(state.get(weights), name, folder / WEIGHTS)
     found = checked(state, _shapes(name, d_in, d_sae), folder / WEIGHTS, ignored=("k",))
-    sparsity = fitting(_sparsity(name, settings, path), d_sae, path)
+    sparsity = fitting(_sparsity(name, settings, state, path), d_sae, path)
     return _plain(name, found).sae(sparsity=sparsity, dtype=dtype_of(state[weights]))
 
 
@@ -82,12 +83,17 @@ def _shapes(name: str, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
     return {**linear, "bias": (d_in,)} if name == RELU else {**linear, "b_dec": (d_in,), "threshold": ()}
 
 
-def _sparsity(name: str, settings: dict[str, object], path: Path) -> Sparsity:
-    if name == TOPK:
-        return TopK(k=whole(settings, "k", path))
-    if name == BATCH_TOPK:
-        return BatchTopK(k=whole(settings, "k", path))
-    return JumpReLU() if name == JUMPRELU else ReLU()
+def _sparsity(name: str, settings: dict[str, Any], state: dict[str, Any], path: Path) -> Sparsity:
+    if name in (JUMPRELU, RELU):
+        return JumpReLU() if name == JUMPRELU else ReLU()
+    k, stored = whole(settings, "k", path), state.get("k")
+    if stored is not None and not (_is_number(stored) and stored.item() == k):
+        raise InputError(f"{path}: k: expected that of {WEIGHTS}, {shown(stored)}, got {k}; correct it there")
+    return TopK(k=k) if name == TOPK else BatchTopK(k=k)
+
+
+def _is_number(stored: object) -> bool:
+    return isinstance(stored, Tensor) and stored.is_cpu and stored.layout == torch.strided and stored.shape == ()
 
 
 def _plain(name: str, found: dict[str, Tensor]) -> Plain:

@@ -73,7 +73,7 @@ def checked(
     wrong = {*shapes} - {*tensors} | {*tensors} - {*shapes} - {*ignored}
     if wrong:
         raise InputError(
-            f"{path}: expected tensors {', '.join(shapes)}, got {', '.join(map(str, tensors)) or 'none'}; "
+            f"{path}: expected tensors {', '.join(shapes)}, got {shown(sorted(map(str, tensors)), 200)}; "
             "is it the SAE that its configuration describes?"
         )
     for name, shape in shapes.items():
@@ -137,10 +137,10 @@ def dtype_of(tensor: Tensor) -> torch.dtype:
     return DTYPES.get(str(tensor.dtype).removeprefix("torch."), torch.float32)
 
 
-def shown(value: object) -> str:
-    """For a message: a hostile value may be long."""
+def shown(value: object, characters: int = 80) -> str:
+    """For a message: a hostile value may be long, or of many lines."""
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= characters else f"{text[: characters - 3]}..."
 
 
 def _first_line(error: BaseException) -> str:

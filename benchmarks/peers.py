@@ -3,8 +3,7 @@
 Every adapter drives the library's own modules in float32 with Adam at a constant learning rate. What the library
 does around them (clipping, projections, counters, its schedule's bookkeeping) stays; what a run does now and then
 (checkpoints, logging, progress bars) does not. Where a library offers a way that may be faster, it is here under a
-name of its own (SAELens). The libraries live in an environment of their own (benchmarks/README.md) and are imported
-when an adapter is made.
+name of its own (SAELens). `make test` installs the libraries; they are imported when an adapter is made.
 
     python -m benchmarks.peers      # a self-check: do they train here, and what counts as dead?
 """
@@ -19,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from benchmarks.nnsight_patches import take_back_patches
 
 AUXK_COEFFICIENT = 1 / 32
 ENDLESS = 10**9  # steps of a schedule of which a benchmark sees only the start
@@ -122,15 +123,9 @@ def dictionary_learning(setting: Setting) -> Peer:
 
 
 def _top_k_trainer() -> Any:
-    """The class, with torch as it was: nnsight, which the package imports, patches torch for the whole process.
-
-    Left in place its patches break `torch.compile` and put wrappers into the way of every contestant.
-    """
     from dictionary_learning.trainers.top_k import TopKTrainer
-    from nnsight import DEFAULT_PATCHER
 
-    for patch in reversed(DEFAULT_PATCHER.patches):
-        patch.restore()
+    take_back_patches()
     return TopKTrainer
 
 

@@ -5,7 +5,7 @@ member and step. The products are those of all members' encoders as one batched 
 again. A sweep's turn is ten steps, death accounting and one record of every member included; a peer's turn is one
 step, and it makes no record. Also the memory that a sweep says it will take, against its measured peak.
 
-The peers need an environment of their own (README). Run there as `python -m benchmarks.sweep`.
+`make test` installs the peers. Run as `python -m benchmarks.sweep`.
 """
 
 from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 Every contestant takes one step on the same tokens in turn, so that a slow spell of the machine meets all; the
 medians are compared. The product is x @ W_enc^T alone into memory that is used again, the floor of an exact top-k.
-The peers need an environment of their own (README). Run there as `python -m benchmarks.train_step`.
+`make test` installs the peers. Run as `python -m benchmarks.train_step`.
 """
 
 from collections.abc import Callable

@@ -40,6 +40,14 @@ def test_the_sweep_of_the_training_page_names_the_best(tmp_path: Path) -> None:
     assert printed[-1] == "median_0.003"
 
 
+def test_the_python_of_the_interop_page_writes_and_reads_the_same_sae(tmp_path: Path) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "interop.md").read_text(), flags=re.DOTALL)
+    difference, dead = map(float, run(["-c", code], tmp_path).split())
+    assert difference < 1e-6
+    assert 0 <= dead < 0.1
+    assert [path.name for path in tmp_path.iterdir()] == ["for_saelens"]
+
+
 def training_page() -> list[str]:
     page = (ROOT / "docs" / "training.md").read_text()
     return re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -11,6 +11,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
     training         fit one or many at once: objectives, revival, optimizers, the loop, checkpoints, logs
     evaluation       measure it: error in raw space, death by pathway, true directions found, loss recovered
+    interop          SAEs of SAELens, dictionary_learning and sparsify: loaded as ours, ours written for them
     run              training from activations to folders: one SAE, or a sweep
     report           results -> tables and figures; computes nothing
     cli              the command line
@@ -33,12 +34,13 @@ from autopsae.diagnosis.survey import Survey, survey
 from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.evaluation.recovery import mmcs
+from autopsae.interop.convert import load_sae, save_sae
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
 from autopsae.sae.death import Fates, fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, TopK
+from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, TopK
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
 from autopsae.survival.birth import Birth, measure_birth
@@ -74,6 +76,7 @@ __all__ = [
     "Finding",
     "Forecast",
     "GhostGradients",
+    "GroupMax",
     "InputError",
     "JsonLines",
     "JumpReLU",
@@ -111,6 +114,7 @@ __all__ = [
     "harvest_text",
     "hooked",
     "load_model",
+    "load_sae",
     "loss_recovered",
     "measure_birth",
     "mmcs",
@@ -118,6 +122,7 @@ __all__ = [
     "open_layers",
     "replaced",
     "revival",
+    "save_sae",
     "steps",
     "survey",
     "text_batches",

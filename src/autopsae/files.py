@@ -6,6 +6,7 @@ What is made of words, numbers and tensors is a pair: NAME.json, and NAME.safete
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,25 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
     write_whole(path, write)
+
+
+def write_folder(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Create the folder `path` with what `write(temporary folder)` leaves, or nothing on any failure.
+
+    Raises InputError where there is something already.
+    """
+    path = Path(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path}: expected a new or empty folder, got one that holds something; pass another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        temporary.mkdir()
+        write(temporary)
+        temporary.replace(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -94,7 +114,7 @@ def load_pair(
                 f"{path}: expected a whole {format}, it lacks {', '.join(sorted(missing))}; save it again"
             )
         return described_content, stored_tensors
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(

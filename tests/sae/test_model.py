@@ -15,7 +15,7 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.pairs import Pairs
 from autopsae.sae.selection import Selection
-from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import measure_birth
@@ -64,7 +64,7 @@ def make(x: torch.Tensor, remedy: Remedy, sparsity: Sparsity, *, bias: bool = Fa
     return sae
 
 
-@pytest.mark.parametrize("sparsity", [TopK(k=K), BatchTopK(k=K), ReLU(), JumpReLU()], ids=str)
+@pytest.mark.parametrize("sparsity", [TopK(k=K), GroupMax(k=K), BatchTopK(k=K), ReLU(), JumpReLU()], ids=str)
 @pytest.mark.parametrize("bias", [False, True])
 def test_fold_gives_the_same_codes_and_reconstructions_on_raw_activations(
     x: torch.Tensor, sparsity: Sparsity, bias: bool
@@ -294,7 +294,7 @@ def test_layer_norm_is_undone_on_the_way_out_and_cannot_be_folded(x: torch.Tenso
 
 
 def test_latents_chosen_in_bfloat16_have_exact_values(x: torch.Tensor) -> None:
-    for sparsity in (TopK(k=K), BatchTopK(k=K), ReLU(), JumpReLU()):
+    for sparsity in (TopK(k=K), GroupMax(k=K), BatchTopK(k=K), ReLU(), JumpReLU()):
         sae = make(x, remedies(x)[1], sparsity, bias=True)
         y, _ = sae.enter(x)
         found = sae.select(y, products=torch.bfloat16)
@@ -331,7 +331,7 @@ def test_files_that_are_no_sae_are_refused(tmp_path: Path, x: torch.Tensor) -> N
     with pytest.raises(InputError, match=r"expected weights of shape \(7, 12\), got \(80, 12\)"):
         SAE.load(tmp_path / "s")
     (tmp_path / "s.json").write_text(json.dumps({**text, "sparsity": {"name": "topq", "k": 1}}))
-    with pytest.raises(InputError, match="expected a sparsity of topk, batch_topk, relu, jumprelu, got"):
+    with pytest.raises(InputError, match="expected a sparsity of topk, groupmax, batch_topk, relu, jumprelu, got"):
         SAE.load(tmp_path / "s")
     with pytest.raises(InputError, match="expected a saved autopsae-sae, could not read it"):
         SAE.load(tmp_path / "nothing")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ class SAE(nn.Module):
     @staticmethod
     def load(path: str | Path) -> "SAE":
         """Read what `save` wrote, in evaluation mode. Raises InputError as `load_pair`, for a sparsity that is not
-        known, and for weights that do not fit together.
+        known, and for weights that do not fit together or are not finite.
         """
         content, tensors = load_pair(
             path,
@@ -219,13 +220,23 @@ class SAE(nn.Module):
         expected = (content["d_sae"], content["d_in"])
         if any(tuple(tensors[name].shape) != expected for name in ("W_enc", "W_dec")):
             raise InputError(f"{path}: expected weights of shape {expected}, got {tuple(tensors['W_enc'].shape)}")
-        if content["sparsity"].get("name") not in SPARSITIES:
+        named = content["sparsity"] if isinstance(content["sparsity"], dict) else {}
+        if str(named.get("name")) not in SPARSITIES:
             raise InputError(f"{path}: expected a sparsity of {', '.join(SPARSITIES)}, got {content['sparsity']}")
-        sae = _empty_like(content, tensors)
+        scale, layer_norm = content["scale"], content["layer_norm"]
+        if not (isinstance(scale, float | int) and 0 < scale < inf and isinstance(layer_norm, bool)):
+            raise InputError(
+                f"{path}: expected a scale > 0 and layer_norm true or false, got {scale!r}, {layer_norm!r}"
+            )
         try:
+            sae = _empty_like(content, tensors)
             sae.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise InputError(f"{path}: expected tensors that fit together ({error}); save it again") from error
+        except (RuntimeError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(f"{path}: expected tensors that fit together ({reason}); save it again") from error
+        # A threshold is NaN until it is learned.
+        if not all(bool(t.isfinite().all()) for name, t in tensors.items() if name != "learned_threshold"):
+            raise InputError(f"{path}: expected finite weights, got NaN or infinite ones; load an earlier one")
         return sae.eval()
 
 

@@ -49,6 +49,38 @@ class TopK:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupMax:
+    """The largest of each of k groups of d_sae / k neighbouring latents; those of them that are positive fire (as
+    sparsify's `groupmax`).
+    """
+
+    name: ClassVar[str] = "groupmax"
+    k: int
+
+    def select(self, product: Product, threshold: Tensor | None) -> Chosen:
+        """The largest latent of each group. threshold: none."""
+        members, _, d_sae = product.shape
+        values, latents = [], []
+        for block in product:
+            b_enc = product.biases(block.members)
+            pre = block.rows if b_enc is None else block.rows + b_enc[:, None]
+            product.positive[block.members] |= (pre > 0).any(dim=1)
+            largest = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
+            first = torch.arange(0, d_sae, d_sae // self.k, device=pre.device)
+            values.append(largest.values.flatten(0, 1))
+            latents.append((first + largest.indices).flatten(0, 1))
+        return torch.cat(values).flatten(), Pairs.of_matrix(torch.cat(latents).view(members, -1, self.k), d_sae)
+
+    def check(self, d_sae: int) -> None:
+        """InputError unless 1 <= k <= d_sae and the groups are of one size."""
+        check_k(self.k, d_sae)
+        if d_sae % self.k:
+            raise InputError(
+                f"GroupMax: expected d_sae that is a multiple of k, got {d_sae:,} latents, k = {self.k}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchTopK:
     """The k * tokens largest of a whole batch, so k per token on average (Bussmann et al. 2024).
 
@@ -156,5 +188,5 @@ def _best(values: Float[Tensor, "pairs"], found: Int[Tensor, "members"], wanted:
     return torch.cat(places)
 
 
-Sparsity = TopK | BatchTopK | ReLU | JumpReLU
-SPARSITIES: dict[str, type[Sparsity]] = {kind.name: kind for kind in (TopK, BatchTopK, ReLU, JumpReLU)}
+Sparsity = TopK | GroupMax | BatchTopK | ReLU | JumpReLU
+SPARSITIES: dict[str, type[Sparsity]] = {kind.name: kind for kind in (TopK, GroupMax, BatchTopK, ReLU, JumpReLU)}

@@ -9,7 +9,7 @@ import torch
 
 from autopsae.arrays import InputError
 from autopsae.sae.pairs import DENSE
-from autopsae.sae.sparsity import BatchTopK, ReLU, TopK
+from autopsae.sae.sparsity import BatchTopK, GroupMax, ReLU, TopK
 from autopsae.training.revival import AuxK, GhostGradients
 from autopsae.training.sources import Member
 
@@ -33,7 +33,7 @@ def bytes_needed(member: Member) -> int:
 
 def _pairs_per_token(member: Member) -> int:
     sae = member.sae
-    if isinstance(sae.sparsity, TopK | BatchTopK):
+    if isinstance(sae.sparsity, TopK | BatchTopK | GroupMax):
         return max(sae.sparsity.k, member.config.k_start or 0)
     # Half of a ReLU SAE's latents fire at birth.
     return sae.d_sae // 2 if isinstance(sae.sparsity, ReLU) else max(1, int(DENSE * sae.d_sae))

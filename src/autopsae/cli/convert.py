@@ -1,0 +1,33 @@
+"""autopsae convert SOURCE TARGET: an SAE from one library to another."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from tyro.conf import Positional
+
+from autopsae.interop.convert import Format, load_sae, save_sae
+
+
+def convert(
+    source: Positional[str],
+    target: Positional[Path],
+    /,
+    *,
+    to: Format,
+    model_name: str | None = None,
+    hook_name: str | None = None,
+) -> None:
+    """Carry an SAE over from SAELens, dictionary_learning, sparsify or autopsae to another of them.
+
+    Args:
+        source: A folder that one of them wrote, the name of an autopsae SAE, or hf:owner/repository/folder.
+        target: A new folder; for autopsae, a new name, to which .json and .safetensors are added.
+        to: The library that shall load it.
+        model_name: The model that its tokens come from, to be stored with it (saelens, dictionary_learning).
+        hook_name: The place in that model.
+    """
+    sae = load_sae(source)
+    save_sae(sae, target, to=to, model_name=model_name, hook_name=hook_name)
+    what = f"{sae.sparsity.name} SAE of {sae.d_sae:,} latents on {sae.d_in:,} dimensions"
+    Console().print(f"{escape(str(target))}: {what}, for {to}", highlight=False, soft_wrap=True)

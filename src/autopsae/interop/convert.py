@@ -1,0 +1,101 @@
+"""One door to all formats: an SAE of any library is loaded as ours, and ours is written for any of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+from autopsae.arrays import InputError
+from autopsae.files import write_folder
+from autopsae.interop import dictionary_learning, saelens, sparsify
+from autopsae.sae.model import SAE
+
+Format = Literal["autopsae", "saelens", "dictionary_learning", "sparsify"]
+HUB = "hf:"
+OURS = "sae"
+"""The name of an SAE in the folder of its training."""
+
+# By the files that make a folder one of theirs.
+READERS: dict[tuple[str, ...], Callable[[Path], SAE]] = {
+    (saelens.WEIGHTS,): saelens.read,
+    (sparsify.CONFIG, sparsify.WEIGHTS): sparsify.read,
+    (dictionary_learning.WEIGHTS,): dictionary_learning.read,
+    (f"{OURS}.json", f"{OURS}.safetensors"): lambda folder: SAE.load(folder / OURS),
+}
+FILES = sorted(
+    {name for names in READERS for name in names}
+    | {saelens.CONFIG, saelens.SCALER, saelens.WHITENING, dictionary_learning.CONFIG}
+)
+
+
+def load_sae(path: str | Path) -> SAE:
+    """An SAE that SAELens, dictionary_learning, sparsify or autopsae saved, in evaluation mode: a folder, the name
+    of one of our pairs, or `hf:owner/repository/folder/in/it` on the Hugging Face hub.
+
+    The format is known by its files. Raises InputError for what is none of these, what our SAE cannot express, and
+    files that are damaged, hostile or do not fit together; nothing in them is run.
+    """
+    folder = _fetched(path.removeprefix(HUB)) if isinstance(path, str) and path.startswith(HUB) else Path(path)
+    if not folder.is_dir():
+        return SAE.load(folder)
+    readers = [read for names, read in READERS.items() if all((folder / name).is_file() for name in names)]
+    if len(readers) != 1:
+        known = " or ".join(" and ".join(names) for names in READERS)
+        raise InputError(
+            f"{path}: expected the folder of one SAE, with {known}, got files of {len(readers)} formats; name "
+            "the folder that holds an SAE's own files"
+        )
+    return readers[0](folder)
+
+
+def save_sae(
+    sae: SAE, path: str | Path, *, to: str, model_name: str | None = None, hook_name: str | None = None
+) -> None:
+    """Write an SAE as a new folder that SAELens, dictionary_learning or sparsify loads, or as our pair; whole, or
+    not at all.
+
+    model_name, hook_name: where its tokens come from, for SAELens and dictionary_learning, which store it.
+    Raises InputError where there is something at `path`, and for what the library cannot express.
+    """
+    named = {"model_name": model_name, "hook_name": hook_name}
+    if to not in get_args(Format):
+        raise InputError(f"save_sae: expected a format of {', '.join(get_args(Format))}, got {to!r}")
+    if to in ("autopsae", "sparsify") and (model_name is not None or hook_name is not None):
+        raise InputError(f"save_sae: expected no model_name or hook_name, as {to} has no place for them")
+    if to == "saelens":
+        write_folder(path, lambda folder: saelens.write(sae, folder, **named))
+    elif to == "dictionary_learning":
+        write_folder(path, lambda folder: dictionary_learning.write(sae, folder, **named))
+    elif to == "sparsify":
+        write_folder(path, lambda folder: sparsify.write(sae, folder))
+    else:
+        _save_pair(sae, Path(path))
+
+
+def _save_pair(sae: SAE, path: Path) -> None:
+    for suffix in (".json", ".safetensors"):
+        if path.with_name(path.name + suffix).exists():
+            raise InputError(f"{path}: expected a new name, got one that is taken; pass another")
+    sae.save(path)
+
+
+def _fetched(name: str) -> Path:
+    """The folder of `owner/repository/folder/in/it`, with the files that a reader may ask for."""
+    owner, repository, *rest = [*name.split("/"), "", ""][: max(2, name.count("/") + 1)]
+    if not owner or not repository or {"", ".", ".."} & {*rest}:
+        raise InputError(f"{HUB}{name}: expected {HUB}owner/repository, or {HUB}owner/repository/folder/in/it")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise InputError(
+            f"{HUB}{name}: expected huggingface_hub to be installed; pip install huggingface_hub"
+        ) from error
+    folder = "/".join(rest)
+    wanted = [f"{folder}/{file}" if folder else file for file in FILES]
+    try:
+        fetched = snapshot_download(f"{owner}/{repository}", allow_patterns=wanted)
+    except Exception as error:  # the hub's and the network's errors have no common class
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"{HUB}{name}: could not be fetched ({type(error).__name__}: {reason}); check the name and the network"
+        ) from error
+    return Path(fetched) / folder

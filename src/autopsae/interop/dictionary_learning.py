@@ -1,0 +1,172 @@
+"""Folders of dictionary_learning: `config.json`, and `ae.pt`, a pickled state_dict, of which only tensors are read.
+
+The class is named in the configuration, and each has tensors of its own; Linear weights are [out, in].
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.files import write_text, write_whole
+from autopsae.interop.plain import Plain
+from autopsae.interop.reading import (
+    as_object,
+    checked,
+    dtype_of,
+    fitting,
+    read_object,
+    read_state_dict,
+    shown,
+    whole,
+)
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
+
+CONFIG, WEIGHTS = "config.json", "ae.pt"
+TOPK, BATCH_TOPK, JUMPRELU, RELU = "AutoEncoderTopK", "BatchTopKSAE", "JumpReluAutoEncoder", "AutoEncoder"
+TRAINERS = {
+    TOPK: "TopKTrainer",
+    BATCH_TOPK: "BatchTopKTrainer",
+    JUMPRELU: "JumpReluTrainer",
+    RELU: "StandardTrainer",
+}
+REASONS = {
+    "GatedAutoEncoder": "its gate has weights of its own",
+    "MatryoshkaBatchTopKSAE": "its nested groups",
+    "AutoEncoderNew": "its codes contain the norms of the decoder in one call and not in another",
+}
+
+
+def read(folder: Path) -> SAE:
+    """The SAE in a folder, with the same codes and reconstructions as from dictionary_learning's `load_dictionary`:
+    a ReLU `AutoEncoder` gets decoder rows of unit norm, and JumpReLU's encoder takes tokens without subtracting
+    b_dec. A BatchTopK SAE that has learned no threshold (-1) judges its batch as a whole.
+
+    Raises InputError for what cannot be carried over, and for files that are damaged or do not fit together.
+    """
+    path = folder / CONFIG
+    settings = as_object(read_object(path).get("trainer"), path, "an object `trainer`")
+    name = settings.get("dict_class")
+    if not isinstance(name, str) or name not in TRAINERS:
+        reason = f": {REASONS[name]}" if isinstance(name, str) and name in REASONS else ""
+        raise InputError(f"{path}: expected a dict_class of {', '.join(TRAINERS)}, got {shown(name)}{reason}")
+    state = read_state_dict(folder / WEIGHTS)
+    if "ae" in state and "optimizer" in state:
+        raise InputError(
+            f"{folder / WEIGHTS}: expected weights alone, got a backup of an unfinished training; finish it"
+        )
+    weights = "W_enc" if name == JUMPRELU else "encoder.weight"
+    d_in, d_sae = _sizes(state.get(weights), name, folder / WEIGHTS)
+    found = checked(state, _shapes(name, d_in, d_sae), folder / WEIGHTS, ignored=("k",))
+    sparsity = fitting(_sparsity(name, settings, state, path), d_sae, path)
+    return _plain(name, found).sae(sparsity=sparsity, dtype=dtype_of(state[weights]))
+
+
+def _sizes(encoder: object, name: str, path: Path) -> tuple[int, int]:
+    """(d_in, d_sae), which only the weights tell for sure."""
+    if not isinstance(encoder, Tensor) or encoder.ndim != 2 or 0 in encoder.shape:
+        got = f"shape {tuple(encoder.shape)}" if isinstance(encoder, Tensor) else shown(type(encoder).__name__)
+        raise InputError(f"{path}: expected the encoder's matrix of {name}, got {got}; save its state_dict()")
+    rows, columns = encoder.shape
+    return (rows, columns) if name == JUMPRELU else (columns, rows)
+
+
+def _shapes(name: str, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
+    if name == JUMPRELU:
+        biases: dict[str, tuple[int, ...]] = {"b_enc": (d_sae,), "b_dec": (d_in,), "threshold": (d_sae,)}
+        return {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in), **biases}
+    linear = {"encoder.weight": (d_sae, d_in), "encoder.bias": (d_sae,), "decoder.weight": (d_in, d_sae)}
+    return {**linear, "bias": (d_in,)} if name == RELU else {**linear, "b_dec": (d_in,), "threshold": ()}
+
+
+def _sparsity(name: str, settings: dict[str, Any], state: dict[str, Any], path: Path) -> Sparsity:
+    if name in (JUMPRELU, RELU):
+        return JumpReLU() if name == JUMPRELU else ReLU()
+    k, stored = whole(settings, "k", path), state.get("k")
+    if stored is not None and not (_is_number(stored) and stored.item() == k):
+        raise InputError(f"{path}: k: expected that of {WEIGHTS}, {shown(stored)}, got {k}; correct it there")
+    return TopK(k=k) if name == TOPK else BatchTopK(k=k)
+
+
+def _is_number(stored: object) -> bool:
+    return isinstance(stored, Tensor) and stored.is_cpu and stored.layout == torch.strided and stored.shape == ()
+
+
+def _plain(name: str, found: dict[str, Tensor]) -> Plain:
+    if name == JUMPRELU:
+        return Plain(
+            W_enc=found["W_enc"].T,
+            W_dec=found["W_dec"],
+            b_enc=found["b_enc"],
+            b_dec=found["b_dec"],
+            threshold=found["threshold"],
+        ).centered()
+    plain = Plain(
+        W_enc=found["encoder.weight"],
+        W_dec=found["decoder.weight"].T,
+        b_enc=found["encoder.bias"],
+        b_dec=found["bias" if name == RELU else "b_dec"],
+        threshold=found["threshold"] if name == BATCH_TOPK and found["threshold"] >= 0 else None,
+    )
+    return plain.unit() if name == RELU else plain
+
+
+def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: str | None = None) -> None:
+    """Write an SAE that dictionary_learning loads, with the same codes and reconstructions; those of a ReLU SAE are
+    larger by the norms of its decoder rows, as dictionary_learning normalises them when it loads.
+
+    model_name, hook_name: where its tokens come from, as dictionary_learning's `lm_name` and `submodule_name`.
+    Raises InputError under layer_norm, for BatchTopK without a learned threshold, and for GroupMax.
+    """
+    if sae.layer_norm:
+        raise InputError(
+            "dictionary_learning: expected an SAE of tokens as they are, got layer_norm; write to saelens"
+        )
+    name, tensors = _tensors(sae)
+    k = getattr(sae.sparsity, "k", None)
+    stored = {name: tensor.to("cpu", sae.W_enc.dtype).contiguous() for name, tensor in tensors.items()}
+    if k is not None:
+        stored["k"] = torch.tensor(k, dtype=torch.int)
+        stored["threshold"] = stored["threshold"].float()
+    settings = {
+        "trainer_class": TRAINERS[name],
+        "dict_class": name,
+        "activation_dim": sae.d_in,
+        "dict_size": sae.d_sae,
+        **({} if k is None else {"k": k}),
+        "device": "cpu",
+        "layer": None,
+        "lm_name": model_name,
+        "submodule_name": hook_name,
+    }
+    write_whole(folder / WEIGHTS, lambda temporary: torch.save(stored, temporary))
+    write_text(folder / CONFIG, json.dumps({"trainer": settings, "buffer": {}}, indent=2) + "\n")
+
+
+def _tensors(sae: SAE) -> tuple[str, dict[str, Tensor]]:
+    """(the class, its tensors)"""
+    sparsity, plain = sae.sparsity, Plain.of(sae)
+    if isinstance(sparsity, JumpReLU):
+        plain = plain.uncentered()
+        assert plain.threshold is not None
+        biases = {"b_enc": plain.b_enc, "b_dec": plain.b_dec, "threshold": plain.threshold}
+        return JUMPRELU, {"W_enc": plain.W_enc.T, "W_dec": plain.W_dec, **biases}
+    if isinstance(sparsity, GroupMax):
+        raise InputError("dictionary_learning: expected no groupmax, which it does not know; write it to sparsify")
+    if isinstance(sparsity, ReLU):
+        plain = plain.unit()
+    linear = {"encoder.weight": plain.W_enc, "encoder.bias": plain.b_enc, "decoder.weight": plain.W_dec.T}
+    if isinstance(sparsity, ReLU):
+        return RELU, {**linear, "bias": plain.b_dec}
+    if isinstance(sparsity, TopK):
+        return TOPK, {**linear, "b_dec": plain.b_dec, "threshold": torch.tensor(-1.0)}
+    if plain.threshold is None:
+        raise InputError(
+            "dictionary_learning: expected a BatchTopK SAE that has learned its threshold, got one that has not; "
+            "train it first"
+        )
+    return BATCH_TOPK, {**linear, "b_dec": plain.b_dec, "threshold": plain.threshold}

@@ -1,0 +1,48 @@
+"""`autopsae convert` as a user meets it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from autopsae.interop.convert import load_sae
+from autopsae.sae.sparsity import JumpReLU
+from tests.interop.formats import an_sae, tokens, written
+
+
+def convert(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "autopsae", "convert", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_an_sae_goes_through_all_formats_and_comes_back_the_same(tmp_path: Path) -> None:
+    place = written(tmp_path / "autopsae", "autopsae")
+    for to in ("saelens", "dictionary_learning", "sparsify"):
+        done = convert(place, tmp_path / to, "--to", to)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{tmp_path / to}: topk SAE of 15 latents on 6 dimensions, for {to}\n"
+        place = tmp_path / to
+    done = convert(place, tmp_path / "back", "--to", "autopsae")
+    assert done.returncode == 0, done.stderr
+    assert torch.allclose(load_sae(tmp_path / "back")(tokens()), an_sae()(tokens()), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("nowhere", ["--to", "saelens"], "nowhere: expected a saved autopsae-sae, could not read it"),
+        ("SOURCE", ["--to", "sparsify"], "sparsify: expected topk or groupmax, got jumprelu, for which it has no"),
+        ("hf:owner", ["--to", "saelens"], "hf:owner: expected hf:owner/repository, or hf:owner/repository/folder"),
+    ],
+)
+def test_what_cannot_be_ends_with_one_line_and_no_file(
+    tmp_path: Path, source: str, options: list[str], message: str
+) -> None:
+    made = written(tmp_path / "source", "saelens", an_sae(JumpReLU()))
+    done = convert(made if source == "SOURCE" else source, tmp_path / "out", *options)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("error:")] == done.stderr.splitlines()
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -7,9 +7,10 @@ Each cause is a counterfactual, counted on the same tokens. In the order in whic
     died in training   its weights are not those of a birth, and a birth in its place would fire
     outcompeted        none of these: what it has to exceed is too high for it
 
-Before training, `b_dec` is at zero or at a centre, and training moves each of its coordinates from the one towards
-the other. Where it lies elsewhere, training has driven it there and the shift is its doing too: then death in
-training is asked first, of births at the centre.
+Where the weights have moved and a birth would fire, both earlier causes must be plain, or it died in training. The
+mean is to blame only where `b_dec` lies between zero and the centre, as before training and on its way, and not
+near the centre: elsewhere training has driven it there, or it does no harm. The variance must be under a tenth of
+the typical.
 """
 
 from dataclasses import dataclass
@@ -31,8 +32,11 @@ MOVED = 0.1
 """Weights are no longer those of a birth if encoder and decoder row, both of unit length, are this far apart, or if
 b_enc is this share of the signal."""
 
-LOW = 0.5
-"""A variance under this share of the typical one is low."""
+LOW, VERY_LOW = 0.5, 0.1
+"""A variance under this share of the typical one is low, and very low, which outweighs death in training."""
+
+NEAR = 0.25
+"""A centre at less than this share of the tokens' spread from b_dec kills no birth."""
 
 _NOTHING = 1e-6  # of the typical variance: what is left are rounding errors
 
@@ -43,14 +47,14 @@ class Counterfactuals:
 
     alone: on re-centring this latent and no other, which is what `recentre` does; centered: on centring all;
     spread: on centring all and making tokens vary along every row as along a typical direction; birth: if all
-    latents were as they were probably born; strayed: training has driven b_dec away.
+    latents were as they were probably born; blames_mean: b_dec lies where the mean can be to blame.
     """
 
     alone: Bool[Tensor, "d_sae"]
     centered: Bool[Tensor, "d_sae"]
     spread: Bool[Tensor, "d_sae"]
     birth: Bool[Tensor, "d_sae"]
-    strayed: bool
+    blames_mean: bool
 
 
 def likely_birth(W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_in"]:
@@ -74,8 +78,8 @@ def counterfactuals(
     """One pass over the tokens. shift: W (center - b_dec); share: variance along each row over the typical one."""
     birth, b_enc = likely_birth(sae.W_dec), 0.0 if sae.b_enc is None else sae.b_enc
     center = space.center.to(sae.b_dec)
-    strayed = driven_away(sae.b_dec, center, spread=float(space.covariance.trace().sqrt()))
-    start = center if strayed else sae.b_dec
+    blames_mean = between(sae.b_dec, center, spread=float(space.covariance.trace().sqrt()))
+    start = sae.b_dec if blames_mean else center
     gain = share.clamp_min(_NOTHING).rsqrt().to(shift)
     alone, centered, spread, born = (torch.zeros_like(shift, dtype=torch.bool) for _ in range(4))
     for y in space.blocks(sae.W_enc):
@@ -87,13 +91,16 @@ def counterfactuals(
         spread |= fires(pre, bars(sae, pre)).any(dim=0)
         pre = (y - start) @ birth.T
         born |= fires(pre, _bars_at_birth(sae, pre)).any(dim=0)
-    return Counterfactuals(alone=alone, centered=centered, spread=spread, birth=born, strayed=strayed)
+    return Counterfactuals(alone=alone, centered=centered, spread=spread, birth=born, blames_mean=blames_mean)
 
 
-def driven_away(b_dec: Float[Tensor, "d_in"], center: Float[Tensor, "d_in"], *, spread: float) -> bool:
-    """Does b_dec lie outside the box between zero and the centre, by over a tenth of the tokens' spread?"""
+def between(b_dec: Float[Tensor, "d_in"], center: Float[Tensor, "d_in"], *, spread: float) -> bool:
+    """Does b_dec lie in the box between zero and the centre, to a tenth of the tokens' spread, and not near the
+    centre? Adam moves all coordinates at one speed, so on its way b_dec is in the box and not on the line.
+    """
     nearest = b_dec.clamp(center.clamp_max(0), center.clamp_min(0))
-    return float((b_dec - nearest).norm()) > MOVED * spread
+    outside, away = float((b_dec - nearest).norm()), float((b_dec - center).norm())
+    return outside <= MOVED * spread and away >= NEAR * spread
 
 
 def _bars_at_birth(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "_ _"]:
@@ -122,15 +129,15 @@ def causes(
     """
     weights = fired.to(shift) / fired.sum().clamp_min(1)
     behind = (shift * weights).sum() - shift > signal
-    by_shift = what_if.alone | (what_if.centered & behind)
-    by_variance = (share < LOW) & (what_if.spread | (share < _NOTHING))
     died = moved & what_if.birth
+    by_shift = (what_if.alone | (what_if.centered & behind)) & (~died | what_if.blames_mean)
+    low = share < torch.where(died, VERY_LOW, LOW)
+    by_variance = low & (what_if.spread | (share < _NOTHING))
     found = torch.full_like(fired, CAUSES.index("outcompeted"))
     for name, holds in (
         ("died_in_training", died),
         ("low_variance", by_variance),
         ("shift", by_shift),
-        ("died_in_training", died & what_if.strayed),
         ("none", fired > 0),
     ):
         found[holds] = CAUSES.index(name)

@@ -32,7 +32,7 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.evaluation.autopsy import Autopsy, autopsy
 from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered
-from autopsae.evaluation.recentre import Cost, cost_of_recentring, recentre
+from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring, recentre
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.evaluation.recovery import mmcs
 from autopsae.remedies.affine import Affine
@@ -68,7 +68,6 @@ __all__ = [
     "AuxK",
     "BatchTopK",
     "Birth",
-    "Cost",
     "Csv",
     "Diagnosis",
     "Diverged",
@@ -87,6 +86,7 @@ __all__ = [
     "Outlook",
     "Prescription",
     "ReLU",
+    "RecentringCost",
     "Record",
     "Remedy",
     "Resampling",

@@ -184,6 +184,17 @@ def test_every_number_is_what_it_is_by_hand() -> None:
     assert found.to_dict()["revival"] == {"lr": 0.1, "steps": 20, "reach": 2.0, "out_of_reach": 1}
 
 
+def test_a_row_of_zeros_is_beyond_reach() -> None:
+    sae, x = by_hand()
+    with torch.no_grad():
+        sae.W_enc[4] = 0
+    found = autopsy(sae, x)
+    assert FATES[int(found.fate[4])] == "dead_by_relu"
+    assert CAUSES[int(found.cause[4])] == "low_variance"
+    assert (float(found.travel[4]), bool(found.reachable[4])) == (torch.inf, False)
+    assert (float(found.variance_share[4]), float(found.alignment[4])) == (0, 0)
+
+
 def test_the_counts_are_those_of_fates_and_say_so_in_every_form() -> None:
     x = drawn(4.0)
     sae = birth(x, TopK(k=8), centered=False)

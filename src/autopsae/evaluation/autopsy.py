@@ -80,7 +80,8 @@ class Autopsy:
     tied: Float[Tensor, "d_sae"]
     """Cosine of encoder and decoder row; 1 at birth."""
     travel: Float[Tensor, "d_sae"]
-    """How far some coordinate of b_dec has to move, at least, before the latent is positive: -max_pre / ||w||_1."""
+    """How far some coordinate of b_dec has to move, at least, before the latent is positive: -max_pre / ||w||_1,
+    infinite for a row of zeros."""
     wakes: Bool[Tensor, "d_sae"]
     """Dead, and would fire if it were re-centred and everything else stayed as it is (`recentre`)."""
 
@@ -224,7 +225,7 @@ def autopsy(
         variance_share=share,
         alignment=cosine_similarity(W, away[None]),
         tied=cosine_similarity(W, sae.W_dec),
-        travel=(-max_pre).clamp_min(0) / W.abs().sum(dim=1),
+        travel=((-max_pre).clamp_min(0) / W.abs().sum(dim=1)).nan_to_num(nan=torch.inf, posinf=torch.inf),
         wakes=wakes,
     )
 

@@ -18,7 +18,7 @@ from autopsae.sae.model import SAE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cost:
+class RecentringCost:
     """What re-centring did, counted on tokens.
 
     dead: latents that never fire before, of which `woken` do after; displaced: latents that fire before and not
@@ -74,11 +74,11 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], dead: Bool[Tensor, "d_s
     ).train(sae.training)
 
 
-def cost_of_recentring(before: SAE, after: SAE, tokens: Tokens) -> Cost:
+def cost_of_recentring(before: SAE, after: SAE, tokens: Tokens) -> RecentringCost:
     """Both SAEs evaluated on raw tokens; ask it on tokens that the autopsy has not seen. Raises as `evaluate`."""
     old, new = evaluate(before, tokens), evaluate(after, tokens)
     silent_before, silent_after = old.fates.fired == 0, new.fates.fired == 0
-    return Cost(
+    return RecentringCost(
         tokens=old.tokens,
         dead=int(silent_before.sum()),
         woken=int((silent_before & ~silent_after).sum()),

@@ -9,7 +9,7 @@ from rich.text import Text
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.survey import Survey
 from autopsae.evaluation.autopsy import ALWAYS, Autopsy
-from autopsae.evaluation.recentre import Cost
+from autopsae.evaluation.recentre import RecentringCost
 
 _COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
@@ -43,7 +43,7 @@ def survey_text(survey: Survey) -> RenderableType:
     return Group(table, *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey)))
 
 
-def autopsy_text(autopsy: Autopsy, cost: Cost | None = None) -> RenderableType:
+def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> RenderableType:
     """The latents by fate, and the dead by cause; then what to do, and what re-centring did if that was asked."""
     table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=_latents(autopsy))
     for name, justify in (("", "left"), ("latents", "right"), ("share", "right"), ("which", "left")):
@@ -81,7 +81,7 @@ def _latents(autopsy: Autopsy) -> str:
     )
 
 
-def _recentred(cost: Cost) -> str:
+def _recentred(cost: RecentringCost) -> str:
     change = cost.fvu_after / cost.fvu_before - 1 if cost.fvu_before else 0.0
     typical = f" ({cost.fvu_typical_before:.4f} to {cost.fvu_typical_after:.4f} without stray tokens)"
     strays = typical if cost.fvu_typical_before != cost.fvu_before else ""

@@ -91,6 +91,20 @@ def test_the_cost_is_what_two_evaluations_say(sparsity: Sparsity) -> None:
     assert cost.to_dict()["woken"] == cost.woken
 
 
+@pytest.mark.parametrize("sparsity", SPARSITIES, ids=lambda s: s.name)
+def test_doing_it_twice_is_doing_it_once(sparsity: Sparsity) -> None:
+    x = tokens(6.0)
+    sae = baseline(x, sparsity)
+    found = autopsy(sae, x)
+    once = recentre(sae, center=found.center, dead=found.dead)
+    twice = recentre(once, center=found.center, dead=found.dead)
+    assert once.b_enc is not None
+    assert twice.b_enc is not None
+    assert torch.allclose(once.b_enc, twice.b_enc, atol=1e-5)
+    again = autopsy(once, x)
+    assert not (again.wakes & found.dead).any()
+
+
 def test_nothing_dead_nothing_changed() -> None:
     x = tokens(0.0)
     generator = torch.Generator().manual_seed(1)

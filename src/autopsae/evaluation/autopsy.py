@@ -16,7 +16,7 @@ from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.diagnosis.finding import Finding
 from autopsae.evaluation.advice import advice
 from autopsae.evaluation.causes import CAUSES, causes, counterfactuals, moved
-from autopsae.evaluation.space import Space, bars
+from autopsae.evaluation.space import Space, bars, shift_to
 from autopsae.evaluation.table import frame, save_table
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
@@ -195,13 +195,13 @@ def autopsy(
         space = Space.of(sae, tokens)
         fates, max_pre, margin = _counted(sae, space, progress)
         W, signal = sae.W_enc, space.spread(sae.W_enc).to(sae.W_enc)
-        away = (space.center - sae.b_dec.to(space.center)).to(W)
-        shift, size = W @ away, W.norm(dim=1)
+        away, size = (space.center - sae.b_dec.to(space.center)).to(W), W.norm(dim=1)
         direction = (signal / size).square().nan_to_num()
         share = direction / max(space.typical_variance(), torch.finfo(W.dtype).tiny)
         cause = torch.zeros_like(fates.fired)
         wakes = torch.zeros_like(fates.positive)
         if fates.dead:
+            shift = shift_to(sae, space.center).to(W)
             what_if = counterfactuals(sae, space, shift=shift, share=share)
             wakes = what_if.alone & (fates.fired == 0)
             at_birth = {"moved": moved(sae, signal), "shift": shift, "signal": signal, "share": share}
@@ -220,7 +220,7 @@ def autopsy(
         cause=cause,
         max_pre=max_pre,
         margin=margin,
-        shift=shift if sae.b_enc is None else shift + sae.b_enc,
+        shift=W @ away if sae.b_enc is None else W @ away + sae.b_enc,
         signal=signal,
         variance_share=share,
         alignment=cosine_similarity(W, away[None]),

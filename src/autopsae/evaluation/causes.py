@@ -75,7 +75,7 @@ def moved(sae: SAE, signal: Float[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
 def counterfactuals(
     sae: SAE, space: Space, *, shift: Float[Tensor, "d_sae"], share: Float[Tensor, "d_sae"]
 ) -> Counterfactuals:
-    """One pass over the tokens. shift: W (center - b_dec); share: variance along each row over the typical one."""
+    """One pass over the tokens. shift: `shift_to` the centre; share: variance along a row over the typical one."""
     birth, b_enc = likely_birth(sae.W_dec), 0.0 if sae.b_enc is None else sae.b_enc
     center = space.center.to(sae.b_dec)
     blames_mean = between(sae.b_dec, center, spread=float(space.covariance.trace().sqrt()))

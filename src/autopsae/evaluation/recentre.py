@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.evaluation.reconstruction import evaluate
+from autopsae.evaluation.space import shift_to
 from autopsae.sae.model import SAE
 
 
@@ -46,7 +47,8 @@ class RecentringCost:
 
 @torch.no_grad()
 def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], dead: Bool[Tensor, "d_sae"]) -> SAE:
-    """A copy of the SAE whose `dead` latents see tokens less `center`: b_enc -= w . (center - b_dec) for them.
+    """A copy of the SAE whose `dead` latents see tokens less `center`: b_enc -= w . (center - b_dec) for them, as
+    far as b_enc has not done it already (`shift_to`), so that doing it twice is doing it once.
 
     center: in the SAE's space, such as `Autopsy.center`. The living keep their weights and so their
     pre-activations. Under ReLU, JumpReLU and a learned BatchTopK threshold their codes do not change; under TopK
@@ -61,7 +63,7 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], dead: Bool[Tensor, "d_s
             f"and {tuple(dead.shape)}"
         )
     W, b_enc = sae.W_enc, sae.W_enc.new_zeros(sae.d_sae) if sae.b_enc is None else sae.b_enc
-    move = (W.double() @ (center.to(W.device).double() - sae.b_dec.double())).to(W)
+    move = shift_to(sae, center).to(W)
     return SAE(
         W_enc=W,
         W_dec=sae.W_dec,

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import TopK
 
 RUN = [sys.executable, "-m", "autopsae"]
 
@@ -342,3 +343,66 @@ def test_harvested_shards_are_diagnosed_and_a_second_harvest_only_opens_them(tmp
     done = run("diagnose", tmp_path / "acts", "--d-sae", "512", "--k", "8")
     assert done.returncode == 0, done.stderr
     assert "hs6" in done.stdout
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.nn.functional.normalize(torch.randn(128, 24, generator=generator), dim=1)
+    SAE(W_enc=rows, W_dec=rows, b_dec=torch.zeros(24), sparsity=TopK(k=4)).save(tmp_path / "sae")
+    return tmp_path / "sae"
+
+
+def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
+    tmp_path: Path, source: Path, saved: Path
+) -> None:
+    out = tmp_path / "out"
+    files: list[str | Path] = ["--json", out / "a.json", "--table", out / "a.csv", "--figure", out / "a.png"]
+    done = run("autopsy", saved, source, "--layer", "1", "--tokens", "2000", *files, "--revive", out / "revived")
+    assert done.returncode == 0, done.stderr
+    said = json.loads((out / "a.json").read_text())
+    assert said["d_sae"] == 128
+    assert said["tokens"] == 2000
+    assert said["alive"] + said["dead_by_relu"] + said["dead_by_topk"] == 128
+    assert sum(said["causes"].values()) == said["dead"] == said["causes"]["shift"] > 50
+    assert said["always_on"] >= 1
+    for line in done.stdout.splitlines():
+        for name in ("always on", "dead by relu", "dead by topk", "shift "):
+            if line.startswith(name):
+                number = said["causes"]["shift"] if name == "shift " else said[name.replace(" ", "_")]
+                assert line.removeprefix(name).split()[0] == str(number)
+    assert f"{said['dead']} of 128 latents (topk) are dead on 2,000 tokens of d_in = 24" in done.stdout
+    assert (out / "a.csv").read_text().count("\n") == 129
+    assert (out / "a.png").read_bytes().startswith(b"\x89PNG")
+    cost, revived = said["recentred"], SAE.load(out / "revived")
+    assert f"re-centred: {cost['woken']} of {cost['dead']} dead latents fire" in done.stdout
+    assert cost["dead"] == said["dead"]
+    assert torch.equal(revived.W_enc, SAE.load(saved).W_enc)
+    assert revived.b_enc is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "SOURCE", "--layer", "1"], "nowhere: expected a saved autopsae-sae, could not read it"),
+        (["SAE", "nowhere"], "nowhere: no such file or folder"),
+        (["SAE", "SOURCE"], "holds 2 layers (hs0, hs1); say which"),
+        (["SAE", "SOURCE", "--layer", "1", "--tokens", "20"], "autopsy: expected at least 100 tokens, got 20"),
+        (["SAE", "SOURCE", "--layer", "1", "--table", "a.xlsx"], "a.xlsx: expected a table named .csv or .parquet"),
+        (["SAE", "SOURCE", "--layer", "1", "--figure", "a.gif"], "a.gif: expected a figure named .png, .pdf or"),
+        (["SAE", "OTHER"], "autopsy: expected tokens of d_in = 24, as the SAE's, got 7"),
+    ],
+)
+def test_a_bad_autopsy_ends_with_one_line_and_no_file(
+    tmp_path: Path, source: Path, saved: Path, arguments: list[str], message: str
+) -> None:
+    np.save(tmp_path / "other.npy", np.ones((500, 7), np.float32))
+    places = {"SAE": saved, "SOURCE": source, "OTHER": tmp_path / "other.npy"}
+    out = tmp_path / "never.json"
+    done = run("autopsy", *[places.get(word, word) for word in arguments], "--json", out)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+    assert not out.exists()

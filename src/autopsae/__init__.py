@@ -10,7 +10,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     diagnosis        severity, findings, the prescription
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
     training         fit one or many at once: objectives, revival, optimizers, the loop, checkpoints, logs
-    evaluation       measure it: error in raw space, death by pathway, true directions found, loss recovered
+    evaluation       measure it: error in raw space, death and its causes, true directions found, loss recovered
     interop          SAEs of SAELens, dictionary_learning and sparsify: loaded as ours, ours written for them
     run              training from activations to folders: one SAE, or a sweep
     report           results -> tables and figures; computes nothing
@@ -31,7 +31,9 @@ from autopsae.diagnosis.diagnose import Diagnosis, diagnose
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey, survey
+from autopsae.evaluation.autopsy import Autopsy, autopsy
 from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered
+from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring, recentre
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.evaluation.recovery import mmcs
 from autopsae.interop.convert import load_sae, save_sae
@@ -64,6 +66,7 @@ __all__ = [
     "Affine",
     "AmongLargest",
     "AmongLargestOfBatch",
+    "Autopsy",
     "AuxK",
     "BatchTopK",
     "Birth",
@@ -86,6 +89,7 @@ __all__ = [
     "Outlook",
     "Prescription",
     "ReLU",
+    "RecentringCost",
     "Record",
     "Remedy",
     "Resampling",
@@ -99,9 +103,11 @@ __all__ = [
     "Training",
     "WandB",
     "active_subspace",
+    "autopsy",
     "born",
     "center",
     "collect",
+    "cost_of_recentring",
     "dead_by_relu",
     "dead_by_topk",
     "diagnose",
@@ -120,6 +126,7 @@ __all__ = [
     "mmcs",
     "open_activations",
     "open_layers",
+    "recentre",
     "replaced",
     "revival",
     "save_sae",

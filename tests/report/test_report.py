@@ -8,8 +8,12 @@ from rich.console import Console
 
 from autopsae.arrays import InputError
 from autopsae.diagnosis.survey import Survey, survey
-from autopsae.report.plots import save_figure, survey_figure
-from autopsae.report.text import survey_text
+from autopsae.evaluation.autopsy import autopsy
+from autopsae.remedies.remedy import untouched
+from autopsae.report.plots import autopsy_figure, save_figure, survey_figure
+from autopsae.report.text import autopsy_text, survey_text
+from autopsae.sae.init import born
+from autopsae.sae.sparsity import TopK
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +85,23 @@ def test_a_figure_of_another_kind_is_refused(tmp_path: Path, found: Survey) -> N
     with pytest.raises(InputError, match=r"expected a figure named .png, .pdf or .svg, got '.gif'"):
         save_figure(found, tmp_path / "figure.gif")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_autopsy_draws_every_latent_once_by_fate_and_once_by_cause() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1000, 16, generator=generator)
+    x[:, 3] += 30
+    sae = born(untouched(16), d_sae=100, sparsity=TopK(k=4), sample=x, generator=generator)
+    found = autopsy(sae, x)
+    for axis, groups in zip(autopsy_figure(found).axes, (found.fates, found.causes), strict=True):
+        drawn = {c.get_label(): len(c.get_offsets()) for c in axis.collections}  # type: ignore[arg-type]
+        assert sum(drawn.values()) == 100
+        for name, number in groups.items():
+            label = {"dead_by_relu": "dead-by-ReLU", "dead_by_topk": "dead-by-TopK"}.get(
+                name, name.replace("_", " ")
+            )
+            assert drawn.get(f"{label} ({number:,})", 0) == number
+    page = StringIO()
+    Console(width=120, file=page).print(autopsy_text(found))
+    assert f"{int(found.dead.sum())} of 100 latents (topk) are dead on 1,000 tokens" in page.getvalue()
+    assert all(str(finding)[:40] in page.getvalue() for finding in found.findings)

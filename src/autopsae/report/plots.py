@@ -1,4 +1,6 @@
-"""One figure of a survey: death at birth by layer and remedy, and the activation landscape of three layers."""
+"""One figure of a survey: death at birth by layer and remedy, and the activation landscape of three layers. One of
+an autopsy: every latent's shift against its signal.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import Diagnosis
 from autopsae.diagnosis.survey import COMPARED, Survey
+from autopsae.evaluation.autopsy import FATES, Autopsy
+from autopsae.evaluation.causes import CAUSES
 from autopsae.files import write_whole
+from autopsae.survival.closed_form import reach
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,14 +29,14 @@ _LANDSCAPES = 3
 _BRIGHTEST = 6.0  # colour limit of a landscape, in a token's own standard deviations
 
 
-def save_figure(survey: Survey, path: str | Path) -> None:
-    """Write the survey's figure as .png, .pdf or .svg, whole or not at all.
+def save_figure(found: Survey | Autopsy, path: str | Path) -> None:
+    """Write the figure of a survey or an autopsy as .png, .pdf or .svg, whole or not at all.
 
     Raises InputError for another suffix, or where matplotlib is missing.
     """
     path = Path(path)
     check_figure(path)
-    figure = survey_figure(survey)
+    figure = survey_figure(found) if isinstance(found, Survey) else autopsy_figure(found)
     write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
 
 
@@ -104,3 +109,79 @@ def _landscape_layers(survey: Survey) -> list[Diagnosis]:
     if len(by_gamma) <= _LANDSCAPES:
         return by_gamma
     return [by_gamma[0], by_gamma[len(by_gamma) // 2], by_gamma[-1]]
+
+
+def autopsy_figure(autopsy: Autopsy) -> "Figure":
+    """Every latent's shift against its signal (the paper's Fig. 3 and S19): on the left by what became of it, on
+    the right the dead by their cause. Latents left of the line are never positive if their signal is Gaussian:
+    shift under -C signal, C standard deviations being what the best of so many tokens reaches.
+    """
+    from matplotlib.figure import Figure
+
+    unit = float(autopsy.signal.median()) or 1.0
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    axes: Any = figure.subplots(1, 2, sharex=True, sharey=True)
+    fates, causes = autopsy.fates, autopsy.causes
+    counts = {"none": autopsy.d_sae - sum(causes.values()), **causes}
+    _draw_latents(axes[0], autopsy, unit, autopsy.fate, {name: _FATES[name] for name in FATES}, fates)
+    _draw_latents(axes[1], autopsy, unit, autopsy.cause, {name: _CAUSES[name] for name in CAUSES}, counts)
+    axes[0].set_ylabel("signal: std of w·y, 1 at the median latent")
+    axes[0].set_title(f"Fate on {autopsy.tokens:,} tokens", loc="left")
+    axes[1].set_title("Cause of death", loc="left")
+    return figure
+
+
+_FAR = 20.0  # shift in typical signals over which the axis is logarithmic
+_POINTS = 50
+_FATES = {
+    "alive": ("#009E73", "alive"),
+    "rare": ("#E69F00", "rare"),
+    "always_on": ("#000000", "always on"),
+    "dead_by_relu": ("#D55E00", "dead-by-ReLU"),
+    "dead_by_topk": ("#0072B2", "dead-by-TopK"),
+}
+_CAUSES = {
+    "none": ("0.85", "living"),
+    "shift": ("#D55E00", "shift"),
+    "low_variance": ("#CC79A7", "low variance"),
+    "died_in_training": ("#56B4E9", "died in training"),
+    "outcompeted": ("#0072B2", "outcompeted"),
+}
+
+
+def _draw_latents(
+    axis: "Axes",
+    autopsy: Autopsy,
+    unit: float,
+    numbers: Any,
+    styles: dict[str, tuple[str, str]],
+    counts: dict[str, int],
+) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    shift, signal = (autopsy.shift.cpu() / unit).numpy(), (autopsy.signal.cpu() / unit).numpy()
+    for number, (name, (color, label)) in enumerate(styles.items()):
+        own = (numbers == number).cpu().numpy()
+        if own.any():
+            label = f"{label} ({counts[name]:,})"
+            axis.scatter(
+                shift[own], signal[own], s=9, c=color, label=label, alpha=0.7, linewidths=0, rasterized=True
+            )
+    axis.set_yscale("log")
+    if max(-shift.min(), shift.max()) > _FAR:
+        axis.set_xscale("symlog", linthresh=_FAR)
+    for along in (axis.xaxis, axis.yaxis):
+        along.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    across, (low, high) = axis.get_xlim(), axis.get_ylim()
+    C = reach(autopsy.tokens)
+    line = [low * (high / low) ** (i / _POINTS) for i in range(_POINTS + 1)]
+    axis.plot([-C * s for s in line], line, color="0.4", ls="--", lw=1, label=f"-{C:.2f} signal")
+    axis.set_xlim(across)
+    axis.set_ylim(low, high)
+    axis.axvline(0, color="0.4", linewidth=0.8)
+    axis.set_xlabel("shift: w·(m - b_dec) + b_enc, m the tokens' centre")
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, markerscale=2)

@@ -1,4 +1,4 @@
-"""A survey as a terminal table with its findings under it."""
+"""A survey, or an autopsy, as a terminal table with its findings under it."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
@@ -8,6 +8,8 @@ from rich.text import Text
 
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.survey import Survey
+from autopsae.evaluation.autopsy import ALWAYS, Autopsy
+from autopsae.evaluation.recentre import RecentringCost
 
 _COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
@@ -39,6 +41,55 @@ def survey_text(survey: Survey) -> RenderableType:
             _dead(d.expected[d.prescription.remedy].dead.value),
         )
     return Group(table, *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey)))
+
+
+def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> RenderableType:
+    """The latents by fate, and the dead by cause; then what to do, and what re-centring did if that was asked."""
+    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=_latents(autopsy))
+    for name, justify in (("", "left"), ("latents", "right"), ("share", "right"), ("which", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for named, meanings in ((autopsy.fates, _fates(autopsy)), (autopsy.causes, _CAUSES)):
+        for name, number in named.items():
+            table.add_row(name.replace("_", " "), f"{number:,}", f"{number / autopsy.d_sae:.1%}", meanings[name])
+        table.add_section()
+    findings = [_bullet(str(finding)) for finding in autopsy.findings]
+    return Group(table, Text(), *findings, *([_bullet(_recentred(cost))] if cost else []))
+
+
+_CAUSES = {
+    "shift": "dead, and would fire if b_dec lay at the tokens' centre",
+    "low_variance": "dead, and would fire if tokens varied alike in all directions",
+    "died_in_training": "dead, where latents as they were probably born would fire",
+    "outcompeted": "dead, and none of these would make them fire",
+}
+
+
+def _fates(autopsy: Autopsy) -> dict[str, str]:
+    return {
+        "alive": "fire now and then",
+        "rare": f"fire on less than {autopsy.rare:.2%} of the tokens",
+        "always_on": f"fire on at least {ALWAYS:.0%} of the tokens",
+        "dead_by_relu": "are never positive",
+        "dead_by_topk": "are positive, but never over what they have to exceed",
+    }
+
+
+def _latents(autopsy: Autopsy) -> str:
+    return (
+        f"{int(autopsy.dead.sum()):,} of {autopsy.d_sae:,} latents ({autopsy.sparsity}) are dead on "
+        f"{autopsy.tokens:,} tokens of d_in = {autopsy.d_in}"
+    )
+
+
+def _recentred(cost: RecentringCost) -> str:
+    change = cost.fvu_after / cost.fvu_before - 1 if cost.fvu_before else 0.0
+    typical = f" ({cost.fvu_typical_before:.4f} to {cost.fvu_typical_after:.4f} without stray tokens)"
+    strays = typical if cost.fvu_typical_before != cost.fvu_before else ""
+    return (
+        f"re-centred: {cost.woken:,} of {cost.dead:,} dead latents fire (n = {cost.tokens:,} tokens), "
+        f"{cost.firings_of_woken:.1%} of all firings are theirs, {cost.displaced:,} others fall silent; raw FVU "
+        f"{cost.fvu_before:.4f} to {cost.fvu_after:.4f} ({change:+.1%}){strays}"
+    )
 
 
 def _title(survey: Survey) -> str:

@@ -1,0 +1,81 @@
+"""autopsae autopsy SAE ACTIVATIONS: what became of the latents, why, and what would bring the dead back."""
+
+import json as json_format
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from autopsae.activations.store import open_activations
+from autopsae.cli.terminal import check_places, checked_device, progress_bar
+from autopsae.diagnosis.diagnose import LR, STEPS
+from autopsae.evaluation.autopsy import RARE
+from autopsae.evaluation.autopsy import autopsy as examine
+from autopsae.evaluation.recentre import cost_of_recentring, recentre
+from autopsae.evaluation.table import check_table
+from autopsae.files import write_text
+from autopsae.interop.convert import load_sae
+from autopsae.report.plots import check_figure, save_figure
+from autopsae.report.text import autopsy_text
+
+
+def autopsy(
+    sae: Positional[str],
+    activations: Positional[Path],
+    /,
+    *,
+    layer: str | None = None,
+    tokens: int = 100_000,
+    rare: float = RARE,
+    lr: float = LR,
+    steps: int = STEPS,
+    json: Path | None = None,
+    table: Path | None = None,
+    figure: Path | None = None,
+    revive: Path | None = None,
+    device: str | None = None,
+) -> None:
+    """What became of the latents of SAE on ACTIVATIONS: who is dead, of what, and what would bring them back.
+
+    Args:
+        sae: A trained SAE, as `train` writes it (OUT/sae), or a folder of SAELens, dictionary_learning or sparsify.
+        activations: A .npy or .safetensors file, or a folder of shards (as `harvest` writes).
+        layer: Layer that the SAE was trained on, where there are several; N stands for hsN.
+        tokens: Tokens at most, evenly spaced.
+        rare: Share of the tokens; latents that fire on fewer are rare.
+        lr: Learning rate by which it is judged whether training can revive the dead-by-ReLU.
+        steps: Steps of that training.
+        json: Write the counts and findings there.
+        table: Write a row per latent there (.csv, .parquet).
+        figure: Write shift against signal there (.png, .pdf, .svg).
+        revive: Write the SAE there with its dead latents re-centred, without training; says what that costs.
+        device: Where to compute, for example cuda.
+    """
+    if figure:
+        check_figure(figure)
+    if table:
+        check_table(table)
+    for place in (json, table, figure, revive):
+        check_places(place, None, None)
+    loaded = load_sae(sae).to(checked_device(device))
+    source = open_activations(activations, layer).take(tokens)
+    with progress_bar("reading the tokens") as (bar, task):
+        found = examine(
+            loaded, source, lr=lr, steps=steps, rare=rare, progress=lambda n: bar.update(task, advance=n)
+        )
+        cost = None
+        if revive:
+            bar.update(task, description="re-centring")
+            revived = recentre(loaded, center=found.center, dead=found.dead)
+            cost = cost_of_recentring(loaded, revived, source)
+            revived.save(revive)
+    # A table cut to the 80 columns that a pipe is taken for would hide words.
+    Console(width=None if sys.stdout.isatty() else 120).print(autopsy_text(found, cost))
+    if json:
+        counts = found.to_dict() | ({"recentred": cost.to_dict()} if cost else {})
+        write_text(json, json_format.dumps(counts, indent=2) + "\n")
+    if table:
+        found.save_table(table)
+    if figure:
+        save_figure(found, figure)

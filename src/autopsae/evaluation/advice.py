@@ -1,0 +1,67 @@
+"""What an autopsy has found, as sentences: by cause, how many latents, what it means and what to do."""
+
+from collections.abc import Mapping
+
+from autopsae.diagnosis.finding import Finding
+
+WORTH_A_WORD = 0.01
+"""Share of the latents over which something is said."""
+
+_MEANINGS = {
+    "died_in_training": "their weights have moved since birth, and a fresh latent in their place would fire: "
+    "training killed them",
+    "shift": "they would fire if b_dec lay at the centre of the tokens: the mean keeps them silent",
+    "low_variance": "they look where the tokens hardly vary, and would fire if all directions varied alike",
+    "outcompeted": "neither a centre nor more variance nor fresh weights would make them fire: the others are "
+    "stronger on every token",
+}
+_ADVICE = {
+    "died_in_training": "lower the learning rate or raise it slowly (--warmup-steps), or train on with "
+    "--revive auxk or resample",
+    "low_variance": "start from what `autopsae diagnose` prescribes (whitening), or ask for fewer latents",
+    "outcompeted": "raise k, ask for fewer latents, or train on with --revive auxk; on more tokens some may fire",
+}
+
+
+def advice(
+    causes: Mapping[str, int],
+    *,
+    d_sae: int,
+    tokens: int,
+    wakes: int,
+    stuck: int,
+    travel: float | None,
+    reach: float,
+    always_on: int,
+) -> tuple[Finding, ...]:
+    """Findings about more than 1 % of the latents, causes with the most latents first.
+
+    wakes: latents that fire once re-centred; stuck: dead-by-ReLU latents that no b_dec within `reach` makes
+    positive, travel: how far it would have to move for half of them.
+    """
+    shift = (
+        f"start anew from b_dec at the geometric median; re-centring the SAE as it is wakes {wakes:,} (--revive)"
+    )
+    ordered = sorted(causes, key=lambda name: -causes[name])
+    found = [(name, causes[name], _MEANINGS[name], {**_ADVICE, "shift": shift}[name]) for name in ordered]
+    if travel is not None:
+        meaning = (
+            f"some coordinate of b_dec has to move by {travel:.3g} before half of them are positive, lr * steps "
+        )
+        meaning += f"allows {reach:.3g}"
+        found.append(("out_of_reach", stuck, meaning, "more training will not revive them; move b_dec by hand"))
+    meaning = "they fire on nine of ten tokens or more, as a bias does"
+    found.append(("always_on", always_on, meaning, "look whether they carry the mean"))
+    return tuple(
+        Finding(
+            name=name,
+            value=number / d_sae,
+            threshold=WORTH_A_WORD,
+            tokens=tokens,
+            meaning=f"{number:,} latents; {meaning}",
+            advice=what,
+            source="counted; docs/autopsy.md",
+        )
+        for name, number, meaning, what in found
+        if number > WORTH_A_WORD * d_sae
+    )

@@ -1,0 +1,260 @@
+"""What became of each latent of an SAE on given tokens, why, and what would bring the dead ones back."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from autopsae.activations.batches import evaluating
+from autopsae.arrays import InputError, Tokens
+from autopsae.diagnosis.diagnose import LR, STEPS
+from autopsae.diagnosis.finding import Finding
+from autopsae.evaluation.advice import advice
+from autopsae.evaluation.causes import CAUSES, causes, counterfactuals, moved
+from autopsae.evaluation.space import Space, bars, shift_to
+from autopsae.evaluation.table import frame, save_table
+from autopsae.sae.death import Census, Fates
+from autopsae.sae.model import SAE
+
+FATES = ("alive", "rare", "always_on", "dead_by_relu", "dead_by_topk")
+"""The names of fates, by number."""
+
+RARE = 1e-4
+"""A latent that fires on a smaller share of the tokens is rare."""
+
+ALWAYS = 0.9
+"""One that fires on at least this share is always on."""
+
+COLUMNS: tuple[str, ...] = (
+    "latent",
+    "fate",
+    "cause",
+    "fired",
+    "rate",
+    "max_pre",
+    "margin",
+    "shift",
+    "signal",
+    "variance_share",
+)
+COLUMNS += ("alignment", "tied", "travel", "reachable", "wakes")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Autopsy:
+    """An SAE's latents on some tokens. Lengths are in the SAE's units (`SAE.enter`).
+
+    pre = shift + signal about the tokens' centre m, their geometric median: shift = w . (m - b_dec) + b_enc, and
+    signal is the standard deviation of w . y over tokens that are not stray.
+    """
+
+    sparsity: str
+    tokens: int
+    d_in: int
+    lr: float
+    steps: int
+    rare: float
+    strays: float
+    """Share of tokens of over ten times the median norm."""
+    center: Float[Tensor, "d_in"]
+    fired: Int[Tensor, "d_sae"]
+    fate: Int[Tensor, "d_sae"]
+    """Numbers in FATES."""
+    cause: Int[Tensor, "d_sae"]
+    """Numbers in CAUSES."""
+    max_pre: Float[Tensor, "d_sae"]
+    """Largest pre-activation."""
+    margin: Float[Tensor, "d_sae"]
+    """Largest difference of the pre-activation and what it has to exceed; negative for the dead."""
+    shift: Float[Tensor, "d_sae"]
+    signal: Float[Tensor, "d_sae"]
+    variance_share: Float[Tensor, "d_sae"]
+    """Variance along the unit row over that along a typical direction."""
+    alignment: Float[Tensor, "d_sae"]
+    """Cosine of the row and m - b_dec; 0 where one of them is 0."""
+    tied: Float[Tensor, "d_sae"]
+    """Cosine of encoder and decoder row; 1 at birth."""
+    travel: Float[Tensor, "d_sae"]
+    """How far some coordinate of b_dec has to move, at least, before the latent is positive: -max_pre / ||w||_1,
+    infinite for a row of zeros."""
+    wakes: Bool[Tensor, "d_sae"]
+    """Dead, and would fire if it were re-centred and everything else stayed as it is (`recentre`)."""
+
+    @property
+    def d_sae(self) -> int:
+        return len(self.fired)
+
+    @property
+    def dead(self) -> Bool[Tensor, "d_sae"]:
+        """Never fired."""
+        return self.fired == 0
+
+    @property
+    def reachable(self) -> Bool[Tensor, "d_sae"]:
+        """Training at `lr` for `steps` can move b_dec far enough: an Adam step moves a coordinate by about lr."""
+        return self.travel <= self.lr * self.steps
+
+    @property
+    def fates(self) -> dict[str, int]:
+        """Latents by fate, each in one; of those that fired, `alive` are neither rare nor always on."""
+        return {name: int((self.fate == number).sum()) for number, name in enumerate(FATES)}
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Dead latents by cause, each in one."""
+        return {name: int((self.cause == number).sum()) for number, name in enumerate(CAUSES) if number}
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What there is to do, cause by cause, where more than 1 % of the latents are concerned."""
+        stuck = (self.fate == FATES.index("dead_by_relu")) & ~self.reachable
+        return advice(
+            self.causes,
+            d_sae=self.d_sae,
+            tokens=self.tokens,
+            wakes=int(self.wakes.sum()),
+            stuck=int(stuck.sum()),
+            travel=float(self.travel[stuck].median()) if bool(stuck.any()) else None,
+            reach=self.lr * self.steps,
+            always_on=self.fates["always_on"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Counts for a JSON file. Here `alive` are all that fired, the rare and the always on among them."""
+        fates = self.fates
+        return {
+            "d_sae": self.d_sae,
+            "d_in": self.d_in,
+            "sparsity": self.sparsity,
+            "tokens": self.tokens,
+            "alive": int((~self.dead).sum()),
+            "dead": int(self.dead.sum()),
+            **{name: number for name, number in fates.items() if name != "alive"},
+            "causes": self.causes,
+            "wake_on_recentring": int(self.wakes.sum()),
+            "revival": {
+                "lr": self.lr,
+                "steps": self.steps,
+                "reach": self.lr * self.steps,
+                "out_of_reach": int((self.dead & ~self.reachable).sum()),
+            },
+            "rare_below": self.rare,
+            "strays": self.strays,
+            "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
+        }
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The table: a list for each of COLUMNS, with an entry for each latent."""
+        found: dict[str, list[Any]] = {
+            "latent": list(range(self.d_sae)),
+            "fate": [FATES[number] for number in self.fate.tolist()],
+            "cause": [CAUSES[number] for number in self.cause.tolist()],
+            "rate": (self.fired.double() / self.tokens).tolist(),
+        }
+        return {name: found[name] if name in found else getattr(self, name).tolist() for name in COLUMNS}
+
+    def to_frame(self) -> Any:
+        """The table as a pandas DataFrame. Raises InputError where pandas is missing."""
+        return frame(self.columns())
+
+    def save_table(self, path: str | Path) -> None:
+        """Write a row per latent as .csv or .parquet, whole or not at all. Raises InputError as `check_table`."""
+        save_table(self.columns(), path)
+
+
+@torch.no_grad()
+def autopsy(
+    sae: SAE,
+    tokens: Tokens,
+    *,
+    lr: float = LR,
+    steps: int = STEPS,
+    rare: float = RARE,
+    progress: Callable[[int], None] | None = None,
+) -> Autopsy:
+    """The fate of each latent on raw tokens, and the cause of each death (`causes`).
+
+    lr, steps: of a training by which it is judged whether b_dec can get far enough; rare: share of the tokens under
+    which a latent that fires is rare; progress: told the tokens of each block of the pass that counts.
+
+    Some passes over the tokens: three for their centre and spread or a few more, one to count, one more for causes
+    if a latent is dead. Memory does not grow with their number.
+
+    Raises InputError as `Space.of`, for lr or steps under zero, and for `rare` outside [0, 1].
+    """
+    if not (lr >= 0 and steps >= 0 and 0 <= rare <= 1):
+        raise InputError(
+            f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
+        )
+    with evaluating(sae):
+        space = Space.of(sae, tokens)
+        fates, max_pre, margin = _counted(sae, space, progress)
+        W, signal = sae.W_enc, space.spread(sae.W_enc).to(sae.W_enc)
+        away, size = (space.center - sae.b_dec.to(space.center)).to(W), W.norm(dim=1)
+        direction = (signal / size).square().nan_to_num()
+        share = direction / max(space.typical_variance(), torch.finfo(W.dtype).tiny)
+        cause = torch.zeros_like(fates.fired)
+        wakes = torch.zeros_like(fates.positive)
+        if fates.dead:
+            shift = shift_to(sae, space.center).to(W)
+            what_if = counterfactuals(sae, space, shift=shift, share=share)
+            wakes = what_if.alone & (fates.fired == 0)
+            at_birth = {"moved": moved(sae, signal), "shift": shift, "signal": signal, "share": share}
+            cause = causes(what_if, fired=fates.fired, **at_birth)
+    return Autopsy(
+        sparsity=sae.sparsity.name,
+        tokens=space.tokens,
+        d_in=sae.d_in,
+        lr=lr,
+        steps=steps,
+        rare=rare,
+        strays=space.strays,
+        center=space.center,
+        fired=fates.fired,
+        fate=_fate(fates, rare),
+        cause=cause,
+        max_pre=max_pre,
+        margin=margin,
+        shift=W @ away if sae.b_enc is None else W @ away + sae.b_enc,
+        signal=signal,
+        variance_share=share,
+        alignment=cosine_similarity(W, away[None]),
+        tied=cosine_similarity(W, sae.W_dec),
+        travel=((-max_pre).clamp_min(0) / W.abs().sum(dim=1)).nan_to_num(nan=torch.inf, posinf=torch.inf),
+        wakes=wakes,
+    )
+
+
+def _counted(
+    sae: SAE, space: Space, progress: Callable[[int], None] | None
+) -> tuple[Fates, Float[Tensor, "d_sae"], Float[Tensor, "d_sae"]]:
+    """(what each latent did, its largest pre-activation, its largest margin)"""
+    census = Census(sae.d_sae, sae.W_enc.device)
+    largest, margin = (torch.full_like(sae.W_enc[:, 0], -torch.inf) for _ in range(2))
+    for y in space.blocks(sae.W_enc):
+        census.see(sae.select(y))
+        pre = sae.pre_activations(y)
+        largest = largest.maximum(pre.amax(dim=0))
+        margin = margin.maximum((pre - bars(sae, pre)).amax(dim=0))
+        if progress:
+            progress(len(y))
+    return census.fates(), largest, margin
+
+
+def _fate(fates: Fates, rare: float) -> Int[Tensor, "d_sae"]:
+    """The number in FATES of what each latent did."""
+    rate = fates.fired.double() / fates.tokens
+    found = torch.zeros_like(fates.fired)
+    for name, holds in (
+        ("rare", rate < rare),
+        ("always_on", rate >= ALWAYS),
+        ("dead_by_topk", fates.fired == 0),
+        ("dead_by_relu", ~fates.positive),
+    ):
+        found[holds] = FATES.index(name)
+    return found

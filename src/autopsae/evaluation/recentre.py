@@ -1,0 +1,95 @@
+"""Dead latents woken without training: each is given the tokens' centre, through its own bias.
+
+Moving `b_dec` by delta changes a pre-activation by -w . delta, and at the decoder's end every reconstruction.
+Compensating both for the living (b_enc += w . delta, and b_dec as it was at the decoder's end) leaves one change:
+b_enc -= w . delta for the dead. So that is all that is done, and it is exact.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from autopsae.arrays import InputError, Tokens
+from autopsae.evaluation.reconstruction import evaluate
+from autopsae.evaluation.space import shift_to
+from autopsae.sae.model import SAE
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecentringCost:
+    """What re-centring did, counted on tokens.
+
+    dead: latents that never fire before, of which `woken` do after; displaced: latents that fire before and not
+    after, their places taken by woken ones; fvu, fvu_typical: as of Evaluation, raw; l0: latents that fire per
+    token; firings_of_woken: their share of all firings. Their decoders learned little or nothing, so the error may
+    rise.
+    """
+
+    tokens: int
+    dead: int
+    woken: int
+    displaced: int
+    fvu_before: float
+    fvu_after: float
+    fvu_typical_before: float
+    fvu_typical_after: float
+    l0_before: float
+    l0_after: float
+    firings_of_woken: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for a JSON file."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], dead: Bool[Tensor, "d_sae"]) -> SAE:
+    """A copy of the SAE whose `dead` latents see tokens less `center`: b_enc -= w . (center - b_dec) for them, as
+    far as b_enc has not done it already (`shift_to`), so that doing it twice is doing it once.
+
+    center: in the SAE's space, such as `Autopsy.center`. The living keep their weights and so their
+    pre-activations. Under ReLU, JumpReLU and a learned BatchTopK threshold their codes do not change; under TopK
+    they do only where a woken latent takes a place among the k largest. b_dec stays, as it is also where
+    reconstructions start from. The copy has encoder biases, also where the SAE had none.
+
+    Raises InputError for a centre or a mask of another size.
+    """
+    if center.shape != sae.b_dec.shape or dead.shape != sae.W_enc.shape[:1]:
+        raise InputError(
+            f"recentre: expected a center [{sae.d_in}] and a mask [{sae.d_sae}], got shapes {tuple(center.shape)} "
+            f"and {tuple(dead.shape)}"
+        )
+    W, b_enc = sae.W_enc, sae.W_enc.new_zeros(sae.d_sae) if sae.b_enc is None else sae.b_enc
+    move = shift_to(sae, center).to(W)
+    return SAE(
+        W_enc=W,
+        W_dec=sae.W_dec,
+        b_dec=sae.b_dec,
+        b_enc=torch.where(dead.to(W.device), b_enc - move, b_enc),
+        sparsity=sae.sparsity,
+        threshold=sae.threshold,
+        affine=sae.affine,
+        layer_norm=sae.layer_norm,
+    ).train(sae.training)
+
+
+def cost_of_recentring(before: SAE, after: SAE, tokens: Tokens) -> RecentringCost:
+    """Both SAEs evaluated on raw tokens; ask it on tokens that the autopsy has not seen. Raises as `evaluate`."""
+    old, new = evaluate(before, tokens), evaluate(after, tokens)
+    silent_before, silent_after = old.fates.fired == 0, new.fates.fired == 0
+    return RecentringCost(
+        tokens=old.tokens,
+        dead=int(silent_before.sum()),
+        woken=int((silent_before & ~silent_after).sum()),
+        displaced=int((silent_after & ~silent_before).sum()),
+        fvu_before=old.fvu_raw,
+        fvu_after=new.fvu_raw,
+        fvu_typical_before=old.fvu_typical,
+        fvu_typical_after=new.fvu_typical,
+        l0_before=old.l0,
+        l0_after=new.l0,
+        firings_of_woken=float(new.fates.fired[silent_before].sum() / new.fates.fired.sum().clamp_min(1)),
+    )

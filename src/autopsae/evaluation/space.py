@@ -1,0 +1,131 @@
+"""The tokens as an SAE sees them: their centre, their spread along any row, and what a latent has to exceed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from autopsae.arrays import InputError, Mapped, Tokens, chunks
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, GroupMax, TopK
+from autopsae.statistics.collect import SAMPLE_TOKENS
+from autopsae.statistics.median import geometric_median
+from autopsae.statistics.moments import Moments
+from autopsae.statistics.norms import NormHistogram
+from autopsae.statistics.sample import Reservoir
+from autopsae.statistics.strays import STRAY, left_out
+
+LEAST_TOKENS = 100
+"""On fewer tokens, silence says little."""
+
+_BLOCK = 512  # tokens whose pre-activations are held at a time
+_DRAWN = 1024  # directions that say what is typical
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Space:
+    """Tokens in an SAE's space, and in numbers: their geometric median, which no stray token drags; the covariance
+    of those that are not stray (over ten times the median norm); and the share of the stray.
+    """
+
+    entered: Mapped
+    tokens: int
+    center: Float[Tensor, "d_in"]
+    covariance: Float[Tensor, "d_in d_in"]
+    strays: float
+
+    @staticmethod
+    def of(sae: SAE, tokens: Tokens) -> "Space":
+        """A few passes, sums in float64. Raises InputError as `chunks`, for tokens of another width than the SAE's,
+        and for fewer than 100.
+        """
+        entered = Mapped(tokens, lambda x: _enter(sae, x))
+        sample, norms, n = Reservoir(SAMPLE_TOKENS), None, 0
+        for y in chunks(entered, dtype=torch.float64):
+            sample.add(y, n)
+            seen = NormHistogram.of(y)
+            norms, n = norms.merge(seen) if norms else seen, n + len(y)
+        assert norms is not None  # chunks raises when there is no token
+        if n < LEAST_TOKENS:
+            raise InputError(
+                f"autopsy: expected at least {LEAST_TOKENS} tokens, got {n}; silence on few says little"
+            )
+        limit = STRAY * norms.quantile(0.5)
+        moments: Moments | None = None
+        for y in chunks(left_out(entered, limit), dtype=torch.float64):
+            moments = moments.merge(Moments.of(y)) if moments else Moments.of(y)
+        assert moments is not None  # half of the tokens are no longer than the median
+        return Space(
+            entered=entered,
+            tokens=n,
+            center=geometric_median(entered, sample=sample.tokens(), tolerance=1e-5),
+            covariance=moments.covariance,
+            strays=(n - moments.tokens) / n,
+        )
+
+    def blocks(self, like: Float[Tensor, "..."]) -> Iterator[Float[Tensor, "block d_in"]]:
+        """The tokens in the type and on the device of `like`, some at a time."""
+        return chunks(self.entered, _BLOCK, dtype=like.dtype, device=like.device)
+
+    def spread(self, W: Float[Tensor, "rows d_in"]) -> Float[Tensor, "rows"]:
+        """Standard deviation of W y over the tokens, in float64."""
+        rows = W.detach().double()
+        return ((rows @ self.covariance.to(rows.device)) * rows).sum(dim=1).clamp_min(0).sqrt()
+
+    def typical_variance(self) -> float:
+        """Variance along a typical direction: the median over directions drawn at random. It is not the mean, which
+        one direction of huge variance would own.
+        """
+        drawn = torch.randn(_DRAWN, len(self.center), generator=torch.Generator().manual_seed(0))
+        rows = torch.nn.functional.normalize(drawn, dim=1).to(self.covariance.device)
+        return float(self.spread(rows).square().median())
+
+
+def shift_to(sae: SAE, center: Float[Tensor, "d_in"]) -> Float[Tensor, "d_sae"]:
+    """What moving b_dec to the centre takes from each pre-activation, w . (center - b_dec), as far as b_enc has not
+    taken it already: what is left, w . (center - b_dec) + b_enc, is brought towards zero, not beyond. In float64.
+    """
+    shift = sae.W_enc.detach().double() @ (center.to(sae.W_enc.device).double() - sae.b_dec.detach().double())
+    if sae.b_enc is None:
+        return shift
+    return (shift + sae.b_enc.detach().double()).clamp(shift.clamp_max(0), shift.clamp_min(0))
+
+
+def bars(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "_ _"]:
+    """What a latent has to exceed, at least zero, on each token of a block: the k-th largest of its pre-activations
+    under TopK, the largest of its group under GroupMax, the learned threshold or else the least value that the block
+    admits under BatchTopK, each latent's own threshold under JumpReLU, zero under ReLU. Broadcasts with `pre`.
+    """
+    if isinstance(sae.sparsity, TopK):
+        return pre.topk(sae.sparsity.k, dim=1).values[:, -1:].clamp_min(0)
+    if isinstance(sae.sparsity, GroupMax):
+        groups: Tensor = pre.unflatten(1, (sae.sparsity.k, -1))
+        return groups.amax(dim=2, keepdim=True).expand_as(groups).flatten(1).clamp_min(0)
+    threshold = sae.threshold
+    if threshold is not None:
+        return threshold.detach().to(pre).view(1, -1)
+    return admitted(sae, pre)
+
+
+def admitted(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "1 1"]:
+    """As `bars`, where nothing has been learned: BatchTopK judges the block as a whole."""
+    if not isinstance(sae.sparsity, BatchTopK):
+        return pre.new_zeros(1, 1)
+    return pre.flatten().topk(sae.sparsity.k * len(pre)).values[-1:].clamp_min(0)[None]
+
+
+def fires(pre: Float[Tensor, "tokens d_sae"], bars: Float[Tensor, "_ _"]) -> Bool[Tensor, "tokens d_sae"]:
+    """Where a latent reaches what it has to, and is positive: the k-th largest fires too."""
+    return (pre >= bars) & (pre > 0)
+
+
+def _enter(sae: SAE, x: Float[Tensor, "some d_in"]) -> Float[Tensor, "some d_in"]:
+    if x.shape[1] != sae.d_in:
+        raise InputError(
+            f"autopsy: expected tokens of d_in = {sae.d_in}, as the SAE's, got {x.shape[1]}; choose the layer that "
+            "it was trained on"
+        )
+    with torch.no_grad():
+        return sae.enter(x)[0]

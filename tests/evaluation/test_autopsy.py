@@ -17,7 +17,7 @@ from autopsae.remedies.remedy import center, untouched
 from autopsae.sae.death import fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.median import geometric_median
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import train
@@ -39,7 +39,7 @@ def birth(x: Tensor, sparsity: Sparsity, *, d_sae: int = 512, centered: bool = T
 
 
 @pytest.mark.parametrize("gamma", [5.0, 30.0])
-@pytest.mark.parametrize("sparsity", [TopK(k=16), BatchTopK(k=16), ReLU()], ids=lambda s: s.name)
+@pytest.mark.parametrize("sparsity", [TopK(k=16), BatchTopK(k=16), GroupMax(k=16), ReLU()], ids=lambda s: s.name)
 def test_latents_that_the_mean_kills_died_of_the_shift(sparsity: Sparsity, gamma: float) -> None:
     x = drawn(gamma)
     found = autopsy(birth(x, sparsity, centered=False), x)
@@ -109,7 +109,7 @@ def test_latents_that_stronger_ones_always_beat_were_outcompeted() -> None:
 
 KILLED = [
     (sparsity, gamma, lr, frozen)
-    for sparsity in (TopK(k=4), BatchTopK(k=4), JumpReLU(), ReLU())
+    for sparsity in (TopK(k=4), BatchTopK(k=4), GroupMax(k=4), JumpReLU(), ReLU())
     for gamma, lr in ((0.0, 0.3), (3.0, 0.3), (1.0, 0.05))
     for frozen in ((), ("b_dec",))
     # Where b_dec cannot move, such rates leave most without TopK alive.

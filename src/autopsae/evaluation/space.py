@@ -95,8 +95,8 @@ def shift_to(sae: SAE, center: Float[Tensor, "d_in"]) -> Float[Tensor, "d_sae"]:
 
 def bars(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "_ _"]:
     """What a latent has to exceed, at least zero, on each token of a block: the k-th largest of its pre-activations
-    under TopK, the largest of its group under GroupMax, the learned threshold or else the least value that the block
-    admits under BatchTopK, each latent's own threshold under JumpReLU, zero under ReLU. Broadcasts with `pre`.
+    under TopK, the largest of its group under GroupMax, the learned threshold or else the least value that the
+    block admits under BatchTopK, its own threshold under JumpReLU, zero under ReLU. Broadcasts with `pre`.
     """
     if isinstance(sae.sparsity, TopK):
         return pre.topk(sae.sparsity.k, dim=1).values[:, -1:].clamp_min(0)

@@ -1,0 +1,37 @@
+"""Train with SAELens, started as prescribed; its runner for language models takes the SAE as `override_sae=`."""
+
+import torch
+from sae_lens import LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens.config import SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+
+import autopsae
+from autopsae.interop.cure import cure_saelens
+
+tokens = torch.randn(8000, 64) + 8 * torch.randn(64)  # yours
+sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=64, d_sae=512, k=16))
+print(f"{float((sae.encode(tokens) == 0).all(dim=0).float().mean()):.1%} born dead as SAELens starts it")
+cure_saelens(sae, autopsae.diagnose(tokens, d_sae=512, k=16).prescription)
+config = SAETrainerConfig(
+    total_training_samples=50 * 512,
+    train_batch_size_samples=512,
+    lr=3e-4,
+    lr_end=3e-4,
+    lr_scheduler_name="constant",
+    lr_warm_up_steps=0,
+    lr_decay_steps=0,
+    n_restart_cycles=1,
+    adam_beta1=0.9,
+    adam_beta2=0.999,
+    dead_feature_window=1000,
+    feature_sampling_window=2000,
+    device="cpu",
+    autocast=False,
+    n_checkpoints=0,
+    checkpoint_path=None,
+    save_final_checkpoint=False,
+    logger=LoggingConfig(log_to_wandb=False),
+)
+batches = (tokens[torch.randint(len(tokens), (512,))] for _ in iter(int, 1))
+trained = SAETrainer(cfg=config, sae=sae, data_provider=batches).fit()
+print(f"{float((trained.encode(tokens) == 0).all(dim=0).float().mean()):.1%} dead after training, cured")

@@ -1,0 +1,34 @@
+"""Train with sparsify, started as prescribed: its Trainer, cured, does not put its first batch's mean over it."""
+
+import os
+
+os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # its kernels need a GPU
+
+import torch
+from datasets import Dataset
+from sparsify import SparseCoderConfig, TrainConfig, Trainer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import autopsae
+from autopsae.interop.cure import cure_sparsify
+
+sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4}
+model = LlamaForCausalLM(LlamaConfig(vocab_size=100, num_hidden_layers=2, **sizes))  # yours
+ids = torch.randint(100, (64, 32))
+hookpoints = ["layers.0", "layers.1"]
+with autopsae.hooked(model, [f"model.{name}" for name in hookpoints]) as capture, torch.no_grad():
+    model(ids)
+    tokens = capture.take().values()
+found = {
+    name: autopsae.diagnose(x, d_sae=256, k=8).prescription for name, x in zip(hookpoints, tokens, strict=True)
+}
+config = TrainConfig(
+    SparseCoderConfig(num_latents=256, k=8),
+    batch_size=8,
+    hookpoints=hookpoints,
+    log_to_wandb=False,
+    save_every=10**6,
+)
+trainer = Trainer(config, Dataset.from_dict({"input_ids": ids.tolist()}).with_format("torch"), model)
+cure_sparsify(trainer, found).fit()
+print({name: float(coder.b_dec.detach().norm()) for name, coder in trainer.saes.items()})

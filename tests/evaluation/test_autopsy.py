@@ -149,6 +149,27 @@ def test_latents_whose_bias_has_sunk_died_in_training() -> None:
     assert found.causes["died_in_training"] == 20
 
 
+def test_four_causes_are_told_apart_in_one_sae() -> None:
+    generator = torch.Generator().manual_seed(0)
+    eigenvalues = torch.cat([torch.ones(48), torch.full((16,), 1e-3)]).double()
+    x = gaussian_tokens(4000, 64, 2.0, spectrum=eigenvalues, generator=generator)
+    low = torch.linalg.eigh((x - x.mean(dim=0)).T @ (x - x.mean(dim=0))).eigenvectors.T[:16]
+    sae = born(untouched(64), d_sae=512, sparsity=TopK(k=32), sample=x, generator=generator, encoder_bias=True)
+    assert sae.b_enc is not None
+    with torch.no_grad():
+        noise = 0.05 * torch.randn(50, 64, generator=generator)
+        sae.W_enc[:50] = normalize(noise - normalize(x.mean(dim=0), dim=0), dim=1)
+        sae.W_enc[50:100] = normalize(torch.randn(50, 16, generator=generator) @ low, dim=1)
+        sae.W_enc[100:150] *= 0.02
+        sae.b_enc[150:200] = -60
+    found = autopsy(sae, x)
+    for first, cause in ((0, "shift"), (50, "low_variance"), (100, "outcompeted"), (150, "died_in_training")):
+        own = torch.arange(512).sub(first).div(50, rounding_mode="floor") == 0
+        dead = own & found.dead
+        assert int(dead.sum()) > 30
+        assert float((found.cause[dead] == CAUSES.index(cause)).double().mean()) >= 0.95
+
+
 def by_hand() -> tuple[SAE, Tensor]:
     """Five latents on tokens around (4, 1), of which the rows say what becomes of them."""
     angles = torch.linspace(0, 2 * torch.pi, 401, dtype=torch.float64)[:-1]

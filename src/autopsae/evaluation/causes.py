@@ -47,7 +47,8 @@ class Counterfactuals:
 
     alone: on re-centring this latent and no other, which is what `recentre` does; centered: on centring all;
     spread: on centring all and making tokens vary along every row as along a typical direction; birth: if all
-    latents were as they were probably born; blames_mean: b_dec lies where the mean can be to blame.
+    latents were as they were probably born, with b_dec where it is or at the centre; blames_mean: b_dec lies where
+    the mean can be to blame.
     """
 
     alone: Bool[Tensor, "d_sae"]
@@ -79,7 +80,7 @@ def counterfactuals(
     birth, b_enc = likely_birth(sae.W_dec), 0.0 if sae.b_enc is None else sae.b_enc
     center = space.center.to(sae.b_dec)
     blames_mean = between(sae.b_dec, center, spread=float(space.covariance.trace().sqrt()))
-    start = sae.b_dec if blames_mean else center
+    birth_shift = birth @ (center - sae.b_dec)
     gain = share.clamp_min(_NOTHING).rsqrt().to(shift)
     alone, centered, spread, born = (torch.zeros_like(shift, dtype=torch.bool) for _ in range(4))
     for y in space.blocks(sae.W_enc):
@@ -89,7 +90,9 @@ def counterfactuals(
         centered |= fires(pre, bars(sae, pre)).any(dim=0)
         pre = (pre - b_enc) * gain + b_enc
         spread |= fires(pre, bars(sae, pre)).any(dim=0)
-        pre = (y - start) @ birth.T
+        pre = (y - sae.b_dec) @ birth.T
+        born |= fires(pre, _bars_at_birth(sae, pre)).any(dim=0)
+        pre -= birth_shift
         born |= fires(pre, _bars_at_birth(sae, pre)).any(dim=0)
     return Counterfactuals(alone=alone, centered=centered, spread=spread, birth=born, blames_mean=blames_mean)
 

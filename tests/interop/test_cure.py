@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.nnsight_patches import take_back_patches
 
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
@@ -21,7 +22,9 @@ from autopsae.interop.cure import (
     unmapped,
 )
 from autopsae.remedies.remedy import Remedy, active_subspace, center, whiten
+from autopsae.sae.death import fates
 from autopsae.sae.init import born
+from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
@@ -171,10 +174,7 @@ def test_what_saelens_cannot_be_given_is_refused() -> None:
 
 def trainer_of(name: str) -> tuple[Any, dict[str, Any]]:
     library = pytest.importorskip("dictionary_learning.trainers")
-    from nnsight import DEFAULT_PATCHER
-
-    for patch in reversed(DEFAULT_PATCHER.patches):  # nnsight patches torch for the whole process
-        patch.restore()
+    take_back_patches()
     settings: dict[str, Any] = {
         "activation_dim": D_IN,
         "dict_size": D_SAE,
@@ -327,6 +327,47 @@ def test_what_sparsify_cannot_be_given_is_refused() -> None:
         cure_sparsify(trainer, {"layers.0": CENTERED, "layers.1": WHITENED})
     with pytest.raises(InputError, match="got a transcoder"):
         cure_sparsify(sparsify_trainer(transcode=True), dict.fromkeys(trainer.saes, CENTERED))
+
+
+# what they count
+
+
+def two_alive() -> SAE:
+    """Of 96 latents only two are ever positive, where k = 4 are selected."""
+    b_enc = torch.full((D_SAE,), -1e4)
+    b_enc[[5, 60]] = 1e4
+    W = torch.nn.functional.normalize(torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(3)), dim=1)
+    return SAE(W_enc=W, W_dec=W, b_enc=b_enc, b_dec=MEDIAN.float(), sparsity=TopK(k=K)).eval()
+
+
+def test_dictionary_learning_counts_zeros_among_the_selected_as_firings() -> None:
+    base, settings = trainer_of("TopKTrainer")
+    trainer, sae = base(**settings), two_alive()
+    with torch.no_grad():
+        trainer.ae.encoder.weight.copy_(sae.W_enc)
+        trainer.ae.decoder.weight.copy_(sae.W_dec.T)
+        trainer.ae.encoder.bias.copy_(sae.b_enc)
+        trainer.ae.b_dec.copy_(sae.b_dec)
+    trainer.num_tokens_since_fired += 10**6
+    trainer.loss(X[:256], step=1)
+    theirs = int((trainer.num_tokens_since_fired < 10**6).sum())
+    assert int((fates(sae, X[:256]).fired > 0).sum()) == 2
+    assert theirs >= K  # the surplus places of the k go to zeros
+
+
+def test_sparsify_counts_zeros_among_the_selected_as_firings_and_saelens_does_not() -> None:
+    sparsify, sae = pytest.importorskip("sparsify"), two_alive()
+    coder = sparsify.SparseCoder(D_IN, sparsify.SparseCoderConfig(num_latents=D_SAE, k=K))
+    theirs = saelens(rescale_acts_by_decoder_norm=False)
+    with torch.no_grad():
+        coder.encoder.weight.copy_(sae.W_enc)
+        coder.encoder.bias.copy_(sae.b_enc)
+        coder.b_dec.copy_(sae.b_dec)
+        theirs.W_enc.copy_(sae.W_enc.T)
+        theirs.b_enc.copy_(sae.b_enc)
+        theirs.b_dec.copy_(sae.b_dec)
+    assert len(coder.encode(X[:256]).top_indices.unique()) >= K
+    assert int((theirs.encode(X[:256]) != 0).any(dim=0).sum()) == 2
 
 
 # any library

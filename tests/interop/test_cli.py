@@ -1,9 +1,11 @@
 """`autopsae convert` as a user meets it."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -46,3 +48,24 @@ def test_what_cannot_be_ends_with_one_line_and_no_file(
     assert [line for line in done.stderr.splitlines() if line.startswith("error:")] == done.stderr.splitlines()
     assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_another_librarys_sae_is_autopsied(tmp_path: Path) -> None:
+    folder = written(tmp_path / "theirs", "saelens")
+    np.save(tmp_path / "x.npy", tokens().repeat(40, 1).numpy())
+    command = [
+        sys.executable,
+        "-m",
+        "autopsae",
+        "autopsy",
+        folder,
+        tmp_path / "x.npy",
+        "--json",
+        tmp_path / "a.json",
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["d_sae"] == 15
+    assert found["alive"] + found["dead_by_relu"] + found["dead_by_topk"] == 15
+    assert found["alive"] == int((load_sae(folder).encode(tokens()) > 0).any(dim=0).sum())

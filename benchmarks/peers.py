@@ -100,7 +100,7 @@ def saelens(setting: Setting, *, compiled: bool = False, sparse: bool = False) -
 
 def dictionary_learning(setting: Setting) -> Peer:
     """`TopKTrainer.update`: forward, loss, backward, projection, clipping, Adam, schedule, unit-norm decoder."""
-    trainer = _top_k_trainer()(
+    trainer = top_k_trainer()(
         steps=ENDLESS,
         activation_dim=setting.d_in,
         dict_size=setting.d_sae,
@@ -122,7 +122,7 @@ def dictionary_learning(setting: Setting) -> Peer:
     )
 
 
-def _top_k_trainer() -> Any:
+def top_k_trainer() -> Any:
     from dictionary_learning.trainers.top_k import TopKTrainer
 
     take_back_patches()
@@ -145,14 +145,14 @@ def sparsify(setting: Setting) -> Peer:
 
     coder = SparseCoder(setting.d_in, SparseCoderConfig(num_latents=setting.d_sae, k=setting.k))
     return Peer(
-        step=_SparsifyLoop(coder, setting.lr).step,
+        step=SparsifyLoop(coder, setting.lr).step,
         model=coder,
         reconstruct=lambda x: coder(x).sae_out,
         count_dead=lambda: 0,
     )
 
 
-class _SparsifyLoop:
+class SparsifyLoop:
     """What sparsify's `Trainer` keeps for one coder with optimizer="adam", and what it does with a batch."""
 
     def __init__(self, coder: Any, lr: float) -> None:

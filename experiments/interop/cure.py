@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from benchmarks.peers import _SparsifyLoop, _top_k_trainer, versions
+from benchmarks.peers import SparsifyLoop, top_k_trainer, versions
 from torch import Tensor
 
 from autopsae import SAE, Prescription, TopK, center, collect, evaluate, geometric_median, open_activations
@@ -84,7 +84,7 @@ def dictionary_learning(
     x: Tensor, cure: Prescription | None, steps: int
 ) -> Iterator[tuple[SAE, Callable[[Tensor], Tensor]]]:
     """As `saelens`. Its own start is the median of the first batch, put in at the first step."""
-    base = _top_k_trainer()
+    base = top_k_trainer()
     trainer = (base if cure is None else cure_dictionary_learning(base, cure))(
         activation_dim=x.shape[1],
         dict_size=D_SAE,
@@ -136,7 +136,7 @@ def sparsify(x: Tensor, cure: Prescription | None, steps: int) -> Iterator[tuple
     else:
         trainer = SimpleNamespace(saes={"layers.11": coder}, cfg=SimpleNamespace(finetune=None))
         cure_sparsify(trainer, {"layers.11": cure})
-    loop = _SparsifyLoop(coder, LR)
+    loop = SparsifyLoop(coder, LR)
 
     def now() -> SAE:
         weight, bias = coder.encoder.weight.detach(), coder.encoder.bias.detach()

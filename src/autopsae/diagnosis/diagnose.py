@@ -22,7 +22,7 @@ from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import Birth, draw_rows, measure_birth
 from autopsae.survival.closed_form import check_k, dead_by_relu, dead_by_topk
 from autopsae.survival.firing import AmongLargest
-from autopsae.survival.forecast import Outlook, forecast, seen
+from autopsae.survival.forecast import FOLLOWED, Outlook, forecast, seen
 from autopsae.survival.revival import Revival, revival
 
 if TYPE_CHECKING:
@@ -226,9 +226,11 @@ def _revived(
     steps: int,
     at_tokens: int,
 ) -> Revival:
-    """What training would make of the dead-by-ReLU of an SAE without any remedy."""
+    """What training would make of the dead-by-ReLU of an SAE without any remedy; as many latents as are followed by
+    a forecast speak for all.
+    """
     y = seen(untouched(sample.shape[1]), sample)
-    return revival(y, rows.to(y), lr=lr, steps=steps, tokens=at_tokens)
+    return revival(y, rows[:FOLLOWED].to(y), lr=lr, steps=steps, tokens=at_tokens)
 
 
 def _expected(

@@ -2,7 +2,7 @@
 
     python -m experiments.interop.cure ACTIVATIONS LAYER [--steps 500] [--out results/cure.json]
 
-In the environment of benchmarks/README.md that holds the libraries. d_sae 2048, k 32, 1,024 tokens a step, Adam
+In the environment of `make test`, which holds the libraries. d_sae 2048, k 32, 1,024 tokens a step, Adam
 3e-4, raw tokens; everything else is the library's default. 20,480 tokens, evenly spaced, are held out:
 death by pathway is counted and FVU measured on them by us, and death by each library's own expression beside it.
 sparsify's Trainer wants a language model, so the body of its `fit` is driven (benchmarks/peers.py), its first-batch

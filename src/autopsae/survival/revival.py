@@ -1,8 +1,8 @@
 """Will training revive them? How far `b_dec` can travel, and how many latents that leaves dead-by-ReLU.
 
-A latent that is never positive has no gradient from the reconstruction or AuxK, so its weights stay, and only `b_dec`
-can bring it back. An Adam step moves a coordinate by about the learning rate at most. That is a bound. What is
-expected is a model with four constants, fitted to recovery on synthetic tokens (docs/forecast.md).
+A latent that is never positive has no gradient from the reconstruction or AuxK, so its weights stay, and only
+`b_dec` can bring it back. An Adam step moves a coordinate by about the learning rate at most. That is a bound. What
+is expected is a model with four constants, fitted to recovery on synthetic tokens (docs/forecast.md).
 """
 
 from collections.abc import Collection

@@ -7,6 +7,7 @@ from dictionary_learning.training import trainSAE
 import autopsae
 from autopsae.interop.cure import cure_dictionary_learning, peek
 
+torch.manual_seed(0)
 tokens = torch.randn(8000, 64) + 8 * torch.randn(64)
 buffer = (tokens[torch.randint(len(tokens), (512,))] for _ in iter(int, 1))  # yours: an ActivationBuffer
 sample, buffer = peek(buffer, 8000)  # a look, which takes nothing from the training

@@ -8,6 +8,7 @@ from sae_lens.training.sae_trainer import SAETrainer
 import autopsae
 from autopsae.interop.cure import cure_saelens
 
+torch.manual_seed(0)
 tokens = torch.randn(8000, 64) + 8 * torch.randn(64)  # yours
 sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=64, d_sae=512, k=16))
 print(f"{float((sae.encode(tokens) == 0).all(dim=0).float().mean()):.1%} born dead as SAELens starts it")

@@ -10,8 +10,9 @@ from sparsify import SparseCoderConfig, TrainConfig, Trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import autopsae
-from autopsae.interop.cure import cure_sparsify
+from autopsae.interop.cure import cure_sparsify, only_centered
 
+torch.manual_seed(0)
 sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4}
 model = LlamaForCausalLM(LlamaConfig(vocab_size=100, num_hidden_layers=2, **sizes))  # yours
 ids = torch.randint(100, (64, 32))
@@ -19,9 +20,9 @@ hookpoints = ["layers.0", "layers.1"]
 with autopsae.hooked(model, [f"model.{name}" for name in hookpoints]) as capture, torch.no_grad():
     model(ids)
     tokens = capture.take().values()
-found = {
-    name: autopsae.diagnose(x, d_sae=256, k=8).prescription for name, x in zip(hookpoints, tokens, strict=True)
-}
+diagnoses = [autopsae.diagnose(x, d_sae=256, k=8) for x in tokens]
+# Its Trainer has no place for whitening; where that is prescribed, its centre is better than nothing.
+found = {name: only_centered(d.prescription) for name, d in zip(hookpoints, diagnoses, strict=True)}
 config = TrainConfig(
     SparseCoderConfig(num_latents=256, k=8),
     batch_size=8,

@@ -391,14 +391,16 @@ def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
         (["SAE", "SOURCE", "--layer", "1", "--table", "a.xlsx"], "a.xlsx: expected a table named .csv or .parquet"),
         (["SAE", "SOURCE", "--layer", "1", "--figure", "a.gif"], "a.gif: expected a figure named .png, .pdf or"),
         (["SAE", "OTHER"], "autopsy: expected tokens of d_in = 24, as the SAE's, got 7"),
+        (["SAE", "SOURCE", "--layer", "1", "--revive", "SAE"], "sae: expected a new name, got one that is taken"),
+        (["SAE", "SOURCE", "--layer", "1", "--revive", "NEVER"], "expected a file of its own for each output"),
     ],
 )
 def test_a_bad_autopsy_ends_with_one_line_and_no_file(
     tmp_path: Path, source: Path, saved: Path, arguments: list[str], message: str
 ) -> None:
     np.save(tmp_path / "other.npy", np.ones((500, 7), np.float32))
-    places = {"SAE": saved, "SOURCE": source, "OTHER": tmp_path / "other.npy"}
     out = tmp_path / "never.json"
+    places = {"SAE": saved, "SOURCE": source, "OTHER": tmp_path / "other.npy", "NEVER": tmp_path / "never"}
     done = run("autopsy", *[places.get(word, word) for word in arguments], "--json", out)
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]

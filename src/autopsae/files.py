@@ -82,7 +82,7 @@ def save_pair(
 
     The JSON is written last and holds the checksum of the tensors, so a half-saved pair cannot be loaded.
     """
-    described, stored = _pair(path)
+    described, stored = pair_files(path)
     present = {name: t.detach().cpu().contiguous() for name, t in tensors.items() if t is not None}
     write_whole(stored, lambda temporary: save_file(present, temporary))
     header = {"format": format, "version": 1}
@@ -97,7 +97,7 @@ def load_pair(
 
     Raises InputError for a missing, foreign, damaged, incomplete or half-saved pair.
     """
-    described, stored = _pair(path)
+    described, stored = pair_files(path)
     try:
         described_content = json.loads(described.read_text(encoding="utf-8"))
         found = (described_content["format"], described_content["version"])
@@ -122,7 +122,8 @@ def load_pair(
         ) from error
 
 
-def _pair(path: str | Path) -> tuple[Path, Path]:
+def pair_files(path: str | Path) -> tuple[Path, Path]:
+    """The two files of a pair, JSON first; `path` with or without a suffix."""
     stem = Path(path)
     if stem.suffix in (".json", ".safetensors"):
         stem = stem.with_suffix("")

@@ -49,6 +49,15 @@ def test_a_dataset_without_matrices_is_refused(tmp_path: Path) -> None:
         open_layers(cached(tmp_path / "cache", columns=()))
 
 
+def test_contexts_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    datasets: Any = pytest.importorskip("datasets")
+    features = datasets.Features({"a": datasets.Array2D(shape=(None, D_IN), dtype="float32")})
+    made = datasets.Dataset.from_dict({"a": [X[0, :3].tolist(), X[1, :5].tolist()]}, features=features)
+    made.save_to_disk(str(tmp_path / "cache"))
+    with pytest.raises(InputError, match="matrices of one size"):
+        open_layers(tmp_path / "cache")
+
+
 def test_a_damaged_dataset_is_refused(tmp_path: Path) -> None:
     folder = cached(tmp_path / "cache")
     [file] = folder.glob("*.arrow")

@@ -161,7 +161,7 @@ def write_bad(folder: Path, kind: str) -> Path:
     [
         ("missing", "no such file or folder; expected .npy, .safetensors or a folder"),
         ("empty folder", "expected .safetensors shards, found none"),
-        ("text", "expected .npy, .safetensors or a folder of shards, got '.txt'"),
+        ("text", "expected .npy, .safetensors, a folder of shards or a dataset, got '.txt'"),
         ("truncated npy", "not a readable .npy matrix"),
         ("foreign npy", "not a readable .npy matrix"),
         ("cube npy", "expected a float16/32/64 matrix [tokens, d_in], got shape (2, 2, 2) of float64"),

@@ -203,5 +203,7 @@ STUCK = Revival(
 def test_those_that_training_will_not_revive_are_a_finding() -> None:
     text = found(none=0.4, revival=STUCK)["dead-by-ReLU after training"]
     assert "25.0% are born dead-by-ReLU, and 1,000 steps at lr 0.0003 move b_dec by at most 0.3" in text
-    assert "10.0% cannot be revived, 24.0% are not expected to be, and 3.0% more" in text
-    assert "dead-by-ReLU after training" not in found(none=0.4, revival=replace(STUCK, unrevived=0.01))
+    assert "10.0% are out of its reach, 24.0% are not expected to be, and 3.0% more" in text
+    for collateral, said in ((0.0, False), (0.001, True)):
+        revival = replace(STUCK, unrevived=0.01, collateral=collateral)
+        assert ("dead-by-ReLU after training" in found(none=0.4, revival=revival)) == said

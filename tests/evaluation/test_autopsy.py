@@ -278,7 +278,7 @@ def test_findings_say_what_to_do_and_silence_means_all_is_well() -> None:
     [shift] = [finding for finding in raw.findings if finding.name == "shift"]
     assert shift.value == raw.causes["shift"] / 512
     assert f"{raw.causes['shift']:,} latents; they would fire if b_dec lay at the centre" in str(shift)
-    assert f"re-centring the SAE as it is wakes {int(raw.wakes.sum()):,} (--revive)" in str(shift)
+    assert f"where {int(raw.wakes.sum()):,} would fire if each were re-centred alone" in str(shift)
     well = autopsy(birth(x, TopK(k=64)), x)
     assert well.findings == ()
     assert well.causes == {"shift": 0, "low_variance": 0, "died_in_training": 0, "outcompeted": 0}

@@ -268,3 +268,15 @@ def test_the_hubs_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(InputError, match="expected huggingface_hub to be installed; pip install huggingface_hub"):
         load_sae("hf:owner/repo")
+
+
+@pytest.mark.parametrize("suffix", ["", ".json", ".safetensors"])
+def test_our_pair_is_not_written_over_by_any_of_its_names(tmp_path: Path, suffix: str) -> None:
+    save_sae(an_sae(), tmp_path / "old", to="autopsae")
+    before = (tmp_path / "old.safetensors").read_bytes()
+    with pytest.raises(InputError, match="expected a new name, got one that is taken"):
+        save_sae(an_sae(), tmp_path / f"old{suffix}", to="autopsae")
+    assert (tmp_path / "old.safetensors").read_bytes() == before
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="expected a new name, got one that is taken"):
+        save_sae(an_sae(), tmp_path / "folder", to="autopsae")

@@ -17,6 +17,7 @@ from autopsae.interop.cure import (
     cure_saelens,
     cure_sparsify,
     mapped,
+    only_centered,
     peek,
     saelens_scaler,
     unmapped,
@@ -70,7 +71,11 @@ def silent(codes: torch.Tensor) -> float:
 
 def saelens(architecture: str = "topk", **settings: Any) -> Any:
     sae_lens = pytest.importorskip("sae_lens")
-    made = {"topk": ("TopKTrainingSAE", {"k": K}), "standard": ("StandardTrainingSAE", {})}[architecture]
+    made = {
+        "topk": ("TopKTrainingSAE", {"k": K}),
+        "standard": ("StandardTrainingSAE", {}),
+        "gated": ("GatedTrainingSAE", {}),
+    }[architecture]
     config = getattr(sae_lens, made[0] + "Config")(d_in=D_IN, d_sae=D_SAE, **made[1], **settings)
     torch.manual_seed(0)
     return getattr(sae_lens, made[0])(config)
@@ -103,11 +108,11 @@ def saelens_trainer(sae: Any, steps: int = 20) -> Any:
     return SAETrainer(cfg=config, sae=sae, data_provider=batches())
 
 
-@pytest.mark.parametrize("architecture", ["topk", "standard"])
+@pytest.mark.parametrize("architecture", ["topk", "standard", "gated"])
 def test_a_cured_saelens_sae_is_trained_from_our_centre(architecture: str) -> None:
     plain, cured = saelens(architecture), saelens(architecture)
     assert cure_saelens(cured, CENTERED) is cured
-    assert silent(plain.encode(X)) > 0.3
+    assert silent(plain.encode(X)) > 0.2
     assert silent(cured.encode(X)) < 0.02
     trained = saelens_trainer(cured).fit()
     moved = (trained.b_dec.detach() - MEDIAN.float()).abs().max()
@@ -130,6 +135,12 @@ def test_the_encoder_bias_centers_where_b_dec_is_not_applied() -> None:
     sae = cure_saelens(saelens("standard", apply_b_dec_to_input=False), CENTERED)
     expected = (X - MEDIAN.float()) @ sae.W_enc
     torch.testing.assert_close(sae.encode(X), expected.relu(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_gate_has_two_biases_that_center() -> None:
+    sae = cure_saelens(saelens("gated", apply_b_dec_to_input=False), CENTERED)
+    free = cure_saelens(saelens("gated"), CENTERED)
+    torch.testing.assert_close(sae.encode(X), free.encode(X), rtol=1e-3, atol=1e-3)
 
 
 def test_saelens_whitens_as_prescribed_and_folds_it() -> None:
@@ -161,6 +172,8 @@ def test_saelens_rows_begin_in_the_subspace_as_long_as_they_were() -> None:
 
 
 def test_what_saelens_cannot_be_given_is_refused() -> None:
+    with pytest.raises(InputError, match="a subspace of raw tokens is prescribed"):
+        cure_saelens(saelens(normalize_activations="covariance_whitening"), NARROW)
     with pytest.raises(InputError, match="expected raw tokens"):
         cure_saelens(saelens(normalize_activations="layer_norm"), CENTERED)
     sae_lens = pytest.importorskip("sae_lens")
@@ -193,11 +206,15 @@ def trainer_of(name: str) -> tuple[Any, dict[str, Any]]:
 
 
 def bias_of(ae: Any) -> torch.Tensor:
-    bias: torch.Tensor = (ae.b_dec if hasattr(ae, "b_dec") else ae.bias).detach()
+    names = [name for name in ("b_dec", "bias", "decoder_bias") if hasattr(ae, name)]
+    bias: torch.Tensor = getattr(ae, names[0]).detach()
     return bias
 
 
-@pytest.mark.parametrize("name", ["TopKTrainer", "BatchTopKTrainer", "StandardTrainer", "JumpReluTrainer"])
+GATED = "GatedSAETrainer"
+
+
+@pytest.mark.parametrize("name", ["TopKTrainer", "BatchTopKTrainer", "StandardTrainer", "JumpReluTrainer", GATED])
 def test_the_first_step_of_a_cured_trainer_leaves_our_centre(name: str) -> None:
     base, settings = trainer_of(name)
     off = prescribed(center(MEDIAN + 1.0, "median"))  # the first batch's median would be seen
@@ -210,7 +227,7 @@ def test_the_first_step_of_a_cured_trainer_leaves_our_centre(name: str) -> None:
     assert float((bias_of(trainer.ae) - (MEDIAN + 1).float()).abs().max()) <= 5 * 1e-3 * 3
 
 
-@pytest.mark.parametrize("name", ["TopKTrainer", "StandardTrainer", "JumpReluTrainer"])
+@pytest.mark.parametrize("name", ["TopKTrainer", "StandardTrainer", "JumpReluTrainer", GATED])
 def test_cured_dictionaries_are_born_alive(name: str) -> None:
     base, settings = trainer_of(name)
     plain, cured = base(**settings).ae, cure_dictionary_learning(base, CENTERED)(**settings).ae
@@ -224,7 +241,7 @@ def test_a_cured_trainer_goes_through_train_sae(tmp_path: Path) -> None:
 
     base, settings = trainer_of("TopKTrainer")
     looked_at, whole = peek(batches(), 1000)
-    scale = float(looked_at.square().sum(dim=1).mean().sqrt())
+    scale = looked_at.square().sum(dim=1).mean().sqrt()
     cured = cure_dictionary_learning(base, CENTERED, normalized_by=looked_at)
     config = {"trainer": cured, **settings, "steps": 3}
     trainSAE(
@@ -238,7 +255,7 @@ def test_a_cured_trainer_goes_through_train_sae(tmp_path: Path) -> None:
     )
     state = torch.load(tmp_path / "trainer_0" / "ae.pt", weights_only=True)
     assert float((state["b_dec"] - MEDIAN.float()).norm() / MEDIAN.norm()) < 0.05
-    assert scale > 0
+    torch.testing.assert_close(cured(**settings).ae.b_dec.detach(), MEDIAN.float() / scale)
 
 
 def test_dictionary_learning_whitens_through_its_tokens() -> None:
@@ -249,6 +266,16 @@ def test_dictionary_learning_whitens_through_its_tokens() -> None:
     for step, y in enumerate(itertools.islice(mapped(WHITENED, batches()), 3)):
         trainer.update(step, y)
     assert float(bias_of(trainer.ae).norm()) < 0.1 * float(MEDIAN.norm())
+
+
+def test_a_dictionary_that_centers_nothing_is_refused() -> None:
+    base, settings = trainer_of("StandardTrainer")
+    from dictionary_learning.dictionary import AutoEncoderNew
+
+    with pytest.raises(
+        InputError, match="expected a dictionary that subtracts a bias from tokens, got AutoEncoderN"
+    ):
+        cure_dictionary_learning(base, CENTERED)(**settings, dict_class=AutoEncoderNew)
 
 
 def test_a_wrong_width_is_refused_when_the_dictionary_is_made() -> None:
@@ -314,7 +341,10 @@ def test_sparsify_rows_begin_in_the_subspace() -> None:
     basis = NARROW.subspace.float()
     W = coder.W_dec.detach()
     torch.testing.assert_close(W @ basis.T @ basis, W, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(coder.encoder.weight.detach(), W)
+    encoder, plain = coder.encoder.weight.detach(), sparsify_trainer().saes["layers.0"].encoder.weight.detach()
+    torch.testing.assert_close(encoder @ basis.T @ basis, encoder, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(encoder.norm(dim=1), plain.norm(dim=1))
+    torch.testing.assert_close(W.norm(dim=1), torch.ones(D_SAE))
 
 
 def test_what_sparsify_cannot_be_given_is_refused() -> None:
@@ -378,7 +408,7 @@ def test_an_sae_of_mapped_tokens_is_made_one_of_raw_tokens() -> None:
     generator = torch.Generator().manual_seed(0)
     inner = born(CENTERED_AT_ZERO, d_sae=D_SAE, sparsity=TopK(k=K), sample=None, generator=generator).eval()
     whole = unmapped(inner, WHITENED)
-    torch.testing.assert_close(whole.encode(X), inner.encode(y), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(whole.encode(X), inner.encode(y), rtol=1e-3, atol=1e-4)
     raw = WHITENED.affine.invert(inner(y).double()).float()
     torch.testing.assert_close(whole(X), raw, rtol=1e-3, atol=1e-2)
     with pytest.raises(InputError, match="expected an SAE of plain weights"):
@@ -386,6 +416,13 @@ def test_an_sae_of_mapped_tokens_is_made_one_of_raw_tokens() -> None:
 
 
 CENTERED_AT_ZERO = center(torch.zeros(D_IN, dtype=torch.float64), "median")
+
+
+def test_without_whitening_a_prescription_is_its_centre() -> None:
+    for whole in (WHITENED, NARROW, CENTERED):
+        alone = only_centered(whole)
+        assert (alone.remedy, alone.affine.linear, alone.subspace) == ("median", None, None)
+        assert torch.equal(alone.b_dec, MEDIAN)
 
 
 def test_a_look_takes_nothing_from_the_stream() -> None:

@@ -229,6 +229,7 @@ def test_a_scaler_before_layer_norm(tmp_path: Path) -> None:
 def test_a_whitening_that_is_none(tmp_path: Path) -> None:
     folder = written(tmp_path / "x", "saelens")
     (folder / "activation_scaler.json").write_text('{"scaling_factor": null, "has_whitening": true}')
+    assert "expected activation_whitening.safetensors beside it, got none" in refused(folder)
     (folder / "activation_whitening.safetensors").write_bytes(b"x")
     assert "expected safetensors, could not read them" in refused(folder)
 

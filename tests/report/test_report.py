@@ -87,11 +87,12 @@ def test_a_figure_of_another_kind_is_refused(tmp_path: Path, found: Survey) -> N
     assert not list(tmp_path.iterdir())
 
 
-def test_an_autopsy_draws_every_latent_once_by_fate_and_once_by_cause() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_autopsy_draws_every_latent_once_by_fate_and_once_by_cause(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1000, 16, generator=generator)
     x[:, 3] += 30
-    sae = born(untouched(16), d_sae=100, sparsity=TopK(k=4), sample=x, generator=generator)
+    sae = born(untouched(16), d_sae=100, sparsity=TopK(k=4), sample=x, generator=generator).to(dtype)
     found = autopsy(sae, x)
     for axis, groups in zip(autopsy_figure(found).axes, (found.fates, found.causes), strict=True):
         drawn = {c.get_label(): len(c.get_offsets()) for c in axis.collections}  # type: ignore[arg-type]

@@ -46,11 +46,12 @@ def dataset_columns(path: Path) -> dict[str, Column]:
     found = {
         name: _column(dataset.select_columns([name]), name, *shape)
         for name, shape in shaped.items()
-        if len(shape) == 2 and dataset.features[name].dtype in ("float16", "float32", "float64")
+        if len(shape) == 2 and all(shape) and dataset.features[name].dtype in ("float16", "float32", "float64")
     }
     if not found:
         raise InputError(
-            f"{path}: expected a column of [context, d_in] matrices of float16, 32 or 64, got {dataset.features}"
+            f"{path}: expected a column of [context, d_in] matrices of one size, float16, 32 or 64, got "
+            f"{dataset.features}"
         )
     return found
 

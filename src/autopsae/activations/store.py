@@ -134,7 +134,8 @@ def open_layers(path: str | Path) -> dict[str, Activations]:
     if path.suffix == ".safetensors":
         return _open_shards([path])
     raise InputError(
-        f"{path}: expected .npy, .safetensors or a folder of shards, got {path.suffix or 'no suffix'!r}; "
+        f"{path}: expected .npy, .safetensors, a folder of shards or a dataset, got "
+        f"{path.suffix or 'no suffix'!r}; "
         "convert with numpy.save or safetensors.torch.save_file"
     )
 

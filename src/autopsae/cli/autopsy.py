@@ -8,14 +8,15 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from autopsae.activations.store import open_activations
+from autopsae.arrays import InputError
 from autopsae.cli.terminal import check_places, checked_device, progress_bar
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.evaluation.autopsy import RARE
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.recentre import cost_of_recentring, recentre
 from autopsae.evaluation.table import check_table
-from autopsae.files import write_text
-from autopsae.interop.convert import load_sae
+from autopsae.files import pair_files, write_text
+from autopsae.interop.convert import check_new_pair, load_sae
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import autopsy_text
 
@@ -40,7 +41,7 @@ def autopsy(
 
     Args:
         sae: A trained SAE, as `train` writes it (OUT/sae), or a folder of SAELens, dictionary_learning or sparsify.
-        activations: A .npy or .safetensors file, or a folder of shards (as `harvest` writes).
+        activations: A .npy or .safetensors file, a folder of shards (as `harvest` writes), or a SAELens cache.
         layer: Layer that the SAE was trained on, where there are several; N stands for hsN.
         tokens: Tokens at most, evenly spaced.
         rare: Share of the tokens; latents that fire on fewer are rare.
@@ -49,15 +50,21 @@ def autopsy(
         json: Write the counts and findings there.
         table: Write a row per latent there (.csv, .parquet).
         figure: Write shift against signal there (.png, .pdf, .svg).
-        revive: Write the SAE there with its dead latents re-centred, without training; says what that costs.
+        revive: Write the SAE under this new name with its dead latents re-centred, untrained; says what it costs.
         device: Where to compute, for example cuda.
     """
     if figure:
         check_figure(figure)
     if table:
         check_table(table)
-    for place in (json, table, figure, revive):
+    written = [place for place in (json, table, figure) if place]
+    if revive:
+        check_new_pair(revive)
+        written += pair_files(revive)
+    for place in written:
         check_places(place, None, None)
+    if len({place.resolve() for place in written}) < len(written):
+        raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, written))}")
     loaded = load_sae(sae).to(checked_device(device))
     source = open_activations(activations, layer).take(tokens)
     with progress_bar("reading the tokens") as (bar, task):

@@ -88,7 +88,7 @@ def _born_dead(
 
 def _beyond_training(revival: Revival | None, tokens: int, acceptable: float) -> Finding | None:
     """Will training revive them?"""
-    if revival is None or revival.unrevived <= OFF:
+    if revival is None or revival.relu <= acceptable:
         return None
     return Finding(
         name="dead-by-ReLU after training",
@@ -97,8 +97,8 @@ def _beyond_training(revival: Revival | None, tokens: int, acceptable: float) ->
         tokens=tokens,
         meaning=f"untreated, {revival.born:.1%} are born dead-by-ReLU, and {revival.steps:,} steps at lr "
         f"{revival.lr:g} move b_dec by at most {revival.travel:.3g} per coordinate where the mean is up to "
-        f"{revival.distance:.3g} away: {revival.at_least:.1%} cannot be revived, {revival.unrevived:.1%} are not "
-        f"expected to be, and {revival.collateral:.1%} more may fall under zero as features carry the mean",
+        f"{revival.distance:.3g} away: {revival.at_least:.1%} are out of its reach, {revival.unrevived:.1%} are "
+        f"not expected to be, and {revival.collateral:.1%} more may fall under zero as features carry the mean",
         advice="start b_dec at the geometric median instead of waiting for it",
         source="autopsae, fitted to synthetic recovery (docs/forecast.md); paper Sec. 5.2",
     )

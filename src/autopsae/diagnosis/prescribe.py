@@ -13,7 +13,9 @@ from autopsae.remedies.remedy import Remedy
 from autopsae.survival.forecast import Outlook
 
 ACCEPTABLE = 0.01
-"""Fraction of latents that may be born dead before something is prescribed."""
+"""Fraction of latents that may be born dead before something is prescribed; death that is foreseen in training is
+another reason.
+"""
 
 DOMINATED = 0.9
 """Share of the variance in one direction over which a little whitening is prescribed in any case."""
@@ -35,9 +37,9 @@ class Prescription:
     """What to change on a layer before training an SAE on it, and why.
 
     remedy: its name, "none" where nothing is to be changed; advice: the same as an instruction; reason: why this
-    one; layer, d_in, d_sae, k: what it
-    was measured for; affine: what the tokens pass through (its centre is the start of `b_dec`); subspace: the
-    directions in which the SAE's rows begin (active subspace initialisation), or None.
+    one; layer, d_in, d_sae, k: what it was measured for; affine: what the tokens pass through (its centre is the
+    start of `b_dec`); subspace: the directions in which the SAE's rows begin (active subspace initialisation), or
+    None.
     """
 
     remedy: str

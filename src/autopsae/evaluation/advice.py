@@ -36,12 +36,11 @@ def advice(
 ) -> tuple[Finding, ...]:
     """Findings about more than 1 % of the latents, causes with the most latents first.
 
-    wakes: latents that fire once re-centred; stuck: dead-by-ReLU latents that no b_dec within `reach` makes
-    positive, travel: how far it would have to move for half of them.
+    wakes: latents that fire if they alone are re-centred; stuck: dead-by-ReLU latents that no b_dec within `reach`
+    makes positive, travel: how far it would have to move for half of them.
     """
-    shift = (
-        f"start anew from b_dec at the geometric median; re-centring the SAE as it is wakes {wakes:,} (--revive)"
-    )
+    shift = "start anew from b_dec at the geometric median; --revive re-centres the SAE as it is, where "
+    shift += f"{wakes:,} would fire if each were re-centred alone"
     ordered = sorted(causes, key=lambda name: -causes[name])
     found = [(name, causes[name], _MEANINGS[name], {**_ADVICE, "shift": shift}[name]) for name in ordered]
     if travel is not None:
@@ -49,7 +48,9 @@ def advice(
             f"some coordinate of b_dec has to move by {travel:.3g} before half of them are positive, lr * steps "
         )
         meaning += f"allows {reach:.3g}"
-        found.append(("out_of_reach", stuck, meaning, "more training will not revive them; move b_dec by hand"))
+        found.append(
+            ("out_of_reach", stuck, meaning, "training of that length does not reach them; move b_dec by hand")
+        )
     meaning = "they fire on nine of ten tokens or more, as a bias does"
     found.append(("always_on", always_on, meaning, "look whether they carry the mean"))
     return tuple(

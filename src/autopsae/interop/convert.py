@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from autopsae.arrays import InputError
-from autopsae.files import write_folder
+from autopsae.files import pair_files, write_folder
 from autopsae.interop import dictionary_learning, saelens, sparsify
 from autopsae.sae.model import SAE
 
@@ -68,14 +68,16 @@ def save_sae(
     elif to == "sparsify":
         write_folder(path, lambda folder: sparsify.write(sae, folder))
     else:
-        _save_pair(sae, Path(path))
+        check_new_pair(path)
+        sae.save(path)
 
 
-def _save_pair(sae: SAE, path: Path) -> None:
-    for suffix in (".json", ".safetensors"):
-        if path.with_name(path.name + suffix).exists():
-            raise InputError(f"{path}: expected a new name, got one that is taken; pass another")
-    sae.save(path)
+def check_new_pair(path: str | Path) -> None:
+    """InputError where one of the two files of an autopsae SAE of this name is there, or a folder of its name, in
+    which `load_sae` would look instead.
+    """
+    if any(file.exists() for file in pair_files(path)) or Path(path).is_dir():
+        raise InputError(f"{path}: expected a new name, got one that is taken; pass another")
 
 
 def _fetched(name: str) -> Path:
@@ -98,4 +100,9 @@ def _fetched(name: str) -> Path:
         raise InputError(
             f"{HUB}{name}: could not be fetched ({type(error).__name__}: {reason}); check the name and the network"
         ) from error
-    return Path(fetched) / folder
+    found = Path(fetched) / folder
+    if not any((found / file).is_file() for file in FILES):
+        raise InputError(
+            f"{HUB}{name}: expected one of {', '.join(FILES)} there, got none; check the folder's name"
+        )
+    return found

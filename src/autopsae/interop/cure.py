@@ -5,6 +5,8 @@ it goes where a library lets tokens be mapped: SAELens' scaler, or the stream of
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
 from math import sqrt
 from typing import Any
 
@@ -32,8 +34,9 @@ def cure_saelens(sae: Any, prescription: Prescription, *, sample: Sample | None 
     of mean norm sqrt(d_in). Under "covariance_whitening" SAELens centers itself and b_dec stays zero; a
     prescription of whitening needs that setting, and `saelens_scaler` beside it.
 
-    Raises InputError for another width, whitening without that setting, "layer_norm" (a raw centre means nothing
-    there), and a missing sample.
+    Raises InputError for another width, whitening without that setting, a subspace with it (its tokens are in
+    principal coordinates), "layer_norm" (a raw centre means nothing there), a missing sample, and an encoder
+    without a bias under apply_b_dec_to_input=False.
     """
     normalization = sae.cfg.normalize_activations
     _check_width(prescription, sae.cfg.d_in)
@@ -42,9 +45,15 @@ def cure_saelens(sae: Any, prescription: Prescription, *, sample: Sample | None 
     if prescription.affine.linear is not None and normalization != _CENTERED_ANYWAY:
         raise InputError(
             f'cure: whitening is prescribed, expected normalize_activations="{_CENTERED_ANYWAY}", got '
-            f'"{normalization}"; set it, and trainer.activation_scaler = saelens_scaler(prescription)'
+            f'"{normalization}"; set it, and trainer.activation_scaler = saelens_scaler(prescription), or center '
+            "alone: only_centered(prescription)"
         )
     if prescription.subspace is not None:
+        if normalization == _CENTERED_ANYWAY:
+            raise InputError(
+                f'cure: a subspace of raw tokens is prescribed, got normalize_activations="{_CENTERED_ANYWAY}", '
+                'whose tokens are in other coordinates; set it to "none"'
+            )
         rows = _rows(prescription, sae.W_dec)
         sae.W_dec.copy_(rows)
         sae.W_enc.copy_(rows.T)
@@ -54,9 +63,23 @@ def cure_saelens(sae: Any, prescription: Prescription, *, sample: Sample | None 
             scale = sqrt(sae.cfg.d_in) / float(_needed(sample).float().norm(dim=1).mean())
         center = (prescription.b_dec * scale).to(sae.b_dec)
         sae.b_dec.copy_(center)
-        if not sae.cfg.apply_b_dec_to_input and hasattr(sae, "b_enc"):
-            sae.b_enc.sub_(center @ sae.W_enc)
+        if not sae.cfg.apply_b_dec_to_input:
+            _shift_encoder(sae, center @ sae.W_enc)
     return sae
+
+
+def _shift_encoder(sae: Any, shift: Float[Tensor, "d_sae"]) -> None:
+    """What b_dec does at the input, put into the encoder's biases; a gate has two."""
+    if getattr(sae, "b_enc", None) is not None:
+        sae.b_enc.sub_(shift)
+    elif hasattr(sae, "b_gate"):
+        sae.b_gate.sub_(shift)
+        sae.b_mag.sub_(shift * sae.r_mag.exp())
+    else:
+        raise InputError(
+            "cure: expected an encoder with a bias under apply_b_dec_to_input=False, got "
+            f"{type(sae).__name__}; set it to True"
+        )
 
 
 def saelens_scaler(prescription: Prescription) -> Any:
@@ -74,7 +97,8 @@ def saelens_scaler(prescription: Prescription) -> Any:
         raise InputError("saelens_scaler: pip install sae-lens first") from error
     matrix, inverse = affine.linear.T * affine.scale, affine.inverse.T / affine.scale
     named = {"mean": affine.center, "matrix": matrix, "inverse_matrix": inverse}
-    return ActivationScaler(whitening=ActivationWhitening(**{n: t.float().contiguous() for n, t in named.items()}))
+    # In float64: SAELens folds with it, and casts it to the tokens' type at every batch.
+    return ActivationScaler(whitening=ActivationWhitening(**{n: t.double().contiguous() for n, t in named.items()}))
 
 
 def cure_dictionary_learning(
@@ -86,12 +110,13 @@ def cure_dictionary_learning(
     normalized_by: raw tokens, where trainSAE(normalize_activations=True) divides by sqrt(mean ||x||^2).
 
     Raises InputError for whitening: train on `mapped(prescription, data)`, with any trainer; and, once the SAE is
-    made, for another width.
+    made, for another width, and for a dictionary that subtracts no bias from tokens (AutoEncoderNew).
     """
     if prescription.affine.linear is not None:
         raise InputError(
             "cure: whitening is prescribed, which no trainer of dictionary_learning does; give it "
-            "mapped(prescription, data), and unmapped(load_sae(folder), prescription) afterwards"
+            "mapped(prescription, data), and unmapped(load_sae(folder), prescription) afterwards, or center alone: "
+            "only_centered(prescription)"
         )
     scale = 1.0 if normalized_by is None else 1 / float(normalized_by.float().square().sum(dim=1).mean().sqrt())
 
@@ -119,7 +144,12 @@ def _set_dictionary(ae: Any, prescription: Prescription, scale: float) -> None:
         rows = _rows(prescription, decoder)
         decoder.copy_(rows)
         encoder.copy_(rows.T)
-    bias = ae.b_dec if hasattr(ae, "b_dec") else ae.bias
+    bias = next((getattr(ae, name) for name in ("b_dec", "bias", "decoder_bias") if hasattr(ae, name)), None)
+    if bias is None:
+        raise InputError(
+            f"cure: expected a dictionary that subtracts a bias from tokens, got {type(ae).__name__}; take another "
+            "dict_class"
+        )
     center = (prescription.b_dec * scale).to(bias)
     bias.copy_(center)
     if not getattr(ae, "apply_b_dec_to_input", True):
@@ -144,14 +174,24 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
         _check_width(prescription, coder.d_in)
         if coder.cfg.transcode or prescription.affine.linear is not None:
             what = "a transcoder" if coder.cfg.transcode else "whitening"
-            raise InputError(f"cure: {name}: expected an autoencoder and a centre or a subspace, got {what}")
+            raise InputError(
+                f"cure: {name}: expected an autoencoder and a centre or a subspace, got {what}; center alone: "
+                "only_centered(prescription)"
+            )
         if prescription.subspace is not None:
-            rows = _rows(prescription, coder.W_dec)
-            coder.W_dec.copy_(rows)
-            coder.encoder.weight.copy_(rows)
+            for weight in (coder.W_dec, coder.encoder.weight):
+                weight.copy_(_rows(prescription, weight))
         coder.b_dec.copy_(prescription.b_dec.to(coder.b_dec))
     trainer.cfg.finetune = trainer.cfg.finetune or "autopsae"
     return trainer
+
+
+def only_centered(prescription: Prescription) -> Prescription:
+    """The prescription without its whitening or subspace, where a library has no place for them: its centre. Most
+    of what kills at birth is cured by it; what dies in training may not be.
+    """
+    affine = Affine(center=prescription.b_dec)
+    return replace(prescription, remedy="median", advice="center by the median", affine=affine, subspace=None)
 
 
 def mapped(prescription: Prescription, tokens: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -169,17 +209,18 @@ def unmapped(sae: SAE, prescription: Prescription) -> SAE:
     """
     if sae.linear is not None or sae.scale != 1 or bool(sae.center.any()):
         raise InputError("unmapped: expected an SAE of plain weights; fold it first")
+    exact = deepcopy(sae).double()
     whole = SAE(
-        W_enc=sae.W_enc,
-        W_dec=sae.W_dec,
-        b_dec=sae.b_dec,
-        b_enc=sae.b_enc,
+        W_enc=exact.W_enc,
+        W_dec=exact.W_dec,
+        b_dec=exact.b_dec,
+        b_enc=exact.b_enc,
         sparsity=sae.sparsity,
-        threshold=sae.threshold,
-        affine=_as(prescription.affine, sae.W_enc),
+        threshold=exact.threshold,
+        affine=prescription.affine,
         layer_norm=sae.layer_norm,
     )
-    return whole.train(sae.training).fold()
+    return whole.train(sae.training).fold().to(sae.W_enc.dtype)
 
 
 def peek(batches: Iterable[Tensor], tokens: int) -> tuple[Float[Tensor, "tokens d_in"], Iterator[Tensor]]:
@@ -208,11 +249,6 @@ def _rows(prescription: Prescription, W_dec: Float[Tensor, "d_sae d_in"]) -> Flo
     """The rows turned into the prescribed subspace, each as long as it was."""
     rows: Tensor = within(prescription.subspace, W_dec) * W_dec.norm(dim=1, keepdim=True)
     return rows
-
-
-def _as(affine: Affine, like: Tensor) -> Affine:
-    linear, inverse = (None if part is None else part.to(like) for part in (affine.linear, affine.inverse))
-    return Affine(center=affine.center.to(like), linear=linear, inverse=inverse, scale=affine.scale)
 
 
 def _check_width(prescription: Prescription, d_in: int) -> None:

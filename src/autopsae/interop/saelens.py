@@ -150,6 +150,8 @@ def _outside(folder: Path, d_in: int) -> Affine:
         if isinstance(factor, bool) or not isinstance(factor, float | int) or not 0 < factor < 1e30:
             raise InputError(f"{path}: scaling_factor: expected a number > 0, got {shown(factor)}")
         affine = replace(affine, scale=float(factor))
+    if settings.get("has_whitening") is True and not (folder / WHITENING).exists():
+        raise InputError(f"{path}: expected {WHITENING} beside it, got none; get the whole checkpoint")
     if settings.get("has_whitening", True) and (folder / WHITENING).exists():
         shapes = {"mean": (d_in,), "matrix": (d_in, d_in), "inverse_matrix": (d_in, d_in)}
         maps = checked(read_safetensors(folder / WHITENING), shapes, folder / WHITENING)

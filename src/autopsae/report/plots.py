@@ -159,7 +159,7 @@ def _draw_latents(
 ) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    shift, signal = (autopsy.shift.cpu() / unit).numpy(), (autopsy.signal.cpu() / unit).numpy()
+    shift, signal = ((part.float().cpu() / unit).numpy() for part in (autopsy.shift, autopsy.signal))
     for number, (name, (color, label)) in enumerate(styles.items()):
         own = (numbers == number).cpu().numpy()
         if own.any():

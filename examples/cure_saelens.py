@@ -1,7 +1,7 @@
 """Train with SAELens, started as prescribed; its runner for language models takes the SAE as `override_sae=`."""
 
 import torch
-from sae_lens import LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
@@ -18,20 +18,6 @@ config = SAETrainerConfig(
     train_batch_size_samples=512,
     lr=3e-4,
     lr_end=3e-4,
-    lr_scheduler_name="constant",
-    lr_warm_up_steps=0,
-    lr_decay_steps=0,
-    n_restart_cycles=1,
-    adam_beta1=0.9,
-    adam_beta2=0.999,
-    dead_feature_window=1000,
-    feature_sampling_window=2000,
-    device="cpu",
-    autocast=False,
-    n_checkpoints=0,
-    checkpoint_path=None,
-    save_final_checkpoint=False,
-    logger=LoggingConfig(log_to_wandb=False),
 )
 batches = (tokens[torch.randint(len(tokens), (512,))] for _ in iter(int, 1))
 trained = SAETrainer(cfg=config, sae=sae, data_provider=batches).fit()

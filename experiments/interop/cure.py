@@ -42,7 +42,7 @@ def as_ours(W_enc: Tensor, W_dec: Tensor, b_enc: Tensor, b_dec: Tensor) -> SAE:
 
 def saelens(x: Tensor, cure: Prescription | None, steps: int) -> Iterator[tuple[SAE, Callable[[Tensor], Tensor]]]:
     """Its SAE at birth and at the end, and which latents fired by its own expression."""
-    from sae_lens import LoggingConfig, TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
@@ -61,20 +61,6 @@ def saelens(x: Tensor, cure: Prescription | None, steps: int) -> Iterator[tuple[
         train_batch_size_samples=BATCH,
         lr=LR,
         lr_end=LR,
-        lr_scheduler_name="constant",
-        lr_warm_up_steps=0,
-        lr_decay_steps=0,
-        n_restart_cycles=1,
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        dead_feature_window=1000,
-        feature_sampling_window=2000,
-        device="cpu",
-        autocast=False,
-        n_checkpoints=0,
-        checkpoint_path=None,
-        save_final_checkpoint=False,
-        logger=LoggingConfig(log_to_wandb=False),
     )
     SAETrainer(cfg=config, sae=sae, data_provider=batches(x)).fit()
     yield now(), lambda batch: (sae.encode(batch) != 0).any(dim=0)

@@ -82,7 +82,6 @@ def saelens(architecture: str = "topk", **settings: Any) -> Any:
 
 
 def saelens_trainer(sae: Any, steps: int = 20) -> Any:
-    from sae_lens import LoggingConfig
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
@@ -92,18 +91,6 @@ def saelens_trainer(sae: Any, steps: int = 20) -> Any:
         lr=1e-3,
         lr_end=1e-3,
         n_batches_for_norm_estimate=4,
-        device="cpu",
-        autocast=False,
-        n_checkpoints=0,
-        lr_scheduler_name="constant",
-        lr_warm_up_steps=0,
-        lr_decay_steps=0,
-        n_restart_cycles=1,
-        adam_beta1=0.9,
-        adam_beta2=0.999,
-        dead_feature_window=1000,
-        feature_sampling_window=2000,
-        logger=LoggingConfig(log_to_wandb=False),
     )
     return SAETrainer(cfg=config, sae=sae, data_provider=batches())
 

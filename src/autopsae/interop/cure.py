@@ -5,7 +5,6 @@ it goes where a library lets tokens be mapped: SAELens' scaler, or the stream of
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import replace
 from math import sqrt
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.interop.plain import Plain
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import within
 from autopsae.sae.model import SAE
@@ -205,22 +205,16 @@ def mapped(prescription: Prescription, tokens: Iterable[Tensor]) -> Iterator[Ten
 def unmapped(sae: SAE, prescription: Prescription) -> SAE:
     """The SAE trained on `mapped` tokens, for raw ones: the map folded into plain weights.
 
-    Raises InputError as `SAE.fold`, and for an SAE that has a map of its own.
+    Raises InputError under layer_norm, and for an SAE that has a map of its own.
     """
     if sae.linear is not None or sae.scale != 1 or bool(sae.center.any()):
         raise InputError("unmapped: expected an SAE of plain weights; fold it first")
-    exact = deepcopy(sae).double()
-    whole = SAE(
-        W_enc=exact.W_enc,
-        W_dec=exact.W_dec,
-        b_dec=exact.b_dec,
-        b_enc=exact.b_enc,
-        sparsity=sae.sparsity,
-        threshold=exact.threshold,
-        affine=prescription.affine,
-        layer_norm=sae.layer_norm,
-    )
-    return whole.train(sae.training).fold().to(sae.W_enc.dtype)
+    if sae.layer_norm:
+        raise InputError(
+            "unmapped: expected an affine SAE, got layer_norm = True; no weights divide by a token's norm"
+        )
+    plain = Plain.of(sae, prescription.affine)
+    return plain.sae(sparsity=sae.sparsity, dtype=sae.W_enc.dtype).train(sae.training)
 
 
 def peek(batches: Iterable[Tensor], tokens: int) -> tuple[Float[Tensor, "tokens d_in"], Iterator[Tensor]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.survival.closed_form import dead_by_relu
 from autopsae.survival.firing import Above
-from autopsae.survival.forecast import Expected, forecast
+from autopsae.survival.forecast import forecast
 
 ALONE = 0.9
 """Speed of `b_dec` where the features are frozen, as a share of the learning rate."""
@@ -142,8 +142,7 @@ def _dead(
     tokens: int,
 ) -> float:
     """Dead-by-ReLU on so many tokens, each pre-activation shifted."""
-    found: Expected = forecast(y, W, Above(), b_enc=shift).relu(tokens)
-    return found.value
+    return forecast(y, W, Above(), b_enc=shift).relu(tokens).value
 
 
 def _ratio(a: float, b: float) -> float:

@@ -3,6 +3,7 @@
 The rooms, in the order in which the data pass through them; a room imports only rooms named before it:
 
     arrays, files    what a token matrix is, its checks, the one error class; files written whole or not at all
+    seeds, passes    a random stream for each purpose of a seed; whether two passes see the same tokens
     activations      where tokens come from: files, shards, models harvested with hooks, synthetic tokens
     statistics       tokens -> moments, norms, a uniform sample, geometric median, spectrum; one pass, float64
     remedies         what can be changed: a centre, a metric (z-score, whitening), a subspace for the rows

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import changes, write_whole
+from autopsae.passes import Digest
 from autopsae.sae.model import SAE
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Place
@@ -51,7 +52,15 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -
         "stopped": sorted(state.stopped),
         "tensors": list(state.tensors),
         "stream_of_member": state.stream_of_member,
-        "places": [{"buffers": place.buffers, "batches": place.batches} for place in state.places],
+        "places": [
+            {
+                "buffers": place.buffers,
+                "batches": place.batches,
+                "read": asdict(place.read),
+                "epoch": None if place.epoch is None else asdict(place.epoch),
+            }
+            for place in state.places
+        ],
         "members": [terms(member) for member in members],
         "scales": [member.sae.scale for member in members],
     }
@@ -139,9 +148,15 @@ def _shapes(sae: SAE) -> str:
     return f"{sae.sparsity!r}, layer_norm {sae.layer_norm}, {sae.W_enc.dtype}, {shapes}"
 
 
-def _place(number: int, counted: dict[str, int], tensors: Mapping[str, Tensor]) -> Place:
-    held, generator = tensors[f"place.{number}.held"], tensors[f"place.{number}.generator"]
-    return Place(buffers=counted["buffers"], batches=counted["batches"], held=held, generator=generator)
+def _place(number: int, saved: dict[str, Any], tensors: Mapping[str, Tensor]) -> Place:
+    return Place(
+        buffers=saved["buffers"],
+        batches=saved["batches"],
+        held=tensors[f"place.{number}.held"],
+        generator=tensors[f"place.{number}.generator"],
+        read=Digest(**saved["read"]),
+        epoch=None if saved["epoch"] is None else Digest(**saved["epoch"]),
+    )
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor], names: set[str]) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from autopsae.sae.sparse_ops import unexplained
 from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.sae.weights import Weights, apart, stacked
 from autopsae.sae.workspace import Workspace
+from autopsae.seeds import stream
 from autopsae.training.checkpoint import State, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.objective import penalty_losses
@@ -227,8 +228,8 @@ class Sweep:
             method = config.resampling
             if method is None or not method.due(self.step - 1) or not fine:
                 continue
-            # Seeded by the step, so that a resumed run draws the same.
-            generator = torch.Generator().manual_seed(config.seed + self.step)
+            # A stream for each step, so that a resumed run draws the same.
+            generator = stream(config.seed, f"resampling after step {self.step}")
             dead = self._watch.since_fired[m] >= method.dead_after_tokens
             redrawn = method.apply(self._weights, m, y[m], left[m], dead, generator)
             self._optimizer.forget(m, redrawn)

@@ -37,7 +37,7 @@ def verdict(result: Evaluation, *, birth: float | None = 0.9) -> str | None:
         (2e4, None, True),
     ],
 )
-def test_a_result_ten_thousand_times_worse_than_the_mean_and_than_at_birth_has_diverged(
+def test_a_result_ten_thousand_times_worse_than_the_mean_and_birth_has_diverged(
     fvu: float, birth: float | None, diverged: bool
 ) -> None:
     said = verdict(end(fvu_raw=fvu), birth=birth)
@@ -45,8 +45,8 @@ def test_a_result_ten_thousand_times_worse_than_the_mean_and_than_at_birth_has_d
     if said is not None:
         before = "not finite" if birth is None else f"{birth:.4g}"
         assert said == (
-            f"step 19: the raw FVU on 500 held-out tokens is {fvu:.3g} (predicting their mean gives 1, and at birth "
-            f"it was {before}): training has diverged; lower the learning rate (0.0003)"
+            f"step 19: the raw FVU on 500 held-out tokens is {fvu:.3g} (predicting their mean gives 1, and at "
+            f"birth it was {before}): training has diverged; lower the learning rate (0.0003)"
         )
 
 

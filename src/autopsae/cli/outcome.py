@@ -67,10 +67,11 @@ def print_run(out: Path, summary: dict[str, Any]) -> None:
     if resampled:
         latents, before = resampled["latents"], resampled["steps_before_end"]
         late = f"; {latents:,} latents were drawn afresh {before:,} steps before the end"
+    fvu = _error(summary["fvu_raw"]) + _worse(summary["fvu_raw"])
     line = (
         f"{out}: {born_dead:.1%} of {summary['d_sae']:,} latents were born dead, {dead:.1%} are dead after "
         f"{summary['steps']:,} steps ({summary['relu']:.1%} by ReLU, {summary['topk']:.1%} by TopK), on {tokens:,} "
-        f"held-out tokens; raw FVU {_error(summary['fvu_raw'])}{_worse(summary['fvu_raw'])}{_typical(summary)}{late}"
+        f"held-out tokens; raw FVU {fvu}{_typical(summary)}{late}"
     )
     _print(Console(), line)
     for warning in summary["warnings"]:

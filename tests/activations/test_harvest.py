@@ -245,7 +245,7 @@ def test_keep_and_the_attention_mask_must_both_agree(network: Network, tmp_path:
 
 
 def test_keep_of_another_shape_is_refused(network: Network, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"keep: expected the attention mask's shape \(2, 5\), got \(10,\)"):
+    with pytest.raises(InputError, match=r"keep: expected a mask of the tokens' shape \(2, 5\), got \(10,\)"):
         harvest(network, sequences(), tmp_path, points=["first"], keep=lambda _: torch.ones(10).bool())
 
 

@@ -18,6 +18,7 @@ from autopsae.activations.batches import (
     kept_mask,
     parts_of,
     row_count,
+    side_of,
 )
 from autopsae.activations.hooks import hidden_state_names, hooked, select_points
 from autopsae.activations.presets import LanguageModel
@@ -42,7 +43,9 @@ def harvest(
     """Run `model` over `batches`, keep the tokens of `points` in `folder`, and open them: point -> Activations.
 
     A batch is a tensor, for `model(batch)`, or a dict with tensors, for `model(**batch)`. Its tokens are kept where
-    its `attention_mask` and `keep(batch)` are True, at most `tokens` in all. Beside each token are stored
+    its `attention_mask` and `keep(batch)` are True or 1, at most `tokens` in all (`batches` says what a mask is).
+    For points in the decoder of an encoder-decoder model, `decoder_attention_mask` and `decoder_input_ids` take the
+    places of the encoder's; its hidden states are the encoder's. Beside each token are stored
     `token.document` (the number of its row), `token.position` (its place in the row) and, where the batch has
     `input_ids`, `token.id`; a batch may bring its own integers, per row or token, under such names, which the
     model does not see. Each batch ends with `progress(done, tokens)`.
@@ -51,7 +54,8 @@ def harvest(
     finished one is only opened. What was asked, with a digest of the weights and of the first batch, is kept
     beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
 
-    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind and when no token is kept.
+    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind, for masks that are none, for
+    points of an encoder and a decoder together, and when no token is kept.
     """
     points = select_points(model, points)
     asked = {
@@ -67,10 +71,11 @@ def harvest(
         with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
             for batch, document in _undone(batches, writer, tokens):
                 forward(model, batch)
-                mask = kept_mask(batch, keep, capture.shape)
+                side = side_of(model, points, batch)
+                mask = kept_mask(batch, keep, capture.shape, side)
                 if tokens is not None:
                     mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
-                writer.add(capture.take(mask), _labels(batch, mask, document))
+                writer.add(capture.take(mask), _labels(batch, mask, document, side))
                 if progress is not None:
                     progress(writer.tokens, tokens)
         if not writer.tokens:
@@ -91,14 +96,15 @@ def _undone(batches: Iterable[Any], writer: ShardWriter, tokens: int | None) -> 
         rows += row_count(batch)
 
 
-def _labels(batch: Any, mask: Tensor, rows_before: int) -> dict[str, Tensor]:
+def _labels(batch: Any, mask: Tensor, rows_before: int, side: str) -> dict[str, Tensor]:
     """Per kept token: the number of its row, its place in the row, its id; or what the batch says instead."""
     parts = parts_of(batch)
     place = torch.arange(mask.numel()).view(mask.shape)
     per_row = max(1, mask.numel() // row_count(batch))
     labels = {"document": rows_before + place // per_row, "position": place % per_row}
-    if "input_ids" in parts and parts["input_ids"].shape == mask.shape:
-        labels["id"] = parts["input_ids"]
+    ids = parts.get(f"{side}input_ids")
+    if isinstance(ids, Tensor) and ids.shape == mask.shape:
+        labels["id"] = ids
     labels |= {name[6:]: value for name, value in parts.items() if name.startswith("token.")}
     return {name: _spread(name, value.cpu(), mask.shape)[mask] for name, value in labels.items()}
 

@@ -1,29 +1,24 @@
-"""Batches of a network's inputs: what one is, how it is run, which of its tokens are kept, how texts become some.
+"""Batches of a network's inputs: what one is, how it is run, how texts become some.
 
 A batch is a tensor, for `model(batch)`, or a dict with tensors, for `model(**batch)` without the names `token.*`.
-
-A mask is bool or 0/1, has one entry for each token, and keeps the tokens where it is True or 1. Nothing else is
-read as one: an additive mask (0 keeps, -1e9 hides) would keep exactly the padding. A bool mask in which True is
-padding, as PyTorch's `key_padding_mask`, cannot be told from one in which True is a token: pass its opposite.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
 from torch import Tensor, nn
 
-from autopsae.activations.presets import LanguageModel
+from autopsae.activations.presets import LanguageModel, embedding_rows
+from autopsae.activations.sources import one_line, watched
 from autopsae.arrays import InputError
 
 
 def parts_of(batch: Any) -> dict[str, Any]:
     """What a batch is made of, by name. Raises InputError for what is no batch."""
-    if isinstance(batch, Tensor):
+    if isinstance(batch, Tensor) and batch.ndim:
         return {"": batch}
     if isinstance(batch, Mapping) and any(isinstance(value, Tensor) for value in batch.values()):
         return dict(batch)
@@ -31,27 +26,63 @@ def parts_of(batch: Any) -> dict[str, Any]:
 
 
 def row_count(batch: Any) -> int:
-    return len(next(value for value in parts_of(batch).values() if isinstance(value, Tensor)))
+    return next((len(value) for value in parts_of(batch).values() if isinstance(value, Tensor) and value.ndim), 0)
 
 
-def first_batch(batches: Iterable[Any]) -> Any:
-    """The first of the batches. Raises InputError where there is none, or where it would be lost by looking."""
-    if iter(batches) is batches:
+def first_batch(batches: Iterable[Any], timeout: float | None = None) -> Any:
+    """The first of the batches.
+
+    Raises InputError as `watched`, where there is none, and for an iterator, of which looking would take it away.
+    """
+    if isinstance(batches, Iterator):
         raise InputError("expected batches that can be iterated more than once, got an iterator; pass a list")
-    for batch in batches:
+    for batch in watched(batches, "batch", timeout):
         return batch
     raise InputError("expected at least one batch, got none; is the source empty?")
 
 
-def forward(model: nn.Module, batch: Any) -> Any:
-    """What the model returns for a batch, on the model's device."""
+def forward(model: nn.Module, batch: Any, number: int) -> Any:
+    """What the model returns for a batch, on the model's device. number: the batch's, for messages.
+
+    Raises InputError for token ids that the model does not know, and for an exception of the model's own.
+    """
+    inputs = {name: value for name, value in parts_of(batch).items() if not name.startswith("token.")}
+    _check_known(model, inputs, number)
     device = next((parameter.device for parameter in model.parameters()), None)
-    inputs = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in parts_of(batch).items()
-        if not name.startswith("token.")
-    }
-    return model(*inputs.values()) if isinstance(batch, Tensor) else model(**inputs)
+    try:
+        placed = {k: value.to(device) if isinstance(value, Tensor) else value for k, value in inputs.items()}
+        return model(*placed.values()) if isinstance(batch, Tensor) else model(**placed)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_why_it_failed(error, inputs, number)) from error
+
+
+def _check_known(model: nn.Module, inputs: Mapping[str, Any], number: int) -> None:
+    """InputError for ids without an embedding, before the run: on a GPU it would spoil the process."""
+    ids = inputs.get("", inputs.get("input_ids"))
+    rows = embedding_rows(model)
+    if rows is None or not isinstance(ids, Tensor) or ids.is_floating_point() or not ids.numel():
+        return
+    if (largest := int(ids.max())) >= rows:
+        raise InputError(
+            f"batch {number}: expected token ids under {rows:,}, as many as the model has embeddings, got "
+            f"{largest:,}; make the ids with the tokenizer that the model was trained with"
+        )
+
+
+def _why_it_failed(error: Exception, inputs: Mapping[str, Any], number: int) -> str:
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    got = ", ".join(
+        f"{name or 'a tensor'} {tuple(value.shape)} of {value.dtype}" for name, value in tensors.items()
+    )
+    # On the CPU it is a RuntimeError of the allocator.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+        return f"batch {number}: expected to fit in memory, got {got} ({one_line(error)}); pass smaller batches"
+    return (
+        f"batch {number}: the model raised {one_line(error)}, given {got}; run the model on this batch alone, and "
+        "give it what its forward pass expects"
+    )
 
 
 @contextmanager
@@ -66,131 +97,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-_DECODER = "decoder_"
-_OF_THE_ENCODER = re.compile(
-    # A module under the encoder, a hidden state (see `hooks`), what leads from the encoder to the decoder, and the
-    # keys and values of the decoder's attention to the encoder.
-    r"((?!decoder\b)\w+\.)*encoder(\..*)?|hs\d+|(.*\.)?enc_to_dec_proj"
-    r"|.*\b(EncDecAttention|encoder_attn|cross_?attn|crossattention)\.(.*\.)?(k|v|k_proj|v_proj|key|value)"
-)
-
-
-def is_encoder_decoder(model: nn.Module, batch: Any) -> bool:
-    """Whether the model reads two sequences: its configuration says so, or the batch has names `decoder_*`."""
-    configs = (getattr(module, "config", None) for module in model.modules())
-    said = any(getattr(config, "is_encoder_decoder", False) is True for config in configs)
-    return said or any(name.startswith(_DECODER) for name in parts_of(batch))
-
-
-def side_of(model: nn.Module, points: Sequence[str], batch: Any) -> str:
-    """Whose tokens the points see: "decoder_" for the decoder's in an encoder-decoder model, "" for all others.
-
-    It begins the batch's names of what belongs to these tokens: `decoder_attention_mask`, `decoder_input_ids`. It
-    goes by the points' names, because the two sequences may happen to have the same length.
-
-    Raises InputError for points of both sides, and where the batch does not say whose the attention mask is.
-    """
-    inside = {point: bool(_OF_THE_ENCODER.fullmatch(point.removesuffix(":input"))) for point in points}
-    sure = is_encoder_decoder(model, batch)
-    if all(inside.values()) or not (sure or _two_sequences(model, batch)):
-        return ""
-    outside = next(point for point, within in inside.items() if not within)
-    if not sure:
-        raise InputError(
-            f"attention_mask: expected to know whether it is the mask of {outside}, as the model has an encoder "
-            "and a decoder and the batch two sequences; call the decoder's "
-            "decoder_input_ids and decoder_attention_mask"
-        )
-    if any(inside.values()):
-        encoder = next(point for point, within in inside.items() if within)
-        raise InputError(
-            f"points: expected tokens of one sequence, got {encoder} of the encoder's and {outside} of the "
-            "decoder's; harvest the two in two folders"
-        )
-    return _DECODER
-
-
-def _two_sequences(model: nn.Module, batch: Any) -> bool:
-    pairs = ({name for name, _ in module.named_children()} for module in model.modules())
-    parts = parts_of(batch)
-    sequences = [
-        name
-        for name, value in parts.items()
-        if isinstance(value, Tensor) and value.ndim > 1 and "mask" not in name and not name.startswith("token.")
-    ]
-    return (
-        "attention_mask" in parts and len(sequences) > 1 and any({"encoder", "decoder"} <= pair for pair in pairs)
-    )
-
-
-def kept_mask(
-    batch: Any, keep: Callable[[Any], Any] | None, shape: torch.Size, side: str = ""
-) -> Bool[Tensor, "*batch"]:
-    """Where both the batch's attention mask and `keep(batch)` keep a token; everywhere without either.
-
-    shape: that of the tokens at the points, [rows, positions] or [tokens]. A network that puts all positions of all
-    rows into one list may be given masks [rows, positions]. side: what `side_of` says.
-
-    Raises InputError as `as_mask`, and where the batch tells of padding but not of which of these tokens are some.
-    """
-    parts = parts_of(batch)
-    name = f"{side}attention_mask"
-    shape = _rows_and_positions(batch, [name, f"{side}input_ids"], shape)
-    masks = [] if parts.get(name) is None else [as_mask(name, parts[name], shape)]
-    masks += [] if keep is None else [as_mask("keep", keep(batch), shape)]
-    if not masks:
-        _check_no_padding_is_told(parts, side)
-    return torch.stack([torch.ones(shape, dtype=torch.bool), *masks]).all(dim=0)
-
-
-def as_mask(name: str, given: Any, shape: torch.Size) -> Bool[Tensor, "*batch"]:
-    """A mask of tokens, on the CPU: bool, or 0 and 1 in any type, one entry per token; it keeps where it is 1.
-
-    Raises InputError that names the mask, for another shape, for other values (additive masks, token numbers) and
-    for what is no plain tensor (nested, sparse, an array, a list).
-    """
-    if not isinstance(given, Tensor) or given.is_nested or given.is_meta or given.layout != torch.strided:
-        got = f"a {type(given).__name__}" if not isinstance(given, Tensor) else f"one of layout {given.layout}"
-        raise InputError(f"{name}: expected a mask that is a plain tensor, got {got}; pass a padded bool tensor")
-    if given.shape != shape:
-        raise InputError(
-            f"{name}: expected a mask of the tokens' shape {tuple(shape)}, got {tuple(given.shape)}; pass one "
-            "entry for each token that the point sees"
-        )
-    mask = given.detach().cpu()
-    other = mask[~((mask == 0) | (mask == 1))] if mask.dtype != torch.bool else mask[:0]
-    if other.numel():
-        raise InputError(
-            f"{name}: expected a mask of bool or 0/1, in which 1 keeps a token, got {other[0].item():g}; for an "
-            "additive mask, in which 0 keeps, pass mask == 0"
-        )
-    return mask.bool()
-
-
-def _rows_and_positions(batch: Any, names: Sequence[str], shape: torch.Size) -> torch.Size:
-    """The shape [rows, positions] of the batch's tokens where the network has put them into one list."""
-    given = (value for name, value in parts_of(batch).items() if name in names and isinstance(value, Tensor))
-    grids = (value.shape for value in given if value.ndim == 2 and len(value) == row_count(batch))
-    same = (grid for grid in grids if len(shape) == 1 and grid.numel() == shape.numel())
-    return next(same, shape)
-
-
-def _check_no_padding_is_told(parts: Mapping[str, Any], side: str) -> None:
-    """InputError where all tokens would be kept though the batch says that there is padding among them."""
-    padding = next((name for name, value in parts.items() if "padding_mask" in name and value is not None), None)
-    if padding is not None:
-        raise InputError(
-            f"{padding}: expected the mask as attention_mask or from keep, as True may be padding here; where it "
-            f"is, pass keep=lambda batch: ~batch[{padding!r}]"
-        )
-    told = parts.get("attention_mask") is not None
-    if side and told and not {f"{side}input_ids", f"{side}inputs_embeds"} & parts.keys():
-        raise InputError(
-            f"{side}attention_mask: expected the mask of the decoder's tokens, got only attention_mask, which is "
-            f"the encoder's; pass {side}input_ids, and {side}attention_mask where they are padded"
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
 class TextBatches:
     """Padded batches of (document, ids). Padding on the right leaves the tokens' positions as they are."""
@@ -198,18 +104,23 @@ class TextBatches:
     sequences: list[tuple[int, list[int]]]
     batch_size: int
     pad_id: int
+    decoder_start: int | None
+    """The one token that the decoder of an encoder-decoder model is given; None for other models."""
     extra: dict[str, Any]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        decodes = self.decoder_start is not None
         for start in range(0, len(self.sequences), self.batch_size):
             documents, texts = zip(*self.sequences[start : start + self.batch_size], strict=True)
             longest = max(map(len, texts))
             rows = [ids + [self.pad_id] * (longest - len(ids)) for ids in texts]
             lengths = torch.tensor([len(ids) for ids in texts])
+            decoder = {"decoder_input_ids": torch.full((len(rows), 1), self.decoder_start)} if decodes else {}
             yield {
                 "input_ids": torch.tensor(rows),
                 "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
                 "token.document": torch.tensor(documents),
+                **decoder,
                 **self.extra,
             }
 
@@ -218,9 +129,29 @@ def text_batches(
     language_model: LanguageModel, documents: Iterable[str], *, context: int = 128, batch_size: int = 8
 ) -> TextBatches:
     """Documents as `harvest_text` reads them: sequences of at most `context` tokens, none across two documents."""
+    read = watched(documents, "document")
+    return batches_of(language_model, list(language_model.sequences(read, context)), batch_size, {})
+
+
+def batches_of(
+    language_model: LanguageModel,
+    sequences: list[tuple[int, list[int]]],
+    batch_size: int,
+    extra: dict[str, Any],
+) -> TextBatches:
+    """Sequences for one model. extra: further arguments of its forward pass."""
     return TextBatches(
-        sequences=list(language_model.sequences(documents, context)),
+        sequences=sequences,
         batch_size=batch_size,
         pad_id=language_model.tokenizer.pad_token_id or 0,
-        extra={},
+        decoder_start=_decoder_start(language_model.model),
+        extra=extra,
     )
+
+
+def _decoder_start(model: nn.Module) -> int | None:
+    """What a decoder begins with. The encoder reads the texts and does not depend on it, so that any id serves."""
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False) is not True:
+        return None
+    return getattr(config, "decoder_start_token_id", None) or 0

@@ -12,16 +12,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autopsae.activations.batches import (
-    evaluating,
-    first_batch,
-    forward,
-    is_encoder_decoder,
-    kept_mask,
-    parts_of,
-)
+from autopsae.activations.batches import evaluating, first_batch, forward, parts_of
 from autopsae.activations.hooks import hooked
+from autopsae.activations.masks import is_encoder_decoder, kept_mask
 from autopsae.activations.replace import at_module, replaced
+from autopsae.activations.sources import watched
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
 _Map = Callable[[Tensor], Tensor]
@@ -84,13 +79,13 @@ def loss_recovered(
             )
         point = at_module(model, point, _ids(first))
         mean = _mean(model, batches, point, keep, skip_first) if ablate == "mean" else torch.zeros(())
-        for batch in batches:
+        for at, batch in enumerate(watched(batches, "batch")):
             ids, real, mask = _masks(batch, keep, skip_first)
             reconstruct = _where(mask, lambda x: _reconstructed(sae, x), point)
             ablated = _where(mask, lambda x: mean.to(x).expand_as(x), point)
             for number, new in enumerate([None, reconstruct, ablated]):
                 with replaced(model, point, new) if new else nullcontext():
-                    output = forward(model, batch)
+                    output = forward(model, batch, at)
                 total[number] += _nats(output, ids, real)
             tokens += int(_predicted(real).sum())
             replacements += int(mask.sum())
@@ -137,9 +132,9 @@ def _mean(
     """The mean of the activations that will be replaced; sums in float64."""
     total, n = torch.zeros((), dtype=torch.float64), 0
     with hooked(model, [point]) as capture:
-        for batch in batches:
+        for at, batch in enumerate(watched(batches, "batch")):
             _, _, mask = _masks(batch, keep, skip_first)
-            forward(model, batch)
+            forward(model, batch, at)
             x = capture.take(mask)[point].double()
             total = total + x.sum(dim=0)
             n += len(x)

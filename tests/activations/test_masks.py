@@ -10,9 +10,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from autopsae.activations.batches import as_mask, kept_mask, side_of
 from autopsae.activations.harvest import harvest
 from autopsae.activations.hooks import hooked
+from autopsae.activations.masks import as_mask, kept_mask, side_of
 from autopsae.activations.store import open_layers
 from autopsae.arrays import InputError
 from autopsae.evaluation.loss_recovered import loss_recovered

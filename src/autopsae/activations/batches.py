@@ -109,18 +109,17 @@ class TextBatches:
     extra: dict[str, Any]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        decodes = self.decoder_start is not None
         for start in range(0, len(self.sequences), self.batch_size):
             documents, texts = zip(*self.sequences[start : start + self.batch_size], strict=True)
             longest = max(map(len, texts))
             rows = [ids + [self.pad_id] * (longest - len(ids)) for ids in texts]
             lengths = torch.tensor([len(ids) for ids in texts])
-            decoder = {"decoder_input_ids": torch.full((len(rows), 1), self.decoder_start)} if decodes else {}
+            start_ids = None if self.decoder_start is None else torch.full((len(rows), 1), self.decoder_start)
             yield {
                 "input_ids": torch.tensor(rows),
                 "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
                 "token.document": torch.tensor(documents),
-                **decoder,
+                **({} if start_ids is None else {"decoder_input_ids": start_ids}),
                 **self.extra,
             }
 

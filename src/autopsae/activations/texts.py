@@ -73,6 +73,10 @@ def _paragraphs(path: Path) -> Iterator[str]:
                 lines, size = [], 0
             lines.append(line.rstrip())
             size += len(line)
+        # Part of a line, or the end of the file: a piece of its own, so that no line end is put within a line.
+        if not block.endswith("\n"):
+            yield "\n".join(lines)
+            lines, size = [], 0
     yield "\n".join(lines)
 
 
@@ -108,8 +112,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise InputError(
-            f"{path}:{number}: expected UTF-8 text, got byte 0x{byte:02x} ({error.reason}) at place "
-            f"{error.start + 1} of the line; convert it first"
+            f"{path}:{number}: expected UTF-8 text, got byte 0x{byte:02x} ({error.reason}); convert it first"
         ) from error
     except OSError as error:
         raise InputError(

@@ -50,16 +50,18 @@ class _Header:
         if self._number("I") & 0xFFFF == 0:  # a version that is written in the other byte order
             self._order = ">"
         tensors, fields = self._number("Q"), self._number("Q")
+        blocks = None
         for _ in range(fields):
             name = self._string()
             kind = self._number("I")
             at = self._file.tell()
             self._skip(kind)
-            # A network has tensors in each block; the loader makes as many blocks as are told.
             if name.endswith(b".block_count") and kind in (4, 10):
                 self._file.seek(at)
-                if self._number("I" if kind == 4 else "Q") > tensors:
-                    raise ValueError("more blocks than tensors")
+                blocks = self._number("I" if kind == 4 else "Q")
+        # The loader makes as many blocks as are told, and where none are told as many as it likes.
+        if blocks is None or blocks > tensors:
+            raise ValueError("more blocks than tensors")
         for _ in range(tensors):
             self._string()
             self._over(8 * self._number("I") + 4 + 8)

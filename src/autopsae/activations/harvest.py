@@ -84,7 +84,8 @@ def harvest(
                     mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
                 found = capture.take(mask)
                 if tokens is not None and number == first:
-                    check_disk(folder, room_for(found, tokens=tokens, batch_tokens=mask.numel()))
+                    asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
+                    check_disk(folder, room_for(found, **asked_for))
                 writer.add(found, _labels(batch, mask, document, side))
                 if progress is not None:
                     progress(writer.tokens, tokens)

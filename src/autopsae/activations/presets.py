@@ -113,8 +113,8 @@ def load_model(
 
     No code that comes with a model is run: one that needs its own is refused.
 
-    Raises InputError for a missing wheel or extra, a path that is not there or is no model, a damaged file, a model
-    that cannot be had, and a device that is not there.
+    Raises InputError for a missing wheel or extra, a path that is not there or is no model, a damaged or incomplete
+    file, a model that cannot be had, and a device that is not there.
     """
     _check_device(device)
     local = Path(name).expanduser()
@@ -137,8 +137,7 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
         check_gguf(Path(source["pretrained_model_name_or_path"], source["gguf_file"]))
     try:
         transformers = importlib.import_module("transformers")
-        # The progress bars of loading go to stderr, where a library has no business.
-        with contextlib.redirect_stderr(io.StringIO()):
+        with _silent(transformers):
             # False, not left out: asked for code of its own, transformers would put a question on the terminal.
             source = source | {"trust_remote_code": False}
             tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
@@ -146,7 +145,7 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             if "gguf_file" not in source:
                 config = transformers.AutoConfig.from_pretrained(**source)
                 loader = loader if _is_causal(config) else transformers.AutoModel
-            model = loader.from_pretrained(**source, dtype=dtype)
+            model, told = loader.from_pretrained(**source, dtype=dtype, output_loading_info=True)
     except ImportError as error:
         raise InputError(
             f"{name}: expected the packages that load models ({one_line(error)}); pip install 'autopsae[models]'"
@@ -164,7 +163,25 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             f"Hugging Face Hub, but transformers could not load it ({one_line(error)}); check the name, and "
             "for a Hub model the connection, or pass the folder of a downloaded copy"
         ) from error
+    # A pooler is not stored with many encoders, and no layer depends on it.
+    if missing := sorted(key for key in told["missing_keys"] if "pooler" not in key):
+        raise InputError(
+            f"{name}: expected all weights of the model, got none for {len(missing)} of them, such as "
+            f"{missing[0]}, which would be random; pass a whole copy"
+        )
     return LanguageModel(name=name, tokenizer=tokenizer, model=model.to(device).eval())
+
+
+@contextlib.contextmanager
+def _silent(transformers: Any) -> Iterator[None]:
+    """Without progress bars and reports of loading on stderr, where a library has no business."""
+    verbosity = transformers.logging.get_verbosity()
+    try:
+        transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
 
 
 def _check_device(device: torch.device | str) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from autopsae.activations.shards import SHARD_TOKENS
 from autopsae.arrays import InputError
 
 _LABELS = 3 * 8
@@ -42,9 +41,7 @@ class Room:
         )
 
 
-def room_for(
-    one: Mapping[str, Tensor], *, tokens: int, batch_tokens: int, shard_tokens: int = SHARD_TOKENS
-) -> Room:
+def room_for(one: Mapping[str, Tensor], *, tokens: int, batch_tokens: int, shard_tokens: int) -> Room:
     """What `tokens` tokens take. one: a token or more of each layer, as stored."""
     return Room(
         tokens=tokens,
@@ -69,10 +66,13 @@ def check_disk(folder: str | Path, room: Room) -> None:
         )
 
 
-def in_words(size: float) -> str:
+def in_words(size: int) -> str:
     """Bytes as 3.4 GB, in powers of 1,000 as disks are sold."""
-    for unit in ("bytes", "kB", "MB"):
-        if size < 999.95:
-            return f"{size:,.1f} {unit}" if unit != "bytes" else f"{size:,.0f} bytes"
-        size /= 1000
-    return f"{size:,.1f} GB"
+    if size < 1000:
+        return f"{size} bytes"
+    amount = size / 1000
+    for unit in ("kB", "MB"):
+        if amount < 999.95:
+            return f"{amount:,.1f} {unit}"
+        amount /= 1000
+    return f"{amount:,.1f} GB"

@@ -3,8 +3,6 @@
 A row is a context; a layer is a column [context, d_in], beside the column of token ids.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
 
 STATE = "state.json"
 """What tells such a folder from others."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Column:
-    """One layer: `read(start, stop)` gives those tokens, counted through all contexts."""
-
-    tokens: int
-    d_in: int
-    dtype: torch.dtype
-    read: Callable[[int, int], Tensor]
-
-
-def dataset_columns(path: Path) -> dict[str, Column]:
+def dataset_layers(path: Path) -> dict[str, list[Part]]:
     """The layers of a dataset that `datasets.save_to_disk` wrote, in its order.
 
     Raises InputError where `datasets` is not installed, for a folder that it cannot read, and where no column holds
@@ -44,7 +33,7 @@ def dataset_columns(path: Path) -> dict[str, Column]:
     except Exception as error:  # whatever Arrow and datasets raise for a damaged folder
         raise InputError(f"{path}: not a readable Hugging Face dataset ({error}); cache it again") from error
     found = {
-        name: _column(dataset.select_columns([name]), name, *shape)
+        name: [_column(dataset.select_columns([name]), name, *shape)]
         for name, shape in shaped.items()
         if len(shape) == 2 and all(shape) and dataset.features[name].dtype in ("float16", "float32", "float64")
     }
@@ -56,7 +45,7 @@ def dataset_columns(path: Path) -> dict[str, Column]:
     return found
 
 
-def _column(dataset: Any, name: str, context: int, d_in: int) -> Column:
+def _column(dataset: Any, name: str, context: int, d_in: int) -> Part:
     held = np.dtype(dataset.features[name].dtype)
     rows_of = dataset.with_format("numpy", dtype=held)  # which makes everything float32 otherwise
 
@@ -66,4 +55,4 @@ def _column(dataset: Any, name: str, context: int, d_in: int) -> Column:
         return torch.from_numpy(np.array(rows[start - first * context : stop - first * context]))
 
     dtype = torch.from_numpy(np.zeros(0, held)).dtype
-    return Column(tokens=len(dataset) * context, d_in=d_in, dtype=dtype, read=read)
+    return Part(tokens=len(dataset) * context, d_in=d_in, dtype=dtype, read=read, sequence=context)

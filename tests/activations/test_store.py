@@ -161,8 +161,8 @@ def write_bad(folder: Path, kind: str) -> Path:
     ("kind", "message"),
     [
         ("missing", "no such file or folder; check the name"),
-        ("empty folder", "expected .safetensors shards, found none"),
-        ("text", "expected .npy, .safetensors, a folder of shards or a dataset, got '.txt'"),
+        ("empty folder", "expected .npy, .npz, .safetensors, .pt, .pth, .parquet files, found none"),
+        ("text", "expected .npy, .npz, .safetensors, .pt, .pth, .parquet or a folder, got '.txt'"),
         ("truncated npy", "not a readable .npy matrix"),
         ("foreign npy", "not a readable .npy matrix"),
         (
@@ -189,7 +189,7 @@ def test_a_source_that_cannot_be_read_says_so(tmp_path: Path, kind: str, message
 
 def test_a_pickle_in_npy_clothes_is_not_run(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"of Python objects \(a pickle, which is never loaded"):
+    with pytest.raises(InputError, match=r"of Python objects, a pickle, which is never loaded"):
         open_layers(tmp_path / "x.npy")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -46,37 +46,10 @@ def shaped(shape: Sequence[int], where: object) -> tuple[int, int, int | None]:
     return (shape[0], shape[1], None) if len(shape) == 2 else (shape[0] * shape[1], shape[2], shape[1])
 
 
-def forward_only(
-    opened: Callable[[int], tuple[int, Iterator[Tensor]]], most_open: int = 4
-) -> Callable[[int, int], Float[Tensor, "rows d_in"]]:
-    """`read(start, stop)` of rows that can only be streamed. opened(start): (number of its first row, batches).
-
-    Reading on goes on with an open stream, so that a pass over all rows reads them once, and a few passes at a time
-    do not disturb each other; reading further back opens another.
-    """
-    streams: list[tuple[int, Iterator[Tensor], Tensor]] = []  # (place of the next row, its batches, rows left over)
-
-    def read(start: int, stop: int) -> Tensor:
-        behind = [stream for stream in streams if stream[0] <= start]
-        if behind:
-            stream = max(behind, key=lambda stream: stream[0])
-            streams.remove(stream)
-            place, batches, left = stream
-        else:
-            place, batches = opened(start)
-            left = torch.empty(0)
-        rows = []
-        while place < stop:
-            if not len(left):
-                left = next(batches)
-            skipped, taken = max(0, start - place), stop - place
-            rows.append(left[skipped:taken])
-            place, left = place + min(taken, len(left)), left[taken:]
-        streams.append((place, batches, left))
-        del streams[:-most_open]
-        return torch.cat([piece for piece in rows if len(piece)])
-
-    return read
+def runs(start: int, stop: int, length: int) -> Iterator[tuple[int, int, int]]:
+    """(sequence, first, last) where the rows start ... stop - 1 lie in sequences of `length` tokens."""
+    for number in range(start // length, -(-stop // length)):
+        yield number, max(0, start - number * length), min(length, stop - number * length)
 
 
 def kept(part: Part, mask: Bool[NDArray[np.bool_], "tokens"]) -> Part:

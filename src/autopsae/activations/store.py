@@ -17,6 +17,7 @@ from torch import Tensor
 
 from autopsae.activations.formats.layouts import layers_of
 from autopsae.activations.names import listed, printable
+from autopsae.activations.padding import Numbers, without_padding
 from autopsae.activations.parts import Part
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
@@ -84,25 +85,47 @@ class Activations:
         return np.setdiff1d(np.arange(last - first), rows) if self.complement else rows
 
 
-def open_activations(path: str | Path, layer: str | None = None) -> Activations:
+def open_activations(
+    path: str | Path,
+    layer: str | None = None,
+    *,
+    lengths: Numbers | None = None,
+    mask: Numbers | None = None,
+) -> Activations:
     """The activations of one layer of `path`; `layer` may be left out where there is only one.
 
+    lengths, mask: what is no padding, as for `open_layers`.
     Raises InputError as `open_layers`, and for an unknown layer (naming the near ones).
     """
-    layers = open_layers(path)
+    available = layers_of(Path(path))
     if layer is None:
-        if len(layers) > 1:
-            raise InputError(f"{printable(path)}: holds {len(layers)} layers ({listed(list(layers))}); say which")
-        layer = next(iter(layers))
-    return layers[select_layers(list(layers), [layer])[0]]
+        if len(available) > 1:
+            names = listed(list(available))
+            raise InputError(f"{printable(path)}: holds {len(available)} layers ({names}); say which")
+        layer = next(iter(available))
+    [name] = select_layers(list(available), [layer])
+    return _layer(name, without_padding(name, available[name], lengths, mask))
 
 
-def open_layers(path: str | Path) -> dict[str, Activations]:
-    """All layers of a file or folder in one of the layouts of docs/files.md, in the source's order.
+def open_layers(
+    path: str | Path,
+    layers: Sequence[str] = (),
+    *,
+    lengths: Numbers | None = None,
+    mask: Numbers | None = None,
+) -> dict[str, Activations]:
+    """Layers of a file or folder in one of the layouts of docs/files.md: all in the source's order, or those named.
 
-    Raises InputError for a path that is missing, foreign, damaged, empty, or whose shards disagree.
+    lengths: for activations [sequences, tokens, d_in], how many tokens of each sequence are real, the first ones.
+    mask: [sequences, tokens] or one for each token, True or 1 where it is real. The others are padding, and left
+    out. Both may be files (.npy, .npz, .pt, .txt).
+
+    Raises InputError for a path that is missing, foreign, damaged, empty, or whose shards disagree, for an unknown
+    layer, and for lengths or a mask that do not fit a layer.
     """
-    return {name: _layer(name, parts) for name, parts in layers_of(Path(path)).items()}
+    available = layers_of(Path(path))
+    names = select_layers(list(available), layers) if layers else list(available)
+    return {name: _layer(name, without_padding(name, available[name], lengths, mask)) for name in names}
 
 
 def select_layers(available: Sequence[str], wanted: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Activations cached as a Hugging Face dataset on disk, as SAELens' CacheActivationsRunner leaves them.
 
-A row is a context; a layer is a column [context, d_in], beside the column of token ids.
+A row is a context [tokens, d_in], or one token [d_in]; a layer is a column of such rows, beside one of token ids.
 """
 
 from pathlib import Path
@@ -10,49 +10,121 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autopsae.activations.formats.reading import as_object, neighbour, read_json, reading
+from autopsae.activations.names import layer_name, listed, printable
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
 
 STATE = "state.json"
-"""What tells such a folder from others."""
+"""What tells the folder of a dataset from others."""
+SPLITS = "dataset_dict.json"
+"""What tells the folder of several datasets, train and test, from others."""
+
+WHAT = "a readable Hugging Face dataset"
 
 
-def dataset_layers(path: Path) -> dict[str, list[Part]]:
+def dataset_layers(folder: Path) -> dict[str, list[Part]]:
     """The layers of a dataset that `datasets.save_to_disk` wrote, in its order.
 
-    Raises InputError where `datasets` is not installed, for a folder that it cannot read, and where no column holds
-    matrices of floating-point numbers.
+    Raises InputError where pyarrow is not installed, for a folder that it cannot read, and where no column holds
+    matrices of one size.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise InputError(f"{path}: a Hugging Face dataset; pip install datasets to read it") from error
-    try:
-        dataset: Any = datasets.load_from_disk(str(path))
-        shaped = {name: getattr(feature, "shape", ()) for name, feature in dataset.features.items()}
-    except Exception as error:  # whatever Arrow and datasets raise for a damaged folder
-        raise InputError(f"{path}: not a readable Hugging Face dataset ({error}); cache it again") from error
-    found = {
-        name: [_column(dataset.select_columns([name]), name, *shape)]
-        for name, shape in shaped.items()
-        if len(shape) == 2 and all(shape) and dataset.features[name].dtype in ("float16", "float32", "float64")
-    }
-    if not found:
+    pyarrow = import_pyarrow(folder, "a Hugging Face dataset")
+    state = as_object(read_json(folder / STATE), folder / STATE)
+    with reading(folder, WHAT, "cache it again"):
+        if state.get("_indices_data_files"):
+            raise ValueError("its rows are chosen by indices; flatten_indices() it")
+        files = [neighbour(folder, entry["filename"], folder / STATE) for entry in state["_data_files"]]
+        tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in files]
+        table = pyarrow.concat_tables(tables)
+        columns = zip(table.column_names, table.columns, strict=True)
+        found = {layer_name(name): column_parts(column, folder) for name, column in columns}
+        # Where there are matrices, a list of numbers is something told of each context: the loss of each token.
+        flat = all(part.sequence is None for parts in found.values() for part in parts)
+        layers = {name: parts for name, parts in found.items() if parts and (flat or parts[0].sequence)}
+    if not layers:
         raise InputError(
-            f"{path}: expected a column of [context, d_in] matrices of one size, float16, 32 or 64, got "
-            f"{dataset.features}"
+            f"{printable(folder)}: expected a column of [context, d_in] matrices of one size, float16, 32 or "
+            f"64, got "
+            f"{listed([f'{field.name} {field.type}' for field in table.schema])}"
         )
-    return found
+    return layers
 
 
-def _column(dataset: Any, name: str, context: int, d_in: int) -> Part:
-    held = np.dtype(dataset.features[name].dtype)
-    rows_of = dataset.with_format("numpy", dtype=held)  # which makes everything float32 otherwise
+def split_layers(folder: Path) -> dict[str, list[Part]]:
+    """The layers of the one split of a DatasetDict. Raises InputError where there are several, naming them."""
+    names = as_object(read_json(folder / SPLITS), folder / SPLITS).get("splits")
+    if not isinstance(names, list) or not names:
+        raise InputError(
+            f"{printable(folder / SPLITS)}: expected a list of splits, got {printable(repr(names), 60)}"
+        )
+    splits = [neighbour(folder, name, folder / SPLITS) for name in names]
+    if len(splits) > 1:
+        raise InputError(
+            f"{printable(folder)}: holds {len(splits)} splits ({listed(names)}); give one of them, as "
+            f"{printable(splits[0])}"
+        )
+    return dataset_layers(splits[0])
+
+
+def import_pyarrow(path: Path, what: str) -> Any:
+    """The module, or InputError where it is not installed."""
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError as error:
+        raise InputError(f"{printable(path)}: {what}; pip install pyarrow to read it") from error
+    return pyarrow
+
+
+def column_parts(column: Any, folder: Path) -> list[Part]:
+    """The chunks of a column of nested lists of floats, of one size each; none for a column of anything else.
+
+    Raises ValueError where a row is missing.
+    """
+    chunks = [flattened(chunk) for chunk in column.chunks if len(chunk)]
+    if not chunks or len({lengths for _, lengths in chunks}) > 1 or not chunks[0][1]:
+        return []
+    return [_part(values, lengths, folder) for values, lengths in chunks]
+
+
+def flattened(chunk: Any) -> tuple[Any, tuple[int, ...]]:
+    """(the floats in nested lists, the length of the lists at each level).
+
+    No lengths where they differ within a level, and where there are no lists or no floats in them. Raises
+    ValueError where a list is missing, and what pyarrow does for a damaged one.
+    """
+    from pyarrow import compute, types
+
+    values = getattr(chunk, "storage", chunk)  # datasets registers types of its own for matrices
+    values.validate(full=True)  # offsets out of a damaged file would be followed anywhere
+    lengths: tuple[int, ...] = ()
+    while types.is_list(values.type) or types.is_large_list(values.type) or types.is_fixed_size_list(values.type):
+        if values.null_count:
+            raise ValueError(f"{values.null_count:,} rows are missing")
+        sizes = compute.min_max(compute.list_value_length(values)).as_py()
+        if sizes["min"] != sizes["max"] or not sizes["min"]:
+            return values, ()
+        lengths = (*lengths, int(sizes["min"]))
+        values = values.flatten()
+    return values, lengths if types.is_floating(values.type) else ()
+
+
+def _part(values: Any, lengths: tuple[int, ...], folder: Path) -> Part:
+    held = np.dtype(values.type.to_pandas_dtype())
+    d_in = lengths[-1]
 
     def read(start: int, stop: int) -> Tensor:
-        first, last = start // context, -(-stop // context)
-        rows = np.asarray(rows_of[first:last][name]).reshape(-1, d_in)
-        return torch.from_numpy(np.array(rows[start - first * context : stop - first * context]))
+        with reading(folder, WHAT, "cache it again"):
+            # Numbers that are missing cannot be had without a copy of the rest, and so are refused.
+            rows = values.slice(start * d_in, (stop - start) * d_in).to_numpy(zero_copy_only=True)
+            return torch.from_numpy(np.array(rows).reshape(-1, d_in))
 
-    dtype = torch.from_numpy(np.zeros(0, held)).dtype
-    return Part(tokens=len(dataset) * context, d_in=d_in, dtype=dtype, read=read, sequence=context)
+    return Part(
+        tokens=len(values) // d_in,
+        d_in=d_in,
+        dtype=torch.from_numpy(np.zeros(0, held)).dtype,
+        read=read,
+        sequence=lengths[-2] if len(lengths) > 1 else None,
+    )

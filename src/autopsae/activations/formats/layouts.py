@@ -3,21 +3,19 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from autopsae.activations.formats.arrow import STATE, dataset_layers
-from autopsae.activations.formats.npy import npy_layers
-from autopsae.activations.formats.reading import is_folder
+from autopsae.activations.formats.arrow import SPLITS, STATE, dataset_layers, split_layers
+from autopsae.activations.formats.folder import files_layers, joined
+from autopsae.activations.formats.npy import npy_layers, npz_layers
+from autopsae.activations.formats.parquet import METADATA, bionemo_layers, parquet_layers
+from autopsae.activations.formats.pt import pt_layers
+from autopsae.activations.formats.reading import is_folder, reading
+from autopsae.activations.formats.saev import SHARDS, saev_layers
 from autopsae.activations.formats.safetensors import safetensors_layers
 from autopsae.activations.formats.weights import refuse_foreign_folder
 from autopsae.activations.index import INDEX, check_shards, read_index
 from autopsae.activations.names import layer_name, listed, natural, printable
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
-
-FILES: dict[str, Callable[[Path], dict[str, Part]]] = {
-    ".npy": npy_layers,
-    ".safetensors": safetensors_layers,
-}
-"""The reader of a file, by its suffix: layer -> its rows; "" where the layer has no name of its own."""
 
 
 def layers_of(path: Path) -> dict[str, list[Part]]:
@@ -27,30 +25,41 @@ def layers_of(path: Path) -> dict[str, list[Part]]:
     """
     if is_folder(path):
         return _folder_layers(path)
+    beside = OF_A_FOLDER.get(path.suffix)
+    if path.name in {mark for marks in FOLDERS for mark in marks} or (beside and (path.parent / beside).is_file()):
+        raise InputError(f"{printable(path)}: expected a folder, got a file of one; give {printable(path.parent)}")
     if path.suffix not in FILES:
         raise InputError(
-            f"{printable(path)}: expected .npy, .safetensors, a folder of shards or a dataset, got "
+            f"{printable(path)}: expected {KINDS} or a folder, got "
             f"{printable(repr(path.suffix or 'no suffix'), 40)}; "
             "convert with numpy.save or safetensors.torch.save_file"
         )
-    return {name or layer_name(path.stem): [part] for name, part in _sorted(FILES[path.suffix](path)).items()}
+    layers = FILES[path.suffix](path)
+    return {name or layer_name(path.stem): layers[name] for name in sorted(layers, key=natural)}
 
 
 def _folder_layers(folder: Path) -> dict[str, list[Part]]:
-    # Hidden files are nobody's shards: macOS leaves a ._NAME beside each NAME on foreign disks.
-    files = sorted(
-        (file for file in folder.iterdir() if not file.name.startswith(".")), key=lambda f: natural(f.name)
-    )
+    with reading(folder, "a readable folder", "check its permissions"):
+        # Hidden files are nobody's shards: macOS leaves a ._NAME beside each NAME on foreign disks.
+        files = sorted((f for f in folder.iterdir() if not f.name.startswith(".")), key=lambda f: natural(f.name))
     names = [file.name for file in files]
-    if INDEX in names:
-        return _harvested(folder)
+    held = {*names, *(file.suffix for file in files)}
+    for marks, reader in FOLDERS.items():
+        if held.issuperset(marks):
+            return reader(folder)
     refuse_foreign_folder(folder, names)
-    if STATE in names:
-        return dataset_layers(folder)
-    shards = [file for file in files if file.suffix == ".safetensors"]
-    if not shards:
-        raise InputError(f"{printable(folder)}: expected .safetensors shards, found none")
-    return joined(shards)
+    readable = {file: FILES[file.suffix] for file in files if file.suffix in FILES and not is_folder(file)}
+    if not readable:
+        raise InputError(f"{printable(folder)}: expected {KINDS} files, found none{_inside(files)}")
+    return files_layers(folder, readable)
+
+
+def _inside(files: Sequence[Path]) -> str:
+    """What a folder holds instead, for a message."""
+    folders = [file.name for file in files if file.is_dir()]
+    if folders:
+        return f", but the folders {listed(folders)}; give one of them"
+    return f" among {listed([file.name for file in files])}" if files else ""
 
 
 def _harvested(folder: Path) -> dict[str, list[Part]]:
@@ -61,35 +70,32 @@ def _harvested(folder: Path) -> dict[str, list[Part]]:
             "run it again, it goes on from there"
         )
     check_shards(folder, index)
-    return joined([folder / shard["file"] for shard in index["shards"]])
+    shards = [folder / shard["file"] for shard in index["shards"]]
+    if not shards:
+        raise InputError(f"{printable(folder)}: expected shards in {INDEX}, found none; harvest it again")
+    return joined({shard: safetensors_layers(shard) for shard in shards})
 
 
-def joined(files: Sequence[Path]) -> dict[str, list[Part]]:
-    """The layers of the first file, each joined with those of that name in all the others.
+FILES: dict[str, Callable[[Path], dict[str, list[Part]]]] = {
+    ".npy": npy_layers,
+    ".npz": npz_layers,
+    ".safetensors": safetensors_layers,
+    ".pt": pt_layers,
+    ".pth": pt_layers,
+    ".parquet": parquet_layers,
+}
+"""The reader of a file, by its suffix: layer -> its rows; "" where the layer has no name of its own."""
 
-    Raises InputError where another file lacks a layer or holds one of another width.
-    """
-    first, *others = [(file, FILES[file.suffix](file)) for file in files if not is_folder(file)]
-    layers = {name: [part] for name, part in _sorted(first[1]).items()}
-    for file, held in others:
-        if held.keys() != layers.keys():
-            name = next(name for name in [*layers, *held] if name not in held or name not in layers)
-            lacks, has = (file, first[0]) if name in layers else (first[0], file)
-            raise InputError(
-                f"{printable(lacks)}: expected layer {printable(repr(name), 80)} as in {printable(has.name)}, got "
-                f"{listed(list(held if lacks is file else layers))}"
-            )
-        for name, part in held.items():
-            if part.d_in != layers[name][0].d_in:
-                raise InputError(
-                    f"{printable(file)}: expected layer {printable(repr(name), 80)} of d_in = "
-                    f"{layers[name][0].d_in} as in {printable(first[0].name)}, got "
-                    f"{part.d_in}; were two harvests written into one folder?"
-                )
-            layers[name].append(part)
-    return layers
+KINDS = ", ".join(FILES)
 
+FOLDERS: dict[tuple[str, ...], Callable[[Path], dict[str, list[Part]]]] = {
+    (INDEX,): _harvested,
+    (STATE,): dataset_layers,
+    (SPLITS,): split_layers,
+    (METADATA, SHARDS): saev_layers,
+    (METADATA, ".parquet"): bionemo_layers,
+}
+"""The reader of a folder, by names or suffixes of files that lie in it."""
 
-def _sorted(layers: dict[str, Part]) -> dict[str, Part]:
-    """In the order of a network: hs2 before hs10."""
-    return {name: layers[name] for name in sorted(layers, key=natural)}
+OF_A_FOLDER = {".safetensors": INDEX, ".parquet": METADATA, ".bin": SHARDS, ".arrow": STATE}
+"""Suffix of a shard -> the file beside it that makes it a part of its folder."""

@@ -1,7 +1,10 @@
-"""NumPy files: a `.npy` array [tokens, d_in] or [sequences, tokens, d_in]."""
+"""NumPy files: a `.npy` array [tokens, d_in] or [sequences, tokens, d_in], or a `.npz` archive of such arrays."""
 
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -9,16 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.activations.formats.reading import reading, rows_at
-from autopsae.activations.names import printable
-from autopsae.activations.parts import NoLayers, Part, shaped
-from autopsae.arrays import InputError
+from autopsae.activations.formats.streams import forward_only
+from autopsae.activations.formats.weights import refuse_weights
+from autopsae.activations.names import layer_name, listed, printable
+from autopsae.activations.parts import NoLayers, Part, runs, shaped
+from autopsae.arrays import CHUNK_TOKENS, InputError
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 UNUSABLE = {
-    "O": "Python objects (a pickle, which is never loaded; a sparse matrix is saved so too)",
+    "O": "Python objects, a pickle, which is never loaded",
     "V": "structured rows",
-    "c": "complex numbers",
     "S": "bytes",
     "U": "text",
     "M": "dates",
@@ -27,25 +31,50 @@ UNUSABLE = {
 """What an array is that has no rows of numbers, by NumPy's kind."""
 
 
-def npy_layers(path: Path) -> dict[str, Part]:
+def npy_layers(path: Path) -> dict[str, list[Part]]:
     """The one layer of a `.npy` file. Raises InputError for a damaged one and for what is no array of floats."""
     with reading(path, "a readable .npy matrix", "was it written whole?"), path.open("rb") as file:
         shape, by_column, held = read_header(file)
         offset, size = file.tell(), path.stat().st_size
         dtype = float_type(held, shape, path)
-        expected = offset + int(np.prod(shape, dtype=object)) * held.itemsize
-        if size != expected:
-            raise EOFError(f"the header tells of {expected:,} bytes, the file has {size:,}")
+        _check_bytes(shape, held, size - offset)
     tokens, d_in, sequence = shaped(shape, path)
-    if by_column:
-        return {"": _by_column(path, offset, shape, held, tokens)}
+    if by_column and tokens:
+        return {"": [_by_column(path, offset, shape, held, dtype)]}
     swapped = not held.isnative
-    return {
-        "": rows_at(path, offset=offset, tokens=tokens, d_in=d_in, dtype=dtype, swapped=swapped, sequence=sequence)
-    }
+    part = rows_at(path, offset=offset, tokens=tokens, d_in=d_in, dtype=dtype, swapped=swapped, sequence=sequence)
+    return {"": [part]}
 
 
-def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def npz_layers(path: Path) -> dict[str, list[Part]]:
+    """The layers of a `.npz` archive, whose integers are left out. Raises InputError as `npy_layers`.
+
+    Its members may be compressed, so they are streamed: every pass decompresses them anew, and nothing is kept.
+    """
+    with reading(path, "a readable .npz archive", "was it written whole?"), ZipFile(path) as archive:
+        names = archive.namelist()
+        if len({*names}) < len(names):
+            raise ValueError("a name stands twice in it")
+        arrays = [name for name in names if name.endswith(".npy")]
+        refuse_weights(path, [name.removesuffix(".npy") for name in arrays])
+        if {"indptr.npy", "indices.npy", "data.npy"} <= {*arrays}:
+            raise InputError(
+                f"{printable(path)}: expected dense activations, got a sparse matrix; save its toarray()"
+            )
+        layers, others = {}, []
+        for name in arrays:
+            try:
+                layers[layer_name(name.removesuffix(".npy"))] = [_member(path, archive, name)]
+            except NoLayers:
+                others.append(name)
+    if not layers:
+        raise NoLayers(
+            f"{printable(path)}: expected floating-point matrices, found none ({listed(others) or 'empty'})"
+        )
+    return layers
+
+
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """(shape, whether it is stored column by column, type) of an array; raises what NumPy does for a broken one."""
     shape, by_column, dtype = HEADERS[np.lib.format.read_magic(file)](file)
     if any(isinstance(length, bool) or length < 0 for length in shape):
@@ -68,21 +97,53 @@ def float_type(dtype: np.dtype[Any], shape: tuple[int, ...], where: object) -> t
     )
 
 
-def _by_column(path: Path, offset: int, shape: tuple[int, ...], held: np.dtype[Any], tokens: int) -> Part:
+def _check_bytes(shape: tuple[int, ...], held: np.dtype[Any], found: int) -> None:
+    expected = prod(shape) * held.itemsize
+    if found != expected:
+        raise EOFError(f"the header tells of {expected:,} bytes of values, the file has {found:,}")
+
+
+def _member(path: Path, archive: ZipFile, name: str) -> Part:
+    with archive.open(name) as file:
+        shape, by_column, held = read_header(file)
+        where = f"{path}: {name}"
+        dtype = float_type(held, shape, where)
+        _check_bytes(shape, held, archive.getinfo(name).file_size - file.tell())
+    tokens, d_in, sequence = shaped(shape, where)
+    if by_column:
+        raise InputError(f"{printable(where)}: expected rows, got columns; save numpy.ascontiguousarray of it")
+
+    def batches() -> Iterator[Tensor]:
+        with ZipFile(path) as again, again.open(name) as file:
+            read_header(file)
+            for first in range(0, tokens, CHUNK_TOKENS):
+                count = min(CHUNK_TOKENS, tokens - first) * d_in
+                values = np.frombuffer(file.read(count * held.itemsize), held)
+                # At the end the archive compares its checksum, before the last rows are given.
+                if len(values) != count or (first + CHUNK_TOKENS >= tokens and file.read(1)):
+                    raise EOFError(f"{name} does not have the length that it says")
+                yield _native(values).view(dtype).view(-1, d_in)
+
+    return Part(
+        tokens=tokens, d_in=d_in, dtype=dtype, read=forward_only(path, lambda _: (0, batches())), sequence=sequence
+    )
+
+
+def _native(values: NDArray[Any]) -> Tensor:
+    """A copy in this machine's byte order; two bytes without a name as 16-bit integers."""
+    return torch.from_numpy(
+        np.array(values.view("i2")) if values.dtype.kind == "V" else values.astype(values.dtype.newbyteorder("="))
+    )
+
+
+def _by_column(path: Path, offset: int, shape: tuple[int, ...], held: np.dtype[Any], dtype: torch.dtype) -> Part:
     """An array in Fortran's order, whose rows lie all over the file: mapped."""
     array: NDArray[Any] = np.memmap(path, mode="r", dtype=held, offset=offset, shape=shape, order="F")
-    length = shape[1] if len(shape) == 3 else tokens
-    sequences = array if len(shape) == 3 else array[None]
+    tokens, d_in, sequence = shaped(shape, path)
+    sequences = array if sequence else array[None]
 
     def read(start: int, stop: int) -> Tensor:
-        pieces = [
-            sequences[n, max(0, start - n * length) : stop - n * length]
-            for n in range(start // length, -(-stop // length))
-        ]
-        rows = np.concatenate(pieces)
-        return torch.from_numpy(rows.astype(held.newbyteorder("="), copy=False).reshape(-1, shape[-1]))
+        rows = [sequences[n, first:last] for n, first, last in runs(start, stop, sequence or tokens)]
+        return _native(np.ascontiguousarray(np.concatenate(rows))).view(dtype)
 
-    dtype = float_type(held, shape, path)
-    return Part(
-        tokens=tokens, d_in=shape[-1], dtype=dtype, read=read, sequence=shape[1] if len(shape) == 3 else None
-    )
+    return Part(tokens=tokens, d_in=d_in, dtype=dtype, read=read, sequence=sequence)

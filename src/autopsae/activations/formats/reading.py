@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from autopsae.activations.names import printable
-from autopsae.activations.parts import Part
+from autopsae.activations.parts import Part, runs
 from autopsae.arrays import InputError
 
 MOST_JSON = 32 * 2**20
@@ -23,8 +23,8 @@ WIDENED = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 @contextmanager
-def reading(path: Path, what: str, again: str) -> Iterator[None]:
-    """Whatever a reader raises within is one InputError: the file is not `what`; `again` says what to try."""
+def reading(where: object, what: str, again: str) -> Iterator[None]:
+    """Whatever a reader raises within is one InputError: `where` is not `what`; `again` says what to try."""
     try:
         yield
     except InputError:
@@ -32,7 +32,7 @@ def reading(path: Path, what: str, again: str) -> Iterator[None]:
     except Exception as error:  # damaged bytes can end in any of Python's errors
         lines = str(error).splitlines()
         reason = printable(f"{type(error).__name__}: {lines[0] if lines else ''}", 200)
-        raise InputError(f"{printable(path)}: not {what} ({reason}); {again}") from error
+        raise InputError(f"{printable(where)}: not {what} ({reason}); {again}") from error
 
 
 def is_folder(path: Path) -> bool:
@@ -119,11 +119,10 @@ def rows_at(
             reading(path, "a readable file of activations", "was it changed while it was read?"),
             path.open("rb") as file,
         ):
-            for number in range(start // size, -(-stop // size)):
-                first, last = max(start, number * size), min(stop, (number + 1) * size)
-                file.seek(offset + number * stride + (first - number * size) * row)
+            for number, first, last in runs(start, stop, size):
+                file.seek(offset + number * stride + first * row)
                 if file.readinto(view[done : done + (last - first) * row]) != (last - first) * row:
-                    raise EOFError(f"it ends before row {last:,}")
+                    raise EOFError(f"it ends before row {stop:,}")
                 done += (last - first) * row
         if swapped:
             held = held.view(f"u{dtype.itemsize}").byteswap().view(np.uint8)

@@ -15,7 +15,7 @@ import torch
 
 from autopsae.activations.formats.reading import as_object, count_of, reading, rows_at
 from autopsae.activations.formats.weights import refuse_weights
-from autopsae.activations.names import listed, printable
+from autopsae.activations.names import layer_name, listed, printable
 from autopsae.activations.parts import NoLayers, Part, shaped
 
 MOST_HEADER = 100_000_000
@@ -44,7 +44,7 @@ class Entry:
     """Its first byte in the file."""
 
 
-def safetensors_layers(path: Path) -> dict[str, Part]:
+def safetensors_layers(path: Path) -> dict[str, list[Part]]:
     """The layers of a file. Raises InputError for a damaged file and for weights, NoLayers where nothing floats."""
     entries, metadata = read_header(path)
     refuse_weights(path, list(entries), metadata)
@@ -52,9 +52,9 @@ def safetensors_layers(path: Path) -> dict[str, Part]:
     for name, entry in entries.items():
         if entry.dtype in FLOATS and len(entry.shape) in (2, 3):
             tokens, d_in, sequence = shaped(entry.shape, f"{path}: {name}")
-            layers[name] = rows_at(
-                path, offset=entry.begin, tokens=tokens, d_in=d_in, dtype=FLOATS[entry.dtype], sequence=sequence
-            )
+            dtype, offset = FLOATS[entry.dtype], entry.begin
+            part = rows_at(path, offset=offset, tokens=tokens, d_in=d_in, dtype=dtype, sequence=sequence)
+            layers[layer_name(name)] = [part]
     if not layers:
         held = listed([f"{name} {entry.dtype} {list(entry.shape)}" for name, entry in entries.items()])
         raise NoLayers(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import IO, Any
-from zipfile import ZipFile
+from zipfile import ZipExtFile, ZipFile
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def npz_layers(path: Path) -> dict[str, list[Part]]:
     return layers
 
 
-def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_header(file: IO[bytes] | ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """(shape, whether it is stored column by column, type) of an array; raises what NumPy does for a broken one."""
     shape, by_column, dtype = HEADERS[np.lib.format.read_magic(file)](file)
     if any(isinstance(length, bool) or length < 0 for length in shape):

@@ -30,8 +30,10 @@ def load_sae(path: str | Path, *, scale: float | None = None, k: int | None = No
     Raises InputError for what is none of these, what our SAE cannot express, what the files do not say, weights too
     large to compute with, and files that are damaged, hostile or do not fit together; nothing in them is run.
     """
-    if scale is not None and not 0 < scale < LARGEST_WEIGHT:
-        raise InputError(f"load_sae: expected a scale > 0, got {scale}")
+    if scale is not None and not (isinstance(scale, float | int) and 0 < scale < LARGEST_WEIGHT):
+        raise InputError(f"load_sae: expected a scale > 0 and under {LARGEST_WEIGHT:.0e}, got {scale}")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        raise InputError(f"load_sae: expected k >= 1, got {k}")
     if isinstance(path, str) and path.startswith(HUB):
         place = fetched(path.removeprefix(HUB), FILES, PICKLES)
     else:

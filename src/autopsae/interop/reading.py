@@ -6,7 +6,6 @@ Sizes are known before anything is read: an archive may promise a thousand times
 import io
 import json
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +73,7 @@ def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
             # An archive's places count from its beginning, so one that follows something must be cut out.
             content: io.BytesIO | io.BufferedReader = io.BytesIO(file.read()) if after else file
             if zipfile.is_zipfile(content):
-                _check_stored(content, path)
+                _check_archive(content, path)
             content.seek(0)
             found = torch.load(content, map_location="cpu", weights_only=True)
     except InputError:
@@ -87,14 +86,22 @@ def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
     return as_object(found, path, "a state_dict of tensors")
 
 
-def _check_stored(content: io.BytesIO | io.BufferedReader, path: Path) -> None:
-    """`torch.save` does not compress: what is compressed in such an archive is there to fill the memory."""
+def _check_archive(content: io.BytesIO | io.BufferedReader, path: Path) -> None:
+    """`torch.save` does not compress: what is compressed in such an archive is there to fill the memory. It writes
+    checksums, at which `torch.load` does not look.
+    """
+    size = content.seek(0, io.SEEK_END)
     with zipfile.ZipFile(content) as archive:
         members = archive.infolist()
-    size = content.seek(0, io.SEEK_END)
-    if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
+            raise InputError(
+                f"{path}: expected a torch.save, whose parts are not compressed, got other ones; save it again"
+            )
+        damaged = archive.testzip()
+    if damaged is not None:
         raise InputError(
-            f"{path}: expected a torch.save, whose parts are not compressed, got other ones; save it again"
+            f"{path}: expected the checksums that torch.save wrote, got another in {names([damaged])}: the file is "
+            "damaged; get it again"
         )
 
 
@@ -114,18 +121,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
             return {member.filename.removesuffix(".npy"): _array(archive, member, path) for member in members}
     except InputError:
         raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        RuntimeError,
-        KeyError,
-        OverflowError,
-        MemoryError,
-        SyntaxError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # a damaged header can end in any of Python's errors
         raise InputError(
             f"{path}: expected arrays that numpy.savez wrote, could not read them ({first_line(error)}); get the "
             "file again"

@@ -18,6 +18,7 @@ from autopsae.sae.sparse_ops import unexplained
 from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.sae.weights import Weights, apart, stacked
 from autopsae.sae.workspace import Workspace
+from autopsae.saved import Layout
 from autopsae.training.checkpoint import State, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.objective import penalty_losses
@@ -61,6 +62,7 @@ class Sweep:
         self._watch = Watch(d_sae, dead_after_tokens=after, device=device)
         self._sum = torch.zeros(n_members, d_in, dtype=torch.float64, device=device)
         self._resampled = torch.zeros(n_members, dtype=torch.int64, device=device)
+        self._layouts = {n: Layout(shape=tuple(t.shape), dtypes=(t.dtype,)) for n, t in self._tensors().items()}
 
     def __iter__(self) -> Iterator[dict[int, Record]]:
         try:
@@ -169,7 +171,7 @@ class Sweep:
         Raises InputError for a file that is no whole checkpoint, or one of other members; nothing has changed then.
         """
         streams = Sources(self.members, self._tokens).stream_of_member
-        state, saes = load_checkpoint(path, self.members, streams)
+        state, saes = load_checkpoint(path, self.members, streams, self._layouts)
         self._begin()
         for member, (weights, scale) in zip(self.members, saes, strict=True):
             member.sae.load_state_dict(weights)

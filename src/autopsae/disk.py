@@ -45,8 +45,8 @@ def full_disk_told(path: Path) -> Iterator[None]:
         if not _lacks_space(error):
             raise
         raise DiskFull(
-            f"{path}: the disk is full ({_free(path)} free); nothing of this file was written, and what was there "
-            "before is whole; free some space and run the same again"
+            f"{path}: the disk is full ({_free(path)} free); what was written before is whole; free some space and "
+            "run the same again"
         ) from error
 
 

@@ -136,4 +136,4 @@ def parse(data: bytes) -> Any:
 def check_kind(path: Path, content: object, kind: Kind) -> None:
     """InputError, naming the place, unless `content` is of this kind."""
     if wrong := kind(content):
-        raise InputError(f"{path}{wrong}; save it again, or take an earlier one")
+        raise InputError(f"{path}{wrong}; take an earlier copy, or make it anew")

@@ -176,7 +176,9 @@ def _read_object(path: Path, format: str, called: Path | None = None) -> dict[st
     with reading(called or path, format):
         found = parse(read_bytes(path))
     if not isinstance(found, dict):
-        raise InputError(f"{path}: expected a saved {format}, got {shown(found)}; save it again")
+        raise InputError(
+            f"{path}: expected a saved {format}, got {shown(found)}; take an earlier copy, or make it anew"
+        )
     return found
 
 
@@ -190,7 +192,7 @@ def _checked(path: Path, found: dict[str, Any], format: str, kind: Kind, *, unsi
     if not unsigned and found.get(_CHECKSUM) != checksum(content):
         raise InputError(
             f"{path}: expected what was saved, got other content than its checksum says; it was changed or "
-            "damaged since: take an earlier one, or save it again"
+            "damaged since: take an earlier copy, or make it anew"
         )
     return content
 
@@ -213,6 +215,6 @@ def reading(path: Path, format: str) -> Iterator[None]:
     except (OSError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: expected a saved {format}, could not read it ({reason}); save it again, or take an earlier "
-            "one"
+            f"{path}: expected a saved {format}, could not read it ({reason}); take an earlier copy, or make it "
+            "anew"
         ) from error

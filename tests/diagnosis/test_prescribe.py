@@ -134,7 +134,9 @@ def test_a_prescription_that_lacks_something_says_what(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "p.json").read_text())
     del content["advice"], content["k"]
     (tmp_path / "p.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"expected remedy, advice, .*, but it lacks advice, k; save it again"):
+    with pytest.raises(
+        InputError, match=r"expected remedy, advice, .*, but it lacks advice, k; take an earlier copy"
+    ):
         Prescription.load(tmp_path / "p")
 
 

@@ -43,12 +43,12 @@ class Birth:
 
     prescription: Path | None = None
     """Start from what `diagnose --prescriptions` wrote; instead of --init."""
-    init: Words = ("median",)
-    """Where b_dec starts, or what else is done to the layer: zero, mean, median, whiten, asi."""
-    alpha: Numbers = (0.3,)
-    """Whitening exponent of --init whiten."""
-    rank: int = 64
-    """Rank of --init asi."""
+    init: Words = ()
+    """Where b_dec starts, or what else is done to the layer: zero, mean, median (the default), whiten, asi."""
+    alpha: Numbers = ()
+    """Whitening exponent of --init whiten; 0.3 if not given."""
+    rank: int | None = None
+    """Rank of --init asi; 64 if not given."""
     d_sae: int = 8192
     """Latents."""
     k: int = 64
@@ -84,7 +84,8 @@ class Fit:
     strays: Strays = "keep"
     """What is done with tokens of over ten times the median norm (attention sinks), often most of the error."""
     revive: Literal["auxk", "ghost", "resample"] | None = None
-    """Let latents silent for 256,000 tokens explain the residual, or draw them afresh every 1,000 steps."""
+    """Let latents silent for 256,000 tokens explain the residual, or draw them afresh every 1,000 steps until nine
+    tenths of the steps are done."""
     bfloat16: bool = False
     """Choose latents in bfloat16, for speed; their values stay float32."""
 
@@ -93,10 +94,10 @@ class Fit:
 class Keep:
     """What is measured and kept on the way."""
 
-    held_out: int = 4096
-    """Tokens, evenly spaced, that are kept for the summary."""
+    held_out: int | None = None
+    """Tokens, evenly spaced, that are kept for the summary; a tenth, at most 100,000, if not given."""
     evaluate_every: int | None = None
-    """Steps between measurements on held-out tokens (held_out.jsonl)."""
+    """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most."""
     target_fvu: float | None = None
     """Stop once the raw FVU on held-out tokens is no greater."""
     checkpoint_every: int | None = 1000

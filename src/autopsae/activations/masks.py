@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from autopsae.activations.batches import parts_of, row_count
+from autopsae.activations.batches import is_plain, parts_of, row_count
 from autopsae.arrays import InputError
 
 _DECODER = "decoder_"
@@ -48,8 +48,8 @@ def side_of(model: nn.Module, points: Sequence[str], batch: Any) -> str:
     if not sure:
         raise InputError(
             f"attention_mask: expected to know whether it is the mask of {outside}, as the model has an encoder "
-            "and a decoder and the batch two sequences; call the decoder's "
-            "decoder_input_ids and decoder_attention_mask"
+            "and a decoder and the batch two sequences; call the decoder's sequence decoder_input_ids and its mask "
+            "decoder_attention_mask"
         )
     if any(inside.values()):
         encoder = next(point for point, within in inside.items() if within)
@@ -99,7 +99,7 @@ def as_mask(name: str, given: Any, shape: torch.Size) -> Bool[Tensor, "*batch"]:
     Raises InputError that names the mask, for another shape, for other values (additive masks, token numbers) and
     for what is no plain tensor (nested, sparse, an array, a list).
     """
-    if not isinstance(given, Tensor) or given.is_nested or given.is_meta or given.layout != torch.strided:
+    if not isinstance(given, Tensor) or not is_plain(given):
         got = f"a {type(given).__name__}" if not isinstance(given, Tensor) else f"one of layout {given.layout}"
         raise InputError(f"{name}: expected a mask that is a plain tensor, got {got}; pass a padded bool tensor")
     if given.shape != shape:

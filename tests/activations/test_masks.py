@@ -99,6 +99,13 @@ def test_a_mask_of_another_kind_in_a_batch_ends_a_harvest_with_one_line(kind: st
         harvested(tmp_path / kind, {"input_ids": IDS, "attention_mask": masks[kind]})
 
 
+def test_a_keep_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^keep: expected a mask of the batch, it raised KeyError: 'real'; mend the"
+    ):
+        harvested(tmp_path, {"input_ids": IDS}, keep=lambda batch: batch["real"])
+
+
 def test_rows_without_a_token_and_padding_on_the_left_are_masks_like_others(tmp_path: Path) -> None:
     mask = REAL.flip(1)
     mask[2] = False

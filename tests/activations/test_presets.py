@@ -235,6 +235,28 @@ def test_weights_that_are_not_in_the_file_are_not_made_up(
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_encoder_stored_alone_is_loaded_alone_and_a_pooler_may_lack(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    encoder = transformers.T5EncoderModel(transformers.T5Config(vocab_size=64, **sizes))
+    encoder.save_pretrained(tmp_path / "t5")
+    words_tokenizer(eos_token="</s>").save_pretrained(tmp_path / "t5")
+    loaded = load_model(str(tmp_path / "t5")).model
+    ids = torch.tensor([[3, 4, 2]])
+    with torch.no_grad():
+        assert torch.equal(loaded(ids).last_hidden_state, encoder.eval()(ids).last_hidden_state)
+    assert not any(name.startswith("decoder") for name, _ in loaded.named_modules())
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    bert = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=64, **sizes))
+    bert.save_pretrained(tmp_path / "bert")
+    with pytest.raises(
+        InputError, match=r"expected a tokenizer with its vocabulary, got one that knows no word; put"
+    ):
+        load_model(str(tmp_path / "bert"))
+    words_tokenizer(pad_token="[UNK]").save_pretrained(tmp_path / "bert")
+    assert load_model(str(tmp_path / "bert")).model.pooler is not None
+
+
 def test_a_damaged_weight_file_ends_with_one_line(tmp_path: Path) -> None:
     weights = gpt2_folder(tmp_path) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -342,7 +342,10 @@ class Broken:
             {"batches": Broken()},
             r"^batch 1: its source raised OSError: gone; mend the source and run the same again$",
         ),
-        ({"sae": lambda _: {}["x"]}, r"^batch 0: the model raised KeyError: 'x', given a tensor \(6, 7\)"),
+        (
+            {"sae": lambda x: x[:, 9]},
+            r"^batch 0: the model raised IndexError: index 9 is out of bounds .*, given a tensor \(6, 7\)",
+        ),
         (
             {"batches": [IDS + 1]},
             r"^batch 0: the model raised IndexError: index out of range in self, given a tensor",

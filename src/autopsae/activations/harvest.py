@@ -196,12 +196,12 @@ def harvest_text(
         sequences.append((document, ids))
         total += int(_kept(torch.tensor([ids]), skip_first, skip_ids).sum())
         if tokens is not None and total >= tokens:
-            total = tokens
+            total = max(0, tokens)
             break
     batches = batches_of(language_model, sequences, batch_size, _without_logits(model, points))
     if side_of(model, points, first_batch(batches)):
         raise InputError(
-            f"{points[0]}: expected points in the encoder, which reads the texts, got one in the decoder; pass "
+            f"{points[0]}: expected points in the encoder, which reads the texts, got one outside it; pass "
             "batches with decoder_input_ids to harvest"
         )
     if announce is not None:

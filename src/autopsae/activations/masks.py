@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from autopsae.activations.batches import is_plain, parts_of, row_count
+from autopsae.activations.sources import one_line
 from autopsae.arrays import InputError
 
 _DECODER = "decoder_"
@@ -87,10 +88,19 @@ def kept_mask(
     name = f"{side}attention_mask"
     shape = _rows_and_positions(batch, [name, f"{side}input_ids"], shape)
     masks = [] if parts.get(name) is None else [as_mask(name, parts[name], shape)]
-    masks += [] if keep is None else [as_mask("keep", keep(batch), shape)]
+    masks += [] if keep is None else [as_mask("keep", _from_keep(keep, batch), shape)]
     if not masks:
         _check_no_padding_is_told(parts, side)
     return torch.stack([torch.ones(shape, dtype=torch.bool), *masks]).all(dim=0)
+
+
+def _from_keep(keep: Callable[[Any], Any], batch: Any) -> Any:
+    try:
+        return keep(batch)
+    except Exception as error:
+        raise InputError(
+            f"keep: expected a mask of the batch, it raised {one_line(error)}; mend the function"
+        ) from error
 
 
 def as_mask(name: str, given: Any, shape: torch.Size) -> Bool[Tensor, "*batch"]:

@@ -52,9 +52,9 @@ def forward(model: nn.Module, batch: Any, number: int) -> Any:
     Raises InputError for token ids that the model does not know, and for an exception of the model's own.
     """
     inputs = {name: value for name, value in parts_of(batch).items() if not name.startswith("token.")}
-    _check_known(model, inputs, number)
     device = next((parameter.device for parameter in model.parameters()), None)
     try:
+        _check_known(model, inputs, number)
         placed = {k: value.to(device) if isinstance(value, Tensor) else value for k, value in inputs.items()}
         return model(*placed.values()) if isinstance(batch, Tensor) else model(**placed)
     except InputError:

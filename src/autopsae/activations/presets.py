@@ -145,6 +145,7 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             if "gguf_file" not in source:
                 loader = _loader(transformers, transformers.AutoConfig.from_pretrained(**source))
             model, told = loader.from_pretrained(**source, dtype=dtype, output_loading_info=True)
+            model = model.to(device).eval()
     except ImportError as error:
         raise InputError(
             f"{name}: expected the packages that load models ({one_line(error)}); pip install 'autopsae[models]'"
@@ -174,7 +175,7 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             f"{name}: expected all weights of the model, got none for {len(missing)} of them, such as "
             f"{missing[0]}, which would be random; pass a whole copy"
         )
-    return LanguageModel(name=name, tokenizer=tokenizer, model=model.to(device).eval())
+    return LanguageModel(name=name, tokenizer=tokenizer, model=model)
 
 
 @contextlib.contextmanager

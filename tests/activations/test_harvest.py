@@ -485,7 +485,7 @@ def test_batches_without_rows_add_nothing(network: Network, tmp_path: Path) -> N
 
 
 def disk_with(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
 
 
 @pytest.mark.parametrize("free", [-1, 0])
@@ -687,6 +687,7 @@ def test_texts_stop_at_the_asked_tokens_and_progress_knows_the_total(
         ({"layers": ["hs9"]}, "unknown layer 'hs9'; near names: hs"),
         ({"layers": ["model.layer.0"]}, "unknown layer 'model.layer.0'; near names: model.layers.0"),
         ({"layers": ["hs1:input"]}, "unknown layer 'hs1'"),
+        ({"tokens": -5}, "expected at least one token to keep, got none; check `tokens`"),
         ({"tokens": 0}, "expected at least one token to keep, got none; check `tokens`"),
     ],
 )
@@ -812,7 +813,7 @@ def test_an_encoder_decoder_reads_texts_with_its_encoder(t5: Any, tmp_path: Path
 
 def test_points_in_a_decoder_want_batches(t5: nn.Module, tmp_path: Path) -> None:
     model = LanguageModel(name="t5", tokenizer=Letters((), (2,), bos=None), model=t5)
-    message = r"decoder.block.0: expected points in the encoder, .* pass batches with decoder_input_ids to harvest"
+    message = r"decoder.block.0: expected points in the encoder, .* got one outside it; pass batches with"
     with pytest.raises(InputError, match=message):
         harvest_text(model, DOCUMENTS, tmp_path, layers=["decoder.block.0"])
     assert not list(tmp_path.iterdir())

@@ -91,6 +91,21 @@ def test_what_is_no_plain_tensor_is_no_mask() -> None:
             as_mask("keep", other, REAL.shape)
 
 
+@pytest.mark.parametrize("kind", ["jagged", "sparse", "list"])
+def test_a_mask_of_another_kind_in_a_batch_ends_a_harvest_with_one_line(kind: str, tmp_path: Path) -> None:
+    jagged = torch.nested.nested_tensor(list(REAL), layout=torch.jagged)
+    masks = {"jagged": jagged, "sparse": REAL.to_sparse(), "list": REAL.tolist()}
+    with pytest.raises(InputError, match=r"^attention_mask: expected a mask that is a plain tensor, got "):
+        harvested(tmp_path / kind, {"input_ids": IDS, "attention_mask": masks[kind]})
+
+
+def test_a_keep_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^keep: expected a mask of the batch, it raised KeyError: 'real'; mend the"
+    ):
+        harvested(tmp_path, {"input_ids": IDS}, keep=lambda batch: batch["real"])
+
+
 def test_rows_without_a_token_and_padding_on_the_left_are_masks_like_others(tmp_path: Path) -> None:
     mask = REAL.flip(1)
     mask[2] = False

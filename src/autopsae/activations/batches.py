@@ -25,6 +25,11 @@ def parts_of(batch: Any) -> dict[str, Any]:
     raise InputError(f"expected batches that are tensors or dicts of tensors, got {type(batch).__name__}")
 
 
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has values in rows of one length: it is not sparse, not nested, and not without memory."""
+    return tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
+
+
 def row_count(batch: Any) -> int:
     return next((len(value) for value in parts_of(batch).values() if isinstance(value, Tensor) and value.ndim), 0)
 
@@ -47,9 +52,9 @@ def forward(model: nn.Module, batch: Any, number: int) -> Any:
     Raises InputError for token ids that the model does not know, and for an exception of the model's own.
     """
     inputs = {name: value for name, value in parts_of(batch).items() if not name.startswith("token.")}
-    _check_known(model, inputs, number)
     device = next((parameter.device for parameter in model.parameters()), None)
     try:
+        _check_known(model, inputs, number)
         placed = {k: value.to(device) if isinstance(value, Tensor) else value for k, value in inputs.items()}
         return model(*placed.values()) if isinstance(batch, Tensor) else model(**placed)
     except InputError:

@@ -17,6 +17,7 @@ from autopsae.activations.batches import (
     evaluating,
     first_batch,
     forward,
+    is_plain,
     parts_of,
     row_count,
 )
@@ -47,7 +48,7 @@ def harvest(
     """Run `model` over `batches`, keep the tokens of `points` in `folder`, and open them: point -> Activations.
 
     A batch is a tensor, for `model(batch)`, or a dict with tensors, for `model(**batch)`. Its tokens are kept where
-    its `attention_mask` and `keep(batch)` are True or 1, at most `tokens` in all (`batches` says what a mask is).
+    its `attention_mask` and `keep(batch)` are True or 1, at most `tokens` in all (`masks` says what a mask is).
     For points in the decoder of an encoder-decoder model, `decoder_attention_mask` and `decoder_input_ids` take the
     places of the encoder's; its hidden states are the encoder's. Beside each token are stored
     `token.document` (the number of its row), `token.position` (its place in the row) and, where the batch has
@@ -59,9 +60,10 @@ def harvest(
     beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
     timeout: seconds to wait for a batch (see `watched`); by default there is no limit.
 
-    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind, for masks that are none, for
-    points of an encoder and a decoder together, for an exception of the model or of the source of the batches, for
-    a disk with too little room for `tokens` tokens, and when no token is kept. Shards that were written stay.
+    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind, for a mask that is not
+    bool or 0/1 of the tokens' shape, for points of an encoder and a decoder together, for an exception of the model
+    or of the source of the batches, for a disk with too little room for `tokens` tokens, and when no token is kept.
+    Shards that were written stay.
     """
     points = select_points(model, points)
     asked = {
@@ -141,7 +143,7 @@ def _digest(parts: Iterable[tuple[str, Any]]) -> str:
     digest = hashlib.sha256()
     for name, value in parts:
         digest.update(name.encode())
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and is_plain(value):
             digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
             digest.update(raw_bytes(value))
         else:
@@ -194,12 +196,12 @@ def harvest_text(
         sequences.append((document, ids))
         total += int(_kept(torch.tensor([ids]), skip_first, skip_ids).sum())
         if tokens is not None and total >= tokens:
-            total = tokens
+            total = max(0, tokens)
             break
     batches = batches_of(language_model, sequences, batch_size, _without_logits(model, points))
     if side_of(model, points, first_batch(batches)):
         raise InputError(
-            f"{points[0]}: expected points in the encoder, which reads the texts, got one in the decoder; pass "
+            f"{points[0]}: expected points in the encoder, which reads the texts, got one outside it; pass "
             "batches with decoder_input_ids to harvest"
         )
     if announce is not None:

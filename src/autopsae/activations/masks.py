@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from autopsae.activations.batches import parts_of, row_count
+from autopsae.activations.batches import is_plain, parts_of, row_count
+from autopsae.activations.sources import one_line
 from autopsae.arrays import InputError
 
 _DECODER = "decoder_"
@@ -48,8 +49,8 @@ def side_of(model: nn.Module, points: Sequence[str], batch: Any) -> str:
     if not sure:
         raise InputError(
             f"attention_mask: expected to know whether it is the mask of {outside}, as the model has an encoder "
-            "and a decoder and the batch two sequences; call the decoder's "
-            "decoder_input_ids and decoder_attention_mask"
+            "and a decoder and the batch two sequences; call the decoder's sequence decoder_input_ids and its mask "
+            "decoder_attention_mask"
         )
     if any(inside.values()):
         encoder = next(point for point, within in inside.items() if within)
@@ -87,10 +88,19 @@ def kept_mask(
     name = f"{side}attention_mask"
     shape = _rows_and_positions(batch, [name, f"{side}input_ids"], shape)
     masks = [] if parts.get(name) is None else [as_mask(name, parts[name], shape)]
-    masks += [] if keep is None else [as_mask("keep", keep(batch), shape)]
+    masks += [] if keep is None else [as_mask("keep", _from_keep(keep, batch), shape)]
     if not masks:
         _check_no_padding_is_told(parts, side)
     return torch.stack([torch.ones(shape, dtype=torch.bool), *masks]).all(dim=0)
+
+
+def _from_keep(keep: Callable[[Any], Any], batch: Any) -> Any:
+    try:
+        return keep(batch)
+    except Exception as error:
+        raise InputError(
+            f"keep: expected a mask of the batch, it raised {one_line(error)}; mend the function"
+        ) from error
 
 
 def as_mask(name: str, given: Any, shape: torch.Size) -> Bool[Tensor, "*batch"]:
@@ -99,7 +109,7 @@ def as_mask(name: str, given: Any, shape: torch.Size) -> Bool[Tensor, "*batch"]:
     Raises InputError that names the mask, for another shape, for other values (additive masks, token numbers) and
     for what is no plain tensor (nested, sparse, an array, a list).
     """
-    if not isinstance(given, Tensor) or given.is_nested or given.is_meta or given.layout != torch.strided:
+    if not isinstance(given, Tensor) or not is_plain(given):
         got = f"a {type(given).__name__}" if not isinstance(given, Tensor) else f"one of layout {given.layout}"
         raise InputError(f"{name}: expected a mask that is a plain tensor, got {got}; pass a padded bool tensor")
     if given.shape != shape:

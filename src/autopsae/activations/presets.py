@@ -143,9 +143,9 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
             loader = transformers.AutoModelForCausalLM
             if "gguf_file" not in source:
-                config = transformers.AutoConfig.from_pretrained(**source)
-                loader = loader if _is_causal(config) else transformers.AutoModel
+                loader = _loader(transformers, transformers.AutoConfig.from_pretrained(**source))
             model, told = loader.from_pretrained(**source, dtype=dtype, output_loading_info=True)
+            model = model.to(device).eval()
     except ImportError as error:
         raise InputError(
             f"{name}: expected the packages that load models ({one_line(error)}); pip install 'autopsae[models]'"
@@ -163,13 +163,19 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             f"Hugging Face Hub, but transformers could not load it ({one_line(error)}); check the name, and "
             "for a Hub model the connection, or pass the folder of a downloaded copy"
         ) from error
+    # Without a file of its own a tokenizer is made that knows no word, and reads all of them as unknown.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise InputError(
+            f"{name}: expected a tokenizer with its vocabulary, got one that knows no word; put the tokenizer's "
+            "files into the model's folder"
+        )
     # A pooler is not stored with many encoders, and no layer depends on it.
     if missing := sorted(key for key in told["missing_keys"] if "pooler" not in key):
         raise InputError(
             f"{name}: expected all weights of the model, got none for {len(missing)} of them, such as "
             f"{missing[0]}, which would be random; pass a whole copy"
         )
-    return LanguageModel(name=name, tokenizer=tokenizer, model=model.to(device).eval())
+    return LanguageModel(name=name, tokenizer=tokenizer, model=model)
 
 
 @contextlib.contextmanager
@@ -193,9 +199,14 @@ def _check_device(device: torch.device | str) -> None:
         ) from error
 
 
-def _is_causal(config: Any) -> bool:
+def _loader(transformers: Any, config: Any) -> Any:
+    """What loads a model with all the parts that its files have, and no others."""
     names = getattr(config, "architectures", None) or []
-    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+    if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
+        return transformers.AutoModelForCausalLM
+    # The encoder of an encoder-decoder model, stored alone.
+    alone = any(name.endswith("EncoderModel") for name in names)
+    return transformers.AutoModelForTextEncoding if alone else transformers.AutoModel
 
 
 def _check_hub_name(name: str) -> None:

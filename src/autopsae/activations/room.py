@@ -35,8 +35,9 @@ class Room:
         return self.held_tokens * self.token_bytes
 
     def __str__(self) -> str:
+        layers = f"{self.layers} layer{'s' if self.layers > 1 else ''}"
         return (
-            f"{self.tokens:,} tokens x {self.layers} layers, {self.token_bytes:,} bytes a token: "
+            f"{self.tokens:,} tokens x {layers}, {self.token_bytes:,} bytes a token: "
             f"{in_words(self.disk)} on disk, up to {in_words(self.memory)} in memory beside the network"
         )
 

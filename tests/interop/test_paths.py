@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from autopsae.arrays import InputError
 from autopsae.interop import checks
-from autopsae.interop.convert import load_sae
+from autopsae.interop.convert import format_of, load_sae
 from autopsae.interop.layouts import LAYOUTS
 from autopsae.sae.sparsity import JumpReLU
 from tests.interop import suites
@@ -88,6 +88,25 @@ def test_a_folder_whose_files_are_of_two_formats_names_both(tmp_path: Path) -> N
     assert "got files of 2 formats: sparsify (cfg.json, sae.safetensors) and Gemma Scope (params.npz)" in refused(
         folder
     )
+
+
+@pytest.mark.parametrize("library", ["saelens", "dictionary_learning", "sparsify", "autopsae"])
+def test_the_library_that_wrote_an_sae_is_told_from_its_files(tmp_path: Path, library: str) -> None:
+    folder = written(tmp_path / "x", library)
+    for path in (folder, *folder.iterdir()):
+        assert format_of(path) == library
+    suites.gemma_scope(tmp_path / "y")
+    (tmp_path / "y" / "params.npz").rename(folder / "params.npz")
+    with pytest.raises(InputError, match="expected the folder of one SAE, got files of 2 formats"):
+        format_of(folder)
+
+
+@pytest.mark.parametrize("suite", suites.ALL)
+def test_saes_of_suites_are_nobodys_to_train(tmp_path: Path, suite: str) -> None:
+    made = suites.ALL[suite](tmp_path)
+    assert format_of(made.path) == "autopsae"
+    if made.path.is_file():
+        assert format_of(made.path.parent) == "autopsae"
 
 
 def test_half_a_folder_names_what_it_lacks(tmp_path: Path) -> None:

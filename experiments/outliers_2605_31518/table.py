@@ -21,6 +21,20 @@ def table(entries: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def counts(entries: list[dict[str, Any]]) -> str:
+    """How many claims hold at each scale: those of the paper, and the questions that it does not answer."""
+    lines = []
+    for scale in dict.fromkeys(entry["scale"] for entry in entries):
+        some = [entry for entry in entries if entry["scale"] == scale]
+        paper = [entry["holds"] for entry in some if entry["paper"] != "-"]
+        own = [entry["holds"] for entry in some if entry["paper"] == "-"]
+        lines.append(
+            f"At {scale} scale {sum(paper)} of the paper's {len(paper)} claims hold, and {sum(own)} of {len(own)} "
+            "expectations of this project where the paper has no statement (a dash below)."
+        )
+    return "\n".join(lines)
+
+
 def write_table(out: Path = HERE) -> None:
     """Put the table between the markers of README.md in `out`, a new one where there is none.
 
@@ -32,7 +46,8 @@ def write_table(out: Path = HERE) -> None:
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise InputError(f"{readme}: expected the lines {BEGIN!r} and {END!r}, between which the table goes")
-    write_text(readme, f"{before}{BEGIN}\n\n{table(read_claims(out))}\n\n{END}{after}")
+    entries = read_claims(out)
+    write_text(readme, f"{before}{BEGIN}\n\n{counts(entries)}\n\n{table(entries)}\n\n{END}{after}")
 
 
 def _cell(value: Any) -> str:

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from autopsae.files import write_whole
 
 HERE = Path(__file__).parent
-CHOSEN_ON = "gemma3"
-"""The network on which the forecast's settings were chosen."""
+CHOSEN_ON = ("gemma3", "smollm2")
+"""The networks on which the forecast's settings were chosen (on another text)."""
 COLOURS = {
     "gemma3": "#D55E00",
     "smollm2": "#0072B2",
@@ -121,8 +121,8 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     asked = parser.parse_args()
     rows: list[Row] = json.loads(asked.results.read_text())
-    others = [row for row in rows if row["model"] != CHOSEN_ON]
-    for title, some in ((f"All networks but {CHOSEN_ON}", others), ("All networks", rows)):
+    others = [row for row in rows if row["model"] not in CHOSEN_ON]
+    for title, some in ((f"All networks but {' and '.join(CHOSEN_ON)}", others), ("All networks", rows)):
         if some:
             print(f"{title} ({len(some)} rows; the interval holds {coverage(some):.0%})\n\n{by_estimator(some)}\n")
     print(by_network(rows))

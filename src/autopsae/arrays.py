@@ -40,25 +40,27 @@ def chunks(
 
     Batches of any size come in; large ones are sliced, small ones joined, so memory is bounded by `size` and
     by the largest batch. `dtype` and `device` are those of what is yielded (default: the batch's own device).
+    What is yielded is a copy: a source may refill one buffer for all of its batches.
 
     Raises NoTokens for none, and InputError for a one-shot iterator, batches that are not [tokens, d_in]
-    floating-point matrices or differ in width, and NaN or infinite values (naming the first such token and how many
-    there are).
+    floating-point matrices or differ in width, rows that are masked in part, and values that are NaN, infinite or
+    beyond the range of `dtype` (naming the first such token and how many there are).
     """
     start = 0
     held: list[Tensor] = []
     held_tokens = 0
-    for batch in _checked_batches(tokens):
+    for batch in batches(tokens, size):
         while len(batch):
             piece = batch[: size - held_tokens]
             batch = batch[len(piece) :]
-            held.append(piece)
+            # Copied before the source is asked for its next batch, which may lie in the same memory.
+            held.append(piece.to(device=device, dtype=dtype, copy=True))
             held_tokens += len(piece)
             if held_tokens == size:
-                yield _join(held, dtype, device, start, tokens)
+                yield _join(held, start, tokens)
                 start, held, held_tokens = start + size, [], 0
     if held:
-        yield _join(held, dtype, device, start, tokens)
+        yield _join(held, start, tokens)
     elif start == 0:
         raise NoTokens("expected at least one token, got none; check the token limit, the mask and the source")
 
@@ -75,69 +77,128 @@ class Mapped:
         return map(self._function, chunks(self._tokens, dtype=self._dtype))
 
 
-def _checked_batches(tokens: Tokens) -> Iterator[Tensor]:
-    """The batches as torch matrices, or InputError at the first that cannot be one."""
+def batches(tokens: Tokens, size: int = CHUNK_TOKENS) -> Iterator[Tensor]:
+    """The batches as torch matrices, a whole matrix in slices of `size`; they may lie in the source's memory.
+
+    Raises InputError at the first batch that cannot be one.
+    """
+    d_in = None
+    for number, batch in enumerate(_pieces(tokens, size)):
+        matrix = _matrix(batch, number)
+        d_in = d_in or matrix.shape[1]
+        if matrix.shape[1] != d_in:
+            raise InputError(
+                f"batch {number}: expected d_in = {d_in} as in the batches before it, got {matrix.shape[1]}; "
+                "diagnose one layer at a time"
+            )
+        yield matrix
+
+
+def _pieces(tokens: Tokens, size: int) -> Iterator[Any]:
+    """A new pass over the tokens. Raises InputError for what cannot be iterated again and again."""
     if isinstance(tokens, (Tensor, np.ndarray)):
-        tokens = _slices(tokens)
-    elif isinstance(tokens, (str, Path, Mapping)) or not isinstance(tokens, Iterable):
+        return _slices(tokens, size)
+    if isinstance(tokens, (str, Path, Mapping)) or not isinstance(tokens, Iterable):
         raise InputError(
             f"expected a matrix [tokens, d_in] or batches of such, got {type(tokens).__name__}; open files with "
             "open_activations, and give several layers to survey"
         )
-    elif iter(tokens) is tokens:
+    pieces = iter(tokens)
+    if pieces is tokens:
         raise InputError(
             "expected tokens that can be iterated more than once, got a one-shot iterator; "
             "pass a list of batches, or an object whose __iter__ starts afresh each time"
         )
-    d_in = None
-    for number, batch in enumerate(tokens):
-        if isinstance(batch, (list, tuple)) and len(batch) == 1:
-            [batch] = batch  # what a DataLoader over a TensorDataset yields
-        if isinstance(batch, np.ndarray):
-            # np.array copies the slice: torch warns about read-only memory maps, and reads them page by page.
-            batch = torch.from_numpy(np.array(batch))
-        if not isinstance(batch, Tensor):
-            raise InputError(
-                f"batch {number}: expected a torch or NumPy matrix [tokens, d_in], got {type(batch).__name__}"
-            )
-        if batch.ndim != 2 or not batch.is_floating_point():
-            raise InputError(
-                f"batch {number}: expected a floating-point matrix [tokens, d_in], got shape "
-                f"{tuple(batch.shape)} of {batch.dtype}; reshape sequences to [tokens, d_in] first"
-            )
-        d_in = d_in or batch.shape[1]
-        if batch.shape[1] != d_in:
-            raise InputError(
-                f"batch {number}: expected d_in = {d_in} as in the batches before it, got {batch.shape[1]}; "
-                "diagnose one layer at a time"
-            )
-        yield batch.detach()
+    return pieces
 
 
-def _slices(matrix: Tensor | NDArray[Any]) -> Iterable[Tensor | NDArray[Any]]:
+def _check_dense(tensor: Tensor, where: str) -> None:
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
+        kind = "a nested" if tensor.is_nested else "a meta" if tensor.is_meta else f"a {tensor.layout}"
+        raise InputError(f"{where}expected a dense matrix with values, got {kind} tensor; pass to_dense() of it")
+
+
+def _slices(matrix: Tensor | NDArray[Any], size: int) -> Iterator[Tensor | NDArray[Any]]:
+    if isinstance(matrix, Tensor):
+        _check_dense(matrix, "")
     if matrix.ndim != 2:
         raise InputError(
             f"expected a matrix [tokens, d_in], got shape {tuple(matrix.shape)}; "
             "reshape sequences to [tokens, d_in] first"
         )
-    return (matrix[i : i + CHUNK_TOKENS] for i in range(0, len(matrix), CHUNK_TOKENS))
+    return (matrix[i : i + size] for i in range(0, len(matrix), size))
 
 
-def _join(
-    held: list[Tensor], dtype: torch.dtype, device: torch.device | str | None, start: int, tokens: Tokens
-) -> Tensor:
-    chunk = (held[0] if len(held) == 1 else torch.cat(held)).to(device=device, dtype=dtype)
-    # A sum is finite unless a value is not (float64 cannot overflow on float32 input): one read, no mask.
+def _matrix(batch: Any, number: int) -> Tensor:
+    """One batch as a dense torch matrix of real floating-point numbers. Raises InputError."""
+    if isinstance(batch, (list, tuple)) and len(batch) == 1:
+        [batch] = batch  # what a DataLoader over a TensorDataset yields
+    if isinstance(batch, np.ndarray):
+        batch = _from_numpy(batch, number)
+    if not isinstance(batch, Tensor):
+        raise InputError(
+            f"batch {number}: expected a torch or NumPy matrix [tokens, d_in], got {type(batch).__name__}"
+        )
+    _check_dense(batch, f"batch {number}: ")
+    if batch.ndim != 2 or not batch.is_floating_point():
+        raise InputError(
+            f"batch {number}: expected a floating-point matrix [tokens, d_in], got shape "
+            f"{tuple(batch.shape)} of {batch.dtype}; reshape sequences to [tokens, d_in] first"
+        )
+    return batch.detach()
+
+
+def _from_numpy(batch: NDArray[Any], number: int) -> Tensor:
+    """A NumPy array in torch's types: in this machine's byte order, without the rows that are masked."""
+    if isinstance(batch, np.ma.MaskedArray):
+        batch = _unmasked(batch, number)
+    if batch.dtype.type not in (np.float16, np.float32, np.float64):
+        raise InputError(
+            f"batch {number}: expected a floating-point matrix (float16, float32 or float64), got {batch.dtype}; "
+            "convert it with astype(np.float32)"
+        )
+    # A copy also of what needs no other byte order: torch warns about read-only memory maps, and reads them page by
+    # page.
+    return torch.from_numpy(np.array(batch, dtype=batch.dtype.newbyteorder("="), subok=False))
+
+
+def _unmasked(batch: Any, number: int) -> NDArray[Any]:
+    """The rows of a masked array of which nothing is masked. Raises InputError for rows that are masked in part."""
+    masked = np.ma.getmaskarray(batch)
+    if masked.ndim != 2:
+        return np.asarray(batch.data)
+    whole, some = masked.all(axis=1), masked.any(axis=1)
+    if (whole != some).any():
+        first = int(np.flatnonzero(whole != some)[0])
+        raise InputError(
+            f"batch {number}: expected a mask that leaves out whole tokens, got {int((whole != some).sum()):,} "
+            f"rows of which some dimensions are masked (the first is row {first}); fill them, or mask the whole row"
+        )
+    return np.asarray(batch.data)[~whole]
+
+
+def _join(held: list[Tensor], start: int, tokens: Tokens) -> Tensor:
+    chunk = held[0] if len(held) == 1 else torch.cat(held)
+    # A sum is finite unless a value is not, or float64 overflows: one read, no mask.
     if not torch.isfinite(chunk.sum(dtype=torch.float64)):
         bad = ~torch.isfinite(chunk).all(dim=1)
         if bad.any():
-            raise InputError(_not_finite(start + int(bad.nonzero()[0]), tokens))
+            raise InputError(_not_finite(start + int(bad.nonzero()[0]), tokens, chunk.dtype))
     return chunk
 
 
-def _not_finite(first: int, tokens: Tokens) -> str:
-    counts = [(len(batch), int((~torch.isfinite(batch).all(dim=1)).sum())) for batch in _checked_batches(tokens)]
-    total, bad = sum(n for n, _ in counts), sum(b for _, b in counts)
+def _not_finite(first: int, tokens: Tokens, dtype: torch.dtype) -> str:
+    total = bad = beyond = 0
+    for batch in batches(tokens):
+        x = batch.double()  # float8 has no isfinite
+        finite = x.isfinite()
+        total, bad = total + len(x), bad + int((~finite.all(dim=1)).sum())
+        beyond += int((finite & ~x.to(dtype).isfinite()).any(dim=1).sum())
+    if not bad:
+        return (
+            f"expected activations that {dtype} can hold, got larger values in {beyond:,} of {total:,} tokens, the "
+            f"first at token {first:,} of those read; divide all tokens by one number"
+        )
     return (
         f"expected finite activations, got NaN or infinite values in {bad:,} of {total:,} tokens, the first at "
         f"token {first:,} of those read; drop those tokens, or harvest in float32 if the model overflows in float16"

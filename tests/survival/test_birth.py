@@ -100,7 +100,9 @@ def test_gaussian_tokens_die_as_the_closed_forms_say(gamma: float) -> None:
     birth = measure_birth(gaussian(tokens, 512, gamma), [untouched(512)], d_sae=d_sae, k=k, generator=generator())[
         "none"
     ]
-    assert birth.relu == pytest.approx(dead_by_relu(gamma, tokens), abs=0.01)
+    # The form is up to 0.8 points too high: it takes the largest of N tokens at its quantile 1 - 1/N. The standard
+    # error of 8,192 latents is 0.5 points.
+    assert birth.relu == pytest.approx(dead_by_relu(gamma, tokens), abs=0.02)
     if gamma > 3:
         assert birth.dead == pytest.approx(dead_by_topk(gamma, tokens, d_sae=d_sae, k=k), abs=0.02)
 

@@ -96,3 +96,36 @@ def test_a_source_that_gives_nothing_the_second_time_is_told_so(buffer_tokens: i
     )
     with pytest.raises(InputError, match=message):
         next(batches)
+
+
+@pytest.mark.parametrize("buffer_tokens", [41, 100, 1000])
+@pytest.mark.parametrize(
+    ("other", "first"),
+    [
+        (numbered() + 1, 0),
+        (torch.cat([numbered(30), numbered(70) + 50]), 0),
+        # The end of the source is known from the second epoch on.
+        (numbered(99), 5),
+        (numbered(140), 5),
+    ],
+    ids=["other values", "other later values", "fewer", "more"],
+)
+def test_a_run_never_goes_on_with_other_tokens_than_it_has_read(
+    other: Tensor, first: int, buffer_tokens: int
+) -> None:
+    """At the next batch where what was read is read again, and otherwise at the end of the epoch."""
+    for done in range(first, 10):
+        _, place = taken(None, done + 1, batch_tokens=20, buffer_tokens=buffer_tokens)[done]
+        follows = Shuffled(other, 20, buffer_tokens=buffer_tokens, seed=99, place=place)
+        with pytest.raises(InputError, match=r"expected (to resume on the activations that|a source that yields)"):
+            [next(follows) for _ in range(12)]
+
+
+def test_tokens_that_were_read_before_are_checked_at_the_next_batch() -> None:
+    _, place = taken(None, 2, batch_tokens=20, buffer_tokens=1000)[1]
+    message = (
+        "expected to resume on the activations that the run began with, got other values in 100 tokens; pass "
+        "those, or begin another run in a new folder"
+    )
+    with pytest.raises(InputError, match=message):
+        next(Shuffled(numbered() + 1, 20, buffer_tokens=1000, seed=3, place=place))

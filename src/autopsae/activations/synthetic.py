@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.seeds import stream
 
 # Coefficients are c = 0.5 + |z|, z ~ Normal(0, 1), with E|z| = sqrt(2 / pi): the moments E[c] and E[c^2].
 _MEAN = 0.5 + math.sqrt(2 / math.pi)
@@ -43,8 +44,7 @@ class SyntheticFeatures:
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         for start in range(0, self.tokens, self.batch_tokens):
-            # On the CPU, so that the tokens of a seed are the same whatever the device.
-            generator = torch.Generator().manual_seed(self.seed + start)
+            generator = stream(self.seed, f"synthetic tokens from {start}")
             yield self._batch(min(self.batch_tokens, self.tokens - start), generator)
 
     def _batch(self, tokens: int, generator: torch.Generator) -> Tensor:
@@ -95,7 +95,8 @@ def synthetic_features(
             f"[1, n_features], got {n_active} of {n_features}; offset_coordinate in [0, d_in), got "
             f"{offset_coordinate}"
         )
-    features = F.normalize(_normal(generator, n_features, d_in), dim=1)
+    drawn = stream(generator, "synthetic features")
+    features = F.normalize(_normal(drawn, n_features, d_in), dim=1)
     mean, sigma_norm = _moments(features, n_active)
     offset = torch.zeros_like(mean)
     offset[offset_coordinate] = _offset(mean, offset_coordinate, gamma, sigma_norm)
@@ -107,7 +108,7 @@ def synthetic_features(
         n_active=n_active,
         tokens=tokens,
         batch_tokens=batch_tokens,
-        seed=int(torch.randint(2**62, (), generator=generator, device=generator.device)),
+        seed=int(torch.randint(2**62, (), generator=drawn)),
     )
 
 
@@ -138,21 +139,22 @@ def gaussian_tokens(
     _check(tokens, d_in, gamma, tail, outlier_fraction, outlier_norm)
     eigenvalues = _eigenvalues(spectrum, d_in)
     sigma_norm = math.sqrt(eigenvalues.sum())
-    mean, away = F.normalize(_normal(generator, 2, d_in), dim=1) * sigma_norm
-    rotation = torch.linalg.qr(_normal(generator, d_in, d_in)).Q
-    z = _normal(generator, tokens, d_in)
+    drawn = stream(generator, "Gaussian tokens")
+    mean, away = F.normalize(_normal(drawn, 2, d_in), dim=1) * sigma_norm
+    rotation = torch.linalg.qr(_normal(drawn, d_in, d_in)).Q
+    z = _normal(drawn, tokens, d_in)
     if tail is not None:
-        chi_square = _normal(generator, tokens, tail).square().sum(dim=1, keepdim=True)
+        chi_square = _normal(drawn, tokens, tail).square().sum(dim=1, keepdim=True)
         z *= ((tail - 2) / chi_square).sqrt()
     centers = (gamma * mean).repeat(tokens, 1)
-    places = torch.randperm(tokens, generator=generator, device=generator.device).cpu()
+    places = torch.randperm(tokens, generator=drawn)
     centers[places[: round(outlier_fraction * tokens)]] = outlier_norm * away
     x: Tensor = centers + (z * eigenvalues.sqrt()) @ rotation.T
     return x.to(device, dtype)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float64).cpu()
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def _moments(features: Tensor, n_active: int) -> tuple[Tensor, float]:

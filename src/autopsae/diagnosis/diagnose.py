@@ -14,7 +14,9 @@ from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, paper_rule, prescribe, suffices
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.diagnosis.tabular import flatten, html_table
+from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, within, z_score
+from autopsae.seeds import stream
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import Moments, layer_norm
@@ -163,26 +165,35 @@ def diagnose(
     born dead; lr, steps: the training by which `revival` is judged; seed: of the drawn SAE and of the token sample;
     device: where to compute (default: where the tokens are, for the products too).
 
-    Raises InputError for unusable tokens, fewer than 40 or all the same, d_in < 2, k > d_sae, at_tokens < 1, lr or
-    steps under 0, or `acceptable` outside [0, 1].
+    Raises InputError for unusable tokens, passes that differ, fewer than 40 tokens or all the same, d_in < 2,
+    k > d_sae, at_tokens < 1, lr or steps under 0, or `acceptable` outside [0, 1].
     """
     _check(d_sae, k, acceptable)
+    tokens = same_passes(tokens)
     told = progress or (lambda _name, _tokens: None)
     statistics = collect(tokens, seed=seed, device=device, progress=lambda n: told("statistics", n))
     median = geometric_median(statistics.sample)
     geometry = severity(statistics, median)
 
     def drawn() -> torch.Generator:  # the same draw for every remedy
-        return torch.Generator(median.device).manual_seed(seed)
+        return stream(seed, "diagnosis")
 
     ladder, asked = _ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
-    rows = draw_rows(d_sae, statistics.d_in, generator=drawn())
+    rows = draw_rows(d_sae, statistics.d_in, generator=drawn()).to(median.device)
     expected = _expected(ladder, asked, statistics.sample, rows, k, at_tokens=at_tokens, acceptable=acceptable)
     stuck = expected["none"].relu.value > acceptable
     revived = _revived(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
     counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    birth = measure_birth(tokens, counted, d_sae=d_sae, k=k, generator=drawn(), progress=lambda n: told("birth", n))
+    birth = measure_birth(
+        tokens,
+        counted,
+        d_sae=d_sae,
+        k=k,
+        generator=drawn(),
+        device=median.device,
+        progress=lambda n: told("birth", n),
+    )
     prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
     predicted = Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k)
     return Diagnosis(

@@ -15,6 +15,7 @@ from torch import Tensor
 from autopsae.arrays import InputError, Tokens
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.evaluation.space import shift_to
+from autopsae.passes import same_passes
 from autopsae.sae.model import SAE
 
 
@@ -78,6 +79,7 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], dead: Bool[Tensor, "d_s
 
 def cost_of_recentring(before: SAE, after: SAE, tokens: Tokens) -> RecentringCost:
     """Both SAEs evaluated on raw tokens; ask it on tokens that the autopsy has not seen. Raises as `evaluate`."""
+    tokens = same_passes(tokens)
     old, new = evaluate(before, tokens), evaluate(after, tokens)
     silent_before, silent_after = old.fates.fired == 0, new.fates.fired == 0
     return RecentringCost(

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.activations.batches import evaluating
-from autopsae.arrays import Tokens, chunks
+from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.passes import same_passes
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
 from autopsae.statistics.norms import NormHistogram
@@ -37,9 +38,17 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(sae: SAE, tokens: Tokens) -> Evaluation:
-    """Evaluate on raw tokens in two passes (the mean, then the errors), sums in float64. Raises as `chunks`."""
-    weight = sae.W_enc
+    """Evaluate on raw tokens in two passes (the mean, then the errors), sums in float64.
+
+    Raises InputError as `chunks`, for passes that differ, and for tokens of another width than the SAE's.
+    """
+    weight, tokens = sae.W_enc, same_passes(tokens)
     mean, norms, n = _first_pass(tokens, weight.device)
+    if len(mean) != sae.d_in:
+        raise InputError(
+            f"evaluate: expected tokens of d_in = {sae.d_in}, as the SAE's, got {len(mean)}; choose the layer that "
+            "it was trained on"
+        )
     limit = STRAY * norms.quantile(0.5)
     typical, stray = (_Sums(sae.d_in, weight.device) for _ in range(2))
     entered = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device)

@@ -8,8 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Mapped, Tokens, chunks
+from autopsae.passes import same_passes
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, TopK
+from autopsae.seeds import stream
 from autopsae.statistics.collect import SAMPLE_TOKENS
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import Moments
@@ -38,10 +40,12 @@ class Space:
 
     @staticmethod
     def of(sae: SAE, tokens: Tokens) -> "Space":
-        """A few passes, sums in float64. Raises InputError as `chunks`, for tokens of another width than the SAE's,
-        and for fewer than 100.
+        """A few passes, sums in float64.
+
+        Raises InputError as `chunks`, for passes that differ, for tokens of another width than the SAE's, and for
+        fewer than 100.
         """
-        entered = Mapped(tokens, lambda x: _enter(sae, x))
+        entered = Mapped(same_passes(tokens), lambda x: _enter(sae, x))
         sample, norms, n = Reservoir(SAMPLE_TOKENS), None, 0
         for y in chunks(entered, dtype=torch.float64):
             sample.add(y, n)
@@ -78,7 +82,7 @@ class Space:
         """Variance along a typical direction: the median over directions drawn at random. It is not the mean, which
         one direction of huge variance would own.
         """
-        drawn = torch.randn(_DRAWN, len(self.center), generator=torch.Generator().manual_seed(0))
+        drawn = torch.randn(_DRAWN, len(self.center), generator=stream(0, "typical directions"))
         rows = torch.nn.functional.normalize(drawn, dim=1).to(self.covariance.device)
         return float(self.spread(rows).square().median())
 

@@ -229,7 +229,7 @@ def peek(batches: Iterable[Tensor], tokens: int) -> tuple[Float[Tensor, "tokens 
         batch = next(stream, None)
         if batch is None:
             raise InputError(f"peek: expected at least {tokens:,} tokens, the stream ended after {found:,}")
-        seen.append(batch)
+        seen.append(batch.clone())  # a stream may refill one buffer
         found += batch[..., 0].numel()
 
     def whole() -> Iterator[Tensor]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.seeds import hashed
 
 
 class Reservoir:
@@ -30,7 +31,7 @@ class Reservoir:
     def add(self, x: Float[Tensor, "tokens d_in"], start: int) -> None:
         """Show it the tokens at places start, start + 1, ... of the stream."""
         places = np.arange(start, start + len(x))
-        keys = _keys(places, self.seed)
+        keys = _keys(places, hashed(self.seed, "sample of the tokens"))
         if len(self._keys) == self.size:
             below = np.flatnonzero(keys < self._keys.max())
             places, keys, x = places[below], keys[below], x[torch.from_numpy(below).to(x.device)]
@@ -83,7 +84,7 @@ class Reservoir:
 def _keys(places: NDArray[Any], seed: int) -> NDArray[Any]:
     """A 64-bit hash of each place (the output function of SplitMix64; Steele, Lea and Flood 2014)."""
     with np.errstate(over="ignore"):
-        z = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed % 2**64) * np.uint64(
+        z = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(
             0xD1342543DE82EF95
         )
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

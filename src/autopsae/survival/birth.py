@@ -14,6 +14,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.remedies.remedy import Remedy
+from autopsae.seeds import stream
 from autopsae.survival.closed_form import check_k
 
 _BLOCK = 512  # tokens per product: its pre-activations stay in the cache for the counting
@@ -35,9 +36,12 @@ class Birth:
 def draw_rows(
     d_sae: int, d_in: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "d_sae d_in"]:
-    """Encoder rows uniform on the unit sphere, the paper's initialisation (App. A.2)."""
-    rows = torch.randn(d_sae, d_in, generator=generator, device=generator.device, dtype=dtype)
-    return torch.nn.functional.normalize(rows, dim=1)
+    """Encoder rows uniform on the unit sphere, the paper's initialisation (App. A.2), on the generator's device.
+
+    They are drawn from a stream of their own (`seeds.stream`), so they are no numbers that the caller may draw too.
+    """
+    rows = torch.randn(d_sae, d_in, generator=stream(generator, "rows of an SAE"), dtype=dtype)
+    return torch.nn.functional.normalize(rows.to(generator.device), dim=1)
 
 
 def measure_birth(

@@ -18,7 +18,8 @@ from autopsae.sae.sparse_ops import unexplained
 from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.sae.weights import Weights, apart, stacked
 from autopsae.sae.workspace import Workspace
-from autopsae.training.checkpoint import State, load_checkpoint, save_checkpoint
+from autopsae.seeds import stream
+from autopsae.training.checkpoint import State, layouts_of, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.objective import penalty_losses
 from autopsae.training.optimizers import Optimizer
@@ -61,6 +62,8 @@ class Sweep:
         self._watch = Watch(d_sae, dead_after_tokens=after, device=device)
         self._sum = torch.zeros(n_members, d_in, dtype=torch.float64, device=device)
         self._resampled = torch.zeros(n_members, dtype=torch.int64, device=device)
+        self._last_resampling = torch.zeros(n_members, 2, dtype=torch.int64)
+        self._layouts = layouts_of(self._tensors())
 
     def __iter__(self) -> Iterator[dict[int, Record]]:
         try:
@@ -142,6 +145,11 @@ class Sweep:
         """How many steps a member took."""
         return self._ended.get(member, self.step)
 
+    def last_resampling(self, member: int) -> tuple[int, int]:
+        """(steps done when latents of a member were last drawn afresh, how many were); (0, 0) for never."""
+        steps, latents = self._last_resampling[member].tolist()
+        return steps, latents
+
     def close(self) -> None:
         """Leave the SAEs in evaluation mode and, once trained, with weights of their own."""
         if self.step == self.config.steps and len(self._alive) > 1:
@@ -150,9 +158,7 @@ class Sweep:
             member.sae.eval()
 
     def save(self, path: str | Path) -> None:
-        """Write one checkpoint file, whole or not at all: weights, moments, who is silent since when, and the
-        places in the shuffled streams.
-        """
+        """Write one checkpoint file, whole or not at all, with all that the next step depends on."""
         state = State(
             step=self.step,
             diverged=self.diverged,
@@ -169,7 +175,8 @@ class Sweep:
         Raises InputError for a file that is no whole checkpoint, or one of other members; nothing has changed then.
         """
         streams = Sources(self.members, self._tokens).stream_of_member
-        state, saes = load_checkpoint(path, self.members, streams)
+        state, saes = load_checkpoint(path, self.members, streams, self._layouts)
+        tensors = self._completed(path, state)
         self._begin()
         for member, (weights, scale) in zip(self.members, saes, strict=True):
             member.sae.load_state_dict(weights)
@@ -178,7 +185,7 @@ class Sweep:
         self._keep([m for m in self._alive if m not in {*self.diverged, *self.stopped}])
         self._optimizer.steps = state.step
         for name, tensor in self._tensors().items():
-            tensor.copy_(state.tensors[name])
+            tensor.copy_(tensors[name])
         if self._alive:
             self._sources = Sources([self.members[m] for m in self._alive], self._tokens, state.places)
 
@@ -187,8 +194,26 @@ class Sweep:
         if not self._alive:
             return {}
         moments = {f"moments.{name}": moments for name, moments in self._optimizer.moments.items()}
-        watch = {"since_positive": self._watch.since_positive, "since_fired": self._watch.since_fired}
-        return {**moments, **watch, "changes": self._watch.counted, "sum": self._sum, "resampled": self._resampled}
+        watch = {name: getattr(self._watch, name) for name in ("since_positive", "since_fired", "ever_fired")}
+        resampled = {"resampled": self._resampled, "last_resampling": self._last_resampling}
+        return {**moments, **watch, "changes": self._watch.counted, "sum": self._sum, **resampled}
+
+    def _completed(self, path: str | Path, state: State) -> dict[str, Tensor]:
+        """The tensors of a checkpoint, and what earlier versions did not write but can be told from the rest.
+
+        Raises InputError where latents may have been drawn afresh, as it cannot be told then who has ever fired.
+        """
+        tensors = dict(state.tensors)
+        if tensors and "ever_fired" not in tensors:
+            if any(member.config.resampling for member in self.members):
+                raise InputError(
+                    f"{path}: expected a checkpoint that says which latents have ever fired, got one of an earlier "
+                    "version of autopsae, in which they are resampled; go on with that version, or start afresh"
+                )
+            # Without resampling only firing sets the count back.
+            tensors["ever_fired"] = tensors["since_fired"] < state.step * self.config.batch_tokens
+            tensors["last_resampling"] = torch.zeros(len(self.members), 2, dtype=torch.int64)
+        return tensors
 
     def _stop(self, loss: Float[Tensor, "members"], finite: list[bool]) -> None:
         """Let those go whose loss is not finite."""
@@ -227,13 +252,15 @@ class Sweep:
             method = config.resampling
             if method is None or not method.due(self.step - 1) or not fine:
                 continue
-            # Seeded by the step, so that a resumed run draws the same.
-            generator = torch.Generator().manual_seed(config.seed + self.step)
+            # A stream for each step, so that a resumed run draws the same.
+            generator = stream(config.seed, f"resampling after step {self.step}")
             dead = self._watch.since_fired[m] >= method.dead_after_tokens
             redrawn = method.apply(self._weights, m, y[m], left[m], dead, generator)
             self._optimizer.forget(m, redrawn)
             self._watch.forget(m, redrawn)
             self._resampled[m] += len(redrawn)
+            if len(redrawn):
+                self._last_resampling[self._alive[m]] = torch.tensor([self.step, len(redrawn)])
 
     def _records(self, measured: Measured) -> dict[int, Record]:
         """Of every member, since the last ones."""
@@ -241,7 +268,7 @@ class Sweep:
         means = self._sum / tokens
         columns = {
             **measured.columns(of_member),
-            **self._watch.columns(),
+            **self._watch.columns(tokens),
             "bias_captured": bias_captured([self.members[m].sae for m in self._alive], means),
             "resampled": self._resampled.tolist(),
         }

@@ -1,0 +1,96 @@
+"""Do several passes over a source see the same tokens? A cheap digest of each pass is compared with the first.
+
+The digest of tokens x_j is their number, sum_j p_j and sum_j p_j^2, where p_j = x_j . v for one fixed random
+direction v. It does not depend on how the tokens are cut into batches, nor on their order (a shuffling DataLoader
+is one set of tokens). Where one of n tokens is another one, it changes by about 1 / n of its size.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import CHUNK_TOKENS, InputError, Tokens, batches
+from autopsae.seeds import stream
+
+SAME = 1e-6
+"""Digests may differ by this share of their size: sums in another order, or a network that is not deterministic to
+the last bit, are no other tokens."""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What tells a set of tokens from another; parts are added with `+`."""
+
+    tokens: int = 0
+    total: float = 0.0
+    """sum_j p_j"""
+    square: float = 0.0
+    """sum_j p_j^2"""
+
+    @staticmethod
+    def of(x: Float[Tensor, "tokens d_in"]) -> "Digest":
+        """The digest of one matrix, in float64."""
+        p = x.double() @ _direction(x.shape[1]).to(x.device)
+        return Digest(len(x), float(p.sum()), float(p @ p))
+
+    def __add__(self, other: "Digest") -> "Digest":
+        return Digest(self.tokens + other.tokens, self.total + other.total, self.square + other.square)
+
+    def same(self, other: "Digest") -> bool:
+        """Whether both are of the same tokens, up to SAME."""
+        if self.tokens != other.tokens:
+            return False
+        square = max(self.square, other.square)
+        size = sqrt(self.tokens * square)  # sum_j |p_j| is no larger
+        return abs(self.total - other.total) <= SAME * size and abs(self.square - other.square) <= SAME * square
+
+
+class SamePasses:
+    """Tokens of which every whole pass is compared with the first one; a pass that is broken off is not.
+
+    first: the digest of the first whole pass, None before it; it may be given, where an earlier run knows it.
+    """
+
+    def __init__(self, tokens: Tokens, *, first: Digest | None = None) -> None:
+        self._tokens = tokens
+        self.first = first
+
+    def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
+        digest = Digest()
+        for batch in batches(self._tokens, CHUNK_TOKENS):
+            for piece in batch.split(CHUNK_TOKENS):  # a whole batch in float64 may be large
+                digest += Digest.of(piece)
+            yield batch
+        if self.first is not None:
+            check_pass(self.first, digest)
+        self.first = digest
+
+
+def same_passes(tokens: Tokens) -> Tokens:
+    """The tokens, compared over passes. A matrix is its own proof, and what is compared already stays as it is."""
+    return tokens if isinstance(tokens, (Tensor, np.ndarray, SamePasses)) else SamePasses(tokens)
+
+
+def check_same(first: Digest, now: Digest, *, expected: str, advice: str) -> None:
+    """InputError where two digests are not of the same tokens: what was expected, what came, what to try."""
+    if now.same(first):
+        return
+    got = f"{now.tokens:,} tokens instead of {first.tokens:,}"
+    if now.tokens == first.tokens:
+        got = f"other values in {now.tokens:,} tokens"
+    raise InputError(f"expected {expected}, got {got}; {advice}")
+
+
+def check_pass(first: Digest, now: Digest) -> None:
+    """InputError where two passes over a source differ."""
+    advice = "save the tokens to a file, or pass an object whose __iter__ starts afresh each time"
+    check_same(first, now, expected="a source that yields the same tokens in every pass", advice=advice)
+
+
+def _direction(d_in: int) -> Float[Tensor, "d_in"]:
+    return torch.randn(d_in, generator=stream(0, "direction of a digest"), dtype=torch.float64)

@@ -234,6 +234,35 @@ def test_a_list_that_would_be_endless_to_print_is_not_printed(tmp_path: Path, su
         assert "k: expected a positive whole number, got [[[" in refused(made.path)
 
 
+def bomb(kind: str) -> bytes:
+    """A pickle that PyTorch would load: of a dictionary whose key takes 2^40 steps to hash, or of 2^40 zeros."""
+    if kind == "zeros":
+        return b"\x80\x02c__builtin__\nbytearray\n\x8a\x06" + (2**40).to_bytes(6, "little") + b"\x85R."
+    key = b"X\x01\x00\x00\x00a\x85q\x01" + b"".join(b"h%c\x86q%c" % (i, i + 1) for i in range(1, 41))
+    return b"\x80\x02}q\x00" + key + b"K\x01s."
+
+
+@pytest.mark.parametrize("is_archive", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "message"), [("key", "it has tuples in tuples, more than 8 deep"), ("zeros", "it makes a bytearray")]
+)
+def test_a_pickle_that_would_not_end_or_fill_the_memory_is_not_loaded(
+    tmp_path: Path, is_archive: bool, kind: str, message: str
+) -> None:
+    path = tmp_path / "6.pt"
+    path.write_bytes(bomb(kind))
+    if is_archive:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("6/data.pkl", bomb(kind))
+            archive.writestr("6/version", "3\n")
+    assert f"got a pickle that is not loaded: {message}" in refused(path)
+
+
+def test_a_pickle_longer_than_any_state_dict_is_not_loaded(tmp_path: Path) -> None:
+    torch.save({str(i): i for i in range(200_000)}, tmp_path / "6.pt")
+    assert "got a pickle that is not loaded: it is of more than 1 MiB" in refused(tmp_path / "6.pt")
+
+
 def test_an_archive_of_torch_with_compressed_or_damaged_parts_is_not_unfolded(tmp_path: Path) -> None:
     made = suites.openai(tmp_path / "6.pt")
     with zipfile.ZipFile(made.path) as archive:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,11 @@ from safetensors.torch import save_file
 
 from autopsae.arrays import InputError
 from autopsae.interop import checks
-from autopsae.interop.convert import load_sae
+from autopsae.interop.convert import format_of, load_sae
 from autopsae.interop.layouts import LAYOUTS
 from autopsae.sae.sparsity import JumpReLU
 from tests.interop import suites
-from tests.interop.formats import D_IN, WEIGHTS, an_sae, change_tensors, tokens, written
+from tests.interop.formats import D_IN, WEIGHTS, an_sae, change_settings, change_tensors, tokens, written
 
 
 def refused(path: Path | str, **told: Any) -> str:
@@ -88,6 +89,25 @@ def test_a_folder_whose_files_are_of_two_formats_names_both(tmp_path: Path) -> N
     assert "got files of 2 formats: sparsify (cfg.json, sae.safetensors) and Gemma Scope (params.npz)" in refused(
         folder
     )
+
+
+@pytest.mark.parametrize("library", ["saelens", "dictionary_learning", "sparsify", "autopsae"])
+def test_the_library_that_wrote_an_sae_is_told_from_its_files(tmp_path: Path, library: str) -> None:
+    folder = written(tmp_path / "x", library)
+    for path in (folder, *folder.iterdir()):
+        assert format_of(path) == library
+    suites.gemma_scope(tmp_path / "y")
+    (tmp_path / "y" / "params.npz").rename(folder / "params.npz")
+    with pytest.raises(InputError, match="expected the folder of one SAE, got files of 2 formats"):
+        format_of(folder)
+
+
+@pytest.mark.parametrize("suite", suites.ALL)
+def test_saes_of_suites_are_nobodys_to_train(tmp_path: Path, suite: str) -> None:
+    made = suites.ALL[suite](tmp_path)
+    assert format_of(made.path) == "autopsae"
+    if made.path.is_file():
+        assert format_of(made.path.parent) == "autopsae"
 
 
 def test_half_a_folder_names_what_it_lacks(tmp_path: Path) -> None:
@@ -242,6 +262,45 @@ def test_thresholds_over_every_number_are_those_of_latents_that_never_fire(tmp_p
     assert not bool(sae.encode(tokens()).any())
     sae.save(tmp_path / "again")
     assert not bool(load_sae(tmp_path / "again").encode(tokens()).any())
+
+
+PEAK = """
+import sys
+from pathlib import Path
+from autopsae.interop.convert import load_sae
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+before = peak()
+sae = load_sae(sys.argv[1])
+print((peak() - before) / (2 * sae.W_enc.numel()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory was taken at most")
+@pytest.mark.parametrize("suite", ["saelens", "gemma_scope"])
+def test_reading_takes_no_more_memory_than_is_asked_for(tmp_path: Path, suite: str) -> None:
+    W = torch.ones(16_384, 256)
+    if suite == "saelens":  # the norms go over to the encoder: a copy more
+        folder = written(tmp_path / "x", "saelens")
+        change_settings(folder, "saelens", d_in=256, d_sae=16_384, rescale_acts_by_decoder_norm=True)
+        sizes = {"W_enc": W.T.contiguous(), "W_dec": W, "b_enc": W[:, 0].clone(), "b_dec": W[0].clone()}
+        change_tensors(folder, "saelens", **sizes)
+    else:
+        folder = tmp_path / "x"
+        folder.mkdir()
+        m = W.numpy()
+        biases = {"b_enc": m[:, 0], "threshold": m[:, 0], "b_dec": m[0]}
+        np.savez(folder / "params.npz", W_enc=m.T, W_dec=m, **biases)
+    done = subprocess.run([sys.executable, "-c", PEAK, folder], capture_output=True, text=True, check=True)
+    assert 4 < float(done.stdout) < checks.BYTES_PER_WEIGHT
+
+
+def test_a_relative_path_is_known_by_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = suites.gemma_scope(tmp_path / "embedding" / "width_4k" / "average_l0_6")
+    monkeypatch.chdir(made.path)
+    for path in (".", "params.npz"):
+        assert "expected a scale for an SAE of embeddings" in refused(path)
 
 
 def test_memory_is_asked_for_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

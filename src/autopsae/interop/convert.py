@@ -9,7 +9,7 @@ from autopsae.arrays import InputError
 from autopsae.files import pair_files, write_folder
 from autopsae.interop import dictionary_learning, saelens, sparsify
 from autopsae.interop.hub import HUB, fetched
-from autopsae.interop.layouts import FILES, PICKLES, read_path
+from autopsae.interop.layouts import FILES, PICKLES, library_of, read_path
 from autopsae.sae.model import SAE
 
 Format = Literal["autopsae", "saelens", "dictionary_learning", "sparsify"]
@@ -34,14 +34,25 @@ def load_sae(path: str | Path, *, scale: float | None = None, k: int | None = No
         raise InputError(f"load_sae: expected a scale > 0 and under {LARGEST_WEIGHT:.0e}, got {scale}")
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
         raise InputError(f"load_sae: expected k >= 1, got {k}")
-    if isinstance(path, str) and path.startswith(HUB):
-        place = fetched(path.removeprefix(HUB), FILES, PICKLES)
-    else:
-        place = Path(path)
     told = {name: value for name, value in (("scale", scale), ("k", k)) if value is not None}
-    sae = read_path(place, told)
+    sae = read_path(_place(path), told)
     _check_magnitude(sae, path)
     return sae
+
+
+def format_of(path: str | Path) -> Format:
+    """The library that wrote the SAE at `path`, as `save_sae` names it; autopsae also for suites that no library of
+    these writes. The files are not read.
+
+    Raises InputError for a folder that holds no SAE or several.
+    """
+    library = (library_of(_place(path)) or "").lower()
+    return next((name for name in get_args(Format) if name == library), "autopsae")
+
+
+def _place(path: str | Path) -> Path:
+    is_on_hub = isinstance(path, str) and path.startswith(HUB)
+    return fetched(str(path).removeprefix(HUB), FILES, PICKLES) if is_on_hub else Path(path)
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ def read_2(folder: Path) -> SAE:
 
 def _above(folder: Path) -> list[str]:
     """The names of the folders in which it lies, as they are known on the hub."""
-    return [name.lower() for name in Path(*folder.parts[-PLACES:]).parts] + [
+    return [name.lower() for name in folder.absolute().parts[-PLACES:]] + [
         name.lower() for name in folder.resolve().parts if name.startswith("models--")
     ]
 

@@ -36,5 +36,8 @@ def fetched(name: str, files: Collection[str], suffixes: Collection[str]) -> Pat
     found = Path(snapshot) / inside
     if not any((Path(snapshot) / file).is_file() for file in wanted):
         listed = inside if is_file else ", ".join(files)
-        raise InputError(f"{HUB}{name}: expected one of {listed} there, got none; check the name")
+        raise InputError(
+            f"{HUB}{name}: expected one of {listed} there, got none; check the name, and name a file that "
+            "is an SAE by itself"
+        )
     return found

@@ -25,6 +25,7 @@ from autopsae.sae.model import SAE
 
 OURS = "sae"
 """The name of an SAE in the folder of its training."""
+OUR_LIBRARY = "autopsae"
 PICKLES = (".pt", ".pth")
 
 
@@ -76,7 +77,7 @@ LAYOUTS = (
         told=("scale",),
     ),
     Layout(
-        library="autopsae",
+        library=OUR_LIBRARY,
         files=(f"{OURS}.json", f"{OURS}.safetensors"),
         read=lambda folder: SAE.load(folder / OURS),
     ),
@@ -111,19 +112,52 @@ def _read_path(path: Path, told: Mapping[str, float | int]) -> SAE:
     raise InputError(f"{path}: no such file or folder; check the path of the SAE")
 
 
+def library_of(path: Path) -> str | None:
+    """The library or suite of the SAE that a path leads to, by the names of its files alone; None for one that is a
+    file by itself.
+
+    Raises InputError where the path leads to a folder that holds no SAE or several.
+    """
+    if path.is_dir():
+        found = _layouts_in(path)
+        if len(found) == 1:
+            return found[0].library
+        pickles = _pickles_in(path)
+        if not found and len(pickles) == 1:
+            return None
+        raise InputError(_not_one(path, found, pickles))
+    if all(file.is_file() for file in pair_files(path)):
+        return OUR_LIBRARY
+    folder = _folder_of(path) if path.is_file() else None
+    return None if folder is None else library_of(folder)
+
+
+def _layouts_in(folder: Path) -> list[Layout]:
+    return [layout for layout in LAYOUTS if all((folder / file).is_file() for file in layout.files)]
+
+
+def _pickles_in(folder: Path) -> list[Path]:
+    """Files that may be SAEs by themselves."""
+    pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLES and file.is_file()]
+    return [file for file in pickles if file.name != dictionary_learning.WEIGHTS]
+
+
 def _from_folder(folder: Path, told: Mapping[str, float | int]) -> SAE:
-    found = [layout for layout in LAYOUTS if all((folder / file).is_file() for file in layout.files)]
+    found = _layouts_in(folder)
     if len(found) == 1:
         return _called(found[0].read, folder, folder, told, found[0].told)
-    pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLES and file.is_file()]
-    if not found and len(pickles) == 1 and pickles[0].name != dictionary_learning.WEIGHTS:
+    pickles = _pickles_in(folder)
+    if not found and len(pickles) == 1:
         return _from_file(pickles[0], told)
+    raise InputError(_not_one(folder, found, pickles))
+
+
+def _not_one(folder: Path, found: list[Layout], pickles: list[Path]) -> str:
+    """The message for a folder that is not that of one SAE."""
     if found:
         both = " and ".join(f"{layout.library} ({', '.join(layout.files)})" for layout in found)
-        raise InputError(
-            f"{folder}: expected the folder of one SAE, got files of {len(found)} formats: {both}; move one away"
-        )
-    raise InputError(f"{folder}: expected the folder of one SAE, got {_got(folder, pickles)}")
+        return f"{folder}: expected the folder of one SAE, got files of {len(found)} formats: {both}; move one away"
+    return f"{folder}: expected the folder of one SAE, got {_got(folder, pickles)}"
 
 
 def _got(folder: Path, pickles: list[Path]) -> str:

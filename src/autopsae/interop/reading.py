@@ -18,6 +18,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.interop.checks import as_object, names, shown_text
+from autopsae.interop.pickles import LARGEST, why_not
 
 LARGEST_JSON = 16 * 2**20
 """Bytes of a configuration; those of the public suites have a few thousand."""
@@ -74,6 +75,9 @@ def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
             content: io.BytesIO | io.BufferedReader = io.BytesIO(file.read()) if after else file
             if zipfile.is_zipfile(content):
                 _check_archive(content, path)
+            else:
+                content.seek(0)
+                _check_pickle(content.read(LARGEST + 1), path)
             content.seek(0)
             found = torch.load(content, map_location="cpu", weights_only=True)
     except InputError:
@@ -98,10 +102,23 @@ def _check_archive(content: io.BytesIO | io.BufferedReader, path: Path) -> None:
                 f"{path}: expected a torch.save, whose parts are not compressed, got other ones; save it again"
             )
         damaged = archive.testzip()
+        for member in members:
+            if member.filename.endswith("/data.pkl"):
+                with archive.open(member) as pickled:
+                    _check_pickle(pickled.read(LARGEST + 1), path)
     if damaged is not None:
         raise InputError(
             f"{path}: expected the checksums that torch.save wrote, got another in {names([damaged])}: the file is "
             "damaged; get it again"
+        )
+
+
+def _check_pickle(beginning: bytes, path: Path) -> None:
+    reason = why_not(beginning)
+    if reason:
+        raise InputError(
+            f"{path}: expected a state_dict of a few tensors, got a pickle that is not loaded: {reason}; "
+            "save its state_dict()"
         )
 
 

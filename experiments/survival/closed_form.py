@@ -2,9 +2,9 @@
 
     python -m experiments.survival.closed_form      # about a minute on one thread
 
-Kept: `results/closed_form.json`. `layers`: mean |closed form - count|, in fractions, over the layers of the table that
-the authors released. `gaussian`: for tokens that are Gaussian, as the closed form assumes, what the forecast from
-4,096 tokens and the closed form say of 50,000, 100,000 and 1,000,000 tokens, and what is counted on 50,000.
+Kept: `results/closed_form.json`. `layers`: mean |closed form - count|, in fractions, over the layers of the table
+that the authors released. `gaussian`: for Gaussian tokens, which the closed form assumes, the forecast from 4,096
+tokens and the closed form at 50,000, 100,000 and 1,000,000 tokens, and the count on 50,000.
 """
 
 import csv

@@ -139,9 +139,7 @@ def table(rows: list[Row]) -> None:
             cells += [row["remedy"], f"{row['dead_end']:.2%}", f"x {over_best(row, trained):.3f}"]
         print("| " + " | ".join(cells) + " |")
     for which, found in rules(rows).items():
-        print(
-            f"\n| rule, {which} | under 1 % dead | and near the best FVU | most dead | FVU over best, mean | worst |"
-        )
+        print(f"\n| rule, {which} | under 1 % dead | and near best FVU | most dead | FVU over best, mean | worst |")
         print("|---" * 6 + "|")
         for rule, said in found.items():
             cells = [rule, f"{said['few_dead']} of {said['layers']}", str(said["few_dead_and_near_best"])]

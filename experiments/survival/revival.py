@@ -139,6 +139,18 @@ def judged(run: Run, training: Tensor, held_out: Tensor) -> dict[str, Any]:
     }
 
 
+def untreated() -> str:
+    """What became of the dead-by-ReLU and of the bias on the layers of `training.json` that got no remedy."""
+    rows = [r for r in json.loads((HERE / "results" / "training.json").read_text()) if r["remedy"] == "none"]
+    moved = max(abs(row["relu_end"] - row["relu_birth"]) for row in rows)
+    most = max(rows, key=lambda row: row["relu_birth"])
+    return (
+        f"{len(rows)} real layers without a remedy: dead-by-ReLU moved by at most {moved:.1%}, the bias took over "
+        f"at most {max(row['bias_captured'] for row in rows):.1%} of the mean; most at birth: {most['model']} "
+        f"{most['layer']}, {most['relu_birth']:.1%} -> {most['relu_end']:.1%}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", action="store_true", help="train the runs of spread.json again")
@@ -162,6 +174,11 @@ def main() -> None:
                 print(f"{scale}, {'with' if auxk else 'without'} AuxK: {near}")
     over = max(row["captured_over_bound"] for row in rows)
     print(f"least slack {min(row['slack'] for row in rows)} latents, bias over its bound {over:.4f}")
+    spread = [row["captured_end"] / row["captured"] for row in rows if "-dim" in row["run"]]
+    print(
+        f"mean in 5 or 50 dimensions: the bias's share is {min(spread):.1f} to {max(spread):.1f} times what is said"
+    )
+    print(untreated())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from experiments.outliers_2605_31518.dynamics import SETTINGS, Setting, Watched,
 from torch import Tensor
 
 from autopsae import Member, Sweep, TrainConfig, fates
+from autopsae.arrays import InputError
 from autopsae.files import write_text
 from autopsae.survival.revival import revival
 
@@ -110,7 +111,7 @@ def judged(run: Run, training: Tensor, held_out: Tensor) -> dict[str, Any]:
     """What is said and what happened: at the end, and for the bound at each record.
 
     Born dead: dead-by-ReLU on the training tokens too, as in the curve `born_dead`; `slack` is the least of
-    (still dead) - (bound) over the records, in latents.
+    (still dead) - (bound) over the records, in latents. Raises InputError for a run of other draws than these.
     """
     sae = born_plain(run.setting)
     tokens = sae.affine(held_out + run.offset)
@@ -119,6 +120,11 @@ def judged(run: Run, training: Tensor, held_out: Tensor) -> dict[str, Any]:
     highest = sae.pre_activations(tokens).amax(dim=0)
     said = revival(tokens, sae.W_enc, lr=run.lr, steps=run.setting.steps, frozen=run.frozen)
     still, shares = run.curves["born_dead"], run.curves["bias"]
+    if round(float(lost.float().mean()), 4) != still[0]:
+        raise InputError(
+            f"{run.scale} {run.name}: expected {still[0]:.2%} born dead-by-ReLU as in the kept run, got "
+            f"{float(lost.float().mean()):.2%}: it has other draws; train it again (reproduce, or --train)"
+        )
     mean, slack, over = tokens.mean(dim=0), 1.0, -1.0
     for place, (dead, captured) in enumerate(zip(still, shares, strict=True)):
         travel = 0.0 if "b_dec" in run.frozen else run.lr * run.setting.steps * place / (len(still) - 1)

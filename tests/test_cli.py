@@ -1,20 +1,30 @@
 """The command line as a user meets it: a subprocess, its files, its exit code, its one line of error."""
 
+import io
 import json
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from safetensors.torch import save_file
 
+from autopsae.cli.members import choices_of, config_of, with_defaults
+from autopsae.cli.options import Birth, Fit, Keep
+from autopsae.cli.outcome import Live
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
+from autopsae.training.config import Record
+from autopsae.training.revival import Resampling
 
 RUN = [sys.executable, "-m", "autopsae"]
 
@@ -209,6 +219,105 @@ def test_train_offers_every_sparsity_revival_and_log(tmp_path: Path, source: Pat
         assert 1 < summary["birth"]["l0"] < 12  # thresholds start where k latents fire
 
 
+SMALL = ["--d-sae", "64", "--k", "4", "--steps", "20", "--batch-tokens", "200"]
+
+
+def test_a_tenth_is_held_out_and_the_numbers_of_tokens_are_said(tmp_path: Path, source: Path) -> None:
+    for given, held_out in (([], 300), (["--held-out", "77"], 77)):
+        out = tmp_path / f"{held_out}"
+        done = run("train", source, "--layer", "1", "--out", out, *SMALL, *given)
+        assert done.returncode == 0, done.stderr
+        assert f"training on {3000 - held_out:,} tokens, {held_out} are held out" in done.stderr
+        assert f", on {held_out} held-out tokens; raw FVU" in done.stdout
+        summary = json.loads((out / "summary.json").read_text())
+        assert (summary["training_tokens"], summary["held_out_tokens"]) == (3000 - held_out, held_out)
+        assert summary["dead_tokens"] == summary["birth"]["dead_tokens"] == held_out
+
+
+def test_tokens_left_out_of_training_are_not_counted_as_trained_on(tmp_path: Path) -> None:
+    x = torch.randn(3000, 16, generator=torch.Generator().manual_seed(0))
+    x[1:101] *= 1000  # of which those that stand at a multiple of ten are held out
+    np.save(tmp_path / "x.npy", x.numpy())
+    for how, trained_on in (("leave_out", 2610), ("weigh_down", 2700)):
+        done = run("train", tmp_path / "x.npy", "--out", tmp_path / how, "--strays", how, *SMALL)
+        assert done.returncode == 0, done.stderr
+        assert f"training on {trained_on:,} tokens, 300 are held out" in done.stderr
+        assert json.loads((tmp_path / how / "summary.json").read_text())["training_tokens"] == trained_on
+
+
+def test_the_bar_shows_the_born_dead_until_the_records_know_of_death(tmp_path: Path, source: Path) -> None:
+    done = run("train", source, "--layer", "1", "--out", tmp_path / "out", "--init", "zero", *SMALL)
+    assert done.returncode == 0, done.stderr
+    birth = json.loads((tmp_path / "out" / "summary.json").read_text())["birth"]
+    assert birth["dead"] > 0.5
+    # 20 steps of 200 tokens are not the 256,000 that the records wait for.
+    assert f"born dead {birth['dead']:.1%}" in " ".join(done.stderr.split())
+    assert "dead 0.0%" not in done.stderr
+
+
+def shown(records: dict[str, Record]) -> str:
+    bar = Progress(console=Console(file=io.StringIO()))
+    task = bar.add_task("")
+    live = Live(bar, task, steps=9)
+    live.be_born({"a": {"dead": 0.25}, "b": {"dead": 0.5}})
+    live.advance(records)
+    return bar.tasks[task].description
+
+
+def test_the_bar_shows_live_death_once_every_member_shown_has_it() -> None:
+    values: dict[str, Any] = {field.name: 0 for field in fields(Record)}
+    values |= dict.fromkeys(("loss", "fvu", "l0", "threshold", "bias_captured", "never_fired"), 0.75)
+    early = Record(**{**values, "dead": None, "relu": None, "topk": None, "dead_tokens": None})
+    late = Record(**{**values, "dead": 0.125, "relu": 0.0, "topk": 0.125})
+    assert shown({}) == "training: born dead 25.0% to 50.0%"
+    assert shown({"a": early, "b": early}) == "step 1: 2 SAEs, least FVU 0.7500, born dead 25.0% to 50.0%"
+    assert shown({"b": early}) == "step 1: FVU 0.7500, born dead 50.0%"
+    assert shown({"a": late, "b": early}) == "step 1: 2 SAEs, least FVU 0.7500, born dead 25.0% to 50.0%"
+    assert shown({"a": late, "b": late}) == "step 1: 2 SAEs, least FVU 0.7500, dead 12.5% to 12.5%"
+    assert shown({"a": late}) == "step 1: FVU 0.7500, dead 12.5%"
+
+
+def test_a_run_that_diverges_without_an_infinity_ends_with_code_2_and_one_line(
+    tmp_path: Path, source: Path
+) -> None:
+    done = run("train", source, "--layer", "0", "--out", tmp_path / "out", *SMALL, "--lr", "1e6")
+    assert done.returncode == 2
+    [error] = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert "training has diverged; lower the learning rate (1e+06)" in error
+    assert done.stdout == ""
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert error.removeprefix("error: ") == summary["diverged"]
+
+
+def test_a_sweep_says_which_diverged_and_fails_only_where_all_did(tmp_path: Path, source: Path) -> None:
+    swept = ["train", source, "--layer", "0", *SMALL, "--lr"]
+    some = run(*swept, "1e-3,1e6", "--out", tmp_path / "some")
+    assert some.returncode == 0, some.stderr
+    assert "warning: lr1000000.0: step 19: the raw FVU on 300 held-out tokens is" in some.stderr
+    assert f"best by the error on held-out tokens: {tmp_path / 'some' / 'lr0.001'}" in some.stdout
+    every = run(*swept, "1e5,1e6", "--out", tmp_path / "every")
+    assert every.returncode == 2
+    assert f"error: {tmp_path / 'every'}: all 2 SAEs diverged; lower the learning rates" in every.stderr
+    assert json.loads((tmp_path / "every" / "sweep.json").read_text())["best"] == {"hs0": None}
+
+
+def test_a_result_worse_than_the_mean_is_said_on_the_line_and_as_a_warning(tmp_path: Path, source: Path) -> None:
+    done = run("train", source, "--layer", "0", "--out", tmp_path / "out", *SMALL, "--lr", "1")
+    assert done.returncode == 0, done.stderr
+    assert ", worse than the mean" in done.stdout
+    [warning] = json.loads((tmp_path / "out" / "summary.json").read_text())["warnings"]
+    assert f"warning: {warning}" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(("steps", "until"), [(1000, 900), (1005, 904), (10_000, 9000)])
+def test_the_command_line_draws_no_latents_afresh_in_the_last_tenth(steps: int, until: int) -> None:
+    fit, birth = Fit(steps=steps, revive="resample"), with_defaults(Birth())
+    [choice] = choices_of(birth, fit, (0,))
+    method = config_of(birth, fit, Keep(), choice).resampling
+    assert method == Resampling(every_steps=1000, until_step=until)
+    assert max((done for done in range(steps + 1) if method.due(done - 1)), default=0) <= until
+
+
 def test_several_values_are_a_sweep(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     sizes = ["--d-sae", "64", "--k", "4", "--steps", "20", "--batch-tokens", "100", "--held-out", "300"]
@@ -275,6 +384,15 @@ def test_train_resumes_after_an_interrupt(tmp_path: Path, source: Path) -> None:
         (["--k", "9000"], "expected 1 <= k <= d_sae = 8,192, got k = 9,000"),
         (["--held-out", "3000"], "expected 1 to 2,999 tokens to hold out of all 3,000, got 3,000"),
         (["--prescription", "nowhere"], "nowhere: expected a saved autopsae-prescription, could not read it"),
+        (
+            ["--prescription", "nowhere", "--init", "median"],
+            "expected --prescription or --init, got both: a prescription is a start itself",
+        ),
+        (["--prescription", "nowhere", "--alpha", "0.3"], "expected --prescription or --alpha, got both"),
+        (["--prescription", "nowhere", "--rank", "64"], "expected --prescription or --rank, got both"),
+        (["--prescription", "p", "--init", "asi", "--rank", "8"], "expected --prescription or --init and --rank,"),
+        (["--alpha", "0.3"], "--alpha: expected --init whiten with it, got median"),
+        (["--init", "whiten", "--rank", "9"], "--rank: expected --init asi with it, got whiten"),
         (["--init", "asi", "--rank", "99"], "active_subspace: rank 99 is not in 1 ... d_in = 24"),
     ],
 )
@@ -297,6 +415,27 @@ def test_a_prescription_of_another_width_is_refused(tmp_path: Path, source: Path
     done = run("train", source, "--layer", "1", "--out", tmp_path / "out", *start)
     assert done.returncode == 2
     assert "expected a prescription for d_in = 24, got one for 8 (layer 'hs0')" in done.stderr
+
+
+def test_a_prescription_for_another_layer_or_sae_is_said(tmp_path: Path, source: Path) -> None:
+    options = ["--layers", "0", "1", "--d-sae", "64", "--k", "4", "--prescriptions", str(tmp_path)]
+    assert run("diagnose", source, *options).returncode == 0
+    for layer, more, differs in (
+        ("1", [], []),
+        ("0", ["--d-sae", "32", "--k", "3"], ["layer 'hs1', here 'hs0'", "d_sae 64, here 32", "k 4, here 3"]),
+        ("1", ["--sparsity", "batch_topk"], ["sparsity 'topk', here 'batch_topk'"]),
+    ):
+        out = tmp_path / f"out{len(differs)}"
+        start: list[str | Path] = ["--prescription", tmp_path / "hs1", "--out", out]
+        done = run("train", source, "--layer", layer, *start, *SMALL, *more)
+        assert done.returncode == 0, done.stderr
+        said = [line for line in done.stderr.splitlines() if line.startswith("warning: the prescription")]
+        assert len(said) == bool(differs)
+        for difference in differs:
+            assert difference in said[0]
+        summary = json.loads((out / "summary.json").read_text())["prescription"]
+        assert (summary["layer"], summary["d_sae"], summary["k"]) == ("hs1", 64, 4)
+        assert summary["differs"] == differs
 
 
 def test_a_token_that_is_nan_is_named_with_its_layer(tmp_path: Path) -> None:

@@ -6,9 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 import autopsae
+from autopsae.activations import room
 from autopsae.activations.batches import text_batches
 from autopsae.activations.harvest import harvest, harvest_text
 from autopsae.activations.hooks import hooked, layer_names, select_points
@@ -245,7 +249,7 @@ def test_keep_and_the_attention_mask_must_both_agree(network: Network, tmp_path:
 
 
 def test_keep_of_another_shape_is_refused(network: Network, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"keep: expected the attention mask's shape \(2, 5\), got \(10,\)"):
+    with pytest.raises(InputError, match=r"keep: expected a mask of the tokens' shape \(2, 5\), got \(10,\)"):
         harvest(network, sequences(), tmp_path, points=["first"], keep=lambda _: torch.ones(10).bool())
 
 
@@ -282,9 +286,9 @@ def test_a_finished_harvest_is_opened_without_running_the_model(network: Network
 
 
 @pytest.mark.parametrize("dies_at", range(6))
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize(("error", "told"), [(KeyboardInterrupt, KeyboardInterrupt), (RuntimeError, InputError)])
 def test_an_interrupted_harvest_resumes_to_the_same_bytes_without_repeating_safe_batches(
-    network: Network, tmp_path: Path, dies_at: int, error: type[BaseException]
+    network: Network, tmp_path: Path, dies_at: int, error: type[BaseException], told: type[BaseException]
 ) -> None:
     harvest(network, sequences(), tmp_path / "whole", points=["first", "second"], shard_tokens=15)
     network.calls = 0
@@ -294,7 +298,7 @@ def test_an_interrupted_harvest_resumes_to_the_same_bytes_without_repeating_safe
             raise error
 
     handle = network.register_forward_pre_hook(die)
-    with pytest.raises(error):
+    with pytest.raises(told):
         harvest(network, sequences(), tmp_path / "cut", points=["first", "second"], shard_tokens=15)
     handle.remove()
     network.calls = 0
@@ -388,6 +392,140 @@ def test_batches_that_cannot_be_harvested_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         harvest(network, batches, tmp_path, points=["first"])
+
+
+# What others' code raises
+
+
+def test_an_exception_of_the_model_names_the_batch_and_what_it_was_given(network: Network, tmp_path: Path) -> None:
+    batches = sequences()
+    batches[4]["x"] = torch.randn(2, 5, 3)
+    message = (
+        r"^batch 4: the model raised RuntimeError: mat1 and mat2 .*, given x \(2, 5, 3\) of torch.float32, "
+        r"attention_mask \(2, 5\) of torch.int64; run the model on this batch alone, .* expects$"
+    )
+    with pytest.raises(InputError, match=message) as raised:
+        harvest(network, batches, tmp_path, points=["first"], shard_tokens=15)
+    assert isinstance(raised.value.__cause__, RuntimeError)
+    assert json.loads((tmp_path / "index.json").read_text())["batches_done"] == 4
+    with pytest.raises(
+        InputError, match=r"batch 0: the model raised TypeError: .* unexpected keyword argument 'y'"
+    ):
+        harvest(network, [{"x": torch.randn(2, 4), "y": 1}], tmp_path / "names", points=["first"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: 9 GB")],
+)
+def test_a_batch_that_does_not_fit_in_memory_asks_for_smaller_ones(
+    network: Network, tmp_path: Path, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    network.register_forward_pre_hook(fail)
+    with pytest.raises(
+        InputError, match=r"^batch 0: expected to fit in memory, got x \(2, 5, 4\).*; pass smaller batc"
+    ):
+        harvest(network, sequences(), tmp_path, points=["first"])
+
+
+@pytest.mark.parametrize("fails_at", [0, 3])
+def test_an_exception_of_the_source_names_the_batch_and_loses_no_shard(
+    network: Network, tmp_path: Path, fails_at: int
+) -> None:
+    class Source:
+        mended = False
+
+        def __iter__(self) -> Iterator[dict[str, Tensor]]:
+            for number, batch in enumerate(sequences()):
+                if number == fails_at and not self.mended:
+                    raise OSError("the share is gone")
+                yield batch
+
+    source = Source()
+    with pytest.raises(
+        InputError, match=rf"^batch {fails_at}: its source raised OSError: the share is gone; mend the"
+    ):
+        harvest(network, source, tmp_path / "cut", points=["first"], shard_tokens=15)
+    source.mended = True
+    harvest(network, source, tmp_path / "cut", points=["first"], shard_tokens=15)
+    harvest(network, sequences(), tmp_path / "whole", points=["first"], shard_tokens=15)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_source_that_stalls_ends_a_harvest_where_a_limit_is_asked_for(network: Network, tmp_path: Path) -> None:
+    go = threading.Event()
+
+    class Source:
+        def __iter__(self) -> Iterator[dict[str, Tensor]]:
+            yield sequences()[0]
+            go.wait()
+
+    with pytest.raises(InputError, match=r"^batch 1: expected it within 0.2 seconds, got nothing"):
+        harvest(network, Source(), tmp_path / "stalls", points=["first"], timeout=0.2)
+    # What is not wanted is not waited for.
+    assert harvest(network, Source(), tmp_path / "first", points=["first"], tokens=10)["first"].tokens == 10
+    go.set()
+
+
+def test_batches_without_rows_add_nothing(network: Network, tmp_path: Path) -> None:
+    empty = {"x": torch.randn(0, 5, 4), "attention_mask": torch.ones(0, 5)}
+    scaled = [batch | {"token.scale": torch.tensor(2)} for batch in sequences(batches=1)]
+    harvest(network, [empty, *sequences()], tmp_path / "with", points=["first"])
+    harvest(network, sequences(), tmp_path / "without", points=["first"])
+    assert label(tmp_path / "with", "document") == label(tmp_path / "without", "document")
+    assert harvest(network, scaled, tmp_path / "scaled", points=["first"])["first"].tokens == 10
+    with pytest.raises(InputError, match="expected batches that are tensors or dicts of tensors, got Tensor"):
+        harvest(network, [torch.tensor(1.0)], tmp_path / "bare", points=["first"])
+
+
+# The disk
+
+
+def disk_with(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+
+
+@pytest.mark.parametrize("free", [-1, 0])
+def test_a_harvest_that_does_not_fit_on_the_disk_is_refused_before_it_writes(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    """50 tokens of 6 + 3 float16 values and 3 labels of 8 bytes: the last byte decides."""
+    disk_with(monkeypatch, 50 * (9 * 2 + 24) + free)
+    asked: dict[str, Any] = {"points": ["first", "second"], "dtype": torch.float16, "tokens": 50}
+    if free == 0:
+        harvest(network, sequences(), tmp_path, **asked)
+        disk_with(monkeypatch, 0)  # what is written needs no more room
+        harvest(network, sequences(), tmp_path, **asked)
+        return
+    message = (
+        r"expected 2.1 kB free on the disk \(50 tokens x 2 layers, 42 bytes a token: 2.1 kB .*, got 2.1 kB; fr"
+    )
+    with pytest.raises(InputError, match=message):
+        harvest(network, sequences(), tmp_path, **asked)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_resumed_harvest_needs_room_for_the_rest_alone(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {"points": ["first"], "tokens": 50, "shard_tokens": 15}
+    handle = network.register_forward_pre_hook(lambda *_: 1 / 0 if network.calls == 4 else None)
+    with pytest.raises(InputError, match="ZeroDivisionError"):
+        harvest(network, sequences(), tmp_path, **asked)
+    handle.remove()
+    disk_with(monkeypatch, 50 * (6 * 4 + 24) * 2 // 3)
+    assert harvest(network, sequences(), tmp_path, **asked)["first"].tokens == 50
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (999_960, "1.0 MB"), (2_500 * 10**9, "2,500.0 GB")],
+)
+def test_bytes_are_said_in_the_unit_that_fits(size: int, words: str) -> None:
+    assert room.in_words(size) == words
 
 
 # Texts
@@ -590,6 +728,94 @@ def test_a_model_that_returns_no_hidden_states_is_named(llama: nn.Module) -> Non
     silent = Silent()
     with hooked(silent, ["hs1"]), pytest.raises(InputError, match="hs1: the model returned 0 hidden states"):
         silent(torch.ones(1, 2))
+
+
+def test_what_a_harvest_takes_is_told_before_its_first_batch(language_model: LanguageModel, tmp_path: Path) -> None:
+    told: list[Any] = []
+    seen: list[torch.Size] = []
+    embedding = language_model.model.get_input_embeddings()  # type: ignore[operator]
+    handle = embedding.register_forward_hook(lambda _module, _args, output: seen.append(output.shape))
+    found = harvest_text(
+        language_model,
+        DOCUMENTS,
+        tmp_path,
+        layers=["hs0", "model.layers.0.mlp.act_fn"],
+        context=6,
+        batch_size=3,
+        tokens=16,
+        announce=lambda room: told.append((room, len(seen), list(tmp_path.iterdir()))),
+    )
+    handle.remove()
+    assert [tuple(shape[:2]) for shape in seen] == [(1, 1), (3, 6), (1, 6)]
+    [(announced, passes, files)] = told
+    assert (announced.tokens, announced.layers, announced.token_bytes) == (16, 2, 4 * (8 + 16) + 24)
+    assert (passes, files) == (1, [])
+    assert str(announced) == (
+        "16 tokens x 2 layers, 120 bytes a token: 1.9 kB on disk, up to 6.2 kB in memory beside the network"
+    )
+    with safe_open(tmp_path / "shard-00000.safetensors", framework="pt") as file:
+        stored = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+    assert sum(tensor.numel() * tensor.element_size() for tensor in stored) == announced.disk
+    assert len(found) == 2
+
+
+def test_documents_are_asked_for_no_further_than_needed_and_their_source_is_named(
+    language_model: LanguageModel, tmp_path: Path
+) -> None:
+    def documents() -> Iterator[str]:
+        yield from DOCUMENTS
+        raise OSError("gone")
+
+    assert harvest_text(language_model, documents(), tmp_path / "a", tokens=9, context=6)["hs0"].tokens == 9
+    with pytest.raises(InputError, match=r"^document 3: its source raised OSError: gone; mend the source"):
+        harvest_text(language_model, documents(), tmp_path / "b", context=6)
+    with pytest.raises(InputError, match=r"^document 3: its source raised OSError: gone; mend the source"):
+        text_batches(language_model, documents())
+
+
+def test_ids_without_an_embedding_are_told_before_the_model_runs(llama: nn.Module, tmp_path: Path) -> None:
+    ran: list[Any] = []
+    handle = llama.register_forward_pre_hook(lambda *_: ran.append(1))
+    for number, batch in enumerate([{"input_ids": torch.tensor([[1, 30]])}, torch.tensor([[30]])]):
+        with pytest.raises(
+            InputError, match=r"batch 0: expected token ids under 30, as many as the model has .*, got 30"
+        ):
+            harvest(llama, [batch], tmp_path / str(number), points=["hs1"])
+    assert not ran
+    assert harvest(llama, [torch.tensor([[1, 29]])], tmp_path / "known", points=["hs1"])["hs1"].tokens == 2
+    handle.remove()
+
+
+@pytest.fixture(scope="module")
+def t5() -> nn.Module:
+    transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
+    torch.manual_seed(0)
+    config = transformers.T5Config(
+        vocab_size=30, d_model=8, d_kv=4, d_ff=16, num_layers=2, num_heads=2, decoder_start_token_id=0
+    )
+    model: nn.Module = transformers.T5Model(config).eval()
+    return model
+
+
+def test_an_encoder_decoder_reads_texts_with_its_encoder(t5: Any, tmp_path: Path) -> None:
+    model = LanguageModel(name="t5", tokenizer=Letters((), (2,), bos=None), model=t5)
+    found = harvest_text(model, DOCUMENTS, tmp_path / "states", context=6, batch_size=3)
+    rows = [row for _, row in model.sequences(DOCUMENTS, 6)]
+    encoder = t5.get_encoder()
+    assert list(found) == ["hs0", "hs1", "hs2"]
+    for layer, expected in zip(found.values(), states_by_hand(encoder, rows), strict=True):
+        assert torch.allclose(together(layer), expected, atol=1e-5)
+    module = harvest_text(model, DOCUMENTS, tmp_path / "module", layers=["encoder.block.0"], context=6)
+    assert torch.allclose(together(module["encoder.block.0"]), together(found["hs1"]), atol=1e-5)
+    assert label(tmp_path / "module", "id") == [number for row in rows for number in row]
+
+
+def test_points_in_a_decoder_want_batches(t5: nn.Module, tmp_path: Path) -> None:
+    model = LanguageModel(name="t5", tokenizer=Letters((), (2,), bos=None), model=t5)
+    message = r"decoder.block.0: expected points in the encoder, .* pass batches with decoder_input_ids to harvest"
+    with pytest.raises(InputError, match=message):
+        harvest_text(model, DOCUMENTS, tmp_path, layers=["decoder.block.0"])
+    assert not list(tmp_path.iterdir())
 
 
 # A real network

@@ -2,14 +2,18 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from autopsae.activations import presets
 from autopsae.activations.presets import (
@@ -176,6 +180,219 @@ def test_a_hub_model_that_cannot_be_reached_is_refused_with_a_way_out(monkeypatc
         load_model("nobody/nothing")
 
 
+WORDS = ["[UNK]", "<s>", "</s>", *(f"w{i}" for i in range(61))]
+
+
+def words_tokenizer(words: list[str] = WORDS, **special: str) -> Any:
+    transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
+    tokenizers = pytest.importorskip("tokenizers")
+    vocabulary = {word: number for number, word in enumerate(words)}
+    raw = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+    raw.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]", **special)
+
+
+def gpt2_folder(folder: Path, words: list[str] = WORDS) -> Path:
+    transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": len(WORDS), "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    config = transformers.GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    words_tokenizer(words, bos_token="<s>").save_pretrained(folder)
+    return folder
+
+
+def test_a_model_with_code_of_its_own_is_refused_without_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words_tokenizer().save_pretrained(tmp_path)
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'w')\nfrom transformers import PretrainedConfig\nclass C(PretrainedConfig): pass\n"
+    (tmp_path / "conf.py").write_text(code)
+    own = {"AutoConfig": "conf.C", "AutoModelForCausalLM": "modeling.M"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": own}))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    with pytest.raises(InputError, match=r"needs code of its own, which is not run here; read .* harvest_text$"):
+        load_model(str(tmp_path))
+    assert not ran.exists()
+    assert "custom code" not in "".join(capfd.readouterr())
+
+
+def test_weights_that_are_not_in_the_file_are_not_made_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    weights = gpt2_folder(tmp_path) / "model.safetensors"
+    capfd.readouterr()
+    stored = load_file(weights)
+    del stored["transformer.h.1.mlp.c_fc.weight"]
+    save_file(stored, weights, metadata={"format": "pt"})
+    message = (
+        r"expected all weights of the model, got none for 1 of them, such as transformer.h.1.mlp.c_fc.weight, wh"
+    )
+    with pytest.raises(InputError, match=message):
+        load_model(str(tmp_path))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_damaged_weight_file_ends_with_one_line(tmp_path: Path) -> None:
+    weights = gpt2_folder(tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"a model folder, .* could not load it \(SafetensorError") as raised:
+        load_model(str(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_beside_the_model_is_not_the_model(tmp_path: Path) -> None:
+    weights = gpt2_folder(tmp_path) / "model.safetensors"
+    with pytest.raises(
+        InputError, match=r"expected a model folder or a .gguf file, got another file; pass its folder"
+    ):
+        load_model(str(weights))
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nowhere"])
+def test_a_device_that_is_not_there_is_told_before_the_model_is_read(device: str, sources: Sources) -> None:
+    with pytest.raises(InputError, match=rf"device '{device}': expected one that is there \(.*\); try cpu"):
+        load_model("gpt2", device=device)
+    assert not sources.seen
+
+
+# GGUF
+
+
+@pytest.fixture(scope="module")
+def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A llama of two blocks and 40 tokens."""
+    gguf = pytest.importorskip("gguf", reason="needs the extra [models]")
+    path, random = tmp_path_factory.mktemp("gguf") / "tiny.gguf", np.random.default_rng(0)
+    file = gguf.GGUFWriter(path, "llama")
+    for name, value in GGUF_SIZES.items():
+        getattr(file, f"add_{name}")(value)
+    file.add_tokenizer_model("llama")
+    file.add_token_list(["<unk>", "<s>", "</s>", *(chr(97 + i) for i in range(26)), *(f"x{i}" for i in range(11))])
+    file.add_token_scores([0.0] * 40)
+    file.add_token_types([3, 3, 3] + [1] * 37)
+    square, block = (32, 32), {"ffn_gate": (64, 32), "ffn_up": (64, 32), "ffn_down": (32, 64), "attn_norm": (32,)}
+    block |= {"ffn_norm": (32,)} | {f"attn_{name}": square for name in ("q", "k", "v", "output")}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"blk.{i}.{name}": shape for i in range(2) for name, shape in block.items()
+    }
+    for name, shape in ({"token_embd": (40, 32), "output_norm": (32,), "output": (40, 32)} | shapes).items():
+        file.add_tensor(f"{name}.weight", random.standard_normal(shape).astype(np.float32))
+    file.write_header_to_file()
+    file.write_kv_data_to_file()
+    file.write_tensors_to_file()
+    file.close()
+    return path.read_bytes()
+
+
+GGUF_SIZES = {
+    "context_length": 64,
+    "embedding_length": 32,
+    "block_count": 2,
+    "feed_forward_length": 64,
+    "head_count": 2,
+    "head_count_kv": 2,
+    "layer_norm_rms_eps": 1e-5,
+    "rope_dimension_count": 16,
+    "vocab_size": 40,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def test_a_gguf_file_is_loaded_with_its_weights(gguf_bytes: bytes, tmp_path: Path) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(gguf_bytes)
+    loaded = load_model(str(tmp_path / "tiny.gguf"))
+    expected = np.random.default_rng(0).standard_normal((40, 32)).astype(np.float32)
+    assert torch.equal(loaded.model.get_input_embeddings().weight, torch.tensor(expected))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: b"", "expected a GGUF file, got one that does not begin with GGUF"),
+        (lambda data: b"GGML" + data[4:], "expected a GGUF file, got one that does not begin with GGUF"),
+        (lambda data: data[:20], "expected a whole GGUF file, got a damaged or cut one; download it again"),
+        (lambda data: data[:400], "expected a whole GGUF file"),
+        (lambda data: data[:-500], "could not load it"),
+        # More layers than any network has: the loader would make them all.
+        (lambda data: at(data, b"llama.block_count", 4, b"\xff\xff\xff\x7f"), "expected a whole GGUF file"),
+        (lambda data: data.replace(b"llama.block_count", b"llama.black_count"), "expected a whole GGUF file"),
+        # 2^56 scores: the loader would count them.
+        (lambda data: at(data, b"tokenizer.ggml.scores", 15, b"\x01"), "expected a whole GGUF file"),
+        (lambda data: at(data, b"tokenizer.ggml.tokens", 15, b"\x01"), "expected a whole GGUF file"),
+    ],
+)
+def test_a_damaged_gguf_file_ends_with_one_line_and_at_once(
+    gguf_bytes: bytes, change: Callable[[bytes], bytes], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.gguf").write_bytes(change(gguf_bytes))
+    with pytest.raises(InputError, match=message) as raised:
+        load_model(str(tmp_path / "tiny.gguf"))
+    assert "\n" not in str(raised.value)
+
+
+def at(data: bytes, name: bytes, offset: int, new: bytes) -> bytes:
+    """`data` with `new` so many bytes after a name: its type is at 0, and what it holds begins at 4."""
+    start = data.index(name) + len(name) + offset
+    return data[:start] + new + data[start + len(new) :]
+
+
+def test_a_pipe_called_gguf_is_not_waited_for(tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes with names here")
+    os.mkfifo(tmp_path / "a.gguf")
+    with pytest.raises(InputError, match=r"a.gguf: expected a GGUF file, got a pipe, a device or nothing"):
+        load_model(str(tmp_path / "a.gguf"))
+
+
+# Documents and ids
+
+
+@pytest.mark.parametrize(
+    ("documents", "message"),
+    [
+        (["w1", b"w2"], "document 1: expected a string, got bytes; pass its text"),
+        ([{"text": "w1"}], "document 0: expected a string, got dict"),
+        (
+            ["w1", "w2", "a \ud83d"],
+            r"document 2: expected text, got half a character \(the lone surrogate '.ud83d'",
+        ),
+    ],
+)
+def test_a_document_that_is_no_text_is_named(documents: Any, message: str, tmp_path: Path) -> None:
+    loaded = load_model(str(gpt2_folder(tmp_path)))
+    with pytest.raises(InputError, match=message):
+        list(loaded.sequences((document for document in documents), 16))
+
+
+def test_a_tokenizer_that_fails_is_named_with_the_document(tmp_path: Path) -> None:
+    loaded = load_model(str(gpt2_folder(tmp_path)))
+
+    class Failing:
+        bos_token_id, model_max_length = 1, 64
+
+        def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
+            return {"input_ids": [1], "special_tokens_mask": [0]} if text == "a" else {}[text]
+
+    failing = LanguageModel(name="tiny", tokenizer=Failing(), model=loaded.model)
+    with pytest.raises(
+        InputError, match=r"document 1: the tokenizer of tiny raised KeyError: 'b'; leave this docum"
+    ):
+        list(failing.sequences(["a", "b"], 16))
+
+
+def test_ids_without_an_embedding_are_told_before_the_model_runs(tmp_path: Path) -> None:
+    """A tokenizer of another model: the last id that is known passes, the first unknown one does not."""
+    loaded = load_model(str(gpt2_folder(tmp_path, [*WORDS, "more"])))
+    assert list(loaded.sequences(["w60"], 16)) == [(0, [1, 63])]
+    with pytest.raises(
+        InputError, match=r"document 1: expected token ids under 64, as many as .*, got 64; load the tok"
+    ):
+        list(loaded.sequences(["w1", "more"], 16))
+
+
 def test_the_reference_text_is_english_in_a_fixed_order() -> None:
     documents = python_reference_text()
     assert documents == python_reference_text()
@@ -206,7 +423,7 @@ def test_reading_json_lines_gives_each_text_whole(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("text.md", b"words", r"expected a .txt file, or a .jsonl file"),
-        ("missing.txt", None, r"missing.txt: expected a .txt file"),
+        ("missing.txt", None, r"missing.txt: no such file; expected a .txt or .jsonl file"),
         ("empty.txt", b" \n\n", "expected some text, got none"),
         ("latin.txt", b"caf\xe9", "expected UTF-8 text, got .*; convert it first"),
         ("a.jsonl", b'{"text": "x"}\n{"txt": "y"}', r"a.jsonl:2: expected \{\"text\": \"...\"\}, got '\{\"txt\""),

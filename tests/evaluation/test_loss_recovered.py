@@ -317,7 +317,10 @@ class Short(Language):
         ({"batches": [IDS[:, :1]]}, r"at least a token to predict: rows of two or more, got none; check the texts"),
         ({"skip_first": 7}, "expected at least a token to replace, got none; check the texts, `keep` and `skip_fi"),
         ({"skip_first": 7, "ablate": "mean"}, "expected at least a token to replace, got none"),
-        ({"keep": lambda _: torch.ones(2, 7).bool()}, r"the token ids' shape \(6, 7\), got \(2, 7\)"),
+        (
+            {"keep": lambda _: torch.ones(2, 7).bool()},
+            r"keep: expected a mask of the tokens' shape \(6, 7\), got \(2, 7\)",
+        ),
         ({"sae": lambda x: x[:, :3]}, r"sae: expected tokens \(42, 8\) .*, got \(42, 3\); pass the point that the"),
         (
             {"sae": lambda x: x[:1]},

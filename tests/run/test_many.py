@@ -1,6 +1,7 @@
 """Sweeps from tokens to folders: names, the best, members that stop, splits, and what a kill leaves."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,39 @@ def test_a_member_that_diverges_leaves_its_summary_and_the_others_go_on(tmp_path
     assert result["best"] == {"": "good"}
     alone = run(entry("good", 3e-3), TOKENS, HELD_OUT, tmp_path / "alone")
     assert summaries["good"]["mse_raw"] == alone["mse_raw"]
+
+
+def test_a_member_whose_result_is_absurd_has_diverged_and_is_never_the_best(tmp_path: Path) -> None:
+    result = run_sweep([entry("wild", 1e6), entry("good", 3e-3)], TOKENS, HELD_OUT, tmp_path / "out")
+    wild, good = result["members"]
+    assert wild["diverged"].startswith("step 59: the raw FVU on 100 held-out tokens is ")
+    assert wild["diverged"].endswith("training has diverged; lower the learning rate (1e+06)")
+    assert not (tmp_path / "out" / "wild" / "sae.json").exists()
+    assert good["diverged"] is None
+    assert result["best"] == {"": "good"}
+    assert run_sweep([entry("wild", 1e6)], TOKENS, HELD_OUT, tmp_path / "alone")["best"] == {"": None}
+
+
+def test_births_are_told_by_name_before_the_steps_of_those_trained_at_once(tmp_path: Path) -> None:
+    told: list[list[str]] = []
+    run_sweep(
+        entries(steps=1),
+        TOKENS,
+        HELD_OUT,
+        tmp_path / "out",
+        portions=Portions(groups=[["slow", "good"], ["fast"]], bytes_at_once=0),
+        at_birth=lambda births: told.append(["born", *births]),
+        progress=lambda records: told.append(["step", *records]),
+    )
+    assert told == [["born", "slow", "good"], ["step", "slow", "good"], ["born", "fast"], ["step", "fast"]]
+
+
+def test_members_with_tokens_of_their_own_say_how_many_these_are(tmp_path: Path) -> None:
+    one, other = entry("one", 3e-3), entry("other", 3e-3)
+    other = replace(other, member=replace(other.member, tokens=TOKENS[:600]), held_out=HELD_OUT[:50])
+    members = run_sweep([one, other], TOKENS, HELD_OUT, tmp_path / "out")["members"]
+    assert [(m["training_tokens"], m["held_out_tokens"]) for m in members] == [(800, 100), (600, 50)]
+    assert [(m["dead_tokens"], m["birth"]["dead_tokens"]) for m in members] == [(100, 100), (50, 50)]
 
 
 def test_where_all_diverge_there_is_no_best(tmp_path: Path) -> None:

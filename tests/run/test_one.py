@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError, Tokens
+from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.reconstruction import evaluate
+from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import untouched
 from autopsae.run import one
 from autopsae.run.folder import Entry, Plan
@@ -18,6 +21,7 @@ from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import Diverged, Training
+from autopsae.training.revival import Resampling
 from autopsae.training.sources import Member
 
 CONFIG = TrainConfig(steps=60, lr=3e-3, batch_tokens=50, buffer_tokens=200)
@@ -65,7 +69,7 @@ def stopped_at(step: int) -> Callable[[Record], None]:
     return stop
 
 
-def lines(path: Path) -> list[dict[str, float]]:
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -220,3 +224,153 @@ def test_a_resumed_run_must_be_about_the_same(tmp_path: Path) -> None:
         run(new_sae(), *data, tmp_path, about={"init": "zero"}, plan=plan, progress=stopped_at(30))
     with pytest.raises(InputError, match="expected the settings that the run began with: init zero, got mean"):
         run(new_sae(), *data, tmp_path, about={"init": "mean"}, plan=plan, resume=True)
+
+
+def summary_of(out: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    return summary
+
+
+def test_birth_and_end_are_measured_on_all_held_out_tokens_and_the_way_on_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("autopsae.run.folder.ON_THE_WAY", 40)
+    sae, held_out = new_sae(), tokens(100)
+    born_dead = evaluate(sae, held_out).fates.dead
+    summary = run(sae, tokens(), held_out, CONFIG, tmp_path, about={}, plan=Plan(evaluate_every=30))
+    assert (summary["training_tokens"], summary["held_out_tokens"]) == (800, 100)
+    for measured in (summary, summary["birth"]):
+        assert measured["tokens"] == measured["dead_tokens"] == 100
+    assert summary["birth"]["dead"] == born_dead
+    last = lines(tmp_path / "held_out.jsonl")[-1]
+    assert last["tokens"] == last["dead_tokens"] == 40
+    few = evaluate(sae, held_out[[100 * j // 40 for j in range(40)]])
+    assert (last["dead"], last["fvu_raw"]) == (few.fates.dead, few.fvu_raw)
+    assert summary["fvu_raw"] == evaluate(sae, held_out).fvu_raw != last["fvu_raw"]
+
+
+def test_every_dead_fraction_of_a_result_says_on_how_many_tokens(tmp_path: Path) -> None:
+    config = TrainConfig(steps=60, lr=3e-3, batch_tokens=50, buffer_tokens=200, dead_after_tokens=1500)
+    run(new_sae(), tokens(), tokens(100), config, tmp_path, about={}, plan=Plan(evaluate_every=20))
+    records = lines(tmp_path / "records.jsonl")
+    rows = [*records, *lines(tmp_path / "held_out.jsonl"), summary_of(tmp_path), summary_of(tmp_path)["birth"]]
+    rows.append(json.loads((tmp_path / "birth.json").read_text())["birth"])
+    for row in rows:
+        assert (row["dead"] is None) == (row["dead_tokens"] is None)
+    assert [row["dead_tokens"] for row in records] == [None] * 29 + [1500] * 31
+
+
+def test_a_stream_of_unknown_length_is_not_counted_for_the_summary(tmp_path: Path) -> None:
+    summary = run(new_sae(), PoisonedLater(10**6), tokens(100), CONFIG, tmp_path, about={})
+    assert summary["training_tokens"] is None
+
+
+def test_a_run_whose_result_is_absurd_has_diverged_and_leaves_no_sae(tmp_path: Path) -> None:
+    config = TrainConfig(steps=20, lr=1e6, batch_tokens=50)
+    plan, out = Plan(checkpoint_every=10), tmp_path / "out"
+    message = r"step 19: the raw FVU on 100 held-out tokens is .*e\+\d+ .*lower the learning rate \(1e\+06\)"
+    with pytest.raises(Diverged, match=message) as raised:
+        run(new_sae(), tokens(), tokens(100), config, out, about={}, plan=plan)
+    checkpoint = out / "checkpoint.safetensors"
+    assert str(raised.value).endswith(f"; the last checkpoint is {checkpoint}")
+    assert {path.name for path in out.iterdir()} == {
+        "birth.json",
+        "records.jsonl",
+        "summary.json",
+        checkpoint.name,
+    }
+    summary = summary_of(out)
+    assert str(raised.value).startswith(summary["diverged"])
+    assert summary["steps"] == 20
+    assert "fvu_raw" not in summary
+
+
+def test_a_result_worse_than_the_mean_is_a_warning_and_a_good_one_none(tmp_path: Path) -> None:
+    bad = run(
+        new_sae(), tokens(), tokens(100), TrainConfig(steps=20, lr=1.0, batch_tokens=50), tmp_path / "a", about={}
+    )
+    assert bad["fvu_raw"] > 1
+    assert bad["diverged"] is None
+    [said] = bad["warnings"]
+    assert said.endswith("worse than predicting their mean, which gives 1; lower the learning rate (1)")
+    good = run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "b", about={})
+    assert good["fvu_raw"] < 1
+    assert (good["warnings"], good["resampled_at_end"]) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("until", "target", "before_end"),
+    [(None, None, 0), (20, None, None), (None, 1e9, 0)],
+    ids=["end", "no", "target"],
+)
+def test_a_run_that_ends_as_latents_were_drawn_afresh_says_so(
+    tmp_path: Path, until: int | None, target: float | None, before_end: int | None
+) -> None:
+    sae = born(
+        untouched(8), d_sae=40, sparsity=TopK(k=3), sample=tokens(), generator=torch.Generator(), encoder_bias=True
+    )
+    assert sae.b_enc is not None
+    with torch.no_grad():
+        sae.b_enc[:12] = -100.0
+    method = Resampling(every_steps=20, until_step=until, dead_after_tokens=1000)
+    config = TrainConfig(steps=40, lr=3e-3, batch_tokens=50, resampling=method, seed=3)
+    if target is None and until is None:  # so that some are silent again at the end
+        config = replace(config, lr=0.3)
+    plan = Plan(evaluate_every=20, target_fvu=target)
+    summary = run(sae, tokens(), tokens(100), config, tmp_path, about={}, plan=plan)
+    drawn = [row["resampled"] for row in lines(tmp_path / "records.jsonl")]
+    assert drawn[19] >= 12
+    assert summary["steps"] == (20 if target else 40)
+    if before_end is None:
+        assert (summary["resampled_at_end"], summary["warnings"]) == (None, [])
+    else:
+        assert drawn[-1] > 0
+        assert summary["resampled_at_end"] == {"latents": drawn[-1], "steps_before_end": before_end}
+        assert f"{drawn[-1]} latents were drawn afresh 0 steps before the end" in summary["warnings"][-1]
+
+
+@pytest.mark.parametrize("d_sae", [40, 64])
+def test_a_prescription_for_another_layer_or_sae_is_said_in_the_summary(tmp_path: Path, d_sae: int) -> None:
+    affine = Affine(center=torch.zeros(8))
+    prescription = Prescription(remedy="mean", advice="", reason="", layer="hs3", d_sae=d_sae, k=3, affine=affine)
+    member = Member(sae=new_sae(), config=CONFIG, name="one")
+    entry = Entry(member=member, about={}, data="hs3", prescription=prescription)
+    summary = one.run(entry, tokens(), tokens(100), tmp_path)
+    found = summary["prescription"]
+    assert found.pop("differs") == ([] if d_sae == 40 else ["d_sae 64, here 40"])
+    assert found == {"remedy": "mean", "layer": "hs3", "d_in": 8, "d_sae": d_sae, "k": 3, "sparsity": "topk"}
+
+
+def test_what_held_out_tokens_say_at_birth_is_told_before_the_first_step_also_of_a_resumed_run(
+    tmp_path: Path,
+) -> None:
+    told: list[dict[str, Any]] = []
+
+    def go(*, resume: bool, stop: int) -> None:
+        def progress(records: dict[str, Record]) -> None:
+            told.append({"step": records["one"].step})
+            if records["one"].step == stop:
+                raise Stopped
+
+        entry = Entry(member=Member(sae=new_sae(), config=CONFIG, name="one"), about={})
+        plan = Plan(checkpoint_every=20)
+        with pytest.raises(Stopped):
+            one.run(
+                entry,
+                tokens(),
+                tokens(100),
+                tmp_path,
+                plan=plan,
+                resume=resume,
+                progress=progress,
+                at_birth=lambda births: told.append(births["one"]),
+            )
+
+    go(resume=False, stop=30)
+    go(resume=True, stop=35)
+    born = evaluate(new_sae(), tokens(100))
+    births = [place for place, one_of in enumerate(told) if "dead" in one_of]
+    assert births == [0, 32]
+    assert told[0] == told[32]
+    assert (told[0]["dead"], told[0]["dead_tokens"]) == (born.fates.dead, 100)
+    assert told[33] == {"step": 20}

@@ -156,8 +156,12 @@ def test_the_watch_counts_tokens_since_each_event() -> None:
     assert watch.dead.tolist() == [[False, True, True]]
     assert watch.dead_by_relu.tolist() == [[False, False, True]]
     assert watch.silent(for_tokens=torch.tensor([7])).tolist() == [[False, False, False]]
-    columns = watch.columns()
+    columns = watch.columns(6)
     assert [*columns["dead"], *columns["relu"], *columns["topk"]] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert columns["never_fired"] == pytest.approx([2 / 3])
+    early = watch.columns(5)
+    assert [early[name] for name in ("dead", "relu", "topk", "dead_tokens")] == [[None]] * 4
+    assert early["never_fired"] == columns["never_fired"]
 
 
 def test_the_watch_tells_who_died_and_who_came_back_from_what() -> None:
@@ -174,15 +178,14 @@ def test_the_watch_tells_who_died_and_who_came_back_from_what() -> None:
         for watch in (each, summed):
             watch.see(sae.select(torch.tensor([row])))
         history.append(told(each))
-    assert history == [(0, 0, 0), (3, 0, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1)]
-    assert told(summed) == (5, 1, 2)  # since it was last asked
-    assert told(summed) == (0, 0, 0)
+    assert history == [[0, 0, 0], [3, 0, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1]]
+    assert told(summed) == [5, 1, 2]  # since it was last asked
+    assert told(summed) == [0, 0, 0]
 
 
-def told(watch: Watch) -> tuple[float, float, float]:
-    columns = watch.columns()
-    [died], [from_relu], [from_topk] = (columns[n] for n in ("died", "revived_from_relu", "revived_from_topk"))
-    return died, from_relu, from_topk
+def told(watch: Watch) -> list[float | None]:
+    columns = watch.columns(10**6)
+    return [columns[name][0] for name in ("died", "revived_from_relu", "revived_from_topk")]
 
 
 def test_the_watch_keeps_members_apart_each_with_its_own_patience() -> None:
@@ -198,14 +201,18 @@ def test_the_watch_keeps_members_apart_each_with_its_own_patience() -> None:
     assert watch.since_fired.tolist() == [[2, 0, 3], [0, 3, 1]]
     assert watch.dead.tolist() == [[True, False, True], [False, True, False]]
     assert watch.dead_by_relu.tolist() == [[True, False, True], [False, True, False]]
-    columns = watch.columns()
+    columns = watch.columns(3)
     assert columns["dead"] == columns["relu"] == pytest.approx([2 / 3, 1 / 3])
+    assert columns["dead_tokens"] == [1, 2]
+    assert columns["never_fired"] == pytest.approx([1 / 3, 1 / 3])
     # First: 1 and 2 at once, then 0; 1 returned. Second: 0 and 1 in the second step; 0 returned.
     assert (columns["died"], columns["revived_from_relu"], columns["revived_from_topk"]) == ([3, 2], [1, 1], [0, 0])
     watch.forget(1, torch.tensor([1]))
     assert watch.since_fired.tolist() == [[2, 0, 3], [0, 0, 1]]
+    assert watch.ever_fired.tolist() == [[True, True, False], [True, False, True]]  # drawn afresh is not fired
     watch.keep(torch.tensor([1]))
     assert watch.since_fired.tolist() == [[0, 0, 1]]
+    assert watch.ever_fired.tolist() == [[True, False, True]]
     assert watch.dead.tolist() == [[False] * 3]
 
 

@@ -32,7 +32,9 @@ class More(Record):
 
 def record(step: int, **changes: Any) -> More:
     values: dict[str, Any] = {field.name: 0.1 + 1e-17 * step for field in fields(Record)}
-    values |= dict.fromkeys(("tokens", "died", "revived_from_relu", "revived_from_topk", "resampled"), 2**53 + step)
+    values |= dict.fromkeys(
+        ("tokens", "dead_tokens", "died", "revived_from_relu", "revived_from_topk", "resampled"), 2**53 + step
+    )
     return More(**{**values, "step": step, "loss": 1 / (step + 3), "lr": 1e-300, **changes})
 
 

@@ -8,12 +8,13 @@ from autopsae.activations.synthetic import synthetic_features
 from autopsae.arrays import InputError
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center, untouched
+from autopsae.sae.death import fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Shuffled
-from autopsae.training.loop import Diverged, steps, train
+from autopsae.training.loop import Diverged, Training, steps, train
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK
 
@@ -98,11 +99,42 @@ def test_records_count_tokens_and_silence() -> None:
     config = TrainConfig(steps=8, lr=1e-3, batch_tokens=500, dead_after_tokens=2000)
     records = train(new_sae(x), x, config)
     assert [record.tokens for record in records] == [500 * (i + 1) for i in range(8)]
-    assert all(record.dead == 0 for record in records[:3])
     for record in records:
-        assert record.dead == pytest.approx(record.relu + record.topk)
         assert 0 < record.l0 <= 4
+        if record.dead is not None and record.relu is not None and record.topk is not None:
+            assert record.dead == pytest.approx(record.relu + record.topk)
     assert records[-1].loss < records[0].loss
+
+
+@pytest.mark.parametrize(("after", "known_from"), [(1, 0), (500, 0), (501, 1), (2000, 3), (4001, None)])
+def test_records_say_nothing_of_death_until_its_tokens_have_passed(after: int, known_from: int | None) -> None:
+    x = tokens()
+    records = train(new_sae(x), x, TrainConfig(steps=8, lr=1e-3, batch_tokens=500, dead_after_tokens=after))
+    for record in records:
+        known = known_from is not None and record.step >= known_from
+        death = (record.dead, record.relu, record.topk, record.dead_tokens)
+        assert [value is not None for value in death] == [known] * 4
+        assert record.dead_tokens == (after if known else None)
+        assert 0 <= record.never_fired <= 1
+    if known_from is not None:
+        # Silent for as long as training lasts is never fired.
+        assert records[known_from].dead == records[known_from].never_fired > 0
+
+
+def test_never_fired_is_the_share_of_latents_that_fired_in_no_batch_so_far() -> None:
+    x = tokens()[:500] + 1
+    sae = new_sae(x)
+    training = Training(sae, x, TrainConfig(steps=12, lr=3e-2, batch_tokens=500, record_every=4))
+    ever = torch.zeros(sae.d_sae, dtype=torch.bool)
+    shares = []
+    for _ in range(12):
+        ever |= fates(sae, x).fired > 0  # a batch is all of the tokens
+        record = training.advance()
+        if record is not None:
+            assert record.never_fired == float((~ever).double().mean())
+            shares.append(record.never_fired)
+    assert len(shares) == 3
+    assert shares[0] > shares[-1] > 0
 
 
 def test_stopping_the_iteration_stops_the_training() -> None:

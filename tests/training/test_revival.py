@@ -336,12 +336,19 @@ def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Name)
     config = TrainConfig(
         steps=5, lr=1e-3, batch_tokens=250, dead_after_tokens=750, optimizer=kind, resampling=method
     )
-    first, second, third, *after = Training(sae, x, config)
+    training = Training(sae, x, config)
+    first, second, third, *after = training
+    assert training.last_resampling == (3, third.resampled)
     assert [record.resampled for record in (first, second, *after)] == [0, 0, 0, 0]
     assert third.resampled >= 12
     assert third.died == third.resampled
     assert third.dead == third.relu == 0  # counted as just seen
-    assert all(record.dead < 12 / 32 for record in after)  # others may have died, the twelve have not
+    # Others may have died, the twelve have not.
+    assert all(record.dead is not None and record.dead < 12 / 32 for record in after)
+    # Drawn afresh is not fired: they have never fired until they do.
+    assert second.never_fired == third.never_fired >= 12 / 32
+    assert after[0].never_fired < third.never_fired
+    assert Training(sae, x, config).last_resampling == (0, 0)
     assert float((sae.encode(x)[:, :12] > 0).any(dim=0).float().mean()) > 0.9
     assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(32), atol=1e-5)
 

@@ -90,6 +90,8 @@ def broken_equals_unbroken(
     records += advance(second, STEPS, resumed, diverging)
     assert records == expected
     assert second.diverged == whole.diverged
+    places = range(len(unbroken))
+    assert [*map(second.last_resampling, places)] == [*map(whole.last_resampling, places)]
     same_bits(state(resumed), state(unbroken))
 
 
@@ -174,3 +176,44 @@ def test_members_that_share_their_tokens_otherwise_are_refused(tmp_path: Path) -
     with pytest.raises(InputError, match=r"share their tokens as before \(\[0, 0\].*got \[0, 1\]; pass the same"):
         refusing.load(path)
     same_bits(state(others), before)
+
+
+def saved_by_the_version_before(
+    changes: list[dict[str, Any]], at: int, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[dict[int, Record]]:
+    """A checkpoint that does not say who has ever fired; the records up to it."""
+    members = members_of(changes)
+    sweep = Sweep(members, tokens())
+    records = advance(sweep, at, members, {})
+    later = ("ever_fired", "last_resampling")
+    before = {name: tensor for name, tensor in sweep._tensors().items() if name not in later}
+    with monkeypatch.context() as patched:
+        patched.setattr(Sweep, "_tensors", lambda sweep: before)
+        sweep.save(path)
+    return records
+
+
+@pytest.mark.parametrize("way", ["revival", "sign"])
+def test_a_checkpoint_of_the_version_before_goes_on_with_the_same_records(
+    tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, unbroken, resumed = tmp_path / "c.safetensors", members_of(WAYS[way]), members_of(WAYS[way])
+    records = saved_by_the_version_before(WAYS[way], 14, path, monkeypatch)
+    second = Sweep(resumed, tokens())
+    second.load(path)
+    records += advance(second, STEPS, resumed, {})
+    assert records == advance(Sweep(unbroken, tokens()), STEPS, unbroken, {})
+
+
+def test_a_checkpoint_of_the_version_before_is_refused_where_latents_are_resampled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, members = tmp_path / "c.safetensors", members_of(WAYS["resampling"])
+    saved_by_the_version_before(WAYS["resampling"], 14, path, monkeypatch)
+    sweep, before = Sweep(members, tokens()), state(members)
+    with pytest.raises(
+        InputError, match=r"which latents have ever fired, got one of an earlier version of autopsae"
+    ):
+        sweep.load(path)
+    same_bits(state(members), before)
+    assert sweep.step == 0

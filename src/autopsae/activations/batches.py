@@ -1,9 +1,9 @@
-"""Batches of a network's inputs: what one is, how it is run, which of its tokens are kept, how texts become some.
+"""Batches of a network's inputs: what one is, how it is run, how texts become some.
 
 A batch is a tensor, for `model(batch)`, or a dict with tensors, for `model(**batch)` without the names `token.*`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autopsae.activations.presets import LanguageModel
+from autopsae.activations.presets import LanguageModel, embedding_rows
+from autopsae.activations.sources import one_line, watched
 from autopsae.arrays import InputError
 
 
 def parts_of(batch: Any) -> dict[str, Any]:
     """What a batch is made of, by name. Raises InputError for what is no batch."""
-    if isinstance(batch, Tensor):
+    if isinstance(batch, Tensor) and batch.ndim:
         return {"": batch}
     if isinstance(batch, Mapping) and any(isinstance(value, Tensor) for value in batch.values()):
         return dict(batch)
@@ -25,27 +26,63 @@ def parts_of(batch: Any) -> dict[str, Any]:
 
 
 def row_count(batch: Any) -> int:
-    return len(next(value for value in parts_of(batch).values() if isinstance(value, Tensor)))
+    return next((len(value) for value in parts_of(batch).values() if isinstance(value, Tensor) and value.ndim), 0)
 
 
-def first_batch(batches: Iterable[Any]) -> Any:
-    """The first of the batches. Raises InputError where there is none, or where it would be lost by looking."""
-    if iter(batches) is batches:
+def first_batch(batches: Iterable[Any], timeout: float | None = None) -> Any:
+    """The first of the batches.
+
+    Raises InputError as `watched`, where there is none, and for an iterator, of which looking would take it away.
+    """
+    if isinstance(batches, Iterator):
         raise InputError("expected batches that can be iterated more than once, got an iterator; pass a list")
-    for batch in batches:
+    for batch in watched(batches, "batch", timeout):
         return batch
     raise InputError("expected at least one batch, got none; is the source empty?")
 
 
-def forward(model: nn.Module, batch: Any) -> Any:
-    """What the model returns for a batch, on the model's device."""
+def forward(model: nn.Module, batch: Any, number: int) -> Any:
+    """What the model returns for a batch, on the model's device. number: the batch's, for messages.
+
+    Raises InputError for token ids that the model does not know, and for an exception of the model's own.
+    """
+    inputs = {name: value for name, value in parts_of(batch).items() if not name.startswith("token.")}
+    _check_known(model, inputs, number)
     device = next((parameter.device for parameter in model.parameters()), None)
-    inputs = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in parts_of(batch).items()
-        if not name.startswith("token.")
-    }
-    return model(*inputs.values()) if isinstance(batch, Tensor) else model(**inputs)
+    try:
+        placed = {k: value.to(device) if isinstance(value, Tensor) else value for k, value in inputs.items()}
+        return model(*placed.values()) if isinstance(batch, Tensor) else model(**placed)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(_why_it_failed(error, inputs, number)) from error
+
+
+def _check_known(model: nn.Module, inputs: Mapping[str, Any], number: int) -> None:
+    """InputError for ids without an embedding, before the run: on a GPU it would spoil the process."""
+    ids = inputs.get("", inputs.get("input_ids"))
+    rows = embedding_rows(model)
+    if rows is None or not isinstance(ids, Tensor) or ids.is_floating_point() or not ids.numel():
+        return
+    if (largest := int(ids.max())) >= rows:
+        raise InputError(
+            f"batch {number}: expected token ids under {rows:,}, as many as the model has embeddings, got "
+            f"{largest:,}; make the ids with the tokenizer that the model was trained with"
+        )
+
+
+def _why_it_failed(error: Exception, inputs: Mapping[str, Any], number: int) -> str:
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, Tensor)}
+    got = ", ".join(
+        f"{name or 'a tensor'} {tuple(value.shape)} of {value.dtype}" for name, value in tensors.items()
+    )
+    # On the CPU it is a RuntimeError of the allocator.
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(error):
+        return f"batch {number}: expected to fit in memory, got {got} ({one_line(error)}); pass smaller batches"
+    return (
+        f"batch {number}: the model raised {one_line(error)}, given {got}; run the model on this batch alone, and "
+        "give it what its forward pass expects"
+    )
 
 
 @contextmanager
@@ -60,17 +97,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def kept_mask(batch: Any, keep: Callable[[Any], Tensor] | None, shape: torch.Size) -> Tensor:
-    """Where both the batch's `attention_mask` and `keep(batch)` are True; all of `shape` without either."""
-    masks = [parts_of(batch).get("attention_mask"), None if keep is None else keep(batch)]
-    given = [mask.bool().cpu() for mask in masks if mask is not None] or [torch.ones(shape, dtype=torch.bool)]
-    if given[0].shape != given[-1].shape:
-        raise InputError(
-            f"keep: expected the attention mask's shape {tuple(given[0].shape)}, got {tuple(given[-1].shape)}"
-        )
-    return given[0] & given[-1]
-
-
 @dataclass(frozen=True, kw_only=True)
 class TextBatches:
     """Padded batches of (document, ids). Padding on the right leaves the tokens' positions as they are."""
@@ -78,6 +104,8 @@ class TextBatches:
     sequences: list[tuple[int, list[int]]]
     batch_size: int
     pad_id: int
+    decoder_start: int | None
+    """The one token that the decoder of an encoder-decoder model is given; None for other models."""
     extra: dict[str, Any]
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -86,10 +114,12 @@ class TextBatches:
             longest = max(map(len, texts))
             rows = [ids + [self.pad_id] * (longest - len(ids)) for ids in texts]
             lengths = torch.tensor([len(ids) for ids in texts])
+            start_ids = None if self.decoder_start is None else torch.full((len(rows), 1), self.decoder_start)
             yield {
                 "input_ids": torch.tensor(rows),
                 "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
                 "token.document": torch.tensor(documents),
+                **({} if start_ids is None else {"decoder_input_ids": start_ids}),
                 **self.extra,
             }
 
@@ -98,9 +128,29 @@ def text_batches(
     language_model: LanguageModel, documents: Iterable[str], *, context: int = 128, batch_size: int = 8
 ) -> TextBatches:
     """Documents as `harvest_text` reads them: sequences of at most `context` tokens, none across two documents."""
+    read = watched(documents, "document")
+    return batches_of(language_model, list(language_model.sequences(read, context)), batch_size, {})
+
+
+def batches_of(
+    language_model: LanguageModel,
+    sequences: list[tuple[int, list[int]]],
+    batch_size: int,
+    extra: dict[str, Any],
+) -> TextBatches:
+    """Sequences for one model. extra: further arguments of its forward pass."""
     return TextBatches(
-        sequences=list(language_model.sequences(documents, context)),
+        sequences=sequences,
         batch_size=batch_size,
         pad_id=language_model.tokenizer.pad_token_id or 0,
-        extra={},
+        decoder_start=_decoder_start(language_model.model),
+        extra=extra,
     )
+
+
+def _decoder_start(model: nn.Module) -> int | None:
+    """What a decoder begins with. The encoder reads the texts and does not depend on it, so that any id serves."""
+    config = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False) is not True:
+        return None
+    return getattr(config, "decoder_start_token_id", None) or 0

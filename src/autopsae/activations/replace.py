@@ -72,7 +72,7 @@ def at_module(model: nn.Module, point: str, batch: Any) -> str:
     taker = _output_layer(model) if point == states[-1] else _block(model, states.index(point), len(states) - 1)
     if taker is not None:
         with hooked(model, [point, f"{taker}:input"], dtype=torch.float64) as capture:
-            forward(model, batch)
+            forward(model, batch, 0)
             state, taken = capture.take().values()
         if torch.equal(state, taken):
             return f"{taker}:input"

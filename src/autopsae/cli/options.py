@@ -1,4 +1,4 @@
-"""The options of `train`. Several values with commas between them are a sweep over all of their combinations."""
+"""The options of `train`, and those that verbs share. Several values with commas are a sweep over all combinations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,17 +38,27 @@ Words = Annotated[tuple[str, ...], _several(_start, "START")]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Padding:
+    """Which tokens of the source are padding, and left out."""
+
+    lengths: Path | None = None
+    """Of activations [sequences, tokens, d_in]: how many tokens of each are real (.npy, .npz, .pt, .txt)."""
+    mask: Path | None = None
+    """Instead of --lengths: True or 1 for each token that is real (.npy, .npz, .pt, .txt)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Birth:
     """The SAE as it is born."""
 
     prescription: Path | None = None
     """Start from what `diagnose --prescriptions` wrote; instead of --init."""
-    init: Words = ("median",)
-    """Where b_dec starts, or what else is done to the layer: zero, mean, median, whiten, asi."""
-    alpha: Numbers = (0.3,)
-    """Whitening exponent of --init whiten."""
-    rank: int = 64
-    """Rank of --init asi."""
+    init: Words = ()
+    """Where b_dec starts, or what else is done to the layer: zero, mean, median (the default), whiten, asi."""
+    alpha: Numbers = ()
+    """Whitening exponent of --init whiten; 0.3 if not given."""
+    rank: int | None = None
+    """Rank of --init asi; 64 if not given."""
     d_sae: int = 8192
     """Latents."""
     k: int = 64
@@ -84,7 +94,8 @@ class Fit:
     strays: Strays = "keep"
     """What is done with tokens of over ten times the median norm (attention sinks), often most of the error."""
     revive: Literal["auxk", "ghost", "resample"] | None = None
-    """Let latents silent for 256,000 tokens explain the residual, or draw them afresh every 1,000 steps."""
+    """Let latents silent for 256,000 tokens explain the residual, or draw them afresh every 1,000 steps until nine
+    tenths of the steps are done."""
     bfloat16: bool = False
     """Choose latents in bfloat16, for speed; their values stay float32."""
 
@@ -93,10 +104,10 @@ class Fit:
 class Keep:
     """What is measured and kept on the way."""
 
-    held_out: int = 4096
-    """Tokens, evenly spaced, that are kept for the summary."""
+    held_out: int | None = None
+    """Tokens, evenly spaced, that are kept for the summary; a tenth, at most 100,000, if not given."""
     evaluate_every: int | None = None
-    """Steps between measurements on held-out tokens (held_out.jsonl)."""
+    """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most."""
     target_fvu: float | None = None
     """Stop once the raw FVU on held-out tokens is no greater."""
     checkpoint_every: int | None = 1000

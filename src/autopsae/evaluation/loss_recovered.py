@@ -12,9 +12,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autopsae.activations.batches import evaluating, first_batch, forward, kept_mask, parts_of
+from autopsae.activations.batches import evaluating, first_batch, forward, parts_of
 from autopsae.activations.hooks import hooked
+from autopsae.activations.masks import is_encoder_decoder, kept_mask
 from autopsae.activations.replace import at_module, replaced
+from autopsae.activations.sources import watched
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
 _Map = Callable[[Tensor], Tensor]
@@ -53,30 +55,37 @@ def loss_recovered(
 
     sae: raw tokens [tokens, d_in] -> their reconstructions; it is given float32 by a model in half precision.
     model: takes token ids, returns `logits`. batches: token ids [rows, positions], or dicts with `input_ids` and,
-    where there is padding, `attention_mask`, as a tokenizer or `text_batches` makes them. point: what the SAE was
-    trained on, as `hooked` names it.
+    where there is padding, `attention_mask` of bool or 0/1, as a tokenizer or `text_batches` makes them. point:
+    what the SAE was trained on, as `hooked` names it.
 
     Replaced are the activations of all tokens but padding, the first `skip_first` of a row (attention sinks), and
     those where `keep(batch)` is False. ablate: "zero", or "mean" of the activations to be replaced, from a first
     pass.
 
-    Raises InputError as `at_module` and `replaced`, for batches that are no token ids, where no token is replaced
-    or none predicted, for an SAE of another width, and for a model that does not return logits.
+    Raises InputError as `at_module` and `replaced`, for batches that are no token ids, for masks that are not bool
+    or 0/1 of their shape, where no token is replaced or none predicted, for an SAE of another width, and for a
+    model that is an encoder-decoder or does not return logits.
     """
     if ablate not in ABLATIONS:
         raise InputError(f"ablate: expected {' or '.join(ABLATIONS)}, got {ablate!r}")
     total = torch.zeros(3, dtype=torch.float64)
     tokens = replacements = 0
     with evaluating(model), evaluating(sae) if isinstance(sae, nn.Module) else nullcontext():
-        point = at_module(model, point, _ids(first_batch(batches)))
+        first = first_batch(batches)
+        if is_encoder_decoder(model, first):
+            raise InputError(
+                "expected a causal language model, got an encoder-decoder, which predicts other tokens than it "
+                "reads; pass a model that has only a decoder"
+            )
+        point = at_module(model, point, _ids(first))
         mean = _mean(model, batches, point, keep, skip_first) if ablate == "mean" else torch.zeros(())
-        for batch in batches:
+        for at, batch in enumerate(watched(batches, "batch")):
             ids, real, mask = _masks(batch, keep, skip_first)
             reconstruct = _where(mask, lambda x: _reconstructed(sae, x), point)
             ablated = _where(mask, lambda x: mean.to(x).expand_as(x), point)
             for number, new in enumerate([None, reconstruct, ablated]):
                 with replaced(model, point, new) if new else nullcontext():
-                    output = forward(model, batch)
+                    output = forward(model, batch, at)
                 total[number] += _nats(output, ids, real)
             tokens += int(_predicted(real).sum())
             replacements += int(mask.sum())
@@ -98,9 +107,8 @@ def _masks(
 ) -> tuple[Tensor, Bool[Tensor, "rows positions"], Bool[Tensor, "rows positions"]]:
     """(ids, which of them are no padding, which activations are replaced)."""
     ids = _ids(batch)
-    real, mask = kept_mask(batch, None, ids.shape), kept_mask(batch, keep, ids.shape)
-    if mask.shape != ids.shape:
-        raise InputError(f"expected masks of the token ids' shape {tuple(ids.shape)}, got {tuple(mask.shape)}")
+    mask = kept_mask(batch, keep, ids.shape)
+    real = mask if keep is None else kept_mask(batch, None, ids.shape)
     return ids, real, mask & (real.cumsum(dim=1) > skip_first)
 
 
@@ -124,9 +132,9 @@ def _mean(
     """The mean of the activations that will be replaced; sums in float64."""
     total, n = torch.zeros((), dtype=torch.float64), 0
     with hooked(model, [point]) as capture:
-        for batch in batches:
+        for at, batch in enumerate(watched(batches, "batch")):
             _, _, mask = _masks(batch, keep, skip_first)
-            forward(model, batch)
+            forward(model, batch, at)
             x = capture.take(mask)[point].double()
             total = total + x.sum(dim=0)
             n += len(x)
@@ -138,7 +146,7 @@ def _where(mask: Bool[Tensor, "rows positions"], new: _Map, point: str) -> _Map:
 
     def change(x: Tensor) -> Tensor:
         rows = x.flatten(0, -2).clone()
-        if len(rows) != mask.numel():
+        if x.shape[:-1] not in (mask.shape, (mask.numel(),)):
             raise InputError(
                 f"{point}: expected an activation for each token of {tuple(mask.shape)}, got {tuple(x.shape)}; "
                 "choose a point that sees every token"

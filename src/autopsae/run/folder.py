@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError, Tokens
+from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.files import changes, write_text
+from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
+from autopsae.run.start import differences, made_for
+from autopsae.run.verdict import Resampled, divergence, warnings_of
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
 from autopsae.training.sources import Member, shifted
 
 Loggers = Callable[[Path, int], list[Logger]]
 """More loggers of a member, given its folder and the number of steps already done."""
+
+Births = Callable[[dict[str, dict[str, Any]]], None]
+"""Given what held-out tokens say of SAEs before their first step (as `measured`), by the members' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +33,9 @@ class Plan:
     checkpoint_every: int | None = None
     """Steps between checkpoints, each of which replaces the one before."""
     evaluate_every: int | None = None
-    """Steps between measurements on held-out tokens (held_out.jsonl)."""
+    """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most, evenly spaced."""
     target_fvu: float | None = None
-    """Stop at the first measurement whose raw FVU on held-out tokens is no greater."""
+    """Stop at the first of those measurements whose raw FVU is no greater."""
 
     def __post_init__(self) -> None:
         if any(every is not None and every < 1 for every in (self.checkpoint_every, self.evaluate_every)):
@@ -54,10 +61,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What held-out tokens say after `step` (from 0). Fractions in [0, 1]; dead = relu + topk."""
+    """What held-out tokens say after `step` (from 0). Fractions in [0, 1]; dead = relu + topk, counted on
+    `dead_tokens` tokens.
+    """
 
     step: int
     dead: float
+    dead_tokens: int
     relu: float
     topk: float
     fvu_raw: float
@@ -70,10 +80,13 @@ class HeldOut:
 
 
 def measured(found: Evaluation) -> dict[str, Any]:
-    """The numbers of an evaluation: dead = relu + topk; FVU with and without strays; l0, bias_captured."""
+    """The numbers of an evaluation: dead = relu + topk, on `dead_tokens` tokens; FVU with and without strays; l0,
+    bias_captured.
+    """
     fates = found.fates
     return {
         "dead": fates.dead,
+        "dead_tokens": fates.tokens,
         "relu": fates.relu,
         "topk": fates.topk,
         "fvu_raw": found.fvu_raw,
@@ -97,6 +110,8 @@ class Entry:
     """Raw tokens on which it is measured; None for those of the run. The member's shift is added to either."""
     data: str = ""
     """What it is trained on: the best is sought among members of the same."""
+    prescription: Prescription | None = None
+    """What the SAE was born from: the summary says what it was made for, and in what this run differs from that."""
 
     @property
     def name(self) -> str:
@@ -106,10 +121,12 @@ class Entry:
 class Folder(AbstractContextManager["Folder"]):
     """What a run keeps of one member; a context that closes its logs."""
 
-    def __init__(self, out: Path, entry: Entry, held_out: Tokens) -> None:
-        self.out, self._member = out, entry.member
+    def __init__(self, out: Path, entry: Entry, training: Tokens, held_out: Tokens) -> None:
+        self.out, self._entry, self._member = out, entry, entry.member
+        own = entry.member.tokens
+        self._training_tokens = known_tokens(training if own is None else own)
         raw = held_out if entry.held_out is None else entry.held_out
-        self._held_out = raw if entry.member.shift is None else shifted(raw, entry.member.shift)
+        self._held_out, self._few = (self._seen(tokens) for tokens in (raw, at_most(raw, ON_THE_WAY)))
         self._about = json.loads(json.dumps(entry.about))
         self._open = ExitStack()
         self._logs: list[Logger] = []
@@ -120,15 +137,17 @@ class Folder(AbstractContextManager["Folder"]):
         self._open.close()
 
     def be_born(self, *, resumed: bool) -> None:
-        """Measure the SAE before training, once; InputError where what is resumed began with other settings."""
+        """Measure the SAE before training, once, on all held-out tokens, so that the end compares with it;
+        InputError where what is resumed began with other settings.
+        """
         path = self.out / "birth.json"
         if not resumed:
-            self._birth = measured(evaluate(self._member.sae, self._held_out))
-            write_text(path, json.dumps({"about": self._about, "birth": self._birth}, indent=2) + "\n")
+            self.birth = _finite(measured(evaluate(self._member.sae, self._held_out)))
+            write_text(path, json.dumps({"about": self._about, "birth": self.birth}, indent=2) + "\n")
             return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-            self._birth, was = before["birth"], before["about"]
+            self.birth, was = before["birth"], before["about"]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path}: expected what the run began with ({error!r}); pass another folder"
@@ -154,25 +173,59 @@ class Folder(AbstractContextManager["Folder"]):
         every, target = self._plan.evaluate_every, self._plan.target_fvu
         if self._held_out_log is None or every is None or (record.step + 1) % every:
             return False
-        found = HeldOut(step=record.step, **measured(evaluate(self._member.sae, self._held_out)))
+        found = HeldOut(step=record.step, **measured(evaluate(self._member.sae, self._few)))
         self._held_out_log(found)
         return target is not None and found.fvu_raw <= target
 
-    def finish(self, steps: int, *, diverged: str | None = None) -> dict[str, Any]:
-        """Write the SAE and the summary, and return it; of a member that diverged, the summary alone."""
+    def finish(
+        self, steps: int, *, diverged: str | None = None, last_resampling: tuple[int, int] = (0, 0)
+    ) -> dict[str, Any]:
+        """Write the SAE and the summary, and return it; of a member that diverged, the summary alone.
+
+        diverged: what befell it in training; last_resampling: as of `Sweep`.
+        """
         sae, config = self._member.sae, self._member.config
-        summary: dict[str, Any] = {**self._about, "birth": self._birth, "scale": sae.scale, "diverged": diverged}
         evaluation = evaluate(sae, self._held_out) if diverged is None else None
-        if evaluation and not isfinite(evaluation.mse_raw):
-            # No loss was taken after the last step.
-            summary["diverged"], evaluation = f"step {steps - 1}: the error on held-out tokens is not finite", None
         if evaluation:
+            diverged = divergence(evaluation, self.birth, steps=steps, lr=config.lr)
+        summary: dict[str, Any] = {
+            **self._about,
+            "prescription": self._prescription(),
+            "training_tokens": self._training_tokens,
+            "held_out_tokens": self.birth["tokens"],
+            "birth": self.birth,
+            "scale": sae.scale,
+            "diverged": diverged,
+        }
+        if evaluation and diverged is None:
             sae.save(self.out / "sae")
-            summary |= {**measured(evaluation), "firing_rates": evaluation.fates.by_rate()}
+            resampled = Resampled.of(last_resampling, steps=steps)
+            summary |= {
+                **measured(evaluation),
+                "firing_rates": evaluation.fates.by_rate(),
+                "resampled_at_end": resampled and asdict(resampled),
+                "warnings": warnings_of(evaluation, self.birth, resampled, lr=config.lr),
+            }
         text = json.dumps({**summary, "steps": steps, "training": _named(config)}, indent=2) + "\n"
         write_text(self.out / "summary.json", text)
         written: dict[str, Any] = json.loads(text)
         return written
+
+    def _seen(self, raw: Tokens) -> Tokens:
+        """Tokens as the member gets them."""
+        return raw if self._member.shift is None else shifted(raw, self._member.shift)
+
+    def _prescription(self) -> dict[str, Any] | None:
+        """What the SAE was born from, and what it is used for else."""
+        prescription, sae = self._entry.prescription, self._member.sae
+        if prescription is None:
+            return None
+        return {**made_for(prescription), "differs": differences(prescription, sae, layer=self._entry.data)}
+
+
+def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
+    """None for what is not finite, for which JSON has no number."""
+    return {name: value if isfinite(value) else None for name, value in numbers.items()}
 
 
 def _named(config: TrainConfig) -> dict[str, Any]:

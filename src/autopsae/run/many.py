@@ -9,7 +9,7 @@ from typing import Any
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.files import differing, write_text
-from autopsae.run.folder import Entry, Folder, Loggers, Plan
+from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan
 from autopsae.training.checkpoint import terms
 from autopsae.training.config import Record
 from autopsae.training.memory import available_bytes, bytes_of, groups_that_fit
@@ -61,14 +61,16 @@ def run_sweep(
     resume: bool = False,
     loggers: Loggers = lambda folder, after: [],
     progress: Callable[[dict[str, Record]], None] | None = None,
+    at_birth: Births | None = None,
 ) -> dict[str, Any]:
     """Train all members in place, so many at once as `portions` says; each writes into `out`/NAME what `run` writes
     for one. Returns what it writes into sweep.json: every member's summary, and `best`: for each `data` of the
     entries the name of the member with the least mean squared error on held-out tokens (None where all diverged).
 
     resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are.
-    progress: given the records of a step by name. A member that diverges or reaches the plan's target stops, the
-    others go on.
+    progress: given the records of a step by name; at_birth: what held-out tokens say of the SAEs that are trained
+    at once, before their first step. A member that diverges or reaches the plan's target stops, the others go on;
+    one whose result is absurd (`divergence`) has diverged too, and is never the best.
 
     Raises InputError as `check_sweep_out`, `Sweep` and `Plan.check`, for two members of one name, and where what is
     resumed began with other members.
@@ -85,7 +87,7 @@ def run_sweep(
         checkpoint = out / f"checkpoint-{number}.safetensors"
         done = [_finished(out / name) for name in names]
         if not all(done):
-            summaries |= _train(group, training, held_out, out, checkpoint, plan, loggers, progress)
+            summaries |= _train(group, training, held_out, out, checkpoint, plan, loggers, progress, at_birth)
         else:
             summaries |= {name: summary for name, summary in zip(names, done, strict=True) if summary}
         checkpoint.unlink(missing_ok=True)
@@ -146,20 +148,25 @@ def _train(
     plan: Plan,
     loggers: Loggers,
     progress: Callable[[dict[str, Record]], None] | None,
+    at_birth: Births | None,
 ) -> dict[str, dict[str, Any]]:
     """Train one group, and return the summaries by name."""
     resumed = checkpoint.exists()
     sweep = Sweep([entry.member for entry in group], training)
-    folders = [Folder(out / entry.name, entry, held_out) for entry in group]
+    folders = [Folder(out / entry.name, entry, training, held_out) for entry in group]
     summaries: dict[str, dict[str, Any]] = {}
 
     def finish(m: int) -> None:
         kept = _finished(folders[m].out)  # from before the break after which the sweep went on
-        summaries[group[m].name] = kept or folders[m].finish(sweep.steps_of(m), diverged=sweep.diverged.get(m))
+        summaries[group[m].name] = kept or folders[m].finish(
+            sweep.steps_of(m), diverged=sweep.diverged.get(m), last_resampling=sweep.last_resampling(m)
+        )
 
     with ExitStack() as stack:
         for folder in folders:
             stack.enter_context(folder).be_born(resumed=resumed)
+        if at_birth:
+            at_birth({entry.name: folder.birth for entry, folder in zip(group, folders, strict=True)})
         if resumed:
             sweep.load(checkpoint)
         for folder in folders:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.run.folder import Entry, Folder, Loggers, Plan
+from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged, Training
 
@@ -31,16 +31,21 @@ def run(
     resume: bool = False,
     loggers: Loggers = lambda folder, after: [],
     progress: Callable[[dict[str, Record]], None] | None = None,
+    at_birth: Births | None = None,
 ) -> dict[str, Any]:
     """Train an SAE in place and write records.jsonl, sae.json, sae.safetensors and summary.json into `out`; return
     the summary.
 
     Records are written as they come, and checkpoints where planned; the SAE and the summary are written whole, at
-    the end. loggers: more of them, given the folder and the number of steps already done.
+    the end. `hold_out` parts tokens into those to train on and those to hold out. loggers: more of them, given the
+    folder and the number of steps already done. progress: given each record by the entry's name; at_birth: what
+    held-out tokens say of the SAE before its first step.
     resume: go on from the checkpoint in `out` (from the start where there is none yet), with an SAE born the same.
 
     Raises InputError where `out` holds a finished run or, unless resumed, an unfinished one, and as `Training.load`
     and `evaluate`; InputError or Diverged with the step where training broke off, and the checkpoint that is left.
+    Diverged also where training ended, but its result is absurd (`divergence`): then the summary says so, and no
+    SAE is written.
     """
     out, plan, member = Path(out), plan or Plan(), entry.member
     check_out(out, resume=resume)
@@ -48,8 +53,10 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / CHECKPOINT
     running = Training(member.sae, training, member.config)
-    with Folder(out, entry, held_out) as folder:
+    with Folder(out, entry, training, held_out) as folder:
         folder.be_born(resumed=checkpoint.exists())
+        if at_birth:
+            at_birth({entry.name: folder.birth})
         if checkpoint.exists():
             running.load(checkpoint)
         folder.log(plan, loggers(out, running.step), after=running.step)
@@ -64,12 +71,17 @@ def run(
                     running.save(checkpoint)
         except (Diverged, InputError) as error:
             _broke_off(error, running.step, checkpoint)
-        summary = folder.finish(running.step)
+        summary = folder.finish(running.step, last_resampling=running.last_resampling)
+    if summary["diverged"]:
+        raise Diverged(summary["diverged"] + _left(checkpoint, "last"))
     checkpoint.unlink(missing_ok=True)
     return summary
 
 
 def _broke_off(error: Exception, step: int, checkpoint: Path) -> NoReturn:
     where = "" if isinstance(error, Diverged) else f"step {step}: "
-    kept = f"; the last good checkpoint is {checkpoint}" if checkpoint.exists() else ""
-    raise type(error)(f"{where}{error}{kept}") from error
+    raise type(error)(f"{where}{error}{_left(checkpoint, 'last good')}") from error
+
+
+def _left(checkpoint: Path, which: str) -> str:
+    return f"; the {which} checkpoint is {checkpoint}" if checkpoint.exists() else ""

@@ -92,10 +92,12 @@ def firings(selection: Selection) -> Int[Tensor, "latents"]:
 
 
 class Watch:
-    """Death during training: tokens since each latent was last positive and since it last fired.
+    """Death during training: tokens since each latent was last positive and since it last fired, and whether it has
+    ever fired.
 
     A latent is dead once it has been silent for its member's `dead_after_tokens`; dead-by-ReLU if it has not been
-    positive in them either. Nothing has happened yet at birth: a latent counts as silent from the first token on.
+    positive in them either. Until so many tokens have passed nobody knows who is dead, and the dead fractions are
+    None. `ever_fired` is known from the first batch on.
     """
 
     def __init__(self, d_sae: int, *, dead_after_tokens: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -103,30 +105,39 @@ class Watch:
         shape = (len(dead_after_tokens), d_sae)
         self.since_positive = torch.zeros(shape, dtype=torch.int64, device=device)
         self.since_fired = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.ever_fired = torch.zeros(shape, dtype=torch.bool, device=device)
         self.counted = torch.zeros(3, shape[0], dtype=torch.int64, device=device)
 
     def see(self, selection: Selection) -> None:
         """Account for one batch of training."""
         dead_before, by_relu_before = self.dead, self.dead_by_relu
         shape, pairs = self.since_fired.shape, selection.pairs
-        heard = fired(selection.values.detach(), pairs.latents, pairs.n_latents)
+        heard = fired(selection.values.detach(), pairs.latents, pairs.n_latents).view(shape)
         self.since_positive.add_(selection.tokens).masked_fill_(selection.positive.view(shape), 0)
-        self.since_fired.add_(selection.tokens).masked_fill_(heard.view(shape), 0)
+        self.since_fired.add_(selection.tokens).masked_fill_(heard, 0)
+        self.ever_fired |= heard
         died, revived = self.dead & ~dead_before, dead_before & (self.since_fired == 0)
         from_relu = revived & by_relu_before
         self.counted += torch.stack([died, from_relu, revived & ~from_relu]).sum(dim=2)
 
-    def columns(self) -> dict[str, list[float] | list[int]]:
-        """Of every member: the fraction of its latents that is dead = relu + topk; how many died since this was
-        last asked, and how many came back, by what had kept them dead.
+    def columns(self, tokens: int) -> dict[str, Sequence[int | float | None]]:
+        """Of every member, as in `Record`: the fraction of its latents that has never fired; the fraction that is
+        dead = relu + topk, and on how many tokens; how many died since this was last asked, and how many came back,
+        by what had kept them dead. tokens: how many have passed since training began.
         """
-        dead, relu = torch.stack([self.dead, self.dead_by_relu]).double().mean(dim=2)
+        silent = torch.stack([~self.ever_fired, self.dead, self.dead_by_relu])
+        never_fired, dead, relu = silent.double().mean(dim=2).tolist()
+        after: list[int] = self._after.tolist()
+        # A latent cannot have been silent for longer than training lasts: 0 dead before that would be no finding.
+        known = [tokens >= n for n in after]
         died, from_relu, from_topk = self.counted.tolist()
         self.counted.zero_()
         return {
-            "dead": dead.tolist(),
-            "relu": relu.tolist(),
-            "topk": (dead - relu).tolist(),
+            "never_fired": never_fired,
+            "dead": _where(known, dead),
+            "relu": _where(known, relu),
+            "topk": _where(known, [d - r for d, r in zip(dead, relu, strict=True)]),
+            "dead_tokens": _where(known, after),
             "died": died,
             "revived_from_relu": from_relu,
             "revived_from_topk": from_topk,
@@ -143,7 +154,7 @@ class Watch:
         return self.since_positive >= self._after[:, None]
 
     def forget(self, member: int, latents: Int[Tensor, "some"]) -> None:
-        """Give latents a new life: they count as just seen."""
+        """Give latents a new life: they count as just seen. `ever_fired` stays: to be drawn is not to fire."""
         self.since_positive[member, latents], self.since_fired[member, latents] = 0, 0
 
     def silent(self, for_tokens: Int[Tensor, "members"]) -> Bool[Tensor, "members d_sae"]:
@@ -154,3 +165,8 @@ class Watch:
         """Watch these alone from now on."""
         self._after, self.counted = self._after[members], self.counted[:, members]
         self.since_positive, self.since_fired = self.since_positive[members], self.since_fired[members]
+        self.ever_fired = self.ever_fired[members]
+
+
+def _where(known: list[bool], values: Sequence[int | float]) -> list[int | float | None]:
+    return [value if is_known else None for is_known, value in zip(known, values, strict=True)]

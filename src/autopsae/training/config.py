@@ -36,7 +36,8 @@ class TrainConfig:
     revival: AuxK | GhostGradients | None = None
     resampling: Resampling | None = None
     dead_after_tokens: int = 256_000
-    """A latent counts as dead in the records once it has been silent for so many tokens."""
+    """A latent counts as dead in the records once it has been silent for so many tokens; until so many have passed,
+    the records say nothing of death."""
     clip_norm: float | None = None
     unit_decoder: bool = True
     """Keep decoder rows at unit norm, and their gradient orthogonal to them."""
@@ -93,11 +94,14 @@ class TrainConfig:
 class Record:
     """One training step, and what happened to the latents since the last record. Fractions in [0, 1].
 
-    dead: silent for `dead_after_tokens` tokens = relu (not positive in them either) + topk.
+    dead = relu + topk, all three None until the `dead_after_tokens` of the settings have passed in training: no
+    latent can have been silent for so long before. `never_fired` is known in every record.
     """
 
     step: int
+    """The number of the step, from 0."""
     tokens: int
+    """Tokens trained on since training began, this step's included."""
     loss: float
     fvu: float
     """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean."""
@@ -107,12 +111,23 @@ class Record:
     """The smallest value that fired, averaged over the tokens: what a latent must exceed to be heard."""
     bias_captured: float
     """Share of the mean of all tokens so far that `b_dec` has taken over."""
-    dead: float
-    relu: float
-    topk: float
+    never_fired: float
+    """Fraction of the latents that have not fired since training began. A latent that is drawn afresh counts as
+    before: as one that never fired until it does, or as one that has fired."""
+    dead: float | None
+    """Fraction of the latents that have not fired for `dead_after_tokens` tokens. One that was drawn afresh counts
+    as just seen."""
+    relu: float | None
+    """Fraction that was not positive in those tokens either (dead-by-ReLU)."""
+    topk: float | None
+    """Fraction that was positive in them, but did not fire (dead-by-TopK)."""
+    dead_tokens: int | None
+    """On how many tokens the dead are counted: `dead_after_tokens`; None where `dead` is None."""
     died: int
-    """Latents that died since the last record, and that came back, by what had kept them dead."""
+    """Latents that died since the last record."""
     revived_from_relu: int
+    """Latents that came back since the last record, of those that were dead-by-ReLU."""
     revived_from_topk: int
+    """Latents that came back since the last record, of those that were dead-by-TopK."""
     resampled: int
     """Dead latents that were drawn afresh."""

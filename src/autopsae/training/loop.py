@@ -30,6 +30,11 @@ class Training:
         """The number of the next step."""
         return self._sweep.step
 
+    @property
+    def last_resampling(self) -> tuple[int, int]:
+        """As `Sweep.last_resampling`."""
+        return self._sweep.last_resampling(0)
+
     def __iter__(self) -> Iterator[Record]:
         try:
             while self.step < self.config.steps:

@@ -62,6 +62,7 @@ class Sweep:
         self._watch = Watch(d_sae, dead_after_tokens=after, device=device)
         self._sum = torch.zeros(n_members, d_in, dtype=torch.float64, device=device)
         self._resampled = torch.zeros(n_members, dtype=torch.int64, device=device)
+        self._last_resampling = torch.zeros(n_members, 2, dtype=torch.int64)
 
     def __iter__(self) -> Iterator[dict[int, Record]]:
         try:
@@ -143,6 +144,11 @@ class Sweep:
         """How many steps a member took."""
         return self._ended.get(member, self.step)
 
+    def last_resampling(self, member: int) -> tuple[int, int]:
+        """(steps done when latents of a member were last drawn afresh, how many were); (0, 0) for never."""
+        steps, latents = self._last_resampling[member].tolist()
+        return steps, latents
+
     def close(self) -> None:
         """Leave the SAEs in evaluation mode and, once trained, with weights of their own."""
         if self.step == self.config.steps and len(self._alive) > 1:
@@ -171,6 +177,7 @@ class Sweep:
         """
         streams = Sources(self.members, self._tokens).stream_of_member
         state, saes = load_checkpoint(path, self.members, streams)
+        tensors = self._completed(path, state)
         self._begin()
         for member, (weights, scale) in zip(self.members, saes, strict=True):
             member.sae.load_state_dict(weights)
@@ -179,7 +186,7 @@ class Sweep:
         self._keep([m for m in self._alive if m not in {*self.diverged, *self.stopped}])
         self._optimizer.steps = state.step
         for name, tensor in self._tensors().items():
-            tensor.copy_(state.tensors[name])
+            tensor.copy_(tensors[name])
         if self._alive:
             self._sources = Sources([self.members[m] for m in self._alive], self._tokens, state.places)
 
@@ -188,8 +195,26 @@ class Sweep:
         if not self._alive:
             return {}
         moments = {f"moments.{name}": moments for name, moments in self._optimizer.moments.items()}
-        watch = {"since_positive": self._watch.since_positive, "since_fired": self._watch.since_fired}
-        return {**moments, **watch, "changes": self._watch.counted, "sum": self._sum, "resampled": self._resampled}
+        watch = {name: getattr(self._watch, name) for name in ("since_positive", "since_fired", "ever_fired")}
+        resampled = {"resampled": self._resampled, "last_resampling": self._last_resampling}
+        return {**moments, **watch, "changes": self._watch.counted, "sum": self._sum, **resampled}
+
+    def _completed(self, path: str | Path, state: State) -> dict[str, Tensor]:
+        """The tensors of a checkpoint, and what earlier versions did not write but can be told from the rest.
+
+        Raises InputError where latents may have been drawn afresh, as it cannot be told then who has ever fired.
+        """
+        tensors = dict(state.tensors)
+        if tensors and "ever_fired" not in tensors:
+            if any(member.config.resampling for member in self.members):
+                raise InputError(
+                    f"{path}: expected a checkpoint that says which latents have ever fired, got one of an earlier "
+                    "version of autopsae, in which they are resampled; go on with that version, or start afresh"
+                )
+            # Without resampling only firing sets the count back.
+            tensors["ever_fired"] = tensors["since_fired"] < state.step * self.config.batch_tokens
+            tensors["last_resampling"] = torch.zeros(len(self.members), 2, dtype=torch.int64)
+        return tensors
 
     def _stop(self, loss: Float[Tensor, "members"], finite: list[bool]) -> None:
         """Let those go whose loss is not finite."""
@@ -235,6 +260,8 @@ class Sweep:
             self._optimizer.forget(m, redrawn)
             self._watch.forget(m, redrawn)
             self._resampled[m] += len(redrawn)
+            if len(redrawn):
+                self._last_resampling[self._alive[m]] = torch.tensor([self.step, len(redrawn)])
 
     def _records(self, measured: Measured) -> dict[int, Record]:
         """Of every member, since the last ones."""
@@ -242,7 +269,7 @@ class Sweep:
         means = self._sum / tokens
         columns = {
             **measured.columns(of_member),
-            **self._watch.columns(),
+            **self._watch.columns(tokens),
             "bias_captured": bias_captured([self.members[m].sae for m in self._alive], means),
             "resampled": self._resampled.tolist(),
         }

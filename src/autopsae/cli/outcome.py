@@ -1,0 +1,126 @@
+"""What `train` prints: what is trained on, how it goes, and how it ended."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+from rich.table import Table
+
+from autopsae.run.folder import Entry
+from autopsae.run.start import differences
+from autopsae.run.verdict import MEAN
+from autopsae.training.config import Record
+from autopsae.training.loop import Diverged
+
+
+def print_tokens(console: Console, training: int, held_out: int) -> None:
+    """How many tokens there are."""
+    _print(console, f"training on {training:,} tokens, {held_out:,} are held out")
+
+
+def print_differences(console: Console, path: Path | None, entry: Entry) -> None:
+    """A line where a prescription is used for another layer or SAE than it was made for."""
+    if entry.prescription is None:
+        return
+    found = differences(entry.prescription, entry.member.sae, layer=entry.data)
+    if found:
+        _print(
+            console,
+            f"warning: the prescription {path} was made for another layer or SAE: {'; '.join(found)}; diagnose "
+            "again for what is trained here",
+        )
+
+
+class Live:
+    """The progress bar of a run or a sweep: the error, and the fraction of the latents that is dead. Until the
+    records know of death, that is the fraction born dead, counted on held-out tokens.
+    """
+
+    def __init__(self, bar: Progress, task: TaskID, steps: int) -> None:
+        self._bar, self._task, self._steps = bar, task, steps
+        self._born_dead: dict[str, float] = {}
+
+    def be_born(self, births: dict[str, dict[str, Any]]) -> None:
+        """Show SAEs before their first step, by name."""
+        self._born_dead = {name: birth["dead"] for name, birth in births.items()}
+        description = f"training: {_range('born dead', [*self._born_dead.values()])}"
+        self._bar.update(self._task, completed=0, total=self._steps, description=description)
+
+    def advance(self, records: dict[str, Record]) -> None:
+        """Show the records of a step, by name."""
+        if not records:
+            return
+        step, least = next(iter(records.values())).step + 1, min(record.fvu for record in records.values())
+        live = [record.dead for record in records.values() if record.dead is not None]
+        known = len(live) == len(records)
+        dead = _range("dead", live) if known else _range("born dead", [self._born_dead[name] for name in records])
+        fvu = f"FVU {_error(least)}" if len(records) == 1 else f"{len(records)} SAEs, least FVU {_error(least)}"
+        self._bar.update(self._task, completed=step, total=self._steps, description=f"step {step:,}: {fvu}, {dead}")
+
+
+def print_run(out: Path, summary: dict[str, Any]) -> None:
+    """How a run ended, in a line; what must be said of it besides goes to standard error."""
+    born_dead, dead, tokens = summary["birth"]["dead"], summary["dead"], summary["dead_tokens"]
+    resampled = summary["resampled_at_end"]
+    late = ""
+    if resampled:
+        latents, before = resampled["latents"], resampled["steps_before_end"]
+        late = f"; {latents:,} latents were drawn afresh {before:,} steps before the end"
+    fvu = _error(summary["fvu_raw"]) + _worse(summary["fvu_raw"])
+    line = (
+        f"{out}: {born_dead:.1%} of {summary['d_sae']:,} latents were born dead, {dead:.1%} are dead after "
+        f"{summary['steps']:,} steps ({summary['relu']:.1%} by ReLU, {summary['topk']:.1%} by TopK), on {tokens:,} "
+        f"held-out tokens; raw FVU {fvu}{_typical(summary)}{late}"
+    )
+    _print(Console(), line)
+    for warning in summary["warnings"]:
+        _print(Console(stderr=True), f"warning: {warning}")
+
+
+def print_sweep(out: Path, result: dict[str, Any]) -> None:
+    """How every member of a sweep ended, and which is best. Raises Diverged where none is."""
+    [best] = result["best"].values()
+    table = Table("", "born dead", "dead", "held-out tokens", "raw FVU", "L0", box=None)
+    for member in result["members"]:
+        name = f"[bold]{member['name']}[/] (best)" if member["name"] == best else member["name"]
+        born_dead, tokens = f"{member['birth']['dead']:.1%}", f"{member['birth']['dead_tokens']:,}"
+        if member["diverged"]:
+            table.add_row(name, born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens)
+        else:
+            fvu = f"{_error(member['fvu_raw'])}{_worse(member['fvu_raw'])}"
+            table.add_row(name, born_dead, f"{member['dead']:.1%}", tokens, fvu, f"{member['l0']:.1f}")
+    Console().print(table)
+    for member in result["members"]:
+        for warning in [*member.get("warnings", ()), *([member["diverged"]] if member["diverged"] else [])]:
+            _print(Console(stderr=True), f"warning: {member['name']}: {warning}")
+    if best is None:
+        raise Diverged(f"{out}: all {len(result['members'])} SAEs diverged; lower the learning rates")
+    _print(Console(), f"best by the error on held-out tokens: {out / best}")
+
+
+def _error(fvu: float) -> str:
+    return f"{fvu:.4f}" if fvu < 1000 else f"{fvu:.3g}"
+
+
+def _worse(fvu: float) -> str:
+    return ", worse than the mean" if fvu > MEAN else ""
+
+
+def _typical(summary: dict[str, Any]) -> str:
+    """The error without strays, where there are some."""
+    if not summary["strays"]:
+        return ""
+    return (
+        f" ({_error(summary['fvu_typical'])} without the {summary['strays']:.2%} of over ten times the median norm)"
+    )
+
+
+def _range(what: str, fractions: list[float]) -> str:
+    least, most = min(fractions), max(fractions)
+    return f"{what} {least:.1%}" if len(fractions) == 1 else f"{what} {least:.1%} to {most:.1%}"
+
+
+def _print(console: Console, line: str) -> None:
+    """As it stands: a path may hold what rich would take for markup."""
+    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,63 @@
+"""A prescription is one for a layer, a d_sae, a k and a sparsity; another use is said."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.remedies.affine import Affine
+from autopsae.run.start import differences, made_for
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+
+PRESCRIPTION = Prescription(
+    remedy="median", advice="", reason="", layer="hs3", d_sae=32, k=4, affine=Affine(center=torch.ones(6))
+)
+
+
+def sae(d_sae: int = 32, sparsity: Sparsity | None = None) -> SAE:
+    drawn = torch.Generator().manual_seed(0)
+    return born(PRESCRIPTION, d_sae=d_sae, sparsity=sparsity or TopK(k=4), sample=None, generator=drawn)
+
+
+@pytest.mark.parametrize(
+    ("d_sae", "sparsity", "layer", "expected"),
+    [
+        (32, TopK(k=4), "hs3", []),
+        (32, TopK(k=4), "", []),
+        (32, TopK(k=4), "hs2", ["layer 'hs3', here 'hs2'"]),
+        (31, TopK(k=4), "hs3", ["d_sae 32, here 31"]),
+        (32, TopK(k=5), "hs3", ["k 4, here 5"]),
+        (32, BatchTopK(k=4), "hs3", ["sparsity 'topk', here 'batch_topk'"]),
+        (32, ReLU(), "hs3", ["sparsity 'topk', here 'relu'"]),
+        (
+            64,
+            JumpReLU(),
+            "hs2",
+            ["layer 'hs3', here 'hs2'", "d_sae 32, here 64", "sparsity 'topk', here 'jumprelu'"],
+        ),
+    ],
+    ids=str,
+)
+def test_what_differs_from_what_a_prescription_was_made_for_is_named(
+    d_sae: int, sparsity: Sparsity, layer: str, expected: list[str]
+) -> None:
+    assert differences(PRESCRIPTION, sae(d_sae, sparsity), layer=layer) == expected
+
+
+@pytest.mark.parametrize("name", ["", "layer"])
+def test_a_layer_that_was_given_no_name_is_not_compared(name: str) -> None:
+    assert differences(replace(PRESCRIPTION, layer=name), sae(), layer="hs2") == []
+
+
+def test_a_prescription_says_what_it_was_made_for() -> None:
+    assert made_for(PRESCRIPTION) == {
+        "remedy": "median",
+        "layer": "hs3",
+        "d_in": 6,
+        "d_sae": 32,
+        "k": 4,
+        "sparsity": "topk",
+    }

@@ -69,6 +69,10 @@ def test_readme_compares_prescriptions_as_their_results_do() -> None:
     constant = rules["all"]["whiten_0.3"]["few_dead"], rules["all"]["whiten_0.15"]["few_dead_and_near_best"]
     sentence = "alpha 0.3 everywhere leaves under 1 % dead on #, alpha 0.15 everywhere is near the best on #"
     assert quoted(README, sentence) == [*constant]
+    assert quoted(README, "The rule of prescription was set on # of the #.") == [
+        ours["layers"] - rules["judged"]["prescribed"]["layers"],
+        ours["layers"],
+    ]
     alike = [rules["judged"][rule] for rule in ("prescribed", "median", "whiten_0.15", "whiten_0.3")]
     assert {(rule["few_dead"], rule["few_dead_and_near_best"]) for rule in alike} == {(5, 4)}
 

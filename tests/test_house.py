@@ -11,7 +11,20 @@ import autopsae
 
 HOUSE = Path(autopsae.__file__).parent
 # In the order of the data's way; a room imports only itself and rooms named before it.
-ROOMS = ["arrays", "seeds", "passes", "files", "activations", "statistics", "remedies", "survival", "diagnosis"]
+ROOMS = [
+    "arrays",
+    "seeds",
+    "passes",
+    "disk",
+    "files",
+    "kinds",
+    "saved",
+    "activations",
+    "statistics",
+    "remedies",
+    "survival",
+    "diagnosis",
+]
 ROOMS += ["sae", "training", "evaluation", "interop", "run", "report", "cli", "__main__"]
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 

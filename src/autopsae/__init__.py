@@ -2,8 +2,10 @@
 
 The rooms, in the order in which the data pass through them; a room imports only rooms named before it:
 
-    arrays, files    what a token matrix is, its checks, the one error class; files written whole or not at all
+    arrays           what a token matrix is, its checks, the one error class
     seeds, passes    a random stream for each purpose of a seed; whether two passes see the same tokens
+    disk, files      a full disk, locks, partial files of dead processes; files written whole or not at all
+    kinds, saved     what our own files must hold; written with checksums, and checked when they are read back
     activations      where tokens come from: files, shards, models harvested with hooks, synthetic tokens
     statistics       tokens -> moments, norms, a uniform sample, geometric median, spectrum; one pass, float64
     remedies         what can be changed: a centre, a metric (z-score, whitening), a subspace for the rows

@@ -1,40 +1,57 @@
-"""Files that exist whole or not at all: written beside their place, flushed to disk, then renamed into it.
+"""Files that exist whole or not at all: written beside their place, flushed to disk, then renamed into it."""
 
-What is made of words, numbers and tensors is a pair: NAME.json, and NAME.safetensors whose checksum the JSON holds.
-"""
-
-import hashlib
-import json
+import errno
 import os
+import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from json import dumps
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.disk import full_disk_told, new_partial, sweep_once
+
+# In safetensors' order: the tensors of a file follow each other by type, then by name.
+_TYPES = {
+    torch.int64: "I64",
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/(?:self|thread-self)/fd)/(\d+)")
+_PATIENCE = 10.0  # seconds until somebody must read a pipe
 
 
 def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
     """Create or replace `path` with what `write(temporary path)` leaves, or leave it untouched on any failure.
 
-    The temporary file, `.NAME.*.partial` in the same folder, is removed if `write` fails or is interrupted.
+    The temporary file is in the same folder, is removed if `write` fails, and is swept by a later run if the
+    process dies. A symbolic link stays, and the file that it leads to is replaced. A file that is replaced keeps
+    its mode and, where the system allows it, its owner; a new one has the mode of the umask. What is no regular
+    file (a pipe, /dev/stdout, a device) stays, and is written through.
+
+    Raises DiskFull, OSError where the system refuses, and InputError for a pipe that nobody reads.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with full_disk_told(path):
+        descriptor, there = _descriptor(path), _status(path)
+        if descriptor is not None or (there is not None and not stat.S_ISREG(there.st_mode)):
+            _write_through(path, descriptor, write)
+        else:
+            _replace(Path(os.path.realpath(path)), there, write)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -46,23 +63,49 @@ def write_text(path: str | Path, text: str) -> None:
     write_whole(path, write)
 
 
+def write_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> str:
+    """`write_whole` for a safetensors file, the bytes of which are those of `safetensors.torch.save_file`; returns
+    their SHA-256.
+
+    That function would hide a full disk behind an error of its own, and give the file to its owner alone.
+    """
+    digest = sha256()
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            for block in _blocks(tensors, metadata or {}):
+                file.write(block)
+                digest.update(block)
+
+    write_whole(path, write)
+    return digest.hexdigest()
+
+
 def write_folder(path: str | Path, write: Callable[[Path], None]) -> None:
     """Create the folder `path` with what `write(temporary folder)` leaves, or nothing on any failure.
 
-    Raises InputError where there is something already.
+    Raises InputError where there is something already, and as `write_whole`.
     """
     path = Path(path).absolute()
+    taken = f"{path}: expected a new or empty folder, got one that holds something; pass another name"
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path}: expected a new or empty folder, got one that holds something; pass another name")
+        raise InputError(taken)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
-        temporary.mkdir()
-        write(temporary)
-        temporary.replace(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    sweep_once(path.parent)
+    with full_disk_told(path):
+        temporary, held = new_partial(path, folder=True)
+        try:
+            write(temporary)
+            temporary.replace(path)
+        except BaseException as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise InputError(taken) from error  # another process was faster
+            raise
+        finally:
+            os.close(held)
 
 
 def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -75,53 +118,6 @@ def changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     return "; ".join(f"{key} {there.get(key)}, got {asked.get(key)}" for key in differing(there, asked))
 
 
-def save_pair(
-    path: str | Path, *, format: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor | None]
-) -> None:
-    """Write `path`.json and `path`.safetensors; tensors that are None are left out.
-
-    The JSON is written last and holds the checksum of the tensors, so a half-saved pair cannot be loaded.
-    """
-    described, stored = pair_files(path)
-    present = {name: t.detach().cpu().contiguous() for name, t in tensors.items() if t is not None}
-    write_whole(stored, lambda temporary: save_file(present, temporary))
-    header = {"format": format, "version": 1}
-    write_text(described, json.dumps({**header, **content, "sha256": _checksum(stored)}, indent=2) + "\n")
-
-
-def load_pair(
-    path: str | Path, *, format: str, content: Collection[str], tensors: Collection[str]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(content, tensors) that `save_pair` wrote; `path` with or without a suffix. content, tensors: names that must
-    be there.
-
-    Raises InputError for a missing, foreign, damaged, incomplete or half-saved pair.
-    """
-    described, stored = pair_files(path)
-    try:
-        described_content = json.loads(described.read_text(encoding="utf-8"))
-        found = (described_content["format"], described_content["version"])
-        if found != (format, 1):
-            raise InputError(
-                f"{described}: expected format {format!r} version 1, got {found[0]!r} version {found[1]}"
-            )
-        if described_content["sha256"] != _checksum(stored):
-            raise InputError(f"{stored}: not the tensors that {described.name} describes; save the pair again")
-        stored_tensors = load_file(stored)
-        missing = {*content} - {*described_content} | {*tensors} - {*stored_tensors}
-        if missing:
-            raise InputError(
-                f"{path}: expected a whole {format}, it lacks {', '.join(sorted(missing))}; save it again"
-            )
-        return described_content, stored_tensors
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"{path}: expected a saved {format}, could not read it ({error!r}); save it again"
-        ) from error
-
-
 def pair_files(path: str | Path) -> tuple[Path, Path]:
     """The two files of a pair, JSON first; `path` with or without a suffix."""
     stem = Path(path)
@@ -131,6 +127,117 @@ def pair_files(path: str | Path) -> tuple[Path, Path]:
     return stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".safetensors")
 
 
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def is_regular(path: str | Path) -> bool:
+    """Can `path` be replaced as a file? True also where there is nothing yet."""
+    there = _status(Path(path))
+    return _descriptor(Path(path)) is None and (there is None or stat.S_ISREG(there.st_mode))
+
+
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """The tensor's elements in order, as they are in memory; not copied where they are so on the CPU already."""
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Of what the path leads to, through links; None of nothing."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of this process' own open file that is meant by /dev/stdout, /dev/fd/N or a link to them."""
+    name = os.path.abspath(path)
+    for _ in range(40):  # as many links as the system follows
+        if match := _DESCRIPTOR.fullmatch(name):
+            return int(match[1])
+        if not os.path.islink(name):
+            return None
+        name = os.path.normpath(os.path.join(os.path.dirname(name), os.readlink(name)))
+    return None
+
+
+def _replace(target: Path, there: os.stat_result | None, write: Callable[[Path], None]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep_once(target.parent)
+    temporary, held = new_partial(target)
+    try:
+        mode = stat.S_IMODE((there or os.fstat(held)).st_mode)
+        write(temporary)
+        if there is not None:
+            _give(temporary, there)
+        temporary.chmod(mode)
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(held)
+
+
+def _give(path: Path, like: os.stat_result) -> None:
+    """The owner and the group of another file, where this user may give it away."""
+    own = path.stat()
+    if (own.st_uid, own.st_gid) != (like.st_uid, like.st_gid):
+        try:
+            os.chown(path, like.st_uid, like.st_gid)
+        except PermissionError:
+            return
+
+
+def _write_through(path: Path, descriptor: int | None, write: Callable[[Path], None]) -> None:
+    """Copy what `write` leaves, as a pipe cannot be written by writers that go back in their file."""
+    with TemporaryDirectory() as folder:
+        temporary = Path(folder) / "partial"
+        write(temporary)
+        with _opened(path, descriptor) as out, temporary.open("rb") as written:
+            shutil.copyfileobj(written, out)
+
+
+def _opened(path: Path, descriptor: int | None) -> BinaryIO:
+    if descriptor is not None:
+        # What was printed before must come before; opened by its name, a redirected file would be cut.
+        sys.stdout.flush()
+        return os.fdopen(os.dup(descriptor), "wb")
+    if not path.is_fifo():
+        return path.open("wb")
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            number = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"{path}: expected a process that reads this pipe, got none in {_PATIENCE:g} s; start it first"
+                ) from error
+            time.sleep(0.02)
+        else:
+            os.set_blocking(number, True)
+            return os.fdopen(number, "wb")
+
+
+def _blocks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[Any]:
+    """A safetensors file, a block of bytes at a time: the length of its header, the header, the tensors."""
+    order = [*_TYPES]
+    if foreign := {str(tensor.dtype) for tensor in tensors.values()} - {str(dtype) for dtype in order}:
+        raise InputError(f"expected tensors of {', '.join(map(str, order))}, got {', '.join(sorted(foreign))}")
+    present = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    names = sorted(present, key=lambda name: (order.index(present[name].dtype), name))
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for name in names:
+        tensor = present[name]
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        described = {"dtype": _TYPES[tensor.dtype], "shape": [*tensor.shape], "data_offsets": [begin, end]}
+        header[name] = described
+    text = dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    # The data begins at a multiple of 8.
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        yield raw_bytes(present[name])

@@ -58,7 +58,9 @@ def test_every_member_gets_the_folder_that_a_run_alone_would_give_it(tmp_path: P
         # In float64 a stack of these adds up as one SAE does.
         assert alone == together
     assert {p.name for p in (tmp_path / "sweep").iterdir()} == {*NAMES, "sweep.json"}
-    assert result == json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    saved = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
+    header = {"format": "autopsae-sweep", "version": 2, "content_sha256": saved["content_sha256"]}
+    assert saved == {**result, **header}
 
 
 def test_the_best_is_the_one_with_the_least_error_on_held_out_tokens(tmp_path: Path) -> None:
@@ -176,10 +178,19 @@ def test_names_must_differ(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_finished_sweep_is_not_replaced(tmp_path: Path) -> None:
-    run_sweep(entries(steps=5), TOKENS, HELD_OUT, tmp_path / "out")
+def test_a_finished_sweep_is_not_replaced_and_resuming_it_returns_its_results(tmp_path: Path) -> None:
+    result = run_sweep(entries(steps=5), TOKENS, HELD_OUT, tmp_path / "out")
     with pytest.raises(InputError, match="expected a new folder"):
-        run_sweep(entries(steps=5), TOKENS, HELD_OUT, tmp_path / "out", resume=True)
+        run_sweep(entries(steps=5), TOKENS, HELD_OUT, tmp_path / "out")
+    before = files(tmp_path / "out")
+    # As a kill leaves it that came after the results and before this was removed.
+    (tmp_path / "out" / "portions.json").write_text("")
+    assert run_sweep(entries(steps=5), TOKENS, HELD_OUT, tmp_path / "out", resume=True) == result
+    assert files(tmp_path / "out") == before
+    with pytest.raises(InputError, match=r"slow: expected the settings .*training\.steps 5, got 6"):
+        run_sweep(entries(steps=6), TOKENS, HELD_OUT, tmp_path / "out", resume=True)
+    with pytest.raises(InputError, match="these differ: fast, slow"):
+        run_sweep(entries(steps=5)[1:2], TOKENS, HELD_OUT, tmp_path / "out", resume=True)
 
 
 def test_measurements_and_checkpoints_must_fall_on_records(tmp_path: Path) -> None:

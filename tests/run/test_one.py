@@ -85,7 +85,9 @@ def test_a_run_leaves_the_sae_its_records_measurements_and_a_summary_and_no_chec
         "sae.safetensors",
         "summary.json",
     }
-    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    saved = json.loads((tmp_path / "out" / "summary.json").read_text())
+    header = {"format": "autopsae-summary", "version": 2, "content_sha256": saved["content_sha256"]}
+    assert saved == {**summary, **header}
     assert summary["layer"] == "hs3"
     assert sum(summary["firing_rates"].values()) == 40
     assert summary["firing_rates"]["<= 0"] == round(40 * summary["dead"])
@@ -216,6 +218,31 @@ def test_a_run_killed_while_it_measures_measures_again(
         == expected
     )
     assert lines(tmp_path / "out" / "held_out.jsonl") == lines(tmp_path / "expected" / "held_out.jsonl")
+
+
+def test_resuming_a_finished_run_returns_its_summary_and_changes_nothing(tmp_path: Path) -> None:
+    arguments = (tokens(), tokens(100), CONFIG, tmp_path / "out")
+    summary = run(new_sae(), *arguments, about={"layer": "hs1"})
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    # As a kill leaves it that came after the summary and before the checkpoint was removed.
+    (tmp_path / "out" / "checkpoint.safetensors").write_bytes(b"")
+    assert run(new_sae(), *arguments, about={"layer": "hs1"}, resume=True) == summary
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    with pytest.raises(InputError, match="expected a new folder, or one without a finished run"):
+        run(new_sae(), *arguments, about={"layer": "hs1"})
+
+
+@pytest.mark.parametrize(
+    ("about", "steps", "message"),
+    [("hs2", 60, "the finished run in it: layer hs1, got hs2"), ("hs1", 70, r"training\.steps 60, got 70")],
+)
+def test_a_finished_run_with_other_settings_is_not_taken_for_this_one(
+    tmp_path: Path, about: str, steps: int, message: str
+) -> None:
+    run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path, about={"layer": "hs1"})
+    config = replace(CONFIG, steps=steps)
+    with pytest.raises(InputError, match=message):
+        run(new_sae(), tokens(), tokens(100), config, tmp_path, about={"layer": about}, resume=True)
 
 
 def test_a_resumed_run_must_be_about_the_same(tmp_path: Path) -> None:

@@ -335,10 +335,12 @@ def test_files_that_are_no_sae_are_refused(tmp_path: Path, x: torch.Tensor) -> N
     make(x, remedies(x)[0], TopK(k=K)).save(tmp_path / "s")
     text = json.loads((tmp_path / "s.json").read_text())
     (tmp_path / "s.json").write_text(json.dumps({**text, "d_sae": 7}))
-    with pytest.raises(InputError, match=r"expected weights of shape \(7, 12\), got \(80, 12\)"):
+    with pytest.raises(InputError, match="other content than its checksum says"):
         SAE.load(tmp_path / "s")
     (tmp_path / "s.json").write_text(json.dumps({**text, "sparsity": {"name": "topq", "k": 1}}))
-    with pytest.raises(InputError, match="expected a sparsity of topk, groupmax, batch_topk, relu, jumprelu, got"):
+    with pytest.raises(
+        InputError, match=r"sparsity\.name: expected topk or groupmax or batch_topk or relu or jumprelu, got 'topq'"
+    ):
         SAE.load(tmp_path / "s")
     with pytest.raises(InputError, match="expected a saved autopsae-sae, could not read it"):
         SAE.load(tmp_path / "nothing")

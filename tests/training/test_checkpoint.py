@@ -201,6 +201,6 @@ def test_a_file_that_is_no_whole_checkpoint_is_refused_and_changes_nothing(tmp_p
     sae = new_sae(TopK(k=4))
     training = Training(sae, tokens(), CONFIG)
     before = {name: value.clone() for name, value in sae.state_dict().items()}
-    with pytest.raises(InputError, match=r"expected a checkpoint, could not read it"):
+    with pytest.raises(InputError, match=r"expected a saved autopsae-checkpoint"):
         training.load(path)
     assert all(torch.equal(before[name], value) for name, value in sae.state_dict().items())

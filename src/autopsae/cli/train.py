@@ -11,6 +11,7 @@ from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsit
 from autopsae.cli.options import Birth, Fit, Integers, Keep, Padding
 from autopsae.cli.outcome import Live, print_differences, print_run, print_sweep, print_tokens
 from autopsae.cli.terminal import checked_device, progress_bar
+from autopsae.disk import check_unlocked
 from autopsae.run.data import count_tokens, hold_out
 from autopsae.run.folder import Plan
 from autopsae.run.many import Portions, check_sweep_out, run_sweep
@@ -53,6 +54,7 @@ def train(
     birth = with_defaults(birth)
     choices = choices_of(birth, fit, seed)
     (check_out if len(choices) == 1 else check_sweep_out)(out, resume=keep.resume)
+    check_unlocked(out)
     device = checked_device(device)
     configs = [config_of(birth, fit, keep, choice) for choice in choices]
     sparsity_of(birth).check(birth.d_sae)
@@ -90,7 +92,7 @@ def train(
 
 
 def _loggers(keep: Keep, folder: Path, after: int) -> list[Logger]:
-    kept: list[Logger] = [Csv(folder / "records.csv", after=after)] if keep.csv else []
+    kept: list[Logger] = [Csv(folder / "records.csv", after=after, every=keep.record_every)] if keep.csv else []
     return [*kept, *([TensorBoard(folder, after=after)] if keep.tensorboard else [])]
 
 

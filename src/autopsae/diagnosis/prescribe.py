@@ -4,12 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.files import load_pair, save_pair
-from autopsae.remedies.affine import Affine
+from autopsae.arrays import InputError
+from autopsae.files import pair_files
+from autopsae.kinds import fields, text, whole
+from autopsae.remedies.affine import Affine, check_inverse
 from autopsae.remedies.remedy import Remedy
+from autopsae.saved import Layout, check_tensors, load_pair, save_pair
 from autopsae.survival.forecast import Outlook
 
 ACCEPTABLE = 0.01
@@ -30,6 +34,9 @@ PAPER_RANK = 0.015
 """Effective rank / d_in under which the paper whitens (App. E, Table S8)."""
 
 FORMAT = "autopsae-prescription"
+
+_WORDS = ("remedy", "advice", "reason", "layer")
+_NUMBERS = ("d_in", "d_sae", "k")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,14 +91,35 @@ class Prescription:
 
     @staticmethod
     def load(path: str | Path) -> "Prescription":
-        """Read what `save` wrote; `path` with or without a suffix. Raises InputError as `load_pair`."""
-        names = ("remedy", "advice", "reason", "layer", "d_sae", "k")
-        content, tensors = load_pair(path, format=FORMAT, content=names, tensors=["center"])
+        """Read what `save` wrote; `path` with or without a suffix.
+
+        Raises InputError for a pair that is missing, foreign or damaged, as `load_pair`; for words, numbers or
+        tensors of another type or shape, NaN and infinite values; and for maps that do not undo each other.
+        """
+        kind = fields(dict.fromkeys(_WORDS, text) | dict.fromkeys(_NUMBERS, whole()))
+        content, tensors = load_pair(path, format=FORMAT, kind=kind)
+        stored, d_in = pair_files(path)[1], content["d_in"]
+        rank = len(tensors["subspace"]) if "subspace" in tensors and tensors["subspace"].ndim else 0
+        square = Layout(shape=(d_in, d_in), needed=False)
+        rows = Layout(shape=(min(max(rank, 1), d_in), d_in), needed=False)
+        layouts = {"center": Layout(shape=(d_in,)), "linear": square, "inverse": square, "subspace": rows}
+        check_tensors(stored, tensors, layouts)
+        linear, inverse, subspace = (tensors.get(name) for name in ("linear", "inverse", "subspace"))
+        check_inverse(linear, inverse, str(stored))
+        _check_orthonormal(subspace, stored)
         return Prescription(
-            **{name: content[name] for name in names},
-            affine=Affine(center=tensors["center"], linear=tensors.get("linear"), inverse=tensors.get("inverse")),
-            subspace=tensors.get("subspace"),
+            **{name: content[name] for name in (*_WORDS, "d_sae", "k")},
+            affine=Affine(center=tensors["center"], linear=linear, inverse=inverse),
+            subspace=subspace,
         )
+
+
+def _check_orthonormal(rows: Tensor | None, stored: Path) -> None:
+    if rows is None:
+        return
+    exact = rows.double()
+    if not bool(((exact @ exact.T - torch.eye(len(rows))).abs() <= len(rows) ** 0.5 * 0.01).all()):
+        raise InputError(f"{stored}: subspace: expected orthonormal rows, got others; save it again")
 
 
 def prescribe(

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arrays import InputError
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Affine:
@@ -50,3 +52,27 @@ def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:
     if left is None or right is None:
         return right if left is None else left
     return left @ right
+
+
+@torch.no_grad()
+def check_inverse(linear: Tensor | None, inverse: Tensor | None, where: str) -> None:
+    """InputError unless both maps are there and undo each other, or both are missing. where: begins the message.
+
+    Asked of 32 vectors v of random signs, scaled by the columns of A^-1, so that a rounding error of any column
+    counts the same: |A A^-1 v - v| in row i must stay under 16 sqrt(d_in) eps ||A_i||. That bound grows as the
+    rounding errors do with the condition of A: the whitening of a spectrum over 12 decades passes in any type.
+    """
+    if linear is None or inverse is None:
+        if linear is not inverse:
+            there = "linear without inverse" if inverse is None else "inverse without linear"
+            raise InputError(f"{where}: expected both linear and inverse, or neither, got {there}; save it again")
+        return
+    A, A_inverse = linear.detach().cpu().double(), inverse.detach().cpu().double()
+    signs = torch.randint(2, (len(A), 32), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    v = signs / A_inverse.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)[:, None]
+    error = (A @ (A_inverse @ v) - v).abs().amax(dim=1)
+    # Directions that are orthonormal to 1e-16 give, in float64, maps that undo each other to about 1e-10.
+    eps = max(torch.finfo(linear.dtype).eps, 1e-9)
+    # `not <=` rather than `>`: what overflowed is NaN.
+    if not bool((error <= 16 * len(A) ** 0.5 * eps * A.norm(dim=1)).all()):
+        raise InputError(f"{where}: expected an inverse that undoes linear, got one that does not; save it again")

@@ -1,6 +1,5 @@
 """The folder of one SAE: what it was at birth, its records, what held-out tokens said, the SAE, and a summary."""
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
@@ -11,10 +10,12 @@ from typing import Any
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
-from autopsae.files import changes, write_text
+from autopsae.files import changes
+from autopsae.kinds import Kind, anything, fields, mapped, nothing_or, number, text, whole
 from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
 from autopsae.run.start import differences, made_for
 from autopsae.run.verdict import Resampled, divergence, warnings_of
+from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
 from autopsae.training.sources import Member, shifted
@@ -24,6 +25,19 @@ Loggers = Callable[[Path, int], list[Logger]]
 
 Births = Callable[[dict[str, dict[str, Any]]], None]
 """Given what held-out tokens say of SAEs before their first step (as `measured`), by the members' names."""
+
+
+BIRTH, SUMMARY = "autopsae-birth", "autopsae-summary"
+
+_NUMBERS = mapped(nothing_or(number()))
+_ENDED: dict[str, Kind] = {
+    "birth": _NUMBERS,
+    "scale": number(over=0.0),
+    "diverged": nothing_or(text),
+    "steps": whole(0),
+    "training": mapped(anything),
+}
+_MEASURED: dict[str, Kind] = dict.fromkeys(("dead", "relu", "topk", "fvu_raw", "mse_raw", "l0"), number())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +141,7 @@ class Folder(AbstractContextManager["Folder"]):
         self._training_tokens = known_tokens(training if own is None else own)
         raw = held_out if entry.held_out is None else entry.held_out
         self._held_out, self._few = (self._seen(tokens) for tokens in (raw, at_most(raw, ON_THE_WAY)))
-        self._about = json.loads(json.dumps(entry.about))
+        self._about = as_json(entry.about)
         self._open = ExitStack()
         self._logs: list[Logger] = []
         self._held_out_log: JsonLines | None = None
@@ -142,16 +156,11 @@ class Folder(AbstractContextManager["Folder"]):
         """
         path = self.out / "birth.json"
         if not resumed:
-            self.birth = _finite(measured(evaluate(self._member.sae, self._held_out)))
-            write_text(path, json.dumps({"about": self._about, "birth": self.birth}, indent=2) + "\n")
+            content = {"about": self._about, "birth": measured(evaluate(self._member.sae, self._held_out))}
+            self.birth = save_object(path, format=BIRTH, content=content)["birth"]
             return
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            self.birth, was = before["birth"], before["about"]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{path}: expected what the run began with ({error!r}); pass another folder"
-            ) from error
+        before = load_object(path, format=BIRTH, kind=fields({"about": mapped(anything), "birth": _NUMBERS}))
+        self.birth, was = before["birth"], before["about"]
         changed = changes(was, self._about)
         if changed:
             raise InputError(f"{self.out}: expected the settings that the run began with: {changed}")
@@ -159,11 +168,12 @@ class Folder(AbstractContextManager["Folder"]):
     def log(self, plan: Plan, loggers: list[Logger], *, after: int) -> None:
         """Open the logs, after so many steps."""
         self._plan = plan
-        self._logs = [JsonLines(self.out / "records.jsonl", after=after), *loggers]
+        every = self._member.config.record_every
+        self._logs = [JsonLines(self.out / "records.jsonl", after=after, every=every), *loggers]
         for logger in self._logs:
             self._open.enter_context(logger)
         if plan.evaluate_every:
-            self._held_out_log = JsonLines(self.out / "held_out.jsonl", after=after)
+            self._held_out_log = JsonLines(self.out / "held_out.jsonl", after=after, every=plan.evaluate_every)
             self._open.enter_context(self._held_out_log)
 
     def take(self, record: Record) -> bool:
@@ -206,10 +216,8 @@ class Folder(AbstractContextManager["Folder"]):
                 "resampled_at_end": resampled and asdict(resampled),
                 "warnings": warnings_of(evaluation, self.birth, resampled, lr=config.lr),
             }
-        text = json.dumps({**summary, "steps": steps, "training": _named(config)}, indent=2) + "\n"
-        write_text(self.out / "summary.json", text)
-        written: dict[str, Any] = json.loads(text)
-        return written
+        content = {**summary, "steps": steps, "training": _named(config)}
+        return save_object(self.out / "summary.json", format=SUMMARY, content=content)
 
     def _seen(self, raw: Tokens) -> Tokens:
         """Tokens as the member gets them."""
@@ -223,9 +231,36 @@ class Folder(AbstractContextManager["Folder"]):
         return {**made_for(prescription), "differs": differences(prescription, sae, layer=self._entry.data)}
 
 
-def _finite(numbers: dict[str, Any]) -> dict[str, Any]:
-    """None for what is not finite, for which JSON has no number."""
-    return {name: value if isfinite(value) else None for name, value in numbers.items()}
+def finished(out: Path, entry: Entry) -> dict[str, Any] | None:
+    """The summary of a run or a member that is done; None where there is none.
+
+    Raises InputError as `load_object`, and for a run with other settings than the entry's.
+    """
+    path = out / "summary.json"
+    if not path.exists():
+        return None
+    summary = load_object(path, format=SUMMARY, kind=summary_kind)
+    check_finished(out, summary, entry)
+    return summary
+
+
+def summary_kind(value: object) -> str | None:
+    """What a summary must say: of a member that diverged, less."""
+    diverged = isinstance(value, dict) and value.get("diverged") is not None
+    return fields(_ENDED if diverged else _ENDED | _MEASURED, others=anything)(value)
+
+
+def check_finished(out: Path, summary: dict[str, Any], entry: Entry) -> None:
+    """InputError where a finished run is another one than the entry's."""
+    was = {**summary, **{f"training.{name}": value for name, value in summary["training"].items()}}
+    training = {f"training.{name}": value for name, value in as_json(_named(entry.member.config)).items()}
+    # A setting that there was not yet when it was written says nothing.
+    asked = {name: value for name, value in {**as_json(entry.about), **training}.items() if name in was}
+    changed = changes({name: was[name] for name in asked}, asked)
+    if changed:
+        raise InputError(
+            f"{out}: expected the settings of the finished run in it: {changed}; pass these, or another name"
+        )
 
 
 def _named(config: TrainConfig) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A sweep from activations to a folder: each SAE in a folder of its own, and which is best on held-out tokens."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -8,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.files import differing, write_text
-from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan
-from autopsae.training.checkpoint import terms
+from autopsae.disk import LOCK, DiskFull, locked
+from autopsae.files import differing
+from autopsae.kinds import anything, fields, listed, mapped, nothing_or, text
+from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan, check_finished, finished, summary_kind
+from autopsae.saved import as_json, load_object, save_object
+from autopsae.training.checkpoint import terms, with_defaults
 from autopsae.training.config import Record
 from autopsae.training.memory import available_bytes, bytes_of, groups_that_fit
 from autopsae.training.sweep import Sweep
@@ -40,13 +42,26 @@ class Portions:
         return Portions(groups=[[entries[m].name for m in group] for group in groups], bytes_at_once=needed)
 
 
+PORTIONS, SWEEP = "autopsae-portions", "autopsae-sweep"
+
+_MEMBERS = mapped(fields({"about": mapped(anything), "settings": mapped(anything), "sae": text}))
+_BEGUN = fields({"groups": listed(listed(text)), "members": _MEMBERS})
+
+
+def _member(value: object) -> str | None:
+    return fields({"name": text, "data": text}, others=anything)(value) or summary_kind(value)
+
+
+_RESULT = fields({"best": mapped(nothing_or(text)), "chosen_by": text, "members": listed(_member)})
+
+
 def check_sweep_out(out: Path, *, resume: bool = False) -> None:
     """InputError where a sweep's results would replace others, or could not be written."""
-    unfinished = (out / "portions.json").exists()
-    others = [out / "sweep.json", *([] if unfinished else [*out.glob("summary.json"), *out.glob("*/summary.json")])]
-    if any(path.exists() for path in others) or (out.exists() and not out.is_dir()):
+    begun, ended = (out / "portions.json").exists(), (out / "sweep.json").exists()
+    others = any(path.exists() for path in [*out.glob("summary.json"), *out.glob("*/summary.json")])
+    if (ended and not resume) or (others and not begun and not ended) or (out.exists() and not out.is_dir()):
         raise InputError(f"{out}: expected a new folder, or one without finished results; pass another name")
-    if unfinished and not resume:
+    if begun and not resume:
         raise InputError(f"{out}: holds an unfinished sweep; resume it, or pass another name")
 
 
@@ -67,13 +82,14 @@ def run_sweep(
     for one. Returns what it writes into sweep.json: every member's summary, and `best`: for each `data` of the
     entries the name of the member with the least mean squared error on held-out tokens (None where all diverged).
 
-    resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are.
+    resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are, and
+    of a sweep that is finished the results are returned.
     progress: given the records of a step by name; at_birth: what held-out tokens say of the SAEs that are trained
     at once, before their first step. A member that diverges or reaches the plan's target stops, the others go on;
     one whose result is absurd (`divergence`) has diverged too, and is never the best.
 
-    Raises InputError as `check_sweep_out`, `Sweep` and `Plan.check`, for two members of one name, and where what is
-    resumed began with other members.
+    Raises InputError where another process writes `out`, as `check_sweep_out`, `Sweep` and `Plan.check`, for two
+    members of one name, and where what is resumed began with other members.
     """
     out, plan = Path(out), plan or Plan()
     check_sweep_out(out, resume=resume)
@@ -81,21 +97,61 @@ def run_sweep(
     if len(by_name) < len(entries) or not all(by_name):
         raise InputError(f"sweep: expected a name of its own for each member, got {[e.name for e in entries]}")
     plan.check(entries[0].member.config)
+    with locked(out / LOCK, what=out):
+        check_sweep_out(out, resume=resume)  # another process may have ended since
+        result = _ended(out, by_name)
+        if result is None:
+            try:
+                result = _all(by_name, training, held_out, out, portions, plan, loggers, progress, at_birth)
+            except DiskFull as error:
+                raise DiskFull(f"{error}; members that are done stay as they are: resume the sweep") from error
+        (out / "portions.json").unlink(missing_ok=True)
+    return result
+
+
+def _all(
+    entries: dict[str, Entry],
+    training: Tokens,
+    held_out: Tokens,
+    out: Path,
+    portions: Portions | None,
+    plan: Plan,
+    loggers: Loggers,
+    progress: Callable[[dict[str, Record]], None] | None,
+    at_birth: Births | None,
+) -> dict[str, Any]:
+    """Train the groups that are not done, and write what became of all."""
     summaries: dict[str, dict[str, Any]] = {}
-    for number, names in enumerate(_portions(out, entries, portions)):
-        group = [by_name[name] for name in names]
+    for number, names in enumerate(_portions(out, [*entries.values()], portions)):
+        group = [entries[name] for name in names]
         checkpoint = out / f"checkpoint-{number}.safetensors"
-        done = [_finished(out / name) for name in names]
+        done = [finished(out / name, entries[name]) for name in names]
         if not all(done):
             summaries |= _train(group, training, held_out, out, checkpoint, plan, loggers, progress, at_birth)
         else:
             summaries |= {name: summary for name, summary in zip(names, done, strict=True) if summary}
         checkpoint.unlink(missing_ok=True)
-    members = [{"name": name, "data": by_name[name].data, **summaries[name]} for name in by_name]
+    members = [{"name": name, "data": entry.data, **summaries[name]} for name, entry in entries.items()]
     result = {"best": _best(members), "chosen_by": "mse_raw", "members": members}
-    write_text(out / "sweep.json", json.dumps(result, indent=2) + "\n")
-    (out / "portions.json").unlink()
+    return save_object(out / "sweep.json", format=SWEEP, content=result)
+
+
+def _ended(out: Path, entries: dict[str, Entry]) -> dict[str, Any] | None:
+    """What a sweep of the same members left when it ended; None of one that has not."""
+    path = out / "sweep.json"
+    if not path.exists():
+        return None
+    result = load_object(path, format=SWEEP, kind=_RESULT)
+    members = {member["name"]: member for member in result["members"]}
+    if changed := {*members} ^ {*entries}:
+        raise InputError(_others(out, sorted(changed)))
+    for name, entry in entries.items():
+        check_finished(out / name, members[name], entry)
     return result
+
+
+def _others(out: Path, names: Sequence[str]) -> str:
+    return f"{out}: expected the members that the sweep began with, but these differ: {', '.join(names)}"
 
 
 def _best(members: Sequence[dict[str, Any]]) -> dict[str, str | None]:
@@ -110,33 +166,19 @@ def _best(members: Sequence[dict[str, Any]]) -> dict[str, str | None]:
 def _portions(out: Path, entries: Sequence[Entry], portions: Portions | None) -> list[list[str]]:
     """The groups, as they were at the beginning where a sweep is resumed."""
     path = out / "portions.json"
-    about = {entry.name: {"about": entry.about, **terms(entry.member)} for entry in entries}
-    about = json.loads(json.dumps(about))
+    about = as_json({entry.name: {"about": entry.about, **terms(entry.member)} for entry in entries})
     if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            groups, was = before["groups"], before["members"]
-        except (ValueError, KeyError) as error:
-            raise InputError(
-                f"{path}: expected what the sweep began with ({error!r}); pass another folder"
-            ) from error
-        changed = differing(was, about)
-        if changed:
-            raise InputError(
-                f"{out}: expected the members that the sweep began with, but these differ: {', '.join(changed)}"
-            )
-        return [list(group) for group in groups]
+        before = load_object(path, format=PORTIONS, kind=_BEGUN)
+        groups: list[list[str]] = before["groups"]
+        was = {name: {**one, "settings": with_defaults(one["settings"])} for name, one in before["members"].items()}
+        if changed := differing(was, about):
+            raise InputError(_others(out, changed))
+        if sorted(name for group in groups for name in group) != sorted(about):
+            raise InputError(f"{path}: expected groups of all members, got {groups}; pass another folder")
+        return groups
     groups = (portions or Portions.of(entries)).groups
-    write_text(path, json.dumps({"groups": groups, "members": about}, indent=2) + "\n")
+    save_object(path, format=PORTIONS, content={"groups": groups, "members": about})
     return groups
-
-
-def _finished(out: Path) -> dict[str, Any] | None:
-    path = out / "summary.json"
-    if not path.exists():
-        return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return summary
 
 
 def _train(
@@ -157,7 +199,7 @@ def _train(
     summaries: dict[str, dict[str, Any]] = {}
 
     def finish(m: int) -> None:
-        kept = _finished(folders[m].out)  # from before the break after which the sweep went on
+        kept = finished(folders[m].out, group[m])  # from before the break after which the sweep went on
         summaries[group[m].name] = kept or folders[m].finish(
             sweep.steps_of(m), diverged=sweep.diverged.get(m), last_resampling=sweep.last_resampling(m)
         )
@@ -169,8 +211,10 @@ def _train(
             at_birth({entry.name: folder.birth for entry, folder in zip(group, folders, strict=True)})
         if resumed:
             sweep.load(checkpoint)
-        for folder in folders:
-            folder.log(plan, loggers(folder.out, sweep.step), after=sweep.step)
+        for m, folder in enumerate(folders):
+            # One that had ended when the checkpoint was written has no records after that, and gets none.
+            if m not in sweep.diverged and m not in sweep.stopped:
+                folder.log(plan, loggers(folder.out, sweep.step), after=sweep.step)
         for records in sweep:
             reached = [m for m, record in records.items() if folders[m].take(record)]
             if progress:

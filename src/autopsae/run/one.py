@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan
+from autopsae.disk import LOCK, DiskFull, locked
+from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan, finished
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged, Training
 
@@ -14,7 +15,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 def check_out(out: Path, *, resume: bool = False) -> None:
     """InputError where a run's results would replace those of another, or could not be written."""
-    others = ("summary.json", "sweep.json", "portions.json")
+    others = ("sweep.json", "portions.json", *(() if resume else ("summary.json",)))
     if any((out / name).exists() for name in others) or (out.exists() and not out.is_dir()):
         raise InputError(f"{out}: expected a new folder, or one without a finished run; pass another name")
     if (out / CHECKPOINT).exists() and not resume:
@@ -40,19 +41,44 @@ def run(
     the end. `hold_out` parts tokens into those to train on and those to hold out. loggers: more of them, given the
     folder and the number of steps already done. progress: given each record by the entry's name; at_birth: what
     held-out tokens say of the SAE before its first step.
-    resume: go on from the checkpoint in `out` (from the start where there is none yet), with an SAE born the same.
+    resume: go on from the checkpoint in `out` (from the start where there is none yet), with an SAE born the same;
+    of a run that is finished, return the summary.
 
-    Raises InputError where `out` holds a finished run or, unless resumed, an unfinished one, and as `Training.load`
-    and `evaluate`; InputError or Diverged with the step where training broke off, and the checkpoint that is left.
-    Diverged also where training ended, but its result is absurd (`divergence`): then the summary says so, and no
-    SAE is written.
+    Raises InputError where another process writes `out`, where it holds a finished run or, unless resumed, an
+    unfinished one, and as `Training.load` and `evaluate`; InputError or Diverged with the step where training broke
+    off, and the checkpoint that is left. Diverged also where training ended, but its result is absurd
+    (`divergence`): then the summary says so, and no SAE is written. DiskFull with the checkpoint that is left.
     """
-    out, plan, member = Path(out), plan or Plan(), entry.member
+    out, plan = Path(out), plan or Plan()
     check_out(out, resume=resume)
-    plan.check(member.config)
-    out.mkdir(parents=True, exist_ok=True)
+    plan.check(entry.member.config)
     checkpoint = out / CHECKPOINT
-    running = Training(member.sae, training, member.config)
+    with locked(out / LOCK, what=out):
+        check_out(out, resume=resume)  # another process may have ended since
+        summary = finished(out, entry)
+        try:
+            if summary is None:
+                summary = _train(entry, training, held_out, out, plan, loggers, progress, at_birth)
+        except DiskFull as error:
+            raise DiskFull(f"{error}{_left(checkpoint, 'last good')}") from error
+        if summary["diverged"]:
+            raise Diverged(summary["diverged"] + _left(checkpoint, "last"))
+        checkpoint.unlink(missing_ok=True)
+    return summary
+
+
+def _train(
+    entry: Entry,
+    training: Tokens,
+    held_out: Tokens,
+    out: Path,
+    plan: Plan,
+    loggers: Loggers,
+    progress: Callable[[dict[str, Record]], None] | None,
+    at_birth: Births | None,
+) -> dict[str, Any]:
+    checkpoint = out / CHECKPOINT
+    running = Training(entry.member.sae, training, entry.member.config)
     with Folder(out, entry, training, held_out) as folder:
         folder.be_born(resumed=checkpoint.exists())
         if at_birth:
@@ -71,11 +97,7 @@ def run(
                     running.save(checkpoint)
         except (Diverged, InputError) as error:
             _broke_off(error, running.step, checkpoint)
-        summary = folder.finish(running.step, last_resampling=running.last_resampling)
-    if summary["diverged"]:
-        raise Diverged(summary["diverged"] + _left(checkpoint, "last"))
-    checkpoint.unlink(missing_ok=True)
-    return summary
+        return folder.finish(running.step, last_resampling=running.last_resampling)
 
 
 def _broke_off(error: Exception, step: int, checkpoint: Path) -> NoReturn:

@@ -1,8 +1,7 @@
 """The sparse autoencoder: weights, a sparsity, and the affine map under which it works. It takes raw tokens."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autopsae.arrays import InputError
-from autopsae.files import load_pair, save_pair
 from autopsae.remedies.affine import Affine
 from autopsae.sae.selection import Selection
 from autopsae.sae.sparse_ops import decode
-from autopsae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, Sparsity
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity
+from autopsae.sae.stored import FORMAT, read_parts
 from autopsae.sae.weights import PARAMETERS, Weights
+from autopsae.saved import save_pair
 from autopsae.statistics.moments import layer_norm
 
-FORMAT = "autopsae-sae"
 Back = Callable[[Float[Tensor, "tokens d_in"]], Float[Tensor, "tokens d_in"]]
 
 
@@ -208,45 +207,23 @@ class SAE(nn.Module):
 
     @staticmethod
     def load(path: str | Path) -> "SAE":
-        """Read what `save` wrote, in evaluation mode. Raises InputError as `load_pair`, for a sparsity that is not
-        known, and for weights that do not fit together or are not finite.
+        """Read what `save` wrote, in evaluation mode.
+
+        Raises InputError for a pair that is missing, foreign or damaged, as `load_pair`; for a sparsity that is not
+        known or does not go with d_sae, a scale that is no positive number of the weights' type; for tensors of
+        another name, type or shape, NaN and infinite values; and for maps that do not undo each other.
         """
-        content, tensors = load_pair(
-            path,
-            format=FORMAT,
-            content=["sparsity", "scale", "layer_norm", "d_in", "d_sae"],
-            tensors=["W_enc", "W_dec", "b_dec", "center"],
-        )
-        expected = (content["d_sae"], content["d_in"])
-        if any(tuple(tensors[name].shape) != expected for name in ("W_enc", "W_dec")):
-            raise InputError(f"{path}: expected weights of shape {expected}, got {tuple(tensors['W_enc'].shape)}")
-        named = content["sparsity"] if isinstance(content["sparsity"], dict) else {}
-        if str(named.get("name")) not in SPARSITIES:
-            raise InputError(f"{path}: expected a sparsity of {', '.join(SPARSITIES)}, got {content['sparsity']}")
-        scale, layer_norm = content["scale"], content["layer_norm"]
-        if not (isinstance(scale, float | int) and 0 < scale < inf and isinstance(layer_norm, bool)):
-            raise InputError(
-                f"{path}: expected a scale > 0 and layer_norm true or false, got {scale!r}, {layer_norm!r}"
-            )
-        try:
-            sae = _empty_like(content, tensors)
-            sae.load_state_dict(tensors)
-        except (RuntimeError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{path}: expected tensors that fit together ({reason}); save it again") from error
-        # A threshold is NaN until it is learned.
-        if not all(bool(t.isfinite().all()) for name, t in tensors.items() if name != "learned_threshold"):
-            raise InputError(f"{path}: expected finite weights, got NaN or infinite ones; load an earlier one")
+        content, tensors, sparsity = read_parts(path)
+        sae = _empty_like(content, tensors, sparsity)
+        sae.load_state_dict(tensors)
         return sae.eval()
 
 
-def _empty_like(content: dict[str, Any], tensors: dict[str, Tensor]) -> SAE:
+def _empty_like(content: Mapping[str, Any], tensors: Mapping[str, Tensor], sparsity: Sparsity) -> SAE:
     """An SAE with a place for each tensor, which are then copied bit by bit."""
-    settings = dict(content["sparsity"])
-    sparsity = SPARSITIES[settings.pop("name")](**settings)
     weights = {name: tensors.get(name) for name in ("W_enc", "W_dec", "b_dec", "b_enc")}
     maps = {name: tensors.get(name) for name in ("center", "linear", "inverse")}
-    affine = Affine(**maps, scale=content["scale"])  # type: ignore[arg-type]
+    affine = Affine(**maps, scale=float(content["scale"]))  # type: ignore[arg-type]
     has_threshold = "learned_threshold" in tensors or "log_threshold" in tensors
     threshold = torch.ones(()) if has_threshold else None
     return SAE(

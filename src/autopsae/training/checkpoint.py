@@ -2,24 +2,70 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, replace
+from dataclasses import fields as fields_of
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.files import changes, write_whole
+from autopsae.files import changes, write_tensors
+from autopsae.kinds import (
+    anything,
+    check_kind,
+    fields,
+    listed,
+    mapped,
+    nothing_or,
+    number,
+    parse,
+    shown,
+    text,
+    whole,
+)
 from autopsae.passes import Digest
 from autopsae.sae.model import SAE
+from autopsae.saved import Layout, check_tensors, read_tensors, reading, tensors_checksum
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Place
 from autopsae.training.sources import Member
 
-FORMAT, VERSION = "autopsae-checkpoint", 2
+FORMAT, VERSION = "autopsae-checkpoint", 3
+WITHOUT_CHECKSUM = 2
+"""The version that is read as well, but in which a flipped bit cannot be found."""
+
+LATER = ("ever_fired", "last_resampling")
+"""Tensors of the state that version 2 lacks, and that `Sweep` tells from the others."""
+
+_DIGEST = fields({"tokens": whole(0), "total": number(), "square": number()})
+
+# What the header must say.
+_ABOUT = fields(
+    {
+        "format": text,
+        "version": whole(),
+        "step": whole(0),
+        "diverged": mapped(text),
+        "stopped": listed(whole(0)),
+        "stream_of_member": listed(whole(0)),
+        "places": listed(
+            fields(
+                {
+                    "buffers": whole(0),
+                    "batches": whole(0),
+                    "read": nothing_or(_DIGEST),
+                    "epoch": nothing_or(_DIGEST),
+                }
+            )
+        ),
+        "members": listed(fields({"settings": mapped(nothing_or(text)), "sae": text})),
+        "scales": listed(number(over=0.0)),
+        "data": mapped(anything),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +81,8 @@ class State:
     stream_of_member: list[int]
     """Which of the places each member that goes on is at."""
     tensors: Mapping[str, Tensor]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """What identifies the tokens, as JSON: for whoever loads it to compare. Empty in versions before 3."""
 
 
 def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -> None:
@@ -50,81 +98,159 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -
         "step": state.step,
         "diverged": state.diverged,
         "stopped": sorted(state.stopped),
-        "tensors": list(state.tensors),
         "stream_of_member": state.stream_of_member,
         "places": [
             {
                 "buffers": place.buffers,
                 "batches": place.batches,
-                "read": asdict(place.read),
-                "epoch": None if place.epoch is None else asdict(place.epoch),
+                **{
+                    name: digest and asdict(digest)
+                    for name, digest in (("read", place.read), ("epoch", place.epoch))
+                },
             }
             for place in state.places
         ],
         "members": [terms(member) for member in members],
         "scales": [member.sae.scale for member in members],
+        "data": state.data,
     }
-    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(path, lambda temporary: save_file(stored, temporary, {"about": json.dumps(about)}))
+    words = json.dumps(about, sort_keys=True)
+    write_tensors(path, tensors, {"about": words, "sha256": tensors_checksum(words, tensors)})
 
 
 Saved = tuple[dict[str, Tensor], float]
 """An SAE's state dict, and its scale: measured on the tokens, so that its last bits depend on the machine."""
 
 
-def load_checkpoint(
-    path: str | Path, members: Sequence[Member], stream_of_member: Sequence[int]
-) -> tuple[State, list[Saved]]:
-    """(the state, what is to be loaded into the members' SAEs). stream_of_member: of all members, to be compared.
+def layouts_of(tensors: Mapping[str, Tensor]) -> dict[str, Layout]:
+    """What the tensors of a state must be, given those that `Sweep` has before its first step."""
+    return {
+        name: Layout(shape=tuple(tensor.shape), dtypes=(tensor.dtype,), needed=name not in LATER)
+        for name, tensor in tensors.items()
+    }
 
-    Raises InputError for a file that is no whole checkpoint, or one of other SAEs or with other settings; the
-    number of steps may be another one, unless there is a decay.
+
+def load_checkpoint(
+    path: str | Path, members: Sequence[Member], stream_of_member: Sequence[int], layouts: Mapping[str, Layout]
+) -> tuple[State, list[Saved]]:
+    """(the state, what is to be loaded into the members' SAEs). stream_of_member: of all members, to be compared;
+    layouts: as `layouts_of`.
+
+    Raises InputError for a file that is no whole checkpoint, whose checksum is not that of its content, or that is
+    of other SAEs or with other settings; the number of steps may be another one, unless there is a decay.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["about"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        _check(path, about, members)
-        state = State(
-            step=int(about["step"]),
-            diverged={int(m): message for m, message in about["diverged"].items()},
-            stopped={*about["stopped"]},
-            places=[_place(p, place, tensors) for p, place in enumerate(about["places"])],
-            stream_of_member=about["stream_of_member"],
-            tensors={name: tensors[f"state.{name}"] for name in about["tensors"]},
+    about, tensors = _read(Path(path))
+    _check(path, about, members)
+    gone = {*map(int, about["diverged"]), *about["stopped"]}
+    going_on = [stream for m, stream in enumerate(stream_of_member) if m not in gone]
+    _check_streams(path, about, going_on)
+    state_layouts = {name: _among(len(going_on), name, one) for name, one in layouts.items()} if going_on else {}
+    expected = {f"state.{name}": layout for name, layout in state_layouts.items()}
+    check_tensors(path, tensors, expected | _sae_layouts(members) | _place_layouts(about, members, tensors))
+    state = State(
+        step=about["step"],
+        diverged={int(m): message for m, message in about["diverged"].items()},
+        stopped={*about["stopped"]},
+        places=[_place(path, p, place, tensors) for p, place in enumerate(about["places"])],
+        stream_of_member=about["stream_of_member"],
+        tensors={name: tensors[f"state.{name}"] for name in state_layouts if f"state.{name}" in tensors},
+        data=about["data"],
+    )
+    weights = [_under(f"sae.{m}", tensors, {*member.sae.state_dict()}) for m, member in enumerate(members)]
+    return state, list(zip(weights, about["scales"], strict=True))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(the header, the tensors) of a file whose checksum, if it is of a version that has one, is right."""
+    with reading(path, FORMAT):
+        metadata, tensors = read_tensors(path)
+        about = parse(metadata.get("about", "null").encode())
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise InputError(f"{path}: expected a saved {FORMAT}, got another file; pass another name, or start afresh")
+    version = about.get("version")
+    if version not in (VERSION, WITHOUT_CHECKSUM):
+        raise InputError(
+            f"{path}: expected a checkpoint of version {VERSION} or {WITHOUT_CHECKSUM}, got {shown(version)}; go "
+            "on with the autopsae that wrote it, or start afresh"
         )
-        weights = [_under(f"sae.{m}", tensors, {*member.sae.state_dict()}) for m, member in enumerate(members)]
-        scales = [float(about["scales"][m]) for m in range(len(members))]
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: expected a checkpoint, could not read it ({error!r}); start afresh") from error
-    _check_streams(path, state, stream_of_member)
-    return state, list(zip(weights, scales, strict=True))
+    if version == VERSION and metadata.get("sha256") != tensors_checksum(metadata["about"], tensors):
+        raise InputError(
+            f"{path}: expected what was saved, got other content than its checksum says: it is damaged; start "
+            "afresh"
+        )
+    if version == WITHOUT_CHECKSUM:
+        about = _of_version_3(about)
+    check_kind(path, about, _ABOUT)
+    return about, tensors
+
+
+def _of_version_3(about: dict[str, Any]) -> dict[str, Any]:
+    """The header of version 2 by the names of version 3. Of which tokens it is, it does not say: they are not
+    compared.
+    """
+    places, unknown = about.get("places"), {"read": None, "epoch": None}
+    if isinstance(places, list):
+        places = [place | unknown if isinstance(place, dict) else place for place in places]
+    kept = {name: value for name, value in about.items() if name != "tensors"}
+    return kept | {"data": {}, "places": places}
+
+
+def _among(going_on: int, name: str, layout: Layout) -> Layout:
+    """For the members that go on: they come second in the moments and in what was counted, else first."""
+    if name == "last_resampling":  # of all members, as their summaries tell it
+        return layout
+    axis = 1 if name.startswith("moments.") or name == "changes" else 0
+    return replace(layout, shape=(*layout.shape[:axis], going_on, *layout.shape[axis + 1 :]))
+
+
+def _sae_layouts(members: Sequence[Member]) -> dict[str, Layout]:
+    """Weights may be infinite, where the next step would say so."""
+    return {
+        f"sae.{m}.{name}": Layout(shape=tuple(tensor.shape), dtypes=(tensor.dtype,), finite=False)
+        for m, member in enumerate(members)
+        for name, tensor in member.sae.state_dict().items()
+    }
+
+
+def _place_layouts(
+    about: dict[str, Any], members: Sequence[Member], tensors: Mapping[str, Tensor]
+) -> dict[str, Layout]:
+    """Tokens held over from one buffer to the next, as many as there are, and the state of a generator."""
+    d_in, state = members[0].sae.d_in, torch.Generator().get_state()
+    layouts = {}
+    for p in range(len(about["places"])):
+        held = tensors.get(f"place.{p}.held", torch.empty(0, 0))
+        rows = len(held) if held.ndim else 0
+        # [0, 0] before the first buffer was read.
+        layouts[f"place.{p}.held"] = Layout(shape=(0, 0) if tuple(held.shape) == (0, 0) else (rows, d_in))
+        layouts[f"place.{p}.generator"] = Layout(shape=tuple(state.shape), dtypes=(state.dtype,))
+    return layouts
 
 
 def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -> None:
-    if (about["format"], about["version"]) != (FORMAT, VERSION):
-        raise InputError(f"{path}: expected {FORMAT} version {VERSION}, got {about['format']} {about['version']}")
     before, now = about["members"], [terms(member) for member in members]
+    gone = [*about["diverged"], *map(str, about["stopped"])]
+    if not {*gone} <= {*map(str, range(len(before)))} or len(about["scales"]) != len(before):
+        raise InputError(
+            f"{path}: expected members 0 to {len(before) - 1}, got {shown(gone)} that ended; start afresh"
+        )
     if len(before) != len(now):
         raise InputError(f"{path}: expected a checkpoint of {len(now)} SAEs, got one of {len(before)}")
     for was, described in zip(before, now, strict=True):
         if was["sae"] != described["sae"]:
             raise InputError(f"{path}: expected a checkpoint of {described['sae']}, got one of {was['sae']}")
-        changed = changes(was["settings"], described["settings"])
+        changed = changes(with_defaults(was["settings"]), described["settings"])
         if changed:
             raise InputError(f"{path}: expected the settings it was written under: {changed}")
 
 
-def _check_streams(path: str | Path, state: State, stream_of_member: Sequence[int]) -> None:
-    gone = {*state.diverged, *state.stopped}
-    going_on = [stream for m, stream in enumerate(stream_of_member) if m not in gone]
+def _check_streams(path: str | Path, about: dict[str, Any], going_on: Sequence[int]) -> None:
     number = {stream: i for i, stream in enumerate(dict.fromkeys(going_on))}
-    if [number[stream] for stream in going_on] != state.stream_of_member:
+    there, asked = about["stream_of_member"], [number[stream] for stream in going_on]
+    if asked != there or len(about["places"]) != len(number):
         raise InputError(
-            f"{path}: expected members that share their tokens as before ({state.stream_of_member}, a number for "
-            f"each stream), got {going_on}; pass the same tokens object to those that shared it"
+            f"{path}: expected members that share their tokens as before ({there}, a number for each stream), got "
+            f"{asked}; pass the same tokens object to those that shared it"
         )
 
 
@@ -135,9 +261,16 @@ def terms(member: Member) -> dict[str, Any]:
     return {"settings": {**_settings(member.config), "shift": digest}, "sae": _shapes(member.sae)}
 
 
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a saved member; a setting that there was not yet when it was saved is at its default."""
+    return {one.name: repr(one.default) for one in fields_of(TrainConfig) if one.default is not MISSING} | {
+        **settings
+    }
+
+
 def _settings(config: TrainConfig) -> dict[str, str]:
     """How long it shall last matters to a decay alone."""
-    settings = {field.name: repr(getattr(config, field.name)) for field in fields(config)}
+    settings = {one.name: repr(getattr(config, one.name)) for one in fields_of(config)}
     if config.decay_steps == 0:
         settings["steps"] = "any"
     return settings
@@ -148,14 +281,15 @@ def _shapes(sae: SAE) -> str:
     return f"{sae.sparsity!r}, layer_norm {sae.layer_norm}, {sae.W_enc.dtype}, {shapes}"
 
 
-def _place(number: int, saved: dict[str, Any], tensors: Mapping[str, Tensor]) -> Place:
+def _place(path: str | Path, number: int, saved: dict[str, Any], tensors: Mapping[str, Tensor]) -> Place:
+    held, generator = tensors[f"place.{number}.held"], tensors[f"place.{number}.generator"]
+    try:
+        torch.Generator().set_state(generator)
+    except RuntimeError as error:
+        raise InputError(f"{path}: expected the state of a random generator ({error}); start afresh") from error
+    read, epoch = (None if saved[name] is None else Digest(**saved[name]) for name in ("read", "epoch"))
     return Place(
-        buffers=saved["buffers"],
-        batches=saved["batches"],
-        held=tensors[f"place.{number}.held"],
-        generator=tensors[f"place.{number}.generator"],
-        read=Digest(**saved["read"]),
-        epoch=None if saved["epoch"] is None else Digest(**saved["epoch"]),
+        buffers=saved["buffers"], batches=saved["batches"], held=held, generator=generator, read=read, epoch=epoch
     )
 
 

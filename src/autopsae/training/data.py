@@ -23,8 +23,9 @@ class Place:
     batches: int
     held: Float[Tensor, "held d_in"]
     generator: UInt8[Tensor, "state"]
-    read: Digest
-    """Of the tokens of this epoch that the batches so far are from: a run that goes on here must read the same."""
+    read: Digest | None
+    """Of the tokens of this epoch that the batches so far are from: a run that goes on here must read the same.
+    None in a place that an earlier version saved, where it is not known."""
     epoch: Digest | None
     """Of the first epoch, which every later one is compared with; None before its end."""
 
@@ -116,7 +117,9 @@ class Shuffled:
             )
 
 
-def _check_read(before: Digest, now: Digest) -> None:
+def _check_read(before: Digest | None, now: Digest) -> None:
     """InputError where a run goes on with other tokens than it was trained on before."""
+    if before is None:
+        return
     advice = "pass those, or begin another run in a new folder"
     check_same(before, now, expected="to resume on the activations that the run began with", advice=advice)

@@ -5,10 +5,12 @@ killed keeps what was logged. A value that is not finite is absent: null in JSON
 no point in TensorBoard and Weights & Biases.
 
 after: the steps already done, where a run resumes. Records of an earlier run with `step` < after stay, the others
-go; with 0, all of them.
+go; with 0, all of them. every: the steps between two records at most; where it is given, records that are missing
+among those that stay are an InputError. A full disk is DiskFull.
 """
 
 import json
+import operator
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -18,7 +20,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TextIO, runtime_checkable
 
 from autopsae.arrays import InputError
-from autopsae.files import write_text
+from autopsae.disk import full_disk_told
+from autopsae.files import is_regular, write_text
+from autopsae.kinds import parse
 
 
 @runtime_checkable
@@ -50,15 +54,18 @@ class JsonLines(Logger):
     Raises InputError where it is to go on after a line without a step.
     """
 
-    def __init__(self, path: str | Path, *, after: int = 0) -> None:
-        lines = _whole_lines(path) if after else []
-        self._file = _rewritten(path, _before(after, lines, lambda line: json.loads(line)["step"], f"{path}"))
+    def __init__(self, path: str | Path, *, after: int = 0, every: int | None = None) -> None:
+        self._path = Path(path)
+        lines = _whole_lines(self._path) if after else []
+        kept = _before(after, every, lines, lambda line: parse(line.encode())["step"], f"{path}")
+        self._file = _rewritten(self._path, kept)
 
     def __call__(self, record: Row) -> None:
-        self._file.write(json.dumps(_values(record)) + "\n")
+        _append(self._path, self._file, json.dumps(_values(record)))
 
     def close(self) -> None:
-        self._file.close()
+        with full_disk_told(self._path):
+            self._file.close()
 
 
 class Csv(Logger):
@@ -67,29 +74,31 @@ class Csv(Logger):
     Raises InputError as `JsonLines`, and for records with other fields than those in the file.
     """
 
-    def __init__(self, path: str | Path, *, after: int = 0) -> None:
-        self._path = path
-        head, *lines = (_whole_lines(path) if after else []) or [""]
+    def __init__(self, path: str | Path, *, after: int = 0, every: int | None = None) -> None:
+        self._path = Path(path)
+        head, *lines = (_whole_lines(self._path) if after else []) or [""]
         self._names = head
 
-        def step(line: str) -> str:
-            return dict(zip(head.split(","), line.split(","), strict=True))["step"]
+        def step(line: str) -> int:
+            return int(dict(zip(head.split(","), line.split(","), strict=True))["step"])
 
-        kept = _before(after, lines, step, f"{path} under {head!r}")
-        self._file = _rewritten(path, [head, *kept] if head else [])
+        kept = _before(after, every, lines, step, f"{path} under {head!r}")
+        self._file = _rewritten(self._path, [head, *kept] if head else [])
 
     def __call__(self, record: Row) -> None:
         values = _values(record)
         names = ",".join(values)
         if not self._names:
-            self._file.write(names + "\n")
+            _append(self._path, self._file, names)
             self._names = names
         if names != self._names:
             raise InputError(f"{self._path}: expected records of {self._names}, got {names}; pass another path")
-        self._file.write(",".join("" if value is None else str(value) for value in values.values()) + "\n")
+        row = ",".join("" if value is None else str(value) for value in values.values())
+        _append(self._path, self._file, row)
 
     def close(self) -> None:
-        self._file.close()
+        with full_disk_told(self._path):
+            self._file.close()
 
 
 class TensorBoard(Logger):
@@ -145,30 +154,54 @@ def _points(record: Row) -> dict[str, int | float]:
     return {name: value for name, value in _values(record).items() if value is not None and name != "step"}
 
 
-def _whole_lines(path: str | Path) -> list[str]:
+def _whole_lines(path: Path) -> list[str]:
     """The lines that end as lines do: what follows the last newline was torn by a kill. None of a missing file."""
-    if not Path(path).exists():
+    if not path.exists():
         return []
+    if not is_regular(path):
+        raise InputError(
+            f"{path}: expected a file, as records are to follow those in it, got none; pass another path"
+        )
     # What is no UTF-8 is refused as the line that it stands in, unless that is the torn one.
-    return Path(path).read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+    return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
 
 
-def _before(after: int, lines: list[str], step: Callable[[str], Any], where: str) -> list[str]:
-    """The lines whose step is less than `after`."""
-    kept = []
+def _before(after: int, every: int | None, lines: list[str], step: Callable[[str], Any], where: str) -> list[str]:
+    """The lines whose step is less than `after`; InputError where one is no record, or where some are missing."""
+    kept, last = [], -1
     for line in lines:
         try:
-            if int(step(line)) < after:
-                kept.append(line)
+            number = operator.index(step(line))
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f"{where}: expected records with a step, got {line[:60]!r}; pass another path, or after=0 to "
                 "replace it"
             ) from error
+        if number < after:
+            _check_gap(last, number, every, where)
+            kept.append(line)
+            last = number
+    # The last record may lie up to `every` steps back.
+    _check_gap(last, after - 1 if every is None else after - after % every - 1, every, where)
     return kept
 
 
-def _rewritten(path: str | Path, lines: list[str]) -> TextIO:
+def _check_gap(last: int, number: int, every: int | None, where: str) -> None:
+    if every is not None and number - last > every:
+        raise InputError(
+            f"{where}: expected a record at least every {every} steps, got none between step {last} and {number}: "
+            "the log is damaged, or of other settings; put back the whole one, or start afresh"
+        )
+
+
+def _append(path: Path, file: TextIO, line: str) -> None:
+    with full_disk_told(path):
+        file.write(line + "\n")
+
+
+def _rewritten(path: Path, lines: list[str]) -> TextIO:
     """The file with these lines alone, open for more; the system has each line as soon as it ends."""
-    write_text(path, "".join(line + "\n" for line in lines))
-    return Path(path).open("a", encoding="utf-8", buffering=1)
+    # What is written through has nothing to be replaced, and a pipe would end before the first record.
+    if lines or is_regular(path):
+        write_text(path, "".join(line + "\n" for line in lines))
+    return path.open("a", encoding="utf-8", buffering=1)

@@ -19,7 +19,7 @@ from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.sae.weights import Weights, apart, stacked
 from autopsae.sae.workspace import Workspace
 from autopsae.seeds import stream
-from autopsae.training.checkpoint import State, load_checkpoint, save_checkpoint
+from autopsae.training.checkpoint import State, layouts_of, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.objective import penalty_losses
 from autopsae.training.optimizers import Optimizer
@@ -63,6 +63,7 @@ class Sweep:
         self._sum = torch.zeros(n_members, d_in, dtype=torch.float64, device=device)
         self._resampled = torch.zeros(n_members, dtype=torch.int64, device=device)
         self._last_resampling = torch.zeros(n_members, 2, dtype=torch.int64)
+        self._layouts = layouts_of(self._tensors())
 
     def __iter__(self) -> Iterator[dict[int, Record]]:
         try:
@@ -157,9 +158,7 @@ class Sweep:
             member.sae.eval()
 
     def save(self, path: str | Path) -> None:
-        """Write one checkpoint file, whole or not at all: weights, moments, who is silent since when, and the
-        places in the shuffled streams.
-        """
+        """Write one checkpoint file, whole or not at all, with all that the next step depends on."""
         state = State(
             step=self.step,
             diverged=self.diverged,
@@ -176,7 +175,7 @@ class Sweep:
         Raises InputError for a file that is no whole checkpoint, or one of other members; nothing has changed then.
         """
         streams = Sources(self.members, self._tokens).stream_of_member
-        state, saes = load_checkpoint(path, self.members, streams)
+        state, saes = load_checkpoint(path, self.members, streams, self._layouts)
         tensors = self._completed(path, state)
         self._begin()
         for member, (weights, scale) in zip(self.members, saes, strict=True):

@@ -1,0 +1,170 @@
+"""What may happen to a disk: it is full, two processes want one folder, and a process dies while it writes.
+
+Locks are advisory locks of the system (flock), so a dead process holds none. Where the system or the file system
+has no flock, nothing is locked, and partial files of dead processes stay.
+"""
+
+import errno
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from uuid import uuid4
+
+from autopsae.arrays import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = ".autopsae.lock"
+"""The name of the lock file in a folder that one process at a time may write."""
+
+PARTIAL = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)
+
+
+class DiskFull(OSError):
+    """The disk, or the user's share of it, is full. The message says what is safe and how to go on."""
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Raise DiskFull where what is done here fails for want of space on the disk of `path`."""
+    try:
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        # torch.save raises a RuntimeError and keeps the system's error only as its context.
+        if not _lacks_space(error):
+            raise
+        raise DiskFull(
+            f"{path}: the disk is full ({_free(path)} free); what was written before is whole; free some space and "
+            "run the same again"
+        ) from error
+
+
+def _lacks_space(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _free(path: Path) -> str:
+    folder = path
+    while not folder.is_dir():
+        folder = folder.parent
+    return f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB"
+
+
+@contextmanager
+def locked(path: str | Path, *, what: str | Path) -> Iterator[None]:
+    """Hold the lock file `path` while in this context; its folder is created. what: what it stands for.
+
+    Raises InputError, naming the holder, where another process holds it. A file left by a dead process is no lock.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_told(path):
+        descriptor = _take(path, what)
+    try:
+        since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        with suppress(OSError):  # the words are a courtesy to the second process; the lock is held without them
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
+        yield
+    finally:
+        # Removed before it is released: who opened it meanwhile finds that it is no longer the file of this name.
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def check_unlocked(folder: Path) -> None:
+    """InputError where another process holds the lock of `folder`: to be known before the work."""
+    if (folder / LOCK).exists():
+        os.close(_take(folder / LOCK, folder))
+
+
+def _take(path: Path, what: str | Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        if _hold(descriptor) is False:
+            holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
+            os.close(descriptor)
+            raise InputError(
+                f"{what}: expected a place that no other process writes, but {holder!r} does; wait until it ends, "
+                "or pass another name"
+            )
+        if _names(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+
+
+def new_partial(target: Path, *, folder: bool = False) -> tuple[Path, int]:
+    """(a new empty file or folder beside `target`, a descriptor that locks it): nobody sweeps it until that is
+    closed.
+    """
+    while True:
+        # Part of the name only: with all of it, the whole could be longer than a name may be.
+        partial = target.with_name(f".{target.name[:40]}.{uuid4().hex}.partial")
+        if folder:
+            partial.mkdir()
+        flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
+        try:
+            descriptor = os.open(partial, flags, 0o666)
+        except FileNotFoundError:  # a folder swept before it was locked
+            continue
+        _hold(descriptor, wait=True)
+        if _names(partial, descriptor):
+            return partial, descriptor
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the partial files and folders in `folder` whose writers are dead: nobody locks them any more."""
+    for partial in [path for path in folder.iterdir() if PARTIAL.fullmatch(path.name)]:
+        is_folder = partial.is_dir()
+        with suppress(OSError):  # not ours to remove, or removed meanwhile
+            descriptor = os.open(partial, os.O_RDONLY if is_folder else os.O_RDWR)
+            try:
+                if _hold(descriptor):
+                    shutil.rmtree(partial) if is_folder else partial.unlink()
+            finally:
+                os.close(descriptor)
+
+
+@cache
+def sweep_once(folder: Path) -> None:
+    """`sweep`, once for each folder in the life of this process: a folder may hold many files."""
+    sweep(folder)
+
+
+def _hold(descriptor: int, *, wait: bool = False) -> bool | None:
+    """Lock an open file until it is closed: True if that is done, False where another process has the lock, None
+    where there are no locks.
+    """
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _names(path: Path, descriptor: int) -> bool:
+    """Is the open file the one of this name? Another process may have removed it before it was locked."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

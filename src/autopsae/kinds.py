@@ -1,0 +1,139 @@
+"""What a value in a JSON file must be, and JSON read with bounds.
+
+A `Kind` takes a value and returns what is wrong with it, as the end of a message; None where nothing is.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from autopsae.arrays import InputError
+
+DEEPEST = 32
+"""Levels of objects and arrays within each other."""
+
+Kind = Callable[[object], str | None]
+
+
+def shown(value: object, characters: int = 80) -> str:
+    """A value for a message: escaped, on one line, not too long."""
+    text = repr(value)
+    return text if len(text) <= characters else f"{text[: characters - 3]}..."
+
+
+def of(what: str, holds: Callable[[Any], bool]) -> Kind:
+    """The kind of what `holds`; `what` describes it in a message."""
+    return lambda value: None if holds(value) else f": expected {what}, got {shown(value)}"
+
+
+def whole(least: int = 1, most: int = 2**53) -> Kind:
+    """A whole number, no truth value."""
+    return of(f"a whole number from {least} to {most}", lambda v: type(v) is int and least <= v <= most)
+
+
+def number(over: float = -1e308, under: float = 1e308) -> Kind:
+    """A finite number between two others."""
+    return of(f"a number over {over:g} and under {under:g}", lambda v: type(v) in (int, float) and over < v < under)
+
+
+def one_of(*choices: str) -> Kind:
+    """One of these words."""
+    return of(" or ".join(choices), lambda v: isinstance(v, str) and v in choices)
+
+
+def nothing_or(kind: Kind) -> Kind:
+    """null, or of this kind."""
+    return lambda value: None if value is None else kind(value)
+
+
+def listed(kind: Kind) -> Kind:
+    """An array of this kind."""
+
+    def check(value: object) -> str | None:
+        if not isinstance(value, list):
+            return f": expected a list, got {shown(value)}"
+        wrong = ((i, kind(item)) for i, item in enumerate(value))
+        return next((f"[{i}]{found}" for i, found in wrong if found), None)
+
+    return check
+
+
+def mapped(kind: Kind) -> Kind:
+    """An object whose values are of this kind, under any names."""
+    return lambda value: fields(dict.fromkeys(value, kind))(value) if isinstance(value, dict) else _no_object(value)
+
+
+def fields(needed: Mapping[str, Kind], *, others: Kind | None = None) -> Kind:
+    """An object with these names, each of its kind; others: the kind of any other value, None for no other."""
+
+    def check(value: object) -> str | None:
+        if not isinstance(value, dict):
+            return _no_object(value)
+        if missing := [name for name in needed if name not in value]:
+            return f": expected {', '.join(needed)}, but it lacks {', '.join(missing)}"
+        if others is None and (more := [name for name in value if name not in needed]):
+            return f": expected only {', '.join(needed)}, got also {shown(more)}"
+        wrong = ((name, (needed.get(name) or others or anything)(item)) for name, item in value.items())
+        return next((f".{name}{found}" for name, found in wrong if found), None)
+
+    return check
+
+
+def _no_object(value: object) -> str:
+    return f": expected an object with names, got {shown(value)}"
+
+
+def anything(value: object) -> None:
+    """Whatever JSON can hold."""
+
+
+text = of("text", lambda v: isinstance(v, str))
+flag = of("true or false", lambda v: isinstance(v, bool))
+
+
+def parse(data: bytes) -> Any:
+    """What UTF-8 JSON says. Numbers that are not finite (NaN, 1e999) are absent: None.
+
+    Raises ValueError for anything else than JSON, a name given twice in an object, text that cannot be written
+    again, and more than DEEPEST levels.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a name stands twice in one object")
+        return found
+
+    def finite(digits: str) -> float | None:
+        value = float(digits)
+        return value if isfinite(value) else None
+
+    try:
+        found = json.loads(
+            data.decode("utf-8"), object_pairs_hook=once, parse_float=finite, parse_constant=lambda _: None
+        )
+    except RecursionError as error:
+        raise ValueError(f"over {DEEPEST} levels within each other") from error
+    level, depth = [found], 0
+    while level:
+        if depth > DEEPEST:
+            raise ValueError(f"over {DEEPEST} levels within each other")
+        for item in level:
+            for word in [item] if isinstance(item, str) else item if isinstance(item, dict) else ():
+                word.encode()  # a lone surrogate cannot be
+        level = [
+            inner
+            for item in level
+            if isinstance(item, (dict, list))
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+        depth += 1
+    return found
+
+
+def check_kind(path: Path, content: object, kind: Kind) -> None:
+    """InputError, naming the place, unless `content` is of this kind."""
+    if wrong := kind(content):
+        raise InputError(f"{path}{wrong}; take an earlier copy, or make it anew")

@@ -1,0 +1,89 @@
+"""The files of a saved SAE, read and checked: what its JSON says, its tensors, and whether they fit together."""
+
+from collections.abc import Mapping
+from dataclasses import fields as fields_of
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.files import pair_files
+from autopsae.kinds import Kind, anything, check_kind, fields, flag, number, one_of, whole
+from autopsae.remedies.affine import check_inverse
+from autopsae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, Sparsity
+from autopsae.saved import FLOATS, Layout, check_tensors, load_pair
+
+FORMAT = "autopsae-sae"
+
+_KINDS = {"k": whole(), "bandwidth": number(over=0.0)}
+_CONTENT = fields(
+    {
+        "sparsity": fields({"name": one_of(*SPARSITIES)}, others=anything),
+        "scale": number(over=0.0),
+        "layer_norm": flag,
+        "d_in": whole(),
+        "d_sae": whole(),
+    }
+)
+_SETTINGS: dict[str, Kind] = {
+    name: fields({"name": one_of(name)} | {field.name: _KINDS[field.name] for field in fields_of(kind)})
+    for name, kind in SPARSITIES.items()
+}
+
+
+def read_parts(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Sparsity]:
+    """(what the JSON says, the tensors, the sparsity). Raises InputError as `SAE.load`."""
+    content, tensors = load_pair(path, format=FORMAT, kind=_CONTENT)
+    described, stored = pair_files(path)
+    check_kind(described, content["sparsity"], _SETTINGS[content["sparsity"]["name"]])
+    settings = dict(content["sparsity"])
+    sparsity = SPARSITIES[settings.pop("name")](**settings)
+    try:
+        sparsity.check(content["d_sae"])
+    except InputError as error:
+        raise InputError(f"{described}: {error}") from error
+    check_tensors(stored, tensors, _layouts(content, tensors, sparsity))
+    check_inverse(tensors.get("linear"), tensors.get("inverse"), str(stored))
+    _check_range(content, tensors, described)
+    return content, tensors, sparsity
+
+
+def _layouts(content: Mapping[str, Any], tensors: Mapping[str, Tensor], sparsity: Sparsity) -> dict[str, Layout]:
+    """What the tensors of an SAE must be; all of one type, that of W_enc."""
+    d_sae, d_in = content["d_sae"], content["d_in"]
+    dtype = tensors["W_enc"].dtype if "W_enc" in tensors else torch.float32
+    types = (dtype,) if dtype in FLOATS else FLOATS
+    matrix, square = (
+        Layout(shape=(d_sae, d_in), dtypes=types),
+        Layout(shape=(d_in, d_in), dtypes=types, needed=False),
+    )
+    layouts = {
+        "W_enc": matrix,
+        "W_dec": matrix,
+        "b_dec": Layout(shape=(d_in,), dtypes=types),
+        "b_enc": Layout(shape=(d_sae,), dtypes=types, needed=False),
+        "center": Layout(shape=(d_in,), dtypes=types),
+        "linear": square,
+        "inverse": square,
+    }
+    if isinstance(sparsity, JumpReLU):
+        layouts["log_threshold"] = Layout(shape=(d_sae,), dtypes=types)
+    if isinstance(sparsity, BatchTopK):
+        # NaN until it is learned; in a type of its own, which is at least float32 at birth.
+        layouts["learned_threshold"] = Layout(shape=(), finite=False)
+    return layouts
+
+
+def _check_range(content: Mapping[str, Any], tensors: Mapping[str, Tensor], described: Path) -> None:
+    """InputError for a scale or a threshold that is zero or infinite in the type of the weights."""
+    scale = torch.tensor(float(content["scale"]), dtype=tensors["W_enc"].dtype)
+    if not bool((scale > 0) & scale.isfinite() & (1 / scale).isfinite()):
+        raise InputError(
+            f"{described}.scale: expected a number that {scale.dtype} can hold, got {content['scale']:g}; save it "
+            "again"
+        )
+    threshold = tensors.get("learned_threshold", tensors.get("log_threshold", torch.zeros(())).exp())
+    if bool(threshold.isinf().any()):
+        raise InputError(f"{described}: expected finite thresholds, got infinite ones; take an earlier one")

@@ -1,0 +1,220 @@
+"""What was saved is checked when it is read back: names, types, shapes, sizes, finiteness and checksums.
+
+Words and numbers are a JSON object that holds its own checksum. What is made of words, numbers and tensors is a
+pair: NAME.json, and NAME.safetensors whose checksum the JSON holds too. Files of the first version, whose JSON had
+no checksum, are read, and checked in all other respects.
+"""
+
+import json
+import os
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.files import pair_files, raw_bytes, write_tensors, write_text
+from autopsae.kinds import Kind, check_kind, parse, shown
+
+VERSION = 2
+"""Of our JSON files. Those of version 1 lack `content_sha256`."""
+
+MOST_BYTES = 16 << 20
+"""Of a JSON file: a sweep of thousands of members takes less."""
+
+_CHECKSUM = "content_sha256"
+_HEADER = ("format", "version", _CHECKSUM)
+_TENSORS = "sha256"
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file. Raises ValueError for what is none, or larger, and OSError."""
+    _check_regular(path)
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"over {most:,} bytes")
+    return data
+
+
+def _check_regular(path: Path) -> None:
+    """ValueError for a pipe or a device, which could be read without end, and for a folder."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("a folder, not a file" if path.is_dir() else "a pipe or a device, not a file")
+
+
+def save_object(path: str | Path, *, format: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `content` as JSON with its checksum, whole or not at all, and return it as `load_object` will.
+
+    Numbers that are not finite become null.
+    """
+    written = as_json(content)
+    whole = {"format": format, "version": VERSION, **written, _CHECKSUM: checksum(written)}
+    write_text(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")
+    return written
+
+
+def load_object(path: str | Path, *, format: str, kind: Kind) -> dict[str, Any]:
+    """The content of a JSON file that `save_object` wrote, or the first version of the library, without a header.
+
+    Raises InputError for one that is missing, damaged, too large, of another format, or not of this kind.
+    """
+    path = Path(path)
+    found = _read_object(path, format)
+    return _checked(path, found, format, kind, unsigned=not {*_HEADER} & {*found})
+
+
+def save_pair(
+    path: str | Path, *, format: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor | None]
+) -> None:
+    """Write `path`.json and `path`.safetensors; tensors that are None are left out.
+
+    The JSON is written last and holds the checksum of the tensors, so a half-saved pair cannot be loaded.
+    """
+    described, stored = pair_files(path)
+    digest = write_tensors(stored, {name: t for name, t in tensors.items() if t is not None})
+    save_object(described, format=format, content={**content, _TENSORS: digest})
+
+
+def load_pair(path: str | Path, *, format: str, kind: Kind) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(content, tensors) that `save_pair` wrote; `path` with or without a suffix. kind: of the content.
+
+    Raises InputError for a missing, foreign, damaged, incomplete or half-saved pair. Whether the tensors are those
+    that the content promises is for `check_tensors` to say.
+    """
+    described, stored = pair_files(path)
+    found = _read_object(described, format, called=Path(path))
+    first = (found.get("format"), found.get("version")) == (format, 1) and _CHECKSUM not in found
+    digest = found.pop(_TENSORS, None)  # of any type here, as it is compared with that of the tensors
+    content = _checked(described, found, format, kind, unsigned=first)
+    with reading(stored, format):
+        _check_regular(stored)
+        with stored.open("rb") as file:
+            same = digest == file_digest(file, "sha256").hexdigest()
+        if not same:
+            raise InputError(f"{stored}: not the tensors that {described.name} describes; save the pair again")
+        return content, read_tensors(stored)[1]
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """(the metadata of a safetensors file, its tensors). Raises what `reading` turns into InputError."""
+    _check_regular(path)
+    with safe_open(path, framework="pt") as opened:
+        return opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a saved tensor must be."""
+
+    shape: tuple[int, ...]
+    dtypes: Collection[torch.dtype] = FLOATS
+    finite: bool = True
+    """No NaN and no infinity."""
+    needed: bool = True
+    """False where the file may lack it."""
+
+
+def check_tensors(path: str | Path, tensors: Mapping[str, Tensor], layouts: Mapping[str, Layout]) -> None:
+    """InputError, naming the tensor, unless these are the tensors that `layouts` describes, and no others."""
+    missing = [name for name, layout in layouts.items() if layout.needed and name not in tensors]
+    more = [name for name in tensors if name not in layouts]
+    if missing or more:
+        wrong = f"it lacks {', '.join(missing)}" if missing else f"got also {shown(more)}"
+        raise InputError(f"{path}: expected the tensors {', '.join(layouts)}, but {wrong}; save it again")
+    for name, tensor in tensors.items():
+        layout = layouts[name]
+        if tuple(tensor.shape) != layout.shape or tensor.dtype not in layout.dtypes:
+            types = " or ".join(_short(dtype) for dtype in layout.dtypes)
+            raise InputError(
+                f"{path}: {name}: expected shape {layout.shape} of {types}, got {tuple(tensor.shape)} of "
+                f"{_short(tensor.dtype)}; save it again"
+            )
+        if layout.finite and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise InputError(
+                f"{path}: {name}: expected finite values, got NaN or infinite ones in {bad:,} of "
+                f"{tensor.numel():,} places; take an earlier one"
+            )
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """`content` as it will be read back: names are text, tuples lists, numbers that are not finite None."""
+    found: dict[str, Any] = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    return found
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """SHA-256 of what JSON says, however it is laid out; not of the tensors' own checksum in it."""
+    rest = _without(content, _TENSORS)
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def tensors_checksum(words: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of `words` and of the names, types, shapes and values of tensors."""
+    digest = sha256(words.encode())
+    for name in sorted(tensors):
+        digest.update(f"\n{name} {_short(tensors[name].dtype)} {tuple(tensors[name].shape)}\n".encode())
+        digest.update(raw_bytes(tensors[name]))
+    return digest.hexdigest()
+
+
+def _read_object(path: Path, format: str, called: Path | None = None) -> dict[str, Any]:
+    """called: the name by which the user called it."""
+    with reading(called or path, format):
+        found = parse(read_bytes(path))
+    if not isinstance(found, dict):
+        raise InputError(
+            f"{path}: expected a saved {format}, got {shown(found)}; take an earlier copy, or make it anew"
+        )
+    return found
+
+
+def _checked(path: Path, found: dict[str, Any], format: str, kind: Kind, *, unsigned: bool) -> dict[str, Any]:
+    """What stands under the header, if it is of this kind and, unless `unsigned`, header and checksum are right."""
+    content = _without(found, *_HEADER)
+    if not unsigned and (found.get("format"), found.get("version")) != (format, VERSION):
+        got = f"{shown(found.get('format'))} version {shown(found.get('version'))}"
+        raise InputError(f"{path}: expected format {format!r} version {VERSION} or 1, got {got}")
+    check_kind(path, content, kind)
+    if not unsigned and found.get(_CHECKSUM) != checksum(content):
+        raise InputError(
+            f"{path}: expected what was saved, got other content than its checksum says; it was changed or "
+            "damaged since: take an earlier copy, or make it anew"
+        )
+    return content
+
+
+def _without(content: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name not in names}
+
+
+@contextmanager
+def reading(path: Path, format: str) -> Iterator[None]:
+    """InputError for whatever keeps a file from being read."""
+    try:
+        yield
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: expected a saved {format}, could not read it (there is no such file); check the name"
+        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: expected a saved {format}, could not read it ({reason}); take an earlier copy, or make it "
+            "anew"
+        ) from error

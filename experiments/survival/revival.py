@@ -1,7 +1,7 @@
 """What `revival` says of the recovery experiments, beside what happened in them.
 
     python -m experiments.survival.revival          # judge the runs that are kept, under a minute
-    python -m experiments.survival.revival --train  # train the runs with a mean in several dimensions again, 5 min
+    python -m experiments.survival.revival --train  # train the runs with a mean in several dimensions again
 
 The runs of experiments/outliers_2605_31518 at both scales (their mean is in one dimension), and of `spread.json`:
 the same features at the quick scale with the mean evenly in 5 or 50 dimensions, and at a third of the rate. The
@@ -23,6 +23,7 @@ from experiments.outliers_2605_31518.dynamics import SETTINGS, Setting, Watched,
 from torch import Tensor
 
 from autopsae import Member, Sweep, TrainConfig, fates
+from autopsae.arrays import InputError
 from autopsae.files import write_text
 from autopsae.survival.revival import revival
 
@@ -110,7 +111,7 @@ def judged(run: Run, training: Tensor, held_out: Tensor) -> dict[str, Any]:
     """What is said and what happened: at the end, and for the bound at each record.
 
     Born dead: dead-by-ReLU on the training tokens too, as in the curve `born_dead`; `slack` is the least of
-    (still dead) - (bound) over the records, in latents.
+    (still dead) - (bound) over the records, in latents. Raises InputError for a run of other draws than these.
     """
     sae = born_plain(run.setting)
     tokens = sae.affine(held_out + run.offset)
@@ -119,6 +120,11 @@ def judged(run: Run, training: Tensor, held_out: Tensor) -> dict[str, Any]:
     highest = sae.pre_activations(tokens).amax(dim=0)
     said = revival(tokens, sae.W_enc, lr=run.lr, steps=run.setting.steps, frozen=run.frozen)
     still, shares = run.curves["born_dead"], run.curves["bias"]
+    if round(float(lost.float().mean()), 4) != still[0]:
+        raise InputError(
+            f"{run.scale} {run.name}: expected {still[0]:.2%} born dead-by-ReLU as in the kept run, got "
+            f"{float(lost.float().mean()):.2%}: it has other draws; train it again (reproduce, or --train)"
+        )
     mean, slack, over = tokens.mean(dim=0), 1.0, -1.0
     for place, (dead, captured) in enumerate(zip(still, shares, strict=True)):
         travel = 0.0 if "b_dec" in run.frozen else run.lr * run.setting.steps * place / (len(still) - 1)
@@ -137,6 +143,18 @@ def judged(run: Run, training: Tensor, held_out: Tensor) -> dict[str, Any]:
         "slack": round(slack * sae.d_sae),
         "captured_over_bound": over,
     }
+
+
+def untreated() -> str:
+    """What became of the dead-by-ReLU and of the bias on the layers of `training.json` that got no remedy."""
+    rows = [r for r in json.loads((HERE / "results" / "training.json").read_text()) if r["remedy"] == "none"]
+    moved = max(abs(row["relu_end"] - row["relu_birth"]) for row in rows)
+    most = max(rows, key=lambda row: row["relu_birth"])
+    return (
+        f"{len(rows)} real layers without a remedy: dead-by-ReLU moved by at most {moved:.1%}, the bias took over "
+        f"at most {max(row['bias_captured'] for row in rows):.1%} of the mean; most at birth: {most['model']} "
+        f"{most['layer']}, {most['relu_birth']:.1%} -> {most['relu_end']:.1%}"
+    )
 
 
 def main() -> None:
@@ -162,6 +180,11 @@ def main() -> None:
                 print(f"{scale}, {'with' if auxk else 'without'} AuxK: {near}")
     over = max(row["captured_over_bound"] for row in rows)
     print(f"least slack {min(row['slack'] for row in rows)} latents, bias over its bound {over:.4f}")
+    spread = [row["captured_end"] / row["captured"] for row in rows if "-dim" in row["run"]]
+    print(
+        f"mean in 5 or 50 dimensions: the bias's share is {min(spread):.1f} to {max(spread):.1f} times what is said"
+    )
+    print(untreated())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the validation says, from its JSON alone: tables in Markdown on standard output, and a figure.
 
 python -m experiments.survival.summary [results/validation.json] [--figure docs/forecast.png]
+python -m experiments.survival.summary results/sizes.json       # by sample and latents followed
 """
 
 import argparse
@@ -73,6 +74,38 @@ def by_network(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def by_pathway(rows: list[Row]) -> str:
+    """Errors of the forecast of dead-by-ReLU, and on how many rows this pathway matters (more than one latent)."""
+    off = [100 * abs(row["predicted_relu"] - row["counted_relu"]) for row in rows]
+    some = sum(max(row["counted_relu"], row["predicted_relu"]) > 1 / row["n"] for row in rows)
+    return (
+        f"dead-by-ReLU: off by {sum(off) / len(off):.2f} points on average, {max(off):.2f} at worst; more than one "
+        f"latent is, or is expected to be, dead by it on {some} of {len(rows)} rows"
+    )
+
+
+def by_size(rows: list[Row]) -> str:
+    """A row per size of the sample and number of latents followed."""
+    lines = ["| sample | followed | rows | mean error | worst | mean width of the interval |", "|---" * 6 + "|"]
+    for sample, followed in sorted({(row["sample"], row["followed"]) for row in rows}):
+        some = [row for row in rows if (row["sample"], row["followed"]) == (sample, followed)]
+        mean, worst = errors(some, lambda row: float(row["predicted"]))
+        width = sum(100 * (row["high"] - row["low"]) for row in some) / len(some)
+        lines.append(f"| {sample:,} | {followed:,} | {len(some)} | {mean:.2f} | {worst:.1f} | {width:.1f} |")
+    return "\n".join(lines)
+
+
+def misses(rows: list[Row]) -> str:
+    """A row for each count outside the interval, with forecast less count."""
+    lines = ["| network | layer | remedy | tokens | counted | forecast less count |", "|---" * 6 + "|"]
+    for row in rows:
+        if not coverage([row]):
+            off = f"{100 * (row['predicted'] - row['counted']):+.1f}"
+            cells = [row["model"], row["layer"], row["remedy"], f"{row['tokens']:,}", f"{row['counted']:.1%}", off]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def coverage(rows: list[Row]) -> float:
     """Share of the rows whose count lies in the interval; a latent more or less is no miss."""
     return sum(row["low"] - 1 / row["n"] <= row["counted"] <= row["high"] + 1 / row["n"] for row in rows) / len(
@@ -121,11 +154,16 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     asked = parser.parse_args()
     rows: list[Row] = json.loads(asked.results.read_text())
+    if len({(row["sample"], row["followed"]) for row in rows}) > 1:
+        print(by_size(rows))
+        return
     others = [row for row in rows if row["model"] not in CHOSEN_ON]
     for title, some in ((f"All networks but {' and '.join(CHOSEN_ON)}", others), ("All networks", rows)):
         if some:
             print(f"{title} ({len(some)} rows; the interval holds {coverage(some):.0%})\n\n{by_estimator(some)}\n")
+            print(by_pathway(some) + "\n")
     print(by_network(rows))
+    print(f"\nOutside the interval:\n\n{misses(rows)}")
     if asked.figure:
         figure = draw(rows)
         write_whole(asked.figure, lambda temporary: figure.savefig(temporary, format="png", dpi=140))

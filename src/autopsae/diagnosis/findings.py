@@ -196,5 +196,5 @@ def _few_documents(effective_tokens: float, tokens: int) -> Finding | None:
         meaning=f"firings come in heaps: the sample is worth {effective_tokens:,.0f} independent tokens, and the "
         "death expected on more tokens may be tens of points too high",
         advice="harvest more documents or images, and fewer tokens of each",
-        source="docs/forecast.md: 64 images of DINOv2 were worth 171 tokens, and the forecast 11 points off",
+        source="docs/forecast.md: 64 images of DINOv2 were worth 165 tokens, and the forecast 14 points off",
     )

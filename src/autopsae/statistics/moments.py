@@ -98,7 +98,7 @@ def layer_norm(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
 
 
 def _gram(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in d_in"]:
-    """x^T x. Only strips of the upper half are multiplied, as the product is symmetric: 1.5 times as fast."""
+    """x^T x. Only strips of the upper half are multiplied, as the product is symmetric."""
     d_in = x.shape[1]
     upper = x.new_zeros(d_in, d_in)
     for i in range(0, d_in, _STRIP):

@@ -1,0 +1,188 @@
+"""The figures that README and docs quote are those of the result files."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiments.outliers_2605_31518 import table as claims
+from experiments.real_models import table as births
+from experiments.survival import prescription, summary
+from experiments.training import table as trainings
+
+ROOT = Path(__file__).parents[1]
+SURVIVAL = ROOT / "experiments" / "survival" / "results"
+README, FORECAST = "README.md", "docs/forecast.md"
+
+
+def words(page: str) -> str:
+    """A page's text on one line."""
+    return " ".join((ROOT / page).read_text().split())
+
+
+def quoted(page: str, sentence: str) -> list[float]:
+    """The numbers of a sentence of a page, in which each stands as #."""
+    pattern = re.escape(sentence).replace(r"\ ", " ").replace(r"\#", r"(\d[\d,]*\.?\d*)")
+    found = re.findall(pattern, words(page))
+    assert len(found) == 1, f"{page}: expected once: {sentence!r}, got {len(found)}"
+    return [float(number.rstrip(".").replace(",", "")) for number in found[0]]
+
+
+def results(name: str) -> Any:
+    return json.loads((SURVIVAL / f"{name}.json").read_text())
+
+
+def benchmark(name: str) -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+
+
+def judging() -> list[dict[str, Any]]:
+    """The rows of the validation that judge the forecast."""
+    return [row for row in results("validation") if row["model"] not in summary.CHOSEN_ON]
+
+
+def test_readme_says_how_many_claims_hold_as_the_table_of_claims_does() -> None:
+    entries = json.loads((ROOT / "experiments/outliers_2605_31518/results/claims.json").read_text())
+    held = [int(number) for number in re.findall(r"(\d+) of (?:the paper's )?\d+", claims.counts(entries))]
+    totals = [int(number) for number in re.findall(r"of (?:the paper's )?(\d+)", claims.counts(entries))]
+    sentence = "At full scale # of the paper's # claims hold, at quick scale # of #."
+    assert quoted(README, sentence) == [held[0], totals[0], held[2], totals[2]]
+    sentence = "Of this project's own # expectations, # hold at full scale and # at quick scale."
+    assert quoted(README, sentence) == [totals[1], held[1], held[3]]
+
+
+def test_readme_says_how_far_off_the_forecast_is_where_it_is_judged() -> None:
+    rows = judging()
+    mean, worst = summary.errors(rows, lambda row: float(row["predicted"]))
+    layers = len({(row["model"], row["layer"]) for row in rows})
+    sentence = "The forecast is # points off on average, # at worst, over # hidden states of the three networks"
+    assert quoted(README, sentence) == [round(mean, 1), round(worst, 1), layers]
+
+
+def test_readme_compares_prescriptions_as_their_results_do() -> None:
+    rules = results("prescription")["rules"]
+    ours, paper = rules["all"]["prescribed"], rules["all"]["paper"]
+    sentence = "under 1 % dead on # (the paper's rule on #), and also within 5 % of the best raw error on # (#)"
+    both = [found[key] for key in ("few_dead", "few_dead_and_near_best") for found in (ours, paper)]
+    assert quoted(README, sentence) == both
+    constant = rules["all"]["whiten_0.3"]["few_dead"], rules["all"]["whiten_0.15"]["few_dead_and_near_best"]
+    sentence = "alpha 0.3 everywhere leaves under 1 % dead on #, alpha 0.15 everywhere is near the best on #"
+    assert quoted(README, sentence) == [*constant]
+    assert quoted(README, "The rule of prescription was set on # of the #.") == [
+        ours["layers"] - rules["judged"]["prescribed"]["layers"],
+        ours["layers"],
+    ]
+    alike = [rules["judged"][rule] for rule in ("prescribed", "median", "whiten_0.15", "whiten_0.3")]
+    assert {(rule["few_dead"], rule["few_dead_and_near_best"]) for rule in alike} == {(5, 4)}
+
+
+def test_the_comparison_of_prescriptions_is_of_the_rows_that_were_trained() -> None:
+    kept, trained = results("prescription"), results("training")
+    assert kept["rules"] == prescription.rules(kept["rows"])
+    shared = ("model", "layer", "k", "remedy", "dead_end", "fvu_raw")
+    assert [[row[key] for key in shared] for row in kept["rows"]] == [
+        [row[key] for key in shared] for row in trained
+    ]
+
+
+def test_the_table_of_rules_is_that_of_the_results() -> None:
+    rules = results("prescription")["rules"]
+    names = {
+        "what is prescribed": "prescribed",
+        "median (here the paper's rule)": "median",
+        "alpha 0.15": "whiten_0.15",
+    }
+    for shown, rule in {**names, "alpha 0.3": "whiten_0.3", "alpha 0.5": "whiten_0.5"}.items():
+        all_, judged = rules["all"][rule], rules["judged"][rule]
+        cells = [shown, all_["few_dead"], all_["few_dead_and_near_best"]]
+        cells += [f"{all_['over_best_mean']:.3f}, {all_['over_best_worst']:.3f}"]
+        cells += [judged["few_dead"], judged["few_dead_and_near_best"]]
+        assert f"| {' | '.join(map(str, cells))} |" in words(FORECAST)
+
+
+def test_the_closed_forms_are_as_far_off_as_quoted() -> None:
+    layers = results("closed_form")["layers"]
+    off = [round(100 * layers["topk"], 1), round(100 * layers["relu"], 1)]
+    sentence = "The closed forms are # points (TopK) and # points (ReLU) off on average over the # layers"
+    assert quoted(README, sentence) == [*off, layers["layers"]]
+    sentence = "on the # layers that the paper's authors released: # points (TopK) and # points (ReLU) off"
+    assert quoted(FORECAST, sentence) == [layers["layers"], *off]
+
+
+def test_the_forecast_from_few_images_is_as_quoted() -> None:
+    said = {row["span"]: row for row in results("few_documents") if row["remedy"] == "median"}
+    few, fewest = said[16_384], said[4096]
+    percent = [round(100 * few[key]) for key in ("predicted", "low", "high", "counted")]
+    sentence = "tokens of the first 64 images forecast # % (# to #) where # % are counted"
+    assert quoted(FORECAST, sentence) == percent
+    sentence = "those of the first 16 images # % (# to #). `effective_tokens` was # and #;"
+    worth = [round(row["effective_tokens"]) for row in (few, fewest)]
+    assert quoted(FORECAST, sentence) == [
+        *(round(100 * fewest[key]) for key in ("predicted", "low", "high")),
+        *worth,
+    ]
+
+
+@pytest.mark.parametrize(("scale", "auxk"), [("full", False), ("full", True), ("quick", False), ("quick", True)])
+def test_the_table_of_revivals_is_that_of_the_results(scale: str, auxk: bool) -> None:
+    rows = [row for row in results("revival") if row["scale"] == scale and ("auxk" in row["run"]) == auxk]
+    off = [abs(row["relu"] - row["relu_end"]) for row in rows]
+    what = f"{scale}{' scale' if scale == 'full' else ''}, {'AuxK' if auxk else 'without AuxK'}"
+    sentence = f"| {what}{' (held out)' if scale == 'full' else ''} | # of # | # "
+    page = words(FORECAST).replace("**", "")
+    [found] = re.findall(re.escape(sentence).replace(r"\#", r"(\d+)").replace(r"\ ", " "), page)
+    assert [int(number) for number in found] == [sum(o <= 0.1 for o in off), len(off), round(100 * max(off))]
+
+
+def tables() -> dict[str, tuple[str, str]]:
+    """(page, table) of what scripts print."""
+    real, trained = ROOT / "experiments/real_models/results", ROOT / "experiments/training/results"
+    layers = {name: json.loads((real / f"{name}.json").read_text())["layers"] for name in ("gemma3", "smollm2")}
+    shown = ("hs0", "hs1", "hs6", "hs11", "hs12", "hs20", "hs29")
+    runs = {name: json.loads((trained / f"{name}.json").read_text()) for name in ("gemma3_hs2", "smollm2_hs12")}
+    return {
+        "births of Gemma": ("docs/gemma3.md", births.table(layers["gemma3"])),
+        "births of SmolLM2": ("docs/smollm2.md", births.table(layers["smollm2"])),
+        "births in README": (README, births.table([row for row in layers["smollm2"] if row["layer"] in shown])),
+        "training of Gemma": ("docs/training.md", trainings.table(runs["gemma3_hs2"]["rows"])),
+        "training of SmolLM2": ("docs/training.md", trainings.table(runs["smollm2_hs12"]["rows"])),
+        "estimators": (FORECAST, summary.by_estimator(judging())),
+        "networks": (FORECAST, summary.by_network(results("validation"))),
+        "sizes": (FORECAST, summary.by_size(results("sizes"))),
+    }
+
+
+@pytest.mark.parametrize("name", tables())
+def test_a_table_in_the_docs_is_what_its_script_prints(name: str) -> None:
+    page, table = tables()[name]
+    assert table in (ROOT / page).read_text()
+
+
+def test_readmes_speeds_are_those_of_the_benchmarks() -> None:
+    small, large = (benchmark("train_step")[size] for size in ("small", "large"))
+    step = [
+        sorted(round(size["of_ours"][peer], digits) for size in (small, large))
+        for peer, digits in (("sparsify", 1), ("dictionary_learning", 1), ("SAELens", 1), ("SAELens sparse", 1))
+    ]
+    sentence = (
+        "a training step is # to # times as fast as sparsify's, # to # times as fast as dictionary_learning's, "
+        "# to # times as fast as SAELens's (# to # times its sparse mode), and takes # to # times as long as its "
+        "encoder product"
+    )
+    product = sorted(round(size["of_product"]["autopsae"], 1) for size in (small, large))
+    said = quoted(README, sentence)
+    assert said == [*step[0], *step[1], step[2][0], 11, *step[3], *product]
+    assert round(step[2][1]) == 11
+    sweep = benchmark("sweep")
+    fastest = [
+        round(sweep[name]["times_the_fastest_peer"]["autopsae"], 1)
+        for name in (
+            "32 synthetic, batch 512",
+            "32 synthetic, batch 4096",
+            "8 learning rates, d_in 384, d_sae 2048",
+        )
+    ]
+    sentence = "A sweep of 32 small SAEs is # (batch 512) and # times (batch 4096) as fast as the fastest"
+    assert quoted(README, sentence) == fastest[:2]
+    assert quoted(README, "one of 8 SAEs of real shape # times (#") == [fastest[2], 5.2]

@@ -14,7 +14,7 @@ from autopsae.evaluation.reconstruction import Evaluation, evaluate
 from autopsae.files import changes, write_text
 from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
 from autopsae.run.start import differences, made_for
-from autopsae.run.verdict import Resampled, divergence, warnings_of
+from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
 from autopsae.training.sources import Member, shifted
@@ -193,7 +193,8 @@ class Folder(AbstractContextManager["Folder"]):
             "prescription": self._prescription(),
             "training_tokens": self._training_tokens,
             "held_out_tokens": self.birth["tokens"],
-            "birth": self.birth,
+            # A run that an earlier version began did not write it.
+            "birth": {**self.birth, "dead_tokens": self.birth["tokens"]},
             "scale": sae.scale,
             "diverged": diverged,
         }
@@ -204,7 +205,10 @@ class Folder(AbstractContextManager["Folder"]):
                 **measured(evaluation),
                 "firing_rates": evaluation.fates.by_rate(),
                 "resampled_at_end": resampled and asdict(resampled),
-                "warnings": warnings_of(evaluation, self.birth, resampled, lr=config.lr),
+                "warnings": [
+                    *warnings_of(evaluation, self.birth, resampled, lr=config.lr),
+                    *idle_resampling(config.resampling, steps=steps),
+                ],
             }
         text = json.dumps({**summary, "steps": steps, "training": _named(config)}, indent=2) + "\n"
         write_text(self.out / "summary.json", text)

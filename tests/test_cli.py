@@ -290,7 +290,7 @@ def test_a_run_that_diverges_without_an_infinity_ends_with_code_2_and_one_line(
 
 
 def test_a_sweep_says_which_diverged_and_fails_only_where_all_did(tmp_path: Path, source: Path) -> None:
-    swept = ["train", source, "--layer", "0", *SMALL, "--lr"]
+    swept: list[str | Path] = ["train", source, "--layer", "0", *SMALL, "--lr"]
     some = run(*swept, "1e-3,1e6", "--out", tmp_path / "some")
     assert some.returncode == 0, some.stderr
     assert "warning: lr1000000.0: step 19: the raw FVU on 300 held-out tokens is" in some.stderr

@@ -312,6 +312,15 @@ def test_a_run_whose_result_is_absurd_has_diverged_and_leaves_no_sae(tmp_path: P
     assert "fvu_raw" not in summary
 
 
+def test_a_short_run_from_far_away_has_not_diverged_but_is_said_to_need_more_steps(tmp_path: Path) -> None:
+    x = tokens() + 100 * 8**0.5
+    sae = born(untouched(8), d_sae=40, sparsity=TopK(k=3), sample=x, generator=torch.Generator())
+    summary = run(sae, x, x[:100], TrainConfig(steps=3, lr=1e-3, batch_tokens=50), tmp_path, about={})
+    assert summary["birth"]["fvu_raw"] > summary["fvu_raw"] > 1e4
+    assert summary["diverged"] is None
+    assert summary["warnings"][0].endswith("worse than predicting their mean, which gives 1; train longer")
+
+
 def test_a_result_worse_than_the_mean_is_a_warning_and_a_good_one_none(tmp_path: Path) -> None:
     bad = run(
         new_sae(), tokens(), tokens(100), TrainConfig(steps=20, lr=1.0, batch_tokens=50), tmp_path / "a", about={}

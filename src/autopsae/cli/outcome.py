@@ -84,7 +84,7 @@ def print_sweep(out: Path, result: dict[str, Any]) -> None:
     table = Table("", "born dead", "dead", "held-out tokens", "raw FVU", "L0", box=None)
     for member in result["members"]:
         name = f"[bold]{member['name']}[/] (best)" if member["name"] == best else member["name"]
-        born_dead, tokens = f"{member['birth']['dead']:.1%}", f"{member['birth']['dead_tokens']:,}"
+        born_dead, tokens = f"{member['birth']['dead']:.1%}", f"{member['birth']['tokens']:,}"
         if member["diverged"]:
             table.add_row(name, born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens)
         else:

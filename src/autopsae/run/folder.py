@@ -14,7 +14,7 @@ from autopsae.files import changes
 from autopsae.kinds import Kind, anything, fields, mapped, nothing_or, number, text, whole
 from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
 from autopsae.run.start import differences, made_for
-from autopsae.run.verdict import Resampled, divergence, warnings_of
+from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
 from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
@@ -203,7 +203,8 @@ class Folder(AbstractContextManager["Folder"]):
             "prescription": self._prescription(),
             "training_tokens": self._training_tokens,
             "held_out_tokens": self.birth["tokens"],
-            "birth": self.birth,
+            # A run that an earlier version began did not write it.
+            "birth": {**self.birth, "dead_tokens": self.birth["tokens"]},
             "scale": sae.scale,
             "diverged": diverged,
         }
@@ -214,7 +215,10 @@ class Folder(AbstractContextManager["Folder"]):
                 **measured(evaluation),
                 "firing_rates": evaluation.fates.by_rate(),
                 "resampled_at_end": resampled and asdict(resampled),
-                "warnings": warnings_of(evaluation, self.birth, resampled, lr=config.lr),
+                "warnings": [
+                    *warnings_of(evaluation, self.birth, resampled, lr=config.lr),
+                    *idle_resampling(config.resampling, steps=steps),
+                ],
             }
         content = {**summary, "steps": steps, "training": _named(config)}
         return save_object(self.out / "summary.json", format=SUMMARY, content=content)

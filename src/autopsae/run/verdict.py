@@ -6,6 +6,7 @@ from math import ceil, isfinite
 from typing import Any
 
 from autopsae.evaluation.reconstruction import Evaluation
+from autopsae.training.revival import Resampling
 
 MEAN = 1.0
 """FVU of predicting the mean of the tokens: an SAE over it explains nothing."""
@@ -56,6 +57,17 @@ class Resampled:
 def resampling_until(steps: int) -> int:
     """How many steps may be done when latents are last drawn afresh, in a run of `steps`: nine in ten."""
     return steps - ceil(LAST * steps)
+
+
+def idle_resampling(method: Resampling | None, *, steps: int) -> list[str]:
+    """A sentence where resampling was asked for, but no step of the run was one for it."""
+    if method is None or any(method.due(step) for step in range(method.every_steps - 1, steps, method.every_steps)):
+        return []
+    until = "" if method.until_step is None else f", while no more than {method.until_step:,} are done"
+    return [
+        f"resampling: no latent could be drawn afresh in {steps:,} steps, as it is done every "
+        f"{method.every_steps:,} steps{until}; train longer, or choose another revival"
+    ]
 
 
 def warnings_of(end: Evaluation, birth: Mapping[str, Any], resampled: Resampled | None, *, lr: float) -> list[str]:

@@ -8,7 +8,10 @@ from hashlib import sha256
 from operator import index
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int, UInt64
+from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 
@@ -24,6 +27,18 @@ def hashed(seed: Any, purpose: str) -> int:
         raise InputError(f"seed: expected a whole number such as 0, got {seed!r}") from error
     digest = sha256(f"autopsae, {purpose}, {whole}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def keys(places: Int[NDArray[np.int64], "places"], number: int) -> UInt64[NDArray[np.uint64], "places"]:
+    """A 64-bit hash of each place, another one for each `number` (the output function of SplitMix64; Steele, Lea and
+    Flood 2014).
+    """
+    golden, mixed = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1342543DE82EF95)
+    with np.errstate(over="ignore"):
+        z = places.astype(np.uint64) * golden + np.uint64(number) * mixed
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
 
 
 def stream(source: Any, purpose: str) -> torch.Generator:

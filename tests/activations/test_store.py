@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from autopsae.activations.index import FORMAT, INDEX
+from autopsae.activations.spread import spread
 from autopsae.activations.store import open_activations, open_layers, select_layers
 from autopsae.arrays import InputError, Tokens
 
@@ -62,8 +63,8 @@ def test_taken_tokens_are_spread_evenly_over_all_shards(tmp_path: Path) -> None:
         save_file({"x": matrix(25, start=25 * i)}, tmp_path / f"{i}.safetensors")
     layer = open_activations(tmp_path).take(20)
     assert layer.tokens == 20
-    assert torch.equal(read(layer), matrix(100)[::5])
-    assert torch.equal(read(layer.take(7)), matrix(100)[(torch.arange(7) * 100) // 7])
+    assert torch.equal(read(layer), matrix(100)[spread(0, 100, chosen=20, of=100)])
+    assert torch.equal(read(layer.take(7)), matrix(100)[spread(0, 100, chosen=7, of=100)])
     assert layer.take(1000).tokens == 20
 
 
@@ -74,7 +75,7 @@ def test_a_split_parts_all_tokens_evenly(tmp_path: Path, held_out: int) -> None:
     training, held = open_activations(tmp_path).split(held_out)
     assert (training.tokens, held.tokens) == (100 - held_out, held_out)
     assert len(read(training)) == training.tokens
-    assert torch.equal(read(held), matrix(100)[(torch.arange(held_out) * 100) // held_out])
+    assert torch.equal(read(held), matrix(100)[spread(0, 100, chosen=held_out, of=100)])
     both = torch.cat([read(training), read(held)])
     assert torch.equal(both[both[:, 0].argsort()], matrix(100))
 

@@ -1,4 +1,4 @@
-"""Laws of holding out: a tenth and at most 100,000, evenly spaced, and no token on both sides or on none."""
+"""Laws of holding out: a tenth and at most 100,000, spread over all, and no token on both sides or on none."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from autopsae.activations.spread import spread
 from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError, Tokens
 from autopsae.run import data
@@ -75,11 +76,11 @@ def test_holding_out_all_or_none_is_refused(total: int, held_out: int | None) ->
         hold_out(numbered(total), held_out)
 
 
-def test_at_most_so_many_are_evenly_spaced_among_all() -> None:
+def test_at_most_so_many_are_spread_over_all() -> None:
     x = numbered(100)
     assert at_most(x, 100) is x
     few = at_most(x, 7)
-    assert read(few) == [100 * j // 7 for j in range(7)]
+    assert read(few) == spread(0, 100, chosen=7, of=100).tolist()
     assert count_tokens(few) == 7
 
 

@@ -19,6 +19,7 @@ from autopsae.activations.formats.layouts import layers_of
 from autopsae.activations.names import listed, printable
 from autopsae.activations.padding import Numbers, without_padding
 from autopsae.activations.parts import Part
+from autopsae.activations.spread import spread
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
 
@@ -35,12 +36,12 @@ class Activations:
     dtype: torch.dtype
     parts: tuple[Part, ...]
     source_tokens: int
-    """Tokens in the files; `tokens` of them, evenly spaced, are yielded."""
+    """Tokens in the files; `tokens` of them, spread over all, are yielded."""
     complement: bool = False
     """Yield the tokens that would not be yielded otherwise, in number `tokens`."""
 
     def take(self, tokens: int) -> "Activations":
-        """At most `tokens` tokens, evenly spaced over the source rather than its first ones.
+        """At most `tokens` tokens, spread over the source (`spread`) rather than its first ones.
 
         The first tokens of a file come from few documents and are correlated; a spread sample is not.
         """
@@ -53,7 +54,7 @@ class Activations:
         return replace(self, tokens=min(tokens, self.tokens))
 
     def split(self, held_out: int) -> tuple["Activations", "Activations"]:
-        """(the other tokens, `held_out` tokens evenly spaced over the source).
+        """(the other tokens, `held_out` tokens spread over the source).
 
         Raises InputError unless some tokens are left on both sides, and for what `take` has already thinned out.
         """
@@ -79,9 +80,7 @@ class Activations:
         """Which of the source's tokens first ... last - 1 are yielded, counted from `first`."""
         source = self.source_tokens
         spaced = source - self.tokens if self.complement else self.tokens
-        # Token j of the evenly spaced ones stands at floor(j source / spaced).
-        places = np.arange(-(-first * spaced // source), -(-last * spaced // source)) * source // spaced
-        rows = places - first
+        rows = spread(first, last, chosen=spaced, of=source) - first
         return np.setdiff1d(np.arange(last - first), rows) if self.complement else rows
 
 

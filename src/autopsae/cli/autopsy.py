@@ -47,7 +47,7 @@ def autopsy(
         activations: A file or a folder: what `harvest` writes, or a layout of docs/files.md.
         layer: Layer that the SAE was trained on, where there are several; N stands for hsN.
         padding: Which tokens are padding, and left out.
-        tokens: Tokens at most, evenly spaced.
+        tokens: Tokens at most, spread over the source.
         rare: Share of the tokens; latents that fire on fewer are rare.
         lr: Learning rate by which it is judged whether training can revive the dead-by-ReLU.
         steps: Steps of that training.

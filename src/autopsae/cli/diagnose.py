@@ -48,7 +48,7 @@ def diagnose(
         padding: Which tokens are padding, and left out.
         d_sae: Latents of the SAE to be trained.
         k: Latents that fire per token.
-        tokens: Tokens per layer at most, evenly spaced over the source.
+        tokens: Tokens per layer at most, spread over the source.
         at_tokens: Tokens on which death is forecast, from a sample of 4,096.
         alphas: Further whitening exponents to measure, from 0 (centering) to 1 (full).
         ranks: Active subspace ranks to measure.

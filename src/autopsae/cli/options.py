@@ -105,7 +105,7 @@ class Keep:
     """What is measured and kept on the way."""
 
     held_out: int | None = None
-    """Tokens, evenly spaced, that are kept for the summary; a tenth, at most 100,000, if not given."""
+    """Tokens, spread over all, that are kept for the summary; a tenth, at most 100,000, if not given."""
     evaluate_every: int | None = None
     """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most."""
     target_fvu: float | None = None

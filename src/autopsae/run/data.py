@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.activations.spread import spread
 from autopsae.activations.store import Activations
 from autopsae.arrays import InputError, Tokens, chunks
 
@@ -34,7 +35,7 @@ class Counted:
 
 
 class Spread:
-    """Some of the tokens, evenly spaced, or the others; iterated as often as wanted."""
+    """Some of the tokens, spread over all, or the others; iterated as often as wanted."""
 
     def __init__(self, source: Tokens, places: Sequence[int], *, tokens: int, others: bool = False) -> None:
         """places: of the tokens, in order; others: yield those elsewhere; tokens: how many are yielded."""
@@ -65,8 +66,8 @@ def hold_out(
 def hold_out(
     tokens: Tokens, held_out: int | None = None
 ) -> tuple[Activations, Activations] | tuple[Spread, Spread]:
-    """(the tokens to train on, those to hold out: evenly spaced). held_out: how many; None for a tenth of them, at
-    most 100,000.
+    """(the tokens to train on, those to hold out, spread over all). held_out: how many; None for a tenth of them,
+    at most 100,000.
 
     Raises InputError unless some tokens are left on both sides, and as `chunks`. Where only a pass over the tokens
     tells how many there are, one is made.
@@ -77,14 +78,14 @@ def hold_out(
         return tokens.split(n)
     if not 1 <= n < total:
         raise InputError(f"expected 1 to {total - 1:,} tokens to hold out of {total:,}, got {n:,}; harvest more")
-    places = _evenly(n, total)
+    places = _spread(n, total)
     return Spread(tokens, places, tokens=total - n, others=True), Spread(tokens, places, tokens=n)
 
 
 def at_most(tokens: Tokens, most: int) -> Tokens:
-    """The tokens, or `most` of them, evenly spaced. Raises InputError as `chunks`."""
+    """The tokens, or `most` of them, spread over all. Raises InputError as `chunks`."""
     total = count_tokens(tokens)
-    return tokens if total <= most else Spread(tokens, _evenly(most, total), tokens=most)
+    return tokens if total <= most else Spread(tokens, _spread(most, total), tokens=most)
 
 
 def count_tokens(tokens: Tokens) -> int:
@@ -105,7 +106,7 @@ def known_tokens(tokens: Tokens) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def _evenly(n: int, total: int) -> Sequence[int]:
-    """Places of n tokens among `total`, as `Activations.take` spaces them."""
-    places: list[int] = (np.arange(n) * total // n).tolist()
+def _spread(n: int, total: int) -> Sequence[int]:
+    """Places of n tokens among `total`, as `Activations.take` chooses them."""
+    places: list[int] = spread(0, total, chosen=n, of=total).tolist()
     return places

@@ -47,7 +47,7 @@ class Plan:
     checkpoint_every: int | None = None
     """Steps between checkpoints, each of which replaces the one before."""
     evaluate_every: int | None = None
-    """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most, evenly spaced."""
+    """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most, spread over all."""
     target_fvu: float | None = None
     """Stop at the first of those measurements whose raw FVU is no greater."""
 

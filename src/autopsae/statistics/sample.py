@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.seeds import hashed
+from autopsae.seeds import hashed, keys
 
 
 class Reservoir:
@@ -31,11 +31,11 @@ class Reservoir:
     def add(self, x: Float[Tensor, "tokens d_in"], start: int) -> None:
         """Show it the tokens at places start, start + 1, ... of the stream."""
         places = np.arange(start, start + len(x))
-        keys = _keys(places, hashed(self.seed, "sample of the tokens"))
+        drawn = keys(places, hashed(self.seed, "sample of the tokens"))
         if len(self._keys) == self.size:
-            below = np.flatnonzero(keys < self._keys.max())
-            places, keys, x = places[below], keys[below], x[torch.from_numpy(below).to(x.device)]
-        self._take(keys, places, x)
+            below = np.flatnonzero(drawn < self._keys.max())
+            places, drawn, x = places[below], drawn[below], x[torch.from_numpy(below).to(x.device)]
+        self._take(drawn, places, x)
 
     def merge(self, other: "Reservoir") -> "Reservoir":
         """The sample of both streams' tokens together."""
@@ -79,14 +79,3 @@ class Reservoir:
         assert self._rows is not None
         self._keys, self._places = self._keys[rows], self._places[rows]
         self._rows = self._rows[torch.from_numpy(rows).to(self._rows.device)]
-
-
-def _keys(places: NDArray[Any], seed: int) -> NDArray[Any]:
-    """A 64-bit hash of each place (the output function of SplitMix64; Steele, Lea and Flood 2014)."""
-    with np.errstate(over="ignore"):
-        z = places.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed) * np.uint64(
-            0xD1342543DE82EF95
-        )
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))

@@ -15,7 +15,8 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.diagnosis.finding import Finding
 from autopsae.evaluation.advice import advice
-from autopsae.evaluation.causes import CAUSES, causes, counterfactuals, moved
+from autopsae.evaluation.births import likely_births
+from autopsae.evaluation.causes import CAUSES, causes, counterfactuals
 from autopsae.evaluation.space import Space, bars, shift_to
 from autopsae.evaluation.table import frame, save_table
 from autopsae.sae.death import Census, Fates
@@ -202,10 +203,11 @@ def autopsy(
         wakes = torch.zeros_like(fates.positive)
         if fates.dead:
             shift = shift_to(sae, space.center).to(W)
-            what_if = counterfactuals(sae, space, shift=shift, share=share)
+            births = likely_births(sae, signal, fired=fates.fired)
+            what_if = counterfactuals(sae, space, births=births, shift=shift, share=share)
             wakes = what_if.alone & (fates.fired == 0)
-            at_birth = {"moved": moved(sae, signal), "shift": shift, "signal": signal, "share": share}
-            cause = causes(what_if, fired=fates.fired, **at_birth)
+            measured = {"fired": fates.fired, "shift": shift, "signal": signal, "share": share}
+            cause = causes(what_if, sae=sae, space=space, births=births, **measured)
     return Autopsy(
         sparsity=sae.sparsity.name,
         tokens=space.tokens,

@@ -71,7 +71,8 @@ def moved(sae: SAE, signal: Float[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
 
 def _apart(sae: SAE) -> Float[Tensor, "d_sae"]:
     """Distance of encoder and decoder row, both brought to unit length."""
-    return (normalize(sae.W_enc, dim=1) - normalize(sae.W_dec, dim=1)).norm(dim=1)
+    distance: Tensor = (normalize(sae.W_enc, dim=1) - normalize(sae.W_dec, dim=1)).norm(dim=1)
+    return distance
 
 
 def bars_at_birth(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "_ _"]:

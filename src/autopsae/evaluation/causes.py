@@ -13,10 +13,11 @@ was probably born: every row along its decoder row, no encoder bias. For every d
 
 The first cause that holds is named:
 
-    shift              the mean keeps it silent. Either re-centring the SAE as it is wakes it (`alone`, or `centered`
-                       where its shift stands behind). Or it would have lived if born at the centre, and no change of
-                       its own weights since then is to blame (`as it is`), while the start was bad: a birth where
-                       b_dec is does not fire, or the whole SAE began far from the centre (`began_away`).
+    shift              the mean keeps it silent. Either re-centring the SAE as it is wakes it (`alone`, or
+                       `centered` where its shift stands behind). Or it would have lived if born at the centre, and
+                       no change of its own weights since then is to blame (`as it is`), while the start was bad: a
+                       birth where b_dec is does not fire, or the whole SAE began far from the centre
+                       (`began_away`).
     low variance       `spread` wakes it, and the variance along its row is low
     died in training   its weights are not those of a birth, and a birth in its place would fire, here or at m
     outcompeted        none of these: what it has to exceed is too high for it

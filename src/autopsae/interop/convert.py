@@ -15,14 +15,14 @@ OURS = "sae"
 """The name of an SAE in the folder of its training."""
 
 # By the files that make a folder one of theirs.
-READERS: dict[tuple[str, ...], Callable[[Path], SAE]] = {
-    (saelens.WEIGHTS,): saelens.read,
-    (sparsify.CONFIG, sparsify.WEIGHTS): sparsify.read,
-    (dictionary_learning.WEIGHTS,): dictionary_learning.read,
-    (f"{OURS}.json", f"{OURS}.safetensors"): lambda folder: SAE.load(folder / OURS),
+READERS: dict[Format, tuple[tuple[str, ...], Callable[[Path], SAE]]] = {
+    "saelens": ((saelens.WEIGHTS,), saelens.read),
+    "sparsify": ((sparsify.CONFIG, sparsify.WEIGHTS), sparsify.read),
+    "dictionary_learning": ((dictionary_learning.WEIGHTS,), dictionary_learning.read),
+    "autopsae": ((f"{OURS}.json", f"{OURS}.safetensors"), lambda folder: SAE.load(folder / OURS)),
 }
 FILES = sorted(
-    {name for names in READERS for name in names}
+    {name for names, _ in READERS.values() for name in names}
     | {saelens.CONFIG, saelens.SCALER, saelens.WHITENING, dictionary_learning.CONFIG}
 )
 
@@ -34,17 +34,32 @@ def load_sae(path: str | Path) -> SAE:
     The format is known by its files. Raises InputError for what is none of these, what our SAE cannot express, and
     files that are damaged, hostile or do not fit together; nothing in them is run.
     """
-    folder = _fetched(path.removeprefix(HUB)) if isinstance(path, str) and path.startswith(HUB) else Path(path)
-    if not folder.is_dir():
-        return SAE.load(folder)
-    readers = [read for names, read in READERS.items() if all((folder / name).is_file() for name in names)]
-    if len(readers) != 1:
-        known = " or ".join(" and ".join(names) for names in READERS)
+    folder = _folder(path)
+    return READERS[_format(folder, path)][1](folder) if folder.is_dir() else SAE.load(folder)
+
+
+def format_of(path: str | Path) -> Format:
+    """The library that wrote the SAE at `path`, as `load_sae` takes it; the files are not read.
+
+    Raises InputError for a folder that holds no SAE or several.
+    """
+    folder = _folder(path)
+    return _format(folder, path) if folder.is_dir() else "autopsae"
+
+
+def _folder(path: str | Path) -> Path:
+    return _fetched(path.removeprefix(HUB)) if isinstance(path, str) and path.startswith(HUB) else Path(path)
+
+
+def _format(folder: Path, path: str | Path) -> Format:
+    held = [name for name, (files, _) in READERS.items() if all((folder / file).is_file() for file in files)]
+    if len(held) != 1:
+        known = " or ".join(" and ".join(files) for files, _ in READERS.values())
         raise InputError(
-            f"{path}: expected the folder of one SAE, with {known}, got files of {len(readers)} formats; name "
+            f"{path}: expected the folder of one SAE, with {known}, got files of {len(held)} formats; name "
             "the folder that holds an SAE's own files"
         )
-    return readers[0](folder)
+    return held[0]
 
 
 def save_sae(

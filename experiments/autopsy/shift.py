@@ -7,8 +7,8 @@ loaded by us and examined. Of its dead latents those count that fire at birth wh
 tokens' geometric median: the shift is to be named for 95 % of them. As a check, SAEs that start at the median are
 trained at rates that kill, and the shift must not be named. Tokens of gamma 3, 3.5 and 4 (a seed each): Gaussian
 ones whose variances fall as j^-0.5, and sparse features in superposition; d_in 64, 8,000 tokens, d_sae 512, k 16,
-256 tokens a step, Adam; all else is the library's default. sparsify starts at the mean of its first batch, so it
-gets tokens of which 1 % are stray, which drag the mean.
+256 tokens a step, Adam; all else is the library's default. Of sparsify its `SparseCoder` is driven, which starts
+at zero; its Trainer, which wants a language model, would put the mean of the first batch there.
 
 A few minutes; cases that are in the file are not run again. Prints a table of what is in the file.
 """
@@ -45,9 +45,9 @@ class Case:
     library: str
     architecture: str
     start: str
-    """Of b_dec: "zero", "median" of the tokens, or "mean" of the first batch."""
+    """Of b_dec: "zero", or "median" of the tokens."""
     tokens: str
-    """"gaussian", "features" or "stray"."""
+    """"gaussian" or "features"."""
     lr: float
     steps: int
     seed: int
@@ -66,22 +66,12 @@ def cases() -> Iterator[Case]:
     long = [("topk", 1e-3, 1500), ("standard", 1e-3, 1500), ("standard", 1e-2, 1500)]
     for (name, lr, steps), kind, seed in itertools.product(short + long, kinds, seeds):
         yield Case(library="SAELens", architecture=name, start="zero", tokens=kind, lr=lr, steps=steps, seed=seed)
-    for kind, seed in itertools.product(kinds, seeds):
-        yield Case(
-            library="dictionary_learning",
-            architecture="standard",
-            start="zero",
-            tokens=kind,
-            lr=1e-3,
-            steps=300,
-            seed=seed,
-        )
-    for seed in seeds:
-        yield Case(
-            library="sparsify", architecture="topk", start="mean", tokens="stray", lr=1e-3, steps=300, seed=seed
-        )
-    for name, kind, seed in itertools.product(("topk", "standard"), kinds, seeds):
-        yield Case(library="SAELens", architecture=name, start="median", tokens=kind, lr=0.1, steps=300, seed=seed)
+    others = (("dictionary_learning", "standard"), ("sparsify", "topk"))
+    for (library, name), kind, seed in itertools.product(others, kinds, seeds):
+        yield Case(library=library, architecture=name, start="zero", tokens=kind, lr=1e-3, steps=300, seed=seed)
+    deadly = (("topk", 0.1, 300), ("standard", 0.1, 300), ("standard", 1e-2, 1500))
+    for (name, lr, steps), kind, seed in itertools.product(deadly, kinds, seeds):
+        yield Case(library="SAELens", architecture=name, start="median", tokens=kind, lr=lr, steps=steps, seed=seed)
 
 
 def tokens(case: Case) -> Tensor:
@@ -92,8 +82,7 @@ def tokens(case: Case) -> Tensor:
             TOKENS, case.gamma, d_in=D_IN, n_features=4 * D_IN, n_active=8, generator=generator
         )
         return torch.cat(list(features))
-    stray = 0.01 if case.tokens == "stray" else 0.0
-    return gaussian_tokens(TOKENS, D_IN, case.gamma, spectrum=0.5, outlier_fraction=stray, generator=generator)
+    return gaussian_tokens(TOKENS, D_IN, case.gamma, spectrum=0.5, generator=generator)
 
 
 def batches(x: Tensor, seed: int) -> Iterator[Tensor]:
@@ -101,13 +90,6 @@ def batches(x: Tensor, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     while True:
         yield x[torch.randint(len(x), (BATCH,), generator=generator)]
-
-
-def started(case: Case, x: Tensor) -> Tensor:
-    """Where b_dec starts."""
-    if case.start == "zero":
-        return torch.zeros(D_IN)
-    return geometric_median(x).float() if case.start == "median" else next(batches(x, case.seed)).mean(dim=0)
 
 
 def saelens(case: Case, x: Tensor, folder: Path) -> None:
@@ -119,7 +101,8 @@ def saelens(case: Case, x: Tensor, folder: Path) -> None:
     sae_class, config_class = get_sae_training_class(case.architecture)
     has_k = case.architecture in ("topk", "batchtopk")
     sae = sae_class(config_class(d_in=D_IN, d_sae=D_SAE, **({"k": K} if has_k else {})))
-    sae.b_dec.data.copy_(started(case, x))
+    if case.start == "median":
+        sae.b_dec.data.copy_(geometric_median(x))
     # BatchTopK has not learned the threshold with which it is saved for inference.
     (sae.save_model if case.architecture == "batchtopk" else sae.save_inference_model)(folder / "birth")
     config = SAETrainerConfig(
@@ -160,7 +143,6 @@ def sparsify(case: Case, x: Tensor, folder: Path) -> None:
     from sparsify import SparseCoder, SparseCoderConfig
 
     coder = SparseCoder(D_IN, SparseCoderConfig(num_latents=D_SAE, k=K))
-    coder.b_dec.data.copy_(started(case, x))
     coder.save_to_disk(folder / "birth")
     loop = SparsifyLoop(coder, case.lr)
     for _, batch in zip(range(case.steps), batches(x, case.seed), strict=False):

@@ -42,20 +42,21 @@ class Births:
 
 
 def likely_births(sae: SAE, signal: Float[Tensor, "d_sae"], *, fired: Int[Tensor, "d_sae"]) -> Births:
-    """Rows as they were probably born: along their decoder rows, which they read with gain 1, so that
-    multiplying an SAE's scale into its weights changes nothing.
+    """Rows as they were probably born: along their decoder rows, and of one length for all latents, as libraries
+    draw them: that which reads a typical decoder row with gain 1, so that multiplying an SAE's scale into its
+    weights changes nothing.
 
     Training lengthens the rows of those that fire. Where most of them have not moved, nothing was trained, and
     lengths are what they were at birth. signal: standard deviation of W_enc y; fired: how often.
     """
-    W, D, tiny = sae.W_enc, sae.W_dec, torch.finfo(sae.W_enc.dtype).tiny
-    apart, has_moved = _apart(sae), moved(sae, signal)
-    gain = W.norm(dim=1) * D.norm(dim=1)
-    trained = bool(has_moved[fired > 0].double().mean() > 0.5)
-    rows = D / D.square().sum(dim=1, keepdim=True).clamp_min(tiny)
+    tiny = torch.finfo(sae.W_enc.dtype).tiny
+    apart, has_moved, lengths = _apart(sae), moved(sae, signal), sae.W_enc.norm(dim=1)
+    born = lengths
+    if bool(has_moved[fired > 0].double().mean() > 0.5):
+        born = (1 / sae.W_dec.norm(dim=1).median().clamp_min(tiny)).expand_as(lengths)
     return Births(
-        rows=rows if trained else rows * gain[:, None],
-        length=1 / gain.clamp_min(tiny) if trained else torch.ones_like(gain),
+        rows=normalize(sae.W_dec, dim=1) * born[:, None],
+        length=born / lengths.clamp_min(tiny),
         moved=has_moved,
         untouched=apart < UNTOUCHED,
     )

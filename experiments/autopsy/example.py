@@ -44,7 +44,7 @@ def main() -> None:
     revived = recentre(sae, center=found.center, dead=found.dead)
     cost = cost_of_recentring(sae, revived, x)
     again = trained(replace(CASE, start="median"), x)
-    Console(width=100).print(autopsy_text(found, cost))
+    Console(width=120).print(autopsy_text(found, cost))
     save_figure(found, asked.figure)
     content = {
         "autopsy": found.to_dict(),

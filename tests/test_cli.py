@@ -17,12 +17,15 @@ from rich.console import Console
 from rich.progress import Progress
 from safetensors.torch import save_file
 
+from autopsae.activations.store import open_activations
 from autopsae.cli.members import choices_of, config_of, with_defaults
 from autopsae.cli.options import Birth, Fit, Keep
 from autopsae.cli.outcome import Live
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.interop.convert import save_sae
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
+from autopsae.statistics.median import geometric_median
 from autopsae.training.config import Record
 from autopsae.training.revival import Resampling
 
@@ -518,6 +521,21 @@ def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
     assert cost["dead"] == said["dead"]
     assert torch.equal(revived.W_enc, SAE.load(saved).W_enc)
     assert revived.b_enc is not None
+
+
+def test_autopsy_writes_the_prescription_and_says_how_the_library_of_the_sae_takes_it(
+    tmp_path: Path, source: Path, saved: Path
+) -> None:
+    save_sae(SAE.load(saved), tmp_path / "theirs", to="saelens")
+    done = run("autopsy", tmp_path / "theirs", source, "--layer", "1", "--prescription", tmp_path / "layers.1.cure")
+    assert done.returncode == 0, done.stderr
+    said = "".join(line.strip() for line in done.stdout.splitlines())
+    path = tmp_path / "layers.1.cure"
+    assert f'cure_saelens(sae,autopsae.Prescription.load("{path}"))`' in said.replace(" ", "")
+    read = Prescription.load(path)
+    assert (read.layer, read.d_sae, read.k) == ("hs1", 128, 4)
+    x = torch.cat(list(open_activations(source, "1"))).float()
+    assert torch.allclose(read.b_dec.double(), geometric_median(x), atol=1e-3 * float(x.norm(dim=1).mean()))
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def hashed(seed: Any, purpose: str) -> int:
 
 
 def keys(places: Int[NDArray[np.int64], "places"], number: int) -> UInt64[NDArray[np.uint64], "places"]:
-    """A 64-bit hash of each place, another one for each `number`: the output function of SplitMix64 (Steele, Lea and
-    Flood 2014).
+    """A 64-bit hash of each place, another one for each `number`: the output function of SplitMix64 (Steele, Lea
+    and Flood 2014).
     """
     golden, mixed = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD1342543DE82EF95)
     with np.errstate(over="ignore"):

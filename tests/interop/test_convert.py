@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from autopsae.arrays import InputError
 from autopsae.interop import saelens
-from autopsae.interop.convert import load_sae, save_sae
+from autopsae.interop.convert import format_of, load_sae, save_sae
 from autopsae.remedies.affine import Affine
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
@@ -280,3 +280,18 @@ def test_our_pair_is_not_written_over_by_any_of_its_names(tmp_path: Path, suffix
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="expected a new name, got one that is taken"):
         save_sae(an_sae(), tmp_path / "folder", to="autopsae")
+
+
+@pytest.mark.parametrize("library", FORMATS)
+def test_the_library_that_wrote_a_folder_is_told_from_its_files(tmp_path: Path, library: str) -> None:
+    folder = written(tmp_path / "an_sae", library)
+    assert format_of(folder) == library
+    (folder / "ae.pt").touch()
+    (folder / "sae_weights.safetensors").touch()
+    with pytest.raises(InputError, match=r"expected the folder of one SAE, .* got files of [23] formats"):
+        format_of(folder)
+
+
+def test_a_name_of_ours_was_written_by_us(tmp_path: Path) -> None:
+    an_sae().save(tmp_path / "mine")
+    assert format_of(tmp_path / "mine") == "autopsae"

@@ -15,10 +15,11 @@ from autopsae.cli.terminal import check_places, checked_device, progress_bar
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.evaluation.autopsy import RARE
 from autopsae.evaluation.autopsy import autopsy as examine
+from autopsae.evaluation.fresh_start import check_raw, fresh_start
 from autopsae.evaluation.recentre import cost_of_recentring, recentre
 from autopsae.evaluation.table import check_table
 from autopsae.files import pair_files, write_text
-from autopsae.interop.convert import check_new_pair, load_sae
+from autopsae.interop.convert import check_new_pair, format_of, load_sae
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import autopsy_text
 
@@ -38,6 +39,7 @@ def autopsy(
     table: Path | None = None,
     figure: Path | None = None,
     revive: Path | None = None,
+    prescription: Path | None = None,
     device: str | None = None,
 ) -> None:
     """What became of the latents of SAE on ACTIVATIONS: who is dead, of what, and what would bring them back.
@@ -55,6 +57,8 @@ def autopsy(
         table: Write a row per latent there (.csv, .parquet).
         figure: Write shift against signal there (.png, .pdf, .svg).
         revive: Write the SAE under this new name with its dead latents re-centred, untrained; says what it costs.
+        prescription: Write what the next SAE should start from there: b_dec at the centre of these tokens. The
+            advice says how the library that wrote SAE takes it.
         device: Where to compute, for example cuda.
     """
     if figure:
@@ -65,15 +69,26 @@ def autopsy(
     if revive:
         check_new_pair(revive)
         written += pair_files(revive)
+    if prescription:
+        written += pair_files(prescription)
     for place in written:
         check_places(place, None, None)
     if len({place.resolve() for place in written}) < len(written):
         raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, written))}")
-    loaded = load_sae(sae).to(checked_device(device))
+    loaded, library = load_sae(sae).to(checked_device(device)), format_of(sae)
+    if prescription:
+        check_raw(loaded)
     source = open_activations(activations, layer, lengths=padding.lengths, mask=padding.mask).take(tokens)
     with progress_bar("reading the tokens") as (bar, task):
         found = examine(
-            loaded, source, lr=lr, steps=steps, rare=rare, progress=lambda n: bar.update(task, advance=n)
+            loaded,
+            source,
+            lr=lr,
+            steps=steps,
+            rare=rare,
+            written_by=library,
+            prescription=None if prescription is None else str(pair_files(prescription)[0].with_suffix("")),
+            progress=lambda n: bar.update(task, advance=n),
         )
         cost = None
         if revive:
@@ -81,8 +96,6 @@ def autopsy(
             revived = recentre(loaded, center=found.center, dead=found.dead)
             cost = cost_of_recentring(loaded, revived, source)
             revived.save(revive)
-    # A table cut to the 80 columns that a pipe is taken for would hide words.
-    Console(width=None if sys.stdout.isatty() else 120).print(autopsy_text(found, cost))
     if json:
         counts = found.to_dict() | ({"recentred": cost.to_dict()} if cost else {})
         write_text(json, json_format.dumps(counts, indent=2) + "\n")
@@ -90,3 +103,8 @@ def autopsy(
         found.save_table(table)
     if figure:
         save_figure(found, figure)
+    if prescription:
+        fresh_start(loaded, found, layer=source.layer).save(prescription)
+    # After the files, which a closed stdout must not cost. A table cut to the 80 columns that a pipe is taken for
+    # would hide words.
+    Console(width=None if sys.stdout.isatty() else 120).print(autopsy_text(found, cost))

@@ -10,7 +10,8 @@ WORTH_A_WORD = 0.01
 _MEANINGS = {
     "died_in_training": "their weights have moved since birth, and a fresh latent in their place would fire: "
     "training killed them",
-    "shift": "they would fire if b_dec lay at the centre of the tokens: the mean keeps them silent",
+    "shift": "they would fire if b_dec lay, or had lain from the start, at the centre of the tokens: the mean "
+    "keeps them silent",
     "low_variance": "they look where the tokens hardly vary, and would fire if all directions varied alike",
     "outcompeted": "neither a centre nor more variance nor fresh weights would make them fire: the others are "
     "stronger on every token",
@@ -21,6 +22,24 @@ _ADVICE = {
     "low_variance": "start from what `autopsae diagnose` prescribes (whitening), or ask for fewer latents",
     "outcompeted": "raise k, ask for fewer latents, or train on with --revive auxk; on more tokens some may fire",
 }
+_CURES = {
+    "autopsae": "then `autopsae train ACTIVATIONS --out NEW --prescription {path}`",
+    "saelens": "then `import autopsae.interop.cure` and, on a fresh TrainingSAE, "
+    '`autopsae.interop.cure.cure_saelens(sae, autopsae.Prescription.load("{path}"))` (with sample=tokens under '
+    "expected_average_only_in), and train it as before",
+    "dictionary_learning": "then `import autopsae.interop.cure` and, in trainer_configs, "
+    '`autopsae.interop.cure.cure_dictionary_learning(TrainerClass, autopsae.Prescription.load("{path}"))` in place '
+    "of TrainerClass",
+    "sparsify": "then `import autopsae.interop.cure` and, before trainer.fit(), "
+    '`autopsae.interop.cure.cure_sparsify(trainer, {{hookpoint: autopsae.Prescription.load("{path}")}})`',
+}
+"""By the library that wrote the SAE: the call that spends the prescription."""
+
+LIBRARIES = tuple(_CURES)
+"""The libraries for which there is a call."""
+
+CURE = "cure"
+"""The name under which advice has the prescription written, where none was given."""
 
 
 def advice(
@@ -33,14 +52,20 @@ def advice(
     travel: float | None,
     reach: float,
     always_on: int,
+    layer_norm: bool,
+    written_by: str,
+    prescription: str | None,
 ) -> tuple[Finding, ...]:
     """Findings about more than 1 % of the latents, causes with the most latents first.
 
     wakes: latents that fire if they alone are re-centred; stuck: dead-by-ReLU latents that no b_dec within `reach`
-    makes positive, travel: how far it would have to move for half of them.
+    makes positive, travel: how far it would have to move for half of them. layer_norm: whether the SAE normalises
+    tokens; written_by: its library, as `format_of` names it; prescription: where one is written, if it is.
     """
-    shift = "start anew from b_dec at the geometric median; --revive re-centres the SAE as it is, where "
-    shift += f"{wakes:,} would fire if each were re-centred alone"
+    shift = (
+        f"start anew from b_dec at the geometric median: {_how(layer_norm, written_by, prescription)}; --revive "
+    )
+    shift += f"re-centres the SAE as it is, where {wakes:,} would fire if each were re-centred alone"
     ordered = sorted(causes, key=lambda name: -causes[name])
     found = [(name, causes[name], _MEANINGS[name], {**_ADVICE, "shift": shift}[name]) for name in ordered]
     if travel is not None:
@@ -66,3 +91,13 @@ def advice(
         for name, number, meaning, what in found
         if number > WORTH_A_WORD * d_sae
     )
+
+
+def _how(layer_norm: bool, written_by: str, prescription: str | None) -> str:
+    """The lines that start the next SAE at the centre."""
+    if layer_norm:
+        return "`autopsae train ACTIVATIONS --out NEW --layer-norm --init median`"
+    written = f"`autopsae autopsy ... --prescription {CURE}` writes it"
+    if prescription is not None:
+        written = f"{prescription}.json has it"
+    return f"{written}, {_CURES[written_by].format(path=prescription or CURE)}"

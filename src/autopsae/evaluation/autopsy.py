@@ -14,8 +14,9 @@ from autopsae.activations.batches import evaluating
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.diagnosis.finding import Finding
-from autopsae.evaluation.advice import advice
-from autopsae.evaluation.causes import CAUSES, causes, counterfactuals, moved
+from autopsae.evaluation.advice import LIBRARIES, advice
+from autopsae.evaluation.births import likely_births
+from autopsae.evaluation.causes import CAUSES, causes, counterfactuals
 from autopsae.evaluation.space import Space, bars, shift_to
 from autopsae.evaluation.table import frame, save_table
 from autopsae.sae.death import Census, Fates
@@ -54,6 +55,8 @@ class Autopsy:
     """
 
     sparsity: str
+    layer_norm: bool
+    """Whether the SAE normalises every token; the centre is then one of normalised tokens."""
     tokens: int
     d_in: int
     lr: float
@@ -84,6 +87,10 @@ class Autopsy:
     infinite for a row of zeros."""
     wakes: Bool[Tensor, "d_sae"]
     """Dead, and would fire if it were re-centred and everything else stayed as it is (`recentre`)."""
+    written_by: str
+    """The library that wrote the SAE, as `format_of` names it: the advice is a call for it."""
+    prescription: str | None
+    """Where a prescription is written (`fresh_start`), without suffix, for the advice; None where none is."""
 
     @property
     def d_sae(self) -> int:
@@ -122,6 +129,9 @@ class Autopsy:
             travel=float(self.travel[stuck].median()) if bool(stuck.any()) else None,
             reach=self.lr * self.steps,
             always_on=self.fates["always_on"],
+            layer_norm=self.layer_norm,
+            written_by=self.written_by,
+            prescription=self.prescription,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,6 +141,7 @@ class Autopsy:
             "d_sae": self.d_sae,
             "d_in": self.d_in,
             "sparsity": self.sparsity,
+            "written_by": self.written_by,
             "tokens": self.tokens,
             "alive": int((~self.dead).sum()),
             "dead": int(self.dead.sum()),
@@ -175,18 +186,25 @@ def autopsy(
     lr: float = LR,
     steps: int = STEPS,
     rare: float = RARE,
+    written_by: str = "autopsae",
+    prescription: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Autopsy:
     """The fate of each latent on raw tokens, and the cause of each death (`causes`).
 
     lr, steps: of a training by which it is judged whether b_dec can get far enough; rare: share of the tokens under
-    which a latent that fires is rare; progress: told the tokens of each block of the pass that counts.
+    which a latent that fires is rare; written_by: the library that wrote the SAE, as `format_of` names it, and
+    prescription: where one is going to be written (`fresh_start`), without suffix, both for the advice alone;
+    progress: told the tokens of each block of the pass that counts. The same tokens give the same result.
 
     Some passes over the tokens: three for their centre and spread or a few more, one to count, one more for causes
     if a latent is dead. Memory does not grow with their number.
 
-    Raises InputError as `Space.of`, for lr or steps under zero, and for `rare` outside [0, 1].
+    Raises InputError as `Space.of`, for lr or steps under zero, for `rare` outside [0, 1], and for a library that
+    is not known.
     """
+    if written_by not in LIBRARIES:
+        raise InputError(f"autopsy: expected written_by of {', '.join(LIBRARIES)}, got {written_by!r}")
     if not (lr >= 0 and steps >= 0 and 0 <= rare <= 1):
         raise InputError(
             f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
@@ -202,12 +220,14 @@ def autopsy(
         wakes = torch.zeros_like(fates.positive)
         if fates.dead:
             shift = shift_to(sae, space.center).to(W)
-            what_if = counterfactuals(sae, space, shift=shift, share=share)
+            births = likely_births(sae, signal, fired=fates.fired)
+            what_if = counterfactuals(sae, space, births=births, shift=shift, share=share)
             wakes = what_if.alone & (fates.fired == 0)
-            at_birth = {"moved": moved(sae, signal), "shift": shift, "signal": signal, "share": share}
-            cause = causes(what_if, fired=fates.fired, **at_birth)
+            measured = {"fired": fates.fired, "shift": shift, "signal": signal, "share": share}
+            cause = causes(what_if, sae=sae, space=space, births=births, **measured)
     return Autopsy(
         sparsity=sae.sparsity.name,
+        layer_norm=sae.layer_norm,
         tokens=space.tokens,
         d_in=sae.d_in,
         lr=lr,
@@ -227,6 +247,8 @@ def autopsy(
         tied=cosine_similarity(W, sae.W_dec),
         travel=((-max_pre).clamp_min(0) / W.abs().sum(dim=1)).nan_to_num(nan=torch.inf, posinf=torch.inf),
         wakes=wakes,
+        written_by=written_by,
+        prescription=prescription,
     )
 
 

@@ -1,16 +1,36 @@
 """Why a latent is dead: which change would make it fire.
 
-Each cause is a counterfactual, counted on the same tokens. In the order in which they are asked:
+Each cause is a counterfactual, counted on the same tokens. Call m the tokens' centre, and a *birth* the SAE as it
+was probably born: every row along its decoder row, no encoder bias. For every dead latent these are asked:
 
-    shift              it would fire if `b_dec` lay at the tokens' centre
-    low variance       it would fire if, beyond that, tokens varied along its row as along a typical direction
-    died in training   its weights are not those of a birth, and a birth in its place would fire
+    alone            it as it is, re-centred; all others and their bars as they are
+    centered         the whole SAE as it is, with b_dec at m
+    spread           the same, and tokens vary along each row as along a typical direction
+    born here        a birth with b_dec where it is now
+    born at zero     a birth with b_dec = 0, where most libraries start it
+    born at centre   a birth with b_dec at m
+    as it is         born at centre, except that this one latent has its present row and bias
+
+The first cause that holds is named:
+
+    shift              the mean keeps it silent. Either re-centring the SAE as it is wakes it (`alone`, or
+                       `centered` where its shift stands behind). Or it would have lived if born at the centre, and
+                       no change of its own weights since then is to blame (`as it is`), while the start was bad: a
+                       birth where b_dec is does not fire, or the whole SAE began far from the centre
+                       (`began_away`).
+    low variance       `spread` wakes it, and the variance along its row is low
+    died in training   its weights are not those of a birth, and a birth in its place would fire, here or at m
     outcompeted        none of these: what it has to exceed is too high for it
 
+The present SAE alone cannot tell of a start. While the mean keeps a latent silent the others learn, and at the end
+they are so strong that it stays silent even if b_dec is moved to m, or has got there by itself. What remembers the
+start are the latents that no gradient ever touched: they have not fired in training, so they did not fire at birth.
+If they fire when born at m, and not when born at zero, the SAE was not born at m.
+
 Where the weights have moved and a birth would fire, both earlier causes must be plain, or it died in training. The
-mean is to blame only where `b_dec` lies between zero and the centre, as before training and on its way, and not
-near the centre: elsewhere training has driven it there, or it does no harm. The variance must be under a tenth of
-the typical.
+mean is to blame only where the SAE began away from the centre, or where b_dec lies between zero and the centre and
+not near the centre; elsewhere training has driven it there, or it does no harm. The variance must be under a tenth
+of the typical.
 """
 
 from dataclasses import dataclass
@@ -18,19 +38,13 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from autopsae.evaluation.space import Space, admitted, bars, fires
-from autopsae.sae.init import THRESHOLD
+from autopsae.evaluation.births import Births, bars_at_birth, began_away
+from autopsae.evaluation.space import Space, bars, fires
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, JumpReLU
 
 CAUSES = ("none", "shift", "low_variance", "died_in_training", "outcompeted")
 """The names of causes, by number; living latents have none."""
-
-MOVED = 0.1
-"""Weights are no longer those of a birth if encoder and decoder row, both of unit length, are this far apart, or if
-b_enc is this share of the signal."""
 
 LOW, VERY_LOW = 0.5, 0.1
 """A variance under this share of the typical one is low, and very low, which outweighs death in training."""
@@ -38,63 +52,58 @@ LOW, VERY_LOW = 0.5, 0.1
 NEAR = 0.25
 """A centre at less than this share of the tokens' spread from b_dec kills no birth."""
 
+BESIDE = 0.1
+"""The share of the tokens' spread by which b_dec may miss the box between zero and the centre."""
+
 _NOTHING = 1e-6  # of the typical variance: what is left are rounding errors
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counterfactuals:
-    """On which changes each latent fires; of living ones it is true too, as a rule.
-
-    alone: on re-centring this latent and no other, which is what `recentre` does; centered: on centring all;
-    spread: on centring all and making tokens vary along every row as along a typical direction; birth: if all
-    latents were as they were probably born, with b_dec where it is or at the centre; blames_mean: b_dec lies where
-    the mean can be to blame.
-    """
+    """On which changes each latent fires; of living ones it is true too, as a rule."""
 
     alone: Bool[Tensor, "d_sae"]
+    """On re-centring this latent and no other, which is what `recentre` does."""
     centered: Bool[Tensor, "d_sae"]
+    """On re-centring all."""
     spread: Bool[Tensor, "d_sae"]
-    birth: Bool[Tensor, "d_sae"]
-    blames_mean: bool
-
-
-def likely_birth(W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_in"]:
-    """The encoder rows as they were probably born: along their decoder rows, which they read with gain 1. A unit
-    decoder row is its own birth; multiplying an SAE's scale into its weights changes nothing.
-    """
-    return W_dec / W_dec.square().sum(dim=1, keepdim=True).clamp_min(torch.finfo(W_dec.dtype).tiny)
-
-
-def moved(sae: SAE, signal: Float[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
-    """Whose encoder row or bias is no longer that of a likely birth. Lengths are not compared; they hold scales."""
-    away: Tensor = (normalize(sae.W_enc, dim=1) - normalize(sae.W_dec, dim=1)).norm(dim=1) > MOVED
-    if sae.b_enc is not None:
-        away |= sae.b_enc.abs() > MOVED * signal.to(sae.b_enc)
-    return away
+    """On re-centring all and making tokens vary along every row as along a typical direction."""
+    born_here: Bool[Tensor, "d_sae"]
+    """If all latents were as they were probably born, and b_dec where it is."""
+    born_at_zero: Bool[Tensor, "d_sae"]
+    """The same with b_dec = 0."""
+    born_at_center: Bool[Tensor, "d_sae"]
+    """The same with b_dec at the centre."""
+    as_it_is: Bool[Tensor, "d_sae"]
+    """The same, but for this latent's own row and bias, which are the present ones."""
 
 
 def counterfactuals(
-    sae: SAE, space: Space, *, shift: Float[Tensor, "d_sae"], share: Float[Tensor, "d_sae"]
+    sae: SAE, space: Space, *, births: Births, shift: Float[Tensor, "d_sae"], share: Float[Tensor, "d_sae"]
 ) -> Counterfactuals:
     """One pass over the tokens. shift: `shift_to` the centre; share: variance along a row over the typical one."""
-    birth, b_enc = likely_birth(sae.W_dec), 0.0 if sae.b_enc is None else sae.b_enc
-    center = space.center.to(sae.b_dec)
-    blames_mean = between(sae.b_dec, center, spread=float(space.covariance.trace().sqrt()))
-    birth_shift = birth @ (center - sae.b_dec)
+    b_enc = 0.0 if sae.b_enc is None else sae.b_enc
+    # What moving b_dec to zero, and to the centre, takes from the pre-activations of a birth.
+    to_zero, to_center = births.rows @ -sae.b_dec, births.rows @ (space.center.to(sae.b_dec) - sae.b_dec)
     gain = share.clamp_min(_NOTHING).rsqrt().to(shift)
-    alone, centered, spread, born = (torch.zeros_like(shift, dtype=torch.bool) for _ in range(4))
+    fired = {name: torch.zeros_like(shift, dtype=torch.bool) for name in Counterfactuals.__dataclass_fields__}
     for y in space.blocks(sae.W_enc):
         pre = sae.pre_activations(y)
-        alone |= (pre - shift > bars(sae, pre)).any(dim=0)
+        fired["alone"] |= (pre - shift > bars(sae, pre)).any(dim=0)
         pre -= shift
-        centered |= fires(pre, bars(sae, pre)).any(dim=0)
+        fired["centered"] |= fires(pre, bars(sae, pre)).any(dim=0)
+        own = pre * births.length
         pre = (pre - b_enc) * gain + b_enc
-        spread |= fires(pre, bars(sae, pre)).any(dim=0)
-        pre = (y - sae.b_dec) @ birth.T
-        born |= fires(pre, _bars_at_birth(sae, pre)).any(dim=0)
-        pre -= birth_shift
-        born |= fires(pre, _bars_at_birth(sae, pre)).any(dim=0)
-    return Counterfactuals(alone=alone, centered=centered, spread=spread, birth=born, blames_mean=blames_mean)
+        fired["spread"] |= fires(pre, bars(sae, pre)).any(dim=0)
+        birth = (y - sae.b_dec) @ births.rows.T
+        fired["born_here"] |= fires(birth, bars_at_birth(sae, birth)).any(dim=0)
+        moved_to_zero = birth - to_zero
+        fired["born_at_zero"] |= fires(moved_to_zero, bars_at_birth(sae, moved_to_zero)).any(dim=0)
+        birth -= to_center
+        exceeded = bars_at_birth(sae, birth)
+        fired["born_at_center"] |= fires(birth, exceeded).any(dim=0)
+        fired["as_it_is"] |= fires(own, exceeded).any(dim=0)
+    return Counterfactuals(**fired)
 
 
 def between(b_dec: Float[Tensor, "d_in"], center: Float[Tensor, "d_in"], *, spread: float) -> bool:
@@ -103,23 +112,16 @@ def between(b_dec: Float[Tensor, "d_in"], center: Float[Tensor, "d_in"], *, spre
     """
     nearest = b_dec.clamp(center.clamp_max(0), center.clamp_min(0))
     outside, away = float((b_dec - nearest).norm()), float((b_dec - center).norm())
-    return outside <= MOVED * spread and away >= NEAR * spread
-
-
-def _bars_at_birth(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "_ _"]:
-    """As `bars`, less what training has made of it: BatchTopK judges batches, and JumpReLU's thresholds are no
-    higher than where they start.
-    """
-    if isinstance(sae.sparsity, BatchTopK):
-        return admitted(sae, pre)
-    return bars(sae, pre).clamp_max(THRESHOLD) if isinstance(sae.sparsity, JumpReLU) else bars(sae, pre)
+    return outside <= BESIDE * spread and away >= NEAR * spread
 
 
 def causes(
     what_if: Counterfactuals,
     *,
+    sae: SAE,
+    space: Space,
+    births: Births,
     fired: Int[Tensor, "d_sae"],
-    moved: Bool[Tensor, "d_sae"],
     shift: Float[Tensor, "d_sae"],
     signal: Float[Tensor, "d_sae"],
     share: Float[Tensor, "d_sae"],
@@ -132,15 +134,27 @@ def causes(
     """
     weights = fired.to(shift) / fired.sum().clamp_min(1)
     behind = (shift * weights).sum() - shift > signal
-    died = moved & what_if.birth
-    by_shift = (what_if.alone | (what_if.centered & behind)) & (~died | what_if.blames_mean)
+    died = births.moved & (what_if.born_here | what_if.born_at_center)
+    center, spread = space.center.to(sae.b_dec), float(space.covariance.trace().sqrt())
+    away = began_away(
+        births,
+        at_zero=what_if.born_at_zero,
+        at_center=what_if.born_at_center,
+        dead=fired == 0,
+        b_dec=sae.b_dec,
+        center=center,
+        spread=spread,
+    )
+    on_its_way = between(sae.b_dec, center, spread=spread)
+    now = (what_if.alone | (what_if.centered & behind)) & (~died | away | on_its_way)
+    at_birth = what_if.as_it_is & (away | (~births.moved & ~what_if.born_here))
     low = share < torch.where(died, VERY_LOW, LOW)
     by_variance = low & (what_if.spread | (share < _NOTHING))
     found = torch.full_like(fired, CAUSES.index("outcompeted"))
     for name, holds in (
         ("died_in_training", died),
         ("low_variance", by_variance),
-        ("shift", by_shift),
+        ("shift", now | at_birth),
         ("none", fired > 0),
     ):
         found[holds] = CAUSES.index(name)

@@ -57,7 +57,7 @@ def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> Render
 
 
 _CAUSES = {
-    "shift": "dead, and would fire if b_dec lay at the tokens' centre",
+    "shift": "dead, and would fire if b_dec lay, or had begun, at the tokens' centre",
     "low_variance": "dead, and would fire if tokens varied alike in all directions",
     "died_in_training": "dead, where latents as they were probably born would fire",
     "outcompeted": "dead, and none of these would make them fire",

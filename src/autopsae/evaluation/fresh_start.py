@@ -1,0 +1,53 @@
+"""The prescription that an autopsy has for the next SAE of the layer: b_dec at the tokens' centre."""
+
+from typing import Any
+
+import torch
+
+from autopsae.arrays import InputError
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.evaluation.autopsy import Autopsy
+from autopsae.remedies.affine import Affine
+from autopsae.sae.model import SAE
+
+
+@torch.no_grad()
+def fresh_start(sae: SAE, found: Autopsy, *, layer: str) -> Prescription:
+    """Start anew with b_dec at the centre that the autopsy has measured, brought back to raw tokens through the
+    SAE's affine map: raw = A^-1 center / scale + center of the map. A whitening of the SAE is kept.
+
+    k is the SAE's own or, for a sparsity without one, the number of latents that fire per token, rounded.
+
+    Raises InputError for another SAE than the one examined, and under layer_norm, where the centre is one of
+    normalised tokens.
+    """
+    check_raw(sae)
+    if found.center.shape != sae.b_dec.shape or found.d_sae != sae.d_sae:
+        raise InputError(
+            f"fresh_start: expected the SAE that was examined, of d_in = {found.d_in} and d_sae = {found.d_sae}, "
+            f"got {sae.d_in} and {sae.d_sae}"
+        )
+    affine = sae.affine
+    raw = affine.invert(found.center[None])[0]
+    per_token = round(float(found.fired.sum()) / found.tokens)
+    whitened = affine.linear is not None
+    options: dict[str, Any] = {"linear": affine.linear, "inverse": affine.inverse} if whitened else {}
+    return Prescription(
+        remedy="whiten_as_before" if whitened else "median",
+        advice="center by the median" + (" and whiten as this SAE does" if whitened else ""),
+        reason=f"{found.causes['shift']:,} of {found.d_sae:,} latents of an SAE of this layer are dead of the "
+        f"shift on {found.tokens:,} tokens (autopsy)",
+        layer=layer,
+        d_sae=found.d_sae,
+        k=getattr(sae.sparsity, "k", min(max(per_token, 1), found.d_sae)),
+        affine=Affine(center=raw, **options),
+    )
+
+
+def check_raw(sae: SAE) -> None:
+    """InputError for an SAE whose centre is not one of raw tokens: to be known before the work, not after."""
+    if sae.layer_norm:
+        raise InputError(
+            "prescription: expected an SAE of raw tokens, got layer_norm = True, whose centre is one of normalised "
+            "tokens; autopsae train --layer-norm --init median starts there"
+        )

@@ -1,0 +1,139 @@
+"""What an autopsy prescribes for the next SAE of the layer, and the call by which each library takes it."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from autopsae.activations.synthetic import gaussian_tokens
+from autopsae.arrays import InputError
+from autopsae.diagnosis.finding import Finding
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.evaluation.autopsy import Autopsy, autopsy
+from autopsae.evaluation.fresh_start import fresh_start
+from autopsae.remedies.affine import Affine
+from autopsae.sae.death import fates
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import ReLU, Sparsity, TopK
+from autopsae.statistics.median import geometric_median
+
+D_IN, D_SAE = 24, 128
+X = gaussian_tokens(3000, D_IN, 5.0, generator=torch.Generator().manual_seed(0))
+
+
+def an_sae(
+    *, sparsity: Sparsity | None = None, affine: Affine | None = None, b_dec: Tensor | None = None, **options: Any
+) -> SAE:
+    rows = normalize(torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(1)), dim=1)
+    start = torch.zeros(D_IN) if b_dec is None else b_dec
+    return SAE(W_enc=rows, W_dec=rows, b_dec=start, sparsity=sparsity or TopK(k=4), affine=affine, **options).eval()
+
+
+def the_shift(found: Autopsy) -> Finding:
+    [finding] = [finding for finding in found.findings if finding.name == "shift"]
+    return finding
+
+
+def test_the_prescribed_centre_is_one_of_raw_tokens_whatever_the_sae_does_with_them() -> None:
+    moved = Affine(center=torch.linspace(-1, 1, D_IN), scale=0.25)
+    for sae in (an_sae(), an_sae(affine=moved)):
+        prescription = fresh_start(sae, autopsy(sae, X), layer="hs7")
+        assert torch.allclose(prescription.b_dec.double(), geometric_median(X), atol=2e-3)
+        assert (prescription.remedy, prescription.layer) == ("median", "hs7")
+        assert (prescription.d_sae, prescription.k, prescription.affine.linear) == (D_SAE, 4, None)
+
+
+def test_a_whitening_of_the_sae_stays_in_what_is_prescribed() -> None:
+    gain = torch.linspace(1, 3, D_IN)
+    whitened = Affine(center=torch.ones(D_IN), linear=gain.diag(), inverse=(1 / gain).diag(), scale=0.5)
+    sae = an_sae(affine=whitened)
+    found = autopsy(sae, X)
+    prescription = fresh_start(sae, found, layer="hs7")
+    assert prescription.affine.linear is not None
+    assert torch.equal(prescription.affine.linear, gain.diag())
+    # Its centre is where the SAE sees the centre of the autopsy.
+    assert torch.allclose(sae.affine(prescription.b_dec[None])[0].double(), found.center, atol=1e-4)
+
+
+def test_an_sae_born_from_it_has_no_dead_latent(tmp_path: Path) -> None:
+    sae = an_sae()
+    found = autopsy(sae, X)
+    assert found.causes["shift"] > 50
+    fresh_start(sae, found, layer="hs7").save(tmp_path / "cure")
+    read = Prescription.load(tmp_path / "cure")
+    assert f"{found.causes['shift']:,} of 128 latents of an SAE of this layer are dead of the shift" in read.reason
+    again = born(read, d_sae=D_SAE, sparsity=TopK(k=4), sample=X, generator=torch.Generator().manual_seed(2))
+    assert fates(again, X).dead == 0
+
+
+def test_where_the_sparsity_has_no_k_it_is_what_fires_per_token() -> None:
+    sae = an_sae(sparsity=ReLU())
+    per_token = float((sae.encode(X) > 0).sum(dim=1).double().mean())
+    assert fresh_start(sae, autopsy(sae, X), layer="").k == round(per_token)
+
+
+def test_no_prescription_for_normalised_tokens_nor_for_another_sae() -> None:
+    normalised = an_sae(layer_norm=True)
+    with pytest.raises(InputError, match="expected an SAE of raw tokens, got layer_norm = True"):
+        fresh_start(normalised, autopsy(normalised, X), layer="")
+    other = SAE(W_enc=torch.eye(D_IN), W_dec=torch.eye(D_IN), b_dec=torch.zeros(D_IN), sparsity=TopK(k=4))
+    with pytest.raises(
+        InputError, match="expected the SAE that was examined, of d_in = 24 and d_sae = 128, got 24"
+    ):
+        fresh_start(other, autopsy(an_sae(), X), layer="")
+
+
+def test_the_advice_is_the_call_for_the_library_that_wrote_the_sae() -> None:
+    sae = an_sae()
+    for library, call in (
+        ("autopsae", "autopsae train ACTIVATIONS --out NEW --prescription cure`"),
+        ("saelens", 'cure_saelens(sae, autopsae.Prescription.load("cure"))`'),
+        ("dictionary_learning", 'cure_dictionary_learning(TrainerClass, autopsae.Prescription.load("cure"))`'),
+        ("sparsify", 'cure_sparsify(trainer, {hookpoint: autopsae.Prescription.load("cure")})`'),
+    ):
+        found = autopsy(sae, X, written_by=library)
+        assert call in the_shift(found).advice
+        assert "`autopsae autopsy ... --prescription cure` writes it" in the_shift(found).advice
+        assert found.to_dict()["written_by"] == library
+    written = the_shift(autopsy(sae, X, written_by="saelens", prescription="runs/c")).advice
+    assert "runs/c.json has it, then" in written
+    assert 'Prescription.load("runs/c")' in written
+    normalised = the_shift(autopsy(an_sae(layer_norm=True), X))
+    assert "`autopsae train ACTIVATIONS --out NEW --layer-norm --init median`" in normalised.advice
+    with pytest.raises(InputError, match="expected written_by of autopsae, saelens, dictionary_learning, sparsify"):
+        autopsy(sae, X, written_by="nobody")
+
+
+def test_each_call_of_the_advice_starts_the_librarys_own_object_at_the_centre(tmp_path: Path) -> None:
+    from dictionary_learning.trainers import StandardTrainer
+    from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    sae, place = an_sae(), str(tmp_path / "cure")
+    fresh_start(sae, autopsy(sae, X), layer="hs7").save(place)
+    coder = SparseCoder(D_IN, SparseCoderConfig(num_latents=D_SAE, k=4))
+    given: dict[str, Any] = {
+        "sae": TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, k=4)),
+        "TrainerClass": StandardTrainer,
+        "hookpoint": "layers.3",
+        "trainer": SimpleNamespace(saes={"layers.3": coder}, cfg=SimpleNamespace(finetune=None)),
+    }
+
+    def called(library: str) -> Any:
+        said = the_shift(autopsy(sae, X, written_by=library, prescription=place)).advice
+        needed, call = re.findall(r"`(.*?)`", said)
+        exec(needed, given)  # both are ours
+        return eval(call, given)
+
+    trainer = called("dictionary_learning")(
+        steps=5000, activation_dim=D_IN, dict_size=D_SAE, layer=0, lm_name="", device="cpu", seed=0
+    )
+    called("sparsify")
+    for bias in (called("saelens").b_dec, trainer.ae.bias, coder.b_dec):
+        assert torch.allclose(bias.detach().double(), geometric_median(X), atol=2e-3)

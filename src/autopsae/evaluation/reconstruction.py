@@ -40,7 +40,7 @@ def evaluate(sae: SAE, tokens: Tokens) -> Evaluation:
     """Evaluate on raw tokens in two passes (the mean, then the errors), sums in float64. Raises as `chunks`."""
     weight = sae.W_enc
     mean, norms, n = _first_pass(tokens, weight.device)
-    limit = STRAY * norms.quantile(0.5)
+    limit = STRAY * norms.typical
     typical, stray = (_Sums(sae.d_in, weight.device) for _ in range(2))
     entered = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device)
     census = Census(sae.d_sae, weight.device)

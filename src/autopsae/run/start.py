@@ -56,7 +56,7 @@ def without_strays(tokens: Tokens, how: Strays, statistics: Statistics) -> Token
     """
     if how == "keep":
         return tokens
-    limit = STRAY * statistics.norms.quantile(0.5)
+    limit = STRAY * statistics.norms.typical
     if how == "leave_out":
         return left_out(tokens, limit)
     return weighed_down(tokens, limit, geometric_median(statistics.sample))

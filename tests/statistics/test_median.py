@@ -178,7 +178,7 @@ def test_a_token_that_outweighs_the_pull_of_all_others_is_the_median_exactly() -
     held, free = torch.cat([copies, x]), torch.cat([copies[1:], x])
     assert torch.equal(geometric_median(held), torch.zeros(8, dtype=torch.float64))
     # One copy less no longer holds it.
-    assert 0 < float(geometric_median(free).norm())
+    assert float(geometric_median(free).norm()) > 0
     assert excess(free, geometric_median(free)) <= 1e-7
 
 

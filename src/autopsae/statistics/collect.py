@@ -71,8 +71,8 @@ def collect(
     (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;
     device: where to compute (default: where the tokens are); progress: told the tokens of each chunk.
 
-    Raises InputError as `chunks`, for d_in < 2, for a norm over 2^160 = 1.5e48, and where all norms are under 2^-160
-    but not zero: their powers would overflow, or vanish.
+    Raises InputError as `chunks`, for d_in < 2, and for norms whose powers would overflow (one over 2^160 = 1.5e48)
+    or vanish (all under 2^-160, but not all zero).
     """
     reservoir, rows = Reservoir(sample_tokens, seed=seed), RowCounter()
     raw: Moments | None = None

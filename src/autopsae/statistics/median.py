@@ -62,8 +62,8 @@ def geometric_median(
 
     tokens: a matrix, or a re-iterable stream together with `sample`, a uniform sample of it: then the sample's
     median is refined by passes over the whole stream. tolerance: the length of the shortest subgradient at the
-    result, which is the mean unit vector to the tokens, less the share of those that lie on the result. Where tokens
-    lie all around, this is the result's error over their mean distance; in any case the summed distance is within
+    result: the mean unit vector to the tokens, less the share of those that lie on the result. Where tokens lie all
+    around, this is the result's error over their mean distance; in any case the summed distance is within
     2 * tolerance of the least one (it is convex, and the median no further away than twice the mean distance).
 
     Any finite tokens have an answer, at any scale and with any number of copies. Should float64 be too coarse for

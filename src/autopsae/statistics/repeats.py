@@ -42,7 +42,7 @@ class Repeats:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowCounts:
-    """Sufficient statistics of `Repeats`: bounded memory, and the same whatever the order in which parts are merged.
+    """Sufficient statistics of `Repeats`: bounded memory, and the same in whatever order parts are merged.
 
     The vectors with the smallest hashes are counted one by one (bottom-k or KMV sketch; Bar-Yossef et al. 2002).
     A hash that is among the smallest of the whole stream has been so in every part, and so its count is exact.
@@ -174,7 +174,7 @@ class _Seen:
 
 
 def row_hashes(x: Float[Tensor, "tokens d_in"]) -> NDArray[Any]:
-    """A 64-bit hash of each row of a float64 matrix: the sum over its numbers of their bits times a fixed odd factor,
+    """A 64-bit hash of each row of a float64 matrix: the bits of its numbers, each times a fixed odd factor, summed
     modulo 2^64 (multilinear hashing; Dietzfelbinger 1996).
     """
     bits = (x + 0.0).view(torch.int64)  # -0.0 + 0.0 is 0.0

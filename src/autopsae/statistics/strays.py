@@ -10,7 +10,7 @@ from torch import Tensor
 from autopsae.arrays import Mapped, Tokens
 
 STRAY = 10.0
-"""A token is stray if its norm exceeds this many times the median norm."""
+"""A token is stray if its norm exceeds this many times the median norm of the tokens that are not zero."""
 
 
 def left_out(tokens: Tokens, limit: float) -> Mapped:

@@ -108,11 +108,11 @@ def test_a_power_of_two_moves_every_norm_by_whole_octaves(exponent: int) -> None
     assert other.above(10 * other.typical) == pytest.approx(one.above(10 * one.typical), rel=1e-12)
 
 
-@pytest.mark.parametrize("largest", [1e150, 1e200, 1e49])
+@pytest.mark.parametrize("largest", [1e150, 1e200, 4e144])
 def test_norms_whose_powers_overflow_are_refused_with_what_to_do(largest: float) -> None:
     x = torch.ones(5, 2, dtype=torch.float64)
     x[3, 1] = largest
-    with pytest.raises(InputError, match=r"norms of at most 1\.5e\+48, got values up to .*divide all tokens by a"):
+    with pytest.raises(InputError, match=r"norms of at most 3\.1e\+144, got values up to .*divide all tokens by a"):
         collect(x)
 
 
@@ -120,10 +120,10 @@ def test_the_largest_float32_is_no_such_norm() -> None:
     assert collect(torch.full((3, 4096), torch.finfo(torch.float32).max)).norms.largest > 2.0**128
 
 
-@pytest.mark.parametrize("scale", [1e-60, 1e-150, 1e-200, 5e-324])
+@pytest.mark.parametrize("scale", [1e-145, 1e-150, 1e-200, 5e-324])
 def test_tokens_that_are_all_too_small_are_refused_with_what_to_do(scale: float) -> None:
     x = torch.randn(5, 2, dtype=torch.float64).sign() * scale
-    with pytest.raises(InputError, match=r"norms over 6\.8e-49, got .* at most, .*multiply all tokens by a"):
+    with pytest.raises(InputError, match=r"norms over 3\.2e-145, got .* at most, .*multiply all tokens by a"):
         collect(x)
     # Beside one ordinary token they count as zero.
     x[0] = 1

@@ -56,6 +56,17 @@ class Statistics:
         )
 
 
+def check_device(device: torch.device | str | None) -> None:
+    """InputError unless float64 can be computed there: known before the work, not after."""
+    if device is None:
+        return
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device).sum().item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r}: expected one that computes in float64 ({reason}); try cpu") from error
+
+
 def collect(
     tokens: Tokens,
     *,
@@ -71,8 +82,8 @@ def collect(
     (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;
     device: where to compute (default: where the tokens are); progress: told the tokens of each chunk.
 
-    Raises InputError as `chunks`, for d_in < 2, and for norms whose powers would overflow (one over 2^160 = 1.5e48)
-    or vanish (all under 2^-160, but not all zero).
+    Raises InputError as `chunks`, for d_in < 2, and for norms whose squares would overflow (one over 2^480 = 3e144)
+    or vanish (all under 2^-480, but not all zero).
     """
     reservoir, rows = Reservoir(sample_tokens, seed=seed), RowCounter()
     raw: Moments | None = None
@@ -94,7 +105,7 @@ def collect(
     assert raw and normed and norms  # noqa: PT018 (chunks raises when there is no token)
     if norms.vanishing:
         raise InputError(
-            f"expected activations with norms over 6.8e-49, got {norms.largest:.1e} at most, whose powers vanish; "
+            f"expected activations with norms over 3.2e-145, got {norms.largest:.1e} at most, whose squares vanish; "
             "multiply all tokens by a constant first"
         )
     return Statistics(raw=raw, normed=normed, norms=norms, reservoir=reservoir, rows=rows.counts())

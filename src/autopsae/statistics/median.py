@@ -168,7 +168,7 @@ def _solve(bend: Float[Tensor, "d_in d_in"], slope: Float[Tensor, "d_in"]) -> Fl
         bend.diagonal().add_(least)
         factor, failed = torch.linalg.cholesky_ex(bend)
         if not failed:
-            return torch.cholesky_solve(slope[:, None], factor)[:, 0]
+            return torch.cholesky_solve(slope[:, None], factor).squeeze(1)
         least *= 10
 
 
@@ -235,7 +235,7 @@ def _repeated(sample: Float[Tensor, "tokens d_in"]) -> list[Tensor]:
 
 def _lengths(away: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens"]:
     """The norm of each row, also of rows whose squares overflow or vanish."""
-    r = torch.linalg.vector_norm(away, dim=1)
+    r: Tensor = torch.linalg.vector_norm(away, dim=1)
     odd = (~((r > 1e-140) & (r < 1e150))).nonzero()[:, 0]
     if len(odd):
         largest = away[odd].abs().amax(dim=1, keepdim=True)

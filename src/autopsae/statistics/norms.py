@@ -10,7 +10,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 
 _BINS_PER_OCTAVE = 128  # a bin is 0.54 % wide, so a quantile is right to 0.3 %
-_LOWEST, _HIGHEST = -160, 160  # powers of two; float32 norms lie between 2^-149 and 2^140
+_LOWEST, _HIGHEST = -480, 480  # powers of two: the sums of squares of 2^60 tokens fit float64
 _BINS = (_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE
 
 
@@ -18,7 +18,7 @@ _BINS = (_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE
 class NormHistogram:
     """How the tokens' L2 norms are distributed.
 
-    Norms under 2^-160 count as zero, in the first bin; larger ones than 2^160 are refused.
+    Norms under 2^-480 count as zero, in the first bin; larger ones than 2^480 are refused.
     """
 
     counts: Int[Tensor, "bins"]
@@ -30,7 +30,7 @@ class NormHistogram:
 
     @staticmethod
     def of(x: Float[Tensor, "tokens d_in"]) -> "NormHistogram":
-        """Histogram of the norms of one matrix. Raises InputError for a norm over 2^160, whose higher powers would
+        """Histogram of the norms of one matrix. Raises InputError for a norm over 2^480, as sums of its square would
         overflow.
         """
         norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).cpu()
@@ -38,7 +38,7 @@ class NormHistogram:
         if largest > 2.0**_HIGHEST:
             raise InputError(
                 f"expected activations with norms of at most {2.0**_HIGHEST:.1e}, got values up to "
-                f"{float(x.abs().max()):.1e}, whose powers overflow; divide all tokens by a constant first"
+                f"{float(x.abs().max()):.1e}, whose squares overflow; divide all tokens by a constant first"
             )
         bins = _bins(norms)
         return NormHistogram(

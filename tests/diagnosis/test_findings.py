@@ -119,8 +119,8 @@ def test_gamma_over_one_is_a_finding(gamma: float, said: bool) -> None:
     if said:
         assert text["gamma"] == (
             "gamma 1 (over 1, n = 100,000 tokens): the mean outweighs the spread: 40.0% of 1,000 latents are born "
-            "dead, counted on 100,000 tokens, and 20.0% are expected to be on 1,000,000; center by the median (0.0% "
-            "dead as counted, 0.0% as expected)"
+            "dead, counted on 100,000 tokens, and 20.0% are expected to be on 1,000,000; center by the median "
+            "(0.0% dead as counted, 0.0% as expected)"
         )
 
 
@@ -194,30 +194,25 @@ def why(severity: Severity = CALM, **options: Any) -> str:
 
 
 def test_the_reason_for_death_is_the_first_that_holds() -> None:
-    stray = {"stray_square": 0.99, "stray_tokens": 0.008}
+    strayed = replace(CALM, gamma_raw=2.0, stray_square=0.99, stray_tokens=0.008)
     strays = "0.80% of the tokens hold 99.0% of the squared norm"
     outweighs = "among the other tokens, one of each, the mean outweighs the spread 5 times"
     padding = Repeats(N, 60_000, 60_000, 40_000, 0.4)
-    silent = Prediction(relu=0.0, dead=0.0)
-    assert "100 different tokens with 10 places each are too few for 1,000 latents" in why(
-        replace(CALM, **stray), tokens=100
-    )
-    assert f"{strays}, and {outweighs}" in why(replace(CALM, gamma_typical=5.0, gamma_raw=2.0, **stray))
-    assert f"{strays}, and own the spread" in why(replace(CALM, gamma_raw=2.0, **stray))
-    assert "the mean outweighs the spread 2 times, but LayerNorm hides it" in why(
-        replace(CALM, gamma_raw=2.0, gamma_typical=5.0), repeats=padding
+    few = "100 different tokens with 10 places each are too few for 1,000 latents"
+    assert few in why(strayed, tokens=100, k=10)
+    assert f"{strays}, and {outweighs}" in why(replace(strayed, gamma_typical=5.0))
+    assert f"{strays}, and own the spread" in why(strayed)
+    assert "outweighs the spread 2 times, but LayerNorm hides it from gamma; without it 20.0% are" in why(
+        replace(CALM, gamma_raw=2.0, gamma_typical=5.0), repeats=padding, median=0.2
     )
     assert f"40% of the tokens are one vector, and {outweighs}" in why(
         replace(CALM, gamma_typical=5.0), repeats=padding
     )
-    assert "a mean of 0.50 times the spread is enough on so few tokens: the closed form says 20.0%" in why(
-        predicted=Prediction(relu=0.0, dead=0.2)
-    )
-    assert "the directions differ in spread: one holds 70% of the variance" in why(predicted=silent, dominance=0.7)
-    assert "the directions differ in spread: as if 50 of 100 carried it" in why(
-        replace(CALM, effective_rank_fraction=0.49), predicted=silent
-    )
-    assert "neither stray or repeated tokens nor the rank explain it" in why(predicted=silent)
+    assert "a mean of 0.50 times the spread is enough on so few tokens; without it 0.0% are" in why()
+    stays = {"median": 0.201, "whiten": 0.2}
+    assert "differ in spread: one holds 70% of the variance; if they did not, 20.0%" in why(dominance=0.7, **stays)
+    assert "differ in spread: as if 50 of 100 carried it; if they did not" in why(**stays)
+    assert "neither strays nor the mean nor the spread explains it" in why(median=0.201, whiten=0.201)
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.2, False), (0.201, True)])

@@ -184,7 +184,7 @@ def diagnose(
     ladder, asked = _ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
     rows = draw_rows(d_sae, statistics.d_in, generator=drawn())
     expected = _expected(ladder, asked, statistics.sample, rows, k, at_tokens=at_tokens, acceptable=acceptable)
-    most = sample_size(repeats)
+    most = float(sample_size(repeats))
     expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
     stuck = expected["none"].relu.value > acceptable
     revived = _revived(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None

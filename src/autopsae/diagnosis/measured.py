@@ -18,8 +18,6 @@ REPEATED = 0.2
 """Share of the tokens that one vector may have before it looks like padding."""
 FEW_DISTINCT = 0.5
 """Distinct vectors, as a share of the tokens, under which their number is the sample size."""
-UNEVEN_RANK = 0.5
-"""Effective rank / d_in under which the directions differ in spread enough to be a reason."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,36 +74,41 @@ def sample_size(repeats: Repeats) -> int:
 
 
 def why_dead(measured: Measured) -> str:
-    """Why latents are born dead where gamma is under 1, from the reason that would hold whatever the geometry to
-    those that only hold in the absence of others.
+    """Why latents are born dead where gamma is under 1: the first of these that holds.
 
-    1. So few tokens that latents which all fire equally often would be missed too. 2. Stray tokens: they own the
-    spread, so gamma_raw and rank describe them and not the others. 3. A mean that LayerNorm takes away. 4. A mean
-    that repeated tokens hide, as they pull mean and spread towards themselves. 5. gamma itself, by the closed form.
-    6. A spread that differs between directions, now that nothing else is left that would make it look so.
+    1. So few tokens that latents which all fire equally often would be missed too, whatever the geometry. 2. Stray
+    tokens: gamma_raw and rank describe them and not the others, so nothing below can be read off. 3. The mean, if
+    half of the dead fire without it; it can be hidden from gamma by LayerNorm, or by a repeated token, which pulls
+    mean and spread towards itself. 4. The spread, if half of the dead fire once it is the same in all directions.
     """
-    severity, none = measured.severity, measured.birth["none"]
-    chances = measured.sample_size * measured.prescription.k / measured.prescription.d_sae
-    typical = severity.gamma_typical or 0.0
-    hidden = f"among the other tokens, one of each, the mean outweighs the spread {typical:.3g} times"
-    if exp(-chances) >= none.dead / 2:
-        return (
-            f"{measured.sample_size:,} different tokens with {measured.prescription.k} places each are too few for "
-            f"{measured.prescription.d_sae:,} latents"
-        )
+    severity, none = measured.severity, measured.birth["none"].dead
+    size, k, d_sae = measured.sample_size, measured.prescription.k, measured.prescription.d_sae
+    if exp(-size * k / d_sae) >= none / 2:
+        return f"{size:,} different tokens with {k} places each are too few for {d_sae:,} latents"
     if severity.stray_square > STRAY_SQUARE:
         strays = f"{severity.stray_tokens:.2%} of the tokens hold {severity.stray_square:.1%} of the squared norm"
-        return f"{strays}, and {hidden}" if typical > SEVERE_GAMMA else f"{strays}, and own the spread"
+        typical = severity.gamma_typical or 0.0
+        return f"{strays}, and {_others(typical)}" if typical > SEVERE_GAMMA else f"{strays}, and own the spread"
+    centered, whitened = measured.birth["median"].dead, measured.birth["whiten"].dead
+    if centered <= none / 2:
+        return f"{_mean(measured)}; without it {centered:.1%} are"
+    if whitened <= none / 2:
+        return f"{_uneven(measured)}; if they did not, {whitened:.1%} would be"
+    return f"gamma is only {severity.gamma:.2f}; neither strays nor the mean nor the spread explains it"
+
+
+def _others(typical: float) -> str:
+    return f"among the other tokens, one of each, the mean outweighs the spread {typical:.3g} times"
+
+
+def _mean(measured: Measured) -> str:
+    severity, repeats = measured.severity, measured.repeats
+    typical = severity.gamma_typical or 0.0
     if severity.gamma_raw > SEVERE_GAMMA:
         return f"the mean outweighs the spread {severity.gamma_raw:.3g} times, but LayerNorm hides it from gamma"
-    if typical > SEVERE_GAMMA and measured.repeats.largest_share > REPEATED:
-        return f"{measured.repeats.largest_share:.0%} of the tokens are one vector, and {hidden}"
-    if measured.predicted.dead >= none.dead / 2:
-        return (
-            f"a mean of {severity.gamma:.2f} times the spread is enough on so few tokens: the closed form says "
-            f"{measured.predicted.dead:.1%}"
-        )
-    return _uneven(measured)
+    if typical > SEVERE_GAMMA and repeats.largest_share > REPEATED:
+        return f"{repeats.largest_share:.0%} of the tokens are one vector, and {_others(typical)}"
+    return f"a mean of {severity.gamma_raw:.2f} times the spread is enough on so few tokens"
 
 
 def _uneven(measured: Measured) -> str:
@@ -113,7 +116,4 @@ def _uneven(measured: Measured) -> str:
     uneven = f"gamma is only {severity.gamma:.2f}, but the directions differ in spread"
     if dominance > LOPSIDED:
         return f"{uneven}: one holds {dominance:.0%} of the variance"
-    if severity.effective_rank_fraction < UNEVEN_RANK:
-        d_in = measured.prescription.d_in
-        return f"{uneven}: as if {severity.effective_rank:.0f} of {d_in:,} carried it"
-    return f"gamma is only {severity.gamma:.2f}; neither stray or repeated tokens nor the rank explain it"
+    return f"{uneven}: as if {severity.effective_rank:.0f} of {measured.prescription.d_in:,} carried it"

@@ -105,7 +105,7 @@ def collect(
     assert raw and normed and norms  # noqa: PT018 (chunks raises when there is no token)
     if norms.vanishing:
         raise InputError(
-            f"expected activations with norms over 3.2e-145, got {norms.largest:.1e} at most, whose squares vanish; "
-            "multiply all tokens by a constant first"
+            f"expected activations with norms over 3.2e-145, got {norms.largest:.1e} at most, whose squares "
+            "vanish; multiply all tokens by a constant first"
         )
     return Statistics(raw=raw, normed=normed, norms=norms, reservoir=reservoir, rows=rows.counts())

@@ -30,8 +30,8 @@ class NormHistogram:
 
     @staticmethod
     def of(x: Float[Tensor, "tokens d_in"]) -> "NormHistogram":
-        """Histogram of the norms of one matrix. Raises InputError for a norm over 2^480, as sums of its square would
-        overflow.
+        """Histogram of the norms of one matrix. Raises InputError for a norm over 2^480, whose square would
+        overflow in a sum.
         """
         norms = torch.linalg.vector_norm(x, dim=1, dtype=torch.float64).cpu()
         largest = float(norms.max())

@@ -209,7 +209,7 @@ def test_the_reason_for_death_is_the_first_that_holds() -> None:
         replace(CALM, gamma_typical=5.0), repeats=padding
     )
     assert "a mean of 0.50 times the spread is enough on so few tokens; without it 0.0% are" in why()
-    stays = {"median": 0.201, "whiten": 0.2}
+    stays: dict[str, Any] = {"median": 0.201, "whiten": 0.2}
     assert "differ in spread: one holds 70% of the variance; if they did not, 20.0%" in why(dominance=0.7, **stays)
     assert "differ in spread: as if 50 of 100 carried it; if they did not" in why(**stays)
     assert "neither strays nor the mean nor the spread explains it" in why(median=0.201, whiten=0.201)

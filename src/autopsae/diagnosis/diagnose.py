@@ -11,17 +11,17 @@ from torch import Tensor
 from autopsae.arrays import Tokens
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.findings import findings
+from autopsae.diagnosis.ladder import remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
 from autopsae.diagnosis.parameters import Repeated, check_parameters
 from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, paper_rule, prescribe, suffices
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.diagnosis.tabular import flatten, html_table
-from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, within, z_score
+from autopsae.remedies.remedy import Remedy, center, untouched, within, z_score
 from autopsae.statistics.collect import check_device, collect
 from autopsae.statistics.median import geometric_median
-from autopsae.statistics.moments import Moments, layer_norm
+from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import OneOfEach, Repeats, count_repeats
-from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import Birth, draw_rows, measure_birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.firing import AmongLargest
@@ -36,9 +36,6 @@ AT_TOKENS = 1_000_000
 
 LR, STEPS = 3e-4, 100_000
 """The training of which it is asked what it leaves dead-by-ReLU (steps: the paper's)."""
-
-ESCALATION = (0.15, 0.3, 0.5)
-"""Exponents of partial whitening that are considered where centering is not enough."""
 
 _SHOWN_TOKENS = 64
 
@@ -181,7 +178,7 @@ def diagnose(
     def drawn() -> torch.Generator:  # the same draw for every remedy
         return torch.Generator(median.device).manual_seed(seed)
 
-    ladder, asked = _ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
+    ladder, asked = remedy_ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
     rows = draw_rows(d_sae, statistics.d_in, generator=drawn())
     expected = _expected(ladder, asked, statistics.sample, rows, k, at_tokens=at_tokens, acceptable=acceptable)
     most = float(sample_size(repeats))
@@ -194,34 +191,39 @@ def diagnose(
     # A remedy under which all have fired is not counted to the end, and none can be dead there.
     birth = {name: replace(count, tokens=statistics.tokens) for name, count in birth.items()}
     prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
-    predicted = Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k)
     measured = Measured(
         tokens=statistics.tokens,
         severity=geometry,
         repeats=repeats,
         birth=birth,
         expected=expected,
-        predicted=predicted,
+        predicted=Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k),
         revival=revived,
         prescription=prescription,
         acceptable=acceptable,
     )
+    return _diagnosis(measured, layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu())
+
+
+def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Diagnosis:
+    """What was measured, and what it means."""
+    prescription = measured.prescription
     return Diagnosis(
-        layer=layer,
-        tokens=statistics.tokens,
-        d_in=statistics.d_in,
-        d_sae=d_sae,
-        k=k,
-        severity=geometry,
-        repeats=repeats,
-        predicted=predicted,
-        birth=birth,
-        expected=expected,
-        revival=revived,
+        layer=prescription.layer,
+        tokens=measured.tokens,
+        d_in=prescription.d_in,
+        d_sae=prescription.d_sae,
+        k=prescription.k,
+        severity=measured.severity,
+        repeats=measured.repeats,
+        predicted=measured.predicted,
+        birth=measured.birth,
+        expected=measured.expected,
+        revival=measured.revival,
         prescription=prescription,
-        paper=paper_rule(geometry.effective_rank_fraction),
+        paper=paper_rule(measured.severity.effective_rank_fraction),
         findings=findings(measured),
-        landscape=layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu(),
+        landscape=landscape,
     )
 
 
@@ -258,19 +260,3 @@ def _expected(
             W = within(remedy.subspace, rows)
             found[remedy.name] = forecast(seen(remedy, sample), W, AmongLargest(k)).at(at_tokens)
     return found
-
-
-def _ladder(
-    moments: Moments,
-    median: Float[Tensor, "d_in"],
-    effective_rank: float,
-    alphas: Sequence[float],
-    ranks: Sequence[int],
-) -> tuple[list[Remedy], set[str]]:
-    """The remedies from the least intrusive to the most, and the names of those that were asked for."""
-    spectrum, rank = Spectrum.of(moments.covariance), max(1, round(effective_rank))
-    whitened = {alpha: whiten(spectrum, median, alpha=alpha) for alpha in sorted({*alphas, *ESCALATION, 1.0})}
-    subspaces = [active_subspace(spectrum, median, rank=rank) for rank in ranks or (rank,)]
-    ladder = [untouched(len(median)), center(median, "median"), *whitened.values(), *subspaces]
-    asked = {whitened[alpha].name for alpha in alphas} | {remedy.name for remedy in subspaces if ranks}
-    return ladder, asked

@@ -64,6 +64,22 @@ def test_diagnose_prints_the_table_and_writes_what_was_asked(tmp_path: Path, sou
     assert (prescription.remedy, prescription.d_in, prescription.d_sae, prescription.k) == ("median", 24, 256, 4)
 
 
+def test_padding_is_said_and_left_out_on_the_command_line(tmp_path: Path) -> None:
+    x = torch.randn(900, 16, generator=torch.Generator().manual_seed(0))
+    x[::3] = 0
+    save_file({"hs0": x}, tmp_path / "0.safetensors")
+    options = ["--d-sae", "64", "--k", "4", "--json", tmp_path / "d.json"]
+    rows = []
+    for more in ([], ["--repeated", "leave_out"]):
+        done = run("diagnose", tmp_path / "0.safetensors", *options, *more)
+        assert done.returncode == 0, done.stderr
+        said = " ".join(done.stdout.split())
+        assert ("33% of the tokens are one and the same vector (all zero): padding" in said) == (not more)
+        [row] = json.loads((tmp_path / "d.json").read_text())["layers"]
+        rows.append((row["tokens"], row["repeated"]["zero_rows"], row["repeated"]["left_out"]))
+    assert rows == [(900, 300, 0), (601, 300, 299)]
+
+
 def test_layers_alphas_and_ranks_are_chosen_on_the_command_line(tmp_path: Path, source: Path) -> None:
     options = ["--layers", "1", "--alphas", "0.2", "--ranks", "3", "--d-sae", "128", "--k", "4"]
     done = run("diagnose", source, *options, "--json", tmp_path / "d.json")

@@ -48,7 +48,8 @@ def test_a_shifted_layer_is_centered_by_the_median() -> None:
     assert diagnosis.to_dict()["revival"]["born"] == diagnosis.expected["none"].relu.value
     assert (finding.name, finding.threshold, finding.tokens) == ("gamma", 1.0, 4000)
     dead = diagnosis.birth["none"].dead
-    assert f"{dead:.1%} of 512 latents would be born dead; center by the median (0.0%)" in str(finding)
+    assert f"{dead:.1%} of 512 latents are born dead, counted on 4,000 tokens" in str(finding)
+    assert "center by the median (0.0% dead as counted, 0.0% as expected)" in str(finding)
 
 
 def test_stray_tokens_drag_the_mean_and_are_named() -> None:
@@ -116,7 +117,7 @@ def test_death_is_expected_on_as_many_tokens_as_are_asked() -> None:
     assert same.value == pytest.approx(counted, abs=1.5 / 512)
     assert few.value > same.value > many.value > 0
     assert many.low < many.value < many.high
-    with pytest.raises(InputError, match="expected at least one token, got 0"):
+    with pytest.raises(InputError, match=r"at_tokens: expected a whole number from 1 to .*, got 0"):
         expected(0)
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError
+from autopsae.statistics import median
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from tests import oracles
@@ -146,3 +147,127 @@ def test_a_stream_without_a_sample_is_refused() -> None:
 def test_tokens_with_nan_are_refused() -> None:
     with pytest.raises(InputError, match="NaN or infinite"):
         geometric_median(torch.from_numpy(np.full((4, 3), np.nan)))
+
+
+def excess(x: torch.Tensor, m: torch.Tensor) -> float:
+    """Length of the shortest subgradient of the mean distance at m; zero or less certifies the median."""
+    away = x.double() - m
+    away /= away.abs().max().clamp_min(1e-300)
+    r = away.norm(dim=1, keepdim=True)
+    units = torch.where(r > 0, away / r, 0)
+    return float(units.mean(dim=0).norm()) - float((r == 0).double().mean())
+
+
+@pytest.mark.parametrize("d_in", [1, 2, 24, 64])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.35, 0.45, 0.49, 0.5, 0.51, 0.9])
+@pytest.mark.parametrize("constant", [0.0, 3.0])
+def test_any_share_of_identical_tokens_has_a_median(d_in: int, share: float, constant: float) -> None:
+    rng = np.random.default_rng(1)
+    x = torch.from_numpy(rng.standard_normal((800, d_in)) * np.linspace(0.5, 2, d_in) + rng.standard_normal(d_in))
+    x[: int(800 * share)] = constant
+    found = geometric_median(x)
+    assert excess(x, found) <= 1e-7
+    expected = torch.from_numpy(oracles.geometric_median(x.numpy()))
+    assert distance(x, found) <= min(distance(x, expected), distance(x, x[0])) * (1 + 1e-9)
+
+
+def test_a_token_that_outweighs_the_pull_of_all_others_is_the_median_exactly() -> None:
+    x = tokens(600, 8) - 5
+    pull = int(torch.nn.functional.normalize(x, dim=1).sum(dim=0).norm())
+    copies = torch.zeros(pull + 1, 8, dtype=torch.float64)
+    held, free = torch.cat([copies, x]), torch.cat([copies[1:], x])
+    assert torch.equal(geometric_median(held), torch.zeros(8, dtype=torch.float64))
+    # One copy less no longer holds it.
+    assert float(geometric_median(free).norm()) > 0
+    assert excess(free, geometric_median(free)) <= 1e-7
+
+
+@pytest.mark.parametrize("distinct", [2, 3, 5, 50])
+@pytest.mark.parametrize("d_in", [1, 3, 16])
+def test_tokens_of_few_distinct_vectors_have_a_median(distinct: int, d_in: int) -> None:
+    generator = torch.Generator().manual_seed(distinct)
+    vectors = torch.randn(distinct, d_in, generator=generator, dtype=torch.float64)
+    x = vectors[torch.randint(distinct, (1500,), generator=generator)]
+    found = geometric_median(x)
+    assert excess(x, found) <= 1e-7
+    assert distance(x, found) <= min(distance(x, vector) for vector in vectors) + 1e-12
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 40, 41, 1000, 1001])
+@pytest.mark.parametrize("d_in", [1, 2, 16])
+def test_tokens_on_a_line_have_their_middle_or_a_point_between_the_two_middle_ones(n: int, d_in: int) -> None:
+    generator = torch.Generator().manual_seed(n)
+    line = torch.randn(1, d_in, generator=generator, dtype=torch.float64)
+    place = torch.randn(n, 1, generator=generator, dtype=torch.float64)
+    x = place * line + 1
+    middle = place.flatten().sort().values[[(n - 1) // 2, n // 2]]
+    found = ((geometric_median(x) - 1) @ line[0]) / line.square().sum()
+    assert float(middle[0]) - 1e-7 <= float(found) <= float(middle[1]) + 1e-7
+
+
+def test_two_heavy_vectors_among_others_are_weighed_against_each_other() -> None:
+    generator = torch.Generator().manual_seed(0)
+    others = torch.randn(300, 6, generator=generator, dtype=torch.float64)
+    heavy = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    for one, other in ((400, 350), (350, 400), (100, 90)):
+        x = torch.cat([heavy[:1].expand(one, 6), heavy[1:].expand(other, 6), others])
+        found = geometric_median(x)
+        assert excess(x, found) <= 1e-7
+        assert distance(x, found) <= min(distance(x, heavy[0]), distance(x, heavy[1])) + 1e-12
+
+
+@pytest.mark.parametrize("exponent", [-996, -498, -100, 100, 498, 996])
+@pytest.mark.parametrize("zeros", [0, 150])
+def test_a_power_of_two_scales_the_median_exactly(exponent: int, zeros: int) -> None:
+    x = tokens(400, 6)
+    x[:zeros] = 0
+    assert torch.equal(geometric_median(x * 2.0**exponent), geometric_median(x) * 2.0**exponent)
+
+
+def test_one_huge_token_among_ordinary_ones_moves_the_median_no_further_than_any_other_would() -> None:
+    x = tokens(500, 7).float()
+    medians = []
+    for stray in (1e6, 1e20, 3e38):
+        x[0] = stray
+        medians.append(geometric_median(x))
+        assert excess(x[1:], medians[-1]) <= 1 / 499
+    assert torch.allclose(medians[0], medians[2], atol=1e-4)
+
+
+def test_tokens_of_all_magnitudes_at_once_have_a_median() -> None:
+    x = torch.cat([tokens(50, 4) * 1e-200, tokens(30, 4), tokens(20, 4) * 1e250])
+    found = geometric_median(x)
+    assert 0 <= float(found.abs().max()) < 1e-190
+
+
+def test_where_float64_is_too_coarse_the_best_point_is_returned() -> None:
+    generator = torch.Generator().manual_seed(0)
+    heaps = 1e12 * torch.randn(2, 3, generator=generator, dtype=torch.float64)
+    x = torch.randn(300, 3, generator=generator, dtype=torch.float64)
+    x += heaps[(torch.arange(300) % 3 == 0).long()]
+    found = geometric_median(x)
+    for other in (heaps[0], heaps[1], x.mean(dim=0), x.median(dim=0).values):
+        assert distance(x, found) <= distance(x, other) * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.45])
+def test_median_of_a_stream_with_many_identical_tokens_equals_that_of_the_whole_matrix(share: float) -> None:
+    x = tokens(6000, 10)
+    x[torch.rand(6000, generator=torch.Generator().manual_seed(2)) < share] = 4.9
+    batches = list(x.split(701))
+    streamed = geometric_median(batches, sample=collect(batches, sample_tokens=300).sample)
+    assert excess(x, streamed) <= 1e-7
+    assert torch.allclose(streamed, geometric_median(x), atol=1e-6)
+
+
+def test_ordinary_tokens_take_a_few_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    pull = median._Cloud.pull
+
+    def counted(cloud: median._Cloud, point: torch.Tensor) -> median._Pull:
+        passes.append(1)
+        return pull(cloud, point)
+
+    monkeypatch.setattr(median._Cloud, "pull", counted)
+    geometric_median(tokens(4000, 60))
+    assert len(passes) <= 5

@@ -60,6 +60,7 @@ def assert_same(a: Statistics, b: Statistics) -> None:
     assert a.norms.largest == b.norms.largest
     assert torch.allclose(a.norms.squares, b.norms.squares, rtol=1e-10)
     assert torch.equal(a.sample, b.sample)
+    assert a.rows.repeats() == b.rows.repeats()
 
 
 @pytest.mark.parametrize("gamma", [0.1, 1000.0])

@@ -4,6 +4,7 @@ import torch
 from scipy import stats
 
 from autopsae.arrays import InputError
+from autopsae.statistics.collect import collect
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.sample import Reservoir
 
@@ -83,3 +84,49 @@ def test_zero_tokens_have_norm_zero() -> None:
     histogram = NormHistogram.of(torch.zeros(3, 4))
     assert histogram.quantile(0.5) == 0.0
     assert int(histogram.counts.sum()) == 3
+
+
+@pytest.mark.parametrize("zeros", [0, 20, 80])
+def test_the_typical_norm_is_the_median_of_those_that_are_not_zero(zeros: int) -> None:
+    x = torch.zeros(100 + zeros, 3)
+    x[:100, 0] = torch.arange(1, 101).float()
+    x[99] *= 1e3
+    histogram = NormHistogram.of(x)
+    assert histogram.typical == pytest.approx(50, rel=4e-3)
+    assert histogram.above(10 * histogram.typical)[0] == pytest.approx(1 / (100 + zeros))
+    assert histogram.quantile(0.1) == (0.0 if zeros >= 20 else pytest.approx(10, rel=4e-3))
+
+
+@pytest.mark.parametrize("exponent", [-100, -1, 1, 100])
+def test_a_power_of_two_moves_every_norm_by_whole_octaves(exponent: int) -> None:
+    x = torch.randn(500, 4, dtype=torch.float64).exp()
+    x[0] = torch.tensor([1.0, 0, 0, 0])  # on the edge of a bin
+    x[::50] *= 100
+    one, other = NormHistogram.of(x), NormHistogram.of(x * 2.0**exponent)
+    assert torch.equal(one.counts.roll(128 * exponent), other.counts)
+    assert other.typical == one.typical * 2.0**exponent
+    assert other.above(10 * other.typical) == pytest.approx(one.above(10 * one.typical), rel=1e-12)
+
+
+@pytest.mark.parametrize("largest", [1e150, 1e200, 4e144])
+def test_norms_whose_powers_overflow_are_refused_with_what_to_do(largest: float) -> None:
+    x = torch.ones(5, 2, dtype=torch.float64)
+    x[3, 1] = largest
+    with pytest.raises(InputError, match=r"norms of at most 3\.1e\+144, got values up to .*divide all tokens by a"):
+        collect(x)
+
+
+def test_the_largest_float32_is_no_such_norm() -> None:
+    assert collect(torch.full((3, 4096), torch.finfo(torch.float32).max)).norms.largest > 2.0**128
+
+
+@pytest.mark.parametrize("scale", [1e-145, 1e-150, 1e-200, 5e-324])
+def test_tokens_that_are_all_too_small_are_refused_with_what_to_do(scale: float) -> None:
+    x = torch.randn(5, 2, dtype=torch.float64).sign() * scale
+    with pytest.raises(InputError, match=r"norms over 3\.2e-145, got .* at most, .*multiply all tokens by a"):
+        collect(x)
+    # Beside one ordinary token they count as zero.
+    x[0] = 1
+    norms = collect(x).norms
+    assert norms.quantile(0.5) == 0.0
+    assert norms.typical == pytest.approx(2**0.5, rel=4e-3)

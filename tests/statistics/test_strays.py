@@ -3,7 +3,7 @@ import torch
 from autopsae.remedies.remedy import center
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
-from autopsae.statistics.strays import left_out, weighed_down
+from autopsae.statistics.strays import left_out, shortened, typical_norm, weighed_down
 
 
 def tokens() -> torch.Tensor:
@@ -47,3 +47,18 @@ def test_to_a_topk_sae_centered_there_it_is_a_weight_on_the_squared_error() -> N
     y = torch.cat([z.double() for z in weighed_down(x, limit, point)])
     weight = ((y - point).norm(dim=1) / (x - point).norm(dim=1)).square()
     assert torch.allclose(errors(y), weight * errors(x), rtol=1e-4)
+
+
+def test_shortened_tokens_keep_their_direction_and_the_others_stay() -> None:
+    x = tokens().double()
+    y = shortened(x, 30.0)
+    long = x.norm(dim=1) > 30
+    assert torch.equal(y[~long], x[~long])
+    assert torch.allclose(y[long], 30 * torch.nn.functional.normalize(x[long], dim=1))
+    assert torch.equal(shortened(torch.zeros(3, 2), 1.0), torch.zeros(3, 2))
+
+
+def test_the_typical_norm_of_a_sample_is_that_of_the_tokens_that_are_not_zero() -> None:
+    x = torch.cat([torch.zeros(50, 3), torch.eye(3)[:1] * torch.arange(1.0, 12.0)[:, None]])
+    assert typical_norm(x) == 6.0
+    assert typical_norm(torch.zeros(4, 3)) == 1.0

@@ -117,7 +117,38 @@ def test_the_same_generator_gives_the_same_death_and_reading_stops_when_all_have
     again = measure_birth(x, [center(x.mean(dim=0).double(), "mean")], **options, generator=generator())
     assert first == again
     assert first["mean"].dead == 0.0
-    assert sum(seen) < len(x)
+    assert first["mean"].tokens == sum(seen) < len(x)
+
+
+def test_a_count_with_deaths_carries_the_number_of_all_tokens() -> None:
+    x = gaussian(1300, 16, 20.0)
+    births = measure_birth(
+        x, [untouched(16), center(x.median(dim=0).values.double(), "median")], d_sae=64, k=2, generator=generator()
+    )
+    assert births["none"].dead > births["median"].dead
+    assert {birth.tokens for birth in births.values()} == {1300}
+
+
+@pytest.mark.parametrize("stray", [1e12, 3e38])
+def test_a_token_beyond_float32_fires_as_any_long_one_in_its_direction(stray: float) -> None:
+    x = gaussian(900, 8, 1.0).double()
+    x[5] = 1e9
+    long = measure_birth(x, every_remedy(x)[:1], d_sae=128, k=2, generator=generator())
+    x[5] = stray
+    assert measure_birth(x / 1e3, every_remedy(x / 1e3)[:1], d_sae=128, k=2, generator=generator()) == long
+    by_mean = measure_birth(x, every_remedy(x)[:2], d_sae=128, k=2, generator=generator())["mean"]
+    # Centered by a mean that one token owns, the others all look the same.
+    assert by_mean.dead > 0.9
+
+
+def test_tokens_that_are_mostly_zero_are_measured_in_units_of_the_others() -> None:
+    x = gaussian(1500, 16, 3.0).double()
+    x[torch.arange(1500) % 5 > 1] = 0
+    births = [
+        measure_birth(x * scale, [untouched(16)], d_sae=256, k=4, generator=generator())
+        for scale in (1, 1e-60, 1e60)
+    ]
+    assert births[0] == births[1] == births[2]
 
 
 def test_k_over_the_dictionary_is_refused_before_any_work() -> None:

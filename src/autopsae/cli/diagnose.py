@@ -12,6 +12,7 @@ from autopsae.activations.store import open_layers
 from autopsae.cli.options import Padding
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
 from autopsae.diagnosis.diagnose import AT_TOKENS, LR, STEPS
+from autopsae.diagnosis.parameters import Repeated
 from autopsae.diagnosis.prescribe import ACCEPTABLE
 from autopsae.diagnosis.survey import survey
 from autopsae.report.plots import check_figure, save_figure
@@ -34,6 +35,7 @@ def diagnose(
     acceptable: float = ACCEPTABLE,
     lr: float = LR,
     steps: int = STEPS,
+    repeated: Repeated = "keep",
     json: Path | None = None,
     figure: Path | None = None,
     prescriptions: Path | None = None,
@@ -55,6 +57,7 @@ def diagnose(
         acceptable: Fraction of latents that may be born dead before something is prescribed.
         lr: Learning rate by which it is judged whether training revives the dead-by-ReLU.
         steps: Steps of that training.
+        repeated: Tokens that are the same vector: keep all, or leave_out all but one of each.
         json: Write all numbers there.
         figure: Write death by layer and remedy there (.png, .pdf, .svg).
         prescriptions: Write each layer's prescription into this folder.
@@ -78,6 +81,7 @@ def diagnose(
             acceptable=acceptable,
             lr=lr,
             steps=steps,
+            repeated=repeated,
             seed=seed,
             device=device,
             progress=advance,

@@ -5,23 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from autopsae.arrays import InputError
+from autopsae.statistics.collect import check_device
 
 
 def checked_device(device: str | None) -> str | None:
     """The device as given, or InputError where nothing can be computed on it: known before the work, not after."""
-    if device is not None:
-        try:
-            torch.zeros(1, dtype=torch.float64, device=device).sum().item()
-        except (RuntimeError, AssertionError, TypeError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(
-                f"device {device!r}: expected one that computes in float64 ({reason}); try cpu"
-            ) from error
+    check_device(device)
     return device
 
 

@@ -1,28 +1,31 @@
 """diagnose(tokens, d_sae=..., k=...): how an SAE would fare on a layer, and what to change, before training it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.arrays import InputError, Tokens
+from autopsae.arrays import Tokens
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.findings import findings
+from autopsae.diagnosis.ladder import remedy_ladder
+from autopsae.diagnosis.measured import Measured, sample_size
+from autopsae.diagnosis.parameters import Repeated, check_parameters
 from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, paper_rule, prescribe, suffices
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.diagnosis.tabular import flatten, html_table
 from autopsae.passes import same_passes
-from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, within, z_score
+from autopsae.remedies.remedy import Remedy, center, untouched, within, z_score
 from autopsae.seeds import stream
-from autopsae.statistics.collect import collect
+from autopsae.statistics.collect import check_device, collect
 from autopsae.statistics.median import geometric_median
-from autopsae.statistics.moments import Moments, layer_norm
-from autopsae.statistics.spectrum import Spectrum
+from autopsae.statistics.moments import layer_norm
+from autopsae.statistics.repeats import OneOfEach, Repeats, count_repeats
 from autopsae.survival.birth import Birth, draw_rows, measure_birth
-from autopsae.survival.closed_form import check_k, dead_by_relu, dead_by_topk
+from autopsae.survival.closed_form import Prediction
 from autopsae.survival.firing import AmongLargest
 from autopsae.survival.forecast import FOLLOWED, Outlook, forecast, seen
 from autopsae.survival.revival import Revival, revival
@@ -36,52 +39,43 @@ AT_TOKENS = 1_000_000
 LR, STEPS = 3e-4, 100_000
 """The training of which it is asked what it leaves dead-by-ReLU (steps: the paper's)."""
 
-ESCALATION = (0.15, 0.3, 0.5)
-"""Exponents of partial whitening that are considered where centering is not enough."""
-
 _SHOWN_TOKENS = 64
 
 Progress = Callable[[str, int], None]
 """Told the name of the pass and the tokens it has just handled."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """The paper's closed forms for this gamma, d_sae, k and number of tokens; `dead` includes `relu`."""
-
-    relu: float
-    dead: float
-
-    @staticmethod
-    def of(gamma: float, tokens: int, *, d_sae: int, k: int) -> "Prediction":
-        """Both forms."""
-        return Prediction(relu=dead_by_relu(gamma, tokens), dead=dead_by_topk(gamma, tokens, d_sae=d_sae, k=k))
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosis:
-    """How a freshly drawn TopK SAE fares on one layer.
-
-    layer, tokens, d_in: what was measured; d_sae, k: for which SAE; severity: the geometry; predicted: the
-    paper's closed forms; birth: death counted on the tokens, under each remedy by name; expected: death on as many
-    tokens as was asked, forecast for the remedies up to the one prescribed; revival: what training would leave of
-    the dead-by-ReLU if nothing were changed, None where no more are born than accepted; prescription: what to
-    change; paper: the remedy that the paper's rule would choose.
-    """
+    """How a freshly drawn TopK SAE fares on one layer."""
 
     layer: str
     tokens: int
+    """Tokens that were measured, without copies where these were left out."""
     d_in: int
     d_sae: int
+    """Latents of the SAE that was asked about."""
     k: int
+    """How many of them fire per token."""
     severity: Severity
+    """The geometry."""
+    repeats: Repeats
+    """How many of the tokens read are copies, before any were left out."""
     predicted: Prediction
+    """The paper's closed forms."""
     birth: Mapping[str, Birth]
+    """Death counted on the tokens, under each remedy by name."""
     expected: Mapping[str, Outlook]
+    """Death on as many tokens as was asked, forecast for the remedies up to the one prescribed."""
     revival: Revival | None
+    """What training would leave of the dead-by-ReLU if nothing were changed; None where no more are born than
+    accepted."""
     prescription: Prescription
+    """What to change."""
     paper: str
+    """The remedy that the paper's rule would choose."""
     findings: tuple[Finding, ...]
+    """What the numbers mean, in agreement with the prescription."""
     landscape: Float[Tensor, "shown d_in"]
     """A few sampled tokens after per-token LayerNorm, for the eye (the paper's Fig. 2b); not in `to_dict`."""
 
@@ -94,6 +88,7 @@ class Diagnosis:
             "d_sae": self.d_sae,
             "k": self.k,
             **asdict(self.severity),
+            "repeated": {**asdict(self.repeats), "left_out": self.repeats.tokens - self.tokens},
             "predicted": asdict(self.predicted),
             "birth": {name: asdict(birth) for name, birth in self.birth.items()},
             "expected": {name: asdict(outlook) for name, outlook in self.expected.items()},
@@ -148,6 +143,7 @@ def diagnose(
     acceptable: float = ACCEPTABLE,
     lr: float = LR,
     steps: int = STEPS,
+    repeated: Repeated = "keep",
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
@@ -162,25 +158,34 @@ def diagnose(
 
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, k: the SAE to be trained; alphas, ranks:
     further whitening exponents and active subspace ranks to measure; acceptable: fraction of latents that may be
-    born dead; lr, steps: the training by which `revival` is judged; seed: of the drawn SAE and of the token sample;
-    device: where to compute (default: where the tokens are, for the products too).
+    born dead; lr, steps: the training by which `revival` is judged; repeated: "leave_out" keeps one of each vector
+    (a third pass, and up to 24 bytes of memory for each of them), "keep" all tokens; seed: of the drawn SAE and of
+    the token sample; device: where to compute (default: where the tokens are, for the products too).
 
-    Raises InputError for unusable tokens, passes that differ, fewer than 40 tokens or all the same, d_in < 2,
-    k > d_sae, at_tokens < 1, lr or steps under 0, or `acceptable` outside [0, 1].
+    Raises InputError as `collect` and `check_parameters`, for passes that differ, for fewer than 40 tokens, or where
+    all are the same, and for a device that does not compute in float64.
     """
-    _check(d_sae, k, acceptable)
+    check_parameters(
+        d_sae, k, acceptable, at_tokens=at_tokens, ranks=ranks, lr=lr, steps=steps, repeated=repeated, seed=seed
+    )
+    check_device(device)
     tokens = same_passes(tokens)
+    repeats = count_repeats(tokens) if repeated == "leave_out" else None
+    tokens = OneOfEach(tokens) if repeats else tokens
     told = progress or (lambda _name, _tokens: None)
     statistics = collect(tokens, seed=seed, device=device, progress=lambda n: told("statistics", n))
+    repeats = repeats or statistics.rows.repeats()
     median = geometric_median(statistics.sample)
     geometry = severity(statistics, median)
 
     def drawn() -> torch.Generator:  # the same draw for every remedy
         return stream(seed, "diagnosis")
 
-    ladder, asked = _ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
+    ladder, asked = remedy_ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
     rows = draw_rows(d_sae, statistics.d_in, generator=drawn()).to(median.device)
     expected = _expected(ladder, asked, statistics.sample, rows, k, at_tokens=at_tokens, acceptable=acceptable)
+    most = float(sample_size(repeats))
+    expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
     stuck = expected["none"].relu.value > acceptable
     revived = _revived(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
@@ -194,39 +199,43 @@ def diagnose(
         device=median.device,
         progress=lambda n: told("birth", n),
     )
+    # A remedy under which all have fired is not counted to the end, and none can be dead there.
+    birth = {name: replace(count, tokens=statistics.tokens) for name, count in birth.items()}
     prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
-    predicted = Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k)
-    return Diagnosis(
-        layer=layer,
+    measured = Measured(
         tokens=statistics.tokens,
-        d_in=statistics.d_in,
-        d_sae=d_sae,
-        k=k,
         severity=geometry,
-        predicted=predicted,
+        repeats=repeats,
         birth=birth,
         expected=expected,
+        predicted=Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k),
         revival=revived,
         prescription=prescription,
-        paper=paper_rule(geometry.effective_rank_fraction),
-        findings=findings(
-            geometry,
-            birth,
-            prescription,
-            predicted.relu,
-            tokens=statistics.tokens,
-            effective_tokens=expected["none"].effective_tokens,
-            revival=revived,
-            acceptable=acceptable,
-        ),
-        landscape=layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu(),
+        acceptable=acceptable,
     )
+    return _diagnosis(measured, layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu())
 
 
-def _check(d_sae: int, k: int, acceptable: float) -> None:
-    check_k(k, d_sae)
-    if not 0 <= acceptable <= 1:
-        raise InputError(f"acceptable: expected a fraction in [0, 1], got {acceptable}; 1 % is 0.01")
+def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Diagnosis:
+    """What was measured, and what it means."""
+    prescription = measured.prescription
+    return Diagnosis(
+        layer=prescription.layer,
+        tokens=measured.tokens,
+        d_in=prescription.d_in,
+        d_sae=prescription.d_sae,
+        k=prescription.k,
+        severity=measured.severity,
+        repeats=measured.repeats,
+        predicted=measured.predicted,
+        birth=measured.birth,
+        expected=measured.expected,
+        revival=measured.revival,
+        prescription=prescription,
+        paper=paper_rule(measured.severity.effective_rank_fraction),
+        findings=findings(measured),
+        landscape=landscape,
+    )
 
 
 def _revived(
@@ -262,19 +271,3 @@ def _expected(
             W = within(remedy.subspace, rows)
             found[remedy.name] = forecast(seen(remedy, sample), W, AmongLargest(k)).at(at_tokens)
     return found
-
-
-def _ladder(
-    moments: Moments,
-    median: Float[Tensor, "d_in"],
-    effective_rank: float,
-    alphas: Sequence[float],
-    ranks: Sequence[int],
-) -> tuple[list[Remedy], set[str]]:
-    """The remedies from the least intrusive to the most, and the names of those that were asked for."""
-    spectrum, rank = Spectrum.of(moments.covariance), max(1, round(effective_rank))
-    whitened = {alpha: whiten(spectrum, median, alpha=alpha) for alpha in sorted({*alphas, *ESCALATION, 1.0})}
-    subspaces = [active_subspace(spectrum, median, rank=rank) for rank in ranks or (rank,)]
-    ladder = [untouched(len(median)), center(median, "median"), *whitened.values(), *subspaces]
-    asked = {whitened[alpha].name for alpha in alphas} | {remedy.name for remedy in subspaces if ranks}
-    return ladder, asked

@@ -1,134 +1,120 @@
-"""What a layer's numbers mean, one finding per number that has something to say; silence means all is well."""
+"""What a layer's numbers mean, one finding per number that has something to say; silence means all is well.
 
-from collections.abc import Mapping
+Findings are written after the verdict and agree with it: where nothing is to be changed, none advises a remedy.
+"""
 
 from autopsae.diagnosis.finding import Finding
-from autopsae.diagnosis.prescribe import Prescription
-from autopsae.diagnosis.severity import Severity
+from autopsae.diagnosis.measured import SEVERE_GAMMA, STRAY_SQUARE, Measured, why_dead
+from autopsae.diagnosis.repetition import repeat_findings
 from autopsae.statistics.strays import STRAY
-from autopsae.survival.birth import Birth
-from autopsae.survival.revival import Revival
 
-SEVERE_GAMMA = 1.0
 LOW_RANK = 0.10
 HEAVY_TAILS = 0.5
-STRAY_SQUARE = 0.5
 DRAGGED_MEAN = 0.5
 OFF = 0.01  # difference of two dead fractions that is worth a word
+FAR_OFF = 0.10  # difference between closed form and count over which the form misleads
 TOKENS_PER_DIMENSION = 10.0
 EFFECTIVE_TOKENS = 500.0
 
 
-def findings(
-    severity: Severity,
-    birth: Mapping[str, Birth],
-    prescription: Prescription,
-    predicted_relu: float,
-    *,
-    tokens: int,
-    effective_tokens: float,
-    revival: Revival | None,
-    acceptable: float,
-) -> tuple[Finding, ...]:
-    """The findings of a layer, the most consequential first; `predicted_relu` is the closed form's dead-by-ReLU,
-    `effective_tokens` how many independent tokens the sample is worth, `revival` what training would change.
-    """
-    cure = f"{prescription.advice} ({birth[prescription.remedy].dead:.1%})"
+def findings(measured: Measured) -> tuple[Finding, ...]:
+    """The findings of a layer, the most consequential first."""
     candidates = [
-        _outlier_severity(severity, birth, cure, tokens, prescription.d_sae),
-        _born_dead(severity, birth, cure, tokens, prescription.d_sae, acceptable),
-        _beyond_training(revival, tokens, acceptable),
-        _dragged_mean(severity, birth, tokens),
-        _stray_tokens(severity, tokens),
-        _low_rank(severity, birth, tokens),
-        _heavy_tails(severity, birth, predicted_relu, tokens),
-        _few_tokens(tokens, prescription.d_in),
-        _few_documents(effective_tokens, tokens),
+        *repeat_findings(measured),
+        _outlier_severity(measured),
+        _born_dead(measured),
+        _beyond_training(measured),
+        _dragged_mean(measured),
+        _stray_tokens(measured),
+        _low_rank(measured),
+        _closed_form(measured),
+        _heavy_tails(measured),
+        _few_tokens(measured),
+        _few_documents(measured),
     ]
     return tuple(finding for finding in candidates if finding)
 
 
-def _outlier_severity(
-    severity: Severity, birth: Mapping[str, Birth], cure: str, tokens: int, d_sae: int
-) -> Finding | None:
+def _outlier_severity(measured: Measured) -> Finding | None:
+    severity = measured.severity
     if severity.gamma <= SEVERE_GAMMA:
         return None
     return Finding(
         name="gamma",
         value=severity.gamma,
         threshold=SEVERE_GAMMA,
-        tokens=tokens,
-        meaning=f"the mean outweighs the spread: {birth['none'].dead:.1%} of {d_sae:,} latents would be born dead",
-        advice=cure,
+        tokens=measured.sample_size,
+        meaning=f"the mean outweighs the spread: {measured.born_dead}",
+        advice=measured.cure,
         source="paper Sec. 4; death measured",
     )
 
 
-def _born_dead(
-    severity: Severity, birth: Mapping[str, Birth], cure: str, tokens: int, d_sae: int, acceptable: float
-) -> Finding | None:
+def _born_dead(measured: Measured) -> Finding | None:
     """Death that gamma does not explain."""
-    none = birth["none"]
-    if severity.gamma > SEVERE_GAMMA or none.dead <= acceptable:
+    none = measured.birth["none"]
+    if measured.severity.gamma > SEVERE_GAMMA or none.dead <= measured.acceptable:
         return None
-    why = f"gamma is only {severity.gamma:.2f}, but the directions differ in spread"
-    if severity.gamma_raw > SEVERE_GAMMA:
-        why = f"the mean outweighs the spread {severity.gamma_raw:.3g} times, but LayerNorm hides it from gamma"
+    silent = measured.prescription.remedy == "none"
+    ways = f"{none.relu:.1%} never positive, {none.topk:.1%} never among the k largest"
     return Finding(
-        name="dead at birth",
+        name="silent so far" if silent else "dead at birth",
         value=none.dead,
-        threshold=acceptable,
-        tokens=tokens,
-        meaning=f"{none.relu:.1%} of {d_sae:,} latents would never be positive and {none.topk:.1%} never among the "
-        f"k largest ({why})",
-        advice=cure,
+        threshold=measured.acceptable,
+        tokens=measured.sample_size,
+        meaning=f"{measured.born_dead} ({ways}: {why_dead(measured)})",
+        advice=measured.cure,
         source="measured; the threshold is the accepted death",
     )
 
 
-def _beyond_training(revival: Revival | None, tokens: int, acceptable: float) -> Finding | None:
+def _beyond_training(measured: Measured) -> Finding | None:
     """Will training revive them?"""
-    if revival is None or revival.relu <= acceptable:
+    revival = measured.revival
+    if revival is None or revival.relu <= measured.acceptable:
         return None
+    start = "start b_dec at the geometric median instead of waiting for it"
     return Finding(
         name="dead-by-ReLU after training",
         value=revival.relu,
-        threshold=acceptable,
-        tokens=tokens,
-        meaning=f"untreated, {revival.born:.1%} are born dead-by-ReLU, and {revival.steps:,} steps at lr "
-        f"{revival.lr:g} move b_dec by at most {revival.travel:.3g} per coordinate where the mean is up to "
+        threshold=measured.acceptable,
+        tokens=measured.sample_size,
+        meaning=f"untreated, {revival.born:.1%} are expected to be born dead-by-ReLU, and {revival.steps:,} steps "
+        f"at lr {revival.lr:g} move b_dec by at most {revival.travel:.3g} per coordinate where the mean is up to "
         f"{revival.distance:.3g} away: {revival.at_least:.1%} are out of its reach, {revival.unrevived:.1%} are "
         f"not expected to be, and {revival.collateral:.1%} more may fall under zero as features carry the mean",
-        advice="start b_dec at the geometric median instead of waiting for it",
+        advice="" if measured.prescription.remedy == "none" else start,
         source="autopsae, fitted to synthetic recovery (docs/forecast.md); paper Sec. 5.2",
     )
 
 
-def _dragged_mean(severity: Severity, birth: Mapping[str, Birth], tokens: int) -> Finding | None:
-    mean, median = birth["mean"].dead, birth["median"].dead
+def _dragged_mean(measured: Measured) -> Finding | None:
+    severity, mean, median = measured.severity, measured.birth["mean"].dead, measured.birth["median"].dead
     if severity.mean_median_distance <= DRAGGED_MEAN or mean <= median + OFF:
         return None
+    instead = f"never center by the mean here; the geometric median leaves {median:.1%} (counted)"
     return Finding(
         name="mean-median distance",
         value=severity.mean_median_distance,
         threshold=DRAGGED_MEAN,
-        tokens=tokens,
+        tokens=measured.sample_size,
         meaning=f"a few tokens drag the arithmetic mean away from the typical token (it points "
         f"{severity.mean_median_angle:.0f} degrees off the geometric median): centering by it leaves "
         f"{mean:.1%} dead",
-        advice=f"never center by the mean here; the geometric median leaves {median:.1%}",
+        advice="" if measured.prescription.remedy == "none" else instead,
         source="paper App. D.5, Table S7; in units of the typical token's distance from the median",
     )
 
 
-def _stray_tokens(severity: Severity, tokens: int) -> Finding | None:
+def _stray_tokens(measured: Measured) -> Finding | None:
+    severity = measured.severity
     if severity.stray_square <= STRAY_SQUARE:
         return None
     return Finding(
         name="stray tokens' share of the squared norm",
         value=severity.stray_square,
         threshold=STRAY_SQUARE,
-        tokens=tokens,
+        tokens=measured.sample_size,
         meaning=f"{severity.stray_tokens:.2%} of the tokens, each over {STRAY:.0f} times the median norm, dominate "
         "any squared error",
         advice="train with --strays leave_out or weigh_down, and judge the error without them (fvu_typical)",
@@ -136,64 +122,86 @@ def _stray_tokens(severity: Severity, tokens: int) -> Finding | None:
     )
 
 
-def _low_rank(severity: Severity, birth: Mapping[str, Birth], tokens: int) -> Finding | None:
+def _low_rank(measured: Measured) -> Finding | None:
+    """Advice only where the verdict is to change more than the centre."""
+    severity, prescription = measured.severity, measured.prescription
     if severity.effective_rank_fraction >= LOW_RANK:
         return None
+    only_centered = prescription.affine.linear is None and prescription.subspace is None
     return Finding(
         name="effective rank / d_in",
         value=severity.effective_rank_fraction,
         threshold=LOW_RANK,
-        tokens=tokens,
-        meaning=f"{severity.effective_rank:.0f} directions carry the variance: centering leaves "
-        f"{birth['median'].dead:.1%} dead at birth, and more may die in training",
-        advice=f"try whitening with a small alpha too (full whitening: {birth['whiten'].dead:.1%} at birth)",
+        tokens=measured.sample_size,
+        meaning=f"{severity.effective_rank:.0f} directions carry the variance: more latents may die in training "
+        f"than at birth (after centering {measured.birth['median'].dead:.1%} are counted dead, after full "
+        f"whitening {measured.birth['whiten'].dead:.1%})",
+        advice="watch the dead fraction in training" if only_centered else measured.cure,
         source="paper App. E: death at birth under 1.5 %; Gemma 3 270M died in training at up to 9 %",
     )
 
 
-def _heavy_tails(
-    severity: Severity, birth: Mapping[str, Birth], predicted_relu: float, tokens: int
-) -> Finding | None:
+def _closed_form(measured: Measured) -> Finding | None:
+    """Where gamma alone misleads."""
+    said, counted = measured.predicted.dead, measured.birth["none"].dead
+    if abs(said - counted) <= FAR_OFF:
+        return None
+    return Finding(
+        name="distance of the closed form from the count",
+        value=abs(said - counted),
+        threshold=FAR_OFF,
+        tokens=measured.sample_size,
+        meaning=f"from gamma alone the paper's formula says that {said:.1%} are dead on {measured.tokens:,} "
+        f"tokens, where {counted:.1%} are counted",
+        advice="go by the count and the forecast",
+        source="paper Sec. 4.2: it assumes Gaussian tokens that vary alike in all directions",
+    )
+
+
+def _heavy_tails(measured: Measured) -> Finding | None:
     """Of interest only where the closed form does predict too many dead-by-ReLU."""
-    if severity.kurtosis is None or severity.kurtosis <= HEAVY_TAILS or predicted_relu <= birth["none"].relu + OFF:
+    kurtosis, predicted, relu = measured.severity.kurtosis, measured.predicted.relu, measured.birth["none"].relu
+    if kurtosis is None or kurtosis <= HEAVY_TAILS or predicted <= relu + OFF:
         return None
     return Finding(
         name="excess kurtosis",
-        value=severity.kurtosis,
+        value=kurtosis,
         threshold=HEAVY_TAILS,
-        tokens=tokens,
-        meaning=f"heavy tails lift latents over zero: the closed form predicts {predicted_relu:.1%} dead-by-ReLU, "
-        f"where {birth['none'].relu:.1%} are",
-        advice="trust the measured death",
+        tokens=measured.sample_size,
+        meaning=f"heavy tails lift latents over zero: the closed form predicts {predicted:.1%} dead-by-ReLU, "
+        f"where {relu:.1%} are",
+        advice="go by the count and the forecast",
         source="paper App. B.9",
     )
 
 
-def _few_tokens(tokens: int, d_in: int) -> Finding | None:
-    if tokens >= TOKENS_PER_DIMENSION * d_in:
+def _few_tokens(measured: Measured) -> Finding | None:
+    n, d_in = measured.sample_size, measured.prescription.d_in
+    if n >= TOKENS_PER_DIMENSION * d_in:
         return None
     return Finding(
         name="tokens per dimension",
-        value=tokens / d_in,
+        value=n / d_in,
         threshold=TOKENS_PER_DIMENSION,
-        tokens=tokens,
-        meaning="too few tokens for a covariance: the effective rank is too low, whitening flatters itself, and "
-        "death is over-counted",
+        tokens=n,
+        meaning="too few different tokens for a covariance: the effective rank is too low, whitening flatters "
+        "itself, and death is over-counted",
         advice=f"use at least {TOKENS_PER_DIMENSION * d_in:,.0f} tokens",
         source="autopsae; a covariance of d_in dimensions needs several tokens for each",
     )
 
 
-def _few_documents(effective_tokens: float, tokens: int) -> Finding | None:
+def _few_documents(measured: Measured) -> Finding | None:
     """Only where there are more tokens than that."""
-    if effective_tokens >= EFFECTIVE_TOKENS or tokens < EFFECTIVE_TOKENS:
+    n, effective = measured.sample_size, measured.expected["none"].effective_tokens
+    if effective >= EFFECTIVE_TOKENS or n < EFFECTIVE_TOKENS:
         return None
     return Finding(
         name="effective tokens",
-        value=effective_tokens,
+        value=effective,
         threshold=EFFECTIVE_TOKENS,
-        tokens=tokens,
-        meaning=f"firings come in heaps: the sample is worth {effective_tokens:,.0f} independent tokens, and the "
+        tokens=n,
+        meaning=f"firings come in heaps: the sample is worth {effective:,.0f} independent tokens, and the "
         "death expected on more tokens may be tens of points too high",
         advice="harvest more documents or images, and fewer tokens of each",
         source="docs/forecast.md: 64 images of DINOv2 were worth 165 tokens, and the forecast 14 points off",

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.moments import Moments
+from autopsae.statistics.repeats import row_hashes
 from autopsae.statistics.spectrum import effective_rank
 from autopsae.statistics.strays import STRAY
 
@@ -39,8 +41,11 @@ class Severity:
     token_norm_median: float
     token_norm_p99: float
     token_norm_max: float
+    gamma_typical: float | None
+    """gamma_raw of the sample's typical tokens, which are those that are not stray, one of each vector; None where
+    these do not differ."""
     stray_tokens: float
-    """Fraction of tokens with over 10 times the median norm."""
+    """Fraction of tokens with over 10 times the median norm of those that are not zero."""
     stray_square: float
     """Fraction of the summed squared norm that those tokens hold."""
 
@@ -72,7 +77,8 @@ def severity(statistics: Statistics, median: Float[Tensor, "d_in"]) -> Severity:
     typical = (statistics.sample - median).norm(dim=1).median()
     cosine = torch.nn.functional.cosine_similarity(raw.mean, median, dim=0, eps=0).clamp(-1, 1)
     middle = norms.quantile(0.5)
-    stray_tokens, stray_square = norms.above(STRAY * middle)
+    limit = STRAY * norms.typical
+    stray_tokens, stray_square = norms.above(limit)
     return Severity(
         gamma=gamma(normed),
         gamma_raw=gamma_raw,
@@ -87,6 +93,17 @@ def severity(statistics: Statistics, median: Float[Tensor, "d_in"]) -> Severity:
         token_norm_median=middle,
         token_norm_p99=norms.quantile(0.99),
         token_norm_max=norms.largest,
+        gamma_typical=_gamma_typical(statistics.sample, limit),
         stray_tokens=stray_tokens,
         stray_square=stray_square,
     )
+
+
+def _gamma_typical(sample: Float[Tensor, "sample d_in"], limit: float) -> float | None:
+    _, first = np.unique(row_hashes(sample), return_index=True)
+    kept = sample[torch.from_numpy(first).to(sample.device)]
+    kept = kept[kept.norm(dim=1) <= limit]
+    try:
+        return gamma(Moments.of(kept))
+    except InputError:
+        return None

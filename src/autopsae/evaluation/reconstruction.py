@@ -49,7 +49,7 @@ def evaluate(sae: SAE, tokens: Tokens) -> Evaluation:
             f"evaluate: expected tokens of d_in = {sae.d_in}, as the SAE's, got {len(mean)}; choose the layer that "
             "it was trained on"
         )
-    limit = STRAY * norms.quantile(0.5)
+    limit = STRAY * norms.typical
     typical, stray = (_Sums(sae.d_in, weight.device) for _ in range(2))
     entered = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device)
     census = Census(sae.d_sae, weight.device)

@@ -56,7 +56,7 @@ class Space:
             raise InputError(
                 f"autopsy: expected at least {LEAST_TOKENS} tokens, got {n}; silence on few says little"
             )
-        limit = STRAY * norms.quantile(0.5)
+        limit = STRAY * norms.typical
         moments: Moments | None = None
         for y in chunks(left_out(entered, limit), dtype=torch.float64):
             moments = moments.merge(Moments.of(y)) if moments else Moments.of(y)

@@ -81,7 +81,7 @@ def without_strays(tokens: Tokens, how: Strays, statistics: Statistics) -> Token
     """
     if how == "keep":
         return tokens
-    limit = STRAY * statistics.norms.quantile(0.5)
+    limit = STRAY * statistics.norms.typical
     if how == "leave_out":
         left = left_out(tokens, limit)
         return Counted(left, count_tokens(left))

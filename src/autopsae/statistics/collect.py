@@ -10,6 +10,7 @@ from torch import Tensor
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.norms import NormHistogram
+from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.sample import Reservoir
 
 SAMPLE_TOKENS = 4096
@@ -17,16 +18,18 @@ SAMPLE_TOKENS = 4096
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Statistics:
-    """What a diagnosis needs to know of the tokens; its size does not grow with their number.
-
-    raw: moments of the activations; normed: moments after per-token LayerNorm (paper Sec. 4);
-    norms: their L2 norms; reservoir: a uniform sample.
-    """
+    """What a diagnosis needs to know of the tokens; its size does not grow with their number."""
 
     raw: Moments
+    """Moments of the activations."""
     normed: Moments
+    """Moments after per-token LayerNorm (paper Sec. 4)."""
     norms: NormHistogram
+    """The tokens' L2 norms."""
     reservoir: Reservoir
+    """A uniform sample."""
+    rows: RowCounts
+    """How many tokens are the same vector."""
 
     @property
     def tokens(self) -> int:
@@ -49,7 +52,19 @@ class Statistics:
             normed=self.normed.merge(other.normed),
             norms=self.norms.merge(other.norms),
             reservoir=self.reservoir.merge(other.reservoir),
+            rows=self.rows.merge(other.rows),
         )
+
+
+def check_device(device: torch.device | str | None) -> None:
+    """InputError unless float64 can be computed there: known before the work, not after."""
+    if device is None:
+        return
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device).sum().item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {device!r}: expected one that computes in float64 ({reason}); try cpu") from error
 
 
 def collect(
@@ -67,9 +82,10 @@ def collect(
     (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;
     device: where to compute (default: where the tokens are); progress: told the tokens of each chunk.
 
-    Raises InputError as `chunks`, and for d_in < 2 or fewer than two different tokens.
+    Raises InputError as `chunks`, for d_in < 2, and for norms whose squares would overflow (one over 2^480 = 3e144)
+    or vanish (all under 2^-480, but not all zero).
     """
-    reservoir = Reservoir(sample_tokens, seed=seed)
+    reservoir, rows = Reservoir(sample_tokens, seed=seed), RowCounter()
     raw: Moments | None = None
     normed: Moments | None = None
     norms: NormHistogram | None = None
@@ -78,11 +94,18 @@ def collect(
             raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
         reservoir.add(x, start)
         start += len(x)
-        parts = Moments.of(x), Moments.of(layer_norm(x)), NormHistogram.of(x)
+        rows.add(x)
+        part = NormHistogram.of(x)  # first, as it refuses what would overflow
+        norms = norms.merge(part) if norms else part
+        parts = Moments.of(x), Moments.of(layer_norm(x))
         raw = raw.merge(parts[0]) if raw else parts[0]
         normed = normed.merge(parts[1]) if normed else parts[1]
-        norms = norms.merge(parts[2]) if norms else parts[2]
         if progress:
             progress(len(x))
     assert raw and normed and norms  # noqa: PT018 (chunks raises when there is no token)
-    return Statistics(raw=raw, normed=normed, norms=norms, reservoir=reservoir)
+    if norms.vanishing:
+        raise InputError(
+            f"expected activations with norms over 3.2e-145, got {norms.largest:.1e} at most, whose squares "
+            "vanish; multiply all tokens by a constant first"
+        )
+    return Statistics(raw=raw, normed=normed, norms=norms, reservoir=reservoir, rows=rows.counts())

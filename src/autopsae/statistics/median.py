@@ -4,9 +4,14 @@ Each iteration reads the tokens once for the exact gradient and then takes a New
 a sample, so a whole stream converges in a few passes. The curvature is damped by a share of Weiszfeld's, less as
 long as steps descend, for tokens on a line or in two heaps have hardly any along it. Where a step does not descend,
 Weiszfeld's does (Vardi and Zhang 2000, which is also safe when the iterate meets a token).
+
+Distances have a kink at each token, and where the median is a token, or near one that is repeated often, such steps
+stall. Then every distance r is replaced by sqrt(r^2 + s^2), which is smooth, and the minimum is followed as s falls
+to zero, with the curvature of all tokens (the path of Cohen et al. 2016, "Geometric median in nearly linear time").
 """
 
 from dataclasses import dataclass
+from math import frexp, inf
 
 import numpy as np
 import torch
@@ -14,21 +19,37 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.statistics.repeats import row_hashes
 
-_MOST_PASSES = 200
+_QUICK_PASSES = 25
 _DAMPING = 1e-3  # of Weiszfeld's curvature, at first
 _CURVATURE_TOKENS = 2048
+_REPEATED = 0.02  # share of the sample from which on a repeated token is tried as the median
+_TRIED = 4  # repeated tokens that are tried, at most
+_SHARPER = 0.2  # factor by which the smoothing falls
+_SHARPEST = 1e-13  # smoothing, in typical distances, that rounding errors drown
+_STEPS = 12  # Newton steps per smoothing, at most
+_BEND = 1e-15  # least curvature, relative to the largest, along any direction
 
 
 @dataclass(frozen=True)
 class _Pull:
-    """The objective and its slope at a point: mean distance, mean unit vector to the tokens, mean 1 / distance,
-    and the share of tokens that lie on the point itself."""
+    """How the tokens pull at a point: the slope of the mean distance, and what bends it."""
 
-    distance: float
+    point: Tensor
     direction: Tensor
+    """Mean unit vector to the tokens that do not lie on the point: the mean distance's slope downhill."""
     weight: float
+    """Mean of 1 / distance of the same tokens."""
     coincident: float
+    """Share of the tokens that lie on the point."""
+    nearest: Tensor
+    """The token nearest to the point, but not on it; the point itself where there is none."""
+
+    @property
+    def excess(self) -> float:
+        """Length of the shortest subgradient of the mean distance: tokens on the point hold it by their share."""
+        return max(0.0, float(self.direction.norm()) - self.coincident)
 
 
 def geometric_median(
@@ -37,15 +58,19 @@ def geometric_median(
     sample: Float[Tensor, "sample d_in"] | None = None,
     tolerance: float = 1e-7,
 ) -> Float[Tensor, "d_in"]:
-    """argmin_m of sum_j ||x_j - m||, in float64 (paper Sec. 6, App. D.5).
+    """argmin_m of sum_j ||x_j - m||, in float64 (paper Sec. 6, App. D.5); where that is not unique, one of them.
 
     tokens: a matrix, or a re-iterable stream together with `sample`, a uniform sample of it: then the sample's
-    median is refined by passes over the whole stream. tolerance: the length of the mean unit vector from the result
-    to the tokens. Where tokens lie all around, this is the result's error over their mean distance; in any case
-    the summed distance is within 2 * tolerance of the least one (it is convex, and the median no further away than
-    twice the mean distance).
+    median is refined by passes over the whole stream. tolerance: the length of the shortest subgradient at the
+    result: the mean unit vector to the tokens, less the share of those that lie on the result. Where tokens lie all
+    around, this is the result's error over their mean distance; in any case the summed distance is within
+    2 * tolerance of the least one (it is convex, and the median no further away than twice the mean distance).
 
-    Raises InputError as `chunks`, for a stream without a sample, or where the tolerance is not reached.
+    Any finite tokens have an answer, at any scale and with any number of copies. Should float64 be too coarse for
+    the tolerance (two tokens apart by less than a rounding error of the others), it is the best of all points that
+    were tried, and the summed distance is within twice the length of its subgradient.
+
+    Raises InputError as `chunks`, and for a stream without a sample.
     """
     if sample is None:
         if not isinstance(tokens, (Tensor, np.ndarray)):
@@ -53,58 +78,189 @@ def geometric_median(
                 "geometric_median: expected `sample` beside a stream of tokens; see statistics.collect"
             )
         sample = tokens = torch.cat(list(chunks(tokens, dtype=torch.float64)))
-        point = sample.median(dim=0).values
+        starts = [*_repeated(sample), sample.median(dim=0).values]
     else:
-        point = geometric_median(sample, tolerance=max(tolerance, 1e-4))
-    curvature_sample = sample[:: max(1, len(sample) // _CURVATURE_TOKENS)].double().to(point.device)
-    pull, damping = _pull(tokens, point), _DAMPING
-    for _ in range(_MOST_PASSES):
-        # Tokens on the point itself hold it by their share: if they outweigh the others' pull, it is the median.
-        if float(pull.direction.norm()) <= pull.coincident + tolerance:
-            return point
-        step = _newton_step(curvature_sample, point, pull, damping)
-        ahead = _pull(tokens, point + step)
+        starts = [geometric_median(sample, tolerance=max(tolerance, 1e-4))]
+        sample = sample.double().to(starts[0].device)
+    # Squares of numbers like 1e200 overflow, and those of 1e-200 vanish. A power of two costs no digit.
+    cloud = _Cloud(tokens, unit=_unit(sample))
+    best = _descend(cloud, [start * cloud.unit for start in starts], sample * cloud.unit, tolerance)
+    return best / cloud.unit
+
+
+def _descend(
+    cloud: "_Cloud", starts: list[Tensor], sample: Float[Tensor, "sample d_in"], tolerance: float
+) -> Float[Tensor, "d_in"]:
+    """A point of a subgradient under the tolerance: one of the starts, or from there by quick steps, or by sure."""
+    best: _Pull | None = None
+    for start in starts:
+        pull = cloud.pull(start)
+        best = pull if best is None or pull.excess < best.excess else best
+        if best.excess <= tolerance:
+            return best.point
+    best = _quickly(cloud, pull, sample[:: max(1, len(sample) // _CURVATURE_TOKENS)], tolerance)
+    if best.excess > tolerance:
+        best = min(best, _surely(cloud, best.point, tolerance), key=lambda pull: pull.excess)
+    return best.point
+
+
+def _quickly(cloud: "_Cloud", pull: _Pull, sample: Float[Tensor, "some d_in"], tolerance: float) -> _Pull:
+    """Damped Newton steps with the sample's curvature, as long as they help."""
+    best, damping = pull, _DAMPING
+    for _ in range(_QUICK_PASSES):
+        if best.excess <= tolerance:
+            break
+        step = _newton_step(sample, pull, damping)
+        ahead = cloud.pull(pull.point + step)
         damping = max(damping / 10, 1e-9)
-        if ahead.distance > pull.distance:
+        # A convex function has fallen if it still falls at the end of the step. Nothing is known where it rises
+        # there, but a smaller slope is as good a sign.
+        if float(ahead.direction @ step) < 0 and ahead.excess > pull.excess:
             step, damping = _weiszfeld_step(pull), min(damping * 1000, 1.0)
-            ahead = _pull(tokens, point + step)
-        point, pull = point + step, ahead
-    raise InputError(
-        f"geometric_median: not within {tolerance:g} after {_MOST_PASSES} passes; pass a larger tolerance"
-    )
+            ahead = cloud.pull(pull.point + step)
+        pull = ahead
+        best = min(best, pull, key=lambda pull: pull.excess)
+    return best
 
 
-def _pull(tokens: Tokens, point: Tensor) -> _Pull:
-    distance = weight = 0.0
-    coincident = count = 0
-    direction = torch.zeros_like(point)
-    for x in chunks(tokens, dtype=torch.float64, device=point.device):
-        away = x - point
-        r = torch.linalg.vector_norm(away, dim=1)
-        inverse = torch.where(r > 0, 1 / r, 0)
-        distance += float(r.sum())
-        weight += float(inverse.sum())
-        direction += inverse @ away
-        coincident += int((r == 0).sum())
-        count += len(x)
-    return _Pull(distance / count, direction / count, weight / count, coincident / count)
+def _surely(cloud: "_Cloud", point: Float[Tensor, "d_in"], tolerance: float) -> _Pull:
+    """The minimum of the smoothed distance, followed as the smoothing falls; the token nearest to it is tried too,
+    as the median may be that token.
+    """
+    pull = cloud.pull(point)
+    best, typical = pull, 1 / pull.weight if pull.weight else 0.0
+    smoothing = typical
+    while smoothing > _SHARPEST * typical:
+        point = _smoothed_minimum(cloud, point, smoothing)
+        pull = cloud.pull(point)
+        for candidate in (pull, cloud.pull(pull.nearest)):
+            best = min(best, candidate, key=lambda pull: pull.excess)
+            if best.excess <= tolerance:
+                return best
+        smoothing *= _SHARPER
+    return best
+
+
+def _smoothed_minimum(cloud: "_Cloud", point: Float[Tensor, "d_in"], smoothing: float) -> Float[Tensor, "d_in"]:
+    """argmin of the mean of sqrt(r^2 + smoothing^2) by Newton's steps, shortened until they do not overshoot."""
+    slope, bend = cloud.smoothed(point, smoothing)
+    for _ in range(_STEPS):
+        step = _solve(bend, slope)
+        length, falls = 1.0, float(slope @ step)
+        for _ in range(_STEPS):
+            ahead = point + length * step
+            slope_ahead, bend_ahead = cloud.smoothed(ahead, smoothing)
+            rises = -float(slope_ahead @ step)
+            if rises <= 0.5 * falls:
+                break
+            length *= falls / (falls + rises)  # where the slope would be zero if it changed evenly
+        point, slope, bend = ahead, slope_ahead, bend_ahead
+        if length * float(step.norm()) <= 0.01 * smoothing:
+            break
+    return point
+
+
+def _solve(bend: Float[Tensor, "d_in d_in"], slope: Float[Tensor, "d_in"]) -> Float[Tensor, "d_in"]:
+    """bend^-1 slope; directions of hardly any curvature get the least that rounding errors allow."""
+    bend = bend.clone()
+    least = _BEND * float(bend.diagonal().max())
+    while True:
+        bend.diagonal().add_(least)
+        factor, failed = torch.linalg.cholesky_ex(bend)
+        if not failed:
+            return torch.cholesky_solve(slope[:, None], factor).squeeze(1)
+        least *= 10
+
+
+class _Cloud:
+    """The tokens in another unit, and passes over them."""
+
+    def __init__(self, tokens: Tokens, *, unit: float) -> None:
+        self._tokens, self.unit = tokens, unit
+
+    def pull(self, point: Float[Tensor, "d_in"]) -> _Pull:
+        """One pass."""
+        weight, shortest = 0.0, inf
+        coincident = count = 0
+        direction, nearest = torch.zeros_like(point), point
+        for x in chunks(self._tokens, dtype=torch.float64, device=point.device):
+            away = torch.add(-point, x, alpha=self.unit)
+            r = _lengths(away)
+            inverse = torch.where(r > 0, 1 / r, 0)
+            weight += float(inverse.sum())
+            direction += inverse @ away
+            coincident += int((r == 0).sum())
+            count += len(x)
+            closest = int(inverse.argmax())
+            if 0 < float(r[closest]) < shortest:
+                shortest, nearest = float(r[closest]), x[closest] * self.unit
+        return _Pull(point, direction / count, weight / count, coincident / count, nearest)
+
+    def smoothed(
+        self, point: Float[Tensor, "d_in"], smoothing: float
+    ) -> tuple[Float[Tensor, "d_in"], Float[Tensor, "d_in d_in"]]:
+        """Downhill slope and curvature of the mean of rho = sqrt(r^2 + smoothing^2): the mean of away / rho, and of
+        (I - away away^T / rho^2) / rho.
+        """
+        slope, count = torch.zeros_like(point), 0
+        bend = torch.zeros(len(point), len(point), dtype=point.dtype, device=point.device)
+        for x in chunks(self._tokens, dtype=torch.float64, device=point.device):
+            away = torch.add(-point, x, alpha=self.unit)
+            r = _lengths(away)
+            rho = torch.hypot(r, torch.full_like(r, smoothing))
+            scaled = away / rho.sqrt()[:, None]
+            slope += rho.rsqrt() @ scaled
+            scaled /= rho[:, None]
+            bend -= scaled.T @ scaled
+            bend.diagonal().add_((1 / rho).sum())
+            count += len(x)
+        return slope / count, bend / count
+
+
+def _unit(sample: Float[Tensor, "sample d_in"]) -> float:
+    """The power of two that brings the largest of the sample's numbers to about 1."""
+    _, exponent = frexp(float(sample.abs().max()))
+    return 2.0 ** -max(-1000, min(1000, exponent))
+
+
+def _repeated(sample: Float[Tensor, "tokens d_in"]) -> list[Tensor]:
+    """The vectors that are many of the tokens, the most frequent first: each may be the median, which steps only
+    approach.
+    """
+    _, first, counts = np.unique(row_hashes(sample), return_index=True, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:_TRIED]
+    often = [int(first[i]) for i in order if counts[i] > max(1, _REPEATED * len(sample))]
+    return [sample[i] for i in often]
+
+
+def _lengths(away: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens"]:
+    """The norm of each row, also of rows whose squares overflow or vanish."""
+    r: Tensor = torch.linalg.vector_norm(away, dim=1)
+    odd = (~((r > 1e-140) & (r < 1e150))).nonzero()[:, 0]
+    if len(odd):
+        largest = away[odd].abs().amax(dim=1, keepdim=True)
+        scaled = away[odd] / largest.clamp_min(torch.finfo(r.dtype).smallest_normal)
+        r[odd] = largest[:, 0] * torch.linalg.vector_norm(scaled, dim=1)
+    return r
 
 
 def _weiszfeld_step(pull: _Pull) -> Tensor:
     """Vardi and Zhang's step: Weiszfeld's, shortened by the share of tokens that lie on the iterate."""
-    shortening = max(0.0, 1 - pull.coincident / float(pull.direction.norm()))
-    return pull.direction * (shortening / pull.weight)
+    return pull.direction * (_shortening(pull) / pull.weight)
 
 
-def _newton_step(sample: Tensor, point: Tensor, pull: _Pull, damping: float) -> Tensor:
+def _newton_step(sample: Tensor, pull: _Pull, damping: float) -> Tensor:
     """Solve H step = direction with H = mean of (I - u u^T) / r over the sample, damped."""
-    away = sample - point
-    r = torch.linalg.vector_norm(away, dim=1, keepdim=True)
+    away = sample - pull.point
+    r = _lengths(away)[:, None]
     scaled = torch.where(r > 0, away / r.pow(1.5), 0)
     hessian = scaled.T @ scaled / -len(sample)
     hessian.diagonal().add_(pull.weight * (1 + damping))
     factor, failed = torch.linalg.cholesky_ex(hessian)
     if failed:
         return _weiszfeld_step(pull)
-    shortening = max(0.0, 1 - pull.coincident / float(pull.direction.norm()))
-    return torch.cholesky_solve((shortening * pull.direction)[:, None], factor)[:, 0]
+    return torch.cholesky_solve((_shortening(pull) * pull.direction)[:, None], factor)[:, 0]
+
+
+def _shortening(pull: _Pull) -> float:
+    return max(0.0, 1 - pull.coincident / float(pull.direction.norm()))

@@ -17,7 +17,8 @@ _STRIP = 128  # columns per product in `_gram`
 class Moments:
     """Sufficient statistics of tokens up to the fourth moment per dimension and the second across dimensions.
 
-    scatter: sum over tokens of (x - mean)(x - mean)^T; third, fourth: sum of (x - mean)^3, ^4 per dimension.
+    scatter: sum over tokens of (x - mean)(x - mean)^T; third, fourth: sum of (x - mean)^3, ^4 per dimension, which
+    float64 cannot hold (and excess_kurtosis is then NaN) where tokens are larger than 2^240 or smaller than 2^-240.
     """
 
     tokens: int

@@ -10,7 +10,19 @@ from torch import Tensor
 from autopsae.arrays import Mapped, Tokens
 
 STRAY = 10.0
-"""A token is stray if its norm exceeds this many times the median norm."""
+"""A token is stray if its norm exceeds this many times the median norm of the tokens that are not zero."""
+
+
+def typical_norm(x: Float[Tensor, "tokens d_in"]) -> float:
+    """The median norm of the rows that are not zero; 1 where all are."""
+    norms = torch.linalg.vector_norm(x, dim=1)
+    return float(norms[norms > 0].median()) if bool((norms > 0).any()) else 1.0
+
+
+def shortened(x: Float[Tensor, "tokens d_in"], limit: float) -> Float[Tensor, "tokens d_in"]:
+    """The tokens, those of a norm over `limit` brought to it along their own direction."""
+    norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x * (limit / norms).clamp_max(1) if float(norms.max()) > limit else x
 
 
 def left_out(tokens: Tokens, limit: float) -> Mapped:

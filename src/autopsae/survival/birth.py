@@ -15,22 +15,26 @@ from torch import Tensor
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.remedies.remedy import Remedy
 from autopsae.seeds import stream
+from autopsae.statistics.strays import shortened, typical_norm
 from autopsae.survival.closed_form import check_k
 
+_FAR = 2.0**100  # in typical tokens: further ones are brought there, as float32 ends at 2^128
 _BLOCK = 512  # tokens per product: its pre-activations stay in the cache for the counting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Birth:
-    """Death of a freshly drawn SAE on the tokens, as fractions of its latents.
-
-    dead: never fired (the paper's dead-by-TopK, which includes dead-by-ReLU) = relu + topk;
-    relu: never positive; topk: positive on some token, but never among the k largest.
-    """
+    """Death of a freshly drawn SAE on the tokens, as fractions of its latents."""
 
     dead: float
+    """Latents that never fired (the paper's dead-by-TopK, which includes dead-by-ReLU): relu + topk."""
     relu: float
+    """Latents that were never positive."""
     topk: float
+    """Latents that were positive on some token, but never among the k largest."""
+    tokens: int
+    """Tokens on which this was counted. Where every latent has fired under every remedy reading ends, and
+    `measure_birth` gives the tokens read so far; `diagnose` gives all, as no latent can be dead on more."""
 
 
 def draw_rows(
@@ -73,19 +77,21 @@ def measure_birth(
     first = next(blocks)
     # A large mean would eat the digits of float32 products, and extreme scales its range.
     reference = first.median(dim=0).values
-    scale = float((first - reference).norm(dim=1).median()) or 1.0
+    scale = typical_norm(first - reference)
     rows = draw_rows(d_sae, first.shape[1], generator=generator).to(device).double()
     families = _families(rows, remedies, reference, scale, k)
     product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
+    read = 0
     for x in chain([first], blocks):
-        centered = ((x - reference) / scale).float()
+        centered = shortened((x - reference) / scale, _FAR).float()
+        read += len(x)
         for family in families:
             family.see(centered, product, shifted)
         if progress:
             progress(len(x))
         if all(family.settled for family in families):
             break
-    births = {count.name: count.birth() for family in families for count in family.counts}
+    births = {count.name: count.birth(read) for family in families for count in family.counts}
     return {remedy.name: births[remedy.name] for remedy in remedies}
 
 
@@ -108,10 +114,10 @@ class _Count:
         self.fired[latents[values > 0]] = True  # > 0: with fewer than k positive, top-k also selects the rest
         self.settled = bool(self.fired.all())
 
-    def birth(self) -> Birth:
+    def birth(self, tokens: int) -> Birth:
         relu = float((~self.positive).double().mean())
         dead = float((~self.fired).double().mean())
-        return Birth(dead=dead, relu=relu, topk=dead - relu)
+        return Birth(dead=dead, relu=relu, topk=dead - relu, tokens=tokens)
 
 
 class _Family:
@@ -150,7 +156,8 @@ def _families(rows: Tensor, remedies: Sequence[Remedy], reference: Tensor, scale
     for remedy in remedies:
         W, center = remedy.encoder(rows)
         size = float(W.norm(dim=1).median())
-        shift = (W @ ((reference - center.to(reference)) / scale)) / size
+        away = shortened((reference - center.to(reference))[None] / scale, _FAR)[0]
+        shift = (W @ away) / size
         if W is not rows:
             families.append(_Family((W / size).float()))
         family = drawn if W is rows else families[-1]

@@ -1,6 +1,8 @@
 """The paper's closed forms: death at birth from outlier severity alone (Sec. 4.2, App. B)."""
 
+from dataclasses import dataclass
 from math import inf
+from numbers import Integral
 from statistics import NormalDist
 
 from autopsae.arrays import InputError
@@ -29,8 +31,32 @@ def dead_by_topk(gamma: float, tokens: int, *, d_sae: int, k: int) -> float:
     return _NORMAL.cdf(t_k - _ratio(reach(tokens), gamma))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The paper's closed forms for one gamma, d_sae, k and number of tokens, as fractions of the latents."""
+
+    relu: float
+    """Latents that no token makes positive."""
+    dead: float
+    """Latents that never fire; includes `relu`."""
+
+    @staticmethod
+    def of(gamma: float, tokens: int, *, d_sae: int, k: int) -> "Prediction":
+        """Both forms."""
+        return Prediction(relu=dead_by_relu(gamma, tokens), dead=dead_by_topk(gamma, tokens, d_sae=d_sae, k=k))
+
+
+def check_whole(name: str, value: object, *, least: int, most: int) -> None:
+    """InputError unless `value` is a whole number in [least, most]."""
+    if not (isinstance(value, Integral) and least <= int(value) <= most):
+        raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {value!r}")
+
+
 def check_k(k: int, d_sae: int) -> None:
-    """InputError unless 1 <= k <= d_sae."""
+    """InputError unless both are whole numbers and 1 <= k <= d_sae."""
+    check_whole("d_sae", d_sae, least=1, most=2**31)
+    if k != int(k):
+        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {k}")
     if not 1 <= k <= d_sae:
         raise InputError(f"expected 1 <= k <= d_sae = {d_sae:,}, got k = {k:,}; lower k or raise d_sae")
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.remedies.remedy import Remedy, within
 from autopsae.statistics.spectrum import effective_rank
+from autopsae.statistics.strays import shortened, typical_norm
 from autopsae.survival.birth import draw_rows
 from autopsae.survival.firing import Firing
 from autopsae.survival.tails import Margins, Tail, observed
@@ -25,6 +26,7 @@ FORM_ERROR = 0.05
 """Standard error of the fitted tails' form, as a share of the fall from the sample's count to the forecast."""
 
 _NINE_OF_TEN = 1.645
+_FAR = 2.0**30  # in typical tokens: further ones are brought there, as fourth powers in float32 end at 2^32
 _BLOCK = 512
 
 
@@ -232,12 +234,14 @@ def forecast_births(
 
 
 def seen(remedy: Remedy, sample: Float[Tensor, "sample d_in"]) -> Float[Tensor, "sample d_in"]:
-    """What W is multiplied with: mapped in float64, as a large mean would eat the digits of float32."""
+    """What W is multiplied with: mapped in float64, as a large mean would eat the digits of float32. A token of
+    over 2^30 times the median norm is brought to that: which latents fire on it depends on its direction alone.
+    """
     x = sample.double()
     y = remedy.affine(x)
     # A centre alone is the SAE's b_dec: what it sees, and is scaled by, is the raw token.
-    size = float((x if remedy.affine.linear is None else y).norm(dim=1).median()) or 1.0
-    return (y * (sqrt(sample.shape[1]) / size)).float()
+    size = typical_norm(x if remedy.affine.linear is None else y)
+    return shortened(y * (sqrt(sample.shape[1]) / size), _FAR * sqrt(sample.shape[1])).float()
 
 
 def _usage(fired: Int[Tensor, "latents"]) -> float:

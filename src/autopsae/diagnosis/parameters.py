@@ -1,0 +1,44 @@
+"""What may be asked of a diagnosis."""
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Literal, get_args
+
+from autopsae.arrays import InputError
+from autopsae.survival.closed_form import check_k, check_whole
+
+MOST_TOKENS = 10**15
+"""Tokens on which death can be forecast, at most: more than there are."""
+
+Repeated = Literal["keep", "leave_out"]
+"""What to do with tokens that are the same vector: keep all, or keep one of each."""
+
+
+def check_parameters(
+    d_sae: int,
+    k: int,
+    acceptable: float,
+    *,
+    at_tokens: int,
+    ranks: Sequence[int],
+    lr: float,
+    steps: int,
+    repeated: str,
+    seed: int,
+) -> None:
+    """InputError, before the tokens are read, unless d_sae, k <= d_sae, at_tokens <= 10^15, ranks, steps and
+    seed < 2^63 are whole numbers, the last two at least 0, lr is finite and at least 0, `acceptable` is in [0, 1]
+    and `repeated` one of its names.
+    """
+    check_k(k, d_sae)
+    check_whole("at_tokens", at_tokens, least=1, most=MOST_TOKENS)
+    for rank in ranks:
+        check_whole("ranks", rank, least=1, most=2**31)
+    check_whole("steps", steps, least=0, most=MOST_TOKENS)
+    check_whole("seed", seed, least=0, most=2**63 - 1)
+    if not (isfinite(lr) and lr >= 0):
+        raise InputError(f"lr: expected a finite number of at least 0, got {lr}")
+    if not 0 <= acceptable <= 1:
+        raise InputError(f"acceptable: expected a fraction in [0, 1], got {acceptable}; 1 % is 0.01")
+    if repeated not in get_args(Repeated):
+        raise InputError(f"repeated: expected one of {', '.join(get_args(Repeated))}, got {repeated!r}")

@@ -31,19 +31,8 @@ RARE = 1e-4
 ALWAYS = 0.9
 """One that fires on at least this share is always on."""
 
-COLUMNS: tuple[str, ...] = (
-    "latent",
-    "fate",
-    "cause",
-    "fired",
-    "rate",
-    "max_pre",
-    "margin",
-    "shift",
-    "signal",
-    "variance_share",
-)
-COLUMNS += ("alignment", "tied", "travel", "reachable", "wakes")
+COLUMNS: tuple[str, ...] = ("latent", "fate", "cause", "fired", "rate", "max_pre", "margin", "shift", "signal")
+COLUMNS += ("variance_share", "alignment", "tied", "travel", "reachable", "wakes")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -61,20 +61,7 @@ def autopsy(
             advice says how the library that wrote SAE takes it.
         device: Where to compute, for example cuda.
     """
-    if figure:
-        check_figure(figure)
-    if table:
-        check_table(table)
-    written = [place for place in (json, table, figure) if place]
-    if revive:
-        check_new_pair(revive)
-        written += pair_files(revive)
-    if prescription:
-        written += pair_files(prescription)
-    for place in written:
-        check_places(place, None, None)
-    if len({place.resolve() for place in written}) < len(written):
-        raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, written))}")
+    _check_outputs(json, table, figure, revive, prescription)
     loaded, library = load_sae(sae).to(checked_device(device)), format_of(sae)
     if prescription:
         check_raw(loaded)
@@ -108,3 +95,23 @@ def autopsy(
     # After the files, which a closed stdout must not cost. A table cut to the 80 columns that a pipe is taken for
     # would hide words.
     Console(width=None if sys.stdout.isatty() else 120).print(autopsy_text(found, cost))
+
+
+def _check_outputs(
+    json: Path | None, table: Path | None, figure: Path | None, revive: Path | None, prescription: Path | None
+) -> None:
+    """InputError for an output that could not be written after all the work, or that two would write."""
+    if figure:
+        check_figure(figure)
+    if table:
+        check_table(table)
+    written = [place for place in (json, table, figure) if place]
+    if revive:
+        check_new_pair(revive)
+        written += pair_files(revive)
+    if prescription:
+        written += pair_files(prescription)
+    for place in written:
+        check_places(place, None, None)
+    if len({place.resolve() for place in written}) < len(written):
+        raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, written))}")

@@ -31,19 +31,8 @@ RARE = 1e-4
 ALWAYS = 0.9
 """One that fires on at least this share is always on."""
 
-COLUMNS: tuple[str, ...] = (
-    "latent",
-    "fate",
-    "cause",
-    "fired",
-    "rate",
-    "max_pre",
-    "margin",
-    "shift",
-    "signal",
-    "variance_share",
-)
-COLUMNS += ("alignment", "tied", "travel", "reachable", "wakes")
+COLUMNS: tuple[str, ...] = ("latent", "fate", "cause", "fired", "rate", "max_pre", "margin", "shift", "signal")
+COLUMNS += ("variance_share", "alignment", "tied", "travel", "reachable", "wakes")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -216,15 +205,7 @@ def autopsy(
         away, size = (space.center - sae.b_dec.to(space.center)).to(W), W.norm(dim=1)
         direction = (signal / size).square().nan_to_num()
         share = direction / max(space.typical_variance(), torch.finfo(W.dtype).tiny)
-        cause = torch.zeros_like(fates.fired)
-        wakes = torch.zeros_like(fates.positive)
-        if fates.dead:
-            shift = shift_to(sae, space.center).to(W)
-            births = likely_births(sae, signal, fired=fates.fired)
-            what_if = counterfactuals(sae, space, births=births, shift=shift, share=share)
-            wakes = what_if.alone & (fates.fired == 0)
-            measured = {"fired": fates.fired, "shift": shift, "signal": signal, "share": share}
-            cause = causes(what_if, sae=sae, space=space, births=births, **measured)
+        cause, wakes = _why(sae, space, fates, signal=signal, share=share)
     return Autopsy(
         sparsity=sae.sparsity.name,
         layer_norm=sae.layer_norm,
@@ -250,6 +231,20 @@ def autopsy(
         written_by=written_by,
         prescription=prescription,
     )
+
+
+def _why(
+    sae: SAE, space: Space, fates: Fates, *, signal: Float[Tensor, "d_sae"], share: Float[Tensor, "d_sae"]
+) -> tuple[Int[Tensor, "d_sae"], Bool[Tensor, "d_sae"]]:
+    """(the number in CAUSES of each latent's cause, the dead that wake if they are re-centred alone)"""
+    if not fates.dead:
+        return torch.zeros_like(fates.fired), torch.zeros_like(fates.positive)
+    shift = shift_to(sae, space.center).to(sae.W_enc)
+    births = likely_births(sae, signal, fired=fates.fired)
+    what_if = counterfactuals(sae, space, births=births, shift=shift, share=share)
+    measured = {"fired": fates.fired, "shift": shift, "signal": signal, "share": share}
+    cause = causes(what_if, sae=sae, space=space, births=births, **measured)
+    return cause, what_if.alone & (fates.fired == 0)
 
 
 def _counted(

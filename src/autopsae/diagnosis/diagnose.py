@@ -20,7 +20,7 @@ from autopsae.diagnosis.tabular import flatten, html_table
 from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy, center, untouched, within, z_score
 from autopsae.seeds import stream
-from autopsae.statistics.collect import check_device, collect
+from autopsae.statistics.collect import Statistics, check_device, collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import OneOfEach, Repeats, count_repeats
@@ -40,6 +40,7 @@ LR, STEPS = 3e-4, 100_000
 """The training of which it is asked what it leaves dead-by-ReLU (steps: the paper's)."""
 
 _SHOWN_TOKENS = 64
+_DRAW = "diagnosis"  # the purpose of the seed: the same rows for forecasts and counts, under every remedy
 
 Progress = Callable[[str, int], None]
 """Told the name of the pass and the tokens it has just handled."""
@@ -162,8 +163,8 @@ def diagnose(
     (a third pass, and up to 24 bytes of memory for each of them), "keep" all tokens; seed: of the drawn SAE and of
     the token sample; device: where to compute (default: where the tokens are, for the products too).
 
-    Raises InputError as `collect` and `check_parameters`, for passes that differ, for fewer than 40 tokens, or where
-    all are the same, and for a device that does not compute in float64.
+    Raises InputError as `collect` and `check_parameters`, for passes that differ, for fewer than 40 tokens, or
+    where all are the same, and for a device that does not compute in float64.
     """
     check_parameters(
         d_sae, k, acceptable, at_tokens=at_tokens, ranks=ranks, lr=lr, steps=steps, repeated=repeated, seed=seed
@@ -177,12 +178,8 @@ def diagnose(
     repeats = repeats or statistics.rows.repeats()
     median = geometric_median(statistics.sample)
     geometry = severity(statistics, median)
-
-    def drawn() -> torch.Generator:  # the same draw for every remedy
-        return stream(seed, "diagnosis")
-
     ladder, asked = remedy_ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
-    rows = draw_rows(d_sae, statistics.d_in, generator=drawn()).to(median.device)
+    rows = draw_rows(d_sae, statistics.d_in, generator=stream(seed, _DRAW)).to(median.device)
     expected = _expected(ladder, asked, statistics.sample, rows, k, at_tokens=at_tokens, acceptable=acceptable)
     most = float(sample_size(repeats))
     expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
@@ -190,17 +187,7 @@ def diagnose(
     revived = _revived(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
     counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    birth = measure_birth(
-        tokens,
-        counted,
-        d_sae=d_sae,
-        k=k,
-        generator=drawn(),
-        device=median.device,
-        progress=lambda n: told("birth", n),
-    )
-    # A remedy under which all have fired is not counted to the end, and none can be dead there.
-    birth = {name: replace(count, tokens=statistics.tokens) for name, count in birth.items()}
+    birth = _births(tokens, counted, statistics, d_sae=d_sae, k=k, seed=seed, progress=lambda n: told("birth", n))
     prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
     measured = Measured(
         tokens=statistics.tokens,
@@ -236,6 +223,23 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Di
         findings=findings(measured),
         landscape=landscape,
     )
+
+
+def _births(
+    tokens: Tokens,
+    counted: Sequence[Remedy],
+    statistics: Statistics,
+    *,
+    d_sae: int,
+    k: int,
+    seed: int,
+    progress: Callable[[int], None],
+) -> dict[str, Birth]:
+    """Death at birth on all tokens, of the SAE whose rows the forecasts see."""
+    drawn, device = stream(seed, _DRAW), statistics.raw.mean.device
+    births = measure_birth(tokens, counted, d_sae=d_sae, k=k, generator=drawn, device=device, progress=progress)
+    # A remedy under which all have fired is not counted to the end, and none can be dead there.
+    return {name: replace(birth, tokens=statistics.tokens) for name, birth in births.items()}
 
 
 def _revived(

@@ -2,9 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, replace
-from dataclasses import fields as fields_of
-from hashlib import sha256
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +25,10 @@ from autopsae.kinds import (
     whole,
 )
 from autopsae.passes import Digest
-from autopsae.sae.model import SAE
 from autopsae.saved import Layout, check_tensors, read_tensors, reading, tensors_checksum
-from autopsae.training.config import TrainConfig
 from autopsae.training.data import Place
 from autopsae.training.sources import Member
+from autopsae.training.terms import terms, with_defaults
 
 FORMAT, VERSION = "autopsae-checkpoint", 3
 WITHOUT_CHECKSUM = 2
@@ -252,33 +249,6 @@ def _check_streams(path: str | Path, about: dict[str, Any], going_on: Sequence[i
             f"{path}: expected members that share their tokens as before ({there}, a number for each stream), got "
             f"{asked}; pass the same tokens object to those that shared it"
         )
-
-
-def terms(member: Member) -> dict[str, Any]:
-    """What must be the same for a member to go on."""
-    shift = member.shift
-    digest = None if shift is None else sha256(shift.detach().cpu().double().numpy().tobytes()).hexdigest()
-    return {"settings": {**_settings(member.config), "shift": digest}, "sae": _shapes(member.sae)}
-
-
-def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a saved member; a setting that there was not yet when it was saved is at its default."""
-    return {one.name: repr(one.default) for one in fields_of(TrainConfig) if one.default is not MISSING} | {
-        **settings
-    }
-
-
-def _settings(config: TrainConfig) -> dict[str, str]:
-    """How long it shall last matters to a decay alone."""
-    settings = {one.name: repr(getattr(config, one.name)) for one in fields_of(config)}
-    if config.decay_steps == 0:
-        settings["steps"] = "any"
-    return settings
-
-
-def _shapes(sae: SAE) -> str:
-    shapes = {name: list(tensor.shape) for name, tensor in sae.state_dict().items()}
-    return f"{sae.sparsity!r}, layer_norm {sae.layer_norm}, {sae.W_enc.dtype}, {shapes}"
 
 
 def _place(path: str | Path, number: int, saved: dict[str, Any], tensors: Mapping[str, Tensor]) -> Place:

@@ -1,0 +1,35 @@
+"""What must be the same for a member of a sweep to go on where it broke off: its settings, and its SAE's shapes."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from hashlib import sha256
+from typing import Any
+
+from autopsae.sae.model import SAE
+from autopsae.training.config import TrainConfig
+from autopsae.training.sources import Member
+
+
+def terms(member: Member) -> dict[str, Any]:
+    """What must be the same for a member to go on."""
+    shift = member.shift
+    digest = None if shift is None else sha256(shift.detach().cpu().double().numpy().tobytes()).hexdigest()
+    return {"settings": {**_settings(member.config), "shift": digest}, "sae": _shapes(member.sae)}
+
+
+def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a saved member; a setting that there was not yet when it was saved is at its default."""
+    return {one.name: repr(one.default) for one in fields(TrainConfig) if one.default is not MISSING} | {**settings}
+
+
+def _settings(config: TrainConfig) -> dict[str, str]:
+    """How long it shall last matters to a decay alone."""
+    settings = {one.name: repr(getattr(config, one.name)) for one in fields(config)}
+    if config.decay_steps == 0:
+        settings["steps"] = "any"
+    return settings
+
+
+def _shapes(sae: SAE) -> str:
+    shapes = {name: list(tensor.shape) for name, tensor in sae.state_dict().items()}
+    return f"{sae.sparsity!r}, layer_norm {sae.layer_norm}, {sae.W_enc.dtype}, {shapes}"

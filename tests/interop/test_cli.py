@@ -11,6 +11,7 @@ import torch
 
 from autopsae.interop.convert import load_sae
 from autopsae.sae.sparsity import JumpReLU
+from tests.interop import suites
 from tests.interop.formats import an_sae, tokens, written
 
 
@@ -48,6 +49,20 @@ def test_what_cannot_be_ends_with_one_line_and_no_file(
     assert [line for line in done.stderr.splitlines() if line.startswith("error:")] == done.stderr.splitlines()
     assert message in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_no_file_says_is_told_on_the_command_line(tmp_path: Path) -> None:
+    source = suites.qwen_scope(tmp_path / "layer3.sae.pt").path
+    done = convert(source, tmp_path / "out", "--to", "saelens")
+    assert done.returncode == 2
+    assert (
+        "expected one number of active latents per token, which is not in the file, got none; pass k" in done.stderr
+    )
+    done = convert(source, tmp_path / "out", "--to", "saelens", "--k", "3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path}/out: topk SAE of 15 latents on 6 dimensions, for saelens\n"
+    done = convert(tmp_path / "out", tmp_path / "again", "--to", "saelens", "--scale", "2")
+    assert "expected no scale, as its files say how tokens are scaled (none), got 2.0" in done.stderr
 
 
 def test_another_librarys_sae_is_autopsied(tmp_path: Path) -> None:

@@ -130,6 +130,11 @@ def test_activations_and_models_are_named_with_the_verb_that_takes_them(tmp_path
     assert f"got activations; `autopsae diagnose {place}` takes them" in refused(place)
     np.save(tmp_path / "x.npy", np.ones((9, D_IN), np.float32))
     assert f"got activations; `autopsae diagnose {tmp_path}/x.npy` takes them" in refused(tmp_path / "x.npy")
+    np.savez(tmp_path / "x.npz", x=np.ones((9, D_IN), np.float32))
+    assert "got arrays; call the file params.npz if it is Gemma Scope's" in refused(tmp_path / "x.npz")
+    torch.save(torch.ones(9, D_IN), tmp_path / "x.pt")
+    message = "expected a state_dict of tensors (`autopsae diagnose` takes activations), got Tensor"
+    assert message in refused(tmp_path / "x.pt")
     file = place / "shard_00000.safetensors"
     assert "got tensors that no configuration describes; name the folder of an SAE" in refused(file)
     assert f"`autopsae diagnose {file}` takes them" in refused(file)
@@ -251,8 +256,8 @@ def test_our_own_weights_and_scale_are_no_exception(tmp_path: Path) -> None:
         sae.W_enc[3, 2] = 1e38
     assert "W_enc: expected weights under 1e+15, got 1.0e+38" in refused(written(tmp_path / "x", "autopsae", sae))
     sae = an_sae()
-    sae.scale = 1e308
-    assert "scale: expected weights under 1e+15, got 1.0e+308" in refused(written(tmp_path / "y", "autopsae", sae))
+    sae.scale = 1e30
+    assert "scale: expected weights under 1e+15, got 1.0e+30" in refused(written(tmp_path / "y", "autopsae", sae))
 
 
 def test_thresholds_over_every_number_are_those_of_latents_that_never_fire(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from autopsae.arrays import InputError
+from autopsae.interop import gemma_scope
 from autopsae.interop.reading import read_object
 
 ACTIVATIONS = ("index.json", "dataset_info.json", "shards.json")
@@ -20,7 +21,12 @@ def what_it_is(path: Path) -> str | None:
         if is_shards or any(path.glob("shard_*")):
             return f"activations; `autopsae diagnose {path}` takes them"
         return None
-    if path.suffix == ".npy":
+    if path.suffix == ".npz":
+        return (
+            f"arrays; call the file {gemma_scope.ARRAYS} if it is Gemma Scope's (if these are activations, "
+            f"`autopsae diagnose {path}` takes them)"
+        )
+    if path.suffix in (".npy", ".parquet", ".arrow"):
         return f"activations; `autopsae diagnose {path}` takes them"
     if path.suffix == ".gguf":
         return f"a model; `autopsae harvest {path} OUT` makes activations of it"

@@ -231,7 +231,8 @@ def _from_state(state: Mapping[str, object], path: Path, told: Mapping[str, floa
             return _called(qwen_scope.read, state, path, told, ("k",), path)
     raise InputError(
         f"{path}: expected an SAE that its file alone describes (of OpenAI, Goodfire, Qwen-Scope or saev), got "
-        f"tensors {names(state)}; name the folder that holds its configuration too"
+        f"tensors {names(state)}; name the folder that holds its configuration too (if these are activations, "
+        f"`autopsae diagnose {path}` takes them)"
     )
 
 

@@ -87,7 +87,7 @@ def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
             f"{path}: expected a torch.save of tensors alone, could not read it ({first_line(error)}); pickles "
             "that hold code are not run: save its state_dict()"
         ) from error
-    return as_object(found, path, "a state_dict of tensors")
+    return as_object(found, path, "a state_dict of tensors (`autopsae diagnose` takes activations)")
 
 
 def _check_archive(content: io.BytesIO | io.BufferedReader, path: Path) -> None:

@@ -31,8 +31,11 @@ UNUSABLE = {
 """What an array is that has no rows of numbers, by NumPy's kind."""
 
 
-def npy_layers(path: Path) -> dict[str, list[Part]]:
-    """The one layer of a `.npy` file. Raises InputError for a damaged one and for what is no array of floats."""
+def npy_layer(path: Path) -> list[Part]:
+    """The one layer of a `.npy` file, which gives it no name.
+
+    Raises InputError for a damaged file and for what is no array of floats, NoLayers for integers.
+    """
     with reading(path, "a readable .npy matrix", "was it written whole?"), path.open("rb") as file:
         shape, by_column, held = read_header(file)
         offset, size = file.tell(), path.stat().st_size
@@ -40,14 +43,15 @@ def npy_layers(path: Path) -> dict[str, list[Part]]:
         _check_bytes(shape, held, size - offset)
     tokens, d_in, sequence = shaped(shape, path)
     if by_column and tokens:
-        return {"": [_by_column(path, offset, shape, held, dtype)]}
+        return [_by_column(path, offset, shape, held, dtype)]
+    _check_byte_order(path, offset, held)
     swapped = not held.isnative
     part = rows_at(path, offset=offset, tokens=tokens, d_in=d_in, dtype=dtype, swapped=swapped, sequence=sequence)
-    return {"": [part]}
+    return [part]
 
 
 def npz_layers(path: Path) -> dict[str, list[Part]]:
-    """The layers of a `.npz` archive, whose integers are left out. Raises InputError as `npy_layers`.
+    """The layers of a `.npz` archive, whose integers are left out. Raises InputError as `npy_layer`.
 
     Its members may be compressed, so they are streamed: every pass decompresses them anew, and nothing is kept.
     """
@@ -101,6 +105,31 @@ def _check_bytes(shape: tuple[int, ...], held: np.dtype[Any], found: int) -> Non
     expected = prod(shape) * held.itemsize
     if found != expected:
         raise EOFError(f"the header tells of {expected:,} bytes of values, the file has {found:,}")
+
+
+def _check_byte_order(path: Path, offset: int, held: np.dtype[Any]) -> None:
+    """InputError where values make sense in the other byte order alone: in the header, one bit tells which it is.
+
+    In the wrong order the exponents are the last bits of the values: random, and spread over all that the type can
+    hold, unless the values were once of a narrower type.
+    """
+    if held.kind != "f":
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        content = file.read(2**16)
+    given, other = (_exponent_spread(np.frombuffer(content, order)) for order in (held, held.newbyteorder("S")))
+    widest = np.finfo(held).maxexp * 2
+    if given > 0.2 * widest and other < given / 3:
+        raise InputError(
+            f"{printable(path)}: expected values in the byte order of the header, got some that make sense in the "
+            "other order alone; save the array again"
+        )
+
+
+def _exponent_spread(values: NDArray[Any]) -> float:
+    exponents = np.frexp(values[np.isfinite(values) & (values != 0)])[1]
+    return float(exponents.std()) if len(exponents) else 0.0
 
 
 def _member(path: Path, archive: ZipFile, name: str) -> Part:

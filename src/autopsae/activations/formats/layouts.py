@@ -11,7 +11,7 @@ from autopsae.activations.formats.pt import pt_layers
 from autopsae.activations.formats.reading import is_folder, reading
 from autopsae.activations.formats.saev import SHARDS, saev_layers
 from autopsae.activations.formats.safetensors import safetensors_layers
-from autopsae.activations.formats.weights import refuse_foreign_folder
+from autopsae.activations.formats.weights import refuse_foreign_folder, refuse_model_file
 from autopsae.activations.index import INDEX, check_shards, read_index
 from autopsae.activations.names import layer_name, listed, natural, printable
 from autopsae.arrays import InputError
@@ -28,6 +28,7 @@ def layers_of(path: Path) -> Layers:
     if path.name in {mark for marks in FOLDERS for mark in marks} or (beside and (path.parent / beside).is_file()):
         raise InputError(f"{printable(path)}: expected a folder, got a file of one; give {printable(path.parent)}")
     if path.suffix not in FILES:
+        refuse_model_file(path)
         raise InputError(
             f"{printable(path)}: expected {KINDS} or a folder, got "
             f"{printable(repr(path.suffix or 'no suffix'), 40)}; "

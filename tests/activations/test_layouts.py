@@ -94,7 +94,7 @@ def test_a_mask_goes_with_every_layout(tmp_path: Path, layout: Layout) -> None:
 def test_every_layout_stands_in_the_table_of_the_docs() -> None:
     page = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
     [table] = re.findall(r"\| file or folder \|.*?\n\n", page, flags=re.DOTALL)
-    tests = {test for row in table.splitlines() for test in re.findall(r"`(\w+)`", row.split("|")[-2])}
+    tests = {test for row in table.strip().splitlines() for test in re.findall(r"`(\w+)`", row.split("|")[-2])}
     assert {name(layout) for layout in LAYOUTS} == {test for test in tests if not test.startswith("test_")}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -165,6 +166,28 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
         refused(tmp_path / "x.pt", "not a torch.save of tensors")
     np.savez(tmp_path / "x.npz", x=np.array([Code()], dtype=object))
     refused(tmp_path / "x.npz", "of Python objects, a pickle, which is never loaded")
+
+
+def test_what_is_no_matrix_of_floats_beside_a_layer_is_left_out(tmp_path: Path) -> None:
+    beside = {"loss": X[:, 0].numpy(), "texts": np.array(["a", {}], dtype=object), "scale": np.float32(2)}
+    np.savez(tmp_path / "x.npz", x=X.numpy(), **beside)  # type: ignore[arg-type]
+    torch.save({"x": X, "loss": X[:, 0], "scale": 2.0, "texts": ["a"]}, tmp_path / "x.pt")
+    save_file({"x": X, "loss": X[:, 0].clone()}, tmp_path / "x.safetensors")
+    for suffix in ("npz", "pt", "safetensors"):
+        assert [*open_layers(tmp_path / f"x.{suffix}")] == ["x"]
+
+
+def test_columns_in_an_archive_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x=np.asfortranarray(X.numpy()), y=X.numpy())
+    refused(tmp_path / "x.npz", "x.npy: expected rows, got columns; save numpy.ascontiguousarray of it")
+
+
+def test_a_torch_file_that_was_packed_again_is_refused(tmp_path: Path) -> None:
+    torch.save(X, tmp_path / "a.pt")
+    with ZipFile(tmp_path / "a.pt") as stored, ZipFile(tmp_path / "x.pt", "w", ZIP_DEFLATED) as packed:
+        for member in stored.namelist():
+            packed.writestr(member, stored.read(member))
+    refused(tmp_path / "x.pt", "its parts are compressed, and cannot be mapped")
 
 
 def test_a_sparse_matrix_of_scipy_is_named(tmp_path: Path) -> None:

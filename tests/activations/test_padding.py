@@ -1,6 +1,7 @@
 """Lengths and masks say which tokens are real: whole numbers or booleans, of the right place, or an error."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
+from autopsae.cli.main import main
 from tests.activations.layouts import BATCHED, LENGTH, SEQUENCES, TOKENS, X, numpy_sequences
 
 KEPT = np.arange(LENGTH) < np.random.default_rng(0).integers(1, LENGTH, SEQUENCES)[:, None]
@@ -124,3 +126,34 @@ def test_a_pickle_in_a_mask_is_not_run(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", np.array([{}] * TOKENS, dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="not a file of mask"):
         open_layers(numpy_sequences(tmp_path), mask=tmp_path / "mask.npy")
+
+
+def autopsae(*words: object) -> None:
+    sys.argv = ["autopsae", *map(str, words)]
+    main()
+
+
+def test_every_verb_leaves_padding_out_as_if_it_had_never_been_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    np.savetxt("lengths.txt", KEPT.sum(axis=1), fmt="%d")
+    np.save("mask.npy", KEPT)
+    np.save("acts.npy", BATCHED.numpy())
+    Path("without").mkdir()
+    np.save("without/acts.npy", X[torch.from_numpy(KEPT).reshape(-1)].numpy())
+    sources = {
+        "none": ["without/acts.npy"],
+        "lengths": ["acts.npy", "--lengths", "lengths.txt"],
+        "mask": ["acts.npy", "--mask", "mask.npy"],
+    }
+    size = ["--d-sae", 32, "--k", 4]
+    for name, source in sources.items():
+        autopsae("diagnose", *source, *size, "--json", f"{name}-diagnosis.json")
+        autopsae("train", *source, *size, "--out", name, "--steps", 2, "--batch-tokens", 64, "--held-out", 50)
+        autopsae("autopsy", f"{name}/sae", *source, "--json", f"{name}-autopsy.json")
+    for name in ("lengths", "mask"):
+        for result in ("diagnosis.json", "autopsy.json"):
+            assert Path(f"{name}-{result}").read_text() == Path(f"none-{result}").read_text(), (name, result)
+        assert Path(name, "sae.safetensors").read_bytes() == Path("none", "sae.safetensors").read_bytes()

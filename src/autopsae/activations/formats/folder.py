@@ -26,7 +26,7 @@ Reader = Callable[[Path], Layers | list[Part]]
 
 
 def files_layers(folder: Path, files: Mapping[Path, Reader]) -> Layers:
-    """The layers of a folder's files, in natural order; files of integers alone (labels, masks) are left out.
+    """The layers of a folder's files, in natural order; files without one (labels, masks) are left out.
 
     files: each with its reader. Raises InputError for files of several kinds: which of them is meant?
     """

@@ -6,7 +6,7 @@ format from before PyTorch 1.6.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from zipfile import ZipFile, is_zipfile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
@@ -48,15 +48,16 @@ def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:
 
 
 def _load(path: Path) -> object:
-    """What is in the file. Raises whatever PyTorch does, and BadZipFile for a broken description of the tensors."""
+    """What is in the file. Raises whatever PyTorch does, and BadZipFile for what it would read wrongly."""
     if not is_zipfile(path) or not str(path).isascii():
         with path.open("rb") as file:  # PyTorch maps no file of its old format, or whose name is no UTF-8
             return torch.load(file, map_location="cpu", weights_only=True)
     with ZipFile(path) as archive:
-        # Read for its checksum: of tensors, sizes and places would be wrong.
-        for name in archive.namelist():
-            if name.endswith("/data.pkl"):
-                archive.read(name)
+        for member in archive.infolist():
+            if member.compress_type != ZIP_STORED:
+                raise BadZipFile("its parts are compressed, and cannot be mapped")
+            if member.filename.endswith("/data.pkl"):
+                archive.read(member)  # for its checksum: sizes and places of tensors would be wrong
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 

@@ -89,6 +89,12 @@ def test_files_named_as_layers_that_hold_one_name_are_not_joined(tmp_path: Path)
     refused(tmp_path, "layer_3.safetensors, layer_4.safetensors are named as several layers")
 
 
+def test_both_suffixes_of_pytorch_are_one_kind(tmp_path: Path) -> None:
+    torch.save(X, tmp_path / "hs0.pt")
+    torch.save(X + 1, tmp_path / "hs1.pth")
+    assert [*open_layers(tmp_path)] == ["hs0", "hs1"]
+
+
 def change_json(path: Path, change: Callable[[Any], object]) -> None:
     content = json.loads(path.read_text())
     change(content)

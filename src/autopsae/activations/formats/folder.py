@@ -35,10 +35,10 @@ def files_layers(folder: Path, files: Mapping[Path, Reader]) -> Layers:
         try:
             opened[file] = reader(file)
         except NoLayers as error:
-            integers = error
+            without = error
     if not opened:
-        raise integers
-    kinds = {file.suffix for file in opened}
+        raise without
+    kinds = {files[file] for file in opened}
     named = {file: layers for file, layers in opened.items() if isinstance(layers, dict)}
     unnamed = {file: parts for file, parts in opened.items() if isinstance(parts, list)}
     if len(kinds) > 1 or (named and unnamed):
@@ -123,7 +123,7 @@ def _check_all_there(folder: Path, files: list[Path]) -> None:
 def _check_layers_in_names(folder: Path, opened: Mapping[Path, Layers]) -> None:
     """InputError where the files' names tell of several layers, and the names of their tensors of one."""
     numbers = {number[1] for file in opened if (number := NUMBERED_LAYER.search(file.stem))}
-    if len(numbers) > 1:
+    if len(numbers) > 1 and len({frozenset(layers) for layers in opened.values()}) == 1:
         raise InputError(
             f"{printable(folder)}: {listed([file.name for file in opened], 3)} are named as several layers, but "
             "hold tensors of the same names, as shards of one do; open one at a time, or name each tensor as "

@@ -1,11 +1,13 @@
 """Activations cached as Hugging Face datasets, with the columns that SAELens' CacheActivationsRunner writes."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from autopsae.activations.formats.arrow import SPLITS, STATE
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
@@ -64,3 +66,50 @@ def test_a_damaged_dataset_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(InputError, match="not a readable Hugging Face dataset"):
         open_layers(folder)
+
+
+def test_the_splits_of_a_dataset_dict_are_named(tmp_path: Path) -> None:
+    datasets: Any = pytest.importorskip("datasets")
+    split = datasets.load_from_disk(str(cached(tmp_path / "one")))
+    datasets.DatasetDict(train=split, test=split).save_to_disk(str(tmp_path / "both"))
+    with pytest.raises(InputError, match=r"holds 2 splits \(train, test\); give one of them, as .*/both/train"):
+        open_layers(tmp_path / "both")
+    assert torch.equal(torch.cat(list(open_activations(tmp_path / "both" / "test"))), X.reshape(-1, D_IN))
+
+
+@pytest.mark.parametrize("name", ["../one/data-00000-of-00001.arrow", "/etc/passwd", "", 3])
+def test_a_dataset_that_leads_out_of_its_folder_is_refused(tmp_path: Path, name: object) -> None:
+    cached(tmp_path / "one")
+    folder = cached(tmp_path / "two")
+    state = json.loads((folder / STATE).read_text())
+    (folder / STATE).write_text(json.dumps(state | {"_data_files": [{"filename": name}]}))
+    with pytest.raises(InputError, match="an index must not lead out of its folder"):
+        open_layers(folder)
+    (folder / SPLITS).write_text(json.dumps({"splits": ["../one"]}))
+    (folder / STATE).unlink()
+    with pytest.raises(InputError, match="an index must not lead out of its folder"):
+        open_layers(folder)
+
+
+def test_numbers_told_of_each_context_are_no_layer_beside_matrices(tmp_path: Path) -> None:
+    datasets: Any = pytest.importorskip("datasets")
+    content = {"hs": list(X[:9].numpy()), "loss": list(X[:9, :, 0].numpy()), "text": ["a"] * 9}
+    datasets.Dataset.from_dict(content).save_to_disk(str(tmp_path / "cache"))
+    assert [*open_layers(tmp_path / "cache")] == ["hs"]
+
+
+def test_contexts_in_batches_are_read_in_order(tmp_path: Path) -> None:
+    datasets: Any = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"hs": list(X.reshape(70, 10, CONTEXT, D_IN).numpy())}).save_to_disk(
+        str(tmp_path / "cache")
+    )
+    layer = open_activations(tmp_path / "cache")
+    assert torch.equal(torch.cat(list(layer)), X.reshape(-1, D_IN))
+
+
+@pytest.mark.parametrize("missing", [[None], [[[1.0], [None]]]])
+def test_numbers_that_are_missing_are_refused(tmp_path: Path, missing: list[Any]) -> None:
+    datasets: Any = pytest.importorskip("datasets")
+    datasets.Dataset.from_dict({"hs": [[[1.0], [2.0]], *missing]}).save_to_disk(str(tmp_path / "cache"))
+    with pytest.raises(InputError, match="not a readable Hugging Face dataset"):
+        torch.cat(list(open_activations(tmp_path / "cache")))

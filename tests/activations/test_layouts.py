@@ -1,5 +1,6 @@
 """Every layout of docs/files.md gives the same tokens, again and again, in pieces, without its padding."""
 
+import re
 from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
@@ -88,6 +89,13 @@ def test_a_mask_goes_with_every_layout(tmp_path: Path, layout: Layout) -> None:
     torch.save(mask, tmp_path / "mask.pt")
     layers = open_layers(layout(tmp_path / "data"), ["x"], mask=tmp_path / "mask.pt")
     assert torch.equal(torch.cat(list(layers["x"])), X[mask])
+
+
+def test_every_layout_stands_in_the_table_of_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"\| file or folder \|.*?\n\n", page, flags=re.DOTALL)
+    tests = {test for row in table.strip().splitlines() for test in re.findall(r"`(\w+)`", row.split("|")[-2])}
+    assert {name(layout) for layout in LAYOUTS} == {test for test in tests if not test.startswith("test_")}
 
 
 def test_a_large_source_is_read_in_chunks(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def test_a_prescription_is_sent_to_training(tmp_path: Path, how: str) -> None:
         (["portions.json"], "an unfinished sweep; `autopsae train` finishes it with --resume"),
         (["config.json", "ae.pt"], f"an SAE of dictionary_learning; {SAE_TAKES}"),
         (["params.npz"], f"an SAE (of Gemma Scope); {SAE_TAKES}"),
+        (["params.safetensors"], f"an SAE (of Gemma Scope 2); {SAE_TAKES}"),
+        (["hyperparams.json"], f"an SAE (of Llama Scope); {SAE_TAKES}"),
         (["config.json", "model.safetensors"], f"a network; {MODEL_TAKES}"),
         (["model-00001-of-00002.safetensors", "model.safetensors.index.json"], f"a network; {MODEL_TAKES}"),
         (["pytorch_model.bin"], f"a network; {MODEL_TAKES}"),
@@ -105,6 +107,12 @@ def test_a_folder_is_known_by_the_files_that_lie_beside_each_other(
     # Something that could be read as activations, were the folder not looked at.
     save_file({"x": X}, tmp_path / "x.safetensors")
     assert f"expected activations, got {message}" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "smollm2-q8.gguf"])
+def test_a_network_s_file_is_sent_to_the_harvest(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    assert f"got a network; {MODEL_TAKES}" in refused(tmp_path / name)
 
 
 def test_a_model_without_weights_is_known_by_its_configuration(tmp_path: Path) -> None:
@@ -126,6 +134,7 @@ def test_a_model_of_transformers_is_sent_to_the_harvest(tmp_path: Path) -> None:
         (["W_enc", "W_dec"], "the weights of an SAE"),
         (["encoder.weight", "decoder.weight", "pre_bias"], "the weights of an SAE"),
         (["W_E", "W_D"], "the weights of an SAE"),
+        (["encoder_linear.weight"], "the weights of an SAE"),
         (["h.0.attn.c_attn.weight"], "weights (h.0.attn.c_attn.weight)"),
         (["params/Dense_0/kernel"], "weights (params/Dense_0/kernel)"),
         (["blocks.0.attn.W_Q", "embed.W_E"], "weights (blocks.0.attn.W_Q)"),

@@ -15,7 +15,7 @@ from autopsae.activations.names import printable
 from autopsae.activations.parts import Part, kept
 from autopsae.arrays import InputError
 
-Numbers = str | Path | Tensor | NDArray[Any] | Sequence[int]
+Numbers = str | Path | Tensor | NDArray[Any] | Sequence[Any]
 """Whole numbers or booleans, or the file that holds them (.npy, .npz, .pt, .txt)."""
 
 

@@ -30,7 +30,7 @@ class Part:
 
 
 class NoLayers(InputError):
-    """A file that can be read, but holds integers alone."""
+    """A file that can be read, but holds no matrix of floats."""
 
 
 def shaped(shape: Sequence[int], where: object) -> tuple[int, int, int | None]:

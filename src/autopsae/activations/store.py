@@ -27,7 +27,7 @@ from autopsae.arrays import CHUNK_TOKENS, InputError
 class Activations:
     """One layer's activations on disk. Iterating yields [tokens, d_in] batches, as often as wanted.
 
-    layer: its name; `tokens`, `d_in`: its shape; `dtype`: as stored.
+    layer: its name; `tokens`, `d_in`: its shape; `dtype`: of the batches, as stored (float32 for float8).
     """
 
     layer: str

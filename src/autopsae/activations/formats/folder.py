@@ -15,40 +15,45 @@ from autopsae.activations.parts import NoLayers, Part
 from autopsae.arrays import InputError
 
 SHARD = re.compile(
-    r"(?:(?P<name>.*?)[-_. ]+)?(?P<word>shard|part|chunk|batch)?[-_. ]*\d+(?:[-_. ]*of[-_. ]*(?P<all>\d+))?",
+    r"(?:(?P<name>.*?)[-_. ]+)??(?P<word>shard|part|chunk|batch)?[-_. ]*\d+(?:[-_. ]*of[-_. ]*(?P<all>\d+))?",
     re.IGNORECASE | re.ASCII,
 )
 NUMBERED_LAYER = re.compile(r"(?:^|[-_. ])(?:layers?|blocks?|h|hs|resid\w*)[-_. ]*(\d+)", re.IGNORECASE)
 
 Layers = dict[str, list[Part]]
+Reader = Callable[[Path], Layers | list[Part]]
+"""Reads a file: its layers by their names, or the parts of the one layer that has none."""
 
 
-def files_layers(folder: Path, files: Mapping[Path, Callable[[Path], Layers]]) -> Layers:
-    """The layers of a folder's files, in natural order; files of integers alone (labels, masks) are left out.
+def files_layers(folder: Path, files: Mapping[Path, Reader]) -> Layers:
+    """The layers of a folder's files, in natural order; files without one (labels, masks) are left out.
 
     files: each with its reader. Raises InputError for files of several kinds: which of them is meant?
     """
-    opened: dict[Path, Layers] = {}
+    opened: dict[Path, Layers | list[Part]] = {}
     for file, reader in files.items():
         try:
             opened[file] = reader(file)
         except NoLayers as error:
-            integers = error
+            without = error
     if not opened:
-        raise integers
-    kinds = {file.suffix for file in opened}
-    if len(kinds) > 1 or len({"" in layers for layers in opened.values()}) > 1:
+        raise without
+    kinds = {files[file] for file in opened}
+    named = {file: layers for file, layers in opened.items() if isinstance(layers, dict)}
+    unnamed = {file: parts for file, parts in opened.items() if isinstance(parts, list)}
+    if len(kinds) > 1 or (named and unnamed):
         raise InputError(
             f"{printable(folder)}: expected files of one kind, got {listed([file.name for file in opened])}; "
             "give one of them, or a folder for each kind"
         )
-    if any("" not in layers for layers in opened.values()):
-        _check_layers_in_names(folder, opened)
-        return joined(opened)
-    named: Layers = {}
-    for group, held in _by_layer(folder, opened).items():
-        named[group] = joined({file: {group: layers[""]} for file, layers in held.items()})[group]
-    return {name: named[name] for name in sorted(named, key=natural)}
+    if named:
+        _check_layers_in_names(folder, named)
+        return joined(named)
+    groups = _by_layer(folder, unnamed)
+    return {
+        name: joined({file: {name: parts} for file, parts in groups[name].items()})[name]
+        for name in sorted(groups, key=natural)
+    }
 
 
 def joined(opened: Mapping[Path, Layers]) -> Layers:
@@ -86,18 +91,18 @@ def _check_widths(name: str, parts: list[Part], opened: Mapping[Path, Layers]) -
                 )
 
 
-def _by_layer(folder: Path, opened: Mapping[Path, Layers]) -> dict[str, dict[Path, Layers]]:
+def _by_layer(folder: Path, opened: Mapping[Path, list[Part]]) -> dict[str, dict[Path, list[Part]]]:
     """Layer -> its files, by their names."""
-    groups: dict[str, dict[Path, Layers]] = {}
+    groups: dict[str, dict[Path, list[Part]]] = {}
     whole = set()
-    for file, held in opened.items():
+    for file, parts in opened.items():
         shard = SHARD.fullmatch(file.stem)
         if shard and (shard["word"] or shard["all"] or not shard["name"]):
             name = layer_name(shard["name"] or folder.resolve().name)
         else:
             name = layer_name(file.stem)
             whole.add(name)
-        groups.setdefault(name, {})[file] = held
+        groups.setdefault(name, {})[file] = parts
         if name in whole and len(groups[name]) > 1:
             raise InputError(
                 f"{printable(folder)}: two files hold the layer {printable(repr(name), 80)}; rename one"
@@ -111,14 +116,14 @@ def _check_all_there(folder: Path, files: list[Path]) -> None:
     if told and told != {len(files)}:
         raise InputError(
             f"{printable(folder)}: expected {' or '.join(f'{n:,}' for n in sorted(told))} shards, as "
-            f"{printable(files[0].name, 60)} says, got {len(files):,}; get the others"
+            f"{printable(files[0].name, 60)} says, got {len(files):,}; give the folder with all of them"
         )
 
 
 def _check_layers_in_names(folder: Path, opened: Mapping[Path, Layers]) -> None:
     """InputError where the files' names tell of several layers, and the names of their tensors of one."""
     numbers = {number[1] for file in opened if (number := NUMBERED_LAYER.search(file.stem))}
-    if len(numbers) > 1:
+    if len(numbers) > 1 and len({frozenset(layers) for layers in opened.values()}) == 1:
         raise InputError(
             f"{printable(folder)}: {listed([file.name for file in opened], 3)} are named as several layers, but "
             "hold tensors of the same names, as shards of one do; open one at a time, or name each tensor as "

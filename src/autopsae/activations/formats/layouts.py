@@ -4,21 +4,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autopsae.activations.formats.arrow import SPLITS, STATE, dataset_layers, split_layers
-from autopsae.activations.formats.folder import files_layers, joined
-from autopsae.activations.formats.npy import npy_layers, npz_layers
+from autopsae.activations.formats.folder import Layers, Reader, files_layers, joined
+from autopsae.activations.formats.npy import npy_layer, npz_layers
 from autopsae.activations.formats.parquet import METADATA, bionemo_layers, parquet_layers
 from autopsae.activations.formats.pt import pt_layers
 from autopsae.activations.formats.reading import is_folder, reading
 from autopsae.activations.formats.saev import SHARDS, saev_layers
 from autopsae.activations.formats.safetensors import safetensors_layers
-from autopsae.activations.formats.weights import refuse_foreign_folder
+from autopsae.activations.formats.weights import refuse_foreign_folder, refuse_model_file
 from autopsae.activations.index import INDEX, check_shards, read_index
 from autopsae.activations.names import layer_name, listed, natural, printable
-from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
 
 
-def layers_of(path: Path) -> dict[str, list[Part]]:
+def layers_of(path: Path) -> Layers:
     """Layer -> its parts, in the source's order.
 
     Raises InputError for a path that is missing, foreign, damaged, empty, or whose shards disagree.
@@ -29,16 +28,17 @@ def layers_of(path: Path) -> dict[str, list[Part]]:
     if path.name in {mark for marks in FOLDERS for mark in marks} or (beside and (path.parent / beside).is_file()):
         raise InputError(f"{printable(path)}: expected a folder, got a file of one; give {printable(path.parent)}")
     if path.suffix not in FILES:
+        refuse_model_file(path)
         raise InputError(
             f"{printable(path)}: expected {KINDS} or a folder, got "
             f"{printable(repr(path.suffix or 'no suffix'), 40)}; "
             "convert with numpy.save or safetensors.torch.save_file"
         )
     layers = FILES[path.suffix](path)
-    return {name or layer_name(path.stem): layers[name] for name in sorted(layers, key=natural)}
+    return joined({path: layers if isinstance(layers, dict) else {layer_name(path.stem): layers}})
 
 
-def _folder_layers(folder: Path) -> dict[str, list[Part]]:
+def _folder_layers(folder: Path) -> Layers:
     with reading(folder, "a readable folder", "check its permissions"):
         # Hidden files are nobody's shards: macOS leaves a ._NAME beside each NAME on foreign disks.
         files = sorted((f for f in folder.iterdir() if not f.name.startswith(".")), key=lambda f: natural(f.name))
@@ -62,7 +62,7 @@ def _inside(files: Sequence[Path]) -> str:
     return f" among {listed([file.name for file in files])}" if files else ""
 
 
-def _harvested(folder: Path) -> dict[str, list[Part]]:
+def _harvested(folder: Path) -> Layers:
     index = read_index(folder)
     if not index.get("complete", True):
         raise InputError(
@@ -76,19 +76,19 @@ def _harvested(folder: Path) -> dict[str, list[Part]]:
     return joined({shard: safetensors_layers(shard) for shard in shards})
 
 
-FILES: dict[str, Callable[[Path], dict[str, list[Part]]]] = {
-    ".npy": npy_layers,
+FILES: dict[str, Reader] = {
+    ".npy": npy_layer,
     ".npz": npz_layers,
     ".safetensors": safetensors_layers,
     ".pt": pt_layers,
     ".pth": pt_layers,
     ".parquet": parquet_layers,
 }
-"""The reader of a file, by its suffix: layer -> its rows; "" where the layer has no name of its own."""
+"""The reader of a file, by its suffix."""
 
 KINDS = ", ".join(FILES)
 
-FOLDERS: dict[tuple[str, ...], Callable[[Path], dict[str, list[Part]]]] = {
+FOLDERS: dict[tuple[str, ...], Callable[[Path], Layers]] = {
     (INDEX,): _harvested,
     (STATE,): dataset_layers,
     (SPLITS,): split_layers,
@@ -97,5 +97,5 @@ FOLDERS: dict[tuple[str, ...], Callable[[Path], dict[str, list[Part]]]] = {
 }
 """The reader of a folder, by names or suffixes of files that lie in it."""
 
-OF_A_FOLDER = {".safetensors": INDEX, ".parquet": METADATA, ".bin": SHARDS, ".arrow": STATE}
+OF_A_FOLDER = {".safetensors": INDEX, ".parquet": METADATA, ".bin": SHARDS, ".arrow": STATE, ".json": STATE}
 """Suffix of a shard -> the file beside it that makes it a part of its folder."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from autopsae.activations.formats.reading import reading, rows_at
 from autopsae.activations.formats.streams import forward_only
 from autopsae.activations.formats.weights import refuse_weights
-from autopsae.activations.names import layer_name, listed, printable
+from autopsae.activations.names import layer_name, printable
 from autopsae.activations.parts import NoLayers, Part, runs, shaped
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
@@ -31,8 +31,11 @@ UNUSABLE = {
 """What an array is that has no rows of numbers, by NumPy's kind."""
 
 
-def npy_layers(path: Path) -> dict[str, list[Part]]:
-    """The one layer of a `.npy` file. Raises InputError for a damaged one and for what is no array of floats."""
+def npy_layer(path: Path) -> list[Part]:
+    """The one layer of a `.npy` file, which gives it no name.
+
+    Raises InputError for a damaged file, NoLayers for what is no array of floats.
+    """
     with reading(path, "a readable .npy matrix", "was it written whole?"), path.open("rb") as file:
         shape, by_column, held = read_header(file)
         offset, size = file.tell(), path.stat().st_size
@@ -40,14 +43,17 @@ def npy_layers(path: Path) -> dict[str, list[Part]]:
         _check_bytes(shape, held, size - offset)
     tokens, d_in, sequence = shaped(shape, path)
     if by_column and tokens:
-        return {"": [_by_column(path, offset, shape, held, dtype)]}
+        return [_by_column(path, offset, shape, held, dtype)]
+    _check_byte_order(path, offset, held)
     swapped = not held.isnative
     part = rows_at(path, offset=offset, tokens=tokens, d_in=d_in, dtype=dtype, swapped=swapped, sequence=sequence)
-    return {"": [part]}
+    return [part]
 
 
 def npz_layers(path: Path) -> dict[str, list[Part]]:
-    """The layers of a `.npz` archive, whose integers are left out. Raises InputError as `npy_layers`.
+    """The layers of a `.npz` archive; what is no matrix of floats in it is left out.
+
+    Raises InputError as `npy_layer`.
 
     Its members may be compressed, so they are streamed: every pass decompresses them anew, and nothing is kept.
     """
@@ -61,16 +67,15 @@ def npz_layers(path: Path) -> dict[str, list[Part]]:
             raise InputError(
                 f"{printable(path)}: expected dense activations, got a sparse matrix; save its toarray()"
             )
-        layers, others = {}, []
+        layers, errors = {}, []
         for name in arrays:
             try:
                 layers[layer_name(name.removesuffix(".npy"))] = [_member(path, archive, name)]
-            except NoLayers:
-                others.append(name)
+            except NoLayers as error:
+                errors.append(error)
     if not layers:
-        raise NoLayers(
-            f"{printable(path)}: expected floating-point matrices, found none ({listed(others) or 'empty'})"
-        )
+        empty = NoLayers(f"{printable(path)}: expected floating-point arrays, found none")
+        raise errors[0] if errors else empty
     return layers
 
 
@@ -83,13 +88,13 @@ def read_header(file: IO[bytes] | ZipExtFile) -> tuple[tuple[int, ...], bool, np
 
 
 def float_type(dtype: np.dtype[Any], shape: tuple[int, ...], where: object) -> torch.dtype:
-    """The torch type of a NumPy array. Raises InputError for what is no float16, 32, 64, NoLayers for integers."""
+    """The torch type of a NumPy array. Raises InputError for floats of other sizes, NoLayers for other types."""
     if dtype.kind == "f" and dtype.itemsize in (2, 4, 8):
         return torch.from_numpy(np.zeros(0, dtype.newbyteorder("="))).dtype
     # The bfloat16 of ml_dtypes and JAX, for which NumPy has no name and writes plain two bytes.
     if dtype.kind == "V" and dtype.itemsize == 2 and dtype.names is None and dtype.subdtype is None:
         return torch.bfloat16
-    error = NoLayers if dtype.kind in "iub" else InputError
+    error = InputError if dtype.kind == "f" else NoLayers
     got = UNUSABLE.get(dtype.kind, str(dtype))
     raise error(
         f"{printable(where)}: expected a float16/32/64 matrix [tokens, d_in], got shape {shape} of {got}; "
@@ -103,11 +108,38 @@ def _check_bytes(shape: tuple[int, ...], held: np.dtype[Any], found: int) -> Non
         raise EOFError(f"the header tells of {expected:,} bytes of values, the file has {found:,}")
 
 
+def _check_byte_order(path: Path, offset: int, held: np.dtype[Any]) -> None:
+    """InputError where values make sense in the other byte order alone: in the header, one bit tells which it is.
+
+    In the wrong order the exponents are the last bits of the values: random, and spread over all that the type can
+    hold, unless the values were once of a narrower type.
+    """
+    if held.kind != "f":
+        return
+    with path.open("rb") as file:
+        file.seek(offset)
+        content = file.read(2**16)
+    given, other = (_exponent_spread(np.frombuffer(content, order)) for order in (held, held.newbyteorder("S")))
+    widest = np.finfo(held).maxexp * 2
+    if given > 0.2 * widest and other < given / 3:
+        raise InputError(
+            f"{printable(path)}: expected values in the byte order of the header, got some that make sense in the "
+            "other order alone; save the array again"
+        )
+
+
+def _exponent_spread(values: NDArray[Any]) -> float:
+    exponents = np.frexp(values[np.isfinite(values) & (values != 0)])[1]
+    return float(exponents.std()) if len(exponents) else 0.0
+
+
 def _member(path: Path, archive: ZipFile, name: str) -> Part:
     with archive.open(name) as file:
         shape, by_column, held = read_header(file)
         where = f"{path}: {name}"
         dtype = float_type(held, shape, where)
+        if len(shape) not in (2, 3):
+            raise NoLayers(f"{printable(where)}: expected a matrix [tokens, d_in], got shape {shape}; reshape it")
         _check_bytes(shape, held, archive.getinfo(name).file_size - file.tell())
     tokens, d_in, sequence = shaped(shape, where)
     if by_column:

@@ -6,7 +6,7 @@ format from before PyTorch 1.6.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from zipfile import is_zipfile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
@@ -18,15 +18,19 @@ from autopsae.activations.parts import NoLayers, Part, runs, shaped
 from autopsae.arrays import InputError
 
 
-def pt_layers(path: Path) -> dict[str, list[Part]]:
-    """The layers of a file. Raises InputError for code, for weights and for other content than tensors."""
+def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:
+    """The layers of a file, or the parts of its one layer, where that has no name.
+
+    Raises InputError for code, for weights, and for other content than tensors, NoLayers where no tensor is a
+    layer.
+    """
     with reading(path, "a torch.save of tensors", "code in pickles is not run: save tensors, or a dict of them"):
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        held = _load(path)
     refuse_weights(path, [*_names(held)])
     if isinstance(held, Tensor) and _is_layer(held):
-        return {"": [tensor_part(held, path)]}
+        return [tensor_part(held, path)]
     if isinstance(held, list) and held and all(isinstance(piece, Tensor) and _is_layer(piece) for piece in held):
-        return {"": [tensor_part(piece, f"{path}: item {number}") for number, piece in enumerate(held)]}
+        return [tensor_part(piece, f"{path}: item {number}") for number, piece in enumerate(held)]
     # A tuple is what a network returns as its hidden states.
     named = held if isinstance(held, Mapping) else {}
     named = {f"hs{number}": value for number, value in enumerate(held)} if isinstance(held, tuple) else named
@@ -41,6 +45,20 @@ def pt_layers(path: Path) -> dict[str, list[Part]]:
             f"{_description(held)}"
         )
     return layers
+
+
+def _load(path: Path) -> object:
+    """What is in the file. Raises whatever PyTorch does, and BadZipFile for what it would read wrongly."""
+    if not is_zipfile(path) or not str(path).isascii():
+        with path.open("rb") as file:  # PyTorch maps no file of its old format, or whose name is no UTF-8
+            return torch.load(file, map_location="cpu", weights_only=True)
+    with ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != ZIP_STORED:
+                raise BadZipFile("its parts are compressed, and cannot be mapped")
+            if member.filename.endswith("/data.pkl"):
+                archive.read(member)  # for its checksum: sizes and places of tensors would be wrong
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def tensor_part(tensor: Tensor, where: object) -> Part:

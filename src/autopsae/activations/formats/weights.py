@@ -17,7 +17,16 @@ from autopsae.arrays import InputError
 AUTOPSY = "`autopsae autopsy` takes it, before the activations"
 HARVEST = "`autopsae harvest` takes the network, and writes its activations"
 
-SAE_NAMES = {"W_enc", "W_dec", "b_dec", "encoder.weight", "decoder.weight", "W_D", "latent_bias"}
+SAE_NAMES = {
+    "W_enc",
+    "W_dec",
+    "b_dec",
+    "encoder.weight",
+    "decoder.weight",
+    "W_D",
+    "latent_bias",
+    "encoder_linear.weight",
+}
 """Tensors that the libraries' SAEs have, each under its whole name."""
 
 PARAMETER = re.compile(
@@ -37,6 +46,8 @@ FOLDERS = [
     (("cfg.json", "sae.safetensors"), "an SAE of sparsify", AUTOPSY),
     (("ae.pt",), "an SAE of dictionary_learning", AUTOPSY),
     (("params.npz",), "an SAE (of Gemma Scope)", AUTOPSY),
+    (("params.safetensors",), "an SAE (of Gemma Scope 2)", AUTOPSY),
+    (("hyperparams.json",), "an SAE (of Llama Scope)", AUTOPSY),
     (("portions.json",), "an unfinished sweep", "`autopsae train` finishes it with --resume"),
     (("sweep.json",), "a sweep of `train`", "`autopsae autopsy` takes one of its SAEs, as FOLDER/NAME/sae"),
     (("summary.json", "sae.safetensors"), "a run of `train`", "`autopsae autopsy` takes its SAE, as FOLDER/sae"),
@@ -45,8 +56,8 @@ FOLDERS = [
 """(files that lie beside each other, what the folder is, what takes it)."""
 
 MODEL_FILES = re.compile(
-    r"(?:(?:pytorch_|tf_|flax_|adapter_)?model|diffusion_pytorch_model|consolidated)\b.*\.(?:safetensors|bin|pth|h5|msgpack|json)"
-    r"|.*\.gguf|pytorch_model-.*\.bin|model-\d+-of-\d+\.safetensors"
+    r"(?:(?:pytorch_|tf_|flax_|adapter_)?model|diffusion_pytorch_model)(?:[-.]\d+-of-\d+|\.fp16)?"
+    r"\.(?:safetensors|bin|h5|msgpack)(?:\.index\.json)?|consolidated[.-].*\.(?:pth|safetensors)|.*\.gguf"
 )
 """Files in which networks are distributed."""
 
@@ -65,6 +76,12 @@ def refuse_weights(path: Path, names: Collection[str], metadata: Mapping[str, An
     parameters = [name for name in names if PARAMETER.search(name)]
     if parameters:
         _refuse(path, f"weights ({printable(parameters[0], 60)})", HARVEST)
+
+
+def refuse_model_file(path: Path) -> None:
+    """Raises InputError for a file with a name under which networks are distributed."""
+    if MODEL_FILES.fullmatch(path.name):
+        _refuse(path, "a network", HARVEST)
 
 
 def refuse_foreign_folder(folder: Path, names: Iterable[str]) -> None:

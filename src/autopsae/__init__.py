@@ -13,7 +13,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     sae              the model alone: born from a prescription, encode, decode, fold, save; who is alive
     training         fit one or many at once: objectives, revival, optimizers, the loop, checkpoints, logs
     evaluation       measure it: error in raw space, death and its causes, true directions found, loss recovered
-    interop          SAEs of SAELens, dictionary_learning and sparsify: loaded as ours, ours written for them
+    interop          SAEs of other libraries and public suites: loaded as ours, ours written for the libraries
     run              training from activations to folders: one SAE, or a sweep
     report           results -> tables and figures; computes nothing
     cli              the command line

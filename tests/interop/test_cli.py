@@ -34,7 +34,7 @@ def test_an_sae_goes_through_all_formats_and_comes_back_the_same(tmp_path: Path)
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("nowhere", ["--to", "saelens"], "nowhere: expected a saved autopsae-sae, could not read it"),
+        ("nowhere", ["--to", "saelens"], "nowhere: no such file or folder; check the path of the SAE"),
         ("SOURCE", ["--to", "sparsify"], "sparsify: expected topk or groupmax, got jumprelu, for which it has no"),
         ("hf:owner", ["--to", "saelens"], "hf:owner: expected hf:owner/repository, or hf:owner/repository/folder"),
     ],

@@ -237,7 +237,7 @@ def test_a_whitening_that_is_none(tmp_path: Path) -> None:
 def test_a_scaling_that_nobody_applies_and_a_backup_are_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "sl", "saelens")
     change_tensors(folder, "saelens", scaling_factor=torch.full((D_SAE,), 2.0))
-    assert "expected no scaling_factor other than 1, got one; fold it into W_dec" in refused(folder)
+    assert "scaling_factor: expected ones, as cfg.json says finetuning_scaling_factor false" in refused(folder)
     folder = written(tmp_path / "dl", "dictionary_learning")
     torch.save({"step": 3, "ae": {}, "optimizer": {}}, folder / "ae.pt")
     assert "got a backup of an unfinished training; finish it" in refused(folder)
@@ -246,7 +246,7 @@ def test_a_scaling_that_nobody_applies_and_a_backup_are_refused(tmp_path: Path) 
 def test_folders_that_hold_no_sae_or_two(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "got files of 0 formats; name the folder that holds an SAE's own files" in refused(tmp_path / "empty")
-    assert "expected a saved autopsae-sae" in refused(tmp_path / "nowhere")
+    assert "no such file or folder; check the path of the SAE" in refused(tmp_path / "nowhere")
     folder = written(tmp_path / "x", "sparsify")
     for path in written(tmp_path / "y", "dictionary_learning").iterdir():
         path.rename(folder / path.name)

@@ -1,50 +1,61 @@
 """One door to all formats: an SAE of any library is loaded as ours, and ours is written for any of them."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
+
+import torch
 
 from autopsae.arrays import InputError
 from autopsae.files import pair_files, write_folder
 from autopsae.interop import dictionary_learning, saelens, sparsify
+from autopsae.interop.hub import HUB, fetched
+from autopsae.interop.layouts import FILES, PICKLES, read_path
 from autopsae.sae.model import SAE
 
 Format = Literal["autopsae", "saelens", "dictionary_learning", "sparsify"]
-HUB = "hf:"
-OURS = "sae"
-"""The name of an SAE in the folder of its training."""
-
-# By the files that make a folder one of theirs.
-READERS: dict[tuple[str, ...], Callable[[Path], SAE]] = {
-    (saelens.WEIGHTS,): saelens.read,
-    (sparsify.CONFIG, sparsify.WEIGHTS): sparsify.read,
-    (dictionary_learning.WEIGHTS,): dictionary_learning.read,
-    (f"{OURS}.json", f"{OURS}.safetensors"): lambda folder: SAE.load(folder / OURS),
-}
-FILES = sorted(
-    {name for names in READERS for name in names}
-    | {saelens.CONFIG, saelens.SCALER, saelens.WHITENING, dictionary_learning.CONFIG}
-)
+LARGEST_WEIGHT = 1e15
+"""Products of two such weights and a token still fit in float32."""
 
 
-def load_sae(path: str | Path) -> SAE:
-    """An SAE that SAELens, dictionary_learning, sparsify or autopsae saved, in evaluation mode: a folder, the name
-    of one of our pairs, or `hf:owner/repository/folder/in/it` on the Hugging Face hub.
+def load_sae(path: str | Path, *, scale: float | None = None, k: int | None = None) -> SAE:
+    """An SAE that a library or a public suite saved, in evaluation mode, on raw tokens.
 
-    The format is known by its files. Raises InputError for what is none of these, what our SAE cannot express, and
-    files that are damaged, hostile or do not fit together; nothing in them is run.
+    path: the folder of an SAE, one of its files, the name of one of our pairs, or
+    `hf:owner/repository/folder/in/it` on the Hugging Face hub. The format is known by the files: SAELens,
+    dictionary_learning, sparsify, Gemma Scope 1 and 2, Llama Scope, llamascopium, OpenAI's, saev's, Qwen-Scope,
+    Goodfire's, autopsae (docs/files.md).
+    scale: what tokens are multiplied with before the SAE. k: active latents per token. Both only for formats whose
+    files may lack them.
+
+    Raises InputError for what is none of these, what our SAE cannot express, what the files do not say, weights too
+    large to compute with, and files that are damaged, hostile or do not fit together; nothing in them is run.
     """
-    folder = _fetched(path.removeprefix(HUB)) if isinstance(path, str) and path.startswith(HUB) else Path(path)
-    if not folder.is_dir():
-        return SAE.load(folder)
-    readers = [read for names, read in READERS.items() if all((folder / name).is_file() for name in names)]
-    if len(readers) != 1:
-        known = " or ".join(" and ".join(names) for names in READERS)
+    if scale is not None and not (isinstance(scale, float | int) and 0 < scale < LARGEST_WEIGHT):
+        raise InputError(f"load_sae: expected a scale > 0 and under {LARGEST_WEIGHT:.0e}, got {scale}")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
+        raise InputError(f"load_sae: expected k >= 1, got {k}")
+    if isinstance(path, str) and path.startswith(HUB):
+        place = fetched(path.removeprefix(HUB), FILES, PICKLES)
+    else:
+        place = Path(path)
+    told = {name: value for name, value in (("scale", scale), ("k", k)) if value is not None}
+    sae = read_path(place, told)
+    _check_magnitude(sae, path)
+    return sae
+
+
+@torch.no_grad()
+def _check_magnitude(sae: SAE, path: str | Path) -> None:
+    """InputError for weights with which every reconstruction would be infinite."""
+    weights = {name: getattr(sae, name) for name in ("W_enc", "W_dec", "b_enc", "b_dec", "center", "linear")}
+    sizes = {name: float(weight.abs().max()) for name, weight in weights.items() if weight is not None}
+    sizes |= {"scale": sae.scale, "1 / scale": 1 / sae.scale}
+    name = max(sizes, key=lambda name: sizes[name])
+    if not sizes[name] < LARGEST_WEIGHT:
         raise InputError(
-            f"{path}: expected the folder of one SAE, with {known}, got files of {len(readers)} formats; name "
-            "the folder that holds an SAE's own files"
+            f"{path}: {name}: expected weights under {LARGEST_WEIGHT:.0e}, got {sizes[name]:.1e}: reconstructions "
+            "would not be finite; take an earlier checkpoint"
         )
-    return readers[0](folder)
 
 
 def save_sae(
@@ -78,31 +89,3 @@ def check_new_pair(path: str | Path) -> None:
     """
     if any(file.exists() for file in pair_files(path)) or Path(path).is_dir():
         raise InputError(f"{path}: expected a new name, got one that is taken; pass another")
-
-
-def _fetched(name: str) -> Path:
-    """The folder of `owner/repository/folder/in/it`, with the files that a reader may ask for."""
-    owner, repository, *rest = [*name.split("/"), "", ""][: max(2, name.count("/") + 1)]
-    if not owner or not repository or {"", ".", ".."} & {*rest}:
-        raise InputError(f"{HUB}{name}: expected {HUB}owner/repository, or {HUB}owner/repository/folder/in/it")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise InputError(
-            f"{HUB}{name}: expected huggingface_hub to be installed; pip install huggingface_hub"
-        ) from error
-    folder = "/".join(rest)
-    wanted = [f"{folder}/{file}" if folder else file for file in FILES]
-    try:
-        fetched = snapshot_download(f"{owner}/{repository}", allow_patterns=wanted)
-    except Exception as error:  # the hub's and the network's errors have no common class
-        reason = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"{HUB}{name}: could not be fetched ({type(error).__name__}: {reason}); check the name and the network"
-        ) from error
-    found = Path(fetched) / folder
-    if not any((found / file).is_file() for file in FILES):
-        raise InputError(
-            f"{HUB}{name}: expected one of {', '.join(FILES)} there, got none; check the folder's name"
-        )
-    return found

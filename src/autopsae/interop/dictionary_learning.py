@@ -5,24 +5,16 @@ The class is named in the configuration, and each has tensors of its own; Linear
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import write_text, write_whole
+from autopsae.interop.checks import as_object, checked, dtype_of, fitting, shown, sizes, whole
 from autopsae.interop.plain import Plain
-from autopsae.interop.reading import (
-    as_object,
-    checked,
-    dtype_of,
-    fitting,
-    read_object,
-    read_state_dict,
-    shown,
-    whole,
-)
+from autopsae.interop.reading import read_object, read_state_dict
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 
@@ -44,7 +36,8 @@ REASONS = {
 def read(folder: Path) -> SAE:
     """The SAE in a folder, with the same codes and reconstructions as from dictionary_learning's `load_dictionary`:
     a ReLU `AutoEncoder` gets decoder rows of unit norm, and JumpReLU's encoder takes tokens without subtracting
-    b_dec. A BatchTopK SAE that has learned no threshold (-1) judges its batch as a whole.
+    b_dec. A BatchTopK SAE that has learned no threshold (-1, or none in the file, as before there was one) judges
+    its batch as a whole. Where config.json lacks k, the weights' own is taken.
 
     Raises InputError for what cannot be carried over, and for files that are damaged or do not fit together.
     """
@@ -60,19 +53,14 @@ def read(folder: Path) -> SAE:
             f"{folder / WEIGHTS}: expected weights alone, got a backup of an unfinished training; finish it"
         )
     weights = "W_enc" if name == JUMPRELU else "encoder.weight"
-    d_in, d_sae = _sizes(state.get(weights), name, folder / WEIGHTS)
-    found = checked(state, _shapes(name, d_in, d_sae), folder / WEIGHTS, ignored=("k",))
+    rows, columns = sizes(state, weights, folder / WEIGHTS)
+    d_in, d_sae = (rows, columns) if name == JUMPRELU else (columns, rows)
+    shapes = _shapes(name, d_in, d_sae)
+    if name in (TOPK, BATCH_TOPK) and "threshold" not in state:
+        del shapes["threshold"]  # files from before it was stored
+    found = checked(state, shapes, folder / WEIGHTS, ignored=("k",))
     sparsity = fitting(_sparsity(name, settings, state, path), d_sae, path)
     return _plain(name, found).sae(sparsity=sparsity, dtype=dtype_of(state[weights]))
-
-
-def _sizes(encoder: object, name: str, path: Path) -> tuple[int, int]:
-    """(d_in, d_sae), which only the weights tell for sure."""
-    if not isinstance(encoder, Tensor) or encoder.ndim != 2 or 0 in encoder.shape:
-        got = f"shape {tuple(encoder.shape)}" if isinstance(encoder, Tensor) else shown(type(encoder).__name__)
-        raise InputError(f"{path}: expected the encoder's matrix of {name}, got {got}; save its state_dict()")
-    rows, columns = encoder.shape
-    return (rows, columns) if name == JUMPRELU else (columns, rows)
 
 
 def _shapes(name: str, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
@@ -86,13 +74,16 @@ def _shapes(name: str, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
 def _sparsity(name: str, settings: dict[str, Any], state: dict[str, Any], path: Path) -> Sparsity:
     if name in (JUMPRELU, RELU):
         return JumpReLU() if name == JUMPRELU else ReLU()
-    k, stored = whole(settings, "k", path), state.get("k")
+    stored = state.get("k")
+    if "k" not in settings and _is_number(stored):
+        settings = {"k": stored.item()}
+    k = whole(settings, "k", path)
     if stored is not None and not (_is_number(stored) and stored.item() == k):
         raise InputError(f"{path}: k: expected that of {WEIGHTS}, {shown(stored)}, got {k}; correct it there")
     return TopK(k=k) if name == TOPK else BatchTopK(k=k)
 
 
-def _is_number(stored: object) -> bool:
+def _is_number(stored: object) -> TypeGuard[Tensor]:
     return isinstance(stored, Tensor) and stored.is_cpu and stored.layout == torch.strided and stored.shape == ()
 
 
@@ -105,12 +96,13 @@ def _plain(name: str, found: dict[str, Tensor]) -> Plain:
             b_dec=found["b_dec"],
             threshold=found["threshold"],
         ).centered()
+    threshold = found.get("threshold")
     plain = Plain(
         W_enc=found["encoder.weight"],
         W_dec=found["decoder.weight"].T,
         b_enc=found["encoder.bias"],
         b_dec=found["bias" if name == RELU else "b_dec"],
-        threshold=found["threshold"] if name == BATCH_TOPK and found["threshold"] >= 0 else None,
+        threshold=threshold if name == BATCH_TOPK and threshold is not None and threshold >= 0 else None,
     )
     return plain.unit() if name == RELU else plain
 

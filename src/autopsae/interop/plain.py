@@ -13,6 +13,18 @@ from autopsae.sae.sparsity import JumpReLU, Sparsity
 
 SMALLEST_THRESHOLD = 1e-30
 """Stands for JumpReLU thresholds of zero or less, under which all positive latents fire."""
+LARGEST_THRESHOLD = 1e30
+"""Stands for JumpReLU thresholds over it, under which no latent fires."""
+
+
+def scaling(d_in: int, factor: float) -> Affine:
+    """x -> factor x."""
+    return Affine(center=torch.zeros(d_in, dtype=torch.float64), scale=factor)
+
+
+def unbiased(d_in: int) -> Affine:
+    """What turns tokens that were divided by the biased standard deviation into those divided by the unbiased."""
+    return scaling(d_in, float(((d_in - 1) / d_in) ** 0.5))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +74,14 @@ class Plain:
         W_dec = torch.where(norms > 0, self.W_dec / norms.where(norms > 0, 1), any_row)
         return replace(self, W_enc=self.W_enc * norms, W_dec=W_dec, b_enc=self.b_enc * norms[:, 0])
 
+    def by_norm(self) -> "Plain":
+        """For weights whose pre-activations are compared with thresholds after they are multiplied by the norms of
+        the decoder rows, and whose codes are not: the thresholds are divided by these norms instead.
+        """
+        assert self.threshold is not None
+        norms = self.W_dec.norm(dim=1)
+        return replace(self, threshold=self.threshold / norms.clamp_min(SMALLEST_THRESHOLD))
+
     def centered(self) -> "Plain":
         """From weights whose encoder takes tokens without subtracting b_dec: b_enc + W_enc b_dec."""
         return replace(self, b_enc=self.b_enc + self.W_enc @ self.b_dec)
@@ -76,7 +96,7 @@ class Plain:
         """Our SAE of these weights, in evaluation mode."""
         threshold = self.threshold
         if threshold is not None and isinstance(sparsity, JumpReLU):
-            threshold = threshold.clamp_min(SMALLEST_THRESHOLD)
+            threshold = threshold.clamp(SMALLEST_THRESHOLD, LARGEST_THRESHOLD)
         return SAE(
             W_enc=self.W_enc.to(dtype),
             W_dec=self.W_dec.to(dtype),

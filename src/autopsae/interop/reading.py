@@ -1,148 +1,157 @@
-"""Files of others, which may be anything: read without running what is in them, and checked before use."""
+"""Files of others, which may be anything: read without running what is in them. All raise InputError.
 
+Sizes are known before anything is read: an archive may promise a thousand times what it holds.
+"""
+
+import io
 import json
-from collections.abc import Collection, Mapping
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.lib import format as npy
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.sae.sparsity import Sparsity
+from autopsae.interop.checks import as_object, names, shown_text
 
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float32,  # half a product's range is lost in it; every value of it is one of float32
-}
+LARGEST_JSON = 16 * 2**20
+"""Bytes of a configuration; those of the public suites have a few thousand."""
+LARGEST_RATIO = 100
+"""Of an archive's content to its size. Weights hardly shrink; a bomb does by a thousand."""
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises InputError for anything else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        with path.open("rb") as file:
+            text = file.read(LARGEST_JSON + 1)
+    except OSError as error:
+        raise InputError(f"{path}: expected a JSON object, could not read it ({first_line(error)})") from error
+    return parse_object(text, path)
+
+
+def parse_object(text: bytes, path: Path) -> dict[str, Any]:
+    """The JSON object in these bytes of a file. Raises InputError for anything else."""
+    if len(text) > LARGEST_JSON:
         raise InputError(
-            f"{path}: expected a JSON object, could not read it ({_first_line(error)}); get the file again"
+            f"{path}: expected a configuration of at most {LARGEST_JSON >> 20} MiB, got a longer one; get the file "
+            "again"
+        )
+    try:
+        found = json.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: expected a JSON object, could not read it ({first_line(error)}); get the file again"
         ) from error
     return as_object(found, path, "a JSON object")
-
-
-def as_object(found: object, path: Path, what: str) -> dict[str, Any]:
-    """What should be a mapping, or InputError."""
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected {what}, got {type(found).__name__}; get the file again")
-    return found
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors in a file. Raises InputError for a missing, truncated or foreign one."""
     try:
         return load_file(path)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError, SafetensorError) as error:
         raise InputError(
-            f"{path}: expected safetensors, could not read them ({_first_line(error)}); get the file again"
+            f"{path}: expected safetensors, could not read them ({first_line(error)}); get the file again"
         ) from error
 
 
-def read_state_dict(path: Path) -> dict[str, Any]:
+def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
     """What `torch.save` wrote, if it is made of tensors, numbers and words: nothing else is unpickled, and no code
     runs. Raises InputError for anything else.
+
+    after: bytes at the beginning that are not part of it.
     """
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            file.seek(after)
+            # An archive's places count from its beginning, so one that follows something must be cut out.
+            content: io.BytesIO | io.BufferedReader = io.BytesIO(file.read()) if after else file
+            if zipfile.is_zipfile(content):
+                _check_archive(content, path)
+            content.seek(0)
+            found = torch.load(content, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # a damaged pickle can end in any of Python's errors
         raise InputError(
-            f"{path}: expected a torch.save of tensors alone, could not read it ({_first_line(error)}); pickles "
+            f"{path}: expected a torch.save of tensors alone, could not read it ({first_line(error)}); pickles "
             "that hold code are not run: save its state_dict()"
         ) from error
     return as_object(found, path, "a state_dict of tensors")
 
 
-def checked(
-    tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path, ignored: Collection[str] = ()
-) -> dict[str, Tensor]:
-    """The tensors named by `shapes`, in float64, if they are just these, of these shapes, floating, finite.
-
-    ignored: names that may be there too. Raises InputError.
+def _check_archive(content: io.BytesIO | io.BufferedReader, path: Path) -> None:
+    """`torch.save` does not compress: what is compressed in such an archive is there to fill the memory. It writes
+    checksums, at which `torch.load` does not look.
     """
-    wrong = {*shapes} - {*tensors} | {*tensors} - {*shapes} - {*ignored}
-    if wrong:
+    size = content.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(content) as archive:
+        members = archive.infolist()
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
+            raise InputError(
+                f"{path}: expected a torch.save, whose parts are not compressed, got other ones; save it again"
+            )
+        damaged = archive.testzip()
+    if damaged is not None:
         raise InputError(
-            f"{path}: expected tensors {', '.join(shapes)}, got {shown(sorted(map(str, tensors)), 200)}; "
-            "is it the SAE that its configuration describes?"
-        )
-    for name, shape in shapes.items():
-        _check(name, tensors[name], shape, path)
-    return {name: tensors[name].detach().double() for name in shapes}
-
-
-def _check(name: str, tensor: object, shape: tuple[int, ...], path: Path) -> None:
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
-        got = f"a {tensor.layout} one on {tensor.device}" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise InputError(f"{path}: {name}: expected a dense tensor, got {got}; save it again")
-    if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-        raise InputError(
-            f"{path}: {name}: expected shape {shape} in floating point, got {tuple(tensor.shape)} of "
-            f"{tensor.dtype}; is it the SAE that its configuration describes?"
-        )
-    # A pickle may describe far more values than it holds.
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise InputError(f"{path}: {name}: expected a value of its own for every place; save it again")
-    if not bool(tensor.isfinite().all()):
-        bad = int((~tensor.isfinite()).sum())
-        raise InputError(
-            f"{path}: {name}: expected finite weights, got NaN or infinite ones in {bad:,} of {tensor.numel():,} "
-            "places; take an earlier checkpoint"
+            f"{path}: expected the checksums that torch.save wrote, got another in {names([damaged])}: the file is "
+            "damaged; get it again"
         )
 
 
-def whole(settings: Mapping[str, Any], name: str, path: Path) -> int:
-    """A positive whole number among settings, or InputError."""
-    value = settings.get(name)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{path}: {name}: expected a positive whole number, got {shown(value)}; correct it there")
-    return value
-
-
-def fitting(sparsity: Sparsity, d_sae: int, path: Path) -> Sparsity:
-    """A sparsity, if it is one for so many latents. Raises InputError."""
+def read_npz(path: Path) -> dict[str, Tensor]:
+    """The floating-point arrays that `numpy.savez` wrote. Raises InputError for anything else, and for an archive
+    that would unfold to far more than it is.
+    """
     try:
-        sparsity.check(d_sae)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return sparsity
-
-
-def expect(settings: Mapping[str, Any], name: str, default: Any, allowed: Collection[Any], path: Path) -> Any:
-    """A setting that may be left out, if it is one of those that can be carried over. Raises InputError."""
-    value = settings.get(name, default)
-    # 1 == True, and a list is in no set: compare with each.
-    if not any(type(value) is type(one) and value == one for one in allowed):
-        listed = ", ".join(map(repr, allowed))
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            content = sum(member.file_size for member in members)
+            if content > 2**20 and content > LARGEST_RATIO * path.stat().st_size:
+                raise InputError(
+                    f"{path}: expected arrays, got an archive of {path.stat().st_size:,} bytes that unfolds to "
+                    f"{content:,}; get the file again"
+                )
+            return {member.filename.removesuffix(".npy"): _array(archive, member, path) for member in members}
+    except InputError:
+        raise
+    except Exception as error:  # a damaged header can end in any of Python's errors
         raise InputError(
-            f"{path}: {name}: expected {listed}, got {shown(value)}, which autopsae's SAE cannot express"
-        )
-    return value
+            f"{path}: expected arrays that numpy.savez wrote, could not read them ({first_line(error)}); get the "
+            "file again"
+        ) from error
 
 
-def dtype_of(tensor: Tensor) -> torch.dtype:
-    """The type in which our SAE holds these weights: their own; float32 for float16 and narrower ones."""
-    return DTYPES.get(str(tensor.dtype).removeprefix("torch."), torch.float32)
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Tensor:
+    """One array, whose header says what is there. An array of objects, which would be a pickle, is refused."""
+    with archive.open(member) as file:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, is_fortran, dtype = read_header(file)
+        header = file.tell()
+        if dtype.kind != "f" or dtype.itemsize > 8:
+            raise InputError(
+                f"{path}: {names([member.filename])}: expected floating-point weights, got {dtype}; save them as "
+                "float32"
+            )
+        expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if expected != member.file_size - header or min(shape, default=0) < 0:
+            raise InputError(
+                f"{path}: {names([member.filename])}: expected {expected:,} bytes as its header says, got "
+                f"{member.file_size - header:,}; get the file again"
+            )
+        flat = np.frombuffer(file.read(), dtype=dtype)
+    array = flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
+    return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder("=")))
 
 
-def shown(value: object, characters: int = 80) -> str:
-    """For a message: a hostile value may be long, or of many lines."""
-    text = repr(value)
-    return text if len(text) <= characters else f"{text[: characters - 3]}..."
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, for a message."""
     lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
+    return shown_text(f"{type(error).__name__}: {lines[0] if lines else ''}", 200)

@@ -1,4 +1,5 @@
-"""SAELens' folders, of its versions 5 and 6: `cfg.json` and `sae_weights.safetensors`.
+"""SAELens' folders, of its versions 5 and 6 and older ones with the same files: `cfg.json`,
+`sae_weights.safetensors`.
 
 Checkpoints of its training add `activation_scaler.json` and `activation_whitening.safetensors`, which SAELens
 applies outside of the SAE; here they are part of it. W_enc is [d_in, d_sae], W_dec [d_sae, d_in].
@@ -15,14 +16,17 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import write_text, write_whole
-from autopsae.interop.plain import Plain
-from autopsae.interop.reading import DTYPES, checked, expect, fitting, read_object, read_safetensors, shown, whole
+from autopsae.interop.checks import DTYPES, checked, expect, fitting, positive, shown, whole
+from autopsae.interop.plain import Plain, scaling, unbiased
+from autopsae.interop.reading import read_object, read_safetensors
 from autopsae.remedies.affine import Affine
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
+FACTORS = ("scaling_factor", "finetuning_scaling_factor")
+"""What fine-tuning learned to multiply codes with, by its two names."""
 VERSION = "6.54.12"
 """Of SAELens, whose format `write` writes."""
 
@@ -35,8 +39,10 @@ REASONS = {
 }
 
 
-def read(folder: Path) -> SAE:
+def read(folder: Path, *, scale: float | None = None) -> SAE:
     """The SAE in a folder, on raw tokens: the same codes and reconstructions as SAELens'.
+
+    scale: what SAELens' trainer multiplied tokens with (`expected_average_only_in`), where no file says it.
 
     With `rescale_acts_by_decoder_norm` the norms become part of the encoder, as SAELens' codes contain them. With
     `layer_norm`, SAELens divides by std + 1e-5 where ours divides by std, so that codes differ by a share of
@@ -62,18 +68,25 @@ def read(folder: Path) -> SAE:
     )
     subtracts = expect(settings, "apply_b_dec_to_input", True, [True, False], path)
     by_norm = expect(settings, "rescale_acts_by_decoder_norm", False, [True, False], path)
-    plain = _plain(folder / WEIGHTS, d_in, d_sae, sparsity)
+    is_finetuned = expect(settings, "finetuning_scaling_factor", False, [True, False, None], path)
+    plain = _plain(folder / WEIGHTS, d_in, d_sae, sparsity, is_finetuned=bool(is_finetuned))
     if by_norm and isinstance(sparsity, TopK | BatchTopK):
         plain = plain.unit()
     if not subtracts:
         plain = plain.centered()
     affine = _outside(folder, d_in)
+    if scale is not None:
+        if normalization != "expected_average_only_in" or affine.scale != 1:
+            raise InputError(
+                f"{path}: expected no scale, as its files say how tokens are scaled ({normalization}), got {scale}"
+            )
+        affine = scaling(d_in, scale)
     if normalization == "layer_norm":
         if affine.scale != 1 or affine.linear is not None:
             raise InputError(
                 f"{folder / SCALER}: expected no scaler before layer_norm, got one; remove one of them"
             )
-        affine = affine.then(Affine(center=torch.zeros(d_in, dtype=torch.float64), scale=_unbiased(d_in)))
+        affine = affine.then(unbiased(d_in))
     return plain.sae(
         sparsity=sparsity, dtype=DTYPES[dtype], affine=affine, layer_norm=normalization == "layer_norm"
     )
@@ -112,7 +125,7 @@ def _sparsity(settings: dict[str, Any], d_sae: int, path: Path) -> Sparsity:
     )
 
 
-def _plain(path: Path, d_in: int, d_sae: int, sparsity: Sparsity) -> Plain:
+def _plain(path: Path, d_in: int, d_sae: int, sparsity: Sparsity, *, is_finetuned: bool) -> Plain:
     tensors = dict(read_safetensors(path))
     shapes: dict[str, tuple[int, ...]] = {
         "W_enc": (d_in, d_sae),
@@ -124,18 +137,24 @@ def _plain(path: Path, d_in: int, d_sae: int, sparsity: Sparsity) -> Plain:
         shapes["log_threshold" if "log_threshold" in tensors else "threshold"] = (d_sae,)
     if isinstance(sparsity, BatchTopK):
         shapes["topk_threshold"] = ()
-    # Version 5 stored one without using it.
-    scaling = tensors.pop("scaling_factor", None)
-    if scaling is not None and not bool((scaling == 1).all()):
-        raise InputError(f"{path}: expected no scaling_factor other than 1, got one; fold it into W_dec")
+    factor = next((name for name in FACTORS if name in tensors), None)
+    if factor:
+        shapes[factor] = (d_sae,)
     found = checked(tensors, shapes, path)
+    # Up to version 5: codes are multiplied by it before they are decoded. Many files hold ones that nobody uses.
+    factors = found[factor] if factor else torch.ones(d_sae, dtype=torch.float64)
+    if not is_finetuned and not bool((factors == 1).all()):
+        raise InputError(
+            f"{path}: {factor}: expected ones, as cfg.json says finetuning_scaling_factor false, got other values; "
+            "correct cfg.json if the SAE was fine-tuned"
+        )
     threshold = found.get("threshold")
     if "log_threshold" in found:
         threshold = found["log_threshold"].exp()
     if "topk_threshold" in found and found["topk_threshold"] > 0:  # 0 until SAELens has learned one
         threshold = found["topk_threshold"]
     W_enc, W_dec, b_enc, b_dec = found["W_enc"].T, found["W_dec"], found["b_enc"], found["b_dec"]
-    return Plain(W_enc=W_enc, W_dec=W_dec, b_enc=b_enc, b_dec=b_dec, threshold=threshold)
+    return Plain(W_enc=W_enc, W_dec=W_dec * factors[:, None], b_enc=b_enc, b_dec=b_dec, threshold=threshold)
 
 
 def _outside(folder: Path, d_in: int) -> Affine:
@@ -145,11 +164,8 @@ def _outside(folder: Path, d_in: int) -> Affine:
     if not path.exists():
         return affine
     settings = read_object(path)
-    factor = settings.get("scaling_factor")
-    if factor is not None:
-        if isinstance(factor, bool) or not isinstance(factor, float | int) or not 0 < factor < 1e30:
-            raise InputError(f"{path}: scaling_factor: expected a number > 0, got {shown(factor)}")
-        affine = replace(affine, scale=float(factor))
+    if settings.get("scaling_factor") is not None:
+        affine = replace(affine, scale=positive(settings, "scaling_factor", path))
     if settings.get("has_whitening") is True and not (folder / WHITENING).exists():
         raise InputError(f"{path}: expected {WHITENING} beside it, got none; get the whole checkpoint")
     if settings.get("has_whitening", True) and (folder / WHITENING).exists():
@@ -158,11 +174,6 @@ def _outside(folder: Path, d_in: int) -> Affine:
         whitening = Affine(center=maps["mean"], linear=maps["matrix"].T, inverse=maps["inverse_matrix"].T)
         affine = affine.then(whitening)
     return affine
-
-
-def _unbiased(d_in: int) -> float:
-    """What turns tokens that were divided by the biased standard deviation into those divided by the unbiased."""
-    return float(((d_in - 1) / d_in) ** 0.5)
 
 
 def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: str | None = None) -> None:
@@ -174,7 +185,7 @@ def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: s
     """
     before = None
     if sae.layer_norm:
-        before = Affine(center=torch.zeros(sae.d_in, dtype=torch.float64), scale=1 / _unbiased(sae.d_in))
+        before = scaling(sae.d_in, 1 / unbiased(sae.d_in).scale)
     name, extra, threshold = _architecture(sae)
     plain = Plain.of(sae, before)
     tensors = {"W_enc": plain.W_enc.T, "W_dec": plain.W_dec, "b_enc": plain.b_enc, "b_dec": plain.b_dec}

@@ -7,8 +7,9 @@ from safetensors.torch import save_file
 
 from autopsae.arrays import InputError
 from autopsae.files import write_text, write_whole
+from autopsae.interop.checks import checked, dtype_of, expect, fitting, whole
 from autopsae.interop.plain import Plain
-from autopsae.interop.reading import checked, dtype_of, expect, fitting, read_object, read_safetensors, whole
+from autopsae.interop.reading import read_object, read_safetensors
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import GroupMax, TopK
 

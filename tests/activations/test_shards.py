@@ -16,8 +16,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 import autopsae
+from autopsae.activations.index import FORMAT, digest
 from autopsae.activations.shards import HarvestInterrupted, ShardWriter
-from autopsae.activations.store import FORMAT, open_layers
+from autopsae.activations.store import open_layers
 from autopsae.arrays import InputError
 
 REQUEST = {"model": "tiny", "context": 4}
@@ -102,15 +103,18 @@ def test_index_names_every_shard_and_shards_end_between_batches(unbroken: Path) 
     # Batches of 5, 6, .. 10 tokens in shards of at least 12: 5 + 6 + 7, 8 + 9, 10.
     assert index(unbroken) == {
         "format": FORMAT,
-        "version": 1,
+        "version": 2,
         "layers": {
             "wide": {"d_in": 3, "dtype": "float32"},
             "narrow": {"d_in": 2, "dtype": "float32"},
         },
         "shards": [
-            {"file": "shard-00000.safetensors", "tokens": 18},
-            {"file": "shard-00001.safetensors", "tokens": 17},
-            {"file": "shard-00002.safetensors", "tokens": 10},
+            {"file": name, "tokens": tokens, "digest": digest(unbroken / name)}
+            for name, tokens in (
+                ("shard-00000.safetensors", 18),
+                ("shard-00001.safetensors", 17),
+                ("shard-00002.safetensors", 10),
+            )
         ],
         "tokens": 45,
         "batches_done": 6,
@@ -346,12 +350,10 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "not an index of autopsae-activations"),
-        ("[]", "not an index of autopsae-activations"),
-        (
-            '{"format": "other", "version": 1, "shards": []}',
-            "expected 'autopsae-activations' version 1, got 'other'",
-        ),
-        (f'{{"format": "{FORMAT}", "version": 2, "shards": []}}', "got 'autopsae-activations' version 2"),
+        ("[]", "expected a JSON object, got \\[\\]"),
+        ('{"format": "other", "version": 1, "shards": []}', "format 'autopsae-activations', got 'other'"),
+        (f'{{"format": "{FORMAT}", "version": 3, "shards": []}}', "expected version 1 or 2 .* got 3; update"),
+        (f'{{"format": "{FORMAT}", "version": 2, "shards": []}}', r"no layers, tokens, .* harvest it again"),
     ],
 )
 def test_an_index_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:

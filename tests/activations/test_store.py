@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from autopsae.activations.store import FORMAT, INDEX, open_activations, open_layers, select_layers
+from autopsae.activations.index import FORMAT, INDEX
+from autopsae.activations.store import open_activations, open_layers, select_layers
 from autopsae.arrays import InputError, Tokens
 
 
@@ -128,7 +129,7 @@ def write_bad(folder: Path, kind: str) -> Path:
         return folder / "a.txt"
     if kind.endswith("npy"):
         path = folder / "bad.npy"
-        arrays = {"cube npy": np.zeros((2, 2, 2)), "integer npy": np.zeros((2, 2), int)}
+        arrays = {"hypercube npy": np.zeros((2, 2, 2, 2)), "integer npy": np.zeros((2, 2), int)}
         np.save(path, arrays.get(kind, matrix().numpy()))
         if kind in ("truncated npy", "foreign npy"):
             content = path.read_bytes()
@@ -140,7 +141,7 @@ def write_bad(folder: Path, kind: str) -> Path:
     if kind == "foreign safetensors":
         path.write_bytes(b"not a tensor file at all")
     if kind == "no matrices":
-        save_file({"ids": torch.arange(4), "cube": torch.zeros(2, 2, 2)}, path)
+        save_file({"ids": torch.arange(4), "hypercube": torch.zeros(2, 2, 2, 2)}, path)
     if kind == "no tokens":
         save_file({"x": torch.zeros(0, 3)}, path)
     if kind in ("another width", "another layer"):
@@ -159,12 +160,15 @@ def write_bad(folder: Path, kind: str) -> Path:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "no such file or folder; expected .npy, .safetensors or a folder"),
-        ("empty folder", "expected .safetensors shards, found none"),
-        ("text", "expected .npy, .safetensors, a folder of shards or a dataset, got '.txt'"),
+        ("missing", "no such file or folder; check the name"),
+        ("empty folder", "expected .npy, .npz, .safetensors, .pt, .pth, .parquet files, found none"),
+        ("text", "expected .npy, .npz, .safetensors, .pt, .pth, .parquet or a folder, got '.txt'"),
         ("truncated npy", "not a readable .npy matrix"),
         ("foreign npy", "not a readable .npy matrix"),
-        ("cube npy", "expected a float16/32/64 matrix [tokens, d_in], got shape (2, 2, 2) of float64"),
+        (
+            "hypercube npy",
+            "expected a matrix [tokens, d_in] or an array [sequences, tokens, d_in], got shape [2, 2, 2, 2]",
+        ),
         ("integer npy", "expected a float16/32/64 matrix [tokens, d_in], got shape (2, 2) of int64"),
         ("truncated safetensors", "not a readable safetensors file"),
         ("foreign safetensors", "not a readable safetensors file"),
@@ -185,7 +189,7 @@ def test_a_source_that_cannot_be_read_says_so(tmp_path: Path, kind: str, message
 
 def test_a_pickle_in_npy_clothes_is_not_run(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{"code": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match=r"not a readable .npy matrix"):
+    with pytest.raises(InputError, match=r"of Python objects, a pickle, which is never loaded"):
         open_layers(tmp_path / "x.npy")
 
 

@@ -15,14 +15,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autopsae.activations.store import FORMAT, INDEX
+from autopsae.activations.index import FORMAT, INDEX, VERSION, check_shards, digest, read_index
 from autopsae.arrays import InputError
 from autopsae.files import differing, write_whole
 
 SHARD_TOKENS = 4096
 """Tokens, of all layers, held in memory before a shard is written: also the most that an interruption can cost."""
 
-VERSION = 1
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -59,7 +58,7 @@ class ShardWriter:
             self._write_index(self._index)
         else:
             _check_request(self.folder, found["request"], self._index["request"])
-            self._index = found
+            self._index = found if found["complete"] else self._with_digests(found)
         if not self.complete:
             # Left by a run that died: the index never named it, so this run writes it again.
             (self.folder / _shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
@@ -115,13 +114,19 @@ class ShardWriter:
     def _commit(self, *, complete: bool) -> None:
         shards = list(self._index["shards"])
         if self._held_tokens:
-            shards.append({"file": _shard_name(len(shards)), "tokens": self._held_tokens})
-            self._write(shards[-1]["file"], _safetensors(self._held))
+            name = _shard_name(len(shards))
+            self._write(name, _safetensors(self._held))
+            shards.append({"file": name, "tokens": self._held_tokens, "digest": digest(self.folder / name)})
         done = self.batches_done + len(self._held)
         state = {"shards": shards, "tokens": self.tokens, "batches_done": done, "complete": complete}
         self._write_index(self._index | state)
         self._index |= state
         self._held, self._held_tokens = [], 0
+
+    def _with_digests(self, index: dict[str, Any]) -> dict[str, Any]:
+        """An index of the first version, which had none, as one of this version."""
+        shards = [{**shard, "digest": digest(self.folder / shard["file"])} for shard in index["shards"]]
+        return {**index, "version": VERSION, "shards": shards}
 
     def _write_index(self, index: dict[str, Any]) -> None:
         self._write(INDEX, [json.dumps(index, indent=1).encode()])
@@ -214,7 +219,9 @@ def _found_index(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{folder}: expected a folder to harvest into, got a file; pass another name")
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / INDEX).exists():
-        return _read_index(folder)
+        index = read_index(folder)
+        check_shards(folder, index)
+        return index
     foreign = sorted(path.name for path in set(folder.iterdir()) - set(_partials(folder)))
     if foreign:
         raise InputError(
@@ -222,22 +229,6 @@ def _found_index(folder: Path) -> dict[str, Any] | None:
             f"{len(foreign)} other files ({', '.join(foreign[:3])}); pass an empty or a new folder"
         )
     return None
-
-
-def _read_index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX
-    try:
-        index: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = (index["format"], index["version"]) == (FORMAT, VERSION)
-        missing = [shard["file"] for shard in index["shards"] if not (folder / shard["file"]).is_file()]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not an index of {FORMAT} ({error!r}); pass an empty folder") from error
-    if not known:
-        got = f"{index['format']!r} version {index['version']!r}"
-        raise InputError(f"{path}: expected {FORMAT!r} version {VERSION}, got {got}; pass an empty folder")
-    if missing:
-        raise InputError(f"{folder}: the index names {missing[0]}, which is gone; harvest into a new folder")
-    return index
 
 
 def _check_request(folder: Path, held: dict[str, Any], asked: dict[str, Any]) -> None:

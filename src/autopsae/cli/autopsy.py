@@ -3,12 +3,14 @@
 import json as json_format
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError
+from autopsae.cli.options import Padding
 from autopsae.cli.terminal import check_places, checked_device, progress_bar
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.evaluation.autopsy import RARE
@@ -27,6 +29,7 @@ def autopsy(
     /,
     *,
     layer: str | None = None,
+    padding: Annotated[Padding, OmitArgPrefixes] = Padding(),
     tokens: int = 100_000,
     rare: float = RARE,
     lr: float = LR,
@@ -41,8 +44,9 @@ def autopsy(
 
     Args:
         sae: A trained SAE, as `train` writes it (OUT/sae), or a folder of SAELens, dictionary_learning or sparsify.
-        activations: A .npy or .safetensors file, a folder of shards (as `harvest` writes), or a SAELens cache.
+        activations: A file or a folder: what `harvest` writes, or a layout of docs/files.md.
         layer: Layer that the SAE was trained on, where there are several; N stands for hsN.
+        padding: Which tokens are padding, and left out.
         tokens: Tokens at most, evenly spaced.
         rare: Share of the tokens; latents that fire on fewer are rare.
         lr: Learning rate by which it is judged whether training can revive the dead-by-ReLU.
@@ -66,7 +70,7 @@ def autopsy(
     if len({place.resolve() for place in written}) < len(written):
         raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, written))}")
     loaded = load_sae(sae).to(checked_device(device))
-    source = open_activations(activations, layer).take(tokens)
+    source = open_activations(activations, layer, lengths=padding.lengths, mask=padding.mask).take(tokens)
     with progress_bar("reading the tokens") as (bar, task):
         found = examine(
             loaded, source, lr=lr, steps=steps, rare=rare, progress=lambda n: bar.update(task, advance=n)

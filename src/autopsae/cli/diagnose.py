@@ -2,12 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import quote
 
 from rich.console import Console
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.activations.store import open_layers, select_layers
+from autopsae.activations.store import open_layers
+from autopsae.cli.options import Padding
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
 from autopsae.diagnosis.diagnose import AT_TOKENS, LR, STEPS
 from autopsae.diagnosis.prescribe import ACCEPTABLE
@@ -22,6 +24,7 @@ def diagnose(
     /,
     *,
     layers: tuple[str, ...] = (),
+    padding: Annotated[Padding, OmitArgPrefixes] = Padding(),
     d_sae: int = 8192,
     k: int = 64,
     tokens: int = 100_000,
@@ -40,8 +43,9 @@ def diagnose(
     """How many latents of an SAE will be born dead on each layer of SOURCE, why, and what to change.
 
     Args:
-        source: Activations: a .npy or .safetensors file, or a folder of shards (as `harvest` writes).
+        source: Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md.
         layers: Layers to diagnose, all by default; N stands for hsN.
+        padding: Which tokens are padding, and left out.
         d_sae: Latents of the SAE to be trained.
         k: Latents that fire per token.
         tokens: Tokens per layer at most, evenly spaced over the source.
@@ -62,11 +66,10 @@ def diagnose(
     check_k(k, d_sae)
     check_places(json, figure, prescriptions)
     device = checked_device(device)
-    available = open_layers(source)
-    chosen = select_layers(list(available), layers) if layers else list(available)
-    with layer_bar(len(chosen)) as advance:
+    opened = open_layers(source, layers, lengths=padding.lengths, mask=padding.mask)
+    with layer_bar(len(opened)) as advance:
         result = survey(
-            {name: available[name].take(tokens) for name in chosen},
+            {name: layer.take(tokens) for name, layer in opened.items()},
             d_sae=d_sae,
             k=k,
             at_tokens=at_tokens,

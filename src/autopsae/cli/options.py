@@ -1,4 +1,4 @@
-"""The options of `train`. Several values with commas between them are a sweep over all of their combinations."""
+"""The options of `train`, and those that verbs share. Several values with commas are a sweep over all combinations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +35,16 @@ def _start(word: str) -> str:
 Numbers = Annotated[tuple[float, ...], _several(float, "FLOAT")]
 Integers = Annotated[tuple[int, ...], _several(int, "INT")]
 Words = Annotated[tuple[str, ...], _several(_start, "START")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """Which tokens of the source are padding, and left out."""
+
+    lengths: Path | None = None
+    """Of activations [sequences, tokens, d_in]: how many tokens of each are real (.npy, .npz, .pt, .txt)."""
+    mask: Path | None = None
+    """Instead of --lengths: True or 1 for each token that is real (.npy, .npz, .pt, .txt)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
 from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsity_of, with_defaults
-from autopsae.cli.options import Birth, Fit, Integers, Keep
+from autopsae.cli.options import Birth, Fit, Integers, Keep, Padding
 from autopsae.cli.outcome import Live, print_differences, print_run, print_sweep, print_tokens
 from autopsae.cli.terminal import checked_device, progress_bar
 from autopsae.disk import check_unlocked
@@ -27,6 +27,7 @@ def train(
     *,
     out: Path,
     layer: str | None = None,
+    padding: Annotated[Padding, OmitArgPrefixes] = Padding(),
     birth: Annotated[Birth, OmitArgPrefixes] = Birth(),
     fit: Annotated[Fit, OmitArgPrefixes] = Fit(),
     keep: Annotated[Keep, OmitArgPrefixes] = Keep(),
@@ -40,9 +41,10 @@ def train(
     at once, each into a folder of its own in OUT, and sweep.json says which is best on held-out tokens.
 
     Args:
-        source: Activations: a .npy or .safetensors file, or a folder of shards (as `harvest` writes).
+        source: Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md.
         out: Folder for the results.
         layer: Layer to train on, where the source holds several; N stands for hsN.
+        padding: Which tokens are padding, and left out.
         birth: The SAE as it is born.
         fit: How it is trained.
         keep: What is measured and kept on the way.
@@ -62,7 +64,7 @@ def train(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
     )
     plan.check(configs[0])
-    activations = open_activations(source, layer)
+    activations = open_activations(source, layer, lengths=padding.lengths, mask=padding.mask)
     training, held = hold_out(activations, keep.held_out)
     saved = load_start(birth.prescription, activations.d_in) if birth.prescription else None
     loggers = partial(_loggers, keep)

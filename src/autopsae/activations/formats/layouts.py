@@ -1,0 +1,101 @@
+"""Which reader a path gets: by the suffix of a file, by the files that lie in a folder."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from autopsae.activations.formats.arrow import SPLITS, STATE, dataset_layers, split_layers
+from autopsae.activations.formats.folder import files_layers, joined
+from autopsae.activations.formats.npy import npy_layers, npz_layers
+from autopsae.activations.formats.parquet import METADATA, bionemo_layers, parquet_layers
+from autopsae.activations.formats.pt import pt_layers
+from autopsae.activations.formats.reading import is_folder, reading
+from autopsae.activations.formats.saev import SHARDS, saev_layers
+from autopsae.activations.formats.safetensors import safetensors_layers
+from autopsae.activations.formats.weights import refuse_foreign_folder
+from autopsae.activations.index import INDEX, check_shards, read_index
+from autopsae.activations.names import layer_name, listed, natural, printable
+from autopsae.activations.parts import Part
+from autopsae.arrays import InputError
+
+
+def layers_of(path: Path) -> dict[str, list[Part]]:
+    """Layer -> its parts, in the source's order.
+
+    Raises InputError for a path that is missing, foreign, damaged, empty, or whose shards disagree.
+    """
+    if is_folder(path):
+        return _folder_layers(path)
+    beside = OF_A_FOLDER.get(path.suffix)
+    if path.name in {mark for marks in FOLDERS for mark in marks} or (beside and (path.parent / beside).is_file()):
+        raise InputError(f"{printable(path)}: expected a folder, got a file of one; give {printable(path.parent)}")
+    if path.suffix not in FILES:
+        raise InputError(
+            f"{printable(path)}: expected {KINDS} or a folder, got "
+            f"{printable(repr(path.suffix or 'no suffix'), 40)}; "
+            "convert with numpy.save or safetensors.torch.save_file"
+        )
+    layers = FILES[path.suffix](path)
+    return {name or layer_name(path.stem): layers[name] for name in sorted(layers, key=natural)}
+
+
+def _folder_layers(folder: Path) -> dict[str, list[Part]]:
+    with reading(folder, "a readable folder", "check its permissions"):
+        # Hidden files are nobody's shards: macOS leaves a ._NAME beside each NAME on foreign disks.
+        files = sorted((f for f in folder.iterdir() if not f.name.startswith(".")), key=lambda f: natural(f.name))
+    names = [file.name for file in files]
+    held = {*names, *(file.suffix for file in files)}
+    for marks, reader in FOLDERS.items():
+        if held.issuperset(marks):
+            return reader(folder)
+    refuse_foreign_folder(folder, names)
+    readable = {file: FILES[file.suffix] for file in files if file.suffix in FILES and not is_folder(file)}
+    if not readable:
+        raise InputError(f"{printable(folder)}: expected {KINDS} files, found none{_inside(files)}")
+    return files_layers(folder, readable)
+
+
+def _inside(files: Sequence[Path]) -> str:
+    """What a folder holds instead, for a message."""
+    folders = [file.name for file in files if file.is_dir()]
+    if folders:
+        return f", but the folders {listed(folders)}; give one of them"
+    return f" among {listed([file.name for file in files])}" if files else ""
+
+
+def _harvested(folder: Path) -> dict[str, list[Part]]:
+    index = read_index(folder)
+    if not index.get("complete", True):
+        raise InputError(
+            f"{printable(folder)}: the harvest is not finished ({index['tokens']:,} tokens so far); "
+            "run it again, it goes on from there"
+        )
+    check_shards(folder, index)
+    shards = [folder / shard["file"] for shard in index["shards"]]
+    if not shards:
+        raise InputError(f"{printable(folder)}: expected shards in {INDEX}, found none; harvest it again")
+    return joined({shard: safetensors_layers(shard) for shard in shards})
+
+
+FILES: dict[str, Callable[[Path], dict[str, list[Part]]]] = {
+    ".npy": npy_layers,
+    ".npz": npz_layers,
+    ".safetensors": safetensors_layers,
+    ".pt": pt_layers,
+    ".pth": pt_layers,
+    ".parquet": parquet_layers,
+}
+"""The reader of a file, by its suffix: layer -> its rows; "" where the layer has no name of its own."""
+
+KINDS = ", ".join(FILES)
+
+FOLDERS: dict[tuple[str, ...], Callable[[Path], dict[str, list[Part]]]] = {
+    (INDEX,): _harvested,
+    (STATE,): dataset_layers,
+    (SPLITS,): split_layers,
+    (METADATA, SHARDS): saev_layers,
+    (METADATA, ".parquet"): bionemo_layers,
+}
+"""The reader of a folder, by names or suffixes of files that lie in it."""
+
+OF_A_FOLDER = {".safetensors": INDEX, ".parquet": METADATA, ".bin": SHARDS, ".arrow": STATE}
+"""Suffix of a shard -> the file beside it that makes it a part of its folder."""

@@ -1,0 +1,128 @@
+"""The index of a harvested folder: which shards it has, what each must hold, and a digest of each.
+
+Version 2 holds a digest for each shard; version 1, which had none, is read as it is.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autopsae.activations.formats.reading import as_object, count_of, neighbour, read_json, reading
+from autopsae.activations.formats.safetensors import FLOATS, Entry, read_header
+from autopsae.activations.names import listed, printable
+from autopsae.arrays import InputError
+
+INDEX = "index.json"
+FORMAT = "autopsae-activations"
+VERSION = 2
+
+NAMES = ["layers", "shards", "tokens", "batches_done", "complete", "request"]
+SHARD_NAMES = ["file", "tokens", "digest"]
+"""What an index, and each shard in it, must have since version 2; of the first, what it says is compared."""
+
+BLOCK = 4096
+"""Bytes of a block that the digest reads."""
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of `folder`, in which shards are a list of `file`, `tokens` and, since version 2, `digest`.
+
+    Raises InputError for an index that is damaged, of another format, or names a file outside its folder or twice.
+    """
+    path = folder / INDEX
+    index = as_object(read_json(path, f"an index of {FORMAT}"), path)
+    held_format, version = index.get("format"), index.get("version", 1)
+    if held_format != FORMAT:
+        got = printable(repr(held_format), 60)
+        raise InputError(f"{printable(path)}: expected format {FORMAT!r}, got {got}; give another folder")
+    if version not in (1, VERSION):
+        got = printable(repr(version), 60)
+        raise InputError(
+            f"{printable(path)}: expected version 1 or {VERSION} of {FORMAT}, got {got}; update autopsae"
+        )
+    _check_names(index, NAMES if version == VERSION else ["shards"], path)
+    if not isinstance(index["shards"], list):
+        raise InputError(f"{printable(path)}: expected a list of shards, got {type(index['shards']).__name__}")
+    shards = [as_object(shard, f"{path}: a shard") for shard in index["shards"]]
+    for shard in shards:
+        _check_names(shard, SHARD_NAMES if version == VERSION else ["file"], path)
+    files = [neighbour(folder, shard["file"], path).name for shard in shards]
+    if len(set(files)) < len(files):
+        twice = next(name for number, name in enumerate(files) if name in files[:number])
+        raise InputError(f"{printable(path)}: names {printable(twice)} twice; harvest the folder again")
+    if "tokens" in index and all("tokens" in shard for shard in shards):
+        total = sum(count_of(shard, "tokens", path) for shard in shards)
+        if count_of(index, "tokens", path) != total:
+            raise InputError(
+                f"{printable(path)}: says {index['tokens']:,} tokens, its shards have {total:,}; is a shard "
+                "missing from it? harvest the folder again"
+            )
+    return dict(index)
+
+
+def _check_names(held: Mapping[str, Any], names: Sequence[str], path: Path) -> None:
+    missing = [name for name in names if name not in held]
+    if missing:
+        raise InputError(f"{printable(path)}: not an index of {FORMAT} (no {listed(missing)}); harvest it again")
+
+
+def check_shards(folder: Path, index: Mapping[str, Any]) -> None:
+    """Compare every shard with what the index says of it, from its header and its digest alone.
+
+    Raises InputError for the first that is missing, damaged, of another size, or not the one that was written.
+    """
+    for shard in index["shards"]:
+        path = folder / shard["file"]
+        if not path.is_file():
+            raise InputError(
+                f"{printable(folder)}: the index names {printable(path.name)}, which is gone; put it back, or "
+                "harvest into a new folder"
+            )
+        entries, _ = read_header(path)
+        _check_entries(path, entries, index.get("layers"), shard)
+        if index.get("version") == VERSION and shard.get("digest") != digest(path):
+            raise InputError(
+                f"{printable(path)}: not the shard that was harvested (its digest differs from the index's); put "
+                "the harvested one back, or harvest into a new folder"
+            )
+
+
+def _check_entries(path: Path, entries: Mapping[str, Entry], layers: object, shard: Mapping[str, Any]) -> None:
+    held = {
+        name: {"d_in": entry.shape[1], "dtype": str(FLOATS[entry.dtype]).removeprefix("torch.")}
+        for name, entry in entries.items()
+        if entry.dtype in FLOATS and len(entry.shape) == 2
+    }
+    if layers is not None and held != layers:
+        raise InputError(
+            f"{printable(path)}: expected the layers of the index, {printable(layers, 200)}, got "
+            f"{printable(held, 200)}; were two harvests written into one folder?"
+        )
+    tokens = {entry.shape[0] if entry.shape else 0 for entry in entries.values()}
+    if "tokens" in shard and tokens != {shard["tokens"]}:
+        got = ", ".join(f"{n:,}" for n in sorted(tokens))
+        raise InputError(
+            f"{printable(path)}: expected {shard['tokens']:,} tokens as the index says, got {got or 'none'}; put "
+            "the harvested shard back, or harvest into a new folder"
+        )
+
+
+def digest(path: Path) -> str:
+    """Tells a shard from another: its size, its header, and blocks evenly spaced over its values.
+
+    At least eight blocks, and two for each tensor: a few reads, however large the shard. It does not find a change
+    of a few bytes between them.
+    """
+    entries, _ = read_header(path)
+    with reading(path, "a readable shard", "was it written whole?"), path.open("rb") as file:
+        size = path.stat().st_size
+        data = 8 + int.from_bytes(file.read(8), "little")
+        file.seek(0)
+        hashed = hashlib.sha256(f"{size} ".encode() + file.read(data))
+        blocks = max(8, 2 * len(entries))
+        for number in range(blocks):
+            # From the first block of the values to the last, whose end is the file's.
+            file.seek(data + max(0, size - data - BLOCK) * number // (blocks - 1))
+            hashed.update(file.read(BLOCK))
+    return hashed.hexdigest()[:32]

@@ -27,6 +27,7 @@ LOCK = ".autopsae.lock"
 """The name of the lock file in a folder that one process at a time may write."""
 
 PARTIAL = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)
+"""The names of files and folders that are being written: `.NAME.*.partial`, beside the place of NAME."""
 
 
 class DiskFull(OSError):
@@ -45,8 +46,8 @@ def full_disk_told(path: Path) -> Iterator[None]:
         if not _lacks_space(error):
             raise
         raise DiskFull(
-            f"{path}: the disk is full ({_free(path)} free); what was written before is whole; free some space and "
-            "run the same again"
+            f"{path}: the disk is full ({free_space(path)} free); what was written before is whole; free some space "
+            "and run the same again"
         ) from error
 
 
@@ -58,7 +59,8 @@ def _lacks_space(error: BaseException | None) -> bool:
     return False
 
 
-def _free(path: Path) -> str:
+def free_space(path: Path) -> str:
+    """On the disk of `path`, for a message."""
     folder = path
     while not folder.is_dir():
         folder = folder.parent
@@ -69,9 +71,13 @@ def _free(path: Path) -> str:
 def locked(path: str | Path, *, what: str | Path) -> Iterator[None]:
     """Hold the lock file `path` while in this context; its folder is created. what: what it stands for.
 
-    Raises InputError, naming the holder, where another process holds it. A file left by a dead process is no lock.
+    Raises InputError, naming the holder, where another process holds it. A file left by a dead process is no lock,
+    and a folder in which nothing can be written needs none: a finished result in it may still be opened.
     """
     path = Path(path)
+    if path.parent.exists() and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_told(path):
         descriptor = _take(path, what)

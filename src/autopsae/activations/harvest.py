@@ -21,9 +21,11 @@ from autopsae.activations.batches import (
 )
 from autopsae.activations.hooks import hidden_state_names, hooked, select_points
 from autopsae.activations.presets import LanguageModel
-from autopsae.activations.shards import SHARD_TOKENS, ShardWriter, raw_bytes
+from autopsae.activations.shards import SHARD_TOKENS, ShardWriter
 from autopsae.activations.store import Activations, open_layers
 from autopsae.arrays import InputError
+from autopsae.disk import LOCK, locked
+from autopsae.files import raw_bytes
 
 
 def harvest(
@@ -51,7 +53,8 @@ def harvest(
     finished one is only opened. What was asked, with a digest of the weights and of the first batch, is kept
     beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
 
-    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind and when no token is kept.
+    Raises InputError as `hooked` and `ShardWriter`, for a folder that another process writes, for batches of an
+    unknown kind and when no token is kept.
     """
     points = select_points(model, points)
     asked = {
@@ -62,20 +65,23 @@ def harvest(
         "weights": _digest((name, _sampled(value)) for name, value in model.state_dict().items()),
         "first_batch": _digest(parts_of(first_batch(batches)).items()),
     }
-    writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
-    if not writer.complete:
-        with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
-            for batch, document in _undone(batches, writer, tokens):
-                forward(model, batch)
-                mask = kept_mask(batch, keep, capture.shape)
-                if tokens is not None:
-                    mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
-                writer.add(capture.take(mask), _labels(batch, mask, document))
-                if progress is not None:
-                    progress(writer.tokens, tokens)
-        if not writer.tokens:
-            raise InputError("expected at least one token to keep, got none; check `tokens`, `keep` and the mask")
-        writer.finish()
+    with locked(Path(folder) / LOCK, what=folder):
+        writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
+        if not writer.complete:
+            with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
+                for batch, document in _undone(batches, writer, tokens):
+                    forward(model, batch)
+                    mask = kept_mask(batch, keep, capture.shape)
+                    if tokens is not None:
+                        mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
+                    writer.add(capture.take(mask), _labels(batch, mask, document))
+                    if progress is not None:
+                        progress(writer.tokens, tokens)
+            if not writer.tokens:
+                raise InputError(
+                    "expected at least one token to keep, got none; check `tokens`, `keep` and the mask"
+                )
+            writer.finish()
     layers = open_layers(folder)
     return {point: layers[point] for point in points}
 

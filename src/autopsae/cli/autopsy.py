@@ -18,7 +18,7 @@ from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.recentre import cost_of_recentring, recentre
 from autopsae.evaluation.table import check_table
 from autopsae.files import pair_files, write_text
-from autopsae.interop.convert import check_new_pair, load_sae
+from autopsae.interop.convert import check_new_pair, load_sae, save_new
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import autopsy_text
 
@@ -80,7 +80,7 @@ def autopsy(
             bar.update(task, description="re-centring")
             revived = recentre(loaded, center=found.center, dead=found.dead)
             cost = cost_of_recentring(loaded, revived, source)
-            revived.save(revive)
+            save_new(revived, revive)
     # A table cut to the 80 columns that a pipe is taken for would hide words.
     Console(width=None if sys.stdout.isatty() else 120).print(autopsy_text(found, cost))
     if json:

@@ -36,18 +36,16 @@ class DiskFull(OSError):
 
 @contextmanager
 def full_disk_told(path: Path) -> Iterator[None]:
-    """Raise DiskFull where what is done here fails for want of space on the disk of `path`."""
+    """Raise DiskFull, which names `path`, where what is done here fails for want of space on its disk."""
     try:
         yield
-    except DiskFull:
-        raise
     except Exception as error:
         # torch.save raises a RuntimeError and keeps the system's error only as its context.
         if not _lacks_space(error):
             raise
         raise DiskFull(
-            f"{path}: the disk is full ({free_space(path)} free); what was written before is whole; free some space "
-            "and run the same again"
+            f"{path}: the disk is full ({free_space(path)} free); what was written before is whole; free some "
+            "space and run the same again"
         ) from error
 
 

@@ -231,7 +231,10 @@ def test_resuming_a_finished_run_returns_its_summary_and_changes_nothing(tmp_pat
 
 @pytest.mark.parametrize(
     ("about", "steps", "message"),
-    [("hs2", 60, "the finished run in it: layer hs1, got hs2"), ("hs1", 70, r"training\.steps 60, got 70")],
+    [
+        ("hs2", 60, "the settings that the run began with: layer hs1, got hs2"),
+        ("hs1", 70, "the finished run in it: steps 60, got 70"),
+    ],
 )
 def test_a_finished_run_with_other_settings_is_not_taken_for_this_one(
     tmp_path: Path, about: str, steps: int, message: str

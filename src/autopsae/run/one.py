@@ -60,7 +60,8 @@ def run(
             if summary is None:
                 summary = _train(entry, training, held_out, out, plan, loggers, progress, at_birth)
         except DiskFull as error:
-            raise DiskFull(f"{error}{_left(checkpoint, 'last good')}") from error
+            resume = ": resume the run" if checkpoint.exists() else ""
+            raise DiskFull(f"{error}{_left(checkpoint, 'last good')}{resume}") from error
         if summary["diverged"]:
             raise Diverged(summary["diverged"] + _left(checkpoint, "last"))
         checkpoint.unlink(missing_ok=True)

@@ -22,9 +22,9 @@ ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices and
 
 
 @pytest.fixture
-def umask() -> Iterator[Callable[[int], None]]:
+def umask() -> Iterator[Callable[[int], int]]:
     before = os.umask(0)
-    yield lambda mask: os.umask(mask) and None
+    yield os.umask
     os.umask(before)
 
 
@@ -64,7 +64,7 @@ def test_types_that_are_not_stored_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
-def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path, umask: Callable[[int], None], mask: int) -> None:
+def test_a_new_file_has_the_mode_of_the_umask(tmp_path: Path, umask: Callable[[int], int], mask: int) -> None:
     umask(mask)
     write_text(tmp_path / "words", "a")
     write_tensors(tmp_path / "tensors", {"a": torch.zeros(2)})
@@ -163,6 +163,13 @@ def test_standard_output_that_goes_into_a_file_keeps_what_else_is_printed(tmp_pa
     assert (tmp_path / "out").read_text() == "before\ntold\nafter\n"
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match=rf"Permission denied: '{tmp_path / 'a'}'"):
+        write_text(tmp_path / "a", "words")
+
+
 # Folders
 
 
@@ -189,7 +196,7 @@ FULL_DISK = """
 import subprocess, sys, torch
 from pathlib import Path
 from autopsae.arrays import InputError
-from autopsae.disk import DiskFull
+from autopsae.disk import LOCK, DiskFull, locked
 from autopsae.files import write_folder, write_tensors, write_text, write_whole
 from autopsae.training.logs import Csv, JsonLines
 from tests.training.test_logs import record
@@ -225,13 +232,23 @@ try:
             raise AssertionError(name)
         (disk / "log").unlink(missing_ok=True)
         assert {p.name: p.read_text() for p in disk.iterdir()} == {"old": "old"}, name
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    for place, way in {"old": ways["text"], "f": ways["folder"]}.items():
+        try:
+            way()
+        except OSError as error:
+            assert str(error) == f"[Errno 30] Read-only file system: '{disk / place}'", error
+        else:
+            raise AssertionError(place)
+    with locked(disk / LOCK, what=disk):
+        pass
 finally:
     subprocess.run(["umount", disk], check=True)
 """
 
 
 @ROOT
-def test_a_disk_that_is_really_full_is_one_line_for_every_kind_of_file(tmp_path: Path) -> None:
+def test_a_disk_that_is_really_full_or_read_only_is_one_line_for_every_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     # In mounts of its own: nothing stays mounted if the test is killed.
     command = ["unshare", "--mount", sys.executable, "-c", FULL_DISK, str(tmp_path / "disk")]

@@ -170,9 +170,10 @@ MAPS = {
 @pytest.mark.parametrize("name", MAPS)
 def test_the_inverse_of_a_badly_conditioned_map_passes_in_every_type(name: str) -> None:
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
-        assert MAPS[name].linear is not None
-        assert MAPS[name].inverse is not None
-        check_inverse(MAPS[name].linear.to(dtype), MAPS[name].inverse.to(dtype), "p")
+        linear, inverse = MAPS[name].linear, MAPS[name].inverse
+        assert linear is not None
+        assert inverse is not None
+        check_inverse(linear.to(dtype), inverse.to(dtype), "p")
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -192,7 +193,7 @@ LINEAR = torch.eye(8, dtype=torch.float64) * 2
 def prescription(path: Path) -> Prescription:
     affine = Affine(center=torch.arange(8.0, dtype=torch.float64), linear=LINEAR, inverse=LINEAR / 4)
     words = {"remedy": "whiten_0.3", "advice": "a", "reason": "r", "layer": "l"}
-    made = Prescription(**words, d_sae=64, k=4, affine=affine, subspace=torch.eye(8)[:3])  # type: ignore[arg-type]
+    made = Prescription(**words, d_sae=64, k=4, affine=affine, subspace=torch.eye(8)[:3])
     made.save(path)
     return made
 

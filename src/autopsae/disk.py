@@ -19,9 +19,11 @@ from uuid import uuid4
 from autopsae.arrays import InputError
 
 try:
-    import fcntl
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    HAS_LOCKS = True
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    HAS_LOCKS = False
 
 LOCK = ".autopsae.lock"
 """The name of the lock file in a folder that one process at a time may write."""
@@ -119,13 +121,16 @@ def new_partial(target: Path, *, folder: bool = False) -> tuple[Path, int]:
     while True:
         # Part of the name only: with all of it, the whole could be longer than a name may be.
         partial = target.with_name(f".{target.name[:40]}.{uuid4().hex}.partial")
-        if folder:
-            partial.mkdir()
         flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
         try:
+            if folder:
+                partial.mkdir()
             descriptor = os.open(partial, flags, 0o666)
         except FileNotFoundError:  # a folder swept before it was locked
             continue
+        except OSError as error:
+            # In the name by which the user knows it, not that of the partial file.
+            raise OSError(error.errno, error.strerror, str(target)) from error
         _hold(descriptor, wait=True)
         if _names(partial, descriptor):
             return partial, descriptor
@@ -155,10 +160,10 @@ def _hold(descriptor: int, *, wait: bool = False) -> bool | None:
     """Lock an open file until it is closed: True if that is done, False where another process has the lock, None
     where there are no locks.
     """
-    if fcntl is None:
+    if not HAS_LOCKS:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        flock(descriptor, LOCK_EX if wait else LOCK_EX | LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

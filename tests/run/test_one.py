@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError, Tokens
+from autopsae.disk import LOCK, DiskFull, full_disk_told, locked
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import untouched
 from autopsae.run import one
@@ -227,6 +229,42 @@ def test_resuming_a_finished_run_returns_its_summary_and_changes_nothing(tmp_pat
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     with pytest.raises(InputError, match="expected a new folder, or one without a finished run"):
         run(new_sae(), *arguments, about={"layer": "hs1"})
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        locked(out / LOCK, what=out),
+        pytest.raises(InputError, match="out: expected a place that no other process"),
+    ):
+        run(new_sae(), tokens(), tokens(100), CONFIG, out, about={})
+    assert not [*out.iterdir()]
+
+
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_from_which_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, write: object) -> None:
+        with full_disk_told(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = (tokens(), tokens(100), CONFIG, tmp_path / "out")
+    plan = Plan(checkpoint_every=20)
+    with monkeypatch.context() as patched:
+
+        def fill(record: Record) -> None:
+            if record.step == 30:
+                patched.setattr("autopsae.files.write_whole", full)
+
+        with pytest.raises(DiskFull) as raised:
+            run(new_sae(), *arguments, about={}, plan=plan, progress=fill)
+    checkpoint = tmp_path / "out" / "checkpoint.safetensors"
+    assert str(raised.value).startswith(f"{checkpoint}: the disk is full (")
+    assert str(raised.value).endswith(
+        f"the last good checkpoint is {checkpoint}, from which the run can be resumed"
+    )
+    whole = run(new_sae(), *arguments[:3], tmp_path / "whole", about={})
+    assert run(new_sae(), *arguments, about={}, plan=plan, resume=True) == whole
 
 
 @pytest.mark.parametrize(

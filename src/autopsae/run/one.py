@@ -60,8 +60,7 @@ def run(
             if summary is None:
                 summary = _train(entry, training, held_out, out, plan, loggers, progress, at_birth)
         except DiskFull as error:
-            resume = ": resume the run" if checkpoint.exists() else ""
-            raise DiskFull(f"{error}{_left(checkpoint, 'last good')}{resume}") from error
+            raise DiskFull(f"{error}{_left(checkpoint, 'last good')}") from error
         if summary["diverged"]:
             raise Diverged(summary["diverged"] + _left(checkpoint, "last"))
         checkpoint.unlink(missing_ok=True)
@@ -107,4 +106,8 @@ def _broke_off(error: Exception, step: int, checkpoint: Path) -> NoReturn:
 
 
 def _left(checkpoint: Path, which: str) -> str:
-    return f"; the {which} checkpoint is {checkpoint}" if checkpoint.exists() else ""
+    return (
+        f"; the {which} checkpoint is {checkpoint}, from which the run can be resumed"
+        if checkpoint.exists()
+        else ""
+    )

@@ -19,14 +19,17 @@ from uuid import uuid4
 from autopsae.arrays import InputError
 
 try:
-    import fcntl
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    HAS_LOCKS = True
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    HAS_LOCKS = False
 
 LOCK = ".autopsae.lock"
 """The name of the lock file in a folder that one process at a time may write."""
 
 PARTIAL = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)
+"""The names of files and folders that are being written: `.NAME.*.partial`, beside the place of NAME."""
 
 
 class DiskFull(OSError):
@@ -35,18 +38,16 @@ class DiskFull(OSError):
 
 @contextmanager
 def full_disk_told(path: Path) -> Iterator[None]:
-    """Raise DiskFull where what is done here fails for want of space on the disk of `path`."""
+    """Raise DiskFull, which names `path`, where what is done here fails for want of space on its disk."""
     try:
         yield
-    except DiskFull:
-        raise
     except Exception as error:
         # torch.save raises a RuntimeError and keeps the system's error only as its context.
         if not _lacks_space(error):
             raise
         raise DiskFull(
-            f"{path}: the disk is full ({_free(path)} free); what was written before is whole; free some space and "
-            "run the same again"
+            f"{path}: the disk is full ({free_space(path)} free); what was written before is whole; free some "
+            "space and run the same again"
         ) from error
 
 
@@ -58,7 +59,8 @@ def _lacks_space(error: BaseException | None) -> bool:
     return False
 
 
-def _free(path: Path) -> str:
+def free_space(path: Path) -> str:
+    """On the disk of `path`, for a message."""
     folder = path
     while not folder.is_dir():
         folder = folder.parent
@@ -69,9 +71,13 @@ def _free(path: Path) -> str:
 def locked(path: str | Path, *, what: str | Path) -> Iterator[None]:
     """Hold the lock file `path` while in this context; its folder is created. what: what it stands for.
 
-    Raises InputError, naming the holder, where another process holds it. A file left by a dead process is no lock.
+    Raises InputError, naming the holder, where another process holds it. A file left by a dead process is no lock,
+    and a folder in which nothing can be written needs none: a finished result in it may still be opened.
     """
     path = Path(path)
+    if path.parent.exists() and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        yield
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_told(path):
         descriptor = _take(path, what)
@@ -115,13 +121,16 @@ def new_partial(target: Path, *, folder: bool = False) -> tuple[Path, int]:
     while True:
         # Part of the name only: with all of it, the whole could be longer than a name may be.
         partial = target.with_name(f".{target.name[:40]}.{uuid4().hex}.partial")
-        if folder:
-            partial.mkdir()
         flags = os.O_RDONLY if folder else os.O_RDWR | os.O_CREAT | os.O_EXCL
         try:
+            if folder:
+                partial.mkdir()
             descriptor = os.open(partial, flags, 0o666)
         except FileNotFoundError:  # a folder swept before it was locked
             continue
+        except OSError as error:
+            # In the name by which the user knows it, not that of the partial file.
+            raise OSError(error.errno, error.strerror, str(target)) from error
         _hold(descriptor, wait=True)
         if _names(partial, descriptor):
             return partial, descriptor
@@ -151,10 +160,10 @@ def _hold(descriptor: int, *, wait: bool = False) -> bool | None:
     """Lock an open file until it is closed: True if that is done, False where another process has the lock, None
     where there are no locks.
     """
-    if fcntl is None:
+    if not HAS_LOCKS:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        flock(descriptor, LOCK_EX if wait else LOCK_EX | LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:

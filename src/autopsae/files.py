@@ -1,6 +1,7 @@
 """Files that exist whole or not at all: written beside their place, flushed to disk, then renamed into it."""
 
 import errno
+import filecmp
 import os
 import re
 import shutil
@@ -84,28 +85,49 @@ def write_tensors(
 
 
 def write_folder(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Create the folder `path` with what `write(temporary folder)` leaves, or nothing on any failure.
+    """Create the folder `path` with what `write(temporary folder)` leaves, or nothing on any failure. A folder that
+    holds the same files already stays as it is.
 
-    Raises InputError where there is something already, and as `write_whole`.
+    Raises InputError where there is anything else, and as `write_whole`.
     """
     path = Path(path).absolute()
-    taken = f"{path}: expected a new or empty folder, got one that holds something; pass another name"
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(taken)
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_once(path.parent)
     with full_disk_told(path):
         temporary, held = new_partial(path, folder=True)
         try:
             write(temporary)
-            temporary.replace(path)
-        except BaseException as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise InputError(taken) from error  # another process was faster
-            raise
+            if not _has_the_files_of(path, temporary):
+                _take_place(temporary, path)
         finally:
+            shutil.rmtree(temporary, ignore_errors=True)
             os.close(held)
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    try:
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise InputError(
+            f"{path}: expected a new or empty folder, got one that holds something; pass another name"
+        ) from error
+
+
+def _has_the_files_of(path: Path, other: Path) -> bool:
+    names = [file.name for file in other.iterdir()]
+    if not path.is_dir() or {file.name for file in path.iterdir()} != {*names}:
+        return False
+    return filecmp.cmpfiles(path, other, names, shallow=False)[0] == names
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the file that `write_tensors` would write."""
+    digest = sha256()
+    for block in _blocks(tensors, {}):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -135,7 +157,10 @@ def is_regular(path: str | Path) -> bool:
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """The tensor's elements in order, as they are in memory; not copied where they are so on the CPU already."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if flat.stride() != (1,):  # which a single element may have, and `view` refuses
+        flat = flat.clone(memory_format=torch.contiguous_format)
+    return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -130,8 +130,10 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Tensor], layouts: Mapp
     if missing or more:
         wrong = f"it lacks {', '.join(missing)}" if missing else f"got also {shown(more)}"
         raise InputError(f"{path}: expected the tensors {', '.join(layouts)}, but {wrong}; save it again")
-    for name, tensor in tensors.items():
-        layout = layouts[name]
+    for name, layout in layouts.items():
+        if name not in tensors:
+            continue
+        tensor = tensors[name]
         if tuple(tensor.shape) != layout.shape or tensor.dtype not in layout.dtypes:
             types = " or ".join(_short(dtype) for dtype in layout.dtypes)
             raise InputError(

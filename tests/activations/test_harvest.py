@@ -27,6 +27,7 @@ from autopsae.activations.hooks import hooked, layer_names, select_points
 from autopsae.activations.presets import LanguageModel, load_model
 from autopsae.activations.store import Activations
 from autopsae.arrays import InputError
+from autopsae.disk import LOCK, locked
 
 
 class Network(nn.Module):
@@ -317,6 +318,16 @@ network = Network()
 network.register_forward_hook(lambda *_: time.sleep(0.02))
 harvest(network, sequences(200), {folder!r}, points=["first", "second:input"], shard_tokens=20)
 """
+
+
+def test_a_folder_that_another_process_harvests_into_is_left_alone(network: Network, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    message = "out: expected a place that no other process writes"
+    with locked(folder / LOCK, what=folder), pytest.raises(InputError, match=message):
+        harvest(network, sequences(3), folder, points=["first"])
+    assert not [*folder.iterdir()]
+    harvest(network, sequences(3), folder, points=["first"])
+    assert LOCK not in {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGINT"])

@@ -156,7 +156,8 @@ def test_what_a_dead_run_left_is_removed_before_anything_is_added(tmp_path: Path
     writer = ShardWriter(tmp_path, request=REQUEST, shard_tokens=5)
     writer.add(*batch(0))
     safe = contents(tmp_path)
-    for orphan in ("shard-00001.safetensors", ".shard-00001.safetensors.x.partial", ".index.json.y.partial"):
+    partials = (f".shard-00001.safetensors.{'0' * 32}.partial", f".index.json.{'f' * 32}.partial")
+    for orphan in ("shard-00001.safetensors", *partials):
         (tmp_path / orphan).write_bytes(b"half")
     (tmp_path / "notes.txt").write_bytes(b"mine")
     ShardWriter(tmp_path, request=REQUEST)

@@ -1,6 +1,7 @@
 """What needs none of the libraries: ours to each format and back, refusals, the hub, whole folders."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -286,12 +287,42 @@ def test_our_pair_is_not_written_over_by_any_of_its_names(tmp_path: Path, suffix
 def test_the_library_that_wrote_a_folder_is_told_from_its_files(tmp_path: Path, library: str) -> None:
     folder = written(tmp_path / "an_sae", library)
     assert format_of(folder) == library
-    (folder / "ae.pt").touch()
-    (folder / "sae_weights.safetensors").touch()
-    with pytest.raises(InputError, match=r"expected the folder of one SAE, .* got files of [23] formats"):
+    # The other's configuration has another name: config.json here, cfg.json there.
+    other = written(tmp_path / "other", "sparsify" if library == "dictionary_learning" else "dictionary_learning")
+    for file in other.iterdir():
+        file.rename(folder / file.name)
+    with pytest.raises(InputError, match="expected the folder of one SAE"):
         format_of(folder)
 
 
 def test_a_name_of_ours_was_written_by_us(tmp_path: Path) -> None:
     an_sae().save(tmp_path / "mine")
     assert format_of(tmp_path / "mine") == "autopsae"
+
+
+def test_a_pair_of_which_a_kill_left_the_tensors_is_completed_and_another_s_is_not(tmp_path: Path) -> None:
+    save_sae(an_sae(), tmp_path / "whole", to="autopsae")
+    tensors = (tmp_path / "whole.safetensors").read_bytes()
+    (tmp_path / "new.safetensors").write_bytes(tensors)
+    save_sae(an_sae(), tmp_path / "new", to="autopsae")
+    assert (tmp_path / "new.json").read_bytes() == (tmp_path / "whole.json").read_bytes()
+    (tmp_path / "other.safetensors").write_bytes(tensors[:-1] + bytes([tensors[-1] ^ 1]))
+    (tmp_path / "foreign.safetensors").write_bytes(b"mine")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for name in ("other", "foreign"):
+        with pytest.raises(InputError, match="expected a new name, got one that is taken"):
+            save_sae(an_sae(), tmp_path / name, to="autopsae")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("to", ["saelens", "sparsify", "dictionary_learning"])
+def test_the_files_of_one_sae_are_the_same_bytes_and_readable_as_the_umask_says(tmp_path: Path, to: str) -> None:
+    for name in ("a", "b"):
+        save_sae(an_sae(), tmp_path / name, to=to)
+    first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("a", "b"))
+    assert first == second
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {p.stat().st_mode & 0o777 for p in (tmp_path / "a").iterdir()} == {0o666 & ~umask}
+    # Whoever runs it again after it was killed at the very end is told that all is well.
+    save_sae(an_sae(), tmp_path / "a", to=to)

@@ -187,7 +187,7 @@ def test_a_finished_sweep_is_not_replaced_and_resuming_it_returns_its_results(tm
     (tmp_path / "out" / "portions.json").write_text("")
     assert run_sweep(entries(steps=5), TOKENS, HELD_OUT, tmp_path / "out", resume=True) == result
     assert files(tmp_path / "out") == before
-    with pytest.raises(InputError, match=r"slow: expected the settings .*training\.steps 5, got 6"):
+    with pytest.raises(InputError, match=r"slow: expected the settings .*steps 5, got 6"):
         run_sweep(entries(steps=6), TOKENS, HELD_OUT, tmp_path / "out", resume=True)
     with pytest.raises(InputError, match="these differ: fast, slow"):
         run_sweep(entries(steps=5)[1:2], TOKENS, HELD_OUT, tmp_path / "out", resume=True)

@@ -1,3 +1,4 @@
+import errno
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from autopsae.activations.spread import spread
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.disk import LOCK, DiskFull, full_disk_told, locked
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import untouched
@@ -232,9 +235,48 @@ def test_resuming_a_finished_run_returns_its_summary_and_changes_nothing(tmp_pat
         run(new_sae(), *arguments, about={"layer": "hs1"})
 
 
+def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with (
+        locked(out / LOCK, what=out),
+        pytest.raises(InputError, match="out: expected a place that no other process"),
+    ):
+        run(new_sae(), tokens(), tokens(100), CONFIG, out, about={})
+    assert not [*out.iterdir()]
+
+
+def test_a_disk_that_is_full_leaves_the_last_checkpoint_from_which_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, write: object) -> None:
+        with full_disk_told(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    arguments = (tokens(), tokens(100), CONFIG, tmp_path / "out")
+    plan = Plan(checkpoint_every=20)
+    with monkeypatch.context() as patched:
+
+        def fill(record: Record) -> None:
+            if record.step == 30:
+                patched.setattr("autopsae.files.write_whole", full)
+
+        with pytest.raises(DiskFull) as raised:
+            run(new_sae(), *arguments, about={}, plan=plan, progress=fill)
+    checkpoint = tmp_path / "out" / "checkpoint.safetensors"
+    assert str(raised.value).startswith(f"{checkpoint}: the disk is full (")
+    assert str(raised.value).endswith(
+        f"the last good checkpoint is {checkpoint}, from which the run can be resumed"
+    )
+    whole = run(new_sae(), *arguments[:3], tmp_path / "whole", about={})
+    assert run(new_sae(), *arguments, about={}, plan=plan, resume=True) == whole
+
+
 @pytest.mark.parametrize(
     ("about", "steps", "message"),
-    [("hs2", 60, "the finished run in it: layer hs1, got hs2"), ("hs1", 70, r"training\.steps 60, got 70")],
+    [
+        ("hs2", 60, "the settings that the run began with: layer hs1, got hs2"),
+        ("hs1", 70, "the finished run in it: steps 60, got 70"),
+    ],
 )
 def test_a_finished_run_with_other_settings_is_not_taken_for_this_one(
     tmp_path: Path, about: str, steps: int, message: str
@@ -271,7 +313,7 @@ def test_birth_and_end_are_measured_on_all_held_out_tokens_and_the_way_on_few(
     assert summary["birth"]["dead"] == born_dead
     last = lines(tmp_path / "held_out.jsonl")[-1]
     assert last["tokens"] == last["dead_tokens"] == 40
-    few = evaluate(sae, held_out[[100 * j // 40 for j in range(40)]])
+    few = evaluate(sae, held_out[spread(0, 100, chosen=40, of=100)])
     assert (last["dead"], last["fvu_raw"]) == (few.fates.dead, few.fvu_raw)
     assert summary["fvu_raw"] == evaluate(sae, held_out).fvu_raw != last["fvu_raw"]
 
@@ -299,7 +341,7 @@ def test_a_run_whose_result_is_absurd_has_diverged_and_leaves_no_sae(tmp_path: P
     with pytest.raises(Diverged, match=message) as raised:
         run(new_sae(), tokens(), tokens(100), config, out, about={}, plan=plan)
     checkpoint = out / "checkpoint.safetensors"
-    assert str(raised.value).endswith(f"; the last checkpoint is {checkpoint}")
+    assert str(raised.value).endswith(f"; the last checkpoint is {checkpoint}, from which the run can be resumed")
     assert {path.name for path in out.iterdir()} == {
         "birth.json",
         "records.jsonl",

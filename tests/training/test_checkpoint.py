@@ -1,5 +1,6 @@
 """A run that is broken off goes on as if it had not been: bit by bit, wherever it was killed."""
 
+import json
 import os
 import random
 import signal
@@ -11,17 +12,23 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from autopsae.arrays import InputError
+from autopsae.files import write_tensors
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.saved import tensors_checksum
+from autopsae.training.checkpoint import load_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
+from autopsae.training.sources import Member
+from autopsae.training.sweep import Sweep
 
 D_IN, D_SAE = 12, 64
 CONFIG = TrainConfig(steps=40, lr=3e-3, batch_tokens=100, warmup_steps=5, decay_steps=10, buffer_tokens=350)
@@ -204,3 +211,96 @@ def test_a_file_that_is_no_whole_checkpoint_is_refused_and_changes_nothing(tmp_p
     with pytest.raises(InputError, match=r"expected a saved autopsae-checkpoint"):
         training.load(path)
     assert all(torch.equal(before[name], value) for name, value in sae.state_dict().items())
+
+
+def refused(path: Path) -> str:
+    training = Training(new_sae(TopK(k=4)), tokens(), CONFIG)
+    with pytest.raises(InputError) as raised:
+        training.load(path)
+    assert training.step == 0
+    return str(raised.value)
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*range(0, header, 97), *range(header, len(whole), 499), len(whole) - 1]:
+        if whole[place : place + 1] == b" ":
+            continue  # what is between the words of JSON says nothing
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        assert "expected " in refused(path)
+
+
+def header_of(path: Path) -> dict[str, Any]:
+    with safe_open(path, framework="pt") as file:
+        about: dict[str, Any] = json.loads(file.metadata()["about"])
+    return about
+
+
+def write_again(path: Path, tensors: dict[str, torch.Tensor] | None = None, **about: Any) -> None:
+    """The checkpoint with other content, under a checksum that is right."""
+    words = json.dumps({**header_of(path), **about}, sort_keys=True)
+    tensors = tensors or load_file(path)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    write_tensors(path, tensors, {"about": words, "sha256": tensors_checksum(words, tensors)})
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"step": None}, ".step: expected a whole number from 0"),
+        ({"step": True}, ".step: expected a whole number from 0"),
+        ({"diverged": []}, ".diverged: expected an object with names, got []"),
+        ({"diverged": {"x": "a"}}, "expected members 0 to 0, got ['x'] that ended"),
+        ({"stopped": [1]}, "expected members 0 to 0, got ['1'] that ended"),
+        ({"members": [1]}, ".members[0]: expected an object with names, got 1"),
+        ({"scales": 3}, ".scales: expected a list, got 3"),
+        ({"scales": []}, "expected members 0 to 0"),
+        ({"scales": [0]}, ".scales[0]: expected a number over 0"),
+        ({"places": []}, "expected members that share their tokens as before"),
+        ({"places": [{"buffers": -1, "batches": 0}]}, ".places[0].buffers: expected a whole number from 0"),
+        ({"stream_of_member": [1]}, "expected members that share their tokens as before ([1]"),
+        ({"version": 1}, "expected a checkpoint of version 3 or 2, got 1; go on with the autopsae that wrote it"),
+        ({"more": 1}, "expected only format, version"),
+    ],
+)
+def test_a_checkpoint_that_says_what_cannot_be_is_refused(
+    tmp_path: Path, about: dict[str, Any], message: str
+) -> None:
+    path = saved(tmp_path)
+    write_again(path, **about)
+    assert message in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("place.0.generator", lambda t: t[:9], "place.0.generator: expected shape (5056,) of uint8, got (9,)"),
+        ("place.0.generator", lambda t: t * 0 + 255, "expected the state of a random generator"),
+        ("place.0.held", lambda t: t.new_full((2, D_IN), torch.nan), "place.0.held: expected finite values"),
+        ("place.0.held", lambda t: t.new_zeros(2, 3), "place.0.held: expected shape (2, 12)"),
+        ("sae.0.W_dec", lambda t: t.T.contiguous(), "sae.0.W_dec: expected shape (64, 12)"),
+        ("sae.0.W_dec", lambda t: t.double(), "sae.0.W_dec: expected shape (64, 12) of float32"),
+        ("state.moments.W_dec", lambda t: t[None], "state.moments.W_dec: expected shape (2, 1, 64, 12)"),
+        ("state.since_fired", lambda t: t[:, :9].contiguous(), "state.since_fired: expected shape (1, 64)"),
+        ("state.sum", None, "it lacks state.sum"),
+        ("more", lambda t: torch.zeros(1), "but got also ['more']"),
+    ],
+)
+def test_a_checkpoint_of_other_tensors_is_refused(tmp_path: Path, name: str, change: Any, message: str) -> None:
+    path = saved(tmp_path)
+    tensors = load_file(path)
+    taken = tensors.pop(name, torch.zeros(1))
+    write_again(path, tensors if change is None else {**tensors, name: change(taken)})
+    assert message in refused(path)
+
+
+def test_what_identifies_the_data_is_kept(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    assert header_of(path)["data"] == {}
+    write_again(path, data={"digest": "abc", "passes": [1, 2]})
+    sae = new_sae(TopK(k=4))
+    layouts = Sweep([Member(sae=sae, config=CONFIG)], tokens())._layouts
+    state, _ = load_checkpoint(path, [Member(sae=sae, config=CONFIG)], [0], layouts)
+    assert state.data == {"digest": "abc", "passes": [1, 2]}

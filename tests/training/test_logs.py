@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from math import inf, nan
 from pathlib import Path
@@ -38,7 +38,7 @@ def record(step: int, **changes: Any) -> More:
     return More(**{**values, "step": step, "loss": 1 / (step + 3), "lr": 1e-300, **changes})
 
 
-def log(logger: Logger, steps: range, **changes: Any) -> list[More]:
+def log(logger: Logger, steps: Iterable[int], **changes: Any) -> list[More]:
     records = [record(step, **changes) for step in steps]
     with logger:
         for one in records:
@@ -108,6 +108,24 @@ def test_a_resumed_file_holds_the_steps_before_and_those_since(
 def test_a_file_resumed_from_nothing_is_a_new_one(tmp_path: Path, kind: Kind, read: Read) -> None:
     log(kind(tmp_path / "records", after=3), range(3, 5))
     assert read(tmp_path / "records") == [asdict(record(step)) for step in range(3, 5)]
+
+
+@FILES
+@pytest.mark.parametrize("lost", [range(0), range(2), range(4, 6), range(8, 10), range(10)], ids=str)
+def test_where_the_steps_between_records_are_known_lost_records_are_told(
+    tmp_path: Path, kind: Kind, read: Read, lost: range
+) -> None:
+    path = tmp_path / "records"
+    log(kind(path), [step for step in range(1, 10, 2) if step not in lost])
+    before = path.read_bytes()
+    if not lost:
+        kind(path, after=11, every=2).close()  # the next record is due after 12 steps
+        return
+    with pytest.raises(
+        InputError, match=r"records.*: expected a record at least every 2 steps, got none between step"
+    ):
+        kind(path, after=10, every=2)
+    assert path.read_bytes() == before
 
 
 @FILES

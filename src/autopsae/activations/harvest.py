@@ -25,10 +25,12 @@ from autopsae.activations.hooks import hidden_state_names, hooked, select_points
 from autopsae.activations.masks import kept_mask, side_of
 from autopsae.activations.presets import LanguageModel
 from autopsae.activations.room import Room, check_disk, room_for
-from autopsae.activations.shards import SHARD_TOKENS, ShardWriter, raw_bytes
+from autopsae.activations.shards import SHARD_TOKENS, ShardWriter
 from autopsae.activations.sources import watched
 from autopsae.activations.store import Activations, open_layers
 from autopsae.arrays import InputError
+from autopsae.disk import LOCK, locked
+from autopsae.files import raw_bytes
 
 
 def harvest(
@@ -60,10 +62,10 @@ def harvest(
     beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
     timeout: seconds to wait for a batch (see `watched`); by default there is no limit.
 
-    Raises InputError as `hooked` and `ShardWriter`, for batches of an unknown kind, for a mask that is not
-    bool or 0/1 of the tokens' shape, for points of an encoder and a decoder together, for an exception of the model
-    or of the source of the batches, for a disk with too little room for `tokens` tokens, and when no token is kept.
-    Shards that were written stay.
+    Raises InputError as `hooked` and `ShardWriter`, for a folder that another process writes, for batches of an
+    unknown kind, for a mask that is not bool or 0/1 of the tokens' shape, for points of an encoder and a decoder
+    together, for an exception of the model or of the source of the batches, for a disk with too little room for
+    `tokens` tokens, and when no token is kept. Shards that were written stay.
     """
     points = select_points(model, points)
     asked = {
@@ -74,26 +76,29 @@ def harvest(
         "weights": _digest((name, _sampled(value)) for name, value in model.state_dict().items()),
         "first_batch": _digest(parts_of(first_batch(batches, timeout)).items()),
     }
-    writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
-    if not writer.complete:
-        with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
+    with locked(Path(folder) / LOCK, what=folder):
+        writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
+        if not writer.complete:
             first = writer.batches_done
-            for number, batch, document in _undone(watched(batches, "batch", timeout), writer, tokens):
-                forward(model, batch, number)
-                side = side_of(model, points, batch)
-                mask = kept_mask(batch, keep, capture.shape, side)
-                if tokens is not None:
-                    mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
-                found = capture.take(mask)
-                if tokens is not None and number == first:
-                    asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
-                    check_disk(folder, room_for(found, **asked_for))
-                writer.add(found, _labels(batch, mask, document, side))
-                if progress is not None:
-                    progress(writer.tokens, tokens)
-        if not writer.tokens:
-            raise InputError("expected at least one token to keep, got none; check `tokens`, `keep` and the mask")
-        writer.finish()
+            with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
+                for number, batch, document in _undone(watched(batches, "batch", timeout), writer, tokens):
+                    forward(model, batch, number)
+                    side = side_of(model, points, batch)
+                    mask = kept_mask(batch, keep, capture.shape, side)
+                    if tokens is not None:
+                        mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
+                    found = capture.take(mask)
+                    if tokens is not None and number == first:
+                        asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
+                        check_disk(folder, room_for(found, **asked_for))
+                    writer.add(found, _labels(batch, mask, document, side))
+                    if progress is not None:
+                        progress(writer.tokens, tokens)
+            if not writer.tokens:
+                raise InputError(
+                    "expected at least one token to keep, got none; check `tokens`, `keep` and the mask"
+                )
+            writer.finish()
     layers = open_layers(folder)
     return {point: layers[point] for point in points}
 

@@ -4,9 +4,7 @@ A shard belongs to the harvest only once `index.json` names it, and shards end b
 interrupts a run, `batches_done` in the index says exactly where the next run goes on.
 """
 
-import errno
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from torch import Tensor
 
 from autopsae.activations.index import FORMAT, INDEX, VERSION, check_shards, digest, read_index
 from autopsae.arrays import InputError
-from autopsae.files import differing, write_whole
+from autopsae.disk import LOCK, PARTIAL, DiskFull, free_space, sweep
+from autopsae.files import differing, raw_bytes, write_whole
 
 SHARD_TOKENS = 4096
 """Tokens, of all layers, held in memory before a shard is written: also the most that an interruption can cost."""
@@ -31,7 +30,7 @@ _DTYPES = {
 }
 
 
-class HarvestInterrupted(RuntimeError):
+class HarvestInterrupted(DiskFull):
     """The disk is full. The message says how many tokens are safe; running the same harvest again resumes."""
 
 
@@ -62,8 +61,7 @@ class ShardWriter:
         if not self.complete:
             # Left by a run that died: the index never named it, so this run writes it again.
             (self.folder / _shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
-            for partial in _partials(self.folder):
-                partial.unlink()
+            sweep(self.folder)
 
     @property
     def batches_done(self) -> int:
@@ -131,34 +129,24 @@ class ShardWriter:
     def _write_index(self, index: dict[str, Any]) -> None:
         self._write(INDEX, [json.dumps(index, indent=1).encode()])
 
-    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
+    def _write(self, name: str, blocks: Iterable[bytes | memoryview]) -> None:
         try:
             write_whole(self.folder / name, lambda temporary: _write_blocks(temporary, blocks))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            free = shutil.disk_usage(self.folder).free / 1e6
+        except DiskFull as error:
             raise HarvestInterrupted(
-                f"{self.folder}: the disk is full ({free:,.1f} MB free) while writing {name}; "
+                f"{self.folder}: the disk is full ({free_space(self.folder)} free) while writing {name}; "
                 f"{self._index['tokens']:,} tokens are safe; "
                 "free some space and run the same harvest again: it goes on from there"
             ) from error
 
 
-def raw_bytes(tensor: Tensor) -> bytes:
-    """The tensor's elements in order, as they are in memory."""
-    # A fresh copy: `view` refuses every stride but 1, which even a single element may lack.
-    fresh = tensor.detach().cpu().flatten().clone(memory_format=torch.contiguous_format)
-    return fresh.view(torch.uint8).numpy().tobytes()
-
-
-def _write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
+def _write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> None:
     with path.open("wb") as file:
         for block in blocks:
             file.write(block)
 
 
-def _safetensors(batches: list[dict[str, Tensor]]) -> Iterator[bytes]:
+def _safetensors(batches: list[dict[str, Tensor]]) -> Iterator[bytes | memoryview]:
     """The blocks of a safetensors file with the batches joined, without ever joining them in memory.
 
     `safetensors.save_file` would need all of it twice, and hides a full disk behind its own error class.
@@ -196,11 +184,6 @@ def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.safetensors"
 
 
-def _partials(folder: Path) -> list[Path]:
-    """What `write_whole` leaves of our files when the process is killed."""
-    return [path for name in (INDEX, "shard-*.safetensors") for path in folder.glob(f".{name}.*.partial")]
-
-
 def _as_json(request: Mapping[str, Any]) -> Any:
     try:
         return json.loads(json.dumps(dict(request)))
@@ -222,7 +205,8 @@ def _found_index(folder: Path) -> dict[str, Any] | None:
         index = read_index(folder)
         check_shards(folder, index)
         return index
-    foreign = sorted(path.name for path in set(folder.iterdir()) - set(_partials(folder)))
+    names = [path.name for path in folder.iterdir()]
+    foreign = sorted(name for name in names if name != LOCK and not PARTIAL.fullmatch(name))
     if foreign:
         raise InputError(
             f"{folder}: expected an empty folder or one with the {INDEX} of a harvest, got "

@@ -19,7 +19,7 @@ from autopsae.evaluation.fresh_start import check_raw, fresh_start
 from autopsae.evaluation.recentre import cost_of_recentring, recentre
 from autopsae.evaluation.table import check_table
 from autopsae.files import pair_files, write_text
-from autopsae.interop.convert import check_new_pair, format_of, load_sae
+from autopsae.interop.convert import check_new_pair, format_of, load_sae, save_new
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import autopsy_text
 
@@ -82,7 +82,7 @@ def autopsy(
             bar.update(task, description="re-centring")
             revived = recentre(loaded, center=found.center, dead=found.dead)
             cost = cost_of_recentring(loaded, revived, source)
-            revived.save(revive)
+            save_new(revived, revive)
     if json:
         counts = found.to_dict() | ({"recentred": cost.to_dict()} if cost else {})
         write_text(json, json_format.dumps(counts, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The options of `train`, and those that verbs share. Several values with commas are a sweep over all of them."""
+"""The options of `train`, and those that verbs share. Values with commas are a sweep over all combinations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,16 +1,20 @@
 """One door to all formats: an SAE of any library is loaded as ours, and ours is written for any of them."""
 
+from hashlib import file_digest
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from safetensors import SafetensorError
 
 from autopsae.arrays import InputError
-from autopsae.files import pair_files, write_folder
+from autopsae.disk import locked
+from autopsae.files import pair_files, tensors_digest, write_folder
 from autopsae.interop import dictionary_learning, saelens, sparsify
 from autopsae.interop.hub import HUB, fetched
 from autopsae.interop.layouts import FILES, PICKLES, library_of, read_path
 from autopsae.sae.model import SAE
+from autopsae.saved import read_tensors
 
 Format = Literal["autopsae", "saelens", "dictionary_learning", "sparsify"]
 LARGEST_WEIGHT = 1e15
@@ -90,13 +94,42 @@ def save_sae(
     elif to == "sparsify":
         write_folder(path, lambda folder: sparsify.write(sae, folder))
     else:
+        save_new(sae, path)
+
+
+def save_new(sae: SAE, path: str | Path) -> None:
+    """Write an SAE as our pair under a new name, or complete the pair of the same SAE of which a kill has left the
+    tensors alone.
+
+    Raises InputError as `check_new_pair`, where another process writes the same pair, and where what lies there is
+    the rest of another SAE.
+    """
+    described, stored = pair_files(path)
+    with locked(described.with_name(f".{described.name}.lock"), what=path):
         check_new_pair(path)
+        if stored.exists():
+            with stored.open("rb") as file:
+                same = file_digest(file, "sha256").hexdigest() == tensors_digest(sae.state_dict())
+            if not same:
+                raise InputError(_taken(path))
         sae.save(path)
 
 
 def check_new_pair(path: str | Path) -> None:
-    """InputError where one of the two files of an autopsae SAE of this name is there, or a folder of its name, in
-    which `load_sae` would look instead.
+    """InputError where an autopsae SAE of this name is there, or a folder of its name, in which `load_sae` would
+    look instead. The tensors of an SAE without their JSON are what a kill leaves, and no SAE.
     """
-    if any(file.exists() for file in pair_files(path)) or Path(path).is_dir():
-        raise InputError(f"{path}: expected a new name, got one that is taken; pass another")
+    described, stored = pair_files(path)
+    if described.exists() or Path(path).is_dir() or (stored.exists() and not _are_of_an_sae(stored)):
+        raise InputError(_taken(path))
+
+
+def _are_of_an_sae(stored: Path) -> bool:
+    try:
+        return {"W_enc", "W_dec", "b_dec", "center"} <= {*read_tensors(stored)[1]}
+    except (OSError, ValueError, SafetensorError):
+        return False
+
+
+def _taken(path: str | Path) -> str:
+    return f"{path}: expected a new name, got one that is taken; pass another"

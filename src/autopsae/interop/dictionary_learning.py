@@ -135,7 +135,13 @@ def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: s
         "lm_name": model_name,
         "submodule_name": hook_name,
     }
-    write_whole(folder / WEIGHTS, lambda temporary: torch.save(stored, temporary))
+
+    def save(temporary: Path) -> None:
+        # Given a file, torch.save does not put the file's name, which is another one each time, into it.
+        with temporary.open("wb") as file:
+            torch.save(stored, file)
+
+    write_whole(folder / WEIGHTS, save)
     write_text(folder / CONFIG, json.dumps({"trainer": settings, "buffer": {}}, indent=2) + "\n")
 
 

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.files import write_text, write_whole
+from autopsae.files import write_tensors, write_text
 from autopsae.interop.checks import DTYPES, checked, expect, fitting, positive, shown, whole
 from autopsae.interop.plain import Plain, scaling, unbiased
 from autopsae.interop.reading import read_object, read_safetensors
@@ -205,7 +204,7 @@ def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: s
         "reshape_activations": "none",
         "metadata": {"sae_lens_version": VERSION, "model_name": model_name, "hook_name": hook_name},
     }
-    write_whole(folder / WEIGHTS, lambda temporary: save_file(stored, temporary))
+    write_tensors(folder / WEIGHTS, stored)
     write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")
 
 

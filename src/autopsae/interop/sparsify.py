@@ -3,10 +3,8 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from autopsae.arrays import InputError
-from autopsae.files import write_text, write_whole
+from autopsae.files import write_tensors, write_text
 from autopsae.interop.checks import checked, dtype_of, expect, fitting, whole
 from autopsae.interop.plain import Plain
 from autopsae.interop.reading import read_object, read_safetensors
@@ -75,5 +73,5 @@ def write(sae: SAE, folder: Path) -> None:
         "transcode": False,
         "d_in": sae.d_in,
     }
-    write_whole(folder / WEIGHTS, lambda temporary: save_file(stored, temporary))
+    write_tensors(folder / WEIGHTS, stored)
     write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")

@@ -159,11 +159,7 @@ class Folder(AbstractContextManager["Folder"]):
             content = {"about": self._about, "birth": measured(evaluate(self._member.sae, self._held_out))}
             self.birth = save_object(path, format=BIRTH, content=content)["birth"]
             return
-        before = load_object(path, format=BIRTH, kind=fields({"about": mapped(anything), "birth": _NUMBERS}))
-        self.birth, was = before["birth"], before["about"]
-        changed = changes(was, self._about)
-        if changed:
-            raise InputError(f"{self.out}: expected the settings that the run began with: {changed}")
+        self.birth = _begun(self.out, self._about)["birth"]
 
     def log(self, plan: Plan, loggers: list[Logger], *, after: int) -> None:
         """Open the logs, after so many steps."""
@@ -256,15 +252,21 @@ def summary_kind(value: object) -> str | None:
 
 def check_finished(out: Path, summary: dict[str, Any], entry: Entry) -> None:
     """InputError where a finished run is another one than the entry's."""
-    was = {**summary, **{f"training.{name}": value for name, value in summary["training"].items()}}
-    training = {f"training.{name}": value for name, value in as_json(_named(entry.member.config)).items()}
+    _begun(out, as_json(entry.about))
+    was, asked = summary["training"], as_json(_named(entry.member.config))
     # A setting that there was not yet when it was written says nothing.
-    asked = {name: value for name, value in {**as_json(entry.about), **training}.items() if name in was}
-    changed = changes({name: was[name] for name in asked}, asked)
+    changed = changes(was, {name: value for name, value in asked.items() if name in was})
     if changed:
-        raise InputError(
-            f"{out}: expected the settings of the finished run in it: {changed}; pass these, or another name"
-        )
+        raise InputError(f"{out}: expected the settings of the finished run in it: {changed}; pass another name")
+
+
+def _begun(out: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What a run began with; InputError where it was about something else."""
+    kind = fields({"about": mapped(anything), "birth": _NUMBERS})
+    before = load_object(out / "birth.json", format=BIRTH, kind=kind)
+    if changed := changes(before["about"], about):
+        raise InputError(f"{out}: expected the settings that the run began with: {changed}")
+    return before
 
 
 def _named(config: TrainConfig) -> dict[str, Any]:

@@ -106,4 +106,8 @@ def _broke_off(error: Exception, step: int, checkpoint: Path) -> NoReturn:
 
 
 def _left(checkpoint: Path, which: str) -> str:
-    return f"; the {which} checkpoint is {checkpoint}" if checkpoint.exists() else ""
+    return (
+        f"; the {which} checkpoint is {checkpoint}, from which the run can be resumed"
+        if checkpoint.exists()
+        else ""
+    )

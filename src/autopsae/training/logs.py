@@ -181,12 +181,14 @@ def _before(after: int, every: int | None, lines: list[str], step: Callable[[str
             _check_gap(last, number, every, where)
             kept.append(line)
             last = number
-    # The last record may lie up to `every` steps back.
-    _check_gap(last, after - 1 if every is None else after - after % every - 1, every, where)
+    # The one that was due last is followed by fewer than `every` steps.
+    if every is not None:
+        _check_gap(last, after - after % every - 1 + every, every, where)
     return kept
 
 
 def _check_gap(last: int, number: int, every: int | None, where: str) -> None:
+    """InputError where a record was due after `last` and before `number`."""
     if every is not None and number - last > every:
         raise InputError(
             f"{where}: expected a record at least every {every} steps, got none between step {last} and {number}: "

@@ -1,0 +1,93 @@
+"""Files that the first version of the library wrote are read: prescriptions, SAEs, checkpoints, runs and sweeps."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from autopsae.arrays import InputError
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.remedies.remedy import whiten
+from autopsae.run.folder import Entry, Plan
+from autopsae.run.many import run_sweep
+from autopsae.run.one import run
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity, TopK
+from autopsae.statistics.spectrum import Spectrum
+from autopsae.training.config import TrainConfig
+from autopsae.training.sources import Member
+
+SAVED = Path(__file__).parent / "first_version"
+CONFIG, PLAN = TrainConfig(steps=8, lr=1e-3, batch_tokens=64), Plan(checkpoint_every=2, evaluate_every=2)
+# Without random numbers: what was saved was made of the same.
+SPREAD = torch.tensor([1.0, 0.5, 2.0, 0.1], dtype=torch.float64)
+PLACES = torch.arange(400.0, dtype=torch.float64)[:, None] * torch.tensor([1.0, 1.7, 2.3, 3.1], dtype=torch.float64)
+X = torch.sin(PLACES) * SPREAD + 0.5
+WHITENED = whiten(Spectrum.of(torch.cov(X.T)), X.mean(dim=0), alpha=0.5).affine
+
+
+def an_sae(sparsity: Sparsity) -> SAE:
+    W = torch.cos(torch.arange(32.0).view(8, 4) * 1.3)
+    return SAE(
+        W_enc=W,
+        W_dec=W,
+        b_dec=torch.zeros(4),
+        b_enc=torch.linspace(-0.1, 0.1, 8),
+        sparsity=sparsity,
+        threshold=torch.linspace(0.1, 0.2, 8) if isinstance(sparsity, JumpReLU) else None,
+        affine=WHITENED,
+    )
+
+
+def entry(name: str) -> Entry:
+    return Entry(member=Member(sae=an_sae(TopK(k=2)), config=CONFIG, name=name), about={"init": "mine"})
+
+
+def numbers(summary: dict[str, Any]) -> dict[str, float]:
+    return {name: summary[name] for name in ("dead", "fvu_raw", "mse_raw", "l0", "bias_captured")}
+
+
+def test_prescriptions_of_the_first_version_are_read() -> None:
+    whitened, rows = Prescription.load(SAVED / "whiten_0.5"), Prescription.load(SAVED / "asi_2")
+    assert (whitened.remedy, whitened.layer, whitened.d_sae, whitened.k) == ("whiten_0.5", "hs1", 8, 2)
+    assert torch.allclose(whitened.affine(X), WHITENED(X), atol=1e-12)
+    assert rows.subspace is not None
+    assert rows.subspace.shape == (2, 4)
+
+
+@pytest.mark.parametrize("sparsity", [TopK(k=2), JumpReLU(), BatchTopK(k=2)], ids=lambda one: one.name)
+def test_saes_of_the_first_version_are_read(sparsity: Sparsity) -> None:
+    loaded, made = SAE.load(SAVED / sparsity.name), an_sae(sparsity).eval()
+    assert loaded.sparsity == sparsity
+    assert torch.allclose(loaded(X.float()), made(X.float()), atol=1e-5)
+
+
+def test_an_unfinished_run_of_the_first_version_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    shutil.copytree(SAVED / "run", tmp_path / "run")
+    summary = run(entry("m"), X[:300], X[300:], tmp_path / "run", plan=PLAN, resume=True)
+    fresh = run(entry("m"), X[:300], X[300:], tmp_path / "fresh", plan=PLAN)
+    assert summary["steps"] == 8
+    # The order of the tokens may be drawn otherwise now.
+    assert numbers(summary) == pytest.approx(numbers(fresh), rel=0.1, abs=0.05)
+
+
+def test_an_unfinished_sweep_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    shutil.copytree(SAVED / "sweep", tmp_path / "sweep")
+    result = run_sweep([entry("a"), entry("b")], X[:300], X[300:], tmp_path / "sweep", plan=PLAN, resume=True)
+    assert [member["steps"] for member in result["members"]] == [8, 8]
+
+
+def test_the_summary_of_a_finished_run_of_the_first_version_is_read(tmp_path: Path) -> None:
+    shutil.copytree(SAVED / "finished", tmp_path / "run")
+    summary = run(entry("m"), X[:300], X[300:], tmp_path / "run", plan=PLAN, resume=True)
+    assert (summary["steps"], summary["diverged"]) == (8, None)
+
+
+def test_a_checkpoint_of_an_older_version_than_that_is_refused_in_one_line(tmp_path: Path) -> None:
+    shutil.copytree(SAVED / "run", tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes().replace(b'\\"version\\": 2', b'\\"version\\": 1'))
+    with pytest.raises(InputError, match="expected a checkpoint of version 3 or 2, got 1; go on with the autopsae"):
+        run(entry("m"), X[:300], X[300:], tmp_path / "run", plan=PLAN, resume=True)

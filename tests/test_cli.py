@@ -384,7 +384,7 @@ def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "SOURCE", "--layer", "1"], "nowhere: expected a saved autopsae-sae, could not read it"),
+        (["nowhere", "SOURCE", "--layer", "1"], "nowhere: no such file or folder"),
         (["SAE", "nowhere"], "nowhere: no such file or folder"),
         (["SAE", "SOURCE"], "holds 2 layers (hs0, hs1); say which"),
         (["SAE", "SOURCE", "--layer", "1", "--tokens", "20"], "autopsy: expected at least 100 tokens, got 20"),

@@ -129,7 +129,7 @@ class ShardWriter:
     def _write_index(self, index: dict[str, Any]) -> None:
         self._write(INDEX, [json.dumps(index, indent=1).encode()])
 
-    def _write(self, name: str, blocks: Iterable[bytes]) -> None:
+    def _write(self, name: str, blocks: Iterable[bytes | memoryview]) -> None:
         try:
             write_whole(self.folder / name, lambda temporary: _write_blocks(temporary, blocks))
         except DiskFull as error:
@@ -140,13 +140,13 @@ class ShardWriter:
             ) from error
 
 
-def _write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
+def _write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> None:
     with path.open("wb") as file:
         for block in blocks:
             file.write(block)
 
 
-def _safetensors(batches: list[dict[str, Tensor]]) -> Iterator[bytes]:
+def _safetensors(batches: list[dict[str, Tensor]]) -> Iterator[bytes | memoryview]:
     """The blocks of a safetensors file with the batches joined, without ever joining them in memory.
 
     `safetensors.save_file` would need all of it twice, and hides a full disk behind its own error class.

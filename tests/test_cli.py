@@ -557,7 +557,7 @@ def test_autopsy_writes_the_prescription_and_says_how_the_library_of_the_sae_tak
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "SOURCE", "--layer", "1"], "nowhere: expected a saved autopsae-sae, could not read it"),
+        (["nowhere", "SOURCE", "--layer", "1"], "nowhere: no such file or folder"),
         (["SAE", "nowhere"], "nowhere: no such file or folder"),
         (["SAE", "SOURCE"], "holds 2 layers (hs0, hs1); say which"),
         (["SAE", "SOURCE", "--layer", "1", "--tokens", "20"], "autopsy: expected at least 100 tokens, got 20"),

@@ -71,8 +71,8 @@ def without_line(number: int) -> Callable[[Path], None]:
     return change
 
 
-def write(text: str) -> Callable[[Path], None]:
-    return lambda path: path.write_text(text) and None
+def write(text: str) -> Callable[[Path], int]:
+    return lambda path: path.write_text(text)
 
 
 CASES: dict[str, tuple[str, Callable[[Path], Any], str]] = {

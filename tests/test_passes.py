@@ -104,6 +104,14 @@ def test_one_changed_token_of_many_changes_the_digest_and_rounding_does_not() ->
     assert not Digest.of(X[1:]).same(Digest.of(X))
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_values_that_are_not_finite_are_told_as_such_and_not_as_other_tokens(bad: float) -> None:
+    x = X.clone()
+    x[7, 3] = bad
+    with pytest.raises(InputError, match="NaN or infinite values in 1 of 6,000 tokens, the first at token 7"):
+        autopsae.diagnose(x.split(500), d_sae=64, k=4)
+
+
 def test_digests_of_parts_add_up() -> None:
     summed = Digest.of(X[:100]) + Digest.of(X[100:])
     assert summed.same(Digest.of(X))

@@ -7,7 +7,7 @@ is one set of tokens). Where one of n tokens is another one, it changes by about
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import sqrt
+from math import isfinite, sqrt
 
 import numpy as np
 import torch
@@ -42,9 +42,12 @@ class Digest:
         return Digest(self.tokens + other.tokens, self.total + other.total, self.square + other.square)
 
     def same(self, other: "Digest") -> bool:
-        """Whether both are of the same tokens, up to SAME."""
+        """Whether both are of the same tokens, up to SAME. Values that are not finite are for the reader to tell."""
         if self.tokens != other.tokens:
             return False
+        finite = [isfinite(digest.total) and isfinite(digest.square) for digest in (self, other)]
+        if not all(finite):
+            return not any(finite)
         square = max(self.square, other.square)
         size = sqrt(self.tokens * square)  # sum_j |p_j| is no larger
         return abs(self.total - other.total) <= SAME * size and abs(self.square - other.square) <= SAME * square

@@ -42,7 +42,7 @@ class Digest:
         return Digest(self.tokens + other.tokens, self.total + other.total, self.square + other.square)
 
     def same(self, other: "Digest") -> bool:
-        """Whether both are of the same tokens, up to SAME. Values that are not finite are for the reader to tell."""
+        """Whether both are of the same tokens, up to SAME. The reader tells values that are not finite."""
         if self.tokens != other.tokens:
             return False
         finite = [isfinite(digest.total) and isfinite(digest.square) for digest in (self, other)]

@@ -64,7 +64,7 @@ def test_a_damaged_dataset_is_refused(tmp_path: Path) -> None:
     folder = cached(tmp_path / "cache")
     [file] = folder.glob("*.arrow")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match="not a readable Hugging Face dataset"):
+    with pytest.raises(InputError, match="expected a readable Hugging Face dataset"):
         open_layers(folder)
 
 
@@ -111,5 +111,5 @@ def test_contexts_in_batches_are_read_in_order(tmp_path: Path) -> None:
 def test_numbers_that_are_missing_are_refused(tmp_path: Path, missing: list[Any]) -> None:
     datasets: Any = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"hs": [[[1.0], [2.0]], *missing]}).save_to_disk(str(tmp_path / "cache"))
-    with pytest.raises(InputError, match="not a readable Hugging Face dataset"):
+    with pytest.raises(InputError, match="expected a readable Hugging Face dataset"):
         torch.cat(list(open_activations(tmp_path / "cache")))

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 import autopsae
-from autopsae.activations.names import layer_name, natural, printable
+from autopsae.activations.names import layer_name, natural
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
+from autopsae.words import printable
 from tests.activations.layouts import BATCHED, LAYOUTS, TOKENS, X, safetensors_file
 
 
@@ -212,7 +213,7 @@ def test_a_numpy_header_of_another_size_is_refused(tmp_path: Path, shape: tuple[
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + X.numpy().tobytes()
     (tmp_path / "x.npy").write_bytes(content)
-    refused(tmp_path / "x.npy", "not a readable .npy matrix")
+    refused(tmp_path / "x.npy", "expected a readable .npy matrix")
 
 
 @pytest.mark.parametrize(

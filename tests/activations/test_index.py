@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopsae.activations.formats.reading import MOST_JSON
 from autopsae.activations.index import BLOCK, INDEX, digest
 from autopsae.activations.shards import ShardWriter
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
+from autopsae.reading import MOST_JSON
 
 X = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)) + 1
 

@@ -7,7 +7,6 @@ an age to hash, or an array of zeros that fills the memory.
 import io
 import pickletools
 import zipfile
-from typing import BinaryIO
 
 from autopsae.arrays import InputError
 from autopsae.words import shown
@@ -24,7 +23,9 @@ PICKLES_IN_A_ROW = 5
 """Of which files consist that `torch.save` wrote before it wrote archives."""
 
 
-def check_torch_save(content: BinaryIO, where: object, *, most_summed: int | None = None) -> None:
+def check_torch_save(
+    content: io.BytesIO | io.BufferedReader, where: object, *, most_summed: int | None = None
+) -> None:
     """InputError for what `torch.save` does not write: pickles that never end or fill the memory, compressed parts,
     names that stand twice, and content that is not what its checksums say.
 
@@ -39,7 +40,7 @@ def check_torch_save(content: BinaryIO, where: object, *, most_summed: int | Non
         _check_pickle(content.read(LARGEST + 1), where)
 
 
-def _check_archive(content: BinaryIO, where: object, most_summed: int | None) -> None:
+def _check_archive(content: io.BytesIO | io.BufferedReader, where: object, most_summed: int | None) -> None:
     size = content.seek(0, io.SEEK_END)
     with zipfile.ZipFile(content) as archive:
         members = archive.infolist()

@@ -4,9 +4,10 @@ Our own files and those of others are read by the same functions, which no file 
 end in another exception than InputError.
 """
 
+import codecs
 import json
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
@@ -60,7 +61,7 @@ def check_regular(path: Path) -> None:
     """Raises ValueError for a pipe, a device and a folder, and OSError for what cannot be opened."""
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        raise ValueError("got a folder, not a file" if stat.S_ISDIR(mode) else "a pipe or a device, not a file")
+        raise ValueError("a folder, not a file" if stat.S_ISDIR(mode) else "a pipe or a device, not a file")
 
 
 def read_bytes(path: Path, most: int = MOST_JSON) -> bytes:
@@ -79,26 +80,35 @@ def up_to(file: Any, most: int = MOST_JSON) -> bytes:
 
 
 def parse(data: bytes) -> Any:
-    """What UTF-8 JSON says. Numbers that are not finite (NaN, 1e999) are absent: None.
+    """What UTF-8 JSON of ours says. Numbers that are not finite (NaN, 1e999) are absent: None.
 
     Raises ValueError for anything else than JSON, a name given twice in an object, text that cannot be written
     again, and more than DEEPEST levels.
     """
 
+    def finite(digits: str) -> float | None:
+        value = float(digits)
+        return value if isfinite(value) else None
+
+    return _parse(data, finite)
+
+
+def parse_foreign(data: bytes) -> Any:
+    """`parse` of a file of others, which may begin with a byte order mark. Numbers that are not finite stay what
+    they are, as nothing says that they mean "absent" there.
+    """
+    return _parse(data.removeprefix(codecs.BOM_UTF8), float)
+
+
+def _parse(data: bytes, number: Callable[[str], float | None]) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
             raise ValueError("a name stands twice in one object")
         return found
 
-    def finite(digits: str) -> float | None:
-        value = float(digits)
-        return value if isfinite(value) else None
-
     try:
-        found = json.loads(
-            data.decode("utf-8"), object_pairs_hook=once, parse_float=finite, parse_constant=lambda _: None
-        )
+        found = json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_float=number, parse_constant=number)
     except RecursionError as error:
         raise ValueError(f"over {DEEPEST} levels within each other") from error
     _check_levels(found)
@@ -120,11 +130,6 @@ def _check_levels(found: Any) -> None:
             for inner in (item.values() if isinstance(item, dict) else item)
         ]
         depth += 1
-
-
-def parse_foreign(data: bytes) -> Any:
-    """`parse` of a file of others, which editors may have begun with a byte order mark."""
-    return parse(data.removeprefix(b"\xef\xbb\xbf"))
 
 
 def read_json(path: Path, what: str = "a JSON file", again: str = "get it again") -> Any:
@@ -156,6 +161,7 @@ def whole_of(
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InputError(
-            f"{where}: {name}: expected a whole number from {least} to {most}, got {shown(value)}; correct it there"
+            f"{where}: {name}: expected a whole number from {least:,} to {most:,}, got {shown(value)}; correct it "
+            "there"
         )
     return value

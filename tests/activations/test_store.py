@@ -177,7 +177,7 @@ def write_bad(folder: Path, kind: str) -> Path:
         ("no tokens", "expected at least one token, the files hold none"),
         ("another width", "c.safetensors: expected layer 'x' of d_in = 3 as in bad.safetensors, got 4"),
         ("another layer", "c.safetensors: expected layer 'x' as in bad.safetensors, got y"),
-        ("bad index", "not an index of autopsae-activations"),
+        ("bad index", "expected an index of autopsae-activations"),
         ("foreign index", "expected format 'autopsae-activations', got 'another'"),
     ],
 )

@@ -7,7 +7,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ def read_state_dict(path: Path, *, after: int = 0) -> Mapping[str, Any]:
         with path.open("rb") as file:
             file.seek(after)
             # An archive's places count from its beginning, so one that follows something must be cut out.
-            content: BinaryIO = io.BytesIO(file.read()) if after else file
+            content: io.BytesIO | io.BufferedReader = io.BytesIO(file.read()) if after else file
             check_torch_save(content, path)
             content.seek(0)
             found = torch.load(content, map_location="cpu", weights_only=True)

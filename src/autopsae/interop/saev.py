@@ -39,6 +39,8 @@ def read(path: Path) -> SAE:
     with reading(path, what):
         with path.open("rb") as file:
             line = file.readline(MOST_JSON + 1)
+        if len(line) > MOST_JSON:
+            raise ValueError(f"over {MOST_JSON:,} bytes")
         header = as_object(parse_foreign(line), path, what)
     schema = header.get("schema", 0)
     if isinstance(schema, bool) or not isinstance(schema, int) or schema not in SUBTRACTS:

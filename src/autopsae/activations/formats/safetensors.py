@@ -17,6 +17,7 @@ from autopsae.activations.formats.weights import refuse_weights
 from autopsae.activations.names import layer_name
 from autopsae.activations.parts import NoLayers, Part, shaped
 from autopsae.reading import MOST_JSON, as_object, parse, reading, whole_of
+from autopsae.words import listed
 
 FLOATS = {
     "F64": torch.float64,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from autopsae.activations.formats.arrow import SPLITS, STATE
+from autopsae.activations.spread import spread
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
@@ -34,7 +35,8 @@ def test_a_cache_is_read_as_it_is_in_every_context(tmp_path: Path) -> None:
     assert tokens.tokens > CHUNK_TOKENS  # so that a batch begins inside a context
     for _ in range(2):
         assert torch.equal(torch.cat(list(tokens)), X.reshape(-1, D_IN))
-    assert torch.equal(torch.cat(list(tokens.take(70))), X.reshape(-1, D_IN)[:: CONTEXTS * CONTEXT // 70][:70])
+    places = spread(0, tokens.tokens, chosen=70, of=tokens.tokens)
+    assert torch.equal(torch.cat(list(tokens.take(70))), X.reshape(-1, D_IN)[places])
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float16", torch.float16), ("float64", torch.float64)])

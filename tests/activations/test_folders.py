@@ -117,7 +117,10 @@ def change_json(path: Path, change: Callable[[Any], object]) -> None:
         (lambda about: about.update(d_model=8), "acts000000.bin: expected 14,400 bytes"),
         (lambda about: about.update(cls_token=False), "acts000000.bin: expected 26,880 bytes"),
         (lambda about: about.update(n_examples=41), "expected 41 examples in shards named once each"),
-        (lambda about: about.update(n_examples=None), "n_examples: expected a whole number from 0 to 9,007,199,254,740,992, got None"),
+        (
+            lambda about: about.update(n_examples=None),
+            "n_examples: expected a whole number from 0 to 9,007,199,254,740,992, got None",
+        ),
     ],
 )
 def test_metadata_of_saev_that_disagree_with_the_shards_are_refused(

@@ -222,7 +222,10 @@ def test_a_numpy_header_of_another_size_is_refused(tmp_path: Path, shape: tuple[
         (b"[" * 50_000, "over 32 levels"),
         (b'{"x": 3}', "expected a JSON object, got 3"),
         (b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "4 bytes for F32 [2]"),
-        (b'{"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', "expected a whole number from 0 to 9,007,199,254,740,992, got -1"),
+        (
+            b'{"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+            "expected a whole number from 0 to 9,007,199,254,740,992, got -1",
+        ),
         (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "leave a gap or overlap at byte 4"),
         (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}', "not enough values"),
         (b'{"x": {"dtype": "F32", "shape": [1]}}', "KeyError"),

@@ -78,7 +78,9 @@ def test_a_folder_and_a_pipe_are_no_texts_and_nothing_waits(tmp_path: Path) -> N
     if not hasattr(os, "mkfifo"):
         return
     os.mkfifo(tmp_path / "b.txt")
-    with pytest.raises(InputError, match=r"b.txt: expected a regular file .*, got a pipe or a device; write it to a file"):
+    with pytest.raises(
+        InputError, match=r"b.txt: expected a regular file .*, got a pipe or a device; write it to a file"
+    ):
         read_documents(tmp_path / "b.txt")
 
 

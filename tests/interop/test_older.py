@@ -194,7 +194,5 @@ def test_a_batch_topk_dictionary_without_a_threshold_judges_its_batch(
 
 def test_a_dictionary_without_any_k_is_refused(tmp_path: Path) -> None:
     folder = dictionary(tmp_path / "x", "AutoEncoderTopK", missing=("settings k", "k"))
-    with pytest.raises(
-        InputError, match=r"config\.json: k: expected a whole number from 1 to .*, got None"
-    ):
+    with pytest.raises(InputError, match=r"config\.json: k: expected a whole number from 1 to .*, got None"):
         load_sae(folder)

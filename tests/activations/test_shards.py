@@ -351,7 +351,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not an index of autopsae-activations"),
+        ("{", "expected an index of autopsae-activations, could not"),
         ("[]", "expected a JSON object, got \\[\\]"),
         ('{"format": "other", "version": 1, "shards": []}', "format 'autopsae-activations', got 'other'"),
         (f'{{"format": "{FORMAT}", "version": 3, "shards": []}}', "expected version 1 or 2 .* got 3; update"),

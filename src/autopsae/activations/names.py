@@ -1,26 +1,11 @@
-"""Words that come from files: layers' names and paths, fit for a message, a terminal and an order."""
+"""Names of layers and files: as Unicode, and in the order that people expect."""
 
 import re
-from collections.abc import Sequence
-
-
-def printable(text: object, most: int | None = None) -> str:
-    """`text` on one line, with every control, invisible or broken character as an escape, cut to `most` characters.
-
-    A name out of a file could clear the screen, forge a line, or be no Unicode at all.
-    """
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
-    return line if most is None or len(line) <= most else f"{line[: most - 3]}..."
 
 
 def layer_name(text: str) -> str:
     """A file's name as a layer's: bytes that are no UTF-8 become escapes, all else stays as it is."""
     return "".join(c if not "\ud800" <= c <= "\udfff" else c.encode("unicode_escape").decode() for c in text)
-
-
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """The first names of several, for a message."""
-    return ", ".join(printable(name, 60) for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
 def natural(name: str) -> list[tuple[int, str, str]]:

@@ -20,16 +20,16 @@ from autopsae.kinds import (
     mapped,
     nothing_or,
     number,
-    parse,
-    shown,
     text,
     whole,
 )
 from autopsae.passes import Digest
-from autopsae.saved import Layout, check_tensors, read_tensors, reading, tensors_checksum
+from autopsae.reading import parse
+from autopsae.saved import Layout, check_tensors, read_tensors, reading_saved, tensors_checksum
 from autopsae.training.data import Place
 from autopsae.training.sources import Member
 from autopsae.training.terms import terms, with_defaults
+from autopsae.words import shown
 
 FORMAT, VERSION = "autopsae-checkpoint", 3
 WITHOUT_CHECKSUM = 2
@@ -158,7 +158,7 @@ def load_checkpoint(
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(the header, the tensors) of a file whose checksum, if it is of a version that has one, is right."""
-    with reading(path, FORMAT):
+    with reading_saved(path, FORMAT):
         metadata, tensors = read_tensors(path)
         about = parse(metadata.get("about", "null").encode())
     if not isinstance(about, dict) or about.get("format") != FORMAT:

@@ -6,15 +6,69 @@ an age to hash, or an array of zeros that fills the memory.
 
 import io
 import pickletools
+import zipfile
 
-LARGEST = 2**20
-"""Bytes of a state_dict's own pickle, whose tensors lie elsewhere; those of SAEs have a few thousand."""
+from autopsae.arrays import InputError
+from autopsae.words import shown
+
+LARGEST = 4 * 2**20
+"""Bytes of the pickle of a `torch.save`, whose tensors lie elsewhere: those of SAEs have a few thousand, those of
+20,000 tensors under two million.
+"""
 DEEPEST = 8
 """Tuples in tuples; `torch.save` needs three."""
 GREEDY = "bytearray"
 """The one function that PyTorch allows and that takes as much memory as it is told."""
 PICKLES_IN_A_ROW = 5
 """Of which files consist that `torch.save` wrote before it wrote archives."""
+
+
+def check_torch_save(
+    content: io.BytesIO | io.BufferedReader, where: object, *, most_summed: int | None = None
+) -> None:
+    """InputError for what `torch.save` does not write: pickles that never end or fill the memory, compressed parts,
+    names that stand twice, and content that is not what its checksums say.
+
+    most_summed: bytes of the largest file whose checksums are compared, as that reads it once more; None for any.
+    `torch.load` compares none. The checksum of the pickle, which says where the tensors lie, is always compared.
+    """
+    content.seek(0)
+    if zipfile.is_zipfile(content):
+        _check_archive(content, where, most_summed)
+    else:
+        content.seek(0)
+        _check_pickle(content.read(LARGEST + 1), where)
+
+
+def _check_archive(content: io.BytesIO | io.BufferedReader, where: object, most_summed: int | None) -> None:
+    size = content.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(content) as archive:
+        members = archive.infolist()
+        # What is compressed in such an archive is there to fill the memory.
+        if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
+            raise InputError(
+                f"{where}: expected a torch.save, whose parts are not compressed, got other ones; save it again"
+            )
+        if len({member.filename for member in members}) < len(members):
+            raise InputError(f"{where}: expected a torch.save, got a name that stands twice in it; save it again")
+        summed = most_summed is None or size <= most_summed
+        damaged = archive.testzip() if summed else None
+        for member in members:
+            if member.filename.endswith("/data.pkl") and damaged is None:
+                with archive.open(member) as pickled:
+                    _check_pickle(pickled.read(LARGEST + 1), where)
+    if damaged is not None:
+        raise InputError(
+            f"{where}: expected the checksums that torch.save wrote, got another in {shown(damaged)}: the file is "
+            "damaged; get it again"
+        )
+
+
+def _check_pickle(beginning: bytes, where: object) -> None:
+    if reason := why_not(beginning):
+        raise InputError(
+            f"{where}: expected a few tensors, got a pickle that is not loaded: {reason}; save the tensors alone"
+        )
 
 
 def why_not(beginning: bytes) -> str | None:

@@ -133,8 +133,9 @@ def test_rows_that_numpy_masks_are_left_out() -> None:
 
 
 def test_a_mask_on_some_dimensions_of_a_token_is_refused() -> None:
-    given = np.ma.masked_array(X.numpy(), mask=np.zeros(X.shape, bool))
-    given.mask[5, 3] = True
+    masked = np.zeros(X.shape, bool)
+    masked[5, 3] = True
+    given = np.ma.masked_array(X.numpy(), mask=masked)
     with pytest.raises(InputError, match=r"a mask that leaves out whole tokens, got 1 rows .* row 5"):
         list(chunks(given))
 

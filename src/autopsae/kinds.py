@@ -89,6 +89,9 @@ def anything(value: object) -> None:
     """Whatever JSON can hold."""
 
 
+digest = fields({"tokens": whole(0), "total": number(), "square": number()})
+"""A `passes.Digest`, which tells a set of tokens from another."""
+
 text = of("text", lambda v: isinstance(v, str))
 flag = of("true or false", lambda v: isinstance(v, bool))
 

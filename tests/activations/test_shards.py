@@ -102,6 +102,7 @@ def test_every_tensor_starts_at_a_multiple_of_its_element_size(tmp_path: Path) -
 def test_index_names_every_shard_and_shards_end_between_batches(unbroken: Path) -> None:
     # Batches of 5, 6, .. 10 tokens in shards of at least 12: 5 + 6 + 7, 8 + 9, 10.
     assert index(unbroken) == {
+        "inputs": None,
         "format": FORMAT,
         "version": 2,
         "layers": {

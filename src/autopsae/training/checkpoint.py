@@ -14,6 +14,7 @@ from autopsae.files import changes, write_tensors
 from autopsae.kinds import (
     anything,
     check_kind,
+    digest,
     fields,
     listed,
     mapped,
@@ -37,8 +38,6 @@ WITHOUT_CHECKSUM = 2
 LATER = ("ever_fired", "last_resampling")
 """Tensors of the state that version 2 lacks, and that `Sweep` tells from the others."""
 
-_DIGEST = fields({"tokens": whole(0), "total": number(), "square": number()})
-
 # What the header must say.
 _ABOUT = fields(
     {
@@ -53,8 +52,8 @@ _ABOUT = fields(
                 {
                     "buffers": whole(0),
                     "batches": whole(0),
-                    "read": nothing_or(_DIGEST),
-                    "epoch": nothing_or(_DIGEST),
+                    "read": nothing_or(digest),
+                    "epoch": nothing_or(digest),
                 }
             )
         ),

@@ -119,7 +119,7 @@ def change_json(path: Path, change: Callable[[Any], object]) -> None:
         (lambda about: about.update(n_examples=41), "expected 41 examples in shards named once each"),
         (
             lambda about: about.update(n_examples=None),
-            "n_examples: expected a whole number from 0 to 9,007,199,254,740,992, got None",
+            "n_examples: expected a whole number from 0 to 9,0",
         ),
     ],
 )

@@ -302,10 +302,13 @@ def test_the_command_says_what_it_will_take_before_it_starts_and_reads_a_file_of
 
 @pytest.fixture(scope="module")
 def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf").read_bytes()
+
+
+def tiny_gguf(path: Path) -> Path:
     """A llama of two blocks and 40 tokens."""
     gguf = pytest.importorskip("gguf", reason="needs the extra [models]")
-    path, random = tmp_path_factory.mktemp("gguf") / "tiny.gguf", np.random.default_rng(0)
-    file = gguf.GGUFWriter(path, "llama")
+    random, file = np.random.default_rng(0), gguf.GGUFWriter(path, "llama")
     for name, value in GGUF_SIZES.items():
         getattr(file, f"add_{name}")(value)
     file.add_tokenizer_model("llama")
@@ -323,7 +326,7 @@ def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
     file.close()
-    return path.read_bytes()
+    return path
 
 
 GGUF_SIZES = {

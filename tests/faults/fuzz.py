@@ -183,16 +183,23 @@ def work(connection: Connection, seed: int) -> None:
     bench = Bench(seed, root)
     try:
         while (case := connection.recv()) is not None:
-            bench.whole(case[0])  # outside the limit, with what it imports
-            limit = _status("VmSize") + BYTES
-            resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
             try:
-                outcome = bench.case(*case)
-            finally:
-                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            connection.send(outcome)
+                connection.send(_limited(bench, *case))
+            except Exception:
+                told = {"told": "the fuzz itself failed", "answer": "fault", "detail": traceback.format_exc()[-1500:]}
+                connection.send(Outcome(kind=case[0], number=case[1], **told))
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _limited(bench: Bench, kind: str, number: int) -> Outcome:
+    """A case in a process that gets no more memory than the law allows."""
+    bench.whole(kind)  # outside the limit, with what it imports
+    resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + BYTES, resource.RLIM_INFINITY))
+    try:
+        return bench.case(kind, number)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 class Worker:

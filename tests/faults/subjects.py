@@ -89,7 +89,7 @@ def check_finite(value: Any, where: str = "") -> None:
 
 def source(folder: Path, make: Callable[[Path], Path]) -> Path:
     """Where a layout put what is to be opened: the folder itself, or the one thing in it."""
-    return folder / str(make.__name__) if make.__name__ in IN_THEIR_FOLDER else next(visible(folder))
+    return folder / str(make.__name__) if make.__name__ in IN_THEIR_FOLDER else next(visible(folder), folder / "missing")
 
 
 IN_THEIR_FOLDER = {"numpy_shards", "archive_shards", "safetensors_shards", "harvest_folder", "torch_shards",
@@ -207,9 +207,14 @@ def copied(names: list[str], folder: Path) -> None:
         shutil.copy(SAVED / name, folder / name)
 
 
+def regular(path: Path) -> bool:
+    """No pipe and no device, which would be read without end."""
+    return path.is_file() and not path.is_symlink()
+
+
 def seal_pair(folder: Path) -> None:
     """Checksums of a pair as they should be; of whatever else lies there, nothing."""
-    for described in folder.glob("*.json"):
+    for described in (path for path in folder.glob("*.json") if regular(path)):
         stored = described.with_suffix(".safetensors")
         try:
             content = json.loads(described.read_text())
@@ -217,13 +222,13 @@ def seal_pair(folder: Path) -> None:
             rest = {name: v for name, v in content.items() if name not in ("format", "version", "content_sha256")}
             content["content_sha256"] = checksum(rest)
             described.write_text(json.dumps(content))
-        except (OSError, ValueError, TypeError, RecursionError):
+        except Exception:  # whatever the damage does to it, it is then not sealed
             continue
 
 
 def seal_run(folder: Path) -> None:
     """The same for the JSON files and the checkpoints of a run."""
-    for path in (path for path in folder.rglob("*") if path.is_file()):
+    for path in (path for path in folder.rglob("*") if regular(path)):
         try:
             if path.suffix == ".json":
                 content = json.loads(path.read_text())
@@ -312,8 +317,8 @@ def read_run(kind: str, folder: Path) -> Any:
     else:
         result = run_sweep([entry("a"), entry("b")], X[:300], X[300:], out, plan=PLAN, resume=True)
     check_finite(result)
-    saes = {} if "finished" in kind else {str(p.relative_to(out)): load_file(p) for p in out.rglob("sae.safetensors")}
-    return result, {name: digest(tensors) for name, tensors in saes.items()}
+    saes = {} if "finished" in kind else {str(p): SAE.load(p).state_dict() for p in out.rglob("sae.safetensors")}
+    return result, {name: digest(dict(tensors)) for name, tensors in saes.items()}
 
 
 # Texts and networks.

@@ -82,7 +82,6 @@ def autopsy(
             bar.update(task, description="re-centring")
             revived = recentre(loaded, center=found.center, dead=found.dead)
             cost = cost_of_recentring(loaded, revived, source)
-            save_new(revived, revive)
     if json:
         counts = found.to_dict() | ({"recentred": cost.to_dict()} if cost else {})
         write_text(json, json_format.dumps(counts, indent=2) + "\n")
@@ -92,6 +91,9 @@ def autopsy(
         save_figure(found, figure)
     if prescription:
         fresh_start(loaded, found, layer=source.layer).save(prescription)
+    if revive:
+        # The last of the files: its name has to be a new one, so a run that was killed before can be run again.
+        save_new(revived, revive)
     # After the files, which a closed stdout must not cost. A table cut to the 80 columns that a pipe is taken for
     # would hide words.
     Console(width=None if sys.stdout.isatty() else 120).print(autopsy_text(found, cost))

@@ -18,7 +18,18 @@ import autopsae
 from autopsae.activations.names import layer_name, natural, printable
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
-from tests.activations.layouts import BATCHED, LAYOUTS, TOKENS, X, safetensors_file
+from tests.activations.layouts import (
+    BATCHED,
+    LAYOUTS,
+    TOKENS,
+    X,
+    bionemo,
+    bionemo_columns,
+    dataset,
+    parquet_folder,
+    saev,
+    safetensors_file,
+)
 
 
 def read_all(path: Path) -> list[torch.Tensor]:
@@ -296,6 +307,17 @@ def test_a_pipe_among_shards_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.npy")
     npy(tmp_path / "b.npy", X.numpy())
     refused(tmp_path, "a.npy: expected a regular file or a folder, got a pipe or a device")
+
+
+@pytest.mark.parametrize("layout", [bionemo, bionemo_columns, parquet_folder, dataset, saev])
+def test_a_pipe_in_the_place_of_a_file_of_a_store_is_not_waited_for(
+    tmp_path: Path, layout: Callable[[Path], Path]
+) -> None:
+    source = layout(tmp_path)
+    [shard, *_] = sorted(file for file in source.iterdir() if file.suffix in (".parquet", ".arrow", ".bin"))
+    shard.unlink()
+    os.mkfifo(shard)
+    refused(source, f"{shard.name}: expected a regular file or a folder, got a pipe or a device")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "x" * 5000])

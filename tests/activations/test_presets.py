@@ -362,6 +362,17 @@ def test_a_gguf_file_is_loaded_with_its_weights(gguf_bytes: bytes, tmp_path: Pat
         # More layers than any network has: the loader would make them all.
         (lambda data: at(data, b"llama.block_count", 4, b"\xff\xff\xff\x7f"), "expected a whole GGUF file"),
         (lambda data: data.replace(b"llama.block_count", b"llama.black_count"), "expected a whole GGUF file"),
+        # Weights that the file does not hold: the loader would make them all.
+        *(
+            (lambda data, name=name: at(data, name, 6, b"\x40"), "expected a whole GGUF file")
+            for name in (
+                b"llama.embedding_length",
+                b"llama.feed_forward_length",
+                b"llama.vocab_size",
+                b"llama.attention.head_count",
+                b"llama.attention.head_count_kv",
+            )
+        ),
         # 2^56 scores: the loader would count them.
         (lambda data: at(data, b"tokenizer.ggml.scores", 15, b"\x01"), "expected a whole GGUF file"),
         (lambda data: at(data, b"tokenizer.ggml.tokens", 15, b"\x01"), "expected a whole GGUF file"),

@@ -20,6 +20,7 @@ from autopsae.activations.index import FORMAT, digest
 from autopsae.activations.shards import HarvestInterrupted, ShardWriter
 from autopsae.activations.store import open_layers
 from autopsae.arrays import InputError
+from autopsae.saved import checksum
 
 REQUEST = {"model": "tiny", "context": 4}
 SOURCES = str(Path(autopsae.__file__).parents[1])
@@ -101,7 +102,9 @@ def test_every_tensor_starts_at_a_multiple_of_its_element_size(tmp_path: Path) -
 
 def test_index_names_every_shard_and_shards_end_between_batches(unbroken: Path) -> None:
     # Batches of 5, 6, .. 10 tokens in shards of at least 12: 5 + 6 + 7, 8 + 9, 10.
-    assert index(unbroken) == {
+    held = index(unbroken)
+    assert held.pop("content_sha256") == checksum(held)
+    assert held == {
         "format": FORMAT,
         "version": 2,
         "layers": {

@@ -186,7 +186,11 @@ def work(connection: Connection, seed: int) -> None:
             try:
                 connection.send(_limited(bench, *case))
             except Exception:
-                told = {"told": "the fuzz itself failed", "answer": "fault", "detail": traceback.format_exc()[-1500:]}
+                told = {
+                    "told": "the fuzz itself failed",
+                    "answer": "fault",
+                    "detail": traceback.format_exc()[-1500:],
+                }
                 connection.send(Outcome(kind=case[0], number=case[1], **told))
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -221,7 +225,7 @@ class Worker:
         try:
             self._connection.send((kind, number))
             # Twice the limit, and the time in which a kind is made and imported: then it hangs in other code.
-            if self._connection.poll(2 * SECONDS + 60):
+            if self._connection.poll(2 * SECONDS + 20):
                 found: Outcome = self._connection.recv()
                 return found
             self._process.kill()
@@ -271,7 +275,9 @@ def table(outcomes: list[Outcome]) -> str:
     for outcome in outcomes:
         by_kind[outcome.kind].append(outcome)
     by_kind["all"] = outcomes
-    rows = [f"{'kind':38}{'cases':>7}{'refused':>9}{'undamaged':>11}{'other':>7}{'failed':>8}{'slowest':>9}{'peak':>9}"]
+    rows = [
+        f"{'kind':38}{'cases':>7}{'refused':>9}{'undamaged':>11}{'other':>7}{'failed':>8}{'slowest':>9}{'peak':>9}"
+    ]
     for kind, some in by_kind.items():
         count = Counter(one.answer for one in some)
         failed = sum(one.failed for one in some)

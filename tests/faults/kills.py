@@ -220,7 +220,9 @@ def differing(found: dict[str, bytes], expected: dict[str, bytes]) -> list[str]:
     return [name for name in {**found, **expected} if found.get(name) != expected.get(name)]
 
 
-def kill(kills: int, *, seed: int = 0, names: list[str] | None = None) -> tuple[Counter[str], Counter[str], list[str]]:
+def kill(
+    kills: int, *, seed: int = 0, names: list[str] | None = None
+) -> tuple[Counter[str], Counter[str], list[str]]:
     """(kills of each verb, those that met work, what was wrong)."""
     import torch
 

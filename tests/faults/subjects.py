@@ -27,7 +27,7 @@ from autopsae.remedies.remedy import active_subspace, whiten
 from autopsae.run.many import Portions, run_sweep
 from autopsae.run.one import run
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, JumpReLU, TopK
+from autopsae.sae.sparsity import BatchTopK, JumpReLU
 from autopsae.saved import checksum, tensors_checksum
 from autopsae.statistics.spectrum import Spectrum
 from tests.activations import layouts
@@ -89,7 +89,11 @@ def check_finite(value: Any, where: str = "") -> None:
 
 def source(folder: Path, make: Callable[[Path], Path]) -> Path:
     """Where a layout put what is to be opened: the folder itself, or the one thing in it."""
-    return folder / str(make.__name__) if make.__name__ in IN_THEIR_FOLDER else next(visible(folder), folder / "missing")
+    return (
+        folder / str(make.__name__)
+        if make.__name__ in IN_THEIR_FOLDER
+        else next(visible(folder), folder / "missing")
+    )
 
 
 IN_THEIR_FOLDER = {"numpy_shards", "archive_shards", "safetensors_shards", "harvest_folder", "torch_shards",
@@ -250,7 +254,10 @@ MOST = Spectrum.of(torch.cov(X.T))
 
 
 def prescription(kind: str, folder: Path) -> None:
-    remedies = {"whiten": whiten(MOST, X.mean(dim=0), alpha=0.5), "asi": active_subspace(MOST, X.mean(dim=0), rank=2)}
+    remedies = {
+        "whiten": whiten(MOST, X.mean(dim=0), alpha=0.5),
+        "asi": active_subspace(MOST, X.mean(dim=0), rank=2),
+    }
     remedy = remedies[kind]
     Prescription(
         remedy=remedy.name,

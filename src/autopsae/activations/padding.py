@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.activations.formats.reading import is_folder, reading
+from autopsae.activations.formats.reading import check_file, reading
 from autopsae.activations.names import printable
 from autopsae.activations.parts import Part, kept
 from autopsae.arrays import InputError
@@ -114,8 +114,7 @@ def _numbers(source: Numbers, what: str) -> NDArray[Any]:
 
 def _read(path: Path, what: str) -> NDArray[Any]:
     """The one array in a .npy, .npz, .pt, .pth or .txt file."""
-    if is_folder(path):
-        raise InputError(f"{printable(path)}: expected a file of {what}, got a folder")
+    check_file(path, f"a file of {what}")
     with reading(path, f"a file of {what}", "save one array of whole numbers or booleans"):
         if path.suffix == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))

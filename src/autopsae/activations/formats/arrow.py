@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autopsae.activations.formats.reading import as_object, neighbour, read_json, reading
+from autopsae.activations.formats.reading import as_object, check_file, neighbour, read_json, reading
 from autopsae.activations.names import layer_name, listed, printable
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
@@ -35,6 +35,8 @@ def dataset_layers(folder: Path) -> dict[str, list[Part]]:
         if state.get("_indices_data_files"):
             raise ValueError("its rows are chosen by indices; flatten_indices() it")
         files = [neighbour(folder, entry["filename"], folder / STATE) for entry in state["_data_files"]]
+        for file in files:
+            check_file(file, "a file of a dataset")
         tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in files]
         table = pyarrow.concat_tables(tables)
         columns = zip(table.column_names, table.columns, strict=True)

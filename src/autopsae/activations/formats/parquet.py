@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autopsae.activations.formats.arrow import flattened, import_pyarrow
 from autopsae.activations.formats.folder import joined
-from autopsae.activations.formats.reading import as_object, count_of, read_json, reading
+from autopsae.activations.formats.reading import as_object, check_file, count_of, read_json, reading
 from autopsae.activations.formats.streams import forward_only
 from autopsae.activations.names import layer_name, listed, natural, printable
 from autopsae.activations.parts import NoLayers, Part, shaped
@@ -87,6 +87,7 @@ def _shard(path: Path, d_in: int) -> Part:
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """(the file, the module pyarrow)."""
     pyarrow = import_pyarrow(path, "a Parquet file")
+    check_file(path, WHAT)
     # Without pre-buffering pages are read as they are needed, instead of whole columns.
     with reading(path, WHAT, AGAIN), pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         yield file, pyarrow

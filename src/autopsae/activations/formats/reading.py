@@ -55,10 +55,15 @@ def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def read_json(path: Path, what: str = "a readable JSON file") -> Any:
-    """What a JSON file holds. Raises InputError for a file that is missing, over `MOST_JSON`, or no JSON."""
+def check_file(path: Path, what: str) -> None:
+    """InputError for what is no regular file, as `is_folder`, and for a folder."""
     if is_folder(path):
         raise InputError(f"{printable(path)}: expected {what}, got a folder")
+
+
+def read_json(path: Path, what: str = "a readable JSON file") -> Any:
+    """What a JSON file holds. Raises InputError for a file that is missing, over `MOST_JSON`, or no JSON."""
+    check_file(path, what)
     with reading(path, what, "get it again"):
         if path.stat().st_size > MOST_JSON:
             raise InputError(

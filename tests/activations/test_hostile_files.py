@@ -179,6 +179,27 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     refused(tmp_path / "x.npz", "of Python objects, a pickle, which is never loaded")
 
 
+class Greedy:
+    """What PyTorch lets a pickle make: an array of a million million zeros."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (10**12,)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path: Path, old: bool) -> None:
+    torch.save({"x": X, "more": Greedy()}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
+    refused(tmp_path / "x.pt", "x.pt: not a torch.save of tensors (UnpicklingError: it makes a bytearray)")
+
+
+def test_a_pickle_with_a_part_longer_than_its_file_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
+    torch.save({"x": X}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "x.pt").read_bytes()
+    length = whole.index(b"\x8a\x0a")  # of the number by which PyTorch knows its files
+    (tmp_path / "x.pt").write_bytes(whole[:length] + b"\x8b\xff\xff\xff\x7f" + whole[length + 2 :])
+    refused(tmp_path / "x.pt", "(UnpicklingError: a part of it is longer than the file)")
+
+
 def test_what_is_no_matrix_of_floats_beside_a_layer_is_left_out(tmp_path: Path) -> None:
     beside = {"loss": X[:, 0].numpy(), "texts": np.array(["a", {}], dtype=object), "scale": np.float32(2)}
     np.savez(tmp_path / "x.npz", x=X.numpy(), **beside)  # type: ignore[arg-type]

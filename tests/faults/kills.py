@@ -206,9 +206,9 @@ class Bench:
     def _at_once(self, ran: Ran, sent: signal.Signals) -> list[str]:
         """What is wrong right after a signal."""
         if sent is signal.SIGKILL:
-            return [] if ran.code in (0, -sent) else [f"code {ran.code}: {ran.errors}"]
+            return [] if ran.code in (0, -sent) or DONE in ran.errors else [f"code {ran.code}: {ran.errors}"]
         wrong = [f"a traceback: {ran.errors[-800:]}"] if "Traceback" in ran.errors else []
-        if ran.code not in (0, 128 + sent, -sent):
+        if ran.code not in (0, 128 + sent, -sent) and DONE not in ran.errors:
             wrong.append(f"code {ran.code}: {ran.errors[-800:]}")
         if ran.code == 128 + sent:  # it was handled, so it has tidied up
             wrong += [f"left {name}" for name in contents(self.work) if PARTIAL.fullmatch(Path(name).name)]

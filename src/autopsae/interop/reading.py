@@ -16,12 +16,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from autopsae.activations.formats.pickles import why_not
 from autopsae.arrays import InputError
 from autopsae.interop.checks import as_object, names, shown_text
-from autopsae.interop.pickles import LARGEST, why_not
 
 LARGEST_JSON = 16 * 2**20
 """Bytes of a configuration; those of the public suites have a few thousand."""
+LARGEST_PICKLE = 2**20
+"""Bytes of a state_dict's own pickle, whose tensors lie elsewhere; those of SAEs have a few thousand."""
 LARGEST_RATIO = 100
 """Of an archive's content to its size. Weights hardly shrink; a bomb does by a thousand."""
 
@@ -77,7 +79,7 @@ def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
                 _check_archive(content, path)
             else:
                 content.seek(0)
-                _check_pickle(content.read(LARGEST + 1), path)
+                _check_pickle(content.read(LARGEST_PICKLE + 1), path)
             content.seek(0)
             found = torch.load(content, map_location="cpu", weights_only=True)
     except InputError:
@@ -105,7 +107,7 @@ def _check_archive(content: io.BytesIO | io.BufferedReader, path: Path) -> None:
         for member in members:
             if member.filename.endswith("/data.pkl"):
                 with archive.open(member) as pickled:
-                    _check_pickle(pickled.read(LARGEST + 1), path)
+                    _check_pickle(pickled.read(LARGEST_PICKLE + 1), path)
     if damaged is not None:
         raise InputError(
             f"{path}: expected the checksums that torch.save wrote, got another in {names([damaged])}: the file is "
@@ -114,7 +116,7 @@ def _check_archive(content: io.BytesIO | io.BufferedReader, path: Path) -> None:
 
 
 def _check_pickle(beginning: bytes, path: Path) -> None:
-    reason = why_not(beginning)
+    reason = why_not(beginning, LARGEST_PICKLE)
     if reason:
         raise InputError(
             f"{path}: expected a state_dict of a few tensors, got a pickle that is not loaded: {reason}; "

@@ -6,16 +6,21 @@ format from before PyTorch 1.6.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
 
+from autopsae.activations.formats.pickles import why_not
 from autopsae.activations.formats.reading import WIDENED, reading
 from autopsae.activations.formats.weights import refuse_weights
 from autopsae.activations.names import layer_name, listed, printable
 from autopsae.activations.parts import NoLayers, Part, runs, shaped
 from autopsae.arrays import InputError
+
+LARGEST_PICKLE = 2**25
+"""Bytes of what is said of the tensors: a list of 100,000 pieces takes less."""
 
 
 def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:
@@ -51,14 +56,24 @@ def _load(path: Path) -> object:
     """What is in the file. Raises whatever PyTorch does, and BadZipFile for what it would read wrongly."""
     if not is_zipfile(path) or not str(path).isascii():
         with path.open("rb") as file:  # PyTorch maps no file of its old format, or whose name is no UTF-8
+            if not is_zipfile(file):
+                file.seek(0)
+                _check_pickle(file.read(LARGEST_PICKLE + 1))
+            file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     with ZipFile(path) as archive:
         for member in archive.infolist():
             if member.compress_type != ZIP_STORED:
                 raise BadZipFile("its parts are compressed, and cannot be mapped")
             if member.filename.endswith("/data.pkl"):
-                archive.read(member)  # for its checksum: sizes and places of tensors would be wrong
+                # All of it, for its checksum: sizes and places of tensors would be wrong.
+                _check_pickle(archive.read(member)[: LARGEST_PICKLE + 1])
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+def _check_pickle(beginning: bytes) -> None:
+    if reason := why_not(beginning, LARGEST_PICKLE):
+        raise UnpicklingError(reason)
 
 
 def tensor_part(tensor: Tensor, where: object) -> Part:

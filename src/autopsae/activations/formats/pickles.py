@@ -7,28 +7,31 @@ an age to hash, or an array of zeros that fills the memory.
 import io
 import pickletools
 
-LARGEST = 2**20
-"""Bytes of a state_dict's own pickle, whose tensors lie elsewhere; those of SAEs have a few thousand."""
 DEEPEST = 8
 """Tuples in tuples; `torch.save` needs three."""
 GREEDY = "bytearray"
 """The one function that PyTorch allows and that takes as much memory as it is told."""
+LONGER = ("remain", "to read long4")
+"""In pickletools' messages for a part that is longer than the file; PyTorch would ask for as much memory."""
 PICKLES_IN_A_ROW = 5
 """Of which files consist that `torch.save` wrote before it wrote archives."""
 
 
-def why_not(beginning: bytes) -> str | None:
+def why_not(beginning: bytes, largest: int) -> str | None:
     """The reason not to load a file of pickles; None if there is none.
 
-    beginning: `LARGEST` + 1 bytes of it, or all that it has.
+    beginning: `largest` + 1 bytes of it, or all that it has. largest: bytes of the pickles, whose tensors lie
+    elsewhere.
     """
     file = io.BytesIO(beginning)
     for _ in range(PICKLES_IN_A_ROW):
         try:
             reason = _why_not_one(file)
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError):
-            if file.tell() > LARGEST:
-                return f"it is of more than {LARGEST >> 20} MiB"
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+            if file.tell() > largest:
+                return f"it is of more than {largest >> 20} MiB"
+            if any(words in str(error) for words in LONGER):
+                return "a part of it is longer than the file"
             return None  # no pickle: left to PyTorch's own message
         if reason:
             return reason

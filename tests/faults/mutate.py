@@ -251,16 +251,24 @@ def edit_json(random: Random, path: Path, files: list[Path]) -> str:
         return on_bytes(cut)(random, path, files)
 
 
+NPY_TYPES = (
+    *("'<f4'", "'>f4'", "'<f8'", "'|O'", "'<c8'", "[('a', '<f4')]", "'<f4,<f4'", "'|V4'", "3", "'<U9'"),
+    *("'<M8[s]'", "None", f"'{'x' * 999}'", "('<f4', (4,))"),
+)
+NPY_ORDERS = ("True", "False", "None", "1")
+NPY_SHAPES = (
+    *("(600,)", "(600, 16)", "(16, 600)", "(-1, 16)", "(10**9, 10**9)", "()", "(9600, 1)", f"({2**62}, 4)"),
+    *("(0, 16)", "(600, 16.0)", "(True, 9600)", "((600, 16),)", "[600, 16]"),
+)
+"""What the header of a .npy file may say, as it is written there."""
+
+
 def edit_npy(random: Random, path: Path, files: list[Path]) -> str:
     """The header of a .npy file: its type, order and shape; other files get a bit flipped."""
     data = path.read_bytes()
     if data[:6] != b"\x93NUMPY":
         return on_bytes(flip)(random, path, files)
-    shape = random.choice(["(600,)", "(600, 16)", "(16, 600)", "(-1, 16)", "(10**9, 10**9)", "()", "(9600, 1)",
-                           f"({2**62}, 4)", "(0, 16)", "(600, 16.0)", "(True, 9600)", "((600, 16),)", "[600, 16]"])  # fmt: skip
-    kind = random.choice(["'<f4'", "'>f4'", "'<f8'", "'|O'", "'<c8'", "[('a', '<f4')]", "'<f4,<f4'", "'|V4'", "3",
-                          "'<U9'", "'<M8[s]'", "None", "'" + "x" * 999 + "'", "('<f4', (4,))"])  # fmt: skip
-    order = random.choice(["True", "False", "None", "1"])
+    kind, order, shape = (random.choice(some) for some in (NPY_TYPES, NPY_ORDERS, NPY_SHAPES))
     text = f"{{'descr': {kind}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
     version, size = random.choice([(b"\x01\0", "<H"), (b"\x02\0", "<I"), (b"\x03\0", "<I"), (b"\x09\0", "<H")])
     text += b" " * (-(len(text) + 11) % 64) + b"\n"

@@ -46,7 +46,8 @@ class Subject:
     read: Callable[[Path], Any]
     """Reads it from there; returns what was read, to be compared."""
     check: Callable[[Path], None] = lambda folder: None
-    """InputError or nothing for what was read and is not what was written: no number that is not finite comes out."""
+    """For what was read and is not what was written: InputError or nothing, as no number that is not finite may come
+    out."""
     checked: bool = False
     """Whatever is changed is found: it has checksums."""
     seal: Callable[[Path], None] | None = None
@@ -218,8 +219,10 @@ def regular(path: Path) -> bool:
 
 def seal_pair(folder: Path) -> None:
     """Checksums of a pair as they should be; of whatever else lies there, nothing."""
-    for described in (path for path in folder.glob("*.json") if regular(path)):
+    for described in folder.glob("*.json"):
         stored = described.with_suffix(".safetensors")
+        if not (regular(described) and regular(stored)):
+            continue
         try:
             content = json.loads(described.read_text())
             content["sha256"] = hashlib.sha256(stored.read_bytes()).hexdigest()

@@ -137,7 +137,16 @@ def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
 
 def changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """What is `differing`, with both values, as the end of an error message."""
-    return "; ".join(f"{key} {there.get(key)}, got {asked.get(key)}" for key in differing(there, asked))
+    return "; ".join(
+        f"{_line(key)} {_line(there.get(key))}, got {_line(asked.get(key))}" for key in differing(there, asked)
+    )
+
+
+def _line(value: object, most: int = 200) -> str:
+    """What a file says, fit for a message: on one line, without control characters, not too long."""
+    text = str(value)
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def pair_files(path: str | Path) -> tuple[Path, Path]:

@@ -46,8 +46,7 @@ class Subject:
     read: Callable[[Path], Any]
     """Reads it from there; returns what was read, to be compared."""
     check: Callable[[Path], None] = lambda folder: None
-    """For what was read and is not what was written: InputError or nothing, as no number that is not finite may come
-    out."""
+    """For what was read and is not what was written: InputError or nothing, and no number that is not finite."""
     checked: bool = False
     """Whatever is changed is found: it has checksums."""
     seal: Callable[[Path], None] | None = None

@@ -68,7 +68,7 @@ def test_padding_is_said_and_left_out_on_the_command_line(tmp_path: Path) -> Non
     x = torch.randn(900, 16, generator=torch.Generator().manual_seed(0))
     x[::3] = 0
     save_file({"hs0": x}, tmp_path / "0.safetensors")
-    options = ["--d-sae", "64", "--k", "4", "--json", tmp_path / "d.json"]
+    options = ["--d-sae", "64", "--k", "4", "--json", str(tmp_path / "d.json")]
     rows = []
     for more in ([], ["--repeated", "leave_out"]):
         done = run("diagnose", tmp_path / "0.safetensors", *options, *more)

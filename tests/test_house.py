@@ -12,9 +12,12 @@ import autopsae
 HOUSE = Path(autopsae.__file__).parent
 # In the order of the data's way; a room imports only itself and rooms named before it.
 ROOMS = [
+    "words",
     "arrays",
     "seeds",
     "passes",
+    "reading",
+    "pickles",
     "disk",
     "files",
     "kinds",

@@ -46,6 +46,7 @@ def an_sae() -> autopsae.SAE:
 
 USES: dict[str, Callable[[Tokens], object]] = {
     "diagnose": lambda tokens: autopsae.diagnose(tokens, d_sae=64, k=4).to_dict(),
+    "median": lambda tokens: autopsae.geometric_median(tokens, sample=X[:2000]).tolist(),
     "evaluate": lambda tokens: autopsae.evaluate(an_sae(), tokens).fvu_raw,
     "autopsy": lambda tokens: autopsae.autopsy(an_sae(), tokens).to_dict(),
     "train": lambda tokens: autopsae.train(
@@ -133,8 +134,9 @@ def test_rows_that_numpy_masks_are_left_out() -> None:
 
 
 def test_a_mask_on_some_dimensions_of_a_token_is_refused() -> None:
-    given = np.ma.masked_array(X.numpy(), mask=np.zeros(X.shape, bool))
-    given.mask[5, 3] = True
+    masked = np.zeros(X.shape, bool)
+    masked[5, 3] = True
+    given = np.ma.masked_array(X.numpy(), mask=masked)
     with pytest.raises(InputError, match=r"a mask that leaves out whole tokens, got 1 rows .* row 5"):
         list(chunks(given))
 

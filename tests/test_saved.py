@@ -13,7 +13,6 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.kinds import (
-    DEEPEST,
     anything,
     fields,
     flag,
@@ -22,15 +21,15 @@ from autopsae.kinds import (
     nothing_or,
     number,
     one_of,
-    parse,
     text,
     whole,
 )
+from autopsae.reading import DEEPEST, MOST_JSON, parse
 from autopsae.remedies.affine import Affine, check_inverse
 from autopsae.remedies.remedy import whiten, z_score
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity, TopK
-from autopsae.saved import MOST_BYTES, load_object, save_object
+from autopsae.saved import load_object, save_object
 from autopsae.statistics.spectrum import Spectrum
 from tests.damage import change_object, change_pair, flips
 
@@ -141,7 +140,7 @@ def test_a_file_that_is_missing_a_folder_a_pipe_or_too_large_is_told_apart(tmp_p
         "missing": "could not read it (there is no such file); check the name",
         ".": "could not read it (a folder, not a file); take an earlier copy",
         "pipe": "could not read it (a pipe or a device, not a file); take",
-        "large": f"could not read it (over {MOST_BYTES:,} bytes); take",
+        "large": f"could not read it (over {MOST_JSON:,} bytes); take",
         "list": "expected a saved ours, got []; take",
     }
     for name, message in messages.items():

@@ -108,9 +108,8 @@ def misses(rows: list[Row]) -> str:
 
 def coverage(rows: list[Row]) -> float:
     """Share of the rows whose count lies in the interval; a latent more or less is no miss."""
-    return sum(row["low"] - 1 / row["n"] <= row["counted"] <= row["high"] + 1 / row["n"] for row in rows) / len(
-        rows
-    )
+    held: list[bool] = [row["low"] - 1 / row["n"] <= row["counted"] <= row["high"] + 1 / row["n"] for row in rows]
+    return sum(held) / len(held)
 
 
 def draw(rows: list[Row]) -> Figure:

@@ -13,7 +13,7 @@ from experiments.training.remedies import D_SAE, K, remedies, split
 
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import write_text
-from autopsae.run.folder import measured
+from autopsae.run.measured import measured
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect

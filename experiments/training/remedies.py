@@ -18,7 +18,7 @@ import autopsae
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import write_text
 from autopsae.remedies.remedy import Remedy, center, untouched, whiten
-from autopsae.run.folder import measured
+from autopsae.run.measured import measured
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import Statistics, collect

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.words import printable
+
 Tokens = Iterable[Any] | Tensor | NDArray[Any]
 """A matrix [tokens, d_in], or a re-iterable of such matrices (torch or NumPy, floating point)."""
 
@@ -22,7 +24,13 @@ CHUNK_TOKENS = 2048
 
 
 class InputError(ValueError):
-    """Input that autopsae cannot use. The message says what was expected, what came, and what to try."""
+    """Input that autopsae cannot use. The message says what was expected, what came, and what to try, on one line.
+
+    Whatever names and values it quotes, every control, invisible or broken character in it is an escape.
+    """
+
+    def __init__(self, message: object) -> None:
+        super().__init__(printable(message))
 
 
 class NoTokens(InputError):

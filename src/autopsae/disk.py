@@ -41,8 +41,8 @@ class DiskFull(OSError):
 
 @contextmanager
 def full_disk_told(path: Path) -> Iterator[None]:
-    """Raise DiskFull, which names `path`, where what is done here fails for want of space on its disk; and where the
-    system refuses to write on an open file for another reason, its OSError with that name.
+    """Raise DiskFull, which names `path`, where what is done here fails for want of space on its disk. Where the
+    system refuses to write on an open file for another reason, raise its OSError with that name.
     """
     try:
         yield

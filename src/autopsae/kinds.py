@@ -1,26 +1,16 @@
-"""What a value in a JSON file must be, and JSON read with bounds.
+"""What a value in a JSON file must be.
 
 A `Kind` takes a value and returns what is wrong with it, as the end of a message; None where nothing is.
 """
 
-import json
 from collections.abc import Callable, Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
-
-DEEPEST = 32
-"""Levels of objects and arrays within each other."""
+from autopsae.words import shown
 
 Kind = Callable[[object], str | None]
-
-
-def shown(value: object, characters: int = 80) -> str:
-    """A value for a message: escaped, on one line, not too long."""
-    text = repr(value)
-    return text if len(text) <= characters else f"{text[: characters - 3]}..."
 
 
 def of(what: str, holds: Callable[[Any], bool]) -> Kind:
@@ -89,48 +79,11 @@ def anything(value: object) -> None:
     """Whatever JSON can hold."""
 
 
+digest = fields({"tokens": whole(0), "total": number(), "square": number()})
+"""A `passes.Digest`, which tells a set of tokens from another."""
+
 text = of("text", lambda v: isinstance(v, str))
 flag = of("true or false", lambda v: isinstance(v, bool))
-
-
-def parse(data: bytes) -> Any:
-    """What UTF-8 JSON says. Numbers that are not finite (NaN, 1e999) are absent: None.
-
-    Raises ValueError for anything else than JSON, a name given twice in an object, text that cannot be written
-    again, and more than DEEPEST levels.
-    """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            raise ValueError("a name stands twice in one object")
-        return found
-
-    def finite(digits: str) -> float | None:
-        value = float(digits)
-        return value if isfinite(value) else None
-
-    try:
-        found = json.loads(
-            data.decode("utf-8"), object_pairs_hook=once, parse_float=finite, parse_constant=lambda _: None
-        )
-    except RecursionError as error:
-        raise ValueError(f"over {DEEPEST} levels within each other") from error
-    level, depth = [found], 0
-    while level:
-        if depth > DEEPEST:
-            raise ValueError(f"over {DEEPEST} levels within each other")
-        for item in level:
-            for word in [item] if isinstance(item, str) else item if isinstance(item, dict) else ():
-                word.encode()  # a lone surrogate cannot be
-        level = [
-            inner
-            for item in level
-            if isinstance(item, (dict, list))
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-        depth += 1
-    return found
 
 
 def check_kind(path: Path, content: object, kind: Kind) -> None:

@@ -42,12 +42,13 @@ class Digest:
         return Digest(self.tokens + other.tokens, self.total + other.total, self.square + other.square)
 
     def same(self, other: "Digest") -> bool:
-        """Whether both are of the same tokens, up to SAME. Values that are not finite are for the reader to tell."""
+        """Whether both are of the same tokens, up to SAME. Values that are not finite are for the reader to tell,
+        who says which token they are in.
+        """
         if self.tokens != other.tokens:
             return False
-        finite = [isfinite(digest.total) and isfinite(digest.square) for digest in (self, other)]
-        if not all(finite):
-            return not any(finite)
+        if not all(map(isfinite, (self.total, self.square, other.total, other.square))):
+            return True
         square = max(self.square, other.square)
         size = sqrt(self.tokens * square)  # sum_j |p_j| is no larger
         return abs(self.total - other.total) <= SAME * size and abs(self.square - other.square) <= SAME * square
@@ -56,16 +57,16 @@ class Digest:
 class SamePasses:
     """Tokens of which every whole pass is compared with the first one; a pass that is broken off is not.
 
-    first: the digest of the first whole pass, None before it; it may be given, where an earlier run knows it.
+    source: the tokens themselves; first: the digest of the first whole pass, None before it.
     """
 
-    def __init__(self, tokens: Tokens, *, first: Digest | None = None) -> None:
-        self._tokens = tokens
-        self.first = first
+    def __init__(self, source: Tokens) -> None:
+        self.source = source
+        self.first: Digest | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         digest = Digest()
-        for batch in batches(self._tokens, CHUNK_TOKENS):
+        for batch in batches(self.source, CHUNK_TOKENS):
             for piece in batch.split(CHUNK_TOKENS):  # a whole batch in float64 may be large
                 digest += Digest.of(piece)
             yield batch
@@ -77,6 +78,22 @@ class SamePasses:
 def same_passes(tokens: Tokens) -> Tokens:
     """The tokens, compared over passes. A matrix is its own proof, and what is compared already stays as it is."""
     return tokens if isinstance(tokens, (Tensor, np.ndarray, SamePasses)) else SamePasses(tokens)
+
+
+def known_digest(tokens: Tokens) -> Digest | None:
+    """The digest of a matrix, or of tokens that have been read to their end; None where only a pass would tell."""
+    if isinstance(tokens, SamePasses):
+        return tokens.first
+    return digest_of(tokens) if isinstance(tokens, (Tensor, np.ndarray)) else None
+
+
+def digest_of(tokens: Tokens) -> Digest:
+    """The digest of all tokens, in one pass. Raises InputError as `batches`."""
+    digest = Digest()
+    for batch in batches(tokens, CHUNK_TOKENS):
+        for piece in batch.split(CHUNK_TOKENS):
+            digest += Digest.of(piece)
+    return digest
 
 
 def check_same(first: Digest, now: Digest, *, expected: str, advice: str) -> None:

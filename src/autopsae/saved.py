@@ -6,49 +6,30 @@ no checksum, are read, and checked in all other respects.
 """
 
 import json
-import os
-import stat
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import pair_files, raw_bytes, write_tensors, write_text
-from autopsae.kinds import Kind, check_kind, parse, shown
+from autopsae.kinds import Kind, check_kind
+from autopsae.reading import check_regular, parse, read_bytes, reading
+from autopsae.words import shown
 
 VERSION = 2
 """Of our JSON files. Those of version 1 lack `content_sha256`."""
-
-MOST_BYTES = 16 << 20
-"""Of a JSON file: a sweep of thousands of members takes less."""
 
 _CHECKSUM = "content_sha256"
 _HEADER = ("format", "version", _CHECKSUM)
 _TENSORS = "sha256"
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-
-
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file. Raises ValueError for what is none, or larger, and OSError."""
-    _check_regular(path)
-    with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"over {most:,} bytes")
-    return data
-
-
-def _check_regular(path: Path) -> None:
-    """ValueError for a pipe or a device, which could be read without end, and for a folder."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("a folder, not a file" if path.is_dir() else "a pipe or a device, not a file")
 
 
 def save_object(path: str | Path, *, format: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,8 +76,8 @@ def load_pair(path: str | Path, *, format: str, kind: Kind) -> tuple[dict[str, A
     first = (found.get("format"), found.get("version")) == (format, 1) and _CHECKSUM not in found
     digest = found.pop(_TENSORS, None)  # of any type here, as it is compared with that of the tensors
     content = _checked(described, found, format, kind, unsigned=first)
-    with reading(stored, format):
-        _check_regular(stored)
+    with reading_saved(stored, format):
+        check_regular(stored)
         with stored.open("rb") as file:
             same = digest == file_digest(file, "sha256").hexdigest()
         if not same:
@@ -105,8 +86,8 @@ def load_pair(path: str | Path, *, format: str, kind: Kind) -> tuple[dict[str, A
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """(the metadata of a safetensors file, its tensors). Raises what `reading` turns into InputError."""
-    _check_regular(path)
+    """(the metadata of a safetensors file, its tensors). Raises what `reading_saved` turns into InputError."""
+    check_regular(path)
     with safe_open(path, framework="pt") as opened:
         return opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
@@ -175,7 +156,7 @@ def tensors_checksum(words: str, tensors: Mapping[str, Tensor]) -> str:
 
 def _read_object(path: Path, format: str, called: Path | None = None) -> dict[str, Any]:
     """called: the name by which the user called it."""
-    with reading(called or path, format):
+    with reading_saved(called or path, format):
         found = parse(read_bytes(path))
     if not isinstance(found, dict):
         raise InputError(
@@ -203,20 +184,6 @@ def _without(content: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in names}
 
 
-@contextmanager
-def reading(path: Path, format: str) -> Iterator[None]:
-    """InputError for whatever keeps a file from being read."""
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{path}: expected a saved {format}, could not read it (there is no such file); check the name"
-        ) from error
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{path}: expected a saved {format}, could not read it ({reason}); take an earlier copy, or make it "
-            "anew"
-        ) from error
+def reading_saved(path: Path, format: str) -> AbstractContextManager[None]:
+    """InputError for whatever keeps a file of ours from being read."""
+    return reading(path, f"a saved {format}", "take an earlier copy, or make it anew")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from autopsae.activations.formats.arrow import SPLITS, STATE
+from autopsae.activations.spread import spread
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
@@ -34,7 +35,8 @@ def test_a_cache_is_read_as_it_is_in_every_context(tmp_path: Path) -> None:
     assert tokens.tokens > CHUNK_TOKENS  # so that a batch begins inside a context
     for _ in range(2):
         assert torch.equal(torch.cat(list(tokens)), X.reshape(-1, D_IN))
-    assert torch.equal(torch.cat(list(tokens.take(70))), X.reshape(-1, D_IN)[:: CONTEXTS * CONTEXT // 70][:70])
+    places = spread(0, tokens.tokens, chosen=70, of=tokens.tokens)
+    assert torch.equal(torch.cat(list(tokens.take(70))), X.reshape(-1, D_IN)[places])
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float16", torch.float16), ("float64", torch.float64)])
@@ -64,7 +66,7 @@ def test_a_damaged_dataset_is_refused(tmp_path: Path) -> None:
     folder = cached(tmp_path / "cache")
     [file] = folder.glob("*.arrow")
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(InputError, match="not a readable Hugging Face dataset"):
+    with pytest.raises(InputError, match="expected a readable Hugging Face dataset"):
         open_layers(folder)
 
 
@@ -111,5 +113,5 @@ def test_contexts_in_batches_are_read_in_order(tmp_path: Path) -> None:
 def test_numbers_that_are_missing_are_refused(tmp_path: Path, missing: list[Any]) -> None:
     datasets: Any = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"hs": [[[1.0], [2.0]], *missing]}).save_to_disk(str(tmp_path / "cache"))
-    with pytest.raises(InputError, match="not a readable Hugging Face dataset"):
+    with pytest.raises(InputError, match="expected a readable Hugging Face dataset"):
         torch.cat(list(open_activations(tmp_path / "cache")))

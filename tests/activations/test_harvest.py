@@ -863,3 +863,25 @@ def test_minilm_reads_at_most_its_own_context(minilm: LanguageModel, tmp_path: P
         harvest_text(minilm, ["word"], tmp_path, context=513)
     found = harvest_text(minilm, ["word " * 600], tmp_path, layers=["hs1"], context=512)
     assert found["hs1"].tokens == 600 + 2 * 2
+
+
+@pytest.mark.parametrize("change", ["other values", "fewer batches"])
+def test_a_harvest_does_not_go_on_with_other_batches_than_it_began_with(tmp_path: Path, change: str) -> None:
+    """The first batch, which is compared with what was asked, stays the same."""
+    batches = [torch.randn(8, 4, generator=torch.Generator().manual_seed(i)) for i in range(6)]
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4))
+
+    def stopping() -> Iterator[torch.Tensor]:
+        yield from batches[:4]
+        raise KeyboardInterrupt
+
+    class Source:
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            return stopping()
+
+    with pytest.raises(KeyboardInterrupt):
+        harvest(model, Source(), tmp_path, points=["0"], shard_tokens=8)
+    others = batches[:2] if change == "fewer batches" else [*batches[:2], batches[2] + 1, *batches[3:]]
+    with pytest.raises(InputError, match="expected the 4 batches that the harvest began with, got others"):
+        harvest(model, others, tmp_path, points=["0"], shard_tokens=8)
+    assert harvest(model, batches, tmp_path, points=["0"], shard_tokens=8)["0"].tokens == 48

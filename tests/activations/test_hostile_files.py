@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 import autopsae
-from autopsae.activations.names import layer_name, natural, printable
+from autopsae.activations.names import layer_name, natural
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
+from autopsae.words import printable
 from tests.activations.layouts import (
     BATCHED,
     LAYOUTS,
@@ -174,7 +175,7 @@ class Code:
 def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     for old in (True, False):
         torch.save({"x": X, "more": Code()}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
-        refused(tmp_path / "x.pt", "not a torch.save of tensors")
+        refused(tmp_path / "x.pt", "expected a torch.save of tensors")
     np.savez(tmp_path / "x.npz", x=np.array([Code()], dtype=object))
     refused(tmp_path / "x.npz", "of Python objects, a pickle, which is never loaded")
 
@@ -189,7 +190,7 @@ class Greedy:
 @pytest.mark.parametrize("old", [True, False])
 def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path: Path, old: bool) -> None:
     torch.save({"x": X, "more": Greedy()}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
-    refused(tmp_path / "x.pt", "x.pt: not a torch.save of tensors (UnpicklingError: it makes a bytearray)")
+    refused(tmp_path / "x.pt", "got a pickle that is not loaded: it makes a bytearray")
 
 
 def test_a_pickle_with_a_part_longer_than_its_file_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_a_pickle_with_a_part_longer_than_its_file_is_refused_before_memory_is_a
     whole = (tmp_path / "x.pt").read_bytes()
     length = whole.index(b"\x8a\x0a")  # of the number by which PyTorch knows its files
     (tmp_path / "x.pt").write_bytes(whole[:length] + b"\x8b\xff\xff\xff\x7f" + whole[length + 2 :])
-    refused(tmp_path / "x.pt", "(UnpicklingError: a part of it is longer than the file)")
+    refused(tmp_path / "x.pt", "got a pickle that is not loaded: a part of it is longer than the file")
 
 
 def test_what_is_no_matrix_of_floats_beside_a_layer_is_left_out(tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_torch_file_that_was_packed_again_is_refused(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "a.pt") as stored, ZipFile(tmp_path / "x.pt", "w", ZIP_DEFLATED) as packed:
         for member in stored.namelist():
             packed.writestr(member, stored.read(member))
-    refused(tmp_path / "x.pt", "its parts are compressed, and cannot be mapped")
+    refused(tmp_path / "x.pt", "expected a torch.save, whose parts are not compressed, got other ones")
 
 
 def test_a_sparse_matrix_of_scipy_is_named(tmp_path: Path) -> None:
@@ -244,16 +245,19 @@ def test_a_numpy_header_of_another_size_is_refused(tmp_path: Path, shape: tuple[
     header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + X.numpy().tobytes()
     (tmp_path / "x.npy").write_bytes(content)
-    refused(tmp_path / "x.npy", "not a readable .npy matrix")
+    refused(tmp_path / "x.npy", "expected a readable .npy matrix")
 
 
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (b"[" * 50_000, "RecursionError"),
+        (b"[" * 50_000, "over 32 levels"),
         (b'{"x": 3}', "expected a JSON object, got 3"),
         (b'{"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}', "4 bytes for F32 [2]"),
-        (b'{"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', "expected a whole number, got -1"),
+        (
+            b'{"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}',
+            "expected a whole number from 0 to 9,007,199,254,740,992, got -1",
+        ),
         (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}', "leave a gap or overlap at byte 4"),
         (b'{"x": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}', "not enough values"),
         (b'{"x": {"dtype": "F32", "shape": [1]}}', "KeyError"),
@@ -299,7 +303,7 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None
 def test_a_missing_path_a_file_of_a_folder_and_a_damaged_file_are_told_apart(tmp_path: Path, suffix: str) -> None:
     refused(tmp_path / f"x{suffix}", "no such file or folder; check the name")
     (tmp_path / f"x{suffix}").write_bytes(b"damaged")
-    refused(tmp_path / f"x{suffix}", "not a" if suffix else "expected .npy, .npz, .safetensors, .pt")
+    refused(tmp_path / f"x{suffix}", "could not read it (" if suffix else "expected .npy, .npz, .safetensors, .pt")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
@@ -338,7 +342,7 @@ def test_a_pipe_in_the_place_of_a_file_of_a_store_is_not_waited_for(
     [shard, *_] = sorted(file for file in source.iterdir() if file.suffix in (".parquet", ".arrow", ".bin"))
     shard.unlink()
     os.mkfifo(shard)
-    refused(source, f"{shard.name}: expected a regular file or a folder, got a pipe or a device")
+    refused(source, "a pipe or a device")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "x" * 5000])

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopsae.activations.formats.reading import MOST_JSON
 from autopsae.activations.index import BLOCK, INDEX, digest, sealed
 from autopsae.activations.shards import ShardWriter
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
+from autopsae.reading import MOST_JSON
 
 X = torch.randn(400, 8, generator=torch.Generator().manual_seed(0)) + 1
 
@@ -75,8 +75,14 @@ def test_an_index_names_files_in_its_folder_alone(folder: Path, version: int, na
         (lambda index: index.update(shards=index["shards"][:1] * 2), "names shard-00000.safetensors twice"),
         (lambda index: index.update(shards=index["shards"][:1]), "says 400 tokens, its shards have 200"),
         (lambda index: index.update(tokens=500), "says 500 tokens, its shards have 400"),
-        (lambda index: index.update(tokens=-1), "tokens: expected a whole number, got -1"),
-        (lambda index: index["shards"][0].update(tokens=True), "tokens: expected a whole number, got True"),
+        (
+            lambda index: index.update(tokens=-1),
+            "tokens: expected a whole number from 0 to 9,007,199,254,740,992, got -1",
+        ),
+        (
+            lambda index: index["shards"][0].update(tokens=True),
+            "tokens: expected a whole number from 0 to 9,007,199,254,740,992, got True",
+        ),
         (lambda index: index.update(shards="x"), "expected a list of shards, got str"),
         (lambda index: index.update(shards=[3]), "a shard: expected a JSON object, got 3"),
         (lambda index: index["layers"]["hs0"].update(d_in=9), "expected the layers of the index, .*'d_in': 9"),
@@ -199,10 +205,13 @@ def test_a_harvest_begun_by_the_first_version_goes_on_and_gets_digests(tmp_path:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"[" * 100_000, "not an index of autopsae-activations (RecursionError"),
-        (b'{"tokens": ' + b"9" * 10_000 + b"}", "not an index of autopsae-activations (ValueError"),
-        (b" " * (MOST_JSON + 1), "expected a JSON file of at most"),
-        (b"\xff\xfe", "not an index of autopsae-activations (UnicodeDecodeError"),
+        (b"[" * 100_000, "expected an index of autopsae-activations, could not read it (over 32 levels"),
+        (
+            b'{"tokens": ' + b"9" * 10_000 + b"}",
+            "expected an index of autopsae-activations, could not read it (Exceeds",
+        ),
+        (b" " * (MOST_JSON + 1), "could not read it (over 33,554,432 bytes)"),
+        (b"\xff\xfe", "expected an index of autopsae-activations, could not read it (UnicodeDecodeError"),
         (b'{"format": "\\u001b[2J\\nforged"}', "expected format 'autopsae-activations', got '\\x1b[2J\\nforged'"),
     ],
 )
@@ -215,7 +224,7 @@ def test_a_hostile_index_is_one_clear_line(tmp_path: Path, content: bytes, messa
 
 def test_an_index_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / INDEX).mkdir()
-    with pytest.raises(InputError, match="expected an index of autopsae-activations, got a folder"):
+    with pytest.raises(InputError, match="expected an index of autopsae-activations, could not read it .a folder"):
         open_layers(tmp_path)
 
 

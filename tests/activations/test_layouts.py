@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import autopsae
+from autopsae.activations.spread import spread
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import CHUNK_TOKENS
 from tests.activations.layouts import BATCHED, D_IN, LAYOUTS, LENGTH, SEQUENCES, TOKENS, WITH_SEQUENCES, X
@@ -33,7 +34,7 @@ def test_the_same_tokens_are_read_from_every_layout(tmp_path: Path, layout: Layo
     for _ in range(2):
         assert torch.equal(torch.cat(list(layer)), X)
     thinned = torch.cat(list(layer.take(37)))
-    assert torch.equal(thinned, X[torch.arange(37) * TOKENS // 37])
+    assert torch.equal(thinned, X[spread(0, TOKENS, chosen=37, of=TOKENS)])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=name)
@@ -55,7 +56,7 @@ def test_passes_at_the_same_time_do_not_disturb_each_other(
     passes = zip_longest(training, held_out, training, fillvalue=X[:0])
     first, second, third = (torch.cat(batches) for batches in zip(*passes, strict=True))
     assert torch.equal(first, third)
-    places = torch.arange(100) * TOKENS // 100
+    places = spread(0, TOKENS, chosen=100, of=TOKENS)
     assert torch.equal(second, X[places])
     assert torch.equal(first, X[[t for t in range(TOKENS) if t not in places]])
 
@@ -78,7 +79,7 @@ def test_padding_is_left_out(tmp_path: Path, layout: Layout, how: str) -> None:
     assert torch.equal(torch.cat(list(layer)), BATCHED[torch.from_numpy(mask)])
     assert torch.equal(
         torch.cat(list(layer.take(50))),
-        BATCHED[torch.from_numpy(mask)][torch.arange(50) * int(lengths.sum()) // 50],
+        BATCHED[torch.from_numpy(mask)][spread(0, layer.tokens, chosen=50, of=layer.tokens)],
     )
 
 

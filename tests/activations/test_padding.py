@@ -63,7 +63,7 @@ def test_shards_of_sequences_of_different_lengths_take_one_list(tmp_path: Path) 
         ({"lengths": [3.0] * SEQUENCES}, "lengths: expected whole numbers, got shape [40] of float64"),
         ({"lengths": KEPT}, "lengths: expected a whole number for each sequence, got shape [40, 15] of bool"),
         ({"lengths": []}, "lengths: expected whole numbers, got shape [0]"),
-        ({"lengths": [[1], [2, 3]]}, "lengths: not an array of numbers"),
+        ({"lengths": [[1], [2, 3]]}, "lengths: expected an array of numbers"),
         ({"mask": np.where(KEPT, 0.0, -1e9)}, "got -1e+09; a mask that is added (0 and a large negative number)"),
         ({"mask": torch.where(torch.from_numpy(KEPT), 0.0, -torch.inf)}, "got -inf; a mask that is added"),
         ({"mask": KEPT * 2}, "mask: expected True and False, or 1 and 0 (1: a real token), got 2"),
@@ -102,10 +102,10 @@ def test_a_mask_of_one_layer_is_not_laid_over_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.npy", b"damaged", "not a file of mask"),
-        ("x.npz", b"damaged", "not a file of mask"),
-        ("x.pt", b"damaged", "not a file of mask"),
-        ("x.txt", b"yes no", "not a file of mask"),
+        ("x.npy", b"damaged", "expected a file of mask, could not read it"),
+        ("x.npz", b"damaged", "expected a file of mask, could not read it"),
+        ("x.pt", b"damaged", "expected a file of mask, could not read it"),
+        ("x.txt", b"yes no", "expected a file of mask, could not read it"),
         ("x.csv", b"1,0", "expected .npy, .npz, .pt, .pth or .txt, got .csv"),
         (None, b"", "no such file or folder"),
         ("", b"", "expected a file of mask, got a folder"),
@@ -124,7 +124,7 @@ def test_a_file_that_holds_no_mask_is_refused(
 
 def test_a_pickle_in_a_mask_is_not_run(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", np.array([{}] * TOKENS, dtype=object), allow_pickle=True)
-    with pytest.raises(InputError, match="not a file of mask"):
+    with pytest.raises(InputError, match="expected a file of mask, could not read it"):
         open_layers(numpy_sequences(tmp_path), mask=tmp_path / "mask.npy")
 
 

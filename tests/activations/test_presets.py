@@ -477,7 +477,7 @@ def test_reading_json_lines_gives_each_text_whole(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("text.md", b"words", r"expected a .txt file, or a .jsonl file"),
-        ("missing.txt", None, r"missing.txt: no such file; expected a .txt or .jsonl file"),
+        ("missing.txt", None, r"missing.txt: no such file or folder; check the name"),
         ("empty.txt", b" \n\n", "expected some text, got none"),
         ("latin.txt", b"caf\xe9", "expected UTF-8 text, got .*; convert it first"),
         ("a.jsonl", b'{"text": "x"}\n{"txt": "y"}', r"a.jsonl:2: expected \{\"text\": \"...\"\}, got '\{\"txt\""),

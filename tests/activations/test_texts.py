@@ -67,7 +67,7 @@ def test_a_surrogate_pair_is_one_character(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["missing.txt", "missing.md", "missing/a.txt", "a.txt/b.txt", "a\0.txt"])
 def test_a_file_that_is_not_there_is_said_to_be_missing(name: str, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("words")
-    with pytest.raises(InputError, match=r"no such file; expected a .txt or .jsonl file"):
+    with pytest.raises(InputError, match="no such file or folder|embedded null"):
         read_documents(tmp_path / name)
 
 
@@ -78,7 +78,9 @@ def test_a_folder_and_a_pipe_are_no_texts_and_nothing_waits(tmp_path: Path) -> N
     if not hasattr(os, "mkfifo"):
         return
     os.mkfifo(tmp_path / "b.txt")
-    with pytest.raises(InputError, match=r"b.txt: expected a .txt or .jsonl file, got a pipe or device; write its"):
+    with pytest.raises(
+        InputError, match=r"b.txt: expected a regular file .*, got a pipe or a device; write it to a file"
+    ):
         read_documents(tmp_path / "b.txt")
 
 

@@ -8,6 +8,7 @@ A case is a function of the seed, the kind and its number, so that `--replay 'KI
 """
 
 import argparse
+import errno
 import multiprocessing
 import os
 import resource
@@ -128,6 +129,10 @@ def _outcome(subject: Any, folder: Path, answer: Any) -> tuple[str, str]:
         subject.check(folder)
     except InputError as error:
         return _message(error)
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a result cannot be written through a link to itself: the system says so
+            return _message(error)
+        return type(error).__name__, traceback.format_exc()[-1500:]
     except NotFinite as error:
         return "not finite", str(error)
     except Hang:

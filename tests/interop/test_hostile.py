@@ -211,7 +211,7 @@ def test_thresholds_are_checked_as_weights_are(tmp_path: Path) -> None:
         ({"scaling_factor": "2"}, "scaling_factor: expected a number > 0, got '2'"),
         ({"scaling_factor": float("nan")}, "scaling_factor: expected a number > 0, got nan"),
         ({"scaling_factor": 10**400}, "scaling_factor: expected a number > 0, got 1000"),
-        ([], "expected a JSON object, got list"),
+        ([], "expected a JSON object, got []"),
     ],
 )
 def test_a_scaler_that_is_none(tmp_path: Path, settings: Any, message: str) -> None:
@@ -231,7 +231,7 @@ def test_a_whitening_that_is_none(tmp_path: Path) -> None:
     (folder / "activation_scaler.json").write_text('{"scaling_factor": null, "has_whitening": true}')
     assert "expected activation_whitening.safetensors beside it, got none" in refused(folder)
     (folder / "activation_whitening.safetensors").write_bytes(b"x")
-    assert "expected safetensors, could not read them" in refused(folder)
+    assert "expected safetensors, could not read it" in refused(folder)
 
 
 def test_a_scaling_that_nobody_applies_and_a_backup_are_refused(tmp_path: Path) -> None:

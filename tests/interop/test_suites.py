@@ -172,7 +172,7 @@ def test_a_norm_that_no_file_has_is_told_and_not_guessed(tmp_path: Path) -> None
         ({"norm_activation": "token-wise"}, "expected 'dataset-wise', 'inference', got 'token-wise'"),
         ({"act_fn": "layertopk"}, "act_fn: expected 'relu', 'jumprelu', 'topk', 'batchtopk', got 'layertopk'"),
         ({"sae_type": "crosscoder"}, "sae_type: expected 'sae', got 'crosscoder'"),
-        ({"top_k": 0, "act_fn": "topk"}, "top_k: expected a positive whole number, got 0"),
+        ({"top_k": 0, "act_fn": "topk"}, "top_k: expected a whole number from 1 to 2,147,483,648, got 0"),
         ({"top_k": 99, "act_fn": "topk"}, "expected .* k"),
     ],
 )  # fmt: skip
@@ -220,7 +220,7 @@ def test_what_of_openai_may_have_negative_codes_is_refused(tmp_path: Path) -> No
         load_sae(suites.openai(tmp_path / "a.pt", "Identity").path)
     with pytest.raises(InputError, match="postact_fn: expected 'ReLU', got 'Identity': its codes may be negative"):
         load_sae(suites.openai(tmp_path / "b.pt", postact_fn="Identity").path)
-    with pytest.raises(InputError, match="k: expected a positive whole number, got None"):
+    with pytest.raises(InputError, match="k: expected a whole number from 1 to 2,147,483,648, got None"):
         load_sae(suites.openai(tmp_path / "c.pt", k=None).path)
 
 

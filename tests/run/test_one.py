@@ -329,9 +329,9 @@ def test_every_dead_fraction_of_a_result_says_on_how_many_tokens(tmp_path: Path)
     assert [row["dead_tokens"] for row in records] == [None] * 29 + [1500] * 31
 
 
-def test_a_stream_of_unknown_length_is_not_counted_for_the_summary(tmp_path: Path) -> None:
+def test_a_stream_of_unknown_length_has_been_counted_at_the_end_of_the_run(tmp_path: Path) -> None:
     summary = run(new_sae(), PoisonedLater(10**6), tokens(100), CONFIG, tmp_path, about={})
-    assert summary["training_tokens"] is None
+    assert summary["training_tokens"] == 800
 
 
 def test_a_run_whose_result_is_absurd_has_diverged_and_leaves_no_sae(tmp_path: Path) -> None:
@@ -452,3 +452,42 @@ def test_what_held_out_tokens_say_at_birth_is_told_before_the_first_step_also_of
     assert told[0] == told[32]
     assert (told[0]["dead"], told[0]["dead_tokens"]) == (born.fates.dead, 100)
     assert told[33] == {"step": 20}
+
+
+def test_a_run_says_on_which_tokens_it_was_trained_and_measured(tmp_path: Path) -> None:
+    summary = run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path, about={})
+    digests = json.loads((tmp_path / "birth.json").read_text())["digests"]
+    assert summary["digests"] == digests
+    assert (digests["training"]["tokens"], digests["held_out"]["tokens"]) == (800, 100)
+
+
+@pytest.mark.parametrize(
+    ("training", "held_out", "what"),
+    [
+        (tokens() + 1, tokens(100), "the activations to train on that"),
+        (tokens()[:700], tokens(100), "the activations to train on that"),
+        (tokens(), tokens(100) * 2, "the activations that are held out that"),
+    ],
+)
+def test_a_run_does_not_go_on_with_other_tokens_than_it_began_with(
+    tmp_path: Path, training: Tokens, held_out: Tokens, what: str
+) -> None:
+    plan = Plan(checkpoint_every=20)
+    with pytest.raises(Stopped):
+        run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path, about={}, plan=plan, progress=stopped_at(30))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=f"expected {what} the run began with, got"):
+        run(new_sae(), training, held_out, CONFIG, tmp_path, about={}, plan=plan, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_held_out_tokens_that_change_between_birth_and_end_are_told(tmp_path: Path) -> None:
+    class Growing:
+        passes = 0
+
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            self.passes += 1
+            return iter((tokens(100) * self.passes).split(50))
+
+    with pytest.raises(InputError, match="expected a source that yields the same tokens in every pass"):
+        run(new_sae(), tokens(), Growing(), CONFIG, tmp_path, about={})

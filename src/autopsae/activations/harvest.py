@@ -81,7 +81,8 @@ def harvest(
         if not writer.complete:
             first = writer.batches_done
             with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
-                for number, batch, document in _undone(watched(batches, "batch", timeout), writer, tokens):
+                undone = _undone(watched(batches, "batch", timeout), writer, tokens)
+                for number, batch, document, inputs in undone:
                     forward(model, batch, number)
                     side = side_of(model, points, batch)
                     mask = kept_mask(batch, keep, capture.shape, side)
@@ -91,7 +92,7 @@ def harvest(
                     if tokens is not None and number == first:
                         asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
                         check_disk(folder, room_for(found, **asked_for))
-                    writer.add(found, _labels(batch, mask, document, side))
+                    writer.add(found, _labels(batch, mask, document, side), inputs=inputs)
                     if progress is not None:
                         progress(writer.tokens, tokens)
             if not writer.tokens:
@@ -103,9 +104,12 @@ def harvest(
     return {point: layers[point] for point in points}
 
 
-def _undone(batches: Iterator[Any], writer: ShardWriter, tokens: int | None) -> Iterator[tuple[int, Any, int]]:
-    """The batches still to be run, each between its number and that of the rows before it, until tokens suffice."""
-    done, rows = writer.batches_done, 0
+def _undone(batches: Iterator[Any], writer: ShardWriter, tokens: int | None) -> Iterator[tuple[int, Any, int, str]]:
+    """The batches still to be run, until tokens suffice: (number, batch, rows before it, digest of all up to it).
+
+    Raises InputError where the batches that were run before are not those of the source now.
+    """
+    done, before, rows, inputs = writer.batches_done, writer.inputs, 0, hashlib.sha256()
     for number in count():
         # Before the next batch is asked for: a source need not have more than what is wanted.
         if tokens is not None and writer.tokens >= tokens:
@@ -113,10 +117,22 @@ def _undone(batches: Iterator[Any], writer: ShardWriter, tokens: int | None) -> 
         try:
             batch = next(batches)
         except StopIteration:
+            _check_inputs(writer, number >= done)
             return
+        if number == done:
+            _check_inputs(writer, before in (None, inputs.hexdigest()))
+        inputs.update(_digest(parts_of(batch).items()).encode())
         if number >= done:
-            yield number, batch, rows
+            yield number, batch, rows, inputs.hexdigest()
         rows += row_count(batch)
+
+
+def _check_inputs(writer: ShardWriter, same: bool) -> None:
+    if not same:
+        raise InputError(
+            f"{writer.folder}: expected the {writer.batches_done:,} batches that the harvest began with, got "
+            "others; pass the same ones to go on, or another folder"
+        )
 
 
 def _labels(batch: Any, mask: Tensor, rows_before: int, side: str) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The index of a harvested folder: which shards it has, what each must hold, and a digest of each.
 
-Version 2 holds a digest for each shard, and a checksum of all that it says; version 1, which had neither, is read as
-it is.
+Version 2 holds a digest for each shard, and a checksum of all that it says; version 1, which had neither, is read
+as it is.
 """
 
 import hashlib
@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autopsae.activations.formats.reading import as_object, count_of, neighbour, read_json, reading
+from autopsae.activations.formats.rows import neighbour
 from autopsae.activations.formats.safetensors import FLOATS, Entry, read_header
-from autopsae.activations.names import listed, printable
 from autopsae.arrays import InputError
+from autopsae.reading import as_object, read_json, reading, whole_of
 from autopsae.saved import checksum
+from autopsae.words import listed, printable, shown
 
 INDEX = "index.json"
 FORMAT = "autopsae-activations"
@@ -38,33 +39,31 @@ def read_index(folder: Path) -> dict[str, Any]:
     index = as_object(read_json(path, f"an index of {FORMAT}"), path)
     held_format, version = index.get("format"), index.get("version", 1)
     if held_format != FORMAT:
-        got = printable(repr(held_format), 60)
-        raise InputError(f"{printable(path)}: expected format {FORMAT!r}, got {got}; give another folder")
+        got = shown(held_format, 60)
+        raise InputError(f"{path}: expected format {FORMAT!r}, got {got}; give another folder")
     if version not in (1, VERSION):
-        got = printable(repr(version), 60)
-        raise InputError(
-            f"{printable(path)}: expected version 1 or {VERSION} of {FORMAT}, got {got}; update autopsae"
-        )
+        got = shown(version, 60)
+        raise InputError(f"{path}: expected version 1 or {VERSION} of {FORMAT}, got {got}; update autopsae")
     _check_names(index, NAMES if version == VERSION else ["shards"], path)
     if not isinstance(index["shards"], list):
-        raise InputError(f"{printable(path)}: expected a list of shards, got {type(index['shards']).__name__}")
+        raise InputError(f"{path}: expected a list of shards, got {type(index['shards']).__name__}")
     shards = [as_object(shard, f"{path}: a shard") for shard in index["shards"]]
     for shard in shards:
         _check_names(shard, SHARD_NAMES if version == VERSION else ["file"], path)
     files = [neighbour(folder, shard["file"], path).name for shard in shards]
     if len(set(files)) < len(files):
         twice = next(name for number, name in enumerate(files) if name in files[:number])
-        raise InputError(f"{printable(path)}: names {printable(twice)} twice; harvest the folder again")
+        raise InputError(f"{path}: names {twice} twice; harvest the folder again")
     if "tokens" in index and all("tokens" in shard for shard in shards):
-        total = sum(count_of(shard, "tokens", path) for shard in shards)
-        if count_of(index, "tokens", path) != total:
+        total = sum(whole_of(shard, "tokens", path) for shard in shards)
+        if whole_of(index, "tokens", path) != total:
             raise InputError(
-                f"{printable(path)}: says {index['tokens']:,} tokens, its shards have {total:,}; is a shard "
+                f"{path}: says {index['tokens']:,} tokens, its shards have {total:,}; is a shard "
                 "missing from it? harvest the folder again"
             )
     if version == VERSION and index != sealed(index):
         raise InputError(
-            f"{printable(path)}: expected what was harvested, got other content than its checksum says; it was "
+            f"{path}: expected what was harvested, got other content than its checksum says; it was "
             "changed or damaged since: put the harvested one back, or harvest into a new folder"
         )
     return dict(index)
@@ -79,7 +78,7 @@ def sealed(index: Mapping[str, Any]) -> dict[str, Any]:
 def _check_names(held: Mapping[str, Any], names: Sequence[str], path: Path) -> None:
     missing = [name for name in names if name not in held]
     if missing:
-        raise InputError(f"{printable(path)}: not an index of {FORMAT} (no {listed(missing)}); harvest it again")
+        raise InputError(f"{path}: not an index of {FORMAT} (no {listed(missing)}); harvest it again")
 
 
 def check_shards(folder: Path, index: Mapping[str, Any]) -> None:
@@ -91,14 +90,13 @@ def check_shards(folder: Path, index: Mapping[str, Any]) -> None:
         path = folder / shard["file"]
         if not path.is_file():
             raise InputError(
-                f"{printable(folder)}: the index names {printable(path.name)}, which is gone; put it back, or "
-                "harvest into a new folder"
+                f"{folder}: the index names {path.name}, which is gone; put it back, or harvest into a new folder"
             )
         entries, _ = read_header(path)
         _check_entries(path, entries, index.get("layers"), shard)
         if index.get("version") == VERSION and shard.get("digest") != digest(path):
             raise InputError(
-                f"{printable(path)}: not the shard that was harvested (its digest differs from the index's); put "
+                f"{path}: not the shard that was harvested (its digest differs from the index's); put "
                 "the harvested one back, or harvest into a new folder"
             )
 
@@ -111,14 +109,14 @@ def _check_entries(path: Path, entries: Mapping[str, Entry], layers: object, sha
     }
     if layers is not None and held != layers:
         raise InputError(
-            f"{printable(path)}: expected the layers of the index, {printable(layers, 200)}, got "
+            f"{path}: expected the layers of the index, {printable(layers, 200)}, got "
             f"{printable(held, 200)}; were two harvests written into one folder?"
         )
     tokens = {entry.shape[0] if entry.shape else 0 for entry in entries.values()}
     if "tokens" in shard and tokens != {shard["tokens"]}:
         got = ", ".join(f"{n:,}" for n in sorted(tokens))
         raise InputError(
-            f"{printable(path)}: expected {shard['tokens']:,} tokens as the index says, got {got or 'none'}; put "
+            f"{path}: expected {shard['tokens']:,} tokens as the index says, got {got or 'none'}; put "
             "the harvested shard back, or harvest into a new folder"
         )
 

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.activations.formats.reading import check_file, reading
-from autopsae.activations.names import printable
+from autopsae.activations.formats.pt import load_pt
 from autopsae.activations.parts import Part, kept
 from autopsae.arrays import InputError
+from autopsae.reading import is_folder, reading
+from autopsae.words import shown
 
 Numbers = str | Path | Tensor | NDArray[Any] | Sequence[Any]
 """Whole numbers or booleans, or the file that holds them (.npy, .npz, .pt, .txt)."""
@@ -28,7 +28,7 @@ def without_padding(
     each token, as [sequences, tokens] or in a row. Raises InputError for both, for other values, and for a number
     of them that is not the layer's.
     """
-    where = f"layer {printable(repr(layer), 80)}"
+    where = f"layer {shown(layer, 80)}"
     if lengths is not None and mask is not None:
         raise InputError("expected lengths or a mask, got both; give the mask alone")
     if lengths is not None:
@@ -114,7 +114,8 @@ def _numbers(source: Numbers, what: str) -> NDArray[Any]:
 
 def _read(path: Path, what: str) -> NDArray[Any]:
     """The one array in a .npy, .npz, .pt, .pth or .txt file."""
-    check_file(path, f"a file of {what}")
+    if is_folder(path):
+        raise InputError(f"{path}: expected a file of {what}, got a folder")
     with reading(path, f"a file of {what}", "save one array of whole numbers or booleans"):
         if path.suffix == ".npy":
             return np.asarray(np.load(path, allow_pickle=False))
@@ -123,7 +124,7 @@ def _read(path: Path, what: str) -> NDArray[Any]:
                 [name] = archive.files
                 return np.asarray(archive[name])
         if path.suffix in (".pt", ".pth"):
-            return np.asarray(torch.load(path, map_location="cpu", weights_only=True))
+            return np.asarray(load_pt(path))
         if path.suffix == ".txt":
             return np.loadtxt(path, dtype=np.int64, ndmin=1)
         raise ValueError(f"expected .npy, .npz, .pt, .pth or .txt, got {path.suffix or 'no suffix'}")

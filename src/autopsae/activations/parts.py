@@ -9,8 +9,8 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.activations.names import printable
 from autopsae.arrays import CHUNK_TOKENS, InputError
+from autopsae.words import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def shaped(shape: Sequence[int], where: object) -> tuple[int, int, int | None]:
     """
     if len(shape) not in (2, 3) or not shape[-1]:
         raise InputError(
-            f"{printable(where)}: expected a matrix [tokens, d_in] or an array [sequences, tokens, d_in], got "
+            f"{where}: expected a matrix [tokens, d_in] or an array [sequences, tokens, d_in], got "
             f"shape {printable(list(shape), 80)}; reshape it"
         )
     return (shape[0], shape[1], None) if len(shape) == 2 else (shape[0] * shape[1], shape[2], shape[1])

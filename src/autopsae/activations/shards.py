@@ -51,6 +51,7 @@ class ShardWriter:
         self._shard_tokens = shard_tokens
         self._held: list[dict[str, Tensor]] = []
         self._held_tokens = 0
+        self._inputs: str | None = None
         self._index = _empty_index(_as_json(request))
         found = _found_index(self.folder)
         if found is None or not found["shards"]:
@@ -78,8 +79,22 @@ class ShardWriter:
         """Tokens added so far, those still in memory included."""
         return int(self._index["tokens"]) + self._held_tokens
 
-    def add(self, layers: Mapping[str, Tensor], labels: Mapping[str, Int[Tensor, "..."]]) -> None:
+    @property
+    def inputs(self) -> str | None:
+        """What `add` was told of the inputs up to `batches_done`; None where that is not known."""
+        known = self._index.get("inputs")
+        return known if isinstance(known, str) else None
+
+    def add(
+        self,
+        layers: Mapping[str, Tensor],
+        labels: Mapping[str, Int[Tensor, "..."]],
+        *,
+        inputs: str | None = None,
+    ) -> None:
         """One batch: each layer's [tokens, d_in], and integers [tokens] that are stored as `token.NAME`.
+
+        inputs: a digest of the inputs up to this batch, which is kept for a run that goes on after it.
 
         Raises InputError when layers, widths, dtypes or labels are not those of the batches before it, and
         HarvestInterrupted when the disk is full.
@@ -102,6 +117,7 @@ class ShardWriter:
         self._index["layers"] = described
         self._held.append({name: tensor.detach().cpu() for name, tensor in batch.items()})
         self._held_tokens += len(next(iter(batch.values())))
+        self._inputs = inputs
         if self._held_tokens >= self._shard_tokens:
             self._commit(complete=False)
 
@@ -117,6 +133,7 @@ class ShardWriter:
             shards.append({"file": name, "tokens": self._held_tokens, "digest": digest(self.folder / name)})
         done = self.batches_done + len(self._held)
         state = {"shards": shards, "tokens": self.tokens, "batches_done": done, "complete": complete}
+        state |= {"inputs": self._inputs or self.inputs}
         self._write_index(self._index | state)
         self._index |= state
         self._held, self._held_tokens = [], 0

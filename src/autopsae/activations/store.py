@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.activations.formats.layouts import layers_of
-from autopsae.activations.names import listed, printable
 from autopsae.activations.padding import Numbers, without_padding
 from autopsae.activations.parts import Part
 from autopsae.activations.spread import spread
 from autopsae.arrays import CHUNK_TOKENS, InputError
+from autopsae.words import listed, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ def open_activations(
     if layer is None:
         if len(available) > 1:
             names = listed(list(available))
-            raise InputError(f"{printable(path)}: holds {len(available)} layers ({names}); say which")
+            raise InputError(f"{path}: holds {len(available)} layers ({names}); say which")
         layer = next(iter(available))
     [name] = select_layers(list(available), [layer])
     return _layer(name, without_padding(name, available[name], lengths, mask))
@@ -134,7 +134,7 @@ def select_layers(available: Sequence[str], wanted: Sequence[str]) -> list[str]:
         if name not in available:
             near = difflib.get_close_matches(name, available, n=3, cutoff=0.5) or list(available)
             raise InputError(
-                f"unknown layer {printable(repr(name), 80)}; near names: {listed(near)} ({len(available)} in all)"
+                f"unknown layer {shown(name, 80)}; near names: {listed(near)} ({len(available)} in all)"
             )
     return names
 
@@ -142,7 +142,7 @@ def select_layers(available: Sequence[str], wanted: Sequence[str]) -> list[str]:
 def _layer(name: str, parts: Sequence[Part]) -> Activations:
     tokens = sum(part.tokens for part in parts)
     if not tokens:
-        raise InputError(f"layer {printable(repr(name), 80)}: expected at least one token, the files hold none")
+        raise InputError(f"layer {shown(name, 80)}: expected at least one token, the files hold none")
     return Activations(
         layer=name,
         tokens=tokens,

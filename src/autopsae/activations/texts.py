@@ -4,9 +4,9 @@ import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from stat import S_ISREG
 
 from autopsae.arrays import InputError
+from autopsae.reading import is_folder
 
 LONGEST = 16 * 2**20
 """Bytes of a line or document that are held at once."""
@@ -46,19 +46,8 @@ def check_text(text: str, where: str) -> None:
 
 
 def _check_file(path: Path) -> None:
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        reason = "no such file" if missing else f"cannot be read ({error.strerror})"
-        raise InputError(f"{path}: {reason}; expected a .txt or .jsonl file") from error
-    except ValueError as error:  # a NUL in the name
-        raise InputError(f"{str(path)!r}: no such file; expected a .txt or .jsonl file") from error
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"{path}: expected a .txt or .jsonl file, got a folder; pass one of its files")
-    if not S_ISREG(mode):
-        # Opening a pipe that nobody writes to would wait for ever.
-        raise InputError(f"{path}: expected a .txt or .jsonl file, got a pipe or device; write its text to a file")
     if path.suffix.lower() not in (".txt", ".jsonl"):
         raise InputError(f'{path}: expected a .txt file, or a .jsonl file with a "text" in each line')
 

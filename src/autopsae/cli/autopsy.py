@@ -1,16 +1,16 @@
 """autopsae autopsy SAE ACTIVATIONS: what became of the latents, why, and what would bring the dead back."""
 
 import json as json_format
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.options import Padding
+from autopsae.cli.printing import print_text, write_all
 from autopsae.cli.terminal import check_places, checked_device, progress_bar
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.evaluation.autopsy import RARE
@@ -77,26 +77,21 @@ def autopsy(
             prescription=None if prescription is None else str(pair_files(prescription)[0].with_suffix("")),
             progress=lambda n: bar.update(task, advance=n),
         )
-        cost = None
+        revived = cost = None
         if revive:
             bar.update(task, description="re-centring")
             revived = recentre(loaded, center=found.center, dead=found.dead)
             cost = cost_of_recentring(loaded, revived, source)
-    if json:
-        counts = found.to_dict() | ({"recentred": cost.to_dict()} if cost else {})
-        write_text(json, json_format.dumps(counts, indent=2) + "\n")
-    if table:
-        found.save_table(table)
-    if figure:
-        save_figure(found, figure)
-    if prescription:
-        fresh_start(loaded, found, layer=source.layer).save(prescription)
-    if revive:
-        # The last of the files: its name has to be a new one, so a run that was killed before can be run again.
-        save_new(revived, revive)
-    # After the files, which a closed stdout must not cost. A table cut to the 80 columns that a pipe is taken for
-    # would hide words.
-    Console(width=None if sys.stdout.isatty() else 120).print(autopsy_text(found, cost))
+    counts = json_format.dumps(found.to_dict() | ({"recentred": cost.to_dict()} if cost else {}), indent=2)
+    write_all(
+        json and partial(write_text, json, counts + "\n"),
+        table and partial(found.save_table, table),
+        figure and partial(save_figure, found, figure),
+        prescription and (lambda: fresh_start(loaded, found, layer=source.layer).save(prescription)),
+        # The last: its name has to be a new one, so a run that was killed before can be run again.
+        revived and revive and partial(save_new, revived, revive),
+    )
+    print_text(autopsy_text(found, cost))
 
 
 def _check_outputs(

@@ -1,15 +1,15 @@
 """autopsae diagnose SOURCE: a table, findings and prescriptions, layer by layer."""
 
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
-from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Positional
 
+from autopsae.activations.names import file_names
 from autopsae.activations.store import open_layers
 from autopsae.cli.options import Padding
+from autopsae.cli.printing import print_text, write_all
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
 from autopsae.diagnosis.diagnose import AT_TOKENS, LR, STEPS
 from autopsae.diagnosis.parameters import Repeated
@@ -86,13 +86,10 @@ def diagnose(
             device=device,
             progress=advance,
         )
-    # A table cut to the 80 columns that a pipe is taken for would hide numbers.
-    Console(width=None if sys.stdout.isatty() else 120).print(survey_text(result))
-    if json:
-        result.save(json)
-    if figure:
-        save_figure(result, figure)
-    if prescriptions:
-        for diagnosis in result:
-            # quote: a layer's name comes from a file, and must not lead out of the folder.
-            diagnosis.prescription.save(prescriptions / quote(diagnosis.layer, safe=" :+"))
+    names = file_names([diagnosis.layer for diagnosis in result])
+    write_all(
+        json and partial(result.save, json),
+        figure and partial(save_figure, result, figure),
+        *(partial(d.prescription.save, prescriptions / names[d.layer]) for d in result if prescriptions),
+    )
+    print_text(survey_text(result))

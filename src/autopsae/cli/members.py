@@ -10,6 +10,7 @@ from autopsae.activations.store import Activations
 from autopsae.arrays import InputError, Tokens
 from autopsae.cli.options import Birth, Fit, Keep
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.folder import Entry
 from autopsae.run.start import Strays, layer_normed, start_from, without_strays
@@ -121,6 +122,7 @@ class Births:
         if birth.layer_norm and saved:
             raise InputError("--layer-norm: expected --init, as a prescription is one for tokens as they are")
         self._training, self._birth, self._saved, self._device = training, birth, saved, device
+        self._tokens = same_passes(training)  # read to its end here, so that a run knows its digest from the start
         self._strays = strays
         self._read: dict[int, tuple[Statistics, Statistics]] = {}
         self._starts: dict[tuple[str, float, int], Remedy] = {}
@@ -133,7 +135,7 @@ class Births:
 
     def tokens(self, seed: int) -> Tokens:
         """What is trained on."""
-        return without_strays(self._training, self._strays, self._statistics(seed)[0])
+        return without_strays(self._tokens, self._strays, self._statistics(seed)[0])
 
     def _born(self, choice: Choice) -> SAE:
         birth, device = self._birth, self._device
@@ -164,9 +166,9 @@ class Births:
     def _statistics(self, seed: int) -> tuple[Statistics, Statistics]:
         """(of the tokens, of them as the SAE sees them)"""
         if seed not in self._read:
-            raw = collect(self._training, seed=seed, device=self._device)
+            raw = collect(self._tokens, seed=seed, device=self._device)
             normed = self._birth.layer_norm
-            seen = collect(layer_normed(self._training), seed=seed, device=self._device) if normed else raw
+            seen = collect(layer_normed(self._tokens), seed=seed, device=self._device) if normed else raw
             self._read[seed] = raw, seen
         return self._read[seed]
 

@@ -2,15 +2,16 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from reprlib import Repr
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.reading import whole_of
 from autopsae.sae.sparsity import Sparsity
 from autopsae.training.memory import available_bytes
+from autopsae.words import printable, shown
 
 DTYPES = {
     "float32": torch.float32,
@@ -23,13 +24,6 @@ BYTES_PER_WEIGHT = 24
 """While an SAE of float32 is read: as stored, in float64, and in our SAE (tests measure it)."""
 LARGEST_SIZE = 2**31
 """Of d_in, d_sae and k."""
-
-
-def as_object(found: object, path: Path, what: str) -> dict[str, Any]:
-    """What should be a mapping, or InputError."""
-    if not isinstance(found, dict):
-        raise InputError(f"{path}: expected {what}, got {type(found).__name__}; get the file again")
-    return found
 
 
 def checked(
@@ -107,12 +101,7 @@ def sizes(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
 
 def whole(settings: Mapping[str, Any], name: str, path: Path) -> int:
     """A positive whole number among settings, or InputError."""
-    value = settings.get(name)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_SIZE:
-        raise InputError(f"{path}: {name}: expected a positive whole number, got {shown(value)}; correct it there")
-    return value
+    return whole_of(settings, name, path, least=1, most=LARGEST_SIZE)
 
 
 def positive(settings: Mapping[str, Any], name: str, path: Path) -> float:
@@ -149,22 +138,7 @@ def dtype_of(tensor: Tensor) -> torch.dtype:
     return DTYPES.get(str(tensor.dtype).removeprefix("torch."), torch.float32)
 
 
-_REPR = Repr()
-_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 80
-
-
-def shown(value: object, characters: int = 80) -> str:
-    """For a message: a hostile value may be long, of many lines, or a list of lists that name each other."""
-    text = _REPR.repr(value)
-    return text if len(text) <= characters else f"{text[: characters - 3]}..."
-
-
 def names(tensors: Iterable[object]) -> str:
     """The names of tensors, for a message."""
     listed = sorted(shown(name) for name in tensors)
-    return shown_text(f"[{', '.join(listed)}]", 200)
-
-
-def shown_text(text: str, characters: int) -> str:
-    """Text cut for a message."""
-    return text if len(text) <= characters else f"{text[: characters - 3]}..."
+    return printable(f"[{', '.join(listed)}]", 200)

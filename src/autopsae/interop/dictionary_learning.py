@@ -12,11 +12,13 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import write_text, write_whole
-from autopsae.interop.checks import as_object, checked, dtype_of, fitting, shown, sizes, whole
+from autopsae.interop.checks import checked, dtype_of, fitting, sizes, whole
 from autopsae.interop.plain import Plain
-from autopsae.interop.reading import read_object, read_state_dict
+from autopsae.interop.reading import read_state_dict
+from autopsae.reading import as_object, read_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.words import shown
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 TOPK, BATCH_TOPK, JUMPRELU, RELU = "AutoEncoderTopK", "BatchTopKSAE", "JumpReluAutoEncoder", "AutoEncoder"

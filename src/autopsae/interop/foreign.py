@@ -4,7 +4,7 @@ from pathlib import Path
 
 from autopsae.arrays import InputError
 from autopsae.interop import gemma_scope
-from autopsae.interop.reading import read_object
+from autopsae.reading import read_object
 
 ACTIVATIONS = ("index.json", "dataset_info.json", "shards.json")
 """Files of autopsae, Hugging Face datasets and saev that stand beside activations."""

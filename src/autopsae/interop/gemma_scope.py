@@ -9,11 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import checked, dtype_of, expect, fitting, shown, sizes
+from autopsae.interop.checks import checked, dtype_of, expect, fitting, sizes
 from autopsae.interop.plain import Plain, scaling
-from autopsae.interop.reading import read_npz, read_object, read_safetensors
+from autopsae.interop.reading import read_npz, read_safetensors
+from autopsae.reading import read_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU
+from autopsae.words import shown
 
 ARRAYS = "params.npz"
 CONFIG, WEIGHTS = "config.json", "params.safetensors"

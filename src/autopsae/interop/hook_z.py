@@ -9,7 +9,7 @@ from typing import Any
 from autopsae.arrays import InputError
 from autopsae.interop.checks import checked, dtype_of, sizes, whole
 from autopsae.interop.plain import Plain
-from autopsae.interop.reading import read_object
+from autopsae.reading import read_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import ReLU
 

@@ -18,10 +18,11 @@ from autopsae.interop import (
     saev,
     sparsify,
 )
-from autopsae.interop.checks import names, shown_text
+from autopsae.interop.checks import names
 from autopsae.interop.foreign import what_it_is
-from autopsae.interop.reading import first_line, read_state_dict
+from autopsae.interop.reading import read_state_dict
 from autopsae.sae.model import SAE
+from autopsae.words import printable, reason
 
 OURS = "sae"
 """The name of an SAE in the folder of its training."""
@@ -95,7 +96,7 @@ def read_path(path: Path, told: Mapping[str, float | int]) -> SAE:
     try:
         return _read_path(path, told)
     except OSError as error:
-        raise InputError(f"{path}: expected an SAE, could not read it ({first_line(error)})") from error
+        raise InputError(f"{path}: expected an SAE, could not read it ({reason(error)})") from error
 
 
 def _read_path(path: Path, told: Mapping[str, float | int]) -> SAE:
@@ -179,7 +180,7 @@ def _got(folder: Path, pickles: list[Path]) -> str:
     if inner:
         return f"a folder of folders: {names(inner)}; name one of them"
     known = "; ".join(f"{' and '.join(layout.files)} ({layout.library})" for layout in LAYOUTS)
-    return shown_text(f"files of 0 formats; name the folder that holds an SAE's own files: {known}", 480)
+    return printable(f"files of 0 formats; name the folder that holds an SAE's own files: {known}", 480)
 
 
 def _from_file(path: Path, told: Mapping[str, float | int]) -> SAE:

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import as_object, checked, dtype_of, expect, fitting, positive, shown, sizes, whole
+from autopsae.interop.checks import checked, dtype_of, expect, fitting, positive, sizes, whole
 from autopsae.interop.plain import Plain, scaling
-from autopsae.interop.reading import read_object, read_safetensors
+from autopsae.interop.reading import read_safetensors
+from autopsae.reading import as_object, read_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.words import shown
 
 HYPERPARAMS, CHECKPOINT = "hyperparams.json", "checkpoints/final.safetensors"
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import as_object, checked, dtype_of, expect, fitting, shown, sizes, whole
+from autopsae.interop.checks import checked, dtype_of, expect, fitting, sizes, whole
 from autopsae.interop.plain import Plain, unbiased
+from autopsae.reading import as_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import ReLU, Sparsity, TopK
+from autopsae.words import shown
 
 NAMES = ("pre_bias", "latent_bias", "encoder.weight")
 """What makes a state_dict one of theirs."""

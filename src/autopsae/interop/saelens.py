@@ -15,12 +15,14 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import write_tensors, write_text
-from autopsae.interop.checks import DTYPES, checked, expect, fitting, positive, shown, whole
+from autopsae.interop.checks import DTYPES, checked, expect, fitting, positive, whole
 from autopsae.interop.plain import Plain, scaling, unbiased
-from autopsae.interop.reading import read_object, read_safetensors
+from autopsae.interop.reading import read_safetensors
+from autopsae.reading import read_object
 from autopsae.remedies.affine import Affine
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.words import shown
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"

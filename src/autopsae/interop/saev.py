@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import as_object, checked, dtype_of, fitting, shown, sizes, whole
+from autopsae.interop.checks import checked, dtype_of, fitting, sizes, whole
 from autopsae.interop.plain import Plain
-from autopsae.interop.reading import LARGEST_JSON, parse_object, read_state_dict
+from autopsae.interop.reading import read_state_dict
+from autopsae.reading import MOST_JSON, as_object, parse_foreign, reading
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, ReLU, Sparsity, TopK
+from autopsae.words import shown
 
 FIRST_BYTE = b"{"
 """No file of `torch.save` begins with it."""
@@ -33,9 +35,13 @@ def read(path: Path) -> SAE:
     Raises InputError for schema 1 unless b_dec is zero, for BatchTopK without a threshold, whose meaning changed
     between versions, and for damaged files.
     """
-    with path.open("rb") as file:
-        line = file.readline(LARGEST_JSON + 1)
-    header = parse_object(line, path)
+    what = "a JSON object in its first line"
+    with reading(path, what):
+        with path.open("rb") as file:
+            line = file.readline(MOST_JSON + 1)
+        if len(line) > MOST_JSON:
+            raise ValueError(f"over {MOST_JSON:,} bytes")
+        header = as_object(parse_foreign(line), path, what)
     schema = header.get("schema", 0)
     if isinstance(schema, bool) or not isinstance(schema, int) or schema not in SUBTRACTS:
         raise InputError(f"{path}: schema: expected none or 1 to {max(SUBTRACTS)}, got {shown(schema)}")

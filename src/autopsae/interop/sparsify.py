@@ -7,7 +7,8 @@ from autopsae.arrays import InputError
 from autopsae.files import write_tensors, write_text
 from autopsae.interop.checks import checked, dtype_of, expect, fitting, whole
 from autopsae.interop.plain import Plain
-from autopsae.interop.reading import read_object, read_safetensors
+from autopsae.interop.reading import read_safetensors
+from autopsae.reading import read_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import GroupMax, TopK
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from autopsae.activations.spread import spread
 from autopsae.activations.store import Activations
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.passes import SamePasses
 
 SHARE = 10
 """One token in so many is held out."""
@@ -98,6 +99,8 @@ def known_tokens(tokens: Tokens) -> int | None:
     """How many tokens a matrix, a list of matrices, a file, or anything with a number `tokens` holds; None where
     only a pass would tell.
     """
+    if isinstance(tokens, SamePasses):
+        return tokens.first.tokens if tokens.first else known_tokens(tokens.source)
     if isinstance(tokens, Tensor | np.ndarray):
         return len(tokens)
     if isinstance(tokens, list) and all(isinstance(batch, Tensor | np.ndarray) for batch in tokens):

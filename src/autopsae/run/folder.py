@@ -9,10 +9,13 @@ from typing import Any
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.evaluation.reconstruction import Evaluation, evaluate
+from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import changes
 from autopsae.kinds import Kind, anything, fields, mapped, nothing_or, number, text, whole
+from autopsae.passes import same_passes
 from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
+from autopsae.run.measured import HeldOut, measured
+from autopsae.run.same_data import KIND, check_described, described
 from autopsae.run.start import differences, made_for
 from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
 from autopsae.saved import as_json, load_object, save_object
@@ -74,46 +77,6 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """What held-out tokens say after `step` (from 0). Fractions in [0, 1]; dead = relu + topk, counted on
-    `dead_tokens` tokens.
-    """
-
-    step: int
-    dead: float
-    dead_tokens: int
-    relu: float
-    topk: float
-    fvu_raw: float
-    fvu_typical: float
-    strays: float
-    mse_raw: float
-    l0: float
-    tokens: int
-    bias_captured: float
-
-
-def measured(found: Evaluation) -> dict[str, Any]:
-    """The numbers of an evaluation: dead = relu + topk, on `dead_tokens` tokens; FVU with and without strays; l0,
-    bias_captured.
-    """
-    fates = found.fates
-    return {
-        "dead": fates.dead,
-        "dead_tokens": fates.tokens,
-        "relu": fates.relu,
-        "topk": fates.topk,
-        "fvu_raw": found.fvu_raw,
-        "fvu_typical": found.fvu_typical,
-        "strays": found.strays,
-        "mse_raw": found.mse_raw,
-        "l0": found.l0,
-        "tokens": found.tokens,
-        "bias_captured": found.bias_captured,
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
 class Entry:
     """A member by its name, which is also that of its folder."""
 
@@ -138,8 +101,8 @@ class Folder(AbstractContextManager["Folder"]):
     def __init__(self, out: Path, entry: Entry, training: Tokens, held_out: Tokens) -> None:
         self.out, self._entry, self._member = out, entry, entry.member
         own = entry.member.tokens
-        self._training_tokens = known_tokens(training if own is None else own)
-        raw = held_out if entry.held_out is None else entry.held_out
+        self._training = training if own is None else own
+        raw = self._raw = same_passes(held_out if entry.held_out is None else entry.held_out)
         self._held_out, self._few = (self._seen(tokens) for tokens in (raw, at_most(raw, ON_THE_WAY)))
         self._about = as_json(entry.about)
         self._open = ExitStack()
@@ -152,14 +115,18 @@ class Folder(AbstractContextManager["Folder"]):
 
     def be_born(self, *, resumed: bool) -> None:
         """Measure the SAE before training, once, on all held-out tokens, so that the end compares with it;
-        InputError where what is resumed began with other settings.
+        InputError where what is resumed began with other settings or tokens.
         """
         path = self.out / "birth.json"
         if not resumed:
-            content = {"about": self._about, "birth": measured(evaluate(self._member.sae, self._held_out))}
+            birth = measured(evaluate(self._member.sae, self._held_out))
+            content = {"about": self._about, "birth": birth, "digests": described(self._training, self._raw)}
             self.birth = save_object(path, format=BIRTH, content=content)["birth"]
             return
-        self.birth = _begun(self.out, self._about)["birth"]
+        before = _begun(self.out, self._about)
+        self.birth = before["birth"]
+        # A run that an earlier version began does not say what it was trained on.
+        check_described(before.get("digests", {}), self._training, self._raw)
 
     def log(self, plan: Plan, loggers: list[Logger], *, after: int) -> None:
         """Open the logs, after so many steps."""
@@ -197,7 +164,7 @@ class Folder(AbstractContextManager["Folder"]):
         summary: dict[str, Any] = {
             **self._about,
             "prescription": self._prescription(),
-            "training_tokens": self._training_tokens,
+            "training_tokens": known_tokens(self._training),
             "held_out_tokens": self.birth["tokens"],
             # A run that an earlier version began did not write it.
             "birth": {**self.birth, "dead_tokens": self.birth["tokens"]},
@@ -216,7 +183,8 @@ class Folder(AbstractContextManager["Folder"]):
                     *idle_resampling(config.resampling, steps=steps),
                 ],
             }
-        content = {**summary, "steps": steps, "training": _named(config)}
+        digests = described(self._training, self._raw)
+        content = {**summary, "steps": steps, "training": _named(config), "digests": digests}
         return save_object(self.out / "summary.json", format=SUMMARY, content=content)
 
     def _seen(self, raw: Tokens) -> Tokens:
@@ -262,7 +230,7 @@ def check_finished(out: Path, summary: dict[str, Any], entry: Entry) -> None:
 
 def _begun(out: Path, about: dict[str, Any]) -> dict[str, Any]:
     """What a run began with; InputError where it was about something else."""
-    kind = fields({"about": mapped(anything), "birth": _NUMBERS})
+    kind = fields({"about": mapped(anything), "birth": _NUMBERS}, others=KIND)
     before = load_object(out / "birth.json", format=BIRTH, kind=kind)
     if changed := changes(before["about"], about):
         raise InputError(f"{out}: expected the settings that the run began with: {changed}")

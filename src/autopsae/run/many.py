@@ -10,6 +10,7 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, DiskFull, locked
 from autopsae.files import differing
 from autopsae.kinds import anything, fields, listed, mapped, nothing_or, text
+from autopsae.passes import same_passes
 from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan, check_finished, finished, summary_kind
 from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.config import Record
@@ -91,7 +92,7 @@ def run_sweep(
     Raises InputError where another process writes `out`, as `check_sweep_out`, `Sweep` and `Plan.check`, for two
     members of one name, and where what is resumed began with other members.
     """
-    out, plan = Path(out), plan or Plan()
+    out, plan, training = Path(out), plan or Plan(), same_passes(training)
     check_sweep_out(out, resume=resume)
     by_name = {entry.name: entry for entry in entries}
     if len(by_name) < len(entries) or not all(by_name):

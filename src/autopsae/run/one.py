@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, DiskFull, locked
+from autopsae.passes import same_passes
 from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan, finished
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged, Training
@@ -77,7 +78,7 @@ def _train(
     progress: Callable[[dict[str, Record]], None] | None,
     at_birth: Births | None,
 ) -> dict[str, Any]:
-    checkpoint = out / CHECKPOINT
+    checkpoint, training = out / CHECKPOINT, same_passes(training)
     running = Training(entry.member.sae, training, entry.member.config)
     with Folder(out, entry, training, held_out) as folder:
         folder.be_born(resumed=checkpoint.exists())

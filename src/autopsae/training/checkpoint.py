@@ -14,21 +14,22 @@ from autopsae.files import changes, write_tensors
 from autopsae.kinds import (
     anything,
     check_kind,
+    digest,
     fields,
     listed,
     mapped,
     nothing_or,
     number,
-    parse,
-    shown,
     text,
     whole,
 )
 from autopsae.passes import Digest
-from autopsae.saved import Layout, check_tensors, read_tensors, reading, tensors_checksum
+from autopsae.reading import parse
+from autopsae.saved import Layout, check_tensors, read_tensors, reading_saved, tensors_checksum
 from autopsae.training.data import Place
 from autopsae.training.sources import Member
 from autopsae.training.terms import terms, with_defaults
+from autopsae.words import shown
 
 FORMAT, VERSION = "autopsae-checkpoint", 3
 WITHOUT_CHECKSUM = 2
@@ -36,8 +37,6 @@ WITHOUT_CHECKSUM = 2
 
 LATER = ("ever_fired", "last_resampling")
 """Tensors of the state that version 2 lacks, and that `Sweep` tells from the others."""
-
-_DIGEST = fields({"tokens": whole(0), "total": number(), "square": number()})
 
 # What the header must say.
 _ABOUT = fields(
@@ -53,8 +52,8 @@ _ABOUT = fields(
                 {
                     "buffers": whole(0),
                     "batches": whole(0),
-                    "read": nothing_or(_DIGEST),
-                    "epoch": nothing_or(_DIGEST),
+                    "read": nothing_or(digest),
+                    "epoch": nothing_or(digest),
                 }
             )
         ),
@@ -159,7 +158,7 @@ def load_checkpoint(
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(the header, the tensors) of a file whose checksum, if it is of a version that has one, is right."""
-    with reading(path, FORMAT):
+    with reading_saved(path, FORMAT):
         metadata, tensors = read_tensors(path)
         about = parse(metadata.get("about", "null").encode())
     if not isinstance(about, dict) or about.get("format") != FORMAT:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Protocol, TextIO, runtime_checkable
 from autopsae.arrays import InputError
 from autopsae.disk import full_disk_told
 from autopsae.files import is_regular, write_text
-from autopsae.kinds import parse
+from autopsae.reading import parse
 
 
 @runtime_checkable

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autopsae.activations.formats.reading import as_object, check_file, neighbour, read_json, reading
-from autopsae.activations.names import layer_name, listed, printable
+from autopsae.activations.formats.rows import neighbour
+from autopsae.activations.names import layer_name
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
+from autopsae.reading import as_object, check_regular, read_json, reading
+from autopsae.words import listed, shown
 
 STATE = "state.json"
 """What tells the folder of a dataset from others."""
@@ -36,7 +38,7 @@ def dataset_layers(folder: Path) -> dict[str, list[Part]]:
             raise ValueError("its rows are chosen by indices; flatten_indices() it")
         files = [neighbour(folder, entry["filename"], folder / STATE) for entry in state["_data_files"]]
         for file in files:
-            check_file(file, "a file of a dataset")
+            check_regular(file)
         tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in files]
         table = pyarrow.concat_tables(tables)
         columns = zip(table.column_names, table.columns, strict=True)
@@ -46,7 +48,7 @@ def dataset_layers(folder: Path) -> dict[str, list[Part]]:
         layers = {name: parts for name, parts in found.items() if parts and (flat or parts[0].sequence)}
     if not layers:
         raise InputError(
-            f"{printable(folder)}: expected a column of [context, d_in] matrices of one size, float16, 32 or "
+            f"{folder}: expected a column of [context, d_in] matrices of one size, float16, 32 or "
             f"64, got "
             f"{listed([f'{field.name} {field.type}' for field in table.schema])}"
         )
@@ -57,14 +59,11 @@ def split_layers(folder: Path) -> dict[str, list[Part]]:
     """The layers of the one split of a DatasetDict. Raises InputError where there are several, naming them."""
     names = as_object(read_json(folder / SPLITS), folder / SPLITS).get("splits")
     if not isinstance(names, list) or not names:
-        raise InputError(
-            f"{printable(folder / SPLITS)}: expected a list of splits, got {printable(repr(names), 60)}"
-        )
+        raise InputError(f"{folder / SPLITS}: expected a list of splits, got {shown(names, 60)}")
     splits = [neighbour(folder, name, folder / SPLITS) for name in names]
     if len(splits) > 1:
         raise InputError(
-            f"{printable(folder)}: holds {len(splits)} splits ({listed(names)}); give one of them, as "
-            f"{printable(splits[0])}"
+            f"{folder}: holds {len(splits)} splits ({listed(names)}); give one of them, as {splits[0]}"
         )
     return dataset_layers(splits[0])
 
@@ -76,7 +75,7 @@ def import_pyarrow(path: Path, what: str) -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(f"{printable(path)}: {what}; pip install pyarrow to read it") from error
+        raise InputError(f"{path}: {what}; pip install pyarrow to read it") from error
     return pyarrow
 
 

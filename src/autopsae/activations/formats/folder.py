@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from autopsae.activations.names import layer_name, listed, natural, printable
+from autopsae.activations.names import layer_name, natural
 from autopsae.activations.parts import NoLayers, Part
 from autopsae.arrays import InputError
+from autopsae.words import listed, printable, shown
 
 SHARD = re.compile(
     r"(?:(?P<name>.*?)[-_. ]+)??(?P<word>shard|part|chunk|batch)?[-_. ]*\d+(?:[-_. ]*of[-_. ]*(?P<all>\d+))?",
@@ -43,7 +44,7 @@ def files_layers(folder: Path, files: Mapping[Path, Reader]) -> Layers:
     unnamed = {file: parts for file, parts in opened.items() if isinstance(parts, list)}
     if len(kinds) > 1 or (named and unnamed):
         raise InputError(
-            f"{printable(folder)}: expected files of one kind, got {listed([file.name for file in opened])}; "
+            f"{folder}: expected files of one kind, got {listed([file.name for file in opened])}; "
             "give one of them, or a folder for each kind"
         )
     if named:
@@ -69,7 +70,7 @@ def joined(opened: Mapping[Path, Layers]) -> Layers:
             name = next(name for name in [*layers, *held] if name not in held or name not in layers)
             lacks, has = (file, first) if name in layers else (first, file)
             raise InputError(
-                f"{printable(lacks)}: expected layer {printable(repr(name), 80)} as in {printable(has.name)}, got "
+                f"{lacks}: expected layer {shown(name, 80)} as in {has.name}, got "
                 f"{listed(list(held if lacks is file else layers))}"
             )
         for name in layers:
@@ -85,7 +86,7 @@ def _check_widths(name: str, parts: list[Part], opened: Mapping[Path, Layers]) -
         for part in held[name]:
             if part.d_in != width:
                 raise InputError(
-                    f"{printable(file)}: expected layer {printable(repr(name), 80)} of d_in = {width} as in "
+                    f"{file}: expected layer {shown(name, 80)} of d_in = {width} as in "
                     f"{printable(next(iter(opened)).name)}, got {part.d_in}; were two "
                     "harvests written into one folder?"
                 )
@@ -104,9 +105,7 @@ def _by_layer(folder: Path, opened: Mapping[Path, list[Part]]) -> dict[str, dict
             whole.add(name)
         groups.setdefault(name, {})[file] = parts
         if name in whole and len(groups[name]) > 1:
-            raise InputError(
-                f"{printable(folder)}: two files hold the layer {printable(repr(name), 80)}; rename one"
-            )
+            raise InputError(f"{folder}: two files hold the layer {shown(name, 80)}; rename one")
     return groups
 
 
@@ -115,7 +114,7 @@ def _check_all_there(folder: Path, files: list[Path]) -> None:
     told = {int(shard["all"][:9]) for file in files if (shard := SHARD.fullmatch(file.stem)) and shard["all"]}
     if told and told != {len(files)}:
         raise InputError(
-            f"{printable(folder)}: expected {' or '.join(f'{n:,}' for n in sorted(told))} shards, as "
+            f"{folder}: expected {' or '.join(f'{n:,}' for n in sorted(told))} shards, as "
             f"{printable(files[0].name, 60)} says, got {len(files):,}; give the folder with all of them"
         )
 
@@ -125,7 +124,7 @@ def _check_layers_in_names(folder: Path, opened: Mapping[Path, Layers]) -> None:
     numbers = {number[1] for file in opened if (number := NUMBERED_LAYER.search(file.stem))}
     if len(numbers) > 1 and len({frozenset(layers) for layers in opened.values()}) == 1:
         raise InputError(
-            f"{printable(folder)}: {listed([file.name for file in opened], 3)} are named as several layers, but "
+            f"{folder}: {listed([file.name for file in opened], 3)} are named as several layers, but "
             "hold tensors of the same names, as shards of one do; open one at a time, or name each tensor as "
             "its layer"
         )

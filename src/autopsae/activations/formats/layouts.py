@@ -8,13 +8,14 @@ from autopsae.activations.formats.folder import Layers, Reader, files_layers, jo
 from autopsae.activations.formats.npy import npy_layer, npz_layers
 from autopsae.activations.formats.parquet import METADATA, bionemo_layers, parquet_layers
 from autopsae.activations.formats.pt import pt_layers
-from autopsae.activations.formats.reading import is_folder, reading
 from autopsae.activations.formats.saev import SHARDS, saev_layers
 from autopsae.activations.formats.safetensors import safetensors_layers
 from autopsae.activations.formats.weights import refuse_foreign_folder, refuse_model_file
 from autopsae.activations.index import INDEX, check_shards, read_index
-from autopsae.activations.names import layer_name, listed, natural, printable
+from autopsae.activations.names import layer_name, natural
 from autopsae.arrays import InputError
+from autopsae.reading import is_folder, reading
+from autopsae.words import listed, shown
 
 
 def layers_of(path: Path) -> Layers:
@@ -26,12 +27,12 @@ def layers_of(path: Path) -> Layers:
         return _folder_layers(path)
     beside = OF_A_FOLDER.get(path.suffix)
     if path.name in {mark for marks in FOLDERS for mark in marks} or (beside and (path.parent / beside).is_file()):
-        raise InputError(f"{printable(path)}: expected a folder, got a file of one; give {printable(path.parent)}")
+        raise InputError(f"{path}: expected a folder, got a file of one; give {path.parent}")
     if path.suffix not in FILES:
         refuse_model_file(path)
         raise InputError(
-            f"{printable(path)}: expected {KINDS} or a folder, got "
-            f"{printable(repr(path.suffix or 'no suffix'), 40)}; "
+            f"{path}: expected {KINDS} or a folder, got "
+            f"{shown(path.suffix or 'no suffix', 40)}; "
             "convert with numpy.save or safetensors.torch.save_file"
         )
     layers = FILES[path.suffix](path)
@@ -50,7 +51,7 @@ def _folder_layers(folder: Path) -> Layers:
     refuse_foreign_folder(folder, names)
     readable = {file: FILES[file.suffix] for file in files if file.suffix in FILES and not is_folder(file)}
     if not readable:
-        raise InputError(f"{printable(folder)}: expected {KINDS} files, found none{_inside(files)}")
+        raise InputError(f"{folder}: expected {KINDS} files, found none{_inside(files)}")
     return files_layers(folder, readable)
 
 
@@ -66,13 +67,13 @@ def _harvested(folder: Path) -> Layers:
     index = read_index(folder)
     if not index.get("complete", True):
         raise InputError(
-            f"{printable(folder)}: the harvest is not finished ({index['tokens']:,} tokens so far); "
+            f"{folder}: the harvest is not finished ({index['tokens']:,} tokens so far); "
             "run it again, it goes on from there"
         )
     check_shards(folder, index)
     shards = [folder / shard["file"] for shard in index["shards"]]
     if not shards:
-        raise InputError(f"{printable(folder)}: expected shards in {INDEX}, found none; harvest it again")
+        raise InputError(f"{folder}: expected shards in {INDEX}, found none; harvest it again")
     return joined({shard: safetensors_layers(shard) for shard in shards})
 
 

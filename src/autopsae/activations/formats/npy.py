@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.activations.formats.reading import reading, rows_at
+from autopsae.activations.formats.rows import rows_at
 from autopsae.activations.formats.streams import forward_only
 from autopsae.activations.formats.weights import refuse_weights
-from autopsae.activations.names import layer_name, printable
+from autopsae.activations.names import layer_name
 from autopsae.activations.parts import NoLayers, Part, runs, shaped
 from autopsae.arrays import CHUNK_TOKENS, InputError
+from autopsae.reading import reading
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -64,9 +65,7 @@ def npz_layers(path: Path) -> dict[str, list[Part]]:
         arrays = [name for name in names if name.endswith(".npy")]
         refuse_weights(path, [name.removesuffix(".npy") for name in arrays])
         if {"indptr.npy", "indices.npy", "data.npy"} <= {*arrays}:
-            raise InputError(
-                f"{printable(path)}: expected dense activations, got a sparse matrix; save its toarray()"
-            )
+            raise InputError(f"{path}: expected dense activations, got a sparse matrix; save its toarray()")
         layers, errors = {}, []
         for name in arrays:
             try:
@@ -74,7 +73,7 @@ def npz_layers(path: Path) -> dict[str, list[Part]]:
             except NoLayers as error:
                 errors.append(error)
     if not layers:
-        empty = NoLayers(f"{printable(path)}: expected floating-point arrays, found none")
+        empty = NoLayers(f"{path}: expected floating-point arrays, found none")
         raise errors[0] if errors else empty
     return layers
 
@@ -97,7 +96,7 @@ def float_type(dtype: np.dtype[Any], shape: tuple[int, ...], where: object) -> t
     error = InputError if dtype.kind == "f" else NoLayers
     got = UNUSABLE.get(dtype.kind, str(dtype))
     raise error(
-        f"{printable(where)}: expected a float16/32/64 matrix [tokens, d_in], got shape {shape} of {got}; "
+        f"{where}: expected a float16/32/64 matrix [tokens, d_in], got shape {shape} of {got}; "
         "save floating-point activations"
     )
 
@@ -123,7 +122,7 @@ def _check_byte_order(path: Path, offset: int, held: np.dtype[Any]) -> None:
     widest = np.finfo(held).maxexp * 2
     if given > 0.2 * widest and other < given / 3:
         raise InputError(
-            f"{printable(path)}: expected values in the byte order of the header, got some that make sense in the "
+            f"{path}: expected values in the byte order of the header, got some that make sense in the "
             "other order alone; save the array again"
         )
 
@@ -139,11 +138,11 @@ def _member(path: Path, archive: ZipFile, name: str) -> Part:
         where = f"{path}: {name}"
         dtype = float_type(held, shape, where)
         if len(shape) not in (2, 3):
-            raise NoLayers(f"{printable(where)}: expected a matrix [tokens, d_in], got shape {shape}; reshape it")
+            raise NoLayers(f"{where}: expected a matrix [tokens, d_in], got shape {shape}; reshape it")
         _check_bytes(shape, held, archive.getinfo(name).file_size - file.tell())
     tokens, d_in, sequence = shaped(shape, where)
     if by_column:
-        raise InputError(f"{printable(where)}: expected rows, got columns; save numpy.ascontiguousarray of it")
+        raise InputError(f"{where}: expected rows, got columns; save numpy.ascontiguousarray of it")
 
     def batches() -> Iterator[Tensor]:
         with ZipFile(path) as again, again.open(name) as file:

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from autopsae.activations.formats.arrow import flattened, import_pyarrow
 from autopsae.activations.formats.folder import joined
-from autopsae.activations.formats.reading import as_object, check_file, count_of, read_json, reading
 from autopsae.activations.formats.streams import forward_only
-from autopsae.activations.names import layer_name, listed, natural, printable
+from autopsae.activations.names import layer_name, natural
 from autopsae.activations.parts import NoLayers, Part, shaped
 from autopsae.arrays import CHUNK_TOKENS, InputError
+from autopsae.reading import as_object, check_regular, read_json, reading, whole_of
+from autopsae.words import listed
 
 METADATA = "metadata.json"
 WHAT, AGAIN = "a readable Parquet file", "was it written whole?"
@@ -34,7 +35,7 @@ def parquet_layers(path: Path) -> dict[str, list[Part]]:
         layers = {layer_name(name): [_part(path, file, [name], _width(file, name))] for name in names}
         if not layers:
             held = listed([f"{field.name} {field.type}" for field in file.schema_arrow])
-            raise NoLayers(f"{printable(path)}: expected a column of lists of floats, got {held}")
+            raise NoLayers(f"{path}: expected a column of lists of floats, got {held}")
     return layers
 
 
@@ -49,19 +50,19 @@ def bionemo_layers(folder: Path) -> dict[str, list[Part]]:
     shards = sorted(folder.glob("[!.]*.parquet"), key=lambda file: natural(file.name))
     if "hidden_dim" not in about:
         return joined({shard: parquet_layers(shard) for shard in shards})
-    d_in = count_of(about, "hidden_dim", where)
-    if "n_shards" in about and count_of(about, "n_shards", where) != len(shards):
+    d_in = whole_of(about, "hidden_dim", where)
+    if "n_shards" in about and whole_of(about, "n_shards", where) != len(shards):
         raise InputError(
-            f"{printable(folder)}: expected {about['n_shards']:,} shards as {METADATA} says, got "
+            f"{folder}: expected {about['n_shards']:,} shards as {METADATA} says, got "
             f"{len(shards):,}; is "
             "one missing?"
         )
     layer = layer_name(str(about.get("layer", folder.resolve().name)))
     parts = [_shard(shard, d_in) for shard in shards]
     tokens = sum(part.tokens for part in parts)
-    if "n_samples" in about and count_of(about, "n_samples", where) != tokens:
+    if "n_samples" in about and whole_of(about, "n_samples", where) != tokens:
         raise InputError(
-            f"{printable(folder)}: expected {about['n_samples']:,} tokens as {METADATA} says, got {tokens:,}; "
+            f"{folder}: expected {about['n_samples']:,} tokens as {METADATA} says, got {tokens:,}; "
             f"was a "
             "shard replaced?"
         )
@@ -76,7 +77,7 @@ def _shard(path: Path, d_in: int) -> Part:
         width = _width(file, names[0]) if names == lists else len(floats)
         if width != d_in:
             raise InputError(
-                f"{printable(path)}: expected one column of lists of {d_in:,} floats, or {d_in:,} columns of "
+                f"{path}: expected one column of lists of {d_in:,} floats, or {d_in:,} columns of "
                 f"floats, "
                 f"got lists {listed(lists) or 'none'} and {len(floats):,} columns of floats"
             )
@@ -87,7 +88,8 @@ def _shard(path: Path, d_in: int) -> Part:
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """(the file, the module pyarrow)."""
     pyarrow = import_pyarrow(path, "a Parquet file")
-    check_file(path, WHAT)
+    with reading(path, WHAT, AGAIN):
+        check_regular(path)
     # Without pre-buffering pages are read as they are needed, instead of whole columns.
     with reading(path, WHAT, AGAIN), pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         yield file, pyarrow

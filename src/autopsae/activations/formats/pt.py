@@ -6,21 +6,22 @@ format from before PyTorch 1.6.
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor
 
-from autopsae.activations.formats.pickles import why_not
-from autopsae.activations.formats.reading import WIDENED, reading
+from autopsae.activations.formats.rows import WIDENED
 from autopsae.activations.formats.weights import refuse_weights
-from autopsae.activations.names import layer_name, listed, printable
+from autopsae.activations.names import layer_name
 from autopsae.activations.parts import NoLayers, Part, runs, shaped
 from autopsae.arrays import InputError
+from autopsae.pickles import check_torch_save
+from autopsae.reading import check_regular, reading
+from autopsae.words import listed
 
-LARGEST_PICKLE = 2**25
-"""Bytes of what is said of the tensors: a list of 100,000 pieces takes less."""
+MOST_SUMMED = 256 * 2**20
+"""Bytes of the largest file whose checksums are compared when it is opened; a larger one is mapped unread."""
 
 
 def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:
@@ -30,7 +31,7 @@ def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:
     layer.
     """
     with reading(path, "a torch.save of tensors", "code in pickles is not run: save tensors, or a dict of them"):
-        held = _load(path)
+        held = load_pt(path)
     refuse_weights(path, [*_names(held)])
     if isinstance(held, Tensor) and _is_layer(held):
         return [tensor_part(held, path)]
@@ -42,38 +43,25 @@ def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:
     tensors = [(layer_name(str(name)), value) for name, value in named.items() if isinstance(value, Tensor)]
     layers = {name: [tensor_part(value, f"{path}: {name}")] for name, value in tensors if _is_layer(value)}
     if len(layers) < sum(_is_layer(value) for _, value in tensors):
-        raise InputError(f"{printable(path)}: two tensors have the same name; give each its own")
+        raise InputError(f"{path}: two tensors have the same name; give each its own")
     if not layers:
         raise NoLayers(
-            f"{printable(path)}: expected floating-point tensors [tokens, d_in], alone, in a dict, list or "
+            f"{path}: expected floating-point tensors [tokens, d_in], alone, in a dict, list or "
             f"tuple, got "
             f"{_description(held)}"
         )
     return layers
 
 
-def _load(path: Path) -> object:
-    """What is in the file. Raises whatever PyTorch does, and BadZipFile for what it would read wrongly."""
-    if not is_zipfile(path) or not str(path).isascii():
-        with path.open("rb") as file:  # PyTorch maps no file of its old format, or whose name is no UTF-8
-            if not is_zipfile(file):
-                file.seek(0)
-                _check_pickle(file.read(LARGEST_PICKLE + 1))
-            file.seek(0)
+def load_pt(path: Path) -> object:
+    """What is in the file. Raises InputError and, for damaged bytes, whatever PyTorch does."""
+    check_regular(path)
+    with path.open("rb") as file:
+        check_torch_save(file, path, most_summed=MOST_SUMMED)
+        if not is_zipfile(file) or not str(path).isascii():
+            file.seek(0)  # PyTorch maps no file of its old format, or whose name is no UTF-8
             return torch.load(file, map_location="cpu", weights_only=True)
-    with ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.compress_type != ZIP_STORED:
-                raise BadZipFile("its parts are compressed, and cannot be mapped")
-            if member.filename.endswith("/data.pkl"):
-                # All of it, for its checksum: sizes and places of tensors would be wrong.
-                _check_pickle(archive.read(member)[: LARGEST_PICKLE + 1])
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-
-
-def _check_pickle(beginning: bytes) -> None:
-    if reason := why_not(beginning, LARGEST_PICKLE):
-        raise UnpicklingError(reason)
 
 
 def tensor_part(tensor: Tensor, where: object) -> Part:
@@ -81,9 +69,9 @@ def tensor_part(tensor: Tensor, where: object) -> Part:
     tokens, d_in, sequence = shaped(tensor.shape, where)
     tensor = tensor.detach()
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        raise InputError(f"{printable(where)}: expected a dense tensor, got {tensor.layout} on {tensor.device}")
+        raise InputError(f"{where}: expected a dense tensor, got {tensor.layout} on {tensor.device}")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise InputError(f"{printable(where)}: expected a value of its own for every place; save a contiguous copy")
+        raise InputError(f"{where}: expected a value of its own for every place; save a contiguous copy")
     sequences = tensor if sequence else tensor[None]
 
     def read(start: int, stop: int) -> Tensor:

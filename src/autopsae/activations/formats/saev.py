@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from autopsae.activations.formats.reading import as_object, count_of, is_folder, neighbour, read_json, rows_at
-from autopsae.activations.names import printable
+from autopsae.activations.formats.rows import neighbour, rows_at
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
+from autopsae.reading import as_object, is_folder, read_json, whole_of
+from autopsae.words import shown
 
 METADATA, SHARDS = "metadata.json", "shards.json"
 
@@ -28,19 +29,19 @@ def saev_layers(folder: Path) -> dict[str, list[Part]]:
     told = (about.get("protocol"), about.get("dtype"))
     if told != ("2.1", "float32"):
         raise InputError(
-            f"{printable(where)}: expected shards of saev with protocol 2.1 in float32, got "
-            f"{printable(repr(told[0]), 40)} in {printable(repr(told[1]), 40)}; save the layers as .npy"
+            f"{where}: expected shards of saev with protocol 2.1 in float32, got "
+            f"{shown(told[0], 40)} in {shown(told[1], 40)}; save the layers as .npy"
         )
-    names, d_in = about.get("layers"), count_of(about, "d_model", where)
+    names, d_in = about.get("layers"), whole_of(about, "d_model", where)
     if not isinstance(names, list) or not names or len({*map(str, names)}) < len(names) or not d_in:
-        raise InputError(f"{printable(where)}: expected layers, each once, got {printable(repr(names), 80)}")
-    tokens = count_of(about, "patches_per_ex", where) + bool(about.get("cls_token"))
+        raise InputError(f"{where}: expected layers, each once, got {shown(names, 80)}")
+    tokens = whole_of(about, "patches_per_ex", where) + bool(about.get("cls_token"))
     image = len(names) * tokens * d_in * 4
     layers: dict[str, list[Part]] = {str(name): [] for name in names}
     for file, examples in _shards(folder, about):
         if is_folder(file) or file.stat().st_size != examples * image:
             raise InputError(
-                f"{printable(file)}: expected {examples * image:,} bytes for {examples:,} examples, got "
+                f"{file}: expected {examples * image:,} bytes for {examples:,} examples, got "
                 f"{file.stat().st_size:,}; was it written whole?"
             )
         for number, parts in enumerate(layers.values()):
@@ -64,15 +65,15 @@ def _shards(folder: Path, about: Mapping[str, Any]) -> list[tuple[Path, int]]:
     where = folder / SHARDS
     held = read_json(where)
     if not isinstance(held, list):
-        raise InputError(f"{printable(where)}: expected a list of shards, got {printable(repr(held), 60)}")
+        raise InputError(f"{where}: expected a list of shards, got {shown(held, 60)}")
     entries = [as_object(entry, where) for entry in held]
     shards = [
-        (neighbour(folder, entry.get("name"), where), count_of(entry, "n_examples", where)) for entry in entries
+        (neighbour(folder, entry.get("name"), where), whole_of(entry, "n_examples", where)) for entry in entries
     ]
     total = sum(examples for _, examples in shards)
-    if len({file for file, _ in shards}) < len(shards) or total != count_of(about, "n_examples", folder / METADATA):
+    if len({file for file, _ in shards}) < len(shards) or total != whole_of(about, "n_examples", folder / METADATA):
         raise InputError(
-            f"{printable(where)}: expected {about.get('n_examples'):,} examples in shards named once each, as "
+            f"{where}: expected {about.get('n_examples'):,} examples in shards named once each, as "
             f"{METADATA} says, got {total:,} in {len(shards):,}; is a shard missing, or listed twice?"
         )
     return shards

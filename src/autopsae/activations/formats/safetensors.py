@@ -4,7 +4,6 @@ The header is read here rather than by the library, which takes no path that is 
 the file a tensor lies.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -13,13 +12,12 @@ from typing import Any
 
 import torch
 
-from autopsae.activations.formats.reading import as_object, count_of, reading, rows_at
+from autopsae.activations.formats.rows import rows_at
 from autopsae.activations.formats.weights import refuse_weights
-from autopsae.activations.names import layer_name, listed, printable
+from autopsae.activations.names import layer_name
 from autopsae.activations.parts import NoLayers, Part, shaped
-
-MOST_HEADER = 100_000_000
-"""Bytes of a header at most, as the format says."""
+from autopsae.reading import MOST_JSON, as_object, parse, reading, whole_of
+from autopsae.words import listed
 
 FLOATS = {
     "F64": torch.float64,
@@ -58,8 +56,7 @@ def safetensors_layers(path: Path) -> dict[str, list[Part]]:
     if not layers:
         held = listed([f"{name} {entry.dtype} {list(entry.shape)}" for name, entry in entries.items()])
         raise NoLayers(
-            f"{printable(path)}: expected floating-point matrices [tokens, d_in], found none "
-            f"({held or 'it is empty'})"
+            f"{path}: expected floating-point matrices [tokens, d_in], found none ({held or 'it is empty'})"
         )
     return layers
 
@@ -72,9 +69,9 @@ def read_header(path: Path) -> tuple[dict[str, Entry], Mapping[str, Any]]:
     with reading(path, "a readable safetensors file", "was it written whole?"), path.open("rb") as file:
         size = path.stat().st_size
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(MOST_HEADER, size - 8):
+        if size < 8 or length > min(MOST_JSON, size - 8):
             raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
-        header = as_object(json.loads(file.read(length), object_pairs_hook=_each_once), f"{path}: header")
+        header = as_object(parse(file.read(length)), f"{path}: header")
         metadata = header.get("__metadata__") or {}
         entries = {
             name: _entry(as_object(held, f"{path}: {name}"), f"{path}: {name}", 8 + length)
@@ -85,16 +82,10 @@ def read_header(path: Path) -> tuple[dict[str, Entry], Mapping[str, Any]]:
     return entries, as_object(metadata, f"{path}: metadata")
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise ValueError("a name stands twice in the header")
-    return dict(pairs)
-
-
 def _entry(held: Mapping[str, Any], where: str, data: int) -> Entry:
     shape, offsets, dtype = held["shape"], held["data_offsets"], held["dtype"]
-    lengths = [count_of({"shape": length}, "shape", where) for length in shape]
-    begin, end = (count_of({"data_offsets": place}, "data_offsets", where) for place in offsets)
+    lengths = [whole_of({"shape": length}, "shape", where) for length in shape]
+    begin, end = (whole_of({"data_offsets": place}, "data_offsets", where) for place in offsets)
     if dtype in SIZES and end - begin != prod(lengths) * SIZES[dtype]:
         raise ValueError(f"{end - begin:,} bytes for {dtype} {lengths}")
     return Entry(dtype=str(dtype), shape=tuple(lengths), begin=data + begin)

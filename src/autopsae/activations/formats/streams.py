@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.activations.formats.reading import reading
+from autopsae.reading import reading
 
 MOST_OPEN = 16
 """Streams that are kept open at most, of all files together."""

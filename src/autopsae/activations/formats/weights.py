@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from autopsae.activations.formats.reading import as_object, read_json
-from autopsae.activations.names import printable
 from autopsae.arrays import InputError
+from autopsae.reading import as_object, read_json
+from autopsae.words import printable
 
 AUTOPSY = "`autopsae autopsy` takes it, before the activations"
 HARVEST = "`autopsae harvest` takes the network, and writes its activations"
@@ -114,4 +114,4 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 
 def _refuse(path: Path, what: str, takes: str) -> NoReturn:
-    raise InputError(f"{printable(path)}: expected activations, got {what}; {takes}")
+    raise InputError(f"{path}: expected activations, got {what}; {takes}")

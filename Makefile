@@ -7,8 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO := .demo
 TOKENS ?= 16384
 SCALE ?= quick
+CASES ?= 10000
+KILLS ?= 200
 
-.PHONY: demo test lint format bench reproduce clean
+.PHONY: demo test check lint format bench reproduce clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/autopsae harvest smollm2 $(DEMO)/smollm2 --tokens $(TOKENS)
@@ -17,6 +19,12 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest
+
+# The long checks, about an hour: what `make test` does a share of. Further ones go here.
+check: $(VENV)/test.stamp
+	$(BIN)/python -m tests.faults.fuzz --cases $(CASES)
+	$(BIN)/python -m tests.faults.kills --kills $(KILLS)
+	$(BIN)/python -m tests.faults.disks --rounds 3
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .

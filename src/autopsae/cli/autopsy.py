@@ -84,11 +84,12 @@ def autopsy(
             cost = cost_of_recentring(loaded, revived, source)
     counts = json_format.dumps(found.to_dict() | ({"recentred": cost.to_dict()} if cost else {}), indent=2)
     write_all(
-        revived and revive and partial(save_new, revived, revive),
         json and partial(write_text, json, counts + "\n"),
         table and partial(found.save_table, table),
         figure and partial(save_figure, found, figure),
         prescription and (lambda: fresh_start(loaded, found, layer=source.layer).save(prescription)),
+        # The last: its name has to be a new one, so a run that was killed before can be run again.
+        revived and revive and partial(save_new, revived, revive),
     )
     print_text(autopsy_text(found, cost))
 

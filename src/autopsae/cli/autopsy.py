@@ -1,6 +1,7 @@
 """autopsae autopsy SAE ACTIVATIONS: what became of the latents, why, and what would bring the dead back."""
 
 import json as json_format
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -83,13 +84,18 @@ def autopsy(
             revived = recentre(loaded, center=found.center, dead=found.dead)
             cost = cost_of_recentring(loaded, revived, source)
     counts = json_format.dumps(found.to_dict() | ({"recentred": cost.to_dict()} if cost else {}), indent=2)
-    write_all(
-        revived and revive and partial(save_new, revived, revive),
-        json and partial(write_text, json, counts + "\n"),
-        table and partial(found.save_table, table),
-        figure and partial(save_figure, found, figure),
-        prescription and (lambda: fresh_start(loaded, found, layer=source.layer).save(prescription)),
-    )
+    writers: list[Callable[[], object]] = []
+    if revive and revived:
+        writers.append(partial(save_new, revived, revive))
+    if json:
+        writers.append(partial(write_text, json, counts + "\n"))
+    if table:
+        writers.append(partial(found.save_table, table))
+    if figure:
+        writers.append(partial(save_figure, found, figure))
+    if prescription:
+        writers.append(partial(fresh_start(loaded, found, layer=source.layer).save, prescription))
+    write_all(writers)
     print_text(autopsy_text(found, cost))
 
 

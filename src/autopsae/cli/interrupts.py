@@ -15,7 +15,7 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class _Moment:
-    """What a signal does now."""
+    """What a signal does now: it ends the process unless `ready`, and waits where `delayed`. `received`: the first."""
 
     ready = False
     delayed = False

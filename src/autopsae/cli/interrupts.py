@@ -15,11 +15,12 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class _Moment:
-    """What a signal does now: it ends the process unless `ready`, and waits where `delayed`. `received`: the first."""
+    """What a signal does now: it ends the process unless `ready`, and waits where `delayed`."""
 
     ready = False
     delayed = False
     received: int | None = None
+    """The signal that came, of which there can be one: the second ends the process."""
 
 
 def install() -> None:

@@ -22,9 +22,8 @@ class Fitting:
         if sum(widths) + len(widths) - 1 <= options.max_width:
             yield self._table
         else:
-            yield Group(
-                *([Text(str(self._table.title), style="italic")] if self._table.title else []), *self._lines
-            )
+            title = [Text(str(self._table.title), style="italic")] if self._table.title else []
+            yield Group(*title, *self._lines)
 
     def _needed(self, console: Console, options: ConsoleOptions, number: int) -> int:
         """Columns of the terminal that a column of the table needs; one that may wrap says it itself."""

@@ -76,7 +76,7 @@ def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> Render
         for name, number in named.items():
             row = (name.replace("_", " "), f"{number:,}", f"{number / autopsy.d_sae:.1%}", meanings[name])
             table.add_row(*row)
-            lines.append(Text.assemble((row[0], "bold"), f": {row[1]} latents ({row[2]}), which {row[3]}"))
+            lines.append(Text.assemble((row[0], "bold"), f": {row[1]} latents ({row[2]}): {row[3]}"))
         table.add_section()
     findings = [_bullet(str(finding)) for finding in autopsy.findings]
     return Group(Fitting(table, lines), Text(), *findings, *([_bullet(_recentred(cost))] if cost else []))

@@ -18,8 +18,8 @@ def layer_name(text: str) -> str:
 
 
 def file_names(names: Collection[str]) -> dict[str, str]:
-    """A name for a file or a folder for each of `names`: one that Windows, exFAT and SMB can hold and that leads out
-    of no folder. No two are the same, even where case is not told apart.
+    """For each of `names` one for a file or a folder, which Windows, exFAT and SMB can hold and which leads out of
+    no folder. No two are the same, even where case is not told apart.
 
     Names of letters, digits and `_.-~+ ,=@()[]` stay as they are. All else becomes `%XX`, as in an address; what is
     too long, or differs from another by its case alone, ends with `%~` and a part of its SHA-256.
@@ -32,7 +32,7 @@ def file_names(names: Collection[str]) -> dict[str, str]:
 
 def _file_name(name: str) -> str:
     file = quote(name, safe=" +,=@()[]", errors="surrogatepass") or "%empty"
-    # `pair_files` cuts off the suffixes of a pair; a dot or a space at an end would hide, be dropped or lead upwards.
+    # `pair_files` cuts off the suffixes of a pair; a dot or a space at an end would be dropped or lead upwards.
     end = re.search(r"\.(json|safetensors)$", file)
     file = f"{file[: end.start()]}%2E{end[1]}" if end else file
     file = re.sub(r"^[. ]|[. ]$", lambda found: f"%{ord(found[0]):02X}", file)

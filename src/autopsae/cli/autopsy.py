@@ -1,6 +1,7 @@
 """autopsae autopsy SAE ACTIVATIONS: what became of the latents, why, and what would bring the dead back."""
 
 import json as json_format
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,8 @@ def autopsy(
         device: Where to compute, for example cuda.
     """
     _check_outputs(json, table, figure, revive, prescription)
+    if revive and pair_files(revive)[0].resolve() == pair_files(sae)[0].resolve():
+        raise InputError(f"{revive}: expected a new name, got one that is taken; pass another")
     loaded, library = load_sae(sae).to(checked_device(device)), format_of(sae)
     if prescription:
         check_raw(loaded)
@@ -83,14 +86,19 @@ def autopsy(
             revived = recentre(loaded, center=found.center, dead=found.dead)
             cost = cost_of_recentring(loaded, revived, source)
     counts = json_format.dumps(found.to_dict() | ({"recentred": cost.to_dict()} if cost else {}), indent=2)
-    write_all(
-        json and partial(write_text, json, counts + "\n"),
-        table and partial(found.save_table, table),
-        figure and partial(save_figure, found, figure),
-        prescription and (lambda: fresh_start(loaded, found, layer=source.layer).save(prescription)),
-        # The last: its name has to be a new one, so a run that was killed before can be run again.
-        revived and revive and partial(save_new, revived, revive),
-    )
+    writers: list[Callable[[], object]] = []
+    if json:
+        writers.append(partial(write_text, json, counts + "\n"))
+    if table:
+        writers.append(partial(found.save_table, table))
+    if figure:
+        writers.append(partial(save_figure, found, figure))
+    if prescription:
+        writers.append(partial(fresh_start(loaded, found, layer=source.layer).save, prescription))
+    if revive and revived:
+        # The last: its name has to be a new one, so a run that was killed before it can be run again.
+        writers.append(partial(save_new, revived, revive))
+    write_all(writers)
     print_text(autopsy_text(found, cost))
 
 

@@ -1,5 +1,6 @@
 """autopsae diagnose SOURCE: a table, findings and prescriptions, layer by layer."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -87,9 +88,12 @@ def diagnose(
             progress=advance,
         )
     names = file_names([diagnosis.layer for diagnosis in result])
-    write_all(
-        json and partial(result.save, json),
-        figure and partial(save_figure, result, figure),
-        *(partial(d.prescription.save, prescriptions / names[d.layer]) for d in result if prescriptions),
-    )
+    writers: list[Callable[[], object]] = []
+    if json:
+        writers.append(partial(result.save, json))
+    if figure:
+        writers.append(partial(save_figure, result, figure))
+    if prescriptions:
+        writers += [partial(d.prescription.save, prescriptions / names[d.layer]) for d in result]
+    write_all(writers)
     print_text(survey_text(result))

@@ -1,8 +1,8 @@
 """Ctrl-C and the signals that end a process (SIGTERM, SIGHUP), each at the moment when it does no harm.
 
 While modules are imported they end the process at once; while a verb runs they raise KeyboardInterrupt
-(`raised`); while steps are taken they wait until the step is done (`held`). A second one ends the process at once,
-whatever it does. Only the command line handles signals, never the library. Nothing heavy is imported here.
+(`raised`); while steps are taken they wait until the step is done (`delayed`). A second one ends the process at
+once, whatever it does. Only the command line handles signals, never the library. Nothing heavy is imported here.
 """
 
 import os
@@ -15,16 +15,17 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 
 
 class _Moment:
-    """What a signal does now."""
+    """What a signal does now: it ends the process unless `ready`, and waits where `delayed`."""
 
     ready = False
-    held = False
+    delayed = False
     received: int | None = None
+    """The signal that came, of which there can be one: the second ends the process."""
 
 
 def install() -> None:
     """Handle the signals, except those that the process was told to ignore (nohup, a job in the background)."""
-    _Moment.ready, _Moment.held, _Moment.received = False, False, None
+    _Moment.ready, _Moment.delayed, _Moment.received = False, False, None
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _receive)
@@ -46,15 +47,15 @@ def exit_code() -> int:
 
 
 @contextmanager
-def held() -> Iterator[Callable[[], bool]]:
-    """In this context the first signal waits; what is yielded says whether one does. Raises KeyboardInterrupt at the
-    end of the context where one has waited in vain.
+def delayed() -> Iterator[Callable[[], bool]]:
+    """In this context the first signal waits; what is yielded says whether one does. Raises KeyboardInterrupt at
+    the end of the context where one has waited in vain.
     """
-    _Moment.held = True
+    _Moment.delayed = True
     try:
         yield lambda: _Moment.received is not None
     finally:
-        _Moment.held = False
+        _Moment.delayed = False
     if _Moment.received is not None:
         raise KeyboardInterrupt
 
@@ -65,7 +66,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
         _tell(b"interrupted again; ended at once\n" if _Moment.received is not None else b"interrupted\n")
         os._exit(128 + number)
     _Moment.received = number
-    if _Moment.held:
+    if _Moment.delayed:
         _tell(b"interrupted; ends when this step is done; once more ends at once\n")
     else:
         raise KeyboardInterrupt

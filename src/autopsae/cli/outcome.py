@@ -5,16 +5,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
-from rich.table import Table
 from rich.text import Text
 
 from autopsae.cli.printing import print_line, print_note, print_text
+from autopsae.report.fitting import Fitting, empty_table, plain
 from autopsae.run.folder import Entry
 from autopsae.run.start import differences
 from autopsae.run.verdict import MEAN
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged
-from autopsae.words import printable
 
 
 def print_tokens(console: Console, training: int, held_out: int) -> None:
@@ -84,17 +83,23 @@ def print_run(out: Path, summary: dict[str, Any]) -> None:
 def print_sweep(out: Path, result: dict[str, Any]) -> None:
     """How every member of a sweep ended, and which is best. Raises Diverged where none is."""
     [best] = result["best"].values()
-    table = Table("", "born dead", "dead", "held-out tokens", "raw FVU", "L0", box=None)
+    table = empty_table()
+    for heading in ("", "born dead", "dead", "held-out tokens", "raw FVU", "L0"):
+        table.add_column(heading, no_wrap=bool(heading), min_width=None if heading else 8, overflow="fold")
+    lines = []
     for member in result["members"]:
         is_best = member["name"] == best
-        name = Text(printable(member["name"]) + (" (best)" if is_best else ""), style="bold" if is_best else "")
+        name = plain(member["name"] + (" (best)" if is_best else ""), "bold" if is_best else "")
         born_dead, tokens = f"{member['birth']['dead']:.1%}", f"{member['birth']['tokens']:,}"
         if member["diverged"]:
-            table.add_row(name, born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens)
+            row = [born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens]
         else:
             fvu = f"{_error(member['fvu_raw'])}{_worse(member['fvu_raw'])}"
-            table.add_row(name, born_dead, f"{member['dead']:.1%}", tokens, fvu, f"{member['l0']:.1f}")
-    print_text(table)
+            row = [born_dead, f"{member['dead']:.1%}", tokens, fvu, f"{member['l0']:.1f}"]
+        table.add_row(name, *row)
+        said = ", ".join(f"{column.header} {value}" for column, value in zip(table.columns[1:], row, strict=False))
+        lines.append(Text.assemble(name, f": {said}"))
+    print_text(Fitting(table, lines))
     for member in result["members"]:
         for warning in [*member.get("warnings", ()), *([member["diverged"]] if member["diverged"] else [])]:
             print_note(f"warning: {member['name']}: {warning}")

@@ -1,7 +1,7 @@
 """The one place for printing: tables and lines, from words that may come from files."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -31,16 +31,15 @@ def print_error(message: str) -> None:
     _print(Console(stderr=True), Text.assemble(("error:", "bold red"), " ", printable(message)))
 
 
-def write_all(*writers: Callable[[], object] | None) -> None:
-    """Call each that is not None, so that an output that fails costs no other; then raise the first error.
+def write_all(writers: Sequence[Callable[[], object]]) -> None:
+    """Call each, so that an output that fails costs no other; then raise the first error.
 
     A pipe whose reader had enough is none.
     """
     failed: list[Exception] = []
     for write in writers:
         try:
-            if write:
-                write()
+            write()
         except BrokenPipeError:
             continue
         except Exception as error:

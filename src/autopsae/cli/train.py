@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
+from autopsae.cli.interrupts import delayed
 from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsity_of, with_defaults
 from autopsae.cli.options import Birth, Fit, Integers, Keep, Padding
 from autopsae.cli.outcome import Live, print_differences, print_run, print_sweep, print_tokens
@@ -80,7 +81,7 @@ def train(
         print_differences(bar.console, birth.prescription, entries[0])
         live = Live(bar, task, fit.steps)
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": loggers}
-        common |= {"progress": live.advance, "at_birth": live.be_born}
+        common |= {"progress": live.advance, "at_birth": live.be_born, "delay": delayed}
         if len(entries) == 1:
             result = run(entries[0], tokens, held, out, **common)
         else:

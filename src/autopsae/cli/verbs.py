@@ -17,8 +17,6 @@ from autopsae.cli.streams import unwritten
 from autopsae.cli.train import train
 from autopsae.training.loop import Diverged
 
-_VERBS = {"autopsy": autopsy, "convert": convert, "diagnose": diagnose, "harvest": harvest, "train": train}
-
 
 def run(arguments: Sequence[str]) -> int:
     """Run a verb, and return the exit code."""
@@ -32,7 +30,11 @@ def run(arguments: Sequence[str]) -> int:
 def _run(arguments: Sequence[str]) -> int:
     try:
         with interrupts.raised():
-            tyro.extras.subcommand_cli_from_dict(_VERBS, prog="autopsae", args=arguments)
+            tyro.extras.subcommand_cli_from_dict(
+                {"autopsy": autopsy, "convert": convert, "diagnose": diagnose, "harvest": harvest, "train": train},
+                prog="autopsae",
+                args=arguments,
+            )
     except SystemExit as asked:  # --help, and options that there are not
         return asked.code if isinstance(asked.code, int) else 0
     except (InputError, HarvestInterrupted, Diverged, OSError) as error:

@@ -191,7 +191,7 @@ def work(connection: Connection, seed: int) -> None:
             try:
                 connection.send(_limited(bench, *case))
             except Exception:
-                told = {
+                told: dict[str, Any] = {
                     "told": "the fuzz itself failed",
                     "answer": "fault",
                     "detail": traceback.format_exc()[-1500:],

@@ -166,12 +166,13 @@ def make_padded(kind: str, folder: Path) -> None:
 
 
 def read_padded(kind: str, folder: Path) -> Any:
-    told = {kind.split(".")[0]: folder / kind}
+    told: dict[str, Any] = {kind.split(".")[0]: folder / kind}
     return digest({"x": torch.cat(list(open_activations(folder / "x.npy", **told)))})
 
 
 def check_padded(kind: str, folder: Path) -> None:
-    layer = open_activations(folder / "x.npy", **{kind.split(".")[0]: folder / kind})
+    told: dict[str, Any] = {kind.split(".")[0]: folder / kind}
+    layer = open_activations(folder / "x.npy", **told)
     check_finite(diagnose(layer.take(200), d_sae=8, k=2).to_dict())
 
 

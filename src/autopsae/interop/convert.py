@@ -121,8 +121,8 @@ def save_new(sae: SAE, path: str | Path) -> None:
 
 def check_new_pair(path: str | Path) -> None:
     """InputError where anything but an autopsae SAE of this name is there, or a folder of its name, in which
-    `load_sae` would look instead. A kill leaves an SAE, which is accepted if it is the one that is to be written, or
-    its tensors without their JSON.
+    `load_sae` would look instead. A kill leaves an SAE, which is accepted if it is the one that is to be written,
+    or its tensors without their JSON.
     """
     described, stored = pair_files(path)
     is_foreign = not _is_an_sae(path) if described.exists() else stored.exists() and not _are_of_an_sae(stored)

@@ -8,7 +8,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from autopsae.activations.names import printable
+from autopsae.words import printable
 
 
 class Fitting:

@@ -179,6 +179,10 @@ def check_padded(kind: str, folder: Path) -> None:
 # SAEs.
 
 
+def _save_as(to: str, folder: Path) -> None:
+    save_sae(formats.an_sae(), folder / "x", to=to)
+
+
 def read_sae(name: str, folder: Path) -> Any:
     sae = load_sae(folder / name)
     return digest(dict(sae.state_dict())), repr(sae.sparsity), sae.scale, sae.layer_norm
@@ -372,10 +376,7 @@ SUBJECTS: dict[str, Subject] = {
         for kind in ("lengths.npy", "lengths.npz", "lengths.txt", "mask.npy", "mask.pt")
     },
     **{f"sae {name}": suite(name) for name in suites.ALL},
-    **{
-        f"sae {to}": of_sae(lambda folder, to=to: save_sae(formats.an_sae(), folder / "x", to=to), "x")
-        for to in ("saelens", "sparsify", "dictionary_learning")
-    },
+    **{f"sae {to}": of_sae(partial(_save_as, to), "x") for to in ("saelens", "sparsify", "dictionary_learning")},
     "sae saelens 5": of_sae(lambda folder: saelens(folder / "x", VERSION_5), "x"),
     "sae saelens oldest": of_sae(lambda folder: saelens(folder / "x", OLDEST), "x"),
     "sae dictionary old": of_sae(

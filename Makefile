@@ -1,4 +1,4 @@
-# The two commands: `make demo` and `make test`. Each makes what it needs, from a machine with Python 3.11+ only.
+# The commands: `make demo`, `make test`, and `make check` for the long checks. Each makes what it needs, from a machine with Python 3.11+ only.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest
 
-# The long checks, about an hour: what `make test` does a share of. Further ones go here.
+# The long checks, of which `make test` does a share. Further ones go here.
 check: $(VENV)/test.stamp
 	$(BIN)/python -m tests.faults.fuzz --cases $(CASES)
 	$(BIN)/python -m tests.faults.kills --kills $(KILLS)

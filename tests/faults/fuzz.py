@@ -191,12 +191,9 @@ def work(connection: Connection, seed: int) -> None:
             try:
                 connection.send(_limited(bench, *case))
             except Exception:
-                told: dict[str, Any] = {
-                    "told": "the fuzz itself failed",
-                    "answer": "fault",
-                    "detail": traceback.format_exc()[-1500:],
-                }
-                connection.send(Outcome(kind=case[0], number=case[1], **told))
+                detail = traceback.format_exc()[-1500:]
+                told = "the fuzz itself failed"
+                connection.send(Outcome(kind=case[0], number=case[1], told=told, answer="fault", detail=detail))
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

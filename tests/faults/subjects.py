@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from autopsae.activations.shards import ShardWriter
-from autopsae.activations.store import open_activations, open_layers
+from autopsae.activations.store import Activations, open_activations, open_layers
 from autopsae.activations.texts import documents_in
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
@@ -165,22 +165,21 @@ def make_padded(kind: str, folder: Path) -> None:
             np.savetxt(place, lengths, fmt="%d")
 
 
+def open_padded(kind: str, folder: Path) -> Activations:
+    if kind.startswith("lengths"):
+        return open_activations(folder / "x.npy", lengths=folder / kind)
+    return open_activations(folder / "x.npy", mask=folder / kind)
+
+
 def read_padded(kind: str, folder: Path) -> Any:
-    told: dict[str, Any] = {kind.split(".")[0]: folder / kind}
-    return digest({"x": torch.cat(list(open_activations(folder / "x.npy", **told)))})
+    return digest({"x": torch.cat(list(open_padded(kind, folder)))})
 
 
 def check_padded(kind: str, folder: Path) -> None:
-    told: dict[str, Any] = {kind.split(".")[0]: folder / kind}
-    layer = open_activations(folder / "x.npy", **told)
-    check_finite(diagnose(layer.take(200), d_sae=8, k=2).to_dict())
+    check_finite(diagnose(open_padded(kind, folder).take(200), d_sae=8, k=2).to_dict())
 
 
 # SAEs.
-
-
-def _save_as(to: str, folder: Path) -> None:
-    save_sae(formats.an_sae(), folder / "x", to=to)
 
 
 def read_sae(name: str, folder: Path) -> Any:
@@ -298,6 +297,10 @@ SAES = {
 }
 
 
+def save_other(to: str, folder: Path) -> None:
+    save_sae(formats.an_sae(), folder / "x", to=to)
+
+
 def save_own(kind: str, folder: Path) -> None:
     SAES[kind]().save(folder / "sae")
 
@@ -376,7 +379,7 @@ SUBJECTS: dict[str, Subject] = {
         for kind in ("lengths.npy", "lengths.npz", "lengths.txt", "mask.npy", "mask.pt")
     },
     **{f"sae {name}": suite(name) for name in suites.ALL},
-    **{f"sae {to}": of_sae(partial(_save_as, to), "x") for to in ("saelens", "sparsify", "dictionary_learning")},
+    **{f"sae {to}": of_sae(partial(save_other, to), "x") for to in ("saelens", "sparsify", "dictionary_learning")},
     "sae saelens 5": of_sae(lambda folder: saelens(folder / "x", VERSION_5), "x"),
     "sae saelens oldest": of_sae(lambda folder: saelens(folder / "x", OLDEST), "x"),
     "sae dictionary old": of_sae(

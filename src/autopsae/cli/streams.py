@@ -25,8 +25,9 @@ class Guarded(io.TextIOBase):
     those of colours and progress bars, whoever writes them.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self.failure = stream, cast(OSError | None, None)
+    def __init__(self, stream: TextIO | io.TextIOBase) -> None:
+        self._stream = cast(TextIO, stream)
+        self.failure: OSError | None = None
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 

@@ -121,7 +121,7 @@ def save_new(sae: SAE, path: str | Path) -> None:
 
 def check_new_pair(path: str | Path) -> None:
     """InputError where anything but an autopsae SAE of this name is there, or a folder of its name, in which
-    `load_sae` would look instead. A kill leaves an SAE, which is accepted if it is the one that is to be written,
+    `load_sae` would look instead. A kill leaves an SAE, which `save_new` accepts if it is the one to be written,
     or its tensors without their JSON.
     """
     described, stored = pair_files(path)

@@ -106,13 +106,13 @@ def handlers() -> object:
 @pytest.mark.usefixtures("handlers")
 def test_a_signal_waits_while_steps_are_taken_and_raises_elsewhere() -> None:
     interrupts.install()
-    with pytest.raises(KeyboardInterrupt), interrupts.raised():
+    with pytest.raises(KeyboardInterrupt), interrupts.raised():  # noqa: PT012
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
     assert interrupts.exit_code() == 143
     interrupts.install()
     done = False
-    with pytest.raises(KeyboardInterrupt), interrupts.raised(), interrupts.delayed() as waiting:
+    with pytest.raises(KeyboardInterrupt), interrupts.raised(), interrupts.delayed() as waiting:  # noqa: PT012
         assert not waiting()
         os.kill(os.getpid(), signal.SIGINT)
         done = waiting()

@@ -141,7 +141,7 @@ def changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def pair_files(path: str | Path) -> tuple[Path, Path]:
-    """The two files of a pair, JSON first; `path` with or without a suffix. Raises InputError for "/", "." and ""."""
+    """The two files of a pair, JSON first; `path` with or without a suffix. InputError for "/", "." and ""."""
     stem = Path(path)
     if not stem.name:
         raise InputError(f"{path}: expected the name of a pair of files, got a folder; give a name in it")

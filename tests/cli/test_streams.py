@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import numpy as np
 import pytest
@@ -157,5 +158,5 @@ def test_an_output_that_fails_costs_no_other_and_a_closed_pipe_is_no_error() -> 
 
 def test_a_console_of_rich_can_write_on_a_guarded_stream() -> None:
     page = io.StringIO()
-    Console(file=Guarded(page), width=20).print("word")
+    Console(file=cast(TextIO, Guarded(page)), width=20).print("word")
     assert page.getvalue() == "word\n"

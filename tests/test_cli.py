@@ -404,6 +404,8 @@ def test_train_resumes_after_an_interrupt(tmp_path: Path, source: Path) -> None:
         (["--k", "9000"], "expected 1 <= k <= d_sae = 8,192, got k = 9,000"),
         (["--held-out", "3000"], "expected 1 to 2,999 tokens to hold out of all 3,000, got 3,000"),
         (["--prescription", "nowhere"], "nowhere: expected a saved autopsae-prescription, could not read it"),
+        (["--prescription", "/tmp"], "/tmp: expected the name of a prescription, got a folder; give one in it"),
+        (["--prescription", "/"], "/: expected the name of a pair of files, got a folder; give a name in it"),
         (
             ["--prescription", "nowhere", "--init", "median"],
             "expected --prescription or --init, got both: a prescription is a start itself",

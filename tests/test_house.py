@@ -62,7 +62,19 @@ def test_every_room_is_in_the_list() -> None:
 
 
 def test_importing_autopsae_imports_nothing_heavy() -> None:
-    heavy = {"matplotlib", "transformers", "pandas", "scipy", "sklearn", "tyro", "rich", "ray", "numba"}
+    heavy = {
+        "torch",
+        "numpy",
+        "matplotlib",
+        "transformers",
+        "pandas",
+        "scipy",
+        "sklearn",
+        "tyro",
+        "rich",
+        "ray",
+        "numba",
+    }
     heavy |= {"tensorboard", "wandb", "huggingface_hub", "sae_lens", "sparsify", "dictionary_learning"}
     code = "import sys, autopsae; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -145,8 +145,10 @@ def changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 
 
 def pair_files(path: str | Path) -> tuple[Path, Path]:
-    """The two files of a pair, JSON first; `path` with or without a suffix."""
+    """The two files of a pair, JSON first; `path` with or without a suffix. InputError for "/", "." and ""."""
     stem = Path(path)
+    if not stem.name:
+        raise InputError(f"{path}: expected the name of a pair of files, got a folder; give a name in it")
     if stem.suffix in (".json", ".safetensors"):
         stem = stem.with_suffix("")
     # Not with_suffix: a layer's name may hold dots ("layers.3.mlp").

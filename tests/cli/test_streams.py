@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TextIO, cast
 
 import numpy as np
 import pytest
@@ -57,9 +58,8 @@ def test_a_standard_stream_that_takes_nothing_costs_no_file(
 def test_a_result_on_a_closed_standard_output_is_an_error(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32))
     words = [sys.executable, "-m", "autopsae", "diagnose", "a.npy", *SMALL, "/dev/stdout", ">&-"]
-    done = subprocess.run(
-        ["bash", "-c", " ".join(words)], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    line = ["bash", "-c", " ".join(words)]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "error: " in done.stderr
     assert "Traceback" not in done.stderr
@@ -158,5 +158,5 @@ def test_an_output_that_fails_costs_no_other_and_a_closed_pipe_is_no_error() -> 
 
 def test_a_console_of_rich_can_write_on_a_guarded_stream() -> None:
     page = io.StringIO()
-    Console(file=Guarded(page), width=20).print("word")  # type: ignore[arg-type]
+    Console(file=cast(TextIO, Guarded(page)), width=20).print("word")
     assert page.getvalue() == "word\n"

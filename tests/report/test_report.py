@@ -44,6 +44,31 @@ def test_the_table_shows_every_number_of_every_layer_in_80_columns(found: Survey
         assert row.split()[-2:] == [remedy, f"{diagnosis.expected[remedy].dead.value:.1%}"]
 
 
+@pytest.mark.parametrize("width", [30, 50])
+def test_no_number_is_cut_on_a_narrow_terminal(found: Survey, width: int) -> None:
+    text = printed(found, width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    names = [d.layer for d in found]
+    for diagnosis, following in zip(found, [*names[1:], ""], strict=True):
+        # A layer's lines stand between its name and the next, or the empty line after the last.
+        words = text.split(f"\n{diagnosis.layer}\n")[1].split(f"\n{following}\n")[0].replace(",", " ").split()
+        for name in ("none", "mean", "median", "whiten"):
+            assert f"{diagnosis.birth[name].dead:.1%}" in words
+        assert f"{diagnosis.severity.gamma:.2f}" in words
+        assert f"{diagnosis.expected['none'].dead.value:.1%}" in words
+        assert diagnosis.prescription.remedy in words
+
+
+@pytest.mark.parametrize("width", [30, 50, 80, 200])
+def test_a_hostile_name_is_shown_as_words_at_any_width(width: int) -> None:
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    text = printed(survey({"[red]a\n\x1b[2Jb": x, "hs1": x}, d_sae=32, k=4), width)
+    assert "\x1b" not in text
+    assert r"[red]a\n\x1b[2Jb: " in text
+    assert "\nhs1" in text
+
+
 def test_every_finding_and_reason_stands_under_the_table(found: Survey) -> None:
     text = " ".join(printed(found, width=1000).split())
     for diagnosis in found:

@@ -63,7 +63,7 @@ def autopsy(
         device: Where to compute, for example cuda.
     """
     _check_outputs(json, table, figure, revive, prescription)
-    if revive and pair_files(revive)[0].resolve() == pair_files(sae)[0].resolve():
+    if revive and not Path(sae).is_dir() and pair_files(revive)[0].resolve() == pair_files(sae)[0].resolve():
         raise InputError(f"{revive}: expected a new name, got one that is taken; pass another")
     loaded, library = load_sae(sae).to(checked_device(device)), format_of(sae)
     if prescription:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from autopsae.arrays import InputError, Mapped, Tokens
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.files import pair_files
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.run.data import Counted, count_tokens
 from autopsae.sae.model import SAE
@@ -44,9 +45,11 @@ def start_from(name: str, statistics: Statistics, *, alpha: float, rank: int) ->
 
 
 def load_start(path: str | Path, d_in: int) -> Prescription:
-    """A saved prescription for a layer of width `d_in`. Raises InputError as `Prescription.load`, or for another
-    width.
+    """A saved prescription for a layer of width `d_in`. Raises InputError as `Prescription.load`, for a folder, and
+    for another width.
     """
+    if Path(path).is_dir() and not pair_files(path)[0].exists():
+        raise InputError(f"{path}: expected the name of a prescription, got a folder; give one in it: {path}/LAYER")
     prescription = Prescription.load(path)
     if prescription.d_in != d_in:
         raise InputError(

@@ -334,8 +334,8 @@ def read_run(kind: str, folder: Path) -> Any:
     else:
         result = run_sweep([entry("a"), entry("b")], X[:300], X[300:], out, plan=PLAN, resume=True)
     check_finite(result)
-    saes = {} if "finished" in kind else {str(p): SAE.load(p).state_dict() for p in out.rglob("sae.safetensors")}
-    return result, {name: digest(dict(tensors)) for name, tensors in saes.items()}
+    folders = [] if "finished" in kind else [out] if kind == "run" else [out / "a", out / "b"]
+    return result, [digest(dict(SAE.load(folder / "sae").state_dict())) for folder in folders]
 
 
 # Texts and networks.

@@ -117,8 +117,10 @@ def start(words: list[str], folder: Path, before: Callable[[], None] = lambda: N
             for number, name in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             sys.argv = ["autopsae", *words]
+            from autopsae.cli.interrupts import install
             from autopsae.cli.main import main
 
+            install()  # as `main` does first: a signal may come at once
             before()
             os.write(begun, b".")
             main()
@@ -200,8 +202,8 @@ def prepare() -> None:
     import torch
     import transformers
 
-    import autopsae.cli.main
+    import autopsae.cli.verbs
 
     torch.set_num_threads(1)
     os.environ |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
-    assert all((matplotlib.pyplot, numba, pandas, transformers, autopsae.cli.main))
+    assert all((matplotlib.pyplot, numba, pandas, transformers, autopsae.cli.verbs))

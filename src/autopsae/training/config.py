@@ -103,8 +103,9 @@ class Record:
     tokens: int
     """Tokens trained on since training began, this step's included."""
     loss: float
-    fvu: float
-    """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean."""
+    fvu: float | None
+    """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean; None where
+    the tokens of the batch do not differ, as in a batch of one."""
     l0: float
     """Latents that fired, per token."""
     threshold: float

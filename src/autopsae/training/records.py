@@ -20,13 +20,16 @@ class Measured:
     error: Float[Tensor, "members"]
     selection: Selection
 
-    def columns(self, of_member: Int[Tensor, "members"]) -> dict[str, list[float]]:
+    def columns(self, of_member: Int[Tensor, "members"]) -> dict[str, Sequence[float | None]]:
         """Loss, FVU, L0 and threshold of each member, as in `Record`. of_member: the view of each."""
-        spread = self.views.var(dim=1, correction=0).sum(dim=1)[of_member]
-        fvu = torch.where(spread > 0, self.error / spread, 0)
+        variance, mean = torch.var_mean(self.views, dim=1, correction=0)
+        spread, size = variance.sum(dim=1)[of_member], mean.square().sum(dim=1)[of_member]
+        # What is left of equal tokens are the rounding errors of their mean.
+        differ = (spread > (4 * torch.finfo(spread.dtype).eps) ** 2 * size).tolist()
+        fvu = [value if some else None for value, some in zip((self.error / spread).tolist(), differ, strict=True)]
         l0, threshold = self._l0_and_threshold()
-        named = {"loss": self.loss, "fvu": fvu, "l0": l0, "threshold": threshold}
-        return {name: values.tolist() for name, values in named.items()}
+        named = {"l0": l0, "threshold": threshold}
+        return {"loss": self.loss.tolist(), "fvu": fvu, **{name: values.tolist() for name, values in named.items()}}
 
     def _l0_and_threshold(self) -> tuple[Float[Tensor, "members"], Float[Tensor, "members"]]:
         """(latents that fired per token, the smallest value that fired, averaged over the tokens where any did)."""

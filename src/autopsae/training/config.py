@@ -5,8 +5,12 @@ from math import isfinite
 from typing import Literal
 
 from autopsae.arrays import InputError
+from autopsae.survival.closed_form import check_whole
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
+
+_WHOLE = ("steps", "batch_tokens", "dead_after_tokens", "buffer_tokens", "record_every", "seed")
+_WHOLE += ("warmup_steps", "decay_steps", "k_steps")
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
 
@@ -50,6 +54,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in _WHOLE:
+            check_whole(f"TrainConfig: {name}", getattr(self, name), least=-(2**63), most=2**63 - 1)
         rules = {
             f"steps >= 1, got {self.steps}": self.steps >= 1,
             f"batch_tokens >= 1, got {self.batch_tokens}": self.batch_tokens >= 1,

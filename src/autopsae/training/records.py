@@ -10,6 +10,8 @@ from torch import Tensor
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
 
+_OVERFLOWS = 1e16  # the square of a larger number, summed over a batch, is near the end of float32
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
@@ -52,3 +54,13 @@ def bias_captured(saes: Sequence[SAE], means: Float[Tensor, "members d_in"]) -> 
     mu, b = means / scale + center, b_dec / scale + center
     square = mu.square().sum(dim=1)
     return torch.where(square > 0, (b * mu).sum(dim=1) / square, 1.0).tolist()
+
+
+def against_divergence(lr: float, largest: float) -> str:
+    """What to do about a loss that is not finite. largest: of the numbers that the SAE saw in that step."""
+    if largest <= _OVERFLOWS:
+        return f"lower the learning rate ({lr:g})"
+    return (
+        f"tokens of the batch have values up to {largest:.2g} in the SAE's unit: leave stray tokens out (--strays "
+        "leave_out), or give `born` a sample to scale them by"
+    )

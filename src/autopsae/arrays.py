@@ -73,6 +73,13 @@ def chunks(
         raise NoTokens("expected at least one token, got none; check the token limit, the mask and the source")
 
 
+def matrix(tokens: Tokens) -> Float[Tensor, "tokens d_in"]:
+    """All tokens in one matrix, in the type of a tensor or else float64: for a sample. Raises InputError as
+    `chunks`.
+    """
+    return torch.cat(list(chunks(tokens, dtype=tokens.dtype if isinstance(tokens, Tensor) else torch.float64)))
+
+
 class Mapped:
     """Tokens seen through a function of their chunks, which may leave some out; iterated as often as wanted."""
 
@@ -121,8 +128,11 @@ def _pieces(tokens: Tokens, size: int) -> Iterator[Any]:
 
 
 def _check_dense(tensor: Tensor, where: str) -> None:
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
+    masked = isinstance(tensor, torch.masked.MaskedTensor)
+    if masked or tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
         kind = "a nested" if tensor.is_nested else "a meta" if tensor.is_meta else f"a {tensor.layout}"
+        if masked:
+            raise InputError(f"{where}expected a dense matrix, got a masked tensor; pass the rows that are tokens")
         raise InputError(f"{where}expected a dense matrix with values, got {kind} tensor; pass to_dense() of it")
 
 

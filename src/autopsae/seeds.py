@@ -41,6 +41,14 @@ def keys(places: Int[NDArray[np.int64], "places"], number: int) -> UInt64[NDArra
         return z ^ (z >> np.uint64(31))
 
 
+def check_generator(generator: Any) -> None:
+    """InputError for what is no generator of torch, such as a seed."""
+    if not isinstance(generator, torch.Generator):
+        raise InputError(
+            f"generator: expected a torch.Generator such as torch.Generator().manual_seed(0), got {generator!r}"
+        )
+
+
 def stream(source: Any, purpose: str) -> torch.Generator:
     """A generator for one purpose. It is on the CPU, so that what is drawn does not depend on the device.
 

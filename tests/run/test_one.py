@@ -376,6 +376,20 @@ def test_a_result_worse_than_the_mean_is_a_warning_and_a_good_one_none(tmp_path:
     assert (good["warnings"], good["resampled_at_end"]) == ([], None)
 
 
+@pytest.mark.parametrize("held_out", [tokens(1), tokens(1).expand(50, -1)])
+def test_a_run_whose_held_out_tokens_do_not_differ_has_no_fvu_and_says_so(
+    held_out: torch.Tensor, tmp_path: Path
+) -> None:
+    plan = Plan(evaluate_every=10, target_fvu=0.5)
+    summary = run(new_sae(), tokens(), held_out, CONFIG, tmp_path, about={}, plan=plan)
+    assert (summary["fvu_raw"], summary["fvu_typical"], summary["birth"]["fvu_raw"]) == (None, None, None)
+    assert summary["steps"] == CONFIG.steps, "a target is not reached by an FVU that there is not"
+    assert summary["warnings"][0].startswith(f"no FVU: the {len(held_out)} held-out tokens do not differ")
+    assert {row["fvu_raw"] for row in lines(tmp_path / "held_out.jsonl")} == {None}
+    again = run(new_sae(), tokens(), held_out, CONFIG, tmp_path, about={}, plan=plan, resume=True)
+    assert again == summary
+
+
 @pytest.mark.parametrize(
     ("until", "target", "before_end"),
     [(None, None, 0), (20, None, None), (None, 1e9, 0)],

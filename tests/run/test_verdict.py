@@ -17,7 +17,7 @@ GOOD = Evaluation(
 )
 
 
-def end(**changes: float) -> Evaluation:
+def end(**changes: float | None) -> Evaluation:
     return replace(GOOD, **changes)  # type: ignore[arg-type]
 
 
@@ -78,6 +78,14 @@ def test_a_result_worse_than_the_mean_is_said_and_what_to_do(fvu: float, birth: 
         f"1; {cure}"
     )
     assert found == ([] if cure is None else [expected])
+
+
+def test_held_out_tokens_that_do_not_differ_are_said_and_are_no_divergence() -> None:
+    assert verdict(end(fvu_raw=None, fvu_typical=None, mse_raw=1e9)) is None
+    assert warned(end(fvu_raw=None, fvu_typical=None)) == [
+        "no FVU: the 500 held-out tokens do not differ, so that there is no variance to explain; hold out more "
+        "(--held-out), and check the source"
+    ]
 
 
 def test_a_result_that_serves_the_strays_alone_is_said() -> None:

@@ -137,6 +137,14 @@ def test_never_fired_is_the_share_of_latents_that_fired_in_no_batch_so_far() -> 
     assert shares[0] > shares[-1] > 0
 
 
+@pytest.mark.parametrize("batch", [1, 20])
+def test_a_batch_whose_tokens_do_not_differ_has_no_fvu(batch: int) -> None:
+    x = tokens() if batch == 1 else tokens(1).expand(100, -1)
+    records = train(new_sae(x), x, TrainConfig(steps=3, lr=1e-3, batch_tokens=batch))
+    assert [record.fvu for record in records] == [None] * 3
+    assert all(record.loss > 0 for record in records)
+
+
 def test_stopping_the_iteration_stops_the_training() -> None:
     x = tokens()
     sae = new_sae(x)

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from autopsae.cli.printing import print_line, print_note, print_text
 from autopsae.report.fitting import Fitting, empty_table, plain
+from autopsae.report.text import fvu_text
 from autopsae.run.folder import Entry
 from autopsae.run.start import differences
 from autopsae.run.verdict import MEAN
@@ -53,11 +54,12 @@ class Live:
         """Show the records of a step, by name."""
         if not records:
             return
-        step, least = next(iter(records.values())).step + 1, min(record.fvu for record in records.values())
+        step = next(iter(records.values())).step + 1
+        least = min((record.fvu for record in records.values() if record.fvu is not None), default=None)
         live = [record.dead for record in records.values() if record.dead is not None]
         known = len(live) == len(records)
         dead = _range("dead", live) if known else _range("born dead", [self._born_dead[name] for name in records])
-        fvu = f"FVU {_error(least)}" if len(records) == 1 else f"{len(records)} SAEs, least FVU {_error(least)}"
+        fvu = f"FVU {fvu_text(least)}" if len(records) == 1 else f"{len(records)} SAEs, least FVU {fvu_text(least)}"
         self._bar.update(self._task, completed=step, total=self._steps, description=f"step {step:,}: {fvu}, {dead}")
 
 
@@ -69,7 +71,7 @@ def print_run(out: Path, summary: dict[str, Any]) -> None:
     if resampled:
         latents, before = resampled["latents"], resampled["steps_before_end"]
         late = f"; {latents:,} latents were drawn afresh {before:,} steps before the end"
-    fvu = _error(summary["fvu_raw"]) + _worse(summary["fvu_raw"])
+    fvu = fvu_text(summary["fvu_raw"]) + _worse(summary["fvu_raw"])
     line = (
         f"{out}: {born_dead:.1%} of {summary['d_sae']:,} latents were born dead, {dead:.1%} are dead after "
         f"{summary['steps']:,} steps ({summary['relu']:.1%} by ReLU, {summary['topk']:.1%} by TopK), on {tokens:,} "
@@ -94,7 +96,7 @@ def print_sweep(out: Path, result: dict[str, Any]) -> None:
         if member["diverged"]:
             row = [born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens]
         else:
-            fvu = f"{_error(member['fvu_raw'])}{_worse(member['fvu_raw'])}"
+            fvu = f"{fvu_text(member['fvu_raw'])}{_worse(member['fvu_raw'])}"
             row = [born_dead, f"{member['dead']:.1%}", tokens, fvu, f"{member['l0']:.1f}"]
         table.add_row(name, *row)
         said = ", ".join(f"{column.header} {value}" for column, value in zip(table.columns[1:], row, strict=False))
@@ -108,21 +110,16 @@ def print_sweep(out: Path, result: dict[str, Any]) -> None:
     print_line(f"best by the error on held-out tokens: {out / best}")
 
 
-def _error(fvu: float) -> str:
-    return f"{fvu:.4f}" if fvu < 1000 else f"{fvu:.3g}"
-
-
-def _worse(fvu: float) -> str:
-    return ", worse than the mean" if fvu > MEAN else ""
+def _worse(fvu: float | None) -> str:
+    return ", worse than the mean" if fvu is not None and fvu > MEAN else ""
 
 
 def _typical(summary: dict[str, Any]) -> str:
     """The error without strays, where there are some."""
     if not summary["strays"]:
         return ""
-    return (
-        f" ({_error(summary['fvu_typical'])} without the {summary['strays']:.2%} of over ten times the median norm)"
-    )
+    without = f"without the {summary['strays']:.2%} of over ten times the median norm"
+    return f" ({fvu_text(summary['fvu_typical'])} {without})"
 
 
 def _range(what: str, fractions: list[float]) -> str:

@@ -1,12 +1,14 @@
 """autopsae train SOURCE --out DIR: SAEs, their records, and what held-out tokens say of them."""
 
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any
 
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
+from autopsae.arrays import InputError
 from autopsae.cli.interrupts import delayed
 from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsity_of, with_defaults
 from autopsae.cli.options import Birth, Fit, Integers, Keep, Padding
@@ -66,6 +68,8 @@ def train(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
     )
     plan.check(configs[0])
+    if keep.memory is not None and not 0 < keep.memory < inf:
+        raise InputError(f"--memory: expected a number of GB over 0, got {keep.memory:g}")
     activations = open_activations(source, layer, lengths=padding.lengths, mask=padding.mask)
     training, held = hold_out(activations, keep.held_out)
     saved = load_start(birth.prescription, activations.d_in) if birth.prescription else None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +195,11 @@ def autopsy(
     """
     if written_by not in LIBRARIES:
         raise InputError(f"autopsy: expected written_by of {', '.join(LIBRARIES)}, got {written_by!r}")
-    if not (lr >= 0 and steps >= 0 and 0 <= rare <= 1):
+    if not (0 <= lr < inf and 0 <= steps < inf and 0 <= rare <= 1):
         raise InputError(
             f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
         )
+    sae.check_finite("autopsy")
     with evaluating(sae):
         space = Space.of(sae, tokens)
         fates, max_pre, margin = _counted(sae, space, progress)

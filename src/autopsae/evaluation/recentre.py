@@ -24,19 +24,19 @@ class RecentringCost:
     """What re-centring did, counted on tokens.
 
     dead: latents that never fire before, of which `woken` do after; displaced: latents that fire before and not
-    after, their places taken by woken ones; fvu, fvu_typical: as of Evaluation, raw; l0: latents that fire per
-    token; firings_of_woken: their share of all firings. Their decoders learned little or nothing, so the error may
-    rise.
+    after, their places taken by woken ones; fvu, fvu_typical: as of Evaluation, raw (None where the tokens do not
+    differ); l0: latents that fire per token; firings_of_woken: their share of all firings. Their decoders learned
+    little or nothing, so the error may rise.
     """
 
     tokens: int
     dead: int
     woken: int
     displaced: int
-    fvu_before: float
-    fvu_after: float
-    fvu_typical_before: float
-    fvu_typical_after: float
+    fvu_before: float | None
+    fvu_after: float | None
+    fvu_typical_before: float | None
+    fvu_typical_after: float | None
     l0_before: float
     l0_after: float
     firings_of_woken: float

@@ -14,99 +14,130 @@ from autopsae.sae.model import SAE
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.strays import STRAY
 
+NO_SPREAD = 1e-12
+"""Tokens do not differ if their spread is no larger than this share of their mean's length: rounding errors are."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """An SAE on held-out tokens.
-
-    fvu_raw: summed squared error over the tokens' summed squared distance from their mean, both in raw space, so
-    that SAEs under different remedies compare; fvu_typical: the same without stray tokens (over ten times the
-    median norm), which may hold most of either sum; strays: their share of the tokens; mse_raw: mean squared error
-    per token and dimension; l0: latents that fired, per token; bias_captured: b . mu / ||mu||^2, the share of the
-    mean that the bias has taken over (b in raw space); fates: what each latent did.
-    """
+    """An SAE on held-out tokens."""
 
     tokens: int
-    fvu_raw: float
-    fvu_typical: float
+    """Tokens that it was evaluated on."""
+    fvu_raw: float | None
+    """Summed squared error over the tokens' summed squared distance from their mean, both in raw space, so that
+    SAEs under different remedies compare. None where the tokens do not differ: there is no variance to explain."""
+    fvu_typical: float | None
+    """The same without stray tokens (over ten times the median norm), which may hold most of either sum."""
     strays: float
+    """Share of the tokens that are stray."""
     mse_raw: float
+    """Mean squared error per token and dimension."""
     l0: float
+    """Latents that fired, per token."""
     bias_captured: float
+    """b . mu / ||mu||^2, the share of the mean that the bias has taken over (b in raw space)."""
     fates: Fates
+    """What each latent did."""
 
 
 @torch.no_grad()
 def evaluate(sae: SAE, tokens: Tokens) -> Evaluation:
-    """Evaluate on raw tokens in two passes (the mean, then the errors), sums in float64.
+    """Evaluate on raw tokens in two passes (the norms, then the errors), sums in float64.
 
-    Raises InputError as `chunks`, for passes that differ, and for tokens of another width than the SAE's.
+    Raises InputError as `chunks`, for passes that differ, for tokens of another width than the SAE's, for those
+    that its type cannot hold in its own unit, and for weights that are not finite.
     """
+    sae.check_finite("evaluate")
     weight, tokens = sae.W_enc, same_passes(tokens)
-    mean, norms, n = _first_pass(tokens, weight.device)
-    if len(mean) != sae.d_in:
-        raise InputError(
-            f"evaluate: expected tokens of d_in = {sae.d_in}, as the SAE's, got {len(mean)}; choose the layer that "
-            "it was trained on"
-        )
-    limit = STRAY * norms.typical
-    typical, stray = (_Sums(sae.d_in, weight.device) for _ in range(2))
-    entered = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device)
+    limit = STRAY * _norms(tokens, sae.d_in, weight.device).typical
+    typical, stray = _Sums(), _Sums()
+    entered, n = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device), 0
     census = Census(sae.d_sae, weight.device)
     with evaluating(sae):
         for x in chunks(tokens, dtype=torch.float64, device=weight.device):
             y, back = sae.enter(x)
+            _check_held(y, x, n)
             selection = sae.select(y)
             error = (x - back(sae.reconstruct(selection)).double()).square().sum(dim=1)
             beyond = torch.linalg.vector_norm(x, dim=1) > limit
-            for sums, of in ((typical, ~beyond), (stray, beyond)):
-                sums.see(x[of] - mean, error[of])
+            typical = typical + _Sums.of(x[~beyond], error[~beyond])
+            stray = stray + _Sums.of(x[beyond], error[beyond])
             entered += y.sum(dim=0, dtype=torch.float64)
             census.see(selection)
-    fates = census.fates()
-    both = typical.error + stray.error
+            n += len(x)
+    fates, both = census.fates(), typical + stray
     return Evaluation(
         tokens=n,
-        fvu_raw=_share(both, typical.square + stray.square),
-        fvu_typical=_share(typical.error, typical.spread),
+        fvu_raw=both.fvu,
+        fvu_typical=typical.fvu,
         strays=stray.tokens / n,
-        mse_raw=both / (n * sae.d_in),
+        mse_raw=both.error / (n * sae.d_in),
         l0=float(fates.fired.sum()) / n,
         bias_captured=sae.bias_captured(entered / n),
         fates=fates,
     )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Sums:
-    """Over some of the tokens: squared errors, and squared distances from the mean of all."""
+    """Over some of the tokens: squared errors, and squared distances from their own mean. Parts are added by the
+    formula of Chan, Golub and LeVeque (1979): a few huge tokens cost the others no digits.
+    """
 
-    def __init__(self, d_in: int, device: torch.device) -> None:
-        self.tokens, self.error, self.square = 0, 0.0, 0.0
-        self._away = torch.zeros(d_in, dtype=torch.float64, device=device)
+    tokens: int = 0
+    error: float = 0.0
+    square: float = 0.0
+    mean: Float[Tensor, "d_in"] | None = None
 
-    def see(self, away: Float[Tensor, "some d_in"], error: Float[Tensor, "some"]) -> None:
-        self.tokens += len(away)
-        self.error += float(error.sum())
-        self.square += float(away.square().sum())
-        self._away += away.sum(dim=0)
+    @staticmethod
+    def of(x: Float[Tensor, "some d_in"], error: Float[Tensor, "some"]) -> "_Sums":
+        if not len(x):
+            return _Sums()
+        mean = x.mean(dim=0)
+        return _Sums(tokens=len(x), error=float(error.sum()), square=float((x - mean).square().sum()), mean=mean)
+
+    def __add__(self, other: "_Sums") -> "_Sums":
+        if self.mean is None or other.mean is None:
+            return other if self.mean is None else self
+        n, delta = self.tokens + other.tokens, other.mean - self.mean
+        between = float(delta @ delta) * self.tokens * other.tokens / n
+        return _Sums(
+            tokens=n,
+            error=self.error + other.error,
+            square=self.square + other.square + between,
+            mean=self.mean + delta * (other.tokens / n),
+        )
 
     @property
-    def spread(self) -> float:
-        """Squared distances from their own mean."""
-        return self.square - float(self._away.square().sum()) / max(1, self.tokens)
+    def fvu(self) -> float | None:
+        """None where the tokens do not differ, or there are none."""
+        if self.mean is None or self.square <= NO_SPREAD**2 * self.tokens * float(self.mean @ self.mean):
+            return None
+        return self.error / self.square
 
 
-def _share(error: float, spread: float) -> float:
-    return error / spread if spread > 0 else 0.0
-
-
-def _first_pass(tokens: Tokens, device: torch.device) -> tuple[Float[Tensor, "d_in"], NormHistogram, int]:
-    """(mean, norms, number) of the tokens."""
-    total, norms, n = torch.zeros(()), None, 0
+def _norms(tokens: Tokens, d_in: int, device: torch.device) -> NormHistogram:
+    """How long the tokens are. Raises InputError for another width than `d_in`."""
+    norms: NormHistogram | None = None
     for x in chunks(tokens, dtype=torch.float64, device=device):
-        total = x.sum(dim=0) + (total if n else 0)
+        if x.shape[1] != d_in:
+            raise InputError(
+                f"evaluate: expected tokens of d_in = {d_in}, as the SAE's, got {x.shape[1]}; choose the layer "
+                "that it was trained on"
+            )
         seen = NormHistogram.of(x)
         norms = norms.merge(seen) if norms else seen
-        n += len(x)
     assert norms is not None  # chunks raises when there is no token
-    return total / n, norms, n
+    return norms
+
+
+def _check_held(y: Float[Tensor, "chunk d_in"], x: Float[Tensor, "chunk d_in"], start: int) -> None:
+    """InputError where a token overflows in the SAE's unit and type. start: of the chunk, among all tokens."""
+    if not bool(torch.isfinite(y.sum(dtype=torch.float64))) and not bool(y.isfinite().all()):
+        first = int((~y.isfinite().all(dim=1)).nonzero()[0])
+        raise InputError(
+            f"evaluate: expected tokens that an SAE of {y.dtype} can hold in its unit, got one of norm "
+            f"{float(x[first].norm()):.3g}, token {start + first:,} of those read; leave it out, or convert the "
+            "SAE to float64"
+        )

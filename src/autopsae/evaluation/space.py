@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Mapped, Tokens, chunks
+from autopsae.evaluation.reconstruction import NO_SPREAD
 from autopsae.passes import same_passes
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, TopK
@@ -61,6 +62,11 @@ class Space:
         for y in chunks(left_out(entered, limit), dtype=torch.float64):
             moments = moments.merge(Moments.of(y)) if moments else Moments.of(y)
         assert moments is not None  # half of the tokens are no longer than the median
+        if float(moments.std.norm()) <= NO_SPREAD * float(moments.mean.norm()):
+            raise InputError(
+                f"autopsy: expected tokens that differ, got {moments.tokens:,} copies of one vector besides stray "
+                "tokens; leave out the padding, and check the mask and the hook point"
+            )
         return Space(
             entered=entered,
             tokens=n,

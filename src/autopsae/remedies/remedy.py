@@ -30,6 +30,17 @@ class Remedy:
     affine: Affine
     subspace: Float[Tensor, "rank d_in"] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises InputError for a map or a subspace with values that are not finite."""
+        parts = {name: getattr(self.affine, name) for name in ("center", "linear", "inverse")}
+        parts["subspace"] = self.subspace
+        bad = [name for name, part in parts.items() if part is not None and not bool(part.isfinite().all())]
+        if bad:
+            raise InputError(
+                f"remedy {self.name!r}: expected finite numbers, got NaN or infinite values in {', '.join(bad)}; "
+                "check the tokens that it was made from"
+            )
+
     def encoder(
         self, W_enc: Float[Tensor, "d_sae d_in"]
     ) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_in"]]:

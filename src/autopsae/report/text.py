@@ -108,14 +108,22 @@ def _latents(autopsy: Autopsy) -> str:
 
 
 def _recentred(cost: RecentringCost) -> str:
-    change = cost.fvu_after / cost.fvu_before - 1 if cost.fvu_before else 0.0
-    typical = f" ({cost.fvu_typical_before:.4f} to {cost.fvu_typical_after:.4f} without stray tokens)"
-    strays = typical if cost.fvu_typical_before != cost.fvu_before else ""
+    before, after = cost.fvu_before, cost.fvu_after
+    change = f" ({after / before - 1:+.1%})" if before and after is not None else ""
+    typical = f" ({fvu_text(cost.fvu_typical_before)} to {fvu_text(cost.fvu_typical_after)} without stray tokens)"
+    strays = typical if cost.fvu_typical_before != before else ""
     return (
         f"re-centred: {cost.woken:,} of {cost.dead:,} dead latents fire (n = {cost.tokens:,} tokens), "
         f"{cost.firings_of_woken:.1%} of all firings are theirs, {cost.displaced:,} others fall silent; raw FVU "
-        f"{cost.fvu_before:.4f} to {cost.fvu_after:.4f} ({change:+.1%}){strays}"
+        f"{fvu_text(before)} to {fvu_text(after)}{change}{strays}"
     )
+
+
+def fvu_text(fvu: float | None) -> str:
+    """An FVU to four digits; of tokens that do not differ there is none."""
+    if fvu is None:
+        return "none (the tokens do not differ)"
+    return f"{fvu:.4f}" if fvu < 1000 else f"{fvu:.3g}"
 
 
 def _title(survey: Survey) -> str:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.activations.spread import spread
@@ -44,14 +45,21 @@ class Spread:
         self.tokens = tokens
 
     def __iter__(self) -> Iterator[Float[Tensor, "some d_in"]]:
-        begin = 0
+        begin = yielded = 0
         # float64 holds every float exactly; what reads these tokens takes the type that it needs.
         for x in chunks(self._source, dtype=torch.float64):
             first, last = torch.searchsorted(self._places, torch.tensor([begin, begin + len(x)])).tolist()
             chosen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
             chosen[self._places[first:last] - begin] = True
-            yield x[~chosen if self._others else chosen]
-            begin += len(x)
+            some = x[~chosen if self._others else chosen]
+            yield some
+            begin, yielded = begin + len(x), yielded + len(some)
+        if yielded != self.tokens:
+            raise InputError(
+                "expected a source of as many tokens as its attribute `tokens` or an earlier pass said, got "
+                f"{begin:,}, of which {yielded:,} instead of {self.tokens:,} are to be read; mend `tokens`, or "
+                "save them to a file"
+            )
 
 
 @overload
@@ -101,12 +109,17 @@ def known_tokens(tokens: Tokens) -> int | None:
     """
     if isinstance(tokens, SamePasses):
         return tokens.first.tokens if tokens.first else known_tokens(tokens.source)
-    if isinstance(tokens, Tensor | np.ndarray):
+    if _is_whole(tokens):
         return len(tokens)
-    if isinstance(tokens, list) and all(isinstance(batch, Tensor | np.ndarray) for batch in tokens):
-        return sum(len(batch) for batch in tokens)
+    if isinstance(tokens, list) and all(map(_is_whole, tokens)):
+        return sum(map(len, tokens))
     number = getattr(tokens, "tokens", None)
     return number if isinstance(number, int) else None
+
+
+def _is_whole(tokens: Any) -> TypeGuard[Tensor | NDArray[Any]]:
+    """A matrix of which every row is a token: masked rows are none."""
+    return isinstance(tokens, Tensor | np.ndarray) and not isinstance(tokens, np.ma.MaskedArray)
 
 
 def _spread(n: int, total: int) -> Sequence[int]:

@@ -43,7 +43,8 @@ _ENDED: dict[str, Kind] = {
     "steps": whole(0),
     "training": mapped(anything),
 }
-_MEASURED: dict[str, Kind] = dict.fromkeys(("dead", "relu", "topk", "fvu_raw", "mse_raw", "l0"), number())
+_MEASURED: dict[str, Kind] = dict.fromkeys(("dead", "relu", "topk", "mse_raw", "l0"), number())
+_MEASURED["fvu_raw"] = nothing_or(number())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +150,11 @@ class Folder(AbstractContextManager["Folder"]):
         every, target = self._plan.evaluate_every, self._plan.target_fvu
         if self._held_out_log is None or every is None or (record.step + 1) % every:
             return False
+        if self._member.sae.not_finite():
+            return False  # the next step, or the end, says so
         found = HeldOut(step=record.step, **measured(evaluate(self._member.sae, self._few)))
         self._held_out_log(found)
-        return target is not None and found.fvu_raw <= target
+        return target is not None and found.fvu_raw is not None and found.fvu_raw <= target
 
     def finish(
         self, steps: int, *, diverged: str | None = None, last_resampling: tuple[int, int] = (0, 0)
@@ -161,6 +164,8 @@ class Folder(AbstractContextManager["Folder"]):
         diverged: what befell it in training; last_resampling: as of `Sweep`.
         """
         sae, config = self._member.sae, self._member.config
+        if diverged is None and (bad := sae.not_finite()):
+            diverged = f"step {steps - 1}: {', '.join(bad)} not finite; lower the learning rate ({config.lr:g})"
         evaluation = evaluate(sae, self._held_out) if diverged is None else None
         if evaluation:
             diverged = divergence(evaluation, self.birth, steps=steps, lr=config.lr)

@@ -9,7 +9,7 @@ from autopsae.evaluation.reconstruction import Evaluation
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """What held-out tokens say after `step` (from 0). Fractions in [0, 1]; dead = relu + topk, counted on
-    `dead_tokens` tokens.
+    `dead_tokens` tokens; FVU None where the tokens do not differ.
     """
 
     step: int
@@ -17,8 +17,8 @@ class HeldOut:
     dead_tokens: int
     relu: float
     topk: float
-    fvu_raw: float
-    fvu_typical: float
+    fvu_raw: float | None
+    fvu_typical: float | None
     strays: float
     mse_raw: float
     l0: float

@@ -22,19 +22,21 @@ LAST = 0.1
 
 
 def divergence(end: Evaluation, birth: Mapping[str, Any], *, steps: int, lr: float) -> str | None:
-    """What befell a run whose error on held-out tokens is not finite, or absurdly large; None for any other.
+    """What befell a run whose error on held-out tokens is not finite, or absurdly large; None for any other, and
+    for held-out tokens that do not differ, against which nothing is large.
 
     birth: the same numbers before training, None where they were not finite.
     """
     advice = f"lower the learning rate ({lr:g})"
-    if not (isfinite(end.mse_raw) and isfinite(end.fvu_raw)):
+    fvu = end.fvu_raw
+    if not (isfinite(end.mse_raw) and (fvu is None or isfinite(fvu))):
         return f"step {steps - 1}: the error on held-out tokens is not finite; {advice}"
     born = birth["fvu_raw"]
-    if end.fvu_raw <= ABSURD * max(MEAN, born or 0.0):
+    if fvu is None or fvu <= ABSURD * max(MEAN, born or 0.0):
         return None
     before = "not finite" if born is None else f"{born:.4g}"
     return (
-        f"step {steps - 1}: the raw FVU on {end.tokens:,} held-out tokens is {end.fvu_raw:.3g} (predicting their "
+        f"step {steps - 1}: the raw FVU on {end.tokens:,} held-out tokens is {fvu:.3g} (predicting their "
         f"mean gives 1, and at birth it was {before}): training has diverged; {advice}"
     )
 
@@ -74,14 +76,19 @@ def warnings_of(end: Evaluation, birth: Mapping[str, Any], resampled: Resampled 
     """What a reader of the numbers must be told, a sentence each; none for most runs."""
     said = []
     born = birth["fvu_raw"]
-    if end.fvu_raw > MEAN:
+    if end.fvu_raw is None:
+        said.append(
+            f"no FVU: the {end.tokens:,} held-out tokens do not differ, so that there is no variance to explain; "
+            "hold out more (--held-out), and check the source"
+        )
+    elif end.fvu_raw > MEAN:
         cure = f"lower the learning rate ({lr:g})" if born is not None and end.fvu_raw > born else "train longer"
         before = "" if born is None else f" (at birth: {born:.4g})"
         said.append(
             f"raw FVU {end.fvu_raw:.4g} on {end.tokens:,} held-out tokens{before}: worse than predicting their "
             f"mean, which gives 1; {cure}"
         )
-    elif end.fvu_typical > MEAN:
+    elif end.fvu_typical is not None and end.fvu_typical > MEAN:
         said.append(
             f"FVU {end.fvu_typical:.4g} on the held-out tokens without the {end.strays:.2%} of over ten times the "
             "median norm: worse than predicting their mean, which gives 1; leave the latter out of "

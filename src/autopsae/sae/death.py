@@ -52,8 +52,11 @@ class Fates:
 
 @torch.no_grad()
 def fates(sae: SAE, tokens: Tokens, *, progress: Callable[[int], None] | None = None) -> Fates:
-    """Count every latent of `sae` on held-out raw tokens. Raises InputError as `chunks`."""
+    """Count every latent of `sae` on held-out raw tokens. Raises InputError as `chunks`, and for weights that are
+    not finite.
+    """
     weight = sae.W_enc
+    sae.check_finite("fates")
     census = Census(sae.d_sae, weight.device)
     batches = chunks(tokens, dtype=weight.dtype, device=weight.device)
     with evaluating(sae):

@@ -1,12 +1,15 @@
 """An SAE as it is born: rows drawn, biases, thresholds and affine map from a prescription or any remedy."""
 
 from math import sqrt
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arrays import InputError
+from autopsae.arrays import InputError, matrix
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, within
@@ -24,7 +27,7 @@ def born(
     *,
     d_sae: int,
     sparsity: Sparsity,
-    sample: Float[Tensor, "sample d_in"] | None,
+    sample: Float[Tensor, "sample d_in"] | NDArray[Any] | None,
     generator: torch.Generator,
     encoder_bias: bool = False,
     firing_rate: float | None = None,
@@ -45,22 +48,23 @@ def born(
     thresholds, and a bias only for latents whose threshold would be under 0.1.
     layer_norm: normalise every token; the remedy is then one for normalised tokens, the sample is still raw.
 
-    Raises InputError for a sample of another width or of zero tokens only, for k outside 1 ... d_sae, for a firing
+    Raises InputError as `chunks` for a sample, and for one of another width, of zero tokens only, or so small or
+    large that `dtype` cannot hold the scale; for k outside 1 ... d_sae, for a firing
     rate outside (0, 1) and one without a sample.
     """
     sparsity.check(d_sae)
     d_in = len(remedy.affine.center)
-    sample = _checked(sample, d_in, layer_norm)
+    tokens = _checked(sample, d_in, layer_norm)
     W = within(remedy.subspace, draw_rows(d_sae, d_in, generator=generator, dtype=dtype))
     only_centers = remedy.affine.linear is None
     seen = Affine.identity(d_in) if only_centers else remedy.affine
-    scale = 1.0 if sample is None or not scaled else _scale(seen, sample)
+    scale = 1.0 if tokens is None or not scaled else _scale(seen, tokens, dtype)
     affine = Affine(center=seen.center, linear=seen.linear, inverse=seen.inverse, scale=scale)
     start = affine(remedy.affine.center[None])[0] if only_centers else torch.zeros(d_in)
     b_enc = W.new_zeros(d_sae) if encoder_bias else None
     threshold = torch.full((d_sae,), THRESHOLD) if isinstance(sparsity, JumpReLU) else None
     if firing_rate is not None:
-        reached = _reached(affine, sample, W, start, firing_rate)
+        reached = _reached(affine, tokens, W, start, firing_rate)
         if threshold is not None:
             threshold = reached.clamp_min(THRESHOLD)
         b_enc = -reached if threshold is None else threshold - reached
@@ -76,19 +80,28 @@ def born(
     )
 
 
-def _checked(sample: Tensor | None, d_in: int, layer_norm: bool) -> Tensor | None:
+def _checked(sample: Tensor | NDArray[Any] | None, d_in: int, layer_norm: bool) -> Tensor | None:
     if sample is None:
         return None
-    if sample.ndim != 2 or sample.shape[1] != d_in:
-        raise InputError(f"born: expected a sample [tokens, d_in = {d_in}], got shape {tuple(sample.shape)}")
-    return normalized(sample) if layer_norm else sample
+    if not isinstance(sample, Tensor | np.ndarray) or sample.ndim != 2 or sample.shape[1] != d_in:
+        got = f"shape {tuple(sample.shape)}" if isinstance(sample, Tensor | np.ndarray) else type(sample).__name__
+        raise InputError(f"born: expected a sample [tokens, d_in = {d_in}], got {got}")
+    tokens = matrix(sample)
+    return normalized(tokens) if layer_norm else tokens
 
 
-def _scale(affine: Affine, sample: Tensor) -> float:
+def _scale(affine: Affine, sample: Tensor, dtype: torch.dtype) -> float:
     norm = float(affine(sample.double()).norm(dim=1).median())
     if norm == 0:
         raise InputError("born: expected a sample whose median token is not zero; check mask and hook point")
-    return sqrt(len(affine.center)) / norm
+    scale = sqrt(len(affine.center)) / norm
+    limits = torch.finfo(dtype)
+    if not limits.tiny <= scale <= limits.max:
+        raise InputError(
+            f"born: expected tokens whose scale {dtype} can hold, got a median norm of {norm:.3g}, for which it is "
+            f"{scale:.3g}; multiply all tokens by a constant first"
+        )
+    return scale
 
 
 def _reached(

@@ -111,6 +111,20 @@ class SAE(nn.Module):
         learned = self.learned_threshold
         return None if learned is None or bool(learned.isnan()) else learned
 
+    def not_finite(self) -> list[str]:
+        """The names of weights that are NaN or infinite somewhere."""
+        # A learned threshold is NaN before it is learned.
+        named = {name: tensor for name, tensor in self.state_dict().items() if name != "learned_threshold"}
+        return [name for name, tensor in named.items() if not bool(tensor.isfinite().all())]
+
+    def check_finite(self, who: str) -> None:
+        """InputError where a weight is NaN or infinite. who: begins the message."""
+        if bad := self.not_finite():
+            raise InputError(
+                f"{who}: expected an SAE of finite weights, got NaN or infinite values in {', '.join(bad)}; load "
+                "the last good checkpoint"
+            )
+
     def enter(self, x: Float[Tensor, "tokens d_in"]) -> tuple[Float[Tensor, "tokens d_in"], Back]:
         """Raw tokens in the SAE's space, and the way back from there, for these tokens."""
         x = x.to(self.W_enc)

@@ -12,13 +12,15 @@ to zero, with the curvature of all tokens (the path of Cohen et al. 2016, "Geome
 
 from dataclasses import dataclass
 from math import frexp, inf
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.arrays import InputError, Tokens, chunks, matrix
 from autopsae.passes import same_passes
 from autopsae.statistics.repeats import row_hashes
 
@@ -56,7 +58,7 @@ class _Pull:
 def geometric_median(
     tokens: Tokens,
     *,
-    sample: Float[Tensor, "sample d_in"] | None = None,
+    sample: Float[Tensor, "sample d_in"] | NDArray[Any] | None = None,
     tolerance: float = 1e-7,
 ) -> Float[Tensor, "d_in"]:
     """argmin_m of sum_j ||x_j - m||, in float64 (paper Sec. 6, App. D.5); where that is not unique, one of them.
@@ -81,8 +83,9 @@ def geometric_median(
         sample = tokens = torch.cat(list(chunks(tokens, dtype=torch.float64)))
         starts = [*_repeated(sample), sample.median(dim=0).values]
     else:
+        sample = matrix(sample).double()
         starts = [geometric_median(sample, tolerance=max(tolerance, 1e-4))]
-        sample, tokens = sample.double().to(starts[0].device), same_passes(tokens)
+        sample, tokens = sample.to(starts[0].device), same_passes(tokens)
     # Squares of numbers like 1e200 overflow, and those of 1e-200 vanish. A power of two costs no digit.
     cloud = _Cloud(tokens, unit=_unit(sample))
     best = _descend(cloud, [start * cloud.unit for start in starts], sample * cloud.unit, tolerance)

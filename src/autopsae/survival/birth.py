@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.remedies.remedy import Remedy
-from autopsae.seeds import stream
+from autopsae.seeds import check_generator, stream
 from autopsae.statistics.strays import shortened, typical_norm
 from autopsae.survival.closed_form import check_k
 
@@ -45,6 +45,7 @@ def draw_rows(
 
     They are drawn from a stream of their own (`seeds.stream`), so they are no numbers that the caller may draw too.
     """
+    check_generator(generator)
     rows = torch.randn(d_sae, d_in, generator=stream(generator, "rows of an SAE"), dtype=dtype)
     return torch.nn.functional.normalize(rows.to(generator.device), dim=1)
 
@@ -71,6 +72,7 @@ def measure_birth(
     Raises InputError as `chunks`, for k outside 1 ... d_sae, and for two remedies of one name.
     """
     check_k(k, d_sae)
+    check_generator(generator)
     if len({remedy.name for remedy in remedies}) < len(remedies):
         raise InputError(f"expected remedies of different names, got {[remedy.name for remedy in remedies]}")
     device = torch.device(device) if device is not None else generator.device

@@ -48,15 +48,15 @@ class Prediction:
 
 def check_whole(name: str, value: object, *, least: int, most: int) -> None:
     """InputError unless `value` is a whole number in [least, most]."""
-    if not (isinstance(value, Integral) and least <= int(value) <= most):
+    if not (isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most):
         raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {value!r}")
 
 
 def check_k(k: int, d_sae: int) -> None:
     """InputError unless both are whole numbers and 1 <= k <= d_sae."""
     check_whole("d_sae", d_sae, least=1, most=2**31)
-    if k != int(k):
-        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {k}")
+    if isinstance(k, bool) or not isinstance(k, Integral):
+        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {k!r}")
     if not 1 <= k <= d_sae:
         raise InputError(f"expected 1 <= k <= d_sae = {d_sae:,}, got k = {k:,}; lower k or raise d_sae")
 

@@ -1,14 +1,16 @@
 """Death expected at any number of tokens, by pathway and with an interval, from a few thousand tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arrays import InputError
+from autopsae.arrays import InputError, matrix
 from autopsae.remedies.remedy import Remedy, within
 from autopsae.statistics.spectrum import effective_rank
 from autopsae.statistics.strays import shortened, typical_norm
@@ -115,8 +117,11 @@ class Forecast:
         return self.fires.silent(tokens)
 
     def relu(self, tokens: int) -> Expected:
-        """Fraction of latents that are positive on none of `tokens` tokens."""
-        return self.positive.silent(tokens)
+        """Fraction of latents that are positive on none of `tokens` tokens: no more than are dead, which are fitted
+        apart from them.
+        """
+        dead, relu = self.dead(tokens), self.positive.silent(tokens)
+        return Expected(*(min(of_all, own) for of_all, own in zip(astuple(dead), astuple(relu), strict=True)))
 
     def at(self, tokens: int) -> Outlook:
         """Both, dead and dead-by-ReLU. Raises InputError for less than one token."""
@@ -134,7 +139,7 @@ class Forecast:
 
 
 def forecast(
-    y: Float[Tensor, "sample d_in"],
+    y: Float[Tensor, "sample d_in"] | NDArray[Any],
     W: Float[Tensor, "d_sae d_in"],
     firing: Firing,
     *,
@@ -147,8 +152,9 @@ def forecast(
     spread over the stream that death is asked for; firing: when a latent fires. Costs about two encodings of the
     sample, and the memory of two matrices [followed, sample].
 
-    Raises InputError for a sample too small, and as `firing`.
+    Raises InputError for a sample too small, and as `chunks` and `firing`.
     """
+    y = matrix(y).to(W)
     sampled = margins(y, W, firing, b_enc=b_enc, followed=min(followed, len(W)))
     fires, positive = observed(sampled.over, sampled.part), observed(sampled.pre, sampled.part)
     return Forecast(
@@ -213,7 +219,7 @@ def margins(
 
 
 def forecast_births(
-    sample: Float[Tensor, "sample d_in"],
+    sample: Float[Tensor, "sample d_in"] | NDArray[Any],
     remedies: Sequence[Remedy],
     firing: Firing,
     *,
@@ -226,6 +232,7 @@ def forecast_births(
     sample: raw tokens, as for `forecast`. Thresholds are in the unit in which SAEs are `born`: the median norm of
     the tokens, as such an SAE sees them, is sqrt(d_in). Raises InputError as `forecast`.
     """
+    sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
     return {
         remedy.name: forecast(seen(remedy, sample), within(remedy.subspace, rows), firing, followed=followed)

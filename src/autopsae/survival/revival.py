@@ -8,12 +8,14 @@ is expected is a model with four constants, fitted to recovery on synthetic toke
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import exp, inf, sqrt
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arrays import InputError
+from autopsae.arrays import InputError, matrix
 from autopsae.survival.closed_form import dead_by_relu
 from autopsae.survival.firing import Above
 from autopsae.survival.forecast import forecast
@@ -62,7 +64,7 @@ class Revival:
 
 @torch.no_grad()
 def revival(
-    y: Float[Tensor, "sample d_in"],
+    y: Float[Tensor, "sample d_in"] | NDArray[Any],
     W: Float[Tensor, "d_sae d_in"],
     *,
     lr: float,
@@ -81,6 +83,7 @@ def revival(
     """
     if not (lr >= 0 and steps >= 0):
         raise InputError(f"revival: expected lr and steps of at least 0, got {lr:g} and {steps}")
+    y = matrix(y).to(W)
     tokens, travel = tokens or len(y), 0.0 if "b_dec" in frozen else lr * steps
     mean, spread = y.mean(dim=0), float(y.std(dim=0).norm())
     gamma = float(mean.norm()) / spread if spread else inf

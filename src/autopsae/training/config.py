@@ -5,8 +5,12 @@ from math import isfinite
 from typing import Literal
 
 from autopsae.arrays import InputError
+from autopsae.survival.closed_form import check_whole
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
+
+_WHOLE = ("steps", "batch_tokens", "dead_after_tokens", "buffer_tokens", "record_every", "seed")
+_WHOLE += ("warmup_steps", "decay_steps", "k_steps")
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
 
@@ -50,6 +54,8 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in _WHOLE:
+            check_whole(f"TrainConfig: {name}", getattr(self, name), least=-(2**63), most=2**63 - 1)
         rules = {
             f"steps >= 1, got {self.steps}": self.steps >= 1,
             f"batch_tokens >= 1, got {self.batch_tokens}": self.batch_tokens >= 1,
@@ -103,8 +109,9 @@ class Record:
     tokens: int
     """Tokens trained on since training began, this step's included."""
     loss: float
-    fvu: float
-    """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean."""
+    fvu: float | None
+    """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean; None where
+    the tokens of the batch do not differ, as in a batch of one."""
     l0: float
     """Latents that fired, per token."""
     threshold: float

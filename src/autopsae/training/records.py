@@ -10,6 +10,8 @@ from torch import Tensor
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
 
+_OVERFLOWS = 1e16  # the square of a larger number, summed over a batch, is near the end of float32
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Measured:
@@ -20,13 +22,16 @@ class Measured:
     error: Float[Tensor, "members"]
     selection: Selection
 
-    def columns(self, of_member: Int[Tensor, "members"]) -> dict[str, list[float]]:
+    def columns(self, of_member: Int[Tensor, "members"]) -> dict[str, Sequence[float | None]]:
         """Loss, FVU, L0 and threshold of each member, as in `Record`. of_member: the view of each."""
-        spread = self.views.var(dim=1, correction=0).sum(dim=1)[of_member]
-        fvu = torch.where(spread > 0, self.error / spread, 0)
+        variance, mean = torch.var_mean(self.views, dim=1, correction=0)
+        spread, size = variance.sum(dim=1)[of_member], mean.square().sum(dim=1)[of_member]
+        # What is left of equal tokens are the rounding errors of their mean.
+        differ = (spread > (4 * torch.finfo(spread.dtype).eps) ** 2 * size).tolist()
+        fvu = [value if some else None for value, some in zip((self.error / spread).tolist(), differ, strict=True)]
         l0, threshold = self._l0_and_threshold()
-        named = {"loss": self.loss, "fvu": fvu, "l0": l0, "threshold": threshold}
-        return {name: values.tolist() for name, values in named.items()}
+        named = {"l0": l0, "threshold": threshold}
+        return {"loss": self.loss.tolist(), "fvu": fvu, **{name: values.tolist() for name, values in named.items()}}
 
     def _l0_and_threshold(self) -> tuple[Float[Tensor, "members"], Float[Tensor, "members"]]:
         """(latents that fired per token, the smallest value that fired, averaged over the tokens where any did)."""
@@ -49,3 +54,13 @@ def bias_captured(saes: Sequence[SAE], means: Float[Tensor, "members d_in"]) -> 
     mu, b = means / scale + center, b_dec / scale + center
     square = mu.square().sum(dim=1)
     return torch.where(square > 0, (b * mu).sum(dim=1) / square, 1.0).tolist()
+
+
+def against_divergence(lr: float, largest: float) -> str:
+    """What to do about a loss that is not finite. largest: of the numbers that the SAE saw in that step."""
+    if largest <= _OVERFLOWS:
+        return f"lower the learning rate ({lr:g})"
+    return (
+        f"tokens of the batch have values up to {largest:.2g} in the SAE's unit: leave stray tokens out (--strays "
+        "leave_out), or give `born` a sample to scale them by"
+    )

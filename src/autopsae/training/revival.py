@@ -5,6 +5,7 @@ AuxK reaches latents that are dead-by-TopK alone, ghost gradients reach all sile
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ class AuxK:
     """Latents per token; None for d_in / 2."""
 
     def __post_init__(self) -> None:
-        if not self.coefficient >= 0 or self.dead_after_tokens < 1 or (self.k_aux is not None and self.k_aux < 1):
+        fine = 0 <= self.coefficient < inf and self.dead_after_tokens >= 1
+        if not fine or (self.k_aux is not None and (self.k_aux < 1 or self.k_aux != int(self.k_aux))):
             raise InputError(f"AuxK: expected coefficient >= 0, dead_after_tokens >= 1, k_aux >= 1, got {self}")
 
     @staticmethod
@@ -84,7 +86,7 @@ class GhostGradients:
     dead_after_tokens: int = 256_000
 
     def __post_init__(self) -> None:
-        if not self.coefficient >= 0 or self.dead_after_tokens < 1:
+        if not 0 <= self.coefficient < inf or self.dead_after_tokens < 1:
             raise InputError(f"GhostGradients: expected coefficient >= 0, dead_after_tokens >= 1, got {self}")
 
     @staticmethod
@@ -157,7 +159,7 @@ class Resampling:
     encoder_norm: float = 0.2
 
     def __post_init__(self) -> None:
-        if min(self.every_steps, self.dead_after_tokens) < 1 or not self.encoder_norm > 0:
+        if min(self.every_steps, self.dead_after_tokens) < 1 or not 0 < self.encoder_norm < inf:
             raise InputError(
                 f"Resampling: expected every_steps >= 1, dead_after_tokens >= 1, encoder_norm > 0, got {self}"
             )

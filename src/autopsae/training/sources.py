@@ -50,6 +50,10 @@ class Sources:
                     f"member {member.name!r}: expected a shift of shape [d_in = {member.sae.d_in}], got "
                     f"{tuple(member.shift.shape)}"
                 )
+            if member.shift is not None and not bool(member.shift.isfinite().all()):
+                raise InputError(
+                    f"member {member.name!r}: expected a finite shift, got NaN or infinite values in it"
+                )
         raw = [tokens if member.tokens is None else member.tokens for member in members]
         keys = [(id(of), m.config.seed, m.config.buffer_tokens) for of, m in zip(raw, members, strict=True)]
         distinct = list(dict.fromkeys(keys))

@@ -23,7 +23,7 @@ from autopsae.training.checkpoint import State, layouts_of, load_checkpoint, sav
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.objective import penalty_losses
 from autopsae.training.optimizers import Optimizer
-from autopsae.training.records import Measured, bias_captured
+from autopsae.training.records import Measured, against_divergence, bias_captured
 from autopsae.training.revival import revival_losses
 from autopsae.training.sources import Member, Sources
 from autopsae.training.together import check_together
@@ -109,7 +109,7 @@ class Sweep:
                 Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
             )
         if not all(fine):
-            self._stop(loss.detach(), fine)
+            self._stop(loss.detach(), fine, largest=float(views.abs().max()))
         return {m: record for m, record in (found or {}).items() if m in self._alive} or None
 
     def _check(self) -> None:
@@ -215,12 +215,12 @@ class Sweep:
             tensors["last_resampling"] = torch.zeros(len(self.members), 2, dtype=torch.int64)
         return tensors
 
-    def _stop(self, loss: Float[Tensor, "members"], finite: list[bool]) -> None:
-        """Let those go whose loss is not finite."""
+    def _stop(self, loss: Float[Tensor, "members"], finite: list[bool], *, largest: float) -> None:
+        """Let those go whose loss is not finite. largest: of the numbers that the members saw."""
         for m, value, fine in zip(self._alive, loss.tolist(), finite, strict=True):
             if not fine:
-                lr = self.members[m].config.lr
-                self.diverged[m] = f"step {self.step - 1}: the loss is {value}; lower the learning rate ({lr:g})"
+                advice = against_divergence(self.members[m].config.lr, largest)
+                self.diverged[m] = f"step {self.step - 1}: the loss is {value}; {advice}"
         self._keep([m for m in self._alive if m not in self.diverged])
 
     def _keep(self, alive: list[int]) -> None:

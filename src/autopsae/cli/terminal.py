@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from autopsae.arrays import InputError
-from autopsae.statistics.collect import check_device
+from autopsae.arrays import InputError, check_device
 
 
 def checked_device(device: str | None) -> str | None:
     """The device as given, or InputError where nothing can be computed on it: known before the work, not after."""
-    check_device(device)
+    check_device(device, torch.float64)
     return device
 
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
@@ -19,6 +20,7 @@ THRESHOLD = 0.1
 """Where JumpReLU's thresholds start, at least, in units of the scaled layer's pre-activations."""
 
 
+@whole_arguments("d_sae")
 def born(
     remedy: Remedy | Prescription,
     *,

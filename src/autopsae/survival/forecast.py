@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.remedies.remedy import Remedy, within
 from autopsae.statistics.spectrum import effective_rank
@@ -110,14 +111,17 @@ class Forecast:
     fires: _Tails
     positive: _Tails
 
+    @whole_arguments("tokens")
     def dead(self, tokens: int) -> Expected:
         """Fraction of latents that do not fire on `tokens` tokens of this kind, the dead-by-ReLU included."""
         return self.fires.silent(tokens)
 
+    @whole_arguments("tokens")
     def relu(self, tokens: int) -> Expected:
         """Fraction of latents that are positive on none of `tokens` tokens."""
         return self.positive.silent(tokens)
 
+    @whole_arguments("tokens")
     def at(self, tokens: int) -> Outlook:
         """Both, dead and dead-by-ReLU. Raises InputError for less than one token."""
         if tokens < 1:
@@ -133,6 +137,7 @@ class Forecast:
         )
 
 
+@whole_arguments("followed")
 def forecast(
     y: Float[Tensor, "sample d_in"],
     W: Float[Tensor, "d_sae d_in"],
@@ -212,6 +217,7 @@ def margins(
     )
 
 
+@whole_arguments("d_sae", "followed")
 def forecast_births(
     sample: Float[Tensor, "sample d_in"],
     remedies: Sequence[Remedy],

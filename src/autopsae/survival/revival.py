@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.survival.closed_form import dead_by_relu
 from autopsae.survival.firing import Above
@@ -61,6 +62,7 @@ class Revival:
 
 
 @torch.no_grad()
+@whole_arguments("steps", "tokens")
 def revival(
     y: Float[Tensor, "sample d_in"],
     W: Float[Tensor, "d_sae d_in"],

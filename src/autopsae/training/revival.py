@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.sae.death import Watch
 from autopsae.sae.pairs import Pairs
@@ -39,6 +40,7 @@ class AuxK:
     """Latents per token; None for d_in / 2."""
 
     def __post_init__(self) -> None:
+        whole_fields(self, "dead_after_tokens", "k_aux")
         if not self.coefficient >= 0 or self.dead_after_tokens < 1 or (self.k_aux is not None and self.k_aux < 1):
             raise InputError(f"AuxK: expected coefficient >= 0, dead_after_tokens >= 1, k_aux >= 1, got {self}")
 
@@ -84,6 +86,7 @@ class GhostGradients:
     dead_after_tokens: int = 256_000
 
     def __post_init__(self) -> None:
+        whole_fields(self, "dead_after_tokens")
         if not self.coefficient >= 0 or self.dead_after_tokens < 1:
             raise InputError(f"GhostGradients: expected coefficient >= 0, dead_after_tokens >= 1, got {self}")
 
@@ -157,6 +160,7 @@ class Resampling:
     encoder_norm: float = 0.2
 
     def __post_init__(self) -> None:
+        whole_fields(self, "every_steps", "until_step", "dead_after_tokens")
         if min(self.every_steps, self.dead_after_tokens) < 1 or not self.encoder_norm > 0:
             raise InputError(
                 f"Resampling: expected every_steps >= 1, dead_after_tokens >= 1, encoder_norm > 0, got {self}"

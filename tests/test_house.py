@@ -14,10 +14,12 @@ HOUSE = Path(autopsae.__file__).parent
 ROOMS = [
     "words",
     "arrays",
+    "arguments",
     "seeds",
     "passes",
     "reading",
     "pickles",
+    "memory",
     "disk",
     "files",
     "kinds",

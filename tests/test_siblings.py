@@ -24,7 +24,7 @@ def masked(x: torch.Tensor, kept: int) -> Any:
     """A masked array whose masked rows hold what must not be read."""
     data, mask = x.numpy().copy(), np.zeros(tuple(x.shape), dtype=bool)
     data[kept:], mask[kept:] = np.nan, True
-    return np.ma.MaskedArray(data, mask=mask)  # type: ignore[no-untyped-call]
+    return np.ma.MaskedArray(data, mask=mask)
 
 
 def generator() -> torch.Generator:

@@ -4,7 +4,9 @@ The rooms, in the order in which the data pass through them; a room imports only
 
     words            names and values from anywhere, fit for a message
     arrays           what a token matrix is, its checks, the one error class
+    arguments        counts that callers give: integers, no truth values and no floats
     seeds, passes    a random stream for each purpose of a seed; whether two passes see the same tokens
+    memory           what is free of it, and a refusal of what would not fit
     reading, pickles files that may be anything: regular ones only, JSON within bounds, harmless pickles
     disk, files      a full disk, locks, partial files of dead processes; files written whole or not at all
     kinds, saved     what our own files must hold; written with checksums, and checked when they are read back

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.words import printable
+from autopsae.words import printable, reason
 
 Tokens = Iterable[Any] | Tensor | NDArray[Any]
 """A matrix [tokens, d_in], or a re-iterable of such matrices (torch or NumPy, floating point)."""
@@ -50,10 +50,11 @@ def chunks(
     by the largest batch. `dtype` and `device` are those of what is yielded (default: the batch's own device).
     What is yielded is a copy: a source may refill one buffer for all of its batches.
 
-    Raises NoTokens for none, and InputError for a one-shot iterator, batches that are not [tokens, d_in]
-    floating-point matrices or differ in width, rows that are masked in part, and values that are NaN, infinite or
-    beyond the range of `dtype` (naming the first such token and how many there are).
+    Raises NoTokens for none, and InputError for a device that is not there, a one-shot iterator, batches that are
+    not [tokens, d_in] floating-point matrices or differ in width, rows that are masked in part, and values that are
+    NaN, infinite or beyond the range of `dtype` (naming the first such token and how many there are).
     """
+    check_device(device, dtype)
     start = 0
     held: list[Tensor] = []
     held_tokens = 0
@@ -78,6 +79,19 @@ def matrix(tokens: Tokens) -> Float[Tensor, "tokens d_in"]:
     `chunks`.
     """
     return torch.cat(list(chunks(tokens, dtype=tokens.dtype if isinstance(tokens, Tensor) else torch.float64)))
+
+
+def check_device(device: torch.device | str | None, dtype: torch.dtype = torch.float32) -> None:
+    """InputError unless `dtype` can be computed there: known before the work, not after."""
+    if device is None:
+        return
+    try:
+        torch.zeros(1, dtype=dtype, device=device).sum().item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        name = str(dtype).removeprefix("torch.")
+        raise InputError(
+            f"device {str(device)!r}: expected one that computes in {name} ({reason(error)}); try cpu"
+        ) from error
 
 
 class Mapped:

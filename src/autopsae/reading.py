@@ -140,14 +140,14 @@ def read_json(path: Path, what: str = "a JSON file", again: str = "get it again"
         return parse_foreign(read_bytes(path))
 
 
-def as_object(value: object, where: object, what: str = "a JSON object") -> Mapping[str, Any]:
+def as_object(value: object, where: object, what: str = "a JSON object") -> dict[str, Any]:
     """A JSON object, or InputError."""
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected {what}, got {shown(value, 60)}; get it again")
     return value
 
 
-def read_object(path: Path, what: str = "a JSON object") -> Mapping[str, Any]:
+def read_object(path: Path, what: str = "a JSON object") -> dict[str, Any]:
     """The JSON object that a file of others holds. Raises InputError as `read_json`, and for other JSON."""
     return as_object(read_json(path, what), path, what)
 

@@ -92,10 +92,10 @@ def test_subnormal_tokens_are_diagnosed_or_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 1.5}, r"k: expected a whole number from 1 to d_sae = 96, got 1\.5"),
-        ({"d_sae": 96.5}, r"d_sae: expected a whole number from 1 to .*, got 96\.5"),
+        ({"k": 1.5}, r"k: expected a whole number, got 1\.5"),
+        ({"d_sae": 96.5}, r"d_sae: expected a whole number, got 96\.5"),
         ({"at_tokens": 10**30}, "at_tokens: expected a whole number from 1 to 1,000,000,000,000,000, got 10"),
-        ({"at_tokens": 1e6}, r"at_tokens: expected a whole number from 1 to .*, got 1000000\.0"),
+        ({"at_tokens": 1e6}, r"at_tokens: expected a whole number, got 1000000\.0"),
         ({"ranks": [2.5]}, r"ranks: expected a whole number from 1 to .*, got 2\.5"),
         ({"ranks": [13]}, r"rank 13 is not in 1 \.\.\. d_in = 12"),
         ({"alphas": [math.nan]}, r"expected alpha in \[0, 1\], got nan"),
@@ -107,7 +107,7 @@ def test_subnormal_tokens_are_diagnosed_or_refused() -> None:
         ({"lr": math.inf}, "lr: expected a finite number of at least 0, got inf"),
         ({"lr": -1e-3}, r"lr: expected a finite number of at least 0, got -0\.001"),
         ({"steps": -1}, r"steps: expected a whole number from 0 to .*, got -1"),
-        ({"steps": 2.5}, r"steps: expected a whole number from 0 to .*, got 2\.5"),
+        ({"steps": 2.5}, r"steps: expected a whole number, got 2\.5"),
         ({"acceptable": math.nan}, r"acceptable: expected a fraction in \[0, 1\], got nan"),
         ({"repeated": "drop"}, "repeated: expected one of keep, leave_out, got 'drop'"),
     ],

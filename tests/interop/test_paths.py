@@ -310,14 +310,14 @@ def test_a_relative_path_is_known_by_the_same_names(tmp_path: Path, monkeypatch:
 
 def test_memory_is_asked_for_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = written(tmp_path / "x", "sparsify")
-    monkeypatch.setattr(checks, "available_bytes", lambda _: 100)
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: 100)
     load_sae(folder)  # of few weights nobody asks
-    monkeypatch.setattr(checks, "MANY_WEIGHTS", 100)
+    monkeypatch.setattr("autopsae.memory.SMALL", 100)
     message = refused(folder)
     assert "expected 0.0 GiB of free memory to read 201 weights, got 0.0; read it on a larger machine" in message
 
     def silent(_: torch.device) -> int:
         raise InputError("memory: expected a system that tells")
 
-    monkeypatch.setattr(checks, "available_bytes", silent)
+    monkeypatch.setattr("autopsae.memory.available_bytes", silent)
     load_sae(folder)

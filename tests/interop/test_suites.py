@@ -193,7 +193,7 @@ def test_what_of_openmoss_is_no_sae_of_ours_is_refused(
         ({"dataset_average_activation_norm": {"in": 64.0, "out": 3.4}}, "expected one norm for an SAE, got"),
         (
             {"dataset_average_activation_norm": None},
-            "expected an object dataset_average_activation_norm, got NoneT",
+            "expected an object dataset_average_activation_norm, got None",
         ),
         ({"dataset_average_activation_norm": {"in": 0, "out": 0}}, "in: expected a number > 0, got 0"),
         ({"jump_relu_threshold": "high"}, "jump_relu_threshold: expected a number > 0, got 'high'"),

@@ -10,6 +10,7 @@ import torch
 
 from autopsae.arrays import InputError
 from autopsae.evaluation.reconstruction import evaluate
+from autopsae.memory import available_bytes
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import Portions, run_sweep
@@ -18,7 +19,7 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import Record, TrainConfig
-from autopsae.training.memory import available_bytes, buffer_bytes, bytes_needed
+from autopsae.training.memory import buffer_bytes, bytes_needed
 from autopsae.training.sources import Member
 
 HELD_OUT = torch.randn(100, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64) + 0.5

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from autopsae.activations.presets import LanguageModel, embedding_rows
 from autopsae.activations.sources import one_line, watched
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 
 
@@ -129,6 +130,7 @@ class TextBatches:
             }
 
 
+@whole_arguments("context", "batch_size")
 def text_batches(
     language_model: LanguageModel, documents: Iterable[str], *, context: int = 128, batch_size: int = 8
 ) -> TextBatches:

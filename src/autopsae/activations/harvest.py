@@ -28,11 +28,13 @@ from autopsae.activations.room import Room, check_disk, room_for
 from autopsae.activations.shards import SHARD_TOKENS, ShardWriter
 from autopsae.activations.sources import watched
 from autopsae.activations.store import Activations, open_layers
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, locked
 from autopsae.files import raw_bytes
 
 
+@whole_arguments("tokens", "shard_tokens")
 def harvest(
     model: nn.Module,
     batches: Iterable[Any],
@@ -177,6 +179,7 @@ def _sampled(value: Any) -> Any:
     return value.reshape(-1)[:: max(1, value.numel() // 64)] if isinstance(value, Tensor) else value
 
 
+@whole_arguments("context", "batch_size", "tokens", "shard_tokens")
 def harvest_text(
     language_model: LanguageModel,
     documents: Iterable[str],
@@ -203,10 +206,8 @@ def harvest_text(
     timeout: seconds to wait for a document. announce: told what the harvest takes on disk and in memory before the
     first batch, at the cost of a pass over one token.
 
-    An encoder-decoder model reads the documents with its encoder; for points in its decoder give `harvest` batches.
-
-    Raises InputError as `harvest` and `LanguageModel.sequences`, for a batch size that cannot be, and for points in
-    the decoder of an encoder-decoder model.
+    An encoder-decoder model reads with its encoder; for points in its decoder give `harvest` batches.
+    Raises InputError as `harvest` and `LanguageModel.sequences`, and for a batch size that cannot be.
     """
     if isinstance(documents, str) or batch_size < 1:
         raise InputError("expected a list of documents and batch_size >= 1; pass [text] for a single text")

@@ -20,7 +20,7 @@ from torch import nn
 from autopsae.activations.gguf import check_gguf
 from autopsae.activations.sources import one_line
 from autopsae.activations.texts import check_text, documents_in
-from autopsae.arrays import InputError
+from autopsae.arrays import InputError, check_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def load_model(
     Raises InputError for a missing wheel or extra, a path that is not there or is no model, a damaged or incomplete
     file, a model that cannot be had, and a device that is not there.
     """
-    _check_device(device)
+    check_device(device)
     local = Path(name).expanduser()
     if name in _PRESETS:
         local = _installed(name)
@@ -188,15 +188,6 @@ def _silent(transformers: Any) -> Iterator[None]:
             yield
     finally:
         transformers.logging.set_verbosity(verbosity)
-
-
-def _check_device(device: torch.device | str) -> None:
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {str(device)!r}: expected one that is there ({one_line(error)}); try cpu"
-        ) from error
 
 
 def _loader(transformers: Any, config: Any) -> Any:

@@ -19,6 +19,7 @@ from autopsae.activations.formats.layouts import layers_of
 from autopsae.activations.padding import Numbers, without_padding
 from autopsae.activations.parts import Part
 from autopsae.activations.spread import spread
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
 from autopsae.words import listed, shown
 
@@ -40,6 +41,7 @@ class Activations:
     complement: bool = False
     """Yield the tokens that would not be yielded otherwise, in number `tokens`."""
 
+    @whole_arguments("tokens")
     def take(self, tokens: int) -> "Activations":
         """At most `tokens` tokens, spread over the source (`spread`) rather than its first ones.
 
@@ -53,6 +55,7 @@ class Activations:
             )
         return replace(self, tokens=min(tokens, self.tokens))
 
+    @whole_arguments("held_out")
     def split(self, held_out: int) -> tuple["Activations", "Activations"]:
         """(the other tokens, `held_out` tokens spread over the source).
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.arrays import InputError
+from autopsae.arguments import whole_arguments
+from autopsae.arrays import InputError, check_device
 from autopsae.seeds import stream
 
 # Coefficients are c = 0.5 + |z|, z ~ Normal(0, 1), with E|z| = sqrt(2 / pi): the moments E[c] and E[c^2].
@@ -61,6 +62,7 @@ class SyntheticFeatures:
         return summed + self.offset
 
 
+@whole_arguments("tokens", "d_in", "n_features", "n_active", "offset_coordinate", "batch_tokens")
 def synthetic_features(
     tokens: int,
     gamma: float,
@@ -88,6 +90,7 @@ def synthetic_features(
     Raises InputError for sizes that cannot be, and for a gamma below what the features' own mean allows.
     Source: Simon, Adams and Zou 2026, A.1.2.
     """
+    check_device(device, dtype)
     positive = min(tokens, d_in, batch_tokens, n_active) >= 1
     if not (positive and n_active <= n_features and 0 <= offset_coordinate < d_in):
         raise InputError(
@@ -112,6 +115,7 @@ def synthetic_features(
     )
 
 
+@whole_arguments("tokens", "d_in", "tail")
 def gaussian_tokens(
     tokens: int,
     d_in: int,
@@ -136,6 +140,7 @@ def gaussian_tokens(
 
     Raises InputError for values out of range.
     """
+    check_device(device, dtype)
     _check(tokens, d_in, gamma, tail, outlier_fraction, outlier_norm)
     eigenvalues = _eigenvalues(spectrum, d_in)
     sigma_norm = math.sqrt(eigenvalues.sum())

@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TimeElapsedColumn
 from rich.text import Text
 
-from autopsae.arrays import InputError
-from autopsae.statistics.collect import check_device
+from autopsae.arrays import InputError, check_device
 from autopsae.words import printable
 
 
 def checked_device(device: str | None) -> str | None:
     """The device as given, or InputError where nothing can be computed on it: known before the work, not after."""
-    check_device(device)
+    check_device(device, torch.float64)
     return device
 
 

@@ -2,25 +2,28 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.arrays import Tokens
+from autopsae.arguments import whole_arguments
+from autopsae.arrays import Tokens, check_device
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.ladder import remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
 from autopsae.diagnosis.parameters import Repeated, check_parameters
 from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, paper_rule, prescribe, suffices
+from autopsae.diagnosis.room import bytes_of_diagnosis
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.diagnosis.tabular import flatten, html_table
 from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy, center, untouched, within, z_score
 from autopsae.seeds import stream
-from autopsae.statistics.collect import Statistics, check_device, collect
+from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import OneOfEach, Repeats, count_repeats
@@ -132,6 +135,7 @@ class Diagnosis:
         return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
 
 
+@whole_arguments("d_sae", "k", "at_tokens", "steps", "seed")
 def diagnose(
     tokens: Tokens,
     *,
@@ -163,18 +167,19 @@ def diagnose(
     (a third pass, and up to 24 bytes of memory for each of them), "keep" all tokens; seed: of the drawn SAE and of
     the token sample; device: where to compute (default: where the tokens are, for the products too).
 
-    Raises InputError as `collect` and `check_parameters`, for passes that differ, for fewer than 40 tokens, or
-    where all are the same, and for a device that does not compute in float64.
+    Raises InputError as `collect` (for the memory of `bytes_of_diagnosis`) and `check_parameters`, for passes that
+    differ, for fewer than 40 tokens or where all are the same, and for a device that does not compute in float64.
     """
     check_parameters(
         d_sae, k, acceptable, at_tokens=at_tokens, ranks=ranks, lr=lr, steps=steps, repeated=repeated, seed=seed
     )
-    check_device(device)
+    check_device(device, torch.float64)
     tokens = same_passes(tokens)
     repeats = count_repeats(tokens) if repeated == "leave_out" else None
     tokens = OneOfEach(tokens) if repeats else tokens
     told = progress or (lambda _name, _tokens: None)
-    statistics = collect(tokens, seed=seed, device=device, progress=lambda n: told("statistics", n))
+    needs = partial(bytes_of_diagnosis, d_sae=d_sae, alphas=len(alphas))
+    statistics = collect(tokens, seed=seed, device=device, needs=needs, progress=lambda n: told("statistics", n))
     repeats = repeats or statistics.rows.repeats()
     median = geometric_median(statistics.sample)
     geometry = severity(statistics, median)
@@ -250,9 +255,7 @@ def _revived(
     steps: int,
     at_tokens: int,
 ) -> Revival:
-    """What training would make of the dead-by-ReLU of an SAE without any remedy; as many latents as are followed by
-    a forecast speak for all.
-    """
+    """What training would make of the dead-by-ReLU without any remedy, by the latents that a forecast follows."""
     y = seen(untouched(sample.shape[1]), sample)
     return revival(y, rows[:FOLLOWED].to(y), lr=lr, steps=steps, tokens=at_tokens)
 

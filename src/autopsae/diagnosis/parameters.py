@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from math import isfinite
 from typing import Literal, get_args
 
+from autopsae.arguments import check_whole
 from autopsae.arrays import InputError
-from autopsae.survival.closed_form import check_k, check_whole
+from autopsae.survival.closed_form import check_k
 
 MOST_TOKENS = 10**15
 """Tokens on which death can be forecast, at most: more than there are."""

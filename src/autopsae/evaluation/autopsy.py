@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from autopsae.activations.batches import evaluating
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.diagnosis.finding import Finding
@@ -169,6 +170,7 @@ class Autopsy:
 
 
 @torch.no_grad()
+@whole_arguments("steps")
 def autopsy(
     sae: SAE,
     tokens: Tokens,

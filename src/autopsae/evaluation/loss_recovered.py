@@ -17,6 +17,7 @@ from autopsae.activations.hooks import hooked
 from autopsae.activations.masks import is_encoder_decoder, kept_mask
 from autopsae.activations.replace import at_module, replaced
 from autopsae.activations.sources import watched
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
 
 _Map = Callable[[Tensor], Tensor]
@@ -41,6 +42,7 @@ class LossRecovered:
 
 
 @torch.no_grad()
+@whole_arguments("skip_first")
 def loss_recovered(
     sae: _Map,
     model: nn.Module,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Mapped, Tokens, chunks
 from autopsae.evaluation.reconstruction import NO_SPREAD
+from autopsae.memory import check_memory
 from autopsae.passes import same_passes
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, TopK
@@ -17,6 +18,7 @@ from autopsae.statistics.collect import SAMPLE_TOKENS
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import Moments
 from autopsae.statistics.norms import NormHistogram
+from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import Reservoir
 from autopsae.statistics.strays import STRAY, left_out
 
@@ -43,9 +45,12 @@ class Space:
     def of(sae: SAE, tokens: Tokens) -> "Space":
         """A few passes, sums in float64.
 
-        Raises InputError as `chunks`, for passes that differ, for tokens of another width than the SAE's, and for
-        fewer than 100.
+        Raises InputError as `chunks`, for passes that differ, for tokens of another width than the SAE's, for fewer
+        than 100, and where a covariance would not fit in memory.
         """
+        what = f"for the covariance of d_in = {sae.d_in:,}"
+        needed = bytes_of_moments(sae.d_in, streams=1)
+        check_memory(needed, sae.W_enc.device, what, "use a machine with more")
         entered = Mapped(same_passes(tokens), lambda x: _enter(sae, x))
         sample, norms, n = Reservoir(SAMPLE_TOKENS), None, 0
         for y in chunks(entered, dtype=torch.float64):

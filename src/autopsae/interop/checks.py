@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.memory import check_memory
 from autopsae.reading import whole_of
 from autopsae.sae.sparsity import Sparsity
-from autopsae.training.memory import available_bytes
 from autopsae.words import printable, shown
 
 DTYPES = {
@@ -19,7 +19,6 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float32,  # half a product's range is lost in it; every value of it is one of float32
 }
-MANY_WEIGHTS = 10**7
 BYTES_PER_WEIGHT = 24
 """While an SAE of float32 is read: as stored, in float64, and in our SAE (tests measure it)."""
 LARGEST_SIZE = 2**31
@@ -41,7 +40,12 @@ def checked(
         )
     for name, shape in shapes.items():
         _check_shape(name, tensors[name], shape, path)
-    _check_memory(sum(tensors[name].numel() for name in shapes), path)
+    weights = sum(tensors[name].numel() for name in shapes)
+    try:
+        what = f"to read {weights:,} weights"
+        check_memory(weights * BYTES_PER_WEIGHT, torch.device("cpu"), what, "read it on a larger machine")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return {name: _exact(name, tensors[name], path) for name in shapes}
 
 
@@ -57,21 +61,6 @@ def _check_shape(name: str, tensor: object, shape: tuple[int, ...], path: Path) 
     # A pickle may describe far more values than it holds.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise InputError(f"{path}: {name}: expected a value of its own for every place; save it again")
-
-
-def _check_memory(weights: int, path: Path) -> None:
-    """InputError where so many weights would not fit: a process that is killed says nothing."""
-    if weights < MANY_WEIGHTS:
-        return
-    try:
-        needed, free = weights * BYTES_PER_WEIGHT, available_bytes(torch.device("cpu"))
-    except InputError:  # the system does not tell
-        return
-    if needed > free:
-        raise InputError(
-            f"{path}: expected {needed / 2**30:.1f} GiB of free memory to read {weights:,} weights, got "
-            f"{free / 2**30:.1f}; read it on a larger machine"
-        )
 
 
 def _exact(name: str, tensor: Tensor, path: Path) -> Tensor:

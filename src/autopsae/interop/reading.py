@@ -5,7 +5,6 @@ Sizes are known before anything is read: an archive may promise a thousand times
 
 import io
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
 
 
-def read_state_dict(path: Path, *, after: int = 0) -> Mapping[str, Any]:
+def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
     """What `torch.save` wrote, if it is made of tensors, numbers and words: nothing else is unpickled, and no code
     runs. Raises InputError for anything else.
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.remedies.affine import Affine
 from autopsae.statistics.spectrum import Spectrum
@@ -85,6 +86,7 @@ def z_score(std: Float[Tensor, "d_in"], point: Float[Tensor, "d_in"]) -> Remedy:
     )
 
 
+@whole_arguments("rank")
 def whiten(
     spectrum: Spectrum, point: Float[Tensor, "d_in"], *, alpha: float = 1.0, rank: int | None = None
 ) -> Remedy:
@@ -112,6 +114,7 @@ def whiten(
     )
 
 
+@whole_arguments("rank")
 def active_subspace(spectrum: Spectrum, point: Float[Tensor, "d_in"], *, rank: int) -> Remedy:
     """Center, and project the SAE's rows at birth onto the top `rank` principal directions (Wang et al. 2025,
     arXiv:2508.16929; paper App. E). The tokens and the loss stay as they are.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autopsae.activations.spread import spread
 from autopsae.activations.store import Activations
+from autopsae.arguments import whole
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.passes import SamePasses
 
@@ -82,7 +83,7 @@ def hold_out(
     tells how many there are, one is made.
     """
     total = count_tokens(tokens)
-    n = min(MOST, max(1, total // SHARE)) if held_out is None else held_out
+    n = min(MOST, max(1, total // SHARE)) if held_out is None else whole("held_out", held_out)
     if isinstance(tokens, Activations):
         return tokens.split(n)
     if not 1 <= n < total:

@@ -7,6 +7,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.reconstruction import evaluate
@@ -59,6 +60,7 @@ class Plan:
     """Stop at the first of those measurements whose raw FVU is no greater."""
 
     def __post_init__(self) -> None:
+        whole_fields(self, "checkpoint_every", "evaluate_every")
         if any(every is not None and every < 1 for every in (self.checkpoint_every, self.evaluate_every)):
             raise InputError(f"expected checkpoint_every and evaluate_every of at least 1 step, got {self}")
         if self.target_fvu is not None and not (isfinite(self.target_fvu) and self.target_fvu > 0):

@@ -10,12 +10,13 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, DiskFull, locked
 from autopsae.files import differing
 from autopsae.kinds import anything, fields, listed, mapped, nothing_or, text
+from autopsae.memory import available_bytes
 from autopsae.passes import same_passes
 from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan, check_finished, finished, summary_kind
 from autopsae.run.one import saved_if_interrupted, uninterrupted
 from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.config import Record
-from autopsae.training.memory import available_bytes, bytes_of, groups_that_fit
+from autopsae.training.memory import bytes_of, groups_that_fit
 from autopsae.training.sweep import Sweep
 from autopsae.training.terms import terms, with_defaults
 

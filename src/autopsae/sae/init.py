@@ -9,6 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
@@ -22,6 +23,7 @@ THRESHOLD = 0.1
 """Where JumpReLU's thresholds start, at least, in units of the scaled layer's pre-activations."""
 
 
+@whole_arguments("d_sae")
 def born(
     remedy: Remedy | Prescription,
     *,

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.sae import kernels
 from autopsae.sae.pairs import Pairs
@@ -25,6 +26,9 @@ class TopK:
 
     name: ClassVar[str] = "topk"
     k: int
+
+    def __post_init__(self) -> None:
+        whole_fields(self, "k")
 
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """The k largest latents of each token. threshold: none, as a token's own k-th value is it."""
@@ -56,6 +60,9 @@ class GroupMax:
 
     name: ClassVar[str] = "groupmax"
     k: int
+
+    def __post_init__(self) -> None:
+        whole_fields(self, "k")
 
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """The largest latent of each group. threshold: none."""
@@ -90,6 +97,9 @@ class BatchTopK:
 
     name: ClassVar[str] = "batch_topk"
     k: int
+
+    def __post_init__(self) -> None:
+        whole_fields(self, "k")
 
     def select(self, product: Product, threshold: Tensor | None) -> Chosen:
         """The positive ones of the k * tokens largest of the batch; with a threshold, all over it."""

@@ -7,10 +7,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.memory import check_memory
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
+from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import Reservoir
 
 SAMPLE_TOKENS = 4096
@@ -56,17 +59,11 @@ class Statistics:
         )
 
 
-def check_device(device: torch.device | str | None) -> None:
-    """InputError unless float64 can be computed there: known before the work, not after."""
-    if device is None:
-        return
-    try:
-        torch.zeros(1, dtype=torch.float64, device=device).sum().item()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {device!r}: expected one that computes in float64 ({reason}); try cpu") from error
+def _of_covariances(d_in: int) -> int:
+    return bytes_of_moments(d_in, streams=2)
 
 
+@whole_arguments("start", "sample_tokens", "seed")
 def collect(
     tokens: Tokens,
     *,
@@ -74,16 +71,19 @@ def collect(
     sample_tokens: int = SAMPLE_TOKENS,
     seed: int = 0,
     device: torch.device | str | None = None,
+    needs: Callable[[int], int] = _of_covariances,
     progress: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Statistics of a token stream in one pass, sums in float64, memory independent of its length.
 
     start: place of the first token in the whole stream, where this is a part that will be merged with others
     (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;
-    device: where to compute (default: where the tokens are); progress: told the tokens of each chunk.
+    device: where to compute (default: where the tokens are); needs: bytes of memory that must be
+    free for tokens of a width, asked before any are taken (default: those of the two covariances); progress: told
+    the tokens of each chunk.
 
-    Raises InputError as `chunks`, for d_in < 2, and for norms whose squares would overflow (one over 2^480 = 3e144)
-    or vanish (all under 2^-480, but not all zero).
+    Raises InputError as `chunks`, for d_in < 2, for a layer so wide that it would not fit in memory, and for norms
+    whose squares would overflow (one over 2^480 = 3e144) or vanish (all under 2^-480, but not all zero).
     """
     reservoir, rows = Reservoir(sample_tokens, seed=seed), RowCounter()
     raw: Moments | None = None
@@ -92,6 +92,9 @@ def collect(
     for x in chunks(tokens, dtype=torch.float64, device=device):
         if x.shape[1] < 2:
             raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
+        if raw is None:
+            what = f"for tokens of d_in = {x.shape[1]:,}, whose covariances take [d_in, d_in] numbers each"
+            check_memory(needs(x.shape[1]), x.device, what, "use a machine with more, or a narrower layer")
         reservoir.add(x, start)
         start += len(x)
         rows.add(x)

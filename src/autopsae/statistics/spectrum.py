@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.memory import check_memory
+from autopsae.statistics.room import bytes_of_spectrum
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Spectrum:
@@ -19,7 +22,10 @@ class Spectrum:
 
     @staticmethod
     def of(covariance: Float[Tensor, "d_in d_in"]) -> "Spectrum":
-        """Spectrum of a symmetric positive semi-definite matrix."""
+        """Spectrum of a symmetric positive semi-definite matrix. Raises InputError where that would not fit."""
+        d_in = len(covariance)
+        what, needed = f"for the principal directions of d_in = {d_in:,}", bytes_of_spectrum(d_in)
+        check_memory(needed, covariance.device, what, "use a machine with more, or a narrower layer")
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         return Spectrum(eigenvalues=eigenvalues.flip(0).clamp_min(0), directions=vectors.flip(1).T)
 

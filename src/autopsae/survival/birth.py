@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.arguments import whole_arguments
+from autopsae.arrays import InputError, Tokens, check_device, chunks
 from autopsae.remedies.remedy import Remedy
 from autopsae.seeds import check_generator, stream
 from autopsae.statistics.strays import shortened, typical_norm
@@ -50,6 +51,7 @@ def draw_rows(
     return torch.nn.functional.normalize(rows.to(generator.device), dim=1)
 
 
+@whole_arguments("d_sae", "k")
 def measure_birth(
     tokens: Tokens,
     remedies: Sequence[Remedy],
@@ -75,6 +77,7 @@ def measure_birth(
     check_generator(generator)
     if len({remedy.name for remedy in remedies}) < len(remedies):
         raise InputError(f"expected remedies of different names, got {[remedy.name for remedy in remedies]}")
+    check_device(device, torch.float64)
     device = torch.device(device) if device is not None else generator.device
     blocks = chunks(tokens, _BLOCK, dtype=torch.float64, device=device)
     first = next(blocks)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from math import inf
-from numbers import Integral
 from statistics import NormalDist
 
+from autopsae.arguments import check_whole, is_whole, whole_arguments
 from autopsae.arrays import InputError
+from autopsae.words import shown
 
 _NORMAL = NormalDist()
 
@@ -15,11 +16,13 @@ def reach(tokens: int) -> float:
     return max(0.0, _NORMAL.inv_cdf(1 - 1 / tokens)) if tokens > 1 else 0.0
 
 
+@whole_arguments("tokens")
 def dead_by_relu(gamma: float, tokens: int) -> float:
     """Fraction of latents that no token makes positive: Phi(-C / gamma); tends to 1/2 for large gamma."""
     return _NORMAL.cdf(-_ratio(reach(tokens), gamma))
 
 
+@whole_arguments("tokens", "d_sae", "k")
 def dead_by_topk(gamma: float, tokens: int, *, d_sae: int, k: int) -> float:
     """Fraction of latents that never fire: Phi(t_k - C / gamma), t_k = Phi^-1(1 - k / d_sae); includes the
     dead-by-ReLU; tends to 1 - k / d_sae. Good for gamma over 3, too low below.
@@ -46,17 +49,11 @@ class Prediction:
         return Prediction(relu=dead_by_relu(gamma, tokens), dead=dead_by_topk(gamma, tokens, d_sae=d_sae, k=k))
 
 
-def check_whole(name: str, value: object, *, least: int, most: int) -> None:
-    """InputError unless `value` is a whole number in [least, most]."""
-    if not (isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most):
-        raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {value!r}")
-
-
 def check_k(k: int, d_sae: int) -> None:
     """InputError unless both are whole numbers and 1 <= k <= d_sae."""
     check_whole("d_sae", d_sae, least=1, most=2**31)
-    if isinstance(k, bool) or not isinstance(k, Integral):
-        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {k!r}")
+    if not is_whole(k):
+        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {shown(k)}")
     if not 1 <= k <= d_sae:
         raise InputError(f"expected 1 <= k <= d_sae = {d_sae:,}, got k = {k:,}; lower k or raise d_sae")
 

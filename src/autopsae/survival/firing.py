@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.survival.closed_form import check_k
 
@@ -28,6 +29,9 @@ class AmongLargest:
     """TopK: among the k largest of its token, and positive."""
 
     k: int
+
+    def __post_init__(self) -> None:
+        whole_fields(self, "k")
 
     def margins(self, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "tokens d_sae"]:
         """Over the k-th largest of the *other* latents, or over zero where that is negative.
@@ -48,6 +52,9 @@ class AmongLargestOfBatch:
     """BatchTopK: among the k x tokens largest of its batch, and positive; a block of tokens is one batch."""
 
     k: int
+
+    def __post_init__(self) -> None:
+        whole_fields(self, "k")
 
     def margins(self, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "tokens d_sae"]:
         """Over the least value that the batch admits, at least zero. Raises as AmongLargest."""

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
 from autopsae.remedies.remedy import Remedy, within
 from autopsae.statistics.spectrum import effective_rank
@@ -112,10 +113,12 @@ class Forecast:
     fires: _Tails
     positive: _Tails
 
+    @whole_arguments("tokens")
     def dead(self, tokens: int) -> Expected:
         """Fraction of latents that do not fire on `tokens` tokens of this kind, the dead-by-ReLU included."""
         return self.fires.silent(tokens)
 
+    @whole_arguments("tokens")
     def relu(self, tokens: int) -> Expected:
         """Fraction of latents that are positive on none of `tokens` tokens: no more than are dead, which are fitted
         apart from them.
@@ -123,6 +126,7 @@ class Forecast:
         dead, relu = self.dead(tokens), self.positive.silent(tokens)
         return Expected(*(min(of_all, own) for of_all, own in zip(astuple(dead), astuple(relu), strict=True)))
 
+    @whole_arguments("tokens")
     def at(self, tokens: int) -> Outlook:
         """Both, dead and dead-by-ReLU. Raises InputError for less than one token."""
         if tokens < 1:
@@ -138,6 +142,7 @@ class Forecast:
         )
 
 
+@whole_arguments("followed")
 def forecast(
     y: Float[Tensor, "sample d_in"] | NDArray[Any],
     W: Float[Tensor, "d_sae d_in"],
@@ -218,6 +223,7 @@ def margins(
     )
 
 
+@whole_arguments("d_sae", "followed")
 def forecast_births(
     sample: Float[Tensor, "sample d_in"] | NDArray[Any],
     remedies: Sequence[Remedy],

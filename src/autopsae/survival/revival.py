@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
 from autopsae.survival.closed_form import dead_by_relu
 from autopsae.survival.firing import Above
@@ -63,6 +64,7 @@ class Revival:
 
 
 @torch.no_grad()
+@whole_arguments("steps", "tokens")
 def revival(
     y: Float[Tensor, "sample d_in"] | NDArray[Any],
     W: Float[Tensor, "d_sae d_in"],

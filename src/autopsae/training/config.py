@@ -4,13 +4,10 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
 
+from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
-from autopsae.survival.closed_form import check_whole
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
-
-_WHOLE = ("steps", "batch_tokens", "dead_after_tokens", "buffer_tokens", "record_every", "seed")
-_WHOLE += ("warmup_steps", "decay_steps", "k_steps")
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
 
@@ -54,8 +51,19 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in _WHOLE:
-            check_whole(f"TrainConfig: {name}", getattr(self, name), least=-(2**63), most=2**63 - 1)
+        whole_fields(
+            self,
+            "steps",
+            "batch_tokens",
+            "warmup_steps",
+            "decay_steps",
+            "k_start",
+            "k_steps",
+            "dead_after_tokens",
+            "buffer_tokens",
+            "record_every",
+            "seed",
+        )
         rules = {
             f"steps >= 1, got {self.steps}": self.steps >= 1,
             f"batch_tokens >= 1, got {self.batch_tokens}": self.batch_tokens >= 1,

@@ -1,13 +1,8 @@
 """What a sweep will take of memory, known before it starts, and how it is split where that is too much."""
 
-import os
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
-import torch
-
-from autopsae.arrays import InputError
 from autopsae.sae.pairs import DENSE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, ReLU, TopK
 from autopsae.training.revival import AuxK, GhostGradients
@@ -49,40 +44,6 @@ def buffer_bytes(members: Sequence[Member], tokens: int | None = None) -> int:
         for m in streams.values()
         if m.sae.W_enc.device.type == "cpu"
     )
-
-
-def available_bytes(device: torch.device) -> int:
-    """Memory that is free on a device; in main memory, what could be freed for a process, or what a container
-    allows if that is less.
-
-    Raises InputError where the system does not tell.
-    """
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = [bytes for bytes in (_of_system(), _of_container()) if bytes is not None]
-    if not free:
-        raise InputError("memory: expected a system that tells how much is free, got none; say how much to take")
-    return min(free)
-
-
-def _of_system() -> int | None:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        [line] = [line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable")]
-        return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
-def _of_container() -> int | None:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = int((folder / "memory.max").read_text())
-        return max(0, limit - int((folder / "memory.current").read_text()))
-    except (OSError, ValueError):
-        return None
 
 
 def groups_that_fit(members: Sequence[Member], budget: int, tokens: int | None = None) -> list[list[int]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
@@ -22,6 +23,7 @@ class L1:
     """Steps over which the coefficient rises from 0, so that latents find their place before they are thinned."""
 
     def __post_init__(self) -> None:
+        whole_fields(self, "warmup_steps")
         if not self.coefficient >= 0 or self.warmup_steps < 0:
             raise InputError(f"L1: expected coefficient >= 0 and warmup_steps >= 0, got {self}")
 

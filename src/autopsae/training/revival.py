@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.sae.death import Watch
 from autopsae.sae.pairs import Pairs
@@ -40,8 +41,9 @@ class AuxK:
     """Latents per token; None for d_in / 2."""
 
     def __post_init__(self) -> None:
+        whole_fields(self, "dead_after_tokens", "k_aux")
         fine = 0 <= self.coefficient < inf and self.dead_after_tokens >= 1
-        if not fine or (self.k_aux is not None and (self.k_aux < 1 or self.k_aux != int(self.k_aux))):
+        if not fine or (self.k_aux is not None and self.k_aux < 1):
             raise InputError(f"AuxK: expected coefficient >= 0, dead_after_tokens >= 1, k_aux >= 1, got {self}")
 
     @staticmethod
@@ -86,6 +88,7 @@ class GhostGradients:
     dead_after_tokens: int = 256_000
 
     def __post_init__(self) -> None:
+        whole_fields(self, "dead_after_tokens")
         if not 0 <= self.coefficient < inf or self.dead_after_tokens < 1:
             raise InputError(f"GhostGradients: expected coefficient >= 0, dead_after_tokens >= 1, got {self}")
 
@@ -159,6 +162,7 @@ class Resampling:
     encoder_norm: float = 0.2
 
     def __post_init__(self) -> None:
+        whole_fields(self, "every_steps", "until_step", "dead_after_tokens")
         if min(self.every_steps, self.dead_after_tokens) < 1 or not 0 < self.encoder_norm < inf:
             raise InputError(
                 f"Resampling: expected every_steps >= 1, dead_after_tokens >= 1, encoder_norm > 0, got {self}"

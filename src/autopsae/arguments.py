@@ -1,0 +1,63 @@
+"""Numbers that callers give: whole where they count something.
+
+The rule, everywhere: Python's and NumPy's integers are whole numbers and become `int`; truth values and floats are
+refused, 16.0 too, as one that was meant for another argument would go unseen.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from numbers import Integral
+from typing import ParamSpec, TypeVar
+
+from autopsae.arrays import InputError
+from autopsae.words import shown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def is_whole(value: object) -> bool:
+    """Whether `value` is an integer and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def whole(name: str, value: object) -> int:
+    """`value` as an int. Raises InputError, naming the argument, unless it is a whole number."""
+    if not is_whole(value):
+        raise InputError(f"{name}: expected a whole number, got {shown(value)}; pass an int")
+    return int(value)  # type: ignore[call-overload, no-any-return]
+
+
+def check_whole(name: str, value: object, *, least: int, most: int) -> None:
+    """InputError unless `value` is a whole number in [least, most]."""
+    if not (is_whole(value) and least <= int(value) <= most):  # type: ignore[call-overload]
+        raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {shown(value)}")
+
+
+def whole_arguments(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function whose arguments of these names are whole numbers, or None where it takes that: it gets
+    them as ints, and whoever calls it with another value gets an InputError.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        parameters = signature(function)
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            bound = parameters.bind(*args, **kwargs)
+            for name in names:
+                if bound.arguments.get(name) is not None:
+                    bound.arguments[name] = whole(name, bound.arguments[name])
+            return function(*bound.args, **bound.kwargs)
+
+        return checked
+
+    return decorate
+
+
+def whole_fields(owner: object, *names: str) -> None:
+    """The same for the fields of a frozen dataclass, from its __post_init__."""
+    for name in names:
+        if (value := getattr(owner, name)) is not None:
+            object.__setattr__(owner, name, whole(f"{type(owner).__name__}.{name}", value))

@@ -1,0 +1,29 @@
+"""The memory that square matrices [d_in, d_in] take, nearly all that a wide layer needs: known beforehand."""
+
+from autopsae.arrays import CHUNK_TOKENS
+
+_NUMBER = 8
+"""Bytes of a float64."""
+_CHUNKS = 8
+"""Copies of a chunk of tokens, at most, that are there at once."""
+
+
+def matrices(count: int, d_in: int) -> int:
+    """Bytes of `count` matrices [d_in, d_in] in float64."""
+    return count * _NUMBER * d_in**2
+
+
+def bytes_of_moments(d_in: int, *, streams: int) -> int:
+    """What `Moments` of some streams take at most while the moments of a chunk are added to them.
+
+    One matrix for each stream is kept. While the last stream's part is made, the parts of the others are there, and
+    its product takes three: the upper half, its mirror image, and their sum. Chunks of tokens come on top.
+    """
+    return matrices(2 * streams + 2, d_in) + _NUMBER * _CHUNKS * CHUNK_TOKENS * d_in
+
+
+def bytes_of_spectrum(d_in: int) -> int:
+    """What `Spectrum.of` takes: the directions, and the two matrices of LAPACK's divide and conquer; the same in
+    order.
+    """
+    return matrices(4, d_in)

@@ -1,0 +1,104 @@
+"""What would not fit in memory is refused before it is taken, with the numbers."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import autopsae
+from autopsae.arrays import InputError
+from autopsae.diagnosis.room import bytes_of_diagnosis
+from autopsae.memory import SMALL, available_bytes, check_memory
+from autopsae.statistics.room import bytes_of_moments, bytes_of_spectrum, matrices
+from autopsae.statistics.spectrum import Spectrum
+
+CPU = torch.device("cpu")
+FREE = SMALL + 2**30
+
+PEAK = """
+import resource, sys, torch, autopsae
+x = torch.randn(2100, int(sys.argv[1]))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+autopsae.collect(x)
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+
+
+class Wide:
+    """Tokens of a width that nobody reads to the end."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        yield torch.ones(1, 65_536)
+        raise AssertionError("was read on")
+
+
+@pytest.fixture
+def scarce(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: FREE)
+
+
+@pytest.mark.usefixtures("scarce")
+def test_memory_is_refused_over_what_is_free_and_not_up_to_it() -> None:
+    check_memory(FREE, CPU, "for x", "try y")
+    with pytest.raises(InputError, match=r"^expected 1\.3 GiB of free memory for x, got 1\.2; try y$"):
+        check_memory(FREE + 2**26, CPU, "for x", "try y")
+
+
+def test_little_memory_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: 0)
+    check_memory(SMALL, CPU, "for x", "try y")
+    with pytest.raises(InputError, match=r"expected 0\.3 GiB"):
+        check_memory(SMALL + 1, CPU, "for x", "try y")
+
+
+def test_where_the_system_does_not_tell_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def silent(_: torch.device) -> int:
+        raise InputError("memory: expected a system that tells")
+
+    monkeypatch.setattr("autopsae.memory.available_bytes", silent)
+    check_memory(2**60, CPU, "for x", "try y")
+
+
+def test_free_memory_is_told() -> None:
+    assert 2**20 < available_bytes(CPU) < 2**50
+
+
+@pytest.mark.usefixtures("scarce")
+def test_a_layer_that_is_too_wide_is_refused_at_its_first_tokens() -> None:
+    with pytest.raises(InputError, match=r"expected 200\.0 GiB of free memory for tokens of d_in = 65,536"):
+        autopsae.collect(Wide())
+    with pytest.raises(InputError, match=r"expected 514\.0 GiB .* d_in = 65,536, .* or a narrower layer$"):
+        autopsae.diagnose(Wide(), d_sae=2048, k=8)
+
+
+@pytest.mark.usefixtures("scarce")
+def test_an_autopsy_and_a_spectrum_that_are_too_wide_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autopsae.memory.SMALL", 0)
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: bytes_of_spectrum(16) - 1)
+    with pytest.raises(InputError, match="for the principal directions of d_in = 16"):
+        Spectrum.of(torch.eye(16, dtype=torch.float64))
+    sae = autopsae.born(
+        autopsae.untouched(16),
+        d_sae=32,
+        sparsity=autopsae.TopK(k=4),
+        sample=None,
+        generator=torch.Generator(),
+    )
+    with pytest.raises(InputError, match="for the covariance of d_in = 16"):
+        autopsae.autopsy(sae, torch.randn(200, 16, generator=torch.Generator().manual_seed(0)))
+
+
+def test_what_is_stated_for_a_collection_is_what_it_takes() -> None:
+    d_in = 2048
+    command = [sys.executable, "-c", PEAK, str(d_in)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert 0.5 < int(done.stdout) / bytes_of_moments(d_in, streams=2) < 1.1
+
+
+def test_a_diagnosis_is_stated_to_take_more_than_its_statistics() -> None:
+    assert bytes_of_diagnosis(1000, d_sae=1, alphas=1) - bytes_of_diagnosis(1000, d_sae=1) == matrices(2, 1000)
+    assert bytes_of_diagnosis(1000, d_sae=1) >= bytes_of_moments(1000, streams=2)
+    assert bytes_of_diagnosis(65_536, d_sae=1) == matrices(16, 65_536) + 16 * 65_536

@@ -133,11 +133,11 @@ def test_numbers_and_generators_of_another_type_are_refused_by_name() -> None:
         [said[i : i + 4] for i in range(0, 24, 4)],
         strict=True,
     ):
-        assert all(line.startswith(f"TrainConfig: {name}: expected a whole number from ") for line in lines)
-    assert all(line.startswith("k: expected a whole number from 1 to d_sae = 8, got ") for line in said[24:27])
+        assert all(line.startswith(f"TrainConfig.{name}: expected a whole number, got ") for line in lines)
+    assert all(line.startswith("TopK.k: expected a whole number, got ") for line in said[24:27])
     of_generator = "generator: expected a torch.Generator such as torch.Generator().manual_seed(0), got "
     assert all(line.startswith(of_generator) for line in said[27:31])
-    assert said[31].startswith("AuxK: expected coefficient >= 0")
+    assert said[31].startswith("AuxK.k_aux: expected a whole number, got 2.5")
 
 
 @pytest.mark.parametrize("name", ["center", "linear", "inverse"])

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +196,7 @@ def autopsy(
     """
     if written_by not in LIBRARIES:
         raise InputError(f"autopsy: expected written_by of {', '.join(LIBRARIES)}, got {written_by!r}")
-    if not (0 <= lr < inf and 0 <= steps < inf and 0 <= rare <= 1):
+    if not (0 <= lr < torch.inf and 0 <= steps < torch.inf and 0 <= rare <= 1):
         raise InputError(
             f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
         )

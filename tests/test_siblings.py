@@ -24,7 +24,7 @@ def masked(x: torch.Tensor, kept: int) -> Any:
     """A masked array whose masked rows hold what must not be read."""
     data, mask = x.numpy().copy(), np.zeros(tuple(x.shape), dtype=bool)
     data[kept:], mask[kept:] = np.nan, True
-    return np.ma.MaskedArray(data, mask=mask)  # type: ignore[no-untyped-call]
+    return np.ma.MaskedArray(data, mask=mask)
 
 
 def generator() -> torch.Generator:
@@ -92,6 +92,22 @@ class Claims:
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         return iter(tokens().split(100))
+
+
+class Changing:
+    """A source of which every pass is another one."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self.passes += 1
+        return iter((tokens() + self.passes).split(100))
+
+
+def test_the_geometric_median_of_a_stream_needs_the_same_tokens_in_every_pass() -> None:
+    with pytest.raises(InputError, match="expected a source that yields the same tokens in every pass"):
+        autopsae.geometric_median(Changing(), sample=tokens(50))
 
 
 @pytest.mark.parametrize("said", [100, 399, 401, 4000])

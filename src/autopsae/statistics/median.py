@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks, matrix
+from autopsae.passes import same_passes
 from autopsae.statistics.repeats import row_hashes
 
 _QUICK_PASSES = 25
@@ -72,7 +73,7 @@ def geometric_median(
     the tolerance (two tokens apart by less than a rounding error of the others), it is the best of all points that
     were tried, and the summed distance is within twice the length of its subgradient.
 
-    Raises InputError as `chunks`, and for a stream without a sample.
+    Raises InputError as `chunks`, for passes that differ, and for a stream without a sample.
     """
     if sample is None:
         if not isinstance(tokens, (Tensor, np.ndarray)):
@@ -82,7 +83,7 @@ def geometric_median(
         sample = tokens = torch.cat(list(chunks(tokens, dtype=torch.float64)))
         starts = [*_repeated(sample), sample.median(dim=0).values]
     else:
-        sample = matrix(sample).double()
+        sample, tokens = matrix(sample).double(), same_passes(tokens)
         starts = [geometric_median(sample, tolerance=max(tolerance, 1e-4))]
     # Squares of numbers like 1e200 overflow, and those of 1e-200 vanish. A power of two costs no digit.
     cloud = _Cloud(tokens, unit=_unit(sample))

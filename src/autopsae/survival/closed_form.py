@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import inf
 from numbers import Integral
 from statistics import NormalDist
+from typing import Any
 
 from autopsae.arrays import InputError
 
@@ -48,16 +49,16 @@ class Prediction:
 
 def check_whole(name: str, value: object, *, least: int, most: int) -> None:
     """InputError unless `value` is a whole number in [least, most]."""
-    if not (isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most):
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
         raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {value!r}")
 
 
-def check_k(k: int, d_sae: int) -> None:
+def check_k(k: Any, d_sae: int) -> None:
     """InputError unless both are whole numbers and 1 <= k <= d_sae."""
     check_whole("d_sae", d_sae, least=1, most=2**31)
     if isinstance(k, bool) or not isinstance(k, Integral):
         raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {k!r}")
-    if not 1 <= k <= d_sae:
+    if not 1 <= int(k) <= d_sae:
         raise InputError(f"expected 1 <= k <= d_sae = {d_sae:,}, got k = {k:,}; lower k or raise d_sae")
 
 

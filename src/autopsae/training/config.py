@@ -9,7 +9,7 @@ from autopsae.survival.closed_form import check_whole
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 
-_WHOLE = ("steps", "batch_tokens", "dead_after_tokens", "buffer_tokens", "record_every", "seed")
+_WHOLE: tuple[str, ...] = ("steps", "batch_tokens", "dead_after_tokens", "buffer_tokens", "record_every", "seed")
 _WHOLE += ("warmup_steps", "decay_steps", "k_steps")
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]

@@ -94,6 +94,22 @@ class Claims:
         return iter(tokens().split(100))
 
 
+class Changing:
+    """A source of which every pass is another one."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self.passes += 1
+        return iter((tokens() + self.passes).split(100))
+
+
+def test_the_geometric_median_of_a_stream_needs_the_same_tokens_in_every_pass() -> None:
+    with pytest.raises(InputError, match="expected a source that yields the same tokens in every pass"):
+        autopsae.geometric_median(Changing(), sample=tokens(50))
+
+
 @pytest.mark.parametrize("said", [100, 399, 401, 4000])
 def test_a_source_that_says_another_number_of_tokens_than_it_has_is_refused(said: int) -> None:
     training, held = hold_out(Claims(said), 10)
@@ -185,3 +201,27 @@ def test_an_autopsy_needs_tokens_that_differ_and_finite_settings() -> None:
 def test_a_coefficient_that_is_not_finite_is_refused() -> None:
     with pytest.raises(InputError, match="AuxK: expected coefficient >= 0"):
         autopsae.AuxK(coefficient=float("inf"))
+
+
+@pytest.mark.parametrize(("copies", "said"), [(80, False), (82, True)])
+def test_an_autopsy_says_that_a_fifth_of_its_tokens_are_one_vector(copies: int, said: bool) -> None:
+    x = tokens()
+    x[:copies] = 0
+    found = autopsae.autopsy(an_sae(), x)
+    assert found.repeated == pytest.approx(copies / 400)
+    assert (found.findings[0].name == "share of one repeated token") == said
+    if said:
+        assert "20% of the tokens are one and the same vector: padding" in str(found.findings[0])
+
+
+def test_no_more_latents_are_expected_to_be_never_positive_than_to_be_dead() -> None:
+    """The two are fitted apart, and few latents with long tails drive them apart."""
+    for seed in range(8):
+        x = tokens() * torch.logspace(0, -3, D_IN) + 3 * (torch.arange(D_IN) == seed)
+        remedies, firing = [autopsae.untouched(D_IN)], autopsae.AmongLargest(4)
+        made = {"d_sae": 16, "generator": torch.Generator().manual_seed(seed)}
+        found = autopsae.forecast_births(x, remedies, firing, **made)["none"]  # type: ignore[arg-type]
+        for at in (100, 10_000, 1_000_000):
+            dead, relu = found.dead(at), found.relu(at)
+            assert relu.value <= dead.value
+            assert relu.low <= relu.value <= relu.high <= dead.high

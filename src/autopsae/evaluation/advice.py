@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from autopsae.diagnosis.finding import Finding
+from autopsae.diagnosis.measured import REPEATED
 
 WORTH_A_WORD = 0.01
 """Share of the latents over which something is said."""
@@ -52,6 +53,7 @@ def advice(
     travel: float | None,
     reach: float,
     always_on: int,
+    repeated: float,
     layer_norm: bool,
     written_by: str,
     prescription: str | None,
@@ -59,7 +61,8 @@ def advice(
     """Findings about more than 1 % of the latents, causes with the most latents first.
 
     wakes: latents that fire if they alone are re-centred; stuck: dead-by-ReLU latents that no b_dec within `reach`
-    makes positive, travel: how far it would have to move for half of them. layer_norm: whether the SAE normalises
+    makes positive, travel: how far it would have to move for half of them. repeated: share of the tokens that are
+    one vector, a finding of its own where it is over 20 %, and the first. layer_norm: whether the SAE normalises
     tokens; written_by: its library, as `format_of` names it; prescription: where one is written, if it is.
     """
     shift = (
@@ -78,7 +81,7 @@ def advice(
         )
     meaning = "they fire on nine of ten tokens or more, as a bias does"
     found.append(("always_on", always_on, meaning, "look whether they carry the mean"))
-    return tuple(
+    said = tuple(
         Finding(
             name=name,
             value=number / d_sae,
@@ -90,6 +93,21 @@ def advice(
         )
         for name, number, meaning, what in found
         if number > WORTH_A_WORD * d_sae
+    )
+    return said if repeated <= REPEATED else (_one_vector(repeated, tokens), *said)
+
+
+def _one_vector(share: float, tokens: int) -> Finding:
+    """Padding is no token that a latent could fire on, but it counts in the centre, the spread and every rate."""
+    return Finding(
+        name="share of one repeated token",
+        value=share,
+        threshold=REPEATED,
+        tokens=tokens,
+        meaning=f"{share:.0%} of the tokens are one and the same vector: padding, or a BOS in every sequence? It "
+        "counts in the centre of the tokens, and so in every cause here",
+        advice="leave it out (--mask, --lengths) and look again before anything is changed",
+        source="autopsae; copies of a token tell nothing new of the layer",
     )
 
 

@@ -54,6 +54,8 @@ class Autopsy:
     rare: float
     strays: float
     """Share of tokens of over ten times the median norm."""
+    repeated: float
+    """Share of the tokens that are the most frequent vector, such as padding."""
     center: Float[Tensor, "d_in"]
     fired: Int[Tensor, "d_sae"]
     fate: Int[Tensor, "d_sae"]
@@ -119,6 +121,7 @@ class Autopsy:
             travel=float(self.travel[stuck].median()) if bool(stuck.any()) else None,
             reach=self.lr * self.steps,
             always_on=self.fates["always_on"],
+            repeated=self.repeated,
             layer_norm=self.layer_norm,
             written_by=self.written_by,
             prescription=self.prescription,
@@ -146,6 +149,7 @@ class Autopsy:
             },
             "rare_below": self.rare,
             "strays": self.strays,
+            "repeated": self.repeated,
             "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
         }
 
@@ -218,6 +222,7 @@ def autopsy(
         steps=steps,
         rare=rare,
         strays=space.strays,
+        repeated=space.repeated,
         center=space.center,
         fired=fates.fired,
         fate=_fate(fates, rare),

@@ -18,6 +18,7 @@ from autopsae.statistics.collect import SAMPLE_TOKENS
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import Moments
 from autopsae.statistics.norms import NormHistogram
+from autopsae.statistics.repeats import RowCounter
 from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import Reservoir
 from autopsae.statistics.strays import STRAY, left_out
@@ -40,6 +41,8 @@ class Space:
     center: Float[Tensor, "d_in"]
     covariance: Float[Tensor, "d_in d_in"]
     strays: float
+    repeated: float
+    """Share of the tokens that are the most frequent vector."""
 
     @staticmethod
     def of(sae: SAE, tokens: Tokens) -> "Space":
@@ -52,9 +55,10 @@ class Space:
         needed = bytes_of_moments(sae.d_in, streams=1)
         check_memory(needed, sae.W_enc.device, what, "use a machine with more")
         entered = Mapped(same_passes(tokens), lambda x: _enter(sae, x))
-        sample, norms, n = Reservoir(SAMPLE_TOKENS), None, 0
+        sample, rows, norms, n = Reservoir(SAMPLE_TOKENS), RowCounter(), None, 0
         for y in chunks(entered, dtype=torch.float64):
             sample.add(y, n)
+            rows.add(y)
             seen = NormHistogram.of(y)
             norms, n = norms.merge(seen) if norms else seen, n + len(y)
         assert norms is not None  # chunks raises when there is no token
@@ -78,6 +82,7 @@ class Space:
             center=geometric_median(entered, sample=sample.tokens(), tolerance=1e-5),
             covariance=moments.covariance,
             strays=(n - moments.tokens) / n,
+            repeated=rows.counts().repeats().largest_share,
         )
 
     def blocks(self, like: Float[Tensor, "..."]) -> Iterator[Float[Tensor, "block d_in"]]:

@@ -1,4 +1,4 @@
-# The two commands: `make demo` and `make test`. Each makes what it needs, from a machine with Python 3.11+ only.
+# The commands: `make demo`, `make test`, and `make check` for the long checks. Each makes what it needs, from a machine with Python 3.11+ only.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,8 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO := .demo
 TOKENS ?= 16384
 SCALE ?= quick
+CASES ?= 10000
+KILLS ?= 200
 
-.PHONY: demo test lint format bench reproduce clean
+.PHONY: demo test check lint format bench reproduce clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/autopsae harvest smollm2 $(DEMO)/smollm2 --tokens $(TOKENS)
@@ -17,6 +19,12 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp lint
 	$(BIN)/python -m pytest
+
+# The long checks, of which `make test` does a share. Further ones go here.
+check: $(VENV)/test.stamp
+	$(BIN)/python -m tests.faults.fuzz --cases $(CASES)
+	$(BIN)/python -m tests.faults.kills --kills $(KILLS)
+	$(BIN)/python -m tests.faults.disks --rounds 3
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 """The command line as a user meets it: a subprocess, its files, its exit code, its one line of error."""
 
+import importlib
 import io
 import json
 import signal
@@ -537,6 +538,26 @@ def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
     assert cost["dead"] == said["dead"]
     assert torch.equal(revived.W_enc, SAE.load(saved).W_enc)
     assert revived.b_enc is not None
+
+
+def test_an_autopsy_that_was_killed_at_any_of_its_files_can_be_run_again(
+    tmp_path: Path, source: Path, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("autopsae.cli.autopsy")
+    files = {"json": tmp_path / "a.json", "table": tmp_path / "a.csv", "figure": tmp_path / "a.png"}
+    files |= {"revive": tmp_path / "revived", "prescription": tmp_path / "next"}
+
+    def ends(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for writer in ("write_text", "save_figure", "save_new"):
+        with monkeypatch.context() as killed:
+            killed.setattr(module, writer, ends)
+            with pytest.raises(KeyboardInterrupt):
+                module.autopsy(str(saved), source, layer="1", tokens=500, **files)
+    module.autopsy(str(saved), source, layer="1", tokens=500, **files)
+    names = {"a.json", "a.csv", "a.png", "revived.json", "revived.safetensors", "next.json", "next.safetensors"}
+    assert names <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_autopsy_writes_the_prescription_and_says_how_the_library_of_the_sae_takes_it(

@@ -1,5 +1,6 @@
 """The one writer: whole or not at all, whatever lies at the place, whoever is killed, however full the disk is."""
 
+import errno
 import os
 import signal
 import stat
@@ -8,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import safetensors.torch
@@ -16,7 +18,7 @@ import torch
 from autopsae import disk, files
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, DiskFull, check_unlocked, locked, new_partial, sweep
-from autopsae.files import tensors_digest, write_folder, write_tensors, write_text, write_whole
+from autopsae.files import changes, tensors_digest, write_folder, write_tensors, write_text, write_whole
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices and mounts, and gives files away")
 
@@ -35,7 +37,7 @@ def mode(path: Path) -> int:
 def python(code: str, *words: object) -> "subprocess.Popen[str]":
     arguments = [sys.executable, "-c", code, *map(str, words)]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
 
 # What is written
@@ -115,8 +117,14 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path: Path, error: BaseEx
     for write, place in ((write_whole, "a"), (write_folder, "new")):
         with pytest.raises(type(error)) as raised:
             write(tmp_path / place, fail)
-        assert raised.value is error
+        assert error in (raised.value, raised.value.__cause__)  # an error of the system gets the name of the file
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
+
+
+def test_what_a_file_says_reaches_a_message_without_control_characters_and_not_at_length() -> None:
+    there, asked = {"lr": 0.1, "a\0b": "\x1b[31mred", "n" * 500: 1}, {"lr": 0.2}
+    told = changes(there, asked)
+    assert told == f"lr 0.1, got 0.2; a\\x00b \\x1b[31mred, got None; {'n' * 197}... 1, got None"
 
 
 # What is no regular file
@@ -163,11 +171,30 @@ def test_standard_output_that_goes_into_a_file_keeps_what_else_is_printed(tmp_pa
     assert (tmp_path / "out").read_text() == "before\ntold\nafter\n"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match=rf"Permission denied: '{tmp_path / 'a'}'"):
-        write_text(tmp_path / "a", "words")
+def as_nobody(work: Callable[[], None]) -> str:
+    """What a user without rights is told, who root becomes for it in a process of its own."""
+    ours, theirs = os.pipe()
+    if not (process := os.fork()):
+        try:
+            if os.geteuid() == 0:
+                os.setuid(65534)
+            work()
+        except BaseException as error:
+            os.write(theirs, f"{type(error).__name__}: {error}".encode())
+        os._exit(0)
+    os.close(theirs)
+    os.waitpid(process, 0)
+    with os.fdopen(ours) as told:
+        return told.read()
+
+
+def test_a_folder_that_may_not_be_written_is_one_line() -> None:
+    with TemporaryDirectory() as place:  # pytest's own folders may be seen by their owner alone
+        Path(place).chmod(0o555)
+        path = Path(place) / "a"
+        expected = f"PermissionError: [Errno 13] Permission denied: '{path}'"
+        assert as_nobody(lambda: write_text(path, "words")) == expected
+        assert as_nobody(lambda: write_folder(path, lambda folder: None)) == expected
 
 
 # Folders
@@ -270,6 +297,30 @@ def test_a_full_disk_is_told_where_another_error_hides_it(tmp_path: Path) -> Non
         DiskFull, match=r"a: the disk is full \([\d,.]+ MB free\); what was written before is whole"
     ):
         write_whole(tmp_path / "a", save)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_device_that_is_full_is_told_as_a_full_disk(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("/dev/full")
+    for write in (lambda p: write_text(p, "words"), lambda p: write_tensors(p, {"a": torch.zeros(2)})):
+        with pytest.raises(DiskFull, match=r"a: the disk is full \([\d,.]+ MB free\)"):
+            write(tmp_path / "a")
+
+
+def test_what_the_system_refuses_is_told_with_the_name_of_the_file(tmp_path: Path) -> None:
+    def refuse(number: int) -> Callable[[Path], None]:
+        def save(temporary: Path) -> None:
+            try:
+                raise OSError(number, os.strerror(number))
+            except OSError:
+                raise RuntimeError("unexpected pos 64 vs 0") from None  # as torch.save does
+
+        return save
+
+    for number, words in ((errno.EFBIG, "File too large"), (errno.EIO, "Input/output error")):
+        with pytest.raises(OSError, match=rf"^\[Errno {number}\] {words}: '{tmp_path / 'a'}'$"):
+            write_whole(tmp_path / "a", refuse(number))
+    assert not [*tmp_path.iterdir()]
 
 
 # Dead and living writers

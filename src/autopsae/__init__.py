@@ -27,121 +27,31 @@ The common way through: `survey(open_layers(folder), d_sae=..., k=...)`, or `dia
 then `born(diagnosis.prescription, ...)` and `train(sae, tokens, TrainConfig(...))`.
 """
 
-from autopsae.activations.batches import text_batches
-from autopsae.activations.harvest import harvest, harvest_text
-from autopsae.activations.hooks import hooked
-from autopsae.activations.presets import load_model
-from autopsae.activations.replace import replaced
-from autopsae.activations.store import Activations, open_activations, open_layers
-from autopsae.arrays import InputError
-from autopsae.diagnosis.diagnose import Diagnosis, diagnose
-from autopsae.diagnosis.finding import Finding
-from autopsae.diagnosis.prescribe import Prescription
-from autopsae.diagnosis.survey import Survey, survey
-from autopsae.evaluation.autopsy import Autopsy, autopsy
-from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered
-from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring, recentre
-from autopsae.evaluation.reconstruction import Evaluation, evaluate
-from autopsae.evaluation.recovery import mmcs
-from autopsae.interop.convert import load_sae, save_sae
-from autopsae.remedies.affine import Affine
-from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
-from autopsae.sae.death import Fates, fates
-from autopsae.sae.init import born
-from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, TopK
-from autopsae.statistics.collect import Statistics, collect
-from autopsae.statistics.median import geometric_median
-from autopsae.survival.birth import Birth, measure_birth
-from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
-from autopsae.survival.firing import Above, AmongLargest, AmongLargestOfBatch
-from autopsae.survival.forecast import Expected, Forecast, Outlook, forecast, forecast_births
-from autopsae.survival.revival import Revival, revival
-from autopsae.training.config import Record, TrainConfig
-from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
-from autopsae.training.loop import Diverged, Training, steps, train
-from autopsae.training.objective import L1, L0Target
-from autopsae.training.revival import AuxK, GhostGradients, Resampling
-from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
+from functools import cache
+from importlib import import_module
+from typing import Any
 
-__all__ = [
-    "L1",
-    "SAE",
-    "Above",
-    "Activations",
-    "Affine",
-    "AmongLargest",
-    "AmongLargestOfBatch",
-    "Autopsy",
-    "AuxK",
-    "BatchTopK",
-    "Birth",
-    "Csv",
-    "Diagnosis",
-    "Diverged",
-    "Evaluation",
-    "Expected",
-    "Fates",
-    "Finding",
-    "Forecast",
-    "GhostGradients",
-    "GroupMax",
-    "InputError",
-    "JsonLines",
-    "JumpReLU",
-    "L0Target",
-    "LossRecovered",
-    "Member",
-    "Outlook",
-    "Prescription",
-    "ReLU",
-    "RecentringCost",
-    "Record",
-    "Remedy",
-    "Resampling",
-    "Revival",
-    "Statistics",
-    "Survey",
-    "Sweep",
-    "TensorBoard",
-    "TopK",
-    "TrainConfig",
-    "Training",
-    "WandB",
-    "active_subspace",
-    "autopsy",
-    "born",
-    "center",
-    "collect",
-    "cost_of_recentring",
-    "dead_by_relu",
-    "dead_by_topk",
-    "diagnose",
-    "evaluate",
-    "fates",
-    "forecast",
-    "forecast_births",
-    "geometric_median",
-    "harvest",
-    "harvest_text",
-    "hooked",
-    "load_model",
-    "load_sae",
-    "loss_recovered",
-    "measure_birth",
-    "mmcs",
-    "open_activations",
-    "open_layers",
-    "recentre",
-    "replaced",
-    "revival",
-    "save_sae",
-    "steps",
-    "survey",
-    "text_batches",
-    "train",
-    "untouched",
-    "whiten",
-    "z_score",
-]
+
+@cache
+def _homes() -> dict[str, str]:
+    """name -> the module that it comes from, as the stub says, which type checkers and editors read too."""
+    import ast
+    from pathlib import Path
+
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    lines = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: str(line.module) for line in lines for alias in line.names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: PyTorch takes seconds, and Ctrl-C must find the command line ready."""
+    if name == "__all__":
+        return sorted(_homes())
+    if name.startswith("__") or name not in _homes():
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_homes()[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_homes()})

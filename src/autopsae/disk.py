@@ -32,31 +32,39 @@ PARTIAL = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)
 """The names of files and folders that are being written: `.NAME.*.partial`, beside the place of NAME."""
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
 class DiskFull(OSError):
     """The disk, or the user's share of it, is full. The message says what is safe and how to go on."""
 
 
 @contextmanager
 def full_disk_told(path: Path) -> Iterator[None]:
-    """Raise DiskFull, which names `path`, where what is done here fails for want of space on its disk."""
+    """Raise DiskFull, which names `path`, where what is done here fails for want of space on its disk. Where the
+    system refuses to write on an open file for another reason, raise its OSError with that name.
+    """
     try:
         yield
     except Exception as error:
-        # torch.save raises a RuntimeError and keeps the system's error only as its context.
-        if not _lacks_space(error):
+        refusal = _refusal(error)
+        if refusal is None:
             raise
-        raise DiskFull(
-            f"{path}: the disk is full ({free_space(path)} free); what was written before is whole; free some "
-            "space and run the same again"
-        ) from error
+        if refusal.errno in _NO_SPACE:
+            raise DiskFull(
+                f"{path}: the disk is full ({free_space(path)} free); what was written before is whole; free some "
+                "space and run the same again"
+            ) from error
+        raise OSError(refusal.errno, refusal.strerror, str(path)) from error
 
 
-def _lacks_space(error: BaseException | None) -> bool:
+def _refusal(error: BaseException | None) -> OSError | None:
+    """The system's error in writing. torch.save raises a RuntimeError and keeps it only as its context."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
+        if isinstance(error, OSError) and error.errno in (*_NO_SPACE, errno.EFBIG, errno.EIO):
+            return error
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def free_space(path: Path) -> str:

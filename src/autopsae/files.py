@@ -20,6 +20,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.disk import full_disk_told, new_partial, sweep_once
+from autopsae.words import printable
 
 # In safetensors' order: the tensors of a file follow each other by type, then by name.
 _TYPES = {
@@ -137,7 +138,10 @@ def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
 
 def changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """What is `differing`, with both values, as the end of an error message."""
-    return "; ".join(f"{key} {there.get(key)}, got {asked.get(key)}" for key in differing(there, asked))
+    told = (
+        (printable(one, 200) for one in (key, there.get(key), asked.get(key))) for key in differing(there, asked)
+    )
+    return "; ".join(f"{key} {before}, got {now}" for key, before, now in told)
 
 
 def pair_files(path: str | Path) -> tuple[Path, Path]:

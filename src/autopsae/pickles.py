@@ -19,6 +19,8 @@ DEEPEST = 8
 """Tuples in tuples; `torch.save` needs three."""
 GREEDY = "bytearray"
 """The one function that PyTorch allows and that takes as much memory as it is told."""
+LONGER = ("remain", "to read long4")
+"""In pickletools' messages for a part that is longer than the file; PyTorch would ask for as much memory."""
 PICKLES_IN_A_ROW = 5
 """Of which files consist that `torch.save` wrote before it wrote archives."""
 
@@ -80,9 +82,11 @@ def why_not(beginning: bytes) -> str | None:
     for _ in range(PICKLES_IN_A_ROW):
         try:
             reason = _why_not_one(file)
-        except (ValueError, IndexError, KeyError, TypeError, AttributeError):
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
             if file.tell() > LARGEST:
                 return f"it is of more than {LARGEST >> 20} MiB"
+            if any(words in str(error) for words in LONGER):
+                return "a part of it is longer than the file"
             return None  # no pickle: left to PyTorch's own message
         if reason:
             return reason

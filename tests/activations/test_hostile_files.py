@@ -19,7 +19,18 @@ from autopsae.activations.names import layer_name, natural
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
 from autopsae.words import printable
-from tests.activations.layouts import BATCHED, LAYOUTS, TOKENS, X, safetensors_file
+from tests.activations.layouts import (
+    BATCHED,
+    LAYOUTS,
+    TOKENS,
+    X,
+    bionemo,
+    bionemo_columns,
+    dataset,
+    parquet_folder,
+    saev,
+    safetensors_file,
+)
 
 
 def read_all(path: Path) -> list[torch.Tensor]:
@@ -169,6 +180,27 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     refused(tmp_path / "x.npz", "of Python objects, a pickle, which is never loaded")
 
 
+class Greedy:
+    """What PyTorch lets a pickle make: an array of a million million zeros."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bytearray, (10**12,)
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_pickle_that_would_fill_the_memory_is_refused(tmp_path: Path, old: bool) -> None:
+    torch.save({"x": X, "more": Greedy()}, tmp_path / "x.pt", _use_new_zipfile_serialization=not old)
+    refused(tmp_path / "x.pt", "got a pickle that is not loaded: it makes a bytearray")
+
+
+def test_a_pickle_with_a_part_longer_than_its_file_is_refused_before_memory_is_asked_for(tmp_path: Path) -> None:
+    torch.save({"x": X}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
+    whole = (tmp_path / "x.pt").read_bytes()
+    length = whole.index(b"\x8a\x0a")  # of the number by which PyTorch knows its files
+    (tmp_path / "x.pt").write_bytes(whole[:length] + b"\x8b\xff\xff\xff\x7f" + whole[length + 2 :])
+    refused(tmp_path / "x.pt", "got a pickle that is not loaded: a part of it is longer than the file")
+
+
 def test_what_is_no_matrix_of_floats_beside_a_layer_is_left_out(tmp_path: Path) -> None:
     beside = {"loss": X[:, 0].numpy(), "texts": np.array(["a", {}], dtype=object), "scale": np.float32(2)}
     np.savez(tmp_path / "x.npz", x=X.numpy(), **beside)  # type: ignore[arg-type]
@@ -188,7 +220,7 @@ def test_a_torch_file_that_was_packed_again_is_refused(tmp_path: Path) -> None:
     with ZipFile(tmp_path / "a.pt") as stored, ZipFile(tmp_path / "x.pt", "w", ZIP_DEFLATED) as packed:
         for member in stored.namelist():
             packed.writestr(member, stored.read(member))
-    refused(tmp_path / "x.pt", "whose parts are not compressed, got other ones")
+    refused(tmp_path / "x.pt", "expected a torch.save, whose parts are not compressed, got other ones")
 
 
 def test_a_sparse_matrix_of_scipy_is_named(tmp_path: Path) -> None:
@@ -300,6 +332,17 @@ def test_a_pipe_among_shards_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.npy")
     npy(tmp_path / "b.npy", X.numpy())
     refused(tmp_path, "a.npy: expected a regular file or a folder, got a pipe or a device")
+
+
+@pytest.mark.parametrize("layout", [bionemo, bionemo_columns, parquet_folder, dataset, saev])
+def test_a_pipe_in_the_place_of_a_file_of_a_store_is_not_waited_for(
+    tmp_path: Path, layout: Callable[[Path], Path]
+) -> None:
+    source = layout(tmp_path)
+    [shard, *_] = sorted(file for file in source.iterdir() if file.suffix in (".parquet", ".arrow", ".bin"))
+    shard.unlink()
+    os.mkfifo(shard)
+    refused(source, "a pipe or a device")
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "x" * 5000])

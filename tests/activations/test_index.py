@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopsae.activations.index import BLOCK, INDEX, digest
+from autopsae.activations.index import BLOCK, INDEX, digest, sealed
 from autopsae.activations.shards import ShardWriter
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
@@ -34,9 +34,10 @@ def read(folder: Path) -> torch.Tensor:
 
 
 def change_index(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Another index under a checksum that is right."""
     index = json.loads((folder / INDEX).read_text())
     change(index)
-    (folder / INDEX).write_text(json.dumps(index))
+    (folder / INDEX).write_text(json.dumps(sealed(index)))
 
 
 def of_version_1(index: dict[str, Any]) -> None:
@@ -161,6 +162,28 @@ def test_the_digest_sees_every_layer_of_a_large_shard_in_a_few_reads(tmp_path: P
         assert digest(path) != whole, name
     save_file(layers, path)
     assert digest(path) == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index.update(batches_done=2),
+        lambda index: index.update(complete=False),
+        lambda index: index["request"].update(tokens=5),
+        lambda index: index.update(more=1),
+    ],
+)
+def test_an_index_that_was_changed_is_refused_and_does_not_go_on(
+    folder: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    held = json.loads((folder / INDEX).read_text())
+    change(held)
+    (folder / INDEX).write_text(json.dumps(held))
+    message = "index.json: expected what was harvested, got other content than its checksum says"
+    with pytest.raises(InputError, match=message):
+        read(folder)
+    with pytest.raises(InputError, match=message):
+        ShardWriter(folder, request={})
 
 
 def test_an_index_of_the_first_version_is_read_and_left_as_it_is(folder: Path) -> None:

@@ -302,10 +302,13 @@ def test_the_command_says_what_it_will_take_before_it_starts_and_reads_a_file_of
 
 @pytest.fixture(scope="module")
 def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf").read_bytes()
+
+
+def tiny_gguf(path: Path) -> Path:
     """A llama of two blocks and 40 tokens."""
     gguf = pytest.importorskip("gguf", reason="needs the extra [models]")
-    path, random = tmp_path_factory.mktemp("gguf") / "tiny.gguf", np.random.default_rng(0)
-    file = gguf.GGUFWriter(path, "llama")
+    random, file = np.random.default_rng(0), gguf.GGUFWriter(path, "llama")
     for name, value in GGUF_SIZES.items():
         getattr(file, f"add_{name}")(value)
     file.add_tokenizer_model("llama")
@@ -323,7 +326,7 @@ def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     file.write_kv_data_to_file()
     file.write_tensors_to_file()
     file.close()
-    return path.read_bytes()
+    return path
 
 
 GGUF_SIZES = {
@@ -359,6 +362,17 @@ def test_a_gguf_file_is_loaded_with_its_weights(gguf_bytes: bytes, tmp_path: Pat
         # More layers than any network has: the loader would make them all.
         (lambda data: at(data, b"llama.block_count", 4, b"\xff\xff\xff\x7f"), "expected a whole GGUF file"),
         (lambda data: data.replace(b"llama.block_count", b"llama.black_count"), "expected a whole GGUF file"),
+        # Weights that the file does not hold: the loader would make them all.
+        *(
+            (lambda data, name=name: at(data, name, 6, b"\x40"), "expected a whole GGUF file")
+            for name in (
+                b"llama.embedding_length",
+                b"llama.feed_forward_length",
+                b"llama.vocab_size",
+                b"llama.attention.head_count",
+                b"llama.attention.head_count_kv",
+            )
+        ),
         # 2^56 scores: the loader would count them.
         (lambda data: at(data, b"tokenizer.ggml.scores", 15, b"\x01"), "expected a whole GGUF file"),
         (lambda data: at(data, b"tokenizer.ggml.tokens", 15, b"\x01"), "expected a whole GGUF file"),

@@ -127,7 +127,8 @@ def test_the_table_goes_between_its_markers_and_nothing_else_changes(tmp_path: P
     frame.merge([entry("fig3", "quick")], "fig3", "quick", tmp_path)
     for _ in range(2):
         table.write_table(tmp_path)
-        assert readme.read_text().startswith(f"before\n{table.BEGIN}\n\n| figure |")
+        assert readme.read_text().startswith(f"before\n{table.BEGIN}\n\nAt quick scale ")
+        assert "\n\n| figure |" in readme.read_text()
         assert readme.read_text().endswith(f"| 0.1 |\n\n{table.END}\nafter\n")
     readme.write_text("no markers")
     with pytest.raises(InputError, match="between which the table goes"):

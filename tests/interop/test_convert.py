@@ -275,8 +275,11 @@ def test_the_hubs_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_our_pair_is_not_written_over_by_any_of_its_names(tmp_path: Path, suffix: str) -> None:
     save_sae(an_sae(), tmp_path / "old", to="autopsae")
     before = (tmp_path / "old.safetensors").read_bytes()
-    with pytest.raises(InputError, match="expected a new name, got one that is taken"):
-        save_sae(an_sae(), tmp_path / f"old{suffix}", to="autopsae")
+    for other in (an_sae(b_dec=torch.ones(D_IN)), an_sae(TopK(k=1))):
+        with pytest.raises(InputError, match="expected a new name, got one that is taken"):
+            save_sae(other, tmp_path / f"old{suffix}", to="autopsae")
+    # A process that was killed after the whole pair was written can be run again.
+    save_sae(an_sae(), tmp_path / f"old{suffix}", to="autopsae")
     assert (tmp_path / "old.safetensors").read_bytes() == before
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="expected a new name, got one that is taken"):

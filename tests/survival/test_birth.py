@@ -154,3 +154,21 @@ def test_tokens_that_are_mostly_zero_are_measured_in_units_of_the_others() -> No
 def test_k_over_the_dictionary_is_refused_before_any_work() -> None:
     with pytest.raises(InputError, match=r"expected 1 <= k <= d_sae = 10, got k = 11"):
         measure_birth(torch.randn(3, 4), [untouched(4)], d_sae=10, k=11, generator=generator())
+
+
+@pytest.mark.parametrize("repeated", [0.0, 5.0])
+def test_no_latent_fires_on_a_token_that_is_the_centre(repeated: float) -> None:
+    """Zero rows (padding) fire nothing if nothing is done, and copies of the median nothing if it is the centre."""
+    x = gaussian(400, 16, 4.0)
+    x[::3] = repeated
+    point = torch.full((16,), repeated, dtype=torch.float64)
+    remedy = untouched(16) if repeated == 0 else center(point, "median")
+    others = [z_score(torch.arange(1.0, 17.0, dtype=torch.float64), point)]
+    found = measure_birth(x, [remedy, *others], d_sae=256, k=8, generator=generator())
+    rows = draw_rows(256, 16, generator=generator()).double()
+    for one in (remedy, *others):
+        W, c = one.encoder(rows)
+        positive, fired = oracles.fates(((x.double() - c) @ W.T).numpy(), 8)
+        assert found[one.name].relu == pytest.approx(1 - positive.mean(), abs=1.5 / 256)
+        assert found[one.name].dead == pytest.approx(1 - fired.mean(), abs=1.5 / 256)
+        assert found[one.name].dead > 0.2

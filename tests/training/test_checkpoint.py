@@ -259,7 +259,10 @@ def write_again(path: Path, tensors: dict[str, torch.Tensor] | None = None, **ab
         ({"scales": []}, "expected members 0 to 0"),
         ({"scales": [0]}, ".scales[0]: expected a number over 0"),
         ({"places": []}, "expected members that share their tokens as before"),
-        ({"places": [{"buffers": -1, "batches": 0}]}, ".places[0].buffers: expected a whole number from 0"),
+        (
+            {"places": [{"buffers": -1, "batches": 0, "read": None, "epoch": None}]},
+            ".places[0].buffers: expected a whole number from 0",
+        ),
         ({"stream_of_member": [1]}, "expected members that share their tokens as before ([1]"),
         ({"version": 1}, "expected a checkpoint of version 3 or 2, got 1; go on with the autopsae that wrote it"),
         ({"more": 1}, "expected only format, version"),

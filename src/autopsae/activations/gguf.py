@@ -13,6 +13,12 @@ from autopsae.arrays import InputError
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of each type of number."""
 _STRING, _ARRAY = 8, 9
+_MOST_DIMENSIONS = 4
+"""Of a tensor, as the format has it."""
+_LENGTHS = (b"embedding_length", b"feed_forward_length")
+"""Fields that tell a length of weights, or 0; a mixture of experts may tell one that none of its weights has."""
+_PARTS = (b"vocab_size", b"head_count", b"head_count_kv", b"key_length", b"value_length")
+"""Fields that tell no more than the longest length of weights."""
 
 
 def check_gguf(path: Path) -> None:
@@ -50,21 +56,40 @@ class _Header:
         if self._number("I") & 0xFFFF == 0:  # a version that is written in the other byte order
             self._order = ">"
         tensors, fields = self._number("Q"), self._number("Q")
-        blocks = None
+        told = self._told(fields)
+        # The loader makes as many blocks as are told, and where none are told as many as it likes.
+        if told.get(b"block_count", tensors + 1) > tensors:
+            raise ValueError("more blocks than tensors")
+        lengths = {length for _ in range(tensors) for length in self._tensor()}
+        # It makes weights of the lengths that are told before it looks at those in the file.
+        for name in _LENGTHS:
+            if told.get(name, 0) not in {0, *lengths} and b"expert_count" not in told:
+                raise ValueError("a length that no tensor has")
+        if any(told.get(name, 0) > max(lengths, default=0) for name in _PARTS):
+            raise ValueError("more heads or words than the longest tensor has rows")
+
+    def _told(self, fields: int) -> dict[bytes, int]:
+        """The whole numbers among the fields, by the last part of their names."""
+        found = {}
         for _ in range(fields):
             name = self._string()
             kind = self._number("I")
             at = self._file.tell()
             self._skip(kind)
-            if name.endswith(b".block_count") and kind in (4, 10):
+            if kind in (4, 10):
                 self._file.seek(at)
-                blocks = self._number("I" if kind == 4 else "Q")
-        # The loader makes as many blocks as are told, and where none are told as many as it likes.
-        if blocks is None or blocks > tensors:
-            raise ValueError("more blocks than tensors")
-        for _ in range(tensors):
-            self._string()
-            self._over(8 * self._number("I") + 4 + 8)
+                found[name.rpartition(b".")[2]] = self._number("I" if kind == 4 else "Q")
+        return found
+
+    def _tensor(self) -> list[int]:
+        """The lengths of a tensor; its type and its place are passed over."""
+        self._string()
+        dimensions = self._number("I")
+        if dimensions > _MOST_DIMENSIONS:
+            raise ValueError("more dimensions than a tensor has")
+        lengths = [self._number("Q") for _ in range(dimensions)]
+        self._over(4 + 8)
+        return lengths
 
     def _number(self, kind: str) -> int:
         [number] = struct.unpack(self._order + kind, self._file.read(struct.calcsize("<" + kind)))

@@ -1,6 +1,7 @@
 """The index of a harvested folder: which shards it has, what each must hold, and a digest of each.
 
-Version 2 holds a digest for each shard; version 1, which had none, is read as it is.
+Version 2 holds a digest for each shard, and a checksum of all that it says; version 1, which had neither, is read
+as it is.
 """
 
 import hashlib
@@ -12,13 +13,15 @@ from autopsae.activations.formats.rows import neighbour
 from autopsae.activations.formats.safetensors import FLOATS, Entry, read_header
 from autopsae.arrays import InputError
 from autopsae.reading import as_object, read_json, reading, whole_of
+from autopsae.saved import checksum
 from autopsae.words import listed, printable, shown
 
 INDEX = "index.json"
 FORMAT = "autopsae-activations"
 VERSION = 2
 
-NAMES = ["layers", "shards", "tokens", "batches_done", "complete", "request"]
+CHECKSUM = "content_sha256"
+NAMES = ["layers", "shards", "tokens", "batches_done", "complete", "request", CHECKSUM]
 SHARD_NAMES = ["file", "tokens", "digest"]
 """What an index, and each shard in it, must have since version 2; of the first, what it says is compared."""
 
@@ -29,7 +32,8 @@ BLOCK = 4096
 def read_index(folder: Path) -> dict[str, Any]:
     """The index of `folder`, in which shards are a list of `file`, `tokens` and, since version 2, `digest`.
 
-    Raises InputError for an index that is damaged, of another format, or names a file outside its folder or twice.
+    Raises InputError for an index that is damaged, of another format, or names a file outside its folder or twice,
+    and for one of version 2 that says something else than its checksum.
     """
     path = folder / INDEX
     index = as_object(read_json(path, f"an index of {FORMAT}"), path)
@@ -57,7 +61,18 @@ def read_index(folder: Path) -> dict[str, Any]:
                 f"{path}: says {index['tokens']:,} tokens, its shards have {total:,}; is a shard "
                 "missing from it? harvest the folder again"
             )
+    if version == VERSION and index != sealed(index):
+        raise InputError(
+            f"{path}: expected what was harvested, got other content than its checksum says; it was "
+            "changed or damaged since: put the harvested one back, or harvest into a new folder"
+        )
     return dict(index)
+
+
+def sealed(index: Mapping[str, Any]) -> dict[str, Any]:
+    """An index with the checksum of what it says."""
+    content = {name: value for name, value in index.items() if name != CHECKSUM}
+    return {**content, CHECKSUM: checksum(content)}
 
 
 def _check_names(held: Mapping[str, Any], names: Sequence[str], path: Path) -> None:

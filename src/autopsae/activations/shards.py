@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autopsae.activations.index import FORMAT, INDEX, VERSION, check_shards, digest, read_index
+from autopsae.activations.index import FORMAT, INDEX, VERSION, check_shards, digest, read_index, sealed
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, PARTIAL, DiskFull, free_space, sweep
 from autopsae.files import differing, raw_bytes, write_whole
@@ -144,7 +144,7 @@ class ShardWriter:
         return {**index, "version": VERSION, "shards": shards}
 
     def _write_index(self, index: dict[str, Any]) -> None:
-        self._write(INDEX, [json.dumps(index, indent=1).encode()])
+        self._write(INDEX, [json.dumps(sealed(index), indent=1).encode()])
 
     def _write(self, name: str, blocks: Iterable[bytes | memoryview]) -> None:
         try:

@@ -1,16 +1,17 @@
 """autopsae autopsy SAE ACTIVATIONS: what became of the latents, why, and what would bring the dead back."""
 
 import json as json_format
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.options import Padding
+from autopsae.cli.printing import print_text, write_all
 from autopsae.cli.terminal import check_places, checked_device, progress_bar
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.evaluation.autopsy import RARE
@@ -62,6 +63,8 @@ def autopsy(
         device: Where to compute, for example cuda.
     """
     _check_outputs(json, table, figure, revive, prescription)
+    if revive and pair_files(revive)[0].resolve() == pair_files(sae)[0].resolve():
+        raise InputError(f"{revive}: expected a new name, got one that is taken; pass another")
     loaded, library = load_sae(sae).to(checked_device(device)), format_of(sae)
     if prescription:
         check_raw(loaded)
@@ -77,24 +80,26 @@ def autopsy(
             prescription=None if prescription is None else str(pair_files(prescription)[0].with_suffix("")),
             progress=lambda n: bar.update(task, advance=n),
         )
-        cost = None
+        revived = cost = None
         if revive:
             bar.update(task, description="re-centring")
             revived = recentre(loaded, center=found.center, dead=found.dead)
             cost = cost_of_recentring(loaded, revived, source)
-            save_new(revived, revive)
+    counts = json_format.dumps(found.to_dict() | ({"recentred": cost.to_dict()} if cost else {}), indent=2)
+    writers: list[Callable[[], object]] = []
     if json:
-        counts = found.to_dict() | ({"recentred": cost.to_dict()} if cost else {})
-        write_text(json, json_format.dumps(counts, indent=2) + "\n")
+        writers.append(partial(write_text, json, counts + "\n"))
     if table:
-        found.save_table(table)
+        writers.append(partial(found.save_table, table))
     if figure:
-        save_figure(found, figure)
+        writers.append(partial(save_figure, found, figure))
     if prescription:
-        fresh_start(loaded, found, layer=source.layer).save(prescription)
-    # After the files, which a closed stdout must not cost. A table cut to the 80 columns that a pipe is taken for
-    # would hide words.
-    Console(width=None if sys.stdout.isatty() else 120).print(autopsy_text(found, cost))
+        writers.append(partial(fresh_start(loaded, found, layer=source.layer).save, prescription))
+    if revive and revived:
+        # The last: its name has to be a new one, so a run that was killed before it can be run again.
+        writers.append(partial(save_new, revived, revive))
+    write_all(writers)
+    print_text(autopsy_text(found, cost))
 
 
 def _check_outputs(

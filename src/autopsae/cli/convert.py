@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from tyro.conf import Positional
 
+from autopsae.cli.printing import print_line
 from autopsae.interop.convert import Format, load_sae, save_sae
 
 
@@ -34,4 +33,4 @@ def convert(
     sae = load_sae(source, scale=scale, k=k)
     save_sae(sae, target, to=to, model_name=model_name, hook_name=hook_name)
     what = f"{sae.sparsity.name} SAE of {sae.d_sae:,} latents on {sae.d_in:,} dimensions"
-    Console().print(f"{escape(str(target))}: {what}, for {to}", highlight=False, soft_wrap=True)
+    print_line(f"{target}: {what}, for {to}")

@@ -1,15 +1,16 @@
 """autopsae diagnose SOURCE: a table, findings and prescriptions, layer by layer."""
 
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import quote
 
-from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Positional
 
+from autopsae.activations.names import file_names
 from autopsae.activations.store import open_layers
 from autopsae.cli.options import Padding
+from autopsae.cli.printing import print_text, write_all
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
 from autopsae.diagnosis.diagnose import AT_TOKENS, LR, STEPS
 from autopsae.diagnosis.parameters import Repeated
@@ -86,13 +87,13 @@ def diagnose(
             device=device,
             progress=advance,
         )
-    # A table cut to the 80 columns that a pipe is taken for would hide numbers.
-    Console(width=None if sys.stdout.isatty() else 120).print(survey_text(result))
+    names = file_names([diagnosis.layer for diagnosis in result])
+    writers: list[Callable[[], object]] = []
     if json:
-        result.save(json)
+        writers.append(partial(result.save, json))
     if figure:
-        save_figure(result, figure)
+        writers.append(partial(save_figure, result, figure))
     if prescriptions:
-        for diagnosis in result:
-            # quote: a layer's name comes from a file, and must not lead out of the folder.
-            diagnosis.prescription.save(prescriptions / quote(diagnosis.layer, safe=" :+"))
+        writers += [partial(d.prescription.save, prescriptions / names[d.layer]) for d in result]
+    write_all(writers)
+    print_text(survey_text(result))

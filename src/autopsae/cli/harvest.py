@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
 from tyro.conf import Positional
 
 from autopsae.activations.harvest import harvest_text
 from autopsae.activations.presets import load_model, python_reference_text
 from autopsae.activations.room import Room
 from autopsae.activations.texts import documents_in
+from autopsae.cli.printing import print_line, print_note
 from autopsae.cli.terminal import checked_device, progress_bar
 
 
@@ -55,7 +55,7 @@ def harvest(
             bar.update(task, completed=done, total=total, description=f"{done:,} tokens")
 
         def announce(room: Room) -> None:
-            bar.console.print(f"{out}: {room}", highlight=False, markup=False, soft_wrap=True)
+            print_note(f"{out}: {room}", bar.console)
 
         harvested = harvest_text(
             language_model,
@@ -72,4 +72,4 @@ def harvest(
             progress=advance,
         )
     first = next(iter(harvested.values()))
-    Console().print(f"{out}: {len(harvested)} layers of {first.tokens:,} tokens", highlight=False, soft_wrap=True)
+    print_line(f"{out}: {len(harvested)} layers of {first.tokens:,} tokens")

@@ -5,8 +5,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
-from rich.table import Table
+from rich.text import Text
 
+from autopsae.cli.printing import print_line, print_note, print_text
+from autopsae.report.fitting import Fitting, empty_table, plain
 from autopsae.run.folder import Entry
 from autopsae.run.start import differences
 from autopsae.run.verdict import MEAN
@@ -16,7 +18,7 @@ from autopsae.training.loop import Diverged
 
 def print_tokens(console: Console, training: int, held_out: int) -> None:
     """How many tokens there are."""
-    _print(console, f"training on {training:,} tokens, {held_out:,} are held out")
+    print_note(f"training on {training:,} tokens, {held_out:,} are held out", console)
 
 
 def print_differences(console: Console, path: Path | None, entry: Entry) -> None:
@@ -25,10 +27,10 @@ def print_differences(console: Console, path: Path | None, entry: Entry) -> None
         return
     found = differences(entry.prescription, entry.member.sae, layer=entry.data)
     if found:
-        _print(
-            console,
+        print_note(
             f"warning: the prescription {path} was made for another layer or SAE: {'; '.join(found)}; diagnose "
             "again for what is trained here",
+            console,
         )
 
 
@@ -73,30 +75,37 @@ def print_run(out: Path, summary: dict[str, Any]) -> None:
         f"{summary['steps']:,} steps ({summary['relu']:.1%} by ReLU, {summary['topk']:.1%} by TopK), on {tokens:,} "
         f"held-out tokens; raw FVU {fvu}{_typical(summary)}{late}"
     )
-    _print(Console(), line)
+    print_line(line)
     for warning in summary["warnings"]:
-        _print(Console(stderr=True), f"warning: {warning}")
+        print_note(f"warning: {warning}")
 
 
 def print_sweep(out: Path, result: dict[str, Any]) -> None:
     """How every member of a sweep ended, and which is best. Raises Diverged where none is."""
     [best] = result["best"].values()
-    table = Table("", "born dead", "dead", "held-out tokens", "raw FVU", "L0", box=None)
+    table = empty_table()
+    for heading in ("", "born dead", "dead", "held-out tokens", "raw FVU", "L0"):
+        table.add_column(heading, no_wrap=bool(heading), min_width=None if heading else 8, overflow="fold")
+    lines = []
     for member in result["members"]:
-        name = f"[bold]{member['name']}[/] (best)" if member["name"] == best else member["name"]
+        is_best = member["name"] == best
+        name = plain(member["name"] + (" (best)" if is_best else ""), "bold" if is_best else "")
         born_dead, tokens = f"{member['birth']['dead']:.1%}", f"{member['birth']['tokens']:,}"
         if member["diverged"]:
-            table.add_row(name, born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens)
+            row = [born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens]
         else:
             fvu = f"{_error(member['fvu_raw'])}{_worse(member['fvu_raw'])}"
-            table.add_row(name, born_dead, f"{member['dead']:.1%}", tokens, fvu, f"{member['l0']:.1f}")
-    Console().print(table)
+            row = [born_dead, f"{member['dead']:.1%}", tokens, fvu, f"{member['l0']:.1f}"]
+        table.add_row(name, *row)
+        said = ", ".join(f"{column.header} {value}" for column, value in zip(table.columns[1:], row, strict=False))
+        lines.append(Text.assemble(name, f": {said}"))
+    print_text(Fitting(table, lines))
     for member in result["members"]:
         for warning in [*member.get("warnings", ()), *([member["diverged"]] if member["diverged"] else [])]:
-            _print(Console(stderr=True), f"warning: {member['name']}: {warning}")
+            print_note(f"warning: {member['name']}: {warning}")
     if best is None:
         raise Diverged(f"{out}: all {len(result['members'])} SAEs diverged; lower the learning rates")
-    _print(Console(), f"best by the error on held-out tokens: {out / best}")
+    print_line(f"best by the error on held-out tokens: {out / best}")
 
 
 def _error(fvu: float) -> str:
@@ -119,8 +128,3 @@ def _typical(summary: dict[str, Any]) -> str:
 def _range(what: str, fractions: list[float]) -> str:
     least, most = min(fractions), max(fractions)
     return f"{what} {least:.1%}" if len(fractions) == 1 else f"{what} {least:.1%} to {most:.1%}"
-
-
-def _print(console: Console, line: str) -> None:
-    """As it stands: a path may hold what rich would take for markup."""
-    console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TimeElapsedColumn
+from rich.text import Text
 
 from autopsae.arrays import InputError, check_device
+from autopsae.words import printable
 
 
 def checked_device(device: str | None) -> str | None:
@@ -31,9 +33,16 @@ def check_places(json: Path | None, figure: Path | None, folder: Path | None) ->
             raise InputError(f"{path}: cannot be written there; name a file in a folder that can be written")
 
 
+class _Description(ProgressColumn):
+    """As it stands: a layer's name may hold what rich would take for markup, or worse."""
+
+    def render(self, task: Task) -> Text:
+        return Text(printable(task.description))
+
+
 @contextmanager
 def progress_bar(description: str) -> Iterator[tuple[Progress, TaskID]]:
-    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (BarColumn(), TimeElapsedColumn(), _Description())
     with Progress(*columns, console=Console(stderr=True)) as bar:
         yield bar, bar.add_task(description, total=None)
 

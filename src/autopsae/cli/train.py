@@ -7,9 +7,11 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
+from autopsae.cli.interrupts import delayed
 from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsity_of, with_defaults
 from autopsae.cli.options import Birth, Fit, Integers, Keep, Padding
 from autopsae.cli.outcome import Live, print_differences, print_run, print_sweep, print_tokens
+from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import checked_device, progress_bar
 from autopsae.disk import check_unlocked
 from autopsae.run.data import count_tokens, hold_out
@@ -79,14 +81,14 @@ def train(
         print_differences(bar.console, birth.prescription, entries[0])
         live = Live(bar, task, fit.steps)
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": loggers}
-        common |= {"progress": live.advance, "at_birth": live.be_born}
+        common |= {"progress": live.advance, "at_birth": live.be_born, "delay": delayed}
         if len(entries) == 1:
             result = run(entries[0], tokens, held, out, **common)
         else:
             memory = None if keep.memory is None else int(1e9 * keep.memory)
             portions = Portions.of(entries, memory, tokens=training.tokens)
-            if not (out / "portions.json").exists():
-                bar.console.print(_portioned(portions), highlight=False)
+            if not any((out / name).exists() for name in ("portions.json", "sweep.json")):
+                print_note(_portioned(portions), bar.console)
             result = run_sweep(entries, tokens, held, out, portions=portions, **common)
     (print_run if len(entries) == 1 else print_sweep)(out, result)
 

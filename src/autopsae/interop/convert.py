@@ -99,14 +99,18 @@ def save_sae(
 
 def save_new(sae: SAE, path: str | Path) -> None:
     """Write an SAE as our pair under a new name, or complete the pair of the same SAE of which a kill has left the
-    tensors alone.
+    tensors alone. A whole pair of the same SAE stays as it is, so that what was killed after it can be run again.
 
     Raises InputError as `check_new_pair`, where another process writes the same pair, and where what lies there is
-    the rest of another SAE.
+    another SAE, or the rest of one.
     """
     described, stored = pair_files(path)
     with locked(described.with_name(f".{described.name}.lock"), what=path):
         check_new_pair(path)
+        if described.exists():
+            if not _same(SAE.load(path), sae):
+                raise InputError(_taken(path))
+            return
         if stored.exists():
             with stored.open("rb") as file:
                 same = file_digest(file, "sha256").hexdigest() == tensors_digest(sae.state_dict())
@@ -116,12 +120,27 @@ def save_new(sae: SAE, path: str | Path) -> None:
 
 
 def check_new_pair(path: str | Path) -> None:
-    """InputError where an autopsae SAE of this name is there, or a folder of its name, in which `load_sae` would
-    look instead. The tensors of an SAE without their JSON are what a kill leaves, and no SAE.
+    """InputError where anything but an autopsae SAE of this name is there, or a folder of its name, in which
+    `load_sae` would look instead. A kill leaves an SAE, which `save_new` accepts if it is the one to be written,
+    or its tensors without their JSON.
     """
     described, stored = pair_files(path)
-    if described.exists() or Path(path).is_dir() or (stored.exists() and not _are_of_an_sae(stored)):
+    is_foreign = not _is_an_sae(path) if described.exists() else stored.exists() and not _are_of_an_sae(stored)
+    if is_foreign or Path(path).is_dir():
         raise InputError(_taken(path))
+
+
+def _is_an_sae(path: str | Path) -> bool:
+    try:
+        SAE.load(path)
+    except InputError:
+        return False
+    return True
+
+
+def _same(one: SAE, other: SAE) -> bool:
+    words = [(sae.sparsity, sae.scale, sae.layer_norm) for sae in (one, other)]
+    return words[0] == words[1] and tensors_digest(one.state_dict()) == tensors_digest(other.state_dict())
 
 
 def _are_of_an_sae(stored: Path) -> bool:

@@ -4,6 +4,7 @@ The class is named in the configuration, and each has tensors of its own; Linear
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -73,7 +74,7 @@ def _shapes(name: str, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
     return {**linear, "bias": (d_in,)} if name == RELU else {**linear, "b_dec": (d_in,), "threshold": ()}
 
 
-def _sparsity(name: str, settings: dict[str, Any], state: dict[str, Any], path: Path) -> Sparsity:
+def _sparsity(name: str, settings: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> Sparsity:
     if name in (JUMPRELU, RELU):
         return JumpReLU() if name == JUMPRELU else ReLU()
     stored = state.get("k")

@@ -6,6 +6,7 @@ applies outside of the SAE; here they are part of it. W_enc is [d_in, d_sae], W_
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def read(folder: Path, *, scale: float | None = None) -> SAE:
     )
 
 
-def _modern(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+def _modern(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Settings by the names of version 6; version 5 said top-k by an activation function."""
     settings = {"architecture": "standard", **settings}
     function = settings.get("activation_fn", settings.get("activation_fn_str", "relu"))

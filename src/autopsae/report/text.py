@@ -1,28 +1,33 @@
 """A survey, or an autopsy, as a terminal table with its findings under it."""
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from autopsae.diagnosis.diagnose import Diagnosis
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.survey import Survey
 from autopsae.evaluation.autopsy import ALWAYS, Autopsy
 from autopsae.evaluation.recentre import RecentringCost
+from autopsae.report.fitting import Fitting, empty_table, plain
 
 _COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
 _NAMED = 6  # layers of a group that are named one by one
+_NAME, _MEANING = 8, 20  # columns at least for a long name of a layer, which is folded, and for words
 _GOOD, _BAD = 0.01, 0.2  # dead fractions under and over which a cell is green or red
 
 
 def survey_text(survey: Survey) -> RenderableType:
     """A row per layer: severity, death by the formula, counted, and expected on more tokens without and with the
     prescription; then what it means, layer by layer for a few layers, finding by finding for many.
+
+    On a terminal that is too narrow for the table, a few lines per layer say the same.
     """
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=_title(survey))
-    table.add_column("layer", overflow="fold", min_width=5)
+    table = empty_table(_title(survey))
+    longest = max(len(d.layer) for d in survey)
+    table.add_column("layer", overflow="fold", min_width=max(5, min(longest, _NAME)))
     at = _short(next(iter(survey)).expected["none"].tokens)
     for name in ("gamma", "rank", "formula", *_COUNTED, f"@{at}"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -31,29 +36,50 @@ def survey_text(survey: Survey) -> RenderableType:
     for d in survey:
         s = d.severity
         table.add_row(
-            Text(d.layer),
+            plain(d.layer),
             f"{s.gamma:.2f}",
             f"{s.effective_rank_fraction:.1%}",
             f"{d.predicted.dead:.1%}",
             *(_dead(d.birth[name].dead) for name in _COUNTED),
             _dead(d.expected["none"].dead.value),
-            Text(d.prescription.remedy, style="bold"),
+            plain(d.prescription.remedy, "bold"),
             _dead(d.expected[d.prescription.remedy].dead.value),
         )
-    return Group(table, *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey)))
+    narrow = [line for d in survey for line in _in_lines(d, at)]
+    return Group(Fitting(table, narrow), *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey)))
+
+
+def _in_lines(d: Diagnosis, at: str) -> list[RenderableType]:
+    """A row of the table as sentences."""
+    s, remedy = d.severity, d.prescription.remedy
+    counted = [word for name in _COUNTED for word in (f", {name} ", _dead(d.birth[name].dead))]
+    expected = [_dead(d.expected[name].dead.value) for name in ("none", remedy)]
+    lines = [
+        Text(f"gamma {s.gamma:.2f}, rank {s.effective_rank_fraction:.1%}"),
+        Text.assemble(f"born dead: formula {d.predicted.dead:.1%}", *counted),
+        Text.assemble(
+            f"expected on {at}: none ", expected[0], ", prescribed ", plain(remedy, "bold"), " ", expected[1]
+        ),
+    ]
+    return [plain(d.layer, "bold"), *(Padding(line, (0, 0, 0, 2)) for line in lines)]
 
 
 def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> RenderableType:
     """The latents by fate, and the dead by cause; then what to do, and what re-centring did if that was asked."""
-    table = Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=_latents(autopsy))
-    for name, justify in (("", "left"), ("latents", "right"), ("share", "right"), ("which", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table = empty_table(_latents(autopsy))
+    table.add_column("", no_wrap=True)
+    for name in ("latents", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("which", min_width=_MEANING)
+    lines: list[RenderableType] = []
     for named, meanings in ((autopsy.fates, _fates(autopsy)), (autopsy.causes, _CAUSES)):
         for name, number in named.items():
-            table.add_row(name.replace("_", " "), f"{number:,}", f"{number / autopsy.d_sae:.1%}", meanings[name])
+            row = (name.replace("_", " "), f"{number:,}", f"{number / autopsy.d_sae:.1%}", meanings[name])
+            table.add_row(*row)
+            lines.append(Text.assemble((row[0], "bold"), f": {row[1]} latents ({row[2]}): {row[3]}"))
         table.add_section()
     findings = [_bullet(str(finding)) for finding in autopsy.findings]
-    return Group(table, Text(), *findings, *([_bullet(_recentred(cost))] if cost else []))
+    return Group(Fitting(table, lines), Text(), *findings, *([_bullet(_recentred(cost))] if cost else []))
 
 
 _CAUSES = {
@@ -114,8 +140,8 @@ def _short(tokens: int) -> str:
 def _by_layer(survey: Survey) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for d in survey:
-        lines.append(Text(f"\n{d.layer}: {d.prescription.advice}", style="bold"))
-        lines.append(Padding(Text(f"{d.prescription.reason} (the paper's rule: {d.paper})"), (0, 0, 0, 2)))
+        lines.extend((Text(), plain(f"{d.layer}: {d.prescription.advice}", "bold")))
+        lines.append(Padding(plain(f"{d.prescription.reason} (the paper's rule: {d.paper})"), (0, 0, 0, 2)))
         lines.extend(_bullet(str(finding)) for finding in d.findings)
     return lines
 
@@ -147,7 +173,7 @@ def _counted(layers: list[str], survey: Survey) -> str:
 
 def _bullet(text: str) -> RenderableType:
     bullet = Table.grid(padding=(0, 1))
-    bullet.add_row(" -", Text(text))
+    bullet.add_row(" -", plain(text))
     return bullet
 
 

@@ -27,6 +27,9 @@ from autopsae.training.sources import Member, shifted
 Loggers = Callable[[Path, int], list[Logger]]
 """More loggers of a member, given its folder and the number of steps already done."""
 
+Delay = Callable[[], AbstractContextManager[Callable[[], bool]]]
+"""Makes a context in which steps are taken and interruptions wait; what it yields says whether one does."""
+
 Births = Callable[[dict[str, dict[str, Any]]], None]
 """Given what held-out tokens say of SAEs before their first step (as `measured`), by the members' names."""
 

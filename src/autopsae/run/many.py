@@ -12,7 +12,8 @@ from autopsae.files import differing
 from autopsae.kinds import anything, fields, listed, mapped, nothing_or, text
 from autopsae.memory import available_bytes
 from autopsae.passes import same_passes
-from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan, check_finished, finished, summary_kind
+from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan, check_finished, finished, summary_kind
+from autopsae.run.one import saved_if_interrupted, uninterrupted
 from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.config import Record
 from autopsae.training.memory import bytes_of, groups_that_fit
@@ -79,6 +80,7 @@ def run_sweep(
     loggers: Loggers = lambda folder, after: [],
     progress: Callable[[dict[str, Record]], None] | None = None,
     at_birth: Births | None = None,
+    delay: Delay = uninterrupted,
 ) -> dict[str, Any]:
     """Train all members in place, so many at once as `portions` says; each writes into `out`/NAME what `run` writes
     for one. Returns what it writes into sweep.json: every member's summary, and `best`: for each `data` of the
@@ -86,6 +88,7 @@ def run_sweep(
 
     resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are, and
     of a sweep that is finished the results are returned.
+    delay: as of `run`.
     progress: given the records of a step by name; at_birth: what held-out tokens say of the SAEs that are trained
     at once, before their first step. A member that diverges or reaches the plan's target stops, the others go on;
     one whose result is absurd (`divergence`) has diverged too, and is never the best.
@@ -104,7 +107,7 @@ def run_sweep(
         result = _ended(out, by_name)
         if result is None:
             try:
-                result = _all(by_name, training, held_out, out, portions, plan, loggers, progress, at_birth)
+                result = _all(by_name, training, held_out, out, portions, plan, loggers, progress, at_birth, delay)
             except DiskFull as error:
                 raise DiskFull(f"{error}; members that are done stay as they are: resume the sweep") from error
         (out / "portions.json").unlink(missing_ok=True)
@@ -121,6 +124,7 @@ def _all(
     loggers: Loggers,
     progress: Callable[[dict[str, Record]], None] | None,
     at_birth: Births | None,
+    delay: Delay,
 ) -> dict[str, Any]:
     """Train the groups that are not done, and write what became of all."""
     summaries: dict[str, dict[str, Any]] = {}
@@ -129,7 +133,9 @@ def _all(
         checkpoint = out / f"checkpoint-{number}.safetensors"
         done = [finished(out / name, entries[name]) for name in names]
         if not all(done):
-            summaries |= _train(group, training, held_out, out, checkpoint, plan, loggers, progress, at_birth)
+            summaries |= _train(
+                group, training, held_out, out, checkpoint, plan, loggers, progress, at_birth, delay
+            )
         else:
             summaries |= {name: summary for name, summary in zip(names, done, strict=True) if summary}
         checkpoint.unlink(missing_ok=True)
@@ -193,6 +199,7 @@ def _train(
     loggers: Loggers,
     progress: Callable[[dict[str, Record]], None] | None,
     at_birth: Births | None,
+    delay: Delay,
 ) -> dict[str, dict[str, Any]]:
     """Train one group, and return the summaries by name."""
     resumed = checkpoint.exists()
@@ -217,16 +224,21 @@ def _train(
             # One that had ended when the checkpoint was written has no records after that, and gets none.
             if m not in sweep.diverged and m not in sweep.stopped:
                 folder.log(plan, loggers(folder.out, sweep.step), after=sweep.step)
-        for records in sweep:
-            reached = [m for m, record in records.items() if folders[m].take(record)]
-            if progress:
-                progress({group[m].name: record for m, record in records.items()})
-            for m in [*reached, *sweep.diverged]:
-                if group[m].name not in summaries:
-                    finish(m)
-            sweep.stop(reached)
-            if plan.saves(sweep.step):
-                sweep.save(checkpoint)
+        between_steps = stack.enter_context(saved_if_interrupted(sweep, sweep.config.steps, checkpoint))
+        with delay() as interrupted:
+            for records in sweep:
+                reached = [m for m, record in records.items() if folders[m].take(record)]
+                if progress:
+                    progress({group[m].name: record for m, record in records.items()})
+                for m in [*reached, *sweep.diverged]:
+                    if group[m].name not in summaries:
+                        finish(m)
+                sweep.stop(reached)
+                if interrupted():
+                    break
+                if plan.saves(sweep.step):
+                    sweep.save(checkpoint)
+            between_steps(True)
         for m in range(len(group)):
             if group[m].name not in summaries:
                 finish(m)

@@ -1,17 +1,53 @@
 """One training run from activations to a folder: the SAE, its records, and what held-out tokens say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, DiskFull, locked
 from autopsae.passes import same_passes
-from autopsae.run.folder import Births, Entry, Folder, Loggers, Plan, finished
+from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan, finished
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged, Training
+from autopsae.training.sweep import Sweep
 
 CHECKPOINT = "checkpoint.safetensors"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was interrupted. The message says after which step, and names the checkpoint that was written."""
+
+
+@contextmanager
+def saved_if_interrupted(
+    training: Training | Sweep, steps: int, checkpoint: Path
+) -> Iterator[Callable[[bool], None]]:
+    """Where KeyboardInterrupt comes between two steps, write a checkpoint and raise Interrupted. What is yielded is
+    told when no step is under way: within a step there is no state from which training could go on.
+    """
+    between = False
+
+    def tell(value: bool) -> None:
+        nonlocal between
+        between = value
+
+    try:
+        yield tell
+    except KeyboardInterrupt as error:
+        if not between:
+            raise
+        training.save(checkpoint)
+        raise Interrupted(
+            f"interrupted after {training.step:,} of {steps:,} steps; the checkpoint is {checkpoint}; resume "
+            "(run the same with --resume) to go on from it"
+        ) from error
+
+
+def uninterrupted() -> AbstractContextManager[Callable[[], bool]]:
+    """Steps in which no interruption is expected to wait: KeyboardInterrupt is raised where it comes."""
+    return nullcontext(lambda: False)
 
 
 def check_out(out: Path, *, resume: bool = False) -> None:
@@ -34,6 +70,7 @@ def run(
     loggers: Loggers = lambda folder, after: [],
     progress: Callable[[dict[str, Record]], None] | None = None,
     at_birth: Births | None = None,
+    delay: Delay = uninterrupted,
 ) -> dict[str, Any]:
     """Train an SAE in place and write records.jsonl, sae.json, sae.safetensors and summary.json into `out`; return
     the summary.
@@ -42,6 +79,8 @@ def run(
     the end. `hold_out` parts tokens into those to train on and those to hold out. loggers: more of them, given the
     folder and the number of steps already done. progress: given each record by the entry's name; at_birth: what
     held-out tokens say of the SAE before its first step.
+    delay: entered while steps are taken; where it says that an interruption waits, a checkpoint is written after
+    the step, and Interrupted is raised.
     resume: go on from the checkpoint in `out` (from the start where there is none yet), with an SAE born the same;
     of a run that is finished, return the summary.
 
@@ -59,7 +98,7 @@ def run(
         summary = finished(out, entry)
         try:
             if summary is None:
-                summary = _train(entry, training, held_out, out, plan, loggers, progress, at_birth)
+                summary = _train(entry, training, held_out, out, plan, loggers, progress, at_birth, delay)
         except DiskFull as error:
             raise DiskFull(f"{error}{_left(checkpoint, 'last good')}") from error
         if summary["diverged"]:
@@ -77,6 +116,7 @@ def _train(
     loggers: Loggers,
     progress: Callable[[dict[str, Record]], None] | None,
     at_birth: Births | None,
+    delay: Delay,
 ) -> dict[str, Any]:
     checkpoint, training = out / CHECKPOINT, same_passes(training)
     running = Training(entry.member.sae, training, entry.member.config)
@@ -87,18 +127,24 @@ def _train(
         if checkpoint.exists():
             running.load(checkpoint)
         folder.log(plan, loggers(out, running.step), after=running.step)
-        try:
-            for record in running:
-                if progress:
-                    progress({entry.name: record})
-                # Measured before it is saved: what a kill leaves out is then done again.
-                if folder.take(record):
-                    break
-                if plan.saves(running.step):
-                    running.save(checkpoint)
-        except (Diverged, InputError) as error:
-            _broke_off(error, running.step, checkpoint)
-        return folder.finish(running.step, last_resampling=running.last_resampling)
+        reached = False
+        with saved_if_interrupted(running, entry.member.config.steps, checkpoint) as between_steps:
+            try:
+                with delay() as interrupted:
+                    for record in running:
+                        if progress:
+                            progress({entry.name: record})
+                        # Measured before it is saved: what a kill leaves out is then done again.
+                        reached = folder.take(record)
+                        if reached or interrupted():
+                            break
+                        if plan.saves(running.step):
+                            running.save(checkpoint)
+                    # Resumed from after the step that reached the target, training would not end there.
+                    between_steps(not reached)
+            except (Diverged, InputError) as error:
+                _broke_off(error, running.step, checkpoint)
+            return folder.finish(running.step, last_resampling=running.last_resampling)
 
 
 def _broke_off(error: Exception, step: int, checkpoint: Path) -> NoReturn:

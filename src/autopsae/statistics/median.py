@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.passes import same_passes
 from autopsae.statistics.repeats import row_hashes
 
 _QUICK_PASSES = 25
@@ -70,7 +71,7 @@ def geometric_median(
     the tolerance (two tokens apart by less than a rounding error of the others), it is the best of all points that
     were tried, and the summed distance is within twice the length of its subgradient.
 
-    Raises InputError as `chunks`, and for a stream without a sample.
+    Raises InputError as `chunks`, for passes over a stream that differ, and for a stream without a sample.
     """
     if sample is None:
         if not isinstance(tokens, (Tensor, np.ndarray)):
@@ -81,7 +82,7 @@ def geometric_median(
         starts = [*_repeated(sample), sample.median(dim=0).values]
     else:
         starts = [geometric_median(sample, tolerance=max(tolerance, 1e-4))]
-        sample = sample.double().to(starts[0].device)
+        sample, tokens = sample.double().to(starts[0].device), same_passes(tokens)
     # Squares of numbers like 1e200 overflow, and those of 1e-200 vanish. A power of two costs no digit.
     cloud = _Cloud(tokens, unit=_unit(sample))
     best = _descend(cloud, [start * cloud.unit for start in starts], sample * cloud.unit, tolerance)

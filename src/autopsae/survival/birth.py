@@ -20,6 +20,7 @@ from autopsae.statistics.strays import shortened, typical_norm
 from autopsae.survival.closed_form import check_k
 
 _FAR = 2.0**100  # in typical tokens: further ones are brought there, as float32 ends at 2^128
+_NEAR = 2.0**-7  # of the way from the reference to a centre: nearer tokens are multiplied by themselves
 _BLOCK = 512  # tokens per product: its pre-activations stay in the cache for the counting
 
 
@@ -86,7 +87,7 @@ def measure_birth(
     product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
     read = 0
     for x in chain([first], blocks):
-        centered = shortened((x - reference) / scale, _FAR).float()
+        centered = shortened((x - reference) / scale, _FAR)
         read += len(x)
         for family in families:
             family.see(centered, product, shifted)
@@ -99,10 +100,14 @@ def measure_birth(
 
 
 class _Count:
-    """Who has fired and who has been positive under one remedy, so far."""
+    """Who has fired and who has been positive under one remedy, so far.
 
-    def __init__(self, name: str, shift: Float[Tensor, "d_sae"], k: int) -> None:
-        self.name, self.shift, self.k = name, shift, k
+    away: the way from the remedy's centre to the reference; shift: what it adds to the pre-activations.
+    """
+
+    def __init__(self, name: str, away: Float[Tensor, "d_in"], shift: Float[Tensor, "d_sae"], k: int) -> None:
+        self.name, self.away, self.shift, self.k = name, away, shift, k
+        self.limit = _NEAR * float(away.norm())
         self.fired: Bool[Tensor, d_sae] = torch.zeros_like(shift, dtype=torch.bool)
         self.positive = torch.zeros_like(self.fired)
         self.settled = False
@@ -137,17 +142,33 @@ class _Family:
     def see(
         self, x: Float[Tensor, "block d_in"], product: Float[Tensor, "_ d_sae"], shifted: Float[Tensor, "_ d_sae"]
     ) -> None:
-        """Count a block of tokens. `product`, `shifted`: room for the pre-activations, as a fresh matrix of this
-        size costs half as much again as the product in it.
+        """Count a block of tokens in float64. `product`, `shifted`: room for the pre-activations, as a fresh matrix
+        of this size costs half as much again as the product in it.
         """
         if self.settled:
             return
-        pre = torch.mm(x, self.W.T, out=product[: len(x)])
+        pre = torch.mm(x.float(), self.W.T, out=product[: len(x)])
         largest = pre.amax(dim=0)
         for count in self.counts:
             if not count.settled:
-                count.positive |= largest + count.shift > 0
-                count.see(torch.add(pre, count.shift, out=shifted[: len(x)]))
+                moved = torch.add(pre, count.shift, out=shifted[: len(x)])
+                near = self._multiply_near(count, x, moved)
+                count.positive |= (moved.amax(dim=0) if near else largest + count.shift) > 0
+                count.see(moved)
+
+    def _multiply_near(
+        self, count: _Count, x: Float[Tensor, "block d_in"], pre: Float[Tensor, "block d_sae"]
+    ) -> bool:
+        """Overwrite the pre-activations of tokens at a remedy's centre or close to it, and say whether there are
+        some: those of a zero token, seen from zero, are zero, where a sum of two numbers of the mean's size leaves
+        rounding errors, half of them positive.
+        """
+        from_center = x + count.away
+        near = torch.linalg.vector_norm(from_center, dim=1) < count.limit
+        some = bool(near.any())
+        if some:
+            pre[near] = from_center[near].float() @ self.W.T
+        return some
 
 
 def _families(rows: Tensor, remedies: Sequence[Remedy], reference: Tensor, scale: float, k: int) -> list[_Family]:
@@ -164,7 +185,7 @@ def _families(rows: Tensor, remedies: Sequence[Remedy], reference: Tensor, scale
         if W is not rows:
             families.append(_Family((W / size).float()))
         family = drawn if W is rows else families[-1]
-        family.counts.append(_Count(remedy.name, shift.float(), k))
+        family.counts.append(_Count(remedy.name, away, shift.float(), k))
     return families
 
 

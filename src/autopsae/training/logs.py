@@ -15,9 +15,10 @@ from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from io import TextIOWrapper
 from math import isfinite
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TextIO, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from autopsae.arrays import InputError
 from autopsae.disk import full_disk_told
@@ -196,12 +197,12 @@ def _check_gap(last: int, number: int, every: int | None, where: str) -> None:
         )
 
 
-def _append(path: Path, file: TextIO, line: str) -> None:
+def _append(path: Path, file: TextIOWrapper, line: str) -> None:
     with full_disk_told(path):
         file.write(line + "\n")
 
 
-def _rewritten(path: Path, lines: list[str]) -> TextIO:
+def _rewritten(path: Path, lines: list[str]) -> TextIOWrapper:
     """The file with these lines alone, open for more; the system has each line as soon as it ends."""
     # What is written through has nothing to be replaced, and a pipe would end before the first record.
     if lines or is_regular(path):

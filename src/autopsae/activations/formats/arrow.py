@@ -14,7 +14,7 @@ from autopsae.activations.formats.rows import neighbour
 from autopsae.activations.names import layer_name
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
-from autopsae.reading import as_object, read_json, reading
+from autopsae.reading import as_object, check_regular, read_json, reading
 from autopsae.words import listed, shown
 
 STATE = "state.json"
@@ -37,6 +37,8 @@ def dataset_layers(folder: Path) -> dict[str, list[Part]]:
         if state.get("_indices_data_files"):
             raise ValueError("its rows are chosen by indices; flatten_indices() it")
         files = [neighbour(folder, entry["filename"], folder / STATE) for entry in state["_data_files"]]
+        for file in files:
+            check_regular(file)
         tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in files]
         table = pyarrow.concat_tables(tables)
         columns = zip(table.column_names, table.columns, strict=True)

@@ -21,7 +21,7 @@ from autopsae.activations.formats.streams import forward_only
 from autopsae.activations.names import layer_name, natural
 from autopsae.activations.parts import NoLayers, Part, shaped
 from autopsae.arrays import CHUNK_TOKENS, InputError
-from autopsae.reading import as_object, read_json, reading, whole_of
+from autopsae.reading import as_object, check_regular, read_json, reading, whole_of
 from autopsae.words import listed
 
 METADATA = "metadata.json"
@@ -88,6 +88,8 @@ def _shard(path: Path, d_in: int) -> Part:
 def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     """(the file, the module pyarrow)."""
     pyarrow = import_pyarrow(path, "a Parquet file")
+    with reading(path, WHAT, AGAIN):
+        check_regular(path)
     # Without pre-buffering pages are read as they are needed, instead of whole columns.
     with reading(path, WHAT, AGAIN), pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
         yield file, pyarrow

@@ -1,0 +1,45 @@
+"""A table where the terminal is wide enough for it, and lines that wrap between words where it is not."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from autopsae.words import printable
+
+
+class Fitting:
+    """A table whose numbers are never cut: on a terminal that is too narrow, `lines` are shown under the title."""
+
+    def __init__(self, table: Table, lines: Sequence[RenderableType]) -> None:
+        self._table, self._lines = table, lines
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        widths = [self._needed(console, options, number) for number in range(len(self._table.columns))]
+        if sum(widths) + len(widths) - 1 <= options.max_width:
+            yield self._table
+        else:
+            title = [Text(str(self._table.title), style="italic")] if self._table.title else []
+            yield Group(*title, *self._lines)
+
+    def _needed(self, console: Console, options: ConsoleOptions, number: int) -> int:
+        """Columns of the terminal that a column of the table needs; one that may wrap says it itself."""
+        column = self._table.columns[number]
+        if not column.no_wrap:
+            return column.min_width or 1
+        wide = options.update(max_width=10_000)
+        cells = [column.header, *column.cells]
+        return max(Measurement.get(console, wide, cell).maximum for cell in cells)
+
+
+def empty_table(title: str | None = None) -> Table:
+    """A table in the style of all, with one space between columns."""
+    return Table(box=SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False, title=title)
+
+
+def plain(words: str, style: str = "") -> Text:
+    """Words that may come from a file, on one line, without markup or control characters."""
+    return Text(printable(words), style=style)

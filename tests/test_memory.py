@@ -109,5 +109,5 @@ def test_a_diagnosis_is_stated_to_take_more_than_its_statistics() -> None:
 def test_the_widest_layers_are_those_that_the_docs_state() -> None:
     free = 21 * 2**30
     assert bytes_of_diagnosis(12_500, d_sae=8192) < free < bytes_of_diagnosis(13_000, d_sae=8192)
-    assert bytes_of_moments(25_000, streams=1) < free < bytes_of_moments(26_500, streams=1)
+    assert bytes_of_moments(24_000, streams=1) < free < bytes_of_moments(25_000, streams=1)
     assert round(bytes_of_diagnosis(65_536, d_sae=8192) / 2**30) == 520

@@ -83,6 +83,14 @@ def test_importing_autopsae_imports_nothing_heavy() -> None:
     assert not heavy & set(done.stdout.split())
 
 
+def test_a_room_is_an_attribute_with_what_is_in_it() -> None:
+    code = "import autopsae; print(autopsae.evaluation.reconstruction.evaluate is autopsae.evaluate)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        autopsae.nothing  # type: ignore[attr-defined] # noqa: B018
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
 def test_a_module_can_be_read_in_one_sitting(module: Path) -> None:
     tree = ast.parse(module.read_text())

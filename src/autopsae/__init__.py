@@ -43,12 +43,21 @@ def _homes() -> dict[str, str]:
     return {alias.name: str(line.module) for line in lines for alias in line.names}
 
 
+def _rooms() -> set[str]:
+    return {home.split(".")[1] for home in _homes().values()}
+
+
 def __getattr__(name: str) -> Any:
     """Import a name when it is first used: PyTorch takes seconds, and Ctrl-C must find the command line ready."""
     if name == "__all__":
         return sorted(_homes())
-    if name.startswith("__") or name not in _homes():
+    if name.startswith("__") or (name not in _homes() and name not in _rooms()):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _rooms():
+        # With all that the public names come from, as if they had been imported with this module.
+        for home in set(_homes().values()):
+            import_module(home)
+        return import_module(f"{__name__}.{name}")
     found = globals()[name] = getattr(import_module(_homes()[name]), name)
     return found
 

@@ -166,3 +166,14 @@ def test_layers_are_not_taken_for_weights(tmp_path: Path, name: str, beside: dic
         (tmp_path / file).write_text(content)
     (tmp_path / "x.json").write_text('{"model": "gpt2"}')
     assert [*open_layers(tmp_path)] == [name]
+
+
+def test_an_sae_named_without_suffix_is_told_from_a_typing_error(tmp_path: Path) -> None:
+    for suffix in (".json", ".safetensors"):
+        (tmp_path / f"sae{suffix}").touch()
+    with pytest.raises(
+        InputError, match="sae: no such file or folder; there is an SAE or a prescription of that name"
+    ):
+        open_layers(tmp_path / "sae")
+    with pytest.raises(InputError, match="sea: no such file or folder; check the name"):
+        open_layers(tmp_path / "sea")

@@ -129,7 +129,8 @@ class Autopsy:
 
     def to_dict(self) -> dict[str, Any]:
         """Counts for a JSON file. Here `alive` are all that fired, the rare and the always on among them."""
-        fates = self.fates
+        fates, out = self.fates, int((self.dead & ~self.reachable).sum())
+        revival = {"lr": self.lr, "steps": self.steps, "reach": self.lr * self.steps, "out_of_reach": out}
         return {
             "d_sae": self.d_sae,
             "d_in": self.d_in,
@@ -141,12 +142,7 @@ class Autopsy:
             **{name: number for name, number in fates.items() if name != "alive"},
             "causes": self.causes,
             "wake_on_recentring": int(self.wakes.sum()),
-            "revival": {
-                "lr": self.lr,
-                "steps": self.steps,
-                "reach": self.lr * self.steps,
-                "out_of_reach": int((self.dead & ~self.reachable).sum()),
-            },
+            "revival": revival,
             "rare_below": self.rare,
             "strays": self.strays,
             "repeated": self.repeated,
@@ -210,8 +206,7 @@ def autopsy(
         fates, max_pre, margin = _counted(sae, space, progress)
         W, signal = sae.W_enc, space.spread(sae.W_enc).to(sae.W_enc)
         away, size = (space.center - sae.b_dec.to(space.center)).to(W), W.norm(dim=1)
-        direction = (signal / size).square().nan_to_num()
-        share = direction / max(space.typical_variance(), torch.finfo(W.dtype).tiny)
+        share = (signal / size).square().nan_to_num() / max(space.typical_variance(), torch.finfo(W.dtype).tiny)
         cause, wakes = _why(sae, space, fates, signal=signal, share=share)
     return Autopsy(
         sparsity=sae.sparsity.name,

@@ -1,5 +1,6 @@
 """From the options of `train` to the SAEs that are trained: every combination of what has several values."""
 
+import warnings
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -143,16 +144,17 @@ class Births:
         # A rate under a few tokens of the sample cannot be set on it.
         least = 4 / len(statistics.sample)
         rate = max(birth.k / birth.d_sae, least) if birth.sparsity == "jumprelu" else None
-        return born(
-            self._saved or self._start(choice, seen),
-            d_sae=birth.d_sae,
-            sparsity=sparsity_of(birth),
-            sample=statistics.sample,
-            generator=torch.Generator(device or "cpu").manual_seed(choice.seed),
-            firing_rate=rate if birth.firing_rate is None else birth.firing_rate,
-            scaled=birth.scale,
-            layer_norm=birth.layer_norm,
-        )
+        with warnings.catch_warnings(action="ignore"):  # the command line says it in a line of its own
+            return born(
+                self._saved or self._start(choice, seen),
+                d_sae=birth.d_sae,
+                sparsity=sparsity_of(birth),
+                sample=statistics.sample,
+                generator=torch.Generator(device or "cpu").manual_seed(choice.seed),
+                firing_rate=rate if birth.firing_rate is None else birth.firing_rate,
+                scaled=birth.scale,
+                layer_norm=birth.layer_norm,
+            )
 
     def _start(self, choice: Choice, seen: Statistics) -> Remedy:
         """Once for all learning rates and coefficients."""

@@ -11,8 +11,8 @@ from autopsae.cli.printing import print_line, print_note, print_text
 from autopsae.report.fitting import Fitting, empty_table, plain
 from autopsae.report.text import fvu_text
 from autopsae.run.folder import Entry
-from autopsae.run.start import differences
 from autopsae.run.verdict import MEAN
+from autopsae.sae.init import differences
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged
 

@@ -17,8 +17,8 @@ from autopsae.passes import same_passes
 from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
 from autopsae.run.measured import HeldOut, measured
 from autopsae.run.same_data import KIND, check_described, described
-from autopsae.run.start import differences, made_for
 from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
+from autopsae.sae.init import differences, made_for
 from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger

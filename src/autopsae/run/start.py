@@ -1,23 +1,18 @@
 """How an SAE starts, by the name of it: a remedy from a layer's statistics, or a saved prescription."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from autopsae.arrays import InputError, Mapped, Tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.files import pair_files
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.run.data import Counted, count_tokens
-from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.statistics.strays import STRAY, left_out, weighed_down
-
-UNNAMED = ("", "layer")
-"""What the layer of a prescription is called where whoever diagnosed it gave no name."""
 
 STARTS = ("zero", "mean", "median", "whiten", "asi")
 
@@ -57,25 +52,6 @@ def load_start(path: str | Path, d_in: int) -> Prescription:
             f"{prescription.layer!r}); diagnose this layer"
         )
     return prescription
-
-
-def made_for(prescription: Prescription) -> dict[str, Any]:
-    """The layer and the SAE that a prescription was made for; a diagnosis is one for TopK."""
-    names = ("remedy", "layer", "d_in", "d_sae", "k")
-    return {**{name: getattr(prescription, name) for name in names}, "sparsity": TopK.name}
-
-
-def differences(prescription: Prescription, sae: SAE, *, layer: str = "") -> list[str]:
-    """In what an SAE that was born from a prescription is not the one that it was made for: "d_sae 128, here 64".
-
-    What a diagnosis found for one layer, d_sae, k or sparsity need not hold for another. layer: on which the SAE is
-    trained; layers without a name are not compared.
-    """
-    intended = made_for(prescription)
-    here = {"d_sae": sae.d_sae, "k": getattr(sae.sparsity, "k", intended["k"]), "sparsity": sae.sparsity.name}
-    if layer and prescription.layer not in UNNAMED:
-        here = {"layer": layer, **here}
-    return [f"{name} {intended[name]!r}, here {value!r}" for name, value in here.items() if value != intended[name]]
 
 
 def without_strays(tokens: Tokens, how: Strays, statistics: Statistics) -> Tokens:

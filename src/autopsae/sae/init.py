@@ -1,5 +1,6 @@
 """An SAE as it is born: rows drawn, biases, thresholds and affine map from a prescription or any remedy."""
 
+import warnings
 from math import sqrt
 from typing import Any
 
@@ -15,9 +16,12 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, within
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import JumpReLU, Sparsity
+from autopsae.sae.sparsity import JumpReLU, Sparsity, TopK
 from autopsae.statistics.moments import layer_norm as normalized
 from autopsae.survival.birth import draw_rows
+
+UNNAMED = ("", "layer")
+"""What the layer of a prescription is called where whoever diagnosed it gave no name."""
 
 THRESHOLD = 0.1
 """Where JumpReLU's thresholds start, at least, in units of the scaled layer's pre-activations."""
@@ -70,7 +74,7 @@ def born(
         if threshold is not None:
             threshold = reached.clamp_min(THRESHOLD)
         b_enc = -reached if threshold is None else threshold - reached
-    return SAE(
+    sae = SAE(
         W_enc=W,
         W_dec=W,
         b_dec=start.to(W),
@@ -80,6 +84,29 @@ def born(
         affine=affine,
         layer_norm=layer_norm,
     )
+    if isinstance(remedy, Prescription) and (found := differences(remedy, sae)):
+        said = f"born: the prescription was made for another SAE: {'; '.join(found)}; diagnose again for this one"
+        warnings.warn(said, stacklevel=3)
+    return sae
+
+
+def made_for(prescription: Prescription) -> dict[str, Any]:
+    """The layer and the SAE that a prescription was made for; a diagnosis is one for TopK."""
+    names = ("remedy", "layer", "d_in", "d_sae", "k")
+    return {**{name: getattr(prescription, name) for name in names}, "sparsity": TopK.name}
+
+
+def differences(prescription: Prescription, sae: SAE, *, layer: str = "") -> list[str]:
+    """In what an SAE that was born from a prescription is not the one that it was made for: "d_sae 128, here 64".
+
+    What a diagnosis found for one layer, d_sae, k or sparsity need not hold for another. layer: on which the SAE is
+    trained; layers without a name are not compared.
+    """
+    intended = made_for(prescription)
+    here = {"d_sae": sae.d_sae, "k": getattr(sae.sparsity, "k", intended["k"]), "sparsity": sae.sparsity.name}
+    if layer and prescription.layer not in UNNAMED:
+        here = {"layer": layer, **here}
+    return [f"{name} {intended[name]!r}, here {value!r}" for name, value in here.items() if value != intended[name]]
 
 
 def _checked(sample: Tensor | NDArray[Any] | None, d_in: int, layer_norm: bool) -> Tensor | None:

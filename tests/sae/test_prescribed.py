@@ -1,5 +1,6 @@
 """A prescription is one for a layer, a d_sae, a k and a sparsity; another use is said."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,7 @@ import torch
 
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
-from autopsae.run.start import differences, made_for
-from autopsae.sae.init import born
+from autopsae.sae.init import born, differences, made_for
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 
@@ -61,3 +61,25 @@ def test_a_prescription_says_what_it_was_made_for() -> None:
         "k": 4,
         "sparsity": "topk",
     }
+
+
+@pytest.mark.parametrize(
+    ("d_sae", "sparsity", "said"),
+    [
+        (64, TopK(k=4), "d_sae 32, here 64"),
+        (32, TopK(k=5), "k 4, here 5"),
+        (32, BatchTopK(k=4), "here 'batch_topk'"),
+    ],
+)
+def test_an_sae_born_from_a_prescription_for_another_warns(d_sae: int, sparsity: Sparsity, said: str) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    with pytest.warns(
+        UserWarning, match=f"born: the prescription was made for another SAE: .*{said}; diagnose again"
+    ):
+        born(PRESCRIPTION, d_sae=d_sae, sparsity=sparsity, sample=None, generator=drawn)
+
+
+def test_an_sae_that_a_prescription_was_made_for_is_born_without_a_warning() -> None:
+    with warnings.catch_warnings(action="error"):
+        drawn = torch.Generator().manual_seed(0)
+        born(PRESCRIPTION, d_sae=32, sparsity=TopK(k=4), sample=None, generator=drawn)

@@ -170,9 +170,8 @@ def diagnose(
     Raises InputError as `collect` (for the memory of `bytes_of_diagnosis`) and `check_parameters`, for passes that
     differ, for fewer than 40 tokens or where all are the same, and for a device that does not compute in float64.
     """
-    check_parameters(
-        d_sae, k, acceptable, at_tokens=at_tokens, ranks=ranks, lr=lr, steps=steps, repeated=repeated, seed=seed
-    )
+    listed: dict[str, Any] = {"alphas": alphas, "ranks": ranks, "repeated": repeated}
+    check_parameters(d_sae, k, acceptable, at_tokens=at_tokens, lr=lr, steps=steps, seed=seed, **listed)
     check_device(device, torch.float64)
     tokens = same_passes(tokens)
     repeats = count_repeats(tokens) if repeated == "leave_out" else None

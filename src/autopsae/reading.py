@@ -150,7 +150,10 @@ def read_json(path: Path, what: str = "a JSON file", again: str = "get it again"
 def as_object(value: object, where: object, what: str = "a JSON object") -> dict[str, Any]:
     """A JSON object, or InputError."""
     if not isinstance(value, dict):
-        raise InputError(f"{where}: expected {what}, got {shown(value, 60)}; get it again")
+        # Of a value that is none of JSON's, such as a tensor, the type says more than its first numbers.
+        of_json = value is None or isinstance(value, (bool, int, float, str, list))
+        got = shown(value, 60) if of_json else type(value).__name__
+        raise InputError(f"{where}: expected {what}, got {got}; get it again")
     return value
 
 

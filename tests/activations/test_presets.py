@@ -275,7 +275,9 @@ def test_a_file_beside_the_model_is_not_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["cuda:99", "nowhere"])
 def test_a_device_that_is_not_there_is_told_before_the_model_is_read(device: str, sources: Sources) -> None:
-    with pytest.raises(InputError, match=rf"device '{device}': expected one that is there \(.*\); try cpu"):
+    with pytest.raises(
+        InputError, match=rf"device '{device}': expected one that computes in float32 \(.*\); try cpu"
+    ):
         load_model("gpt2", device=device)
     assert not sources.seen
 

@@ -144,3 +144,30 @@ def test_the_library_handles_no_signal() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True True\n"
+
+
+def test_objects_that_an_interruption_left_half_made_say_nothing() -> None:
+    program = """
+import os, signal, sys
+from autopsae.cli import interrupts
+from autopsae.cli.main import _unraisable
+
+class HalfMade:
+    def __del__(self):
+        raise AttributeError("half made")
+
+sys.unraisablehook = _unraisable
+interrupts.install()
+HalfMade()
+try:
+    with interrupts.raised():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+except KeyboardInterrupt:
+    print("interrupted", file=sys.stderr)
+HalfMade()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    before, after = done.stderr.split("interrupted\n")
+    assert "AttributeError: half made" in before
+    assert after == ""

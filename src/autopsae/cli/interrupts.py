@@ -41,6 +41,11 @@ def raised() -> Iterator[None]:
         _Moment.ready = False
 
 
+def interrupted() -> bool:
+    """Whether a signal came."""
+    return _Moment.received is not None
+
+
 def exit_code() -> int:
     """128 plus the number of the signal that came: 130 for Ctrl-C, 143 for SIGTERM."""
     return 128 + (_Moment.received or signal.SIGINT)

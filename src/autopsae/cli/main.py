@@ -2,7 +2,7 @@
 
 import sys
 
-from autopsae.cli.interrupts import install
+from autopsae.cli.interrupts import install, interrupted
 from autopsae.cli.streams import guarded
 
 
@@ -14,8 +14,17 @@ def main() -> None:
     """
     with guarded():
         install()
+        sys.unraisablehook = _unraisable
         from autopsae.cli.verbs import run
 
         code = run(sys.argv[1:])
     if code:
         sys.exit(code)
+
+
+def _unraisable(error: "sys.UnraisableHookArgs") -> None:
+    """What Python says of objects that fail as they are deleted. An interrupted constructor (of Numba's compiler)
+    leaves such objects: after a signal that is no news.
+    """
+    if not interrupted():
+        sys.__unraisablehook__(error)

@@ -19,7 +19,7 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float32,  # half a product's range is lost in it; every value of it is one of float32
 }
-BYTES_PER_WEIGHT = 24
+BYTES_PER_WEIGHT = 28
 """While an SAE of float32 is read: as stored, in float64, and in our SAE (tests measure it)."""
 LARGEST_SIZE = 2**31
 """Of d_in, d_sae and k."""

@@ -7,6 +7,7 @@ is one set of tokens). Where one of n tokens is another one, it changes by about
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite, sqrt
 
 import numpy as np
@@ -35,7 +36,9 @@ class Digest:
     @staticmethod
     def of(x: Float[Tensor, "tokens d_in"]) -> "Digest":
         """The digest of one matrix, in float64."""
-        p = x.double() @ _direction(x.shape[1]).to(x.device)
+        direction = _direction(x.shape[1]).to(x.device)
+        # In pieces: a whole batch in float64 may be large.
+        p = torch.cat([piece.double() @ direction for piece in x.split(CHUNK_TOKENS)])
         return Digest(len(x), float(p.sum()), float(p @ p))
 
     def __add__(self, other: "Digest") -> "Digest":
@@ -67,8 +70,7 @@ class SamePasses:
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         digest = Digest()
         for batch in batches(self.source, CHUNK_TOKENS):
-            for piece in batch.split(CHUNK_TOKENS):  # a whole batch in float64 may be large
-                digest += Digest.of(piece)
+            digest += Digest.of(batch)
             yield batch
         if self.first is not None:
             check_pass(self.first, digest)
@@ -91,8 +93,7 @@ def digest_of(tokens: Tokens) -> Digest:
     """The digest of all tokens, in one pass. Raises InputError as `batches`."""
     digest = Digest()
     for batch in batches(tokens, CHUNK_TOKENS):
-        for piece in batch.split(CHUNK_TOKENS):
-            digest += Digest.of(piece)
+        digest += Digest.of(batch)
     return digest
 
 
@@ -112,5 +113,6 @@ def check_pass(first: Digest, now: Digest) -> None:
     check_same(first, now, expected="a source that yields the same tokens in every pass", advice=advice)
 
 
+@lru_cache(maxsize=8)  # asked for every batch of every pass
 def _direction(d_in: int) -> Float[Tensor, "d_in"]:
     return torch.randn(d_in, generator=stream(0, "direction of a digest"), dtype=torch.float64)

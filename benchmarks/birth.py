@@ -13,7 +13,7 @@ import torch
 
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.diagnosis.diagnose import diagnose
-from autopsae.survival.birth import draw_rows
+from autopsae.sae.init import draw_rows
 from benchmarks.harness import interleaved, save
 
 TOKENS, D_IN, D_SAE, K, ROUNDS, BLOCK = 100_000, 576, 8192, 64, 3, 512

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from autopsae.activations.synthetic import gaussian_tokens
-from autopsae.survival.birth import draw_rows
-from autopsae.survival.firing import AmongLargest
+from autopsae.sae.init import draw_rows
+from autopsae.sae.sparsity import TopK
 from autopsae.survival.forecast import forecast, margins
 from autopsae.survival.tails import observed
 from benchmarks.harness import interleaved, save
@@ -35,18 +35,18 @@ def main() -> None:
     cases = {}
     for name, options in CASES.items():
         x = gaussian_tokens(TOKENS, D_IN, **options, tail=8, generator=torch.Generator().manual_seed(0))
-        all_ = margins(x, W, AmongLargest(K), b_enc=None, followed=D_SAE)
+        all_ = margins(x, W, TopK(k=K), b_enc=None, threshold=None, followed=D_SAE)
         seconds = interleaved(
             {
                 "encoding": partial(encode, x, W),
-                "forecast": partial(forecast, x, W, AmongLargest(K)),
-                "forecast, all followed": partial(forecast, x, W, AmongLargest(K), followed=D_SAE),
+                "forecast": partial(forecast, x, W, TopK(k=K)),
+                "forecast, all followed": partial(forecast, x, W, TopK(k=K), followed=D_SAE),
                 "tails of 8,192 latents": partial(observed, all_.over, all_.part),
                 "fit of 8,192 latents": partial(observed(all_.over, all_.part).tail),
             },
             ROUNDS,
         )
-        found = forecast(x, W, AmongLargest(K)).at(1_000_000)
+        found = forecast(x, W, TopK(k=K)).at(1_000_000)
         cases[name] = {
             "dead": round(found.dead.value, 4),
             "relu": round(found.relu.value, 4),

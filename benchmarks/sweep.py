@@ -47,7 +47,7 @@ def members(setting: Setting, count: int, **settings: Any) -> list[Member]:
             untouched(setting.d_in),
             d_sae=setting.d_sae,
             sparsity=sparsity,
-            sample=None,
+            scaled=False,
             generator=generator,
             encoder_bias=True,
         )

@@ -33,7 +33,7 @@ def ours(setting: Setting, x: Tensor, **settings: Any) -> Callable[[], Any]:
         untouched(setting.d_in),
         d_sae=setting.d_sae,
         sparsity=TopK(k=setting.k),
-        sample=None,
+        scaled=False,
         generator=torch.Generator().manual_seed(0),
         encoder_bias=True,
     )

@@ -5,7 +5,7 @@ from dictionary_learning.trainers import StandardTrainer
 from dictionary_learning.training import trainSAE
 
 import autopsae
-from autopsae.interop.cure import cure_dictionary_learning, peek
+from autopsae.cure import cure_dictionary_learning, peek
 
 torch.manual_seed(0)
 tokens = torch.randn(8000, 64) + 8 * torch.randn(64)

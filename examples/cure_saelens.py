@@ -6,7 +6,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
 import autopsae
-from autopsae.interop.cure import cure_saelens
+from autopsae.cure import cure_saelens
 
 torch.manual_seed(0)
 tokens = torch.randn(8000, 64) + 8 * torch.randn(64)  # yours

@@ -68,17 +68,17 @@ def spectrum() -> Any:
 
 
 SAE = autopsae.born(
-    autopsae.untouched(8), d_sae=32, sparsity=autopsae.TopK(k=4), sample=None, generator=generator()
+    autopsae.untouched(8), d_sae=32, sparsity=autopsae.TopK(k=4), scaled=False, generator=generator()
 )
 
 CALLS: dict[str, Callable[[Any], object]] = {
     "TopK.k": lambda n: autopsae.TopK(k=n),
     "BatchTopK.k": lambda n: autopsae.BatchTopK(k=n),
     "GroupMax.k": lambda n: autopsae.GroupMax(k=n),
-    "AmongLargest.k": lambda n: autopsae.AmongLargest(n),
-    "AmongLargestOfBatch.k": lambda n: autopsae.AmongLargestOfBatch(n),
+    "AmongLargest.k": lambda n: autopsae.TopK(k=n),
+    "AmongLargestOfBatch.k": lambda n: autopsae.BatchTopK(k=n),
     "born: d_sae": lambda n: autopsae.born(
-        autopsae.untouched(8), d_sae=n, sparsity=autopsae.ReLU(), sample=None, generator=generator()
+        autopsae.untouched(8), d_sae=n, sparsity=autopsae.ReLU(), scaled=False, generator=generator()
     ),
     "diagnose: d_sae": lambda n: autopsae.diagnose(X, d_sae=n, k=2),
     "diagnose: k": lambda n: autopsae.diagnose(X, d_sae=32, k=n),
@@ -93,7 +93,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
         X, [autopsae.untouched(8)], d_sae=32, k=n, generator=generator()
     ),
     "forecast_births: d_sae": lambda n: autopsae.forecast_births(
-        X, [autopsae.untouched(8)], autopsae.AmongLargest(2), d_sae=n, generator=generator()
+        X, [autopsae.untouched(8)], autopsae.TopK(k=2), d_sae=n, generator=generator()
     ),
     "dead_by_relu: tokens": lambda n: autopsae.dead_by_relu(1.0, n),
     "dead_by_topk: k": lambda n: autopsae.dead_by_topk(1.0, 100, d_sae=32, k=n),
@@ -142,7 +142,7 @@ for name, call in CALLS.items():
     call(np.int64({"AuxK.k_aux": 4}.get(name, 8)))
 nothing = autopsae.untouched(8)
 few = autopsae.TopK(k=np.int64(4))
-sae = autopsae.born(nothing, d_sae=np.int64(32), sparsity=few, sample=None, generator=generator())
+sae = autopsae.born(nothing, d_sae=np.int64(32), sparsity=few, scaled=False, generator=generator())
 sae.save(sys.argv[1])
 assert autopsae.SAE.load(sys.argv[1]).sparsity == autopsae.TopK(k=4)
 print("all")

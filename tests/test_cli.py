@@ -62,7 +62,8 @@ def test_diagnose_prints_the_table_and_writes_what_was_asked(tmp_path: Path, sou
         assert f"{row['birth']['none']['dead']:.1%}" in done.stdout
     assert (out / "d.png").read_bytes().startswith(b"\x89PNG")
     prescription = Prescription.load(out / "p" / "hs1")
-    assert (prescription.remedy, prescription.d_in, prescription.d_sae, prescription.k) == ("median", 24, 256, 4)
+    assert (prescription.remedy.name, prescription.sparsity.l0) == ("median", 4)
+    assert (prescription.d_in, prescription.d_sae) == (24, 256)
 
 
 def test_padding_is_said_and_left_out_on_the_command_line(tmp_path: Path) -> None:
@@ -572,7 +573,7 @@ def test_autopsy_writes_the_prescription_and_says_how_the_library_of_the_sae_tak
     path = tmp_path / "layers.1.cure"
     assert f'cure_saelens(sae,autopsae.Prescription.load("{path}"))`' in said.replace(" ", "")
     read = Prescription.load(path)
-    assert (read.layer, read.d_sae, read.k) == ("hs1", 128, 4)
+    assert (read.layer, read.d_sae, read.sparsity.l0) == ("hs1", 128, 4)
     x = torch.cat(list(open_activations(source, "1"))).float()
     assert torch.allclose(read.b_dec.double(), geometric_median(x), atol=1e-3 * float(x.norm(dim=1).mean()))
 

@@ -13,6 +13,7 @@ from autopsae.remedies.remedy import whiten
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep
 from autopsae.run.one import run
+from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity, TopK
 from autopsae.statistics.spectrum import Spectrum
@@ -51,10 +52,17 @@ def numbers(summary: dict[str, Any]) -> dict[str, float]:
 
 def test_prescriptions_of_the_first_version_are_read() -> None:
     whitened, rows = Prescription.load(SAVED / "whiten_0.5"), Prescription.load(SAVED / "asi_2")
-    assert (whitened.remedy, whitened.layer, whitened.d_sae, whitened.k) == ("whiten_0.5", "hs1", 8, 2)
-    assert torch.allclose(whitened.affine(X), WHITENED(X), atol=1e-12)
-    assert rows.subspace is not None
-    assert rows.subspace.shape == (2, 4)
+    assert (whitened.remedy.name, whitened.layer, whitened.d_sae) == ("whiten_0.5", "hs1", 8)
+    assert (whitened.sparsity, whitened.scale) == (TopK(k=2), None)
+    assert torch.allclose(whitened.remedy.affine(X), WHITENED(X), atol=1e-12)
+    assert rows.remedy.subspace is not None
+    assert rows.remedy.subspace.shape == (2, 4)
+
+
+def test_a_prescription_of_the_first_version_needs_a_sample_to_be_born_from() -> None:
+    with pytest.raises(InputError, match="expected a sample of raw tokens, which tells the scale"):
+        born(Prescription.load(SAVED / "whiten_0.5"))
+    assert born(Prescription.load(SAVED / "whiten_0.5"), sample=X).d_sae == 8
 
 
 @pytest.mark.parametrize("sparsity", [TopK(k=2), JumpReLU(), BatchTopK(k=2)], ids=lambda one: one.name)

@@ -13,6 +13,8 @@ HOUSE = Path(autopsae.__file__).parent
 # In the order of the data's way; a room imports only itself and rooms named before it.
 ROOMS = [
     "words",
+    "lazy",
+    "modules",
     "arrays",
     "arguments",
     "seeds",
@@ -21,16 +23,20 @@ ROOMS = [
     "pickles",
     "memory",
     "disk",
+]
+ROOMS += [
     "files",
+    "tables",
     "kinds",
     "saved",
-    "activations",
+    "kernels",
     "statistics",
     "remedies",
+    "activations",
+    "sae",
     "survival",
-    "diagnosis",
 ]
-ROOMS += ["sae", "training", "evaluation", "interop", "run", "report", "cli", "__main__"]
+ROOMS += ["training", "diagnosis", "evaluation", "interop", "cure", "run", "report", "cli", "__main__"]
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 
 

@@ -88,7 +88,7 @@ def test_an_autopsy_and_a_spectrum_that_are_too_wide_are_refused(monkeypatch: py
         autopsae.untouched(16),
         d_sae=32,
         sparsity=autopsae.TopK(k=4),
-        sample=None,
+        scaled=False,
         generator=torch.Generator(),
     )
     with pytest.raises(InputError, match="for the covariance of d_in = 16"):

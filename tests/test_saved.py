@@ -26,7 +26,7 @@ from autopsae.kinds import (
 )
 from autopsae.reading import DEEPEST, MOST_JSON, parse
 from autopsae.remedies.affine import Affine, check_inverse
-from autopsae.remedies.remedy import whiten, z_score
+from autopsae.remedies.remedy import Remedy, whiten, z_score
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity, TopK
 from autopsae.saved import load_object, save_object
@@ -191,8 +191,8 @@ LINEAR = torch.eye(8, dtype=torch.float64) * 2
 
 def prescription(path: Path) -> Prescription:
     affine = Affine(center=torch.arange(8.0, dtype=torch.float64), linear=LINEAR, inverse=LINEAR / 4)
-    words = {"remedy": "whiten_0.3", "advice": "a", "reason": "r", "layer": "l"}
-    made = Prescription(**words, d_sae=64, k=4, affine=affine, subspace=torch.eye(8)[:3])
+    remedy = Remedy(name="whiten_0.3", advice="a", affine=affine, subspace=torch.eye(8)[:3])
+    made = Prescription(remedy=remedy, reason="r", layer="l", d_sae=64, sparsity=TopK(k=4))
     made.save(path)
     return made
 
@@ -273,8 +273,9 @@ def test_a_flipped_bit_in_a_pair_is_found_or_changes_nothing(tmp_path: Path) -> 
             except InputError:
                 continue
             assert path.suffix == ".json"
-            assert (loaded.remedy, loaded.layer, loaded.d_sae, loaded.k) == ("whiten_0.3", "l", 64, 4)
-            assert torch.equal(loaded.affine(x), saved.affine(x))
+            assert (loaded.remedy.name, loaded.layer) == ("whiten_0.3", "l")
+            assert (loaded.d_sae, loaded.sparsity) == (64, TopK(k=4))
+            assert torch.equal(loaded.remedy.affine(x), saved.remedy.affine(x))
         path.write_bytes(whole_file)
 
 

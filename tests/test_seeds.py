@@ -10,10 +10,10 @@ from autopsae.activations.synthetic import gaussian_tokens, synthetic_features
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.remedies.remedy import untouched
-from autopsae.sae.init import born
+from autopsae.sae.init import born, draw_rows
 from autopsae.sae.sparsity import TopK
 from autopsae.seeds import hashed, stream
-from autopsae.survival.birth import draw_rows, measure_birth
+from autopsae.survival.birth import measure_birth
 from autopsae.training.data import Shuffled
 
 D_IN, D_SAE, K = 64, 512, 16
@@ -28,7 +28,7 @@ def noise_and_tokens(seed: int, tokens: int = 8000) -> tuple[Tensor, Tensor]:
 
 def rows_of_an_sae(seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    sae = born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=K), sample=None, generator=generator)
+    sae = born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=K), scaled=False, generator=generator)
     return sae.W_enc.detach()
 
 
@@ -69,7 +69,7 @@ def test_a_diagnosis_with_the_seed_of_the_tokens_is_one_with_another_seed_up_to_
     _, x = noise_and_tokens(0)
     same, other = (diagnose(x, d_sae=D_SAE, k=K, seed=seed) for seed in (0, 1))
     assert same.birth["none"].dead == pytest.approx(other.birth["none"].dead, abs=0.1)
-    assert same.prescription.remedy == other.prescription.remedy == "median"
+    assert same.prescription.remedy.name == other.prescription.remedy.name == "median"
 
 
 def test_purposes_of_one_seed_and_seeds_of_one_purpose_are_unrelated() -> None:

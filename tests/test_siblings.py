@@ -38,7 +38,7 @@ def an_sae(sample: Any = None, **options: Any) -> autopsae.SAE:
 
 
 def expected(sample: Any) -> autopsae.Expected:
-    remedies, firing = [autopsae.untouched(D_IN)], autopsae.AmongLargest(4)
+    remedies, firing = [autopsae.untouched(D_IN)], autopsae.TopK(k=4)
     found = autopsae.forecast_births(sample, remedies, firing, d_sae=48, generator=generator())
     return found["none"].at(100_000).dead
 
@@ -47,7 +47,7 @@ OF_A_SAMPLE: dict[str, Callable[[Any], Any]] = {
     "born": lambda sample: an_sae(sample).scale,
     "born with a firing rate": lambda sample: an_sae(sample, firing_rate=0.1).b_enc,
     "forecast_births": expected,
-    "forecast": lambda y: autopsae.forecast(y, an_sae().W_enc.detach(), autopsae.AmongLargest(4)).at(10_000),
+    "forecast": lambda y: autopsae.forecast(y, an_sae().W_enc.detach(), autopsae.TopK(k=4)).at(10_000),
     "revival": lambda y: autopsae.revival(y, an_sae().W_enc.detach(), lr=1e-3, steps=100),
     "geometric_median": lambda sample: autopsae.geometric_median(tokens(), sample=sample),
 }
@@ -122,7 +122,7 @@ import numpy as np, torch, autopsae
 from autopsae.arrays import InputError
 start, sparsity, x = autopsae.untouched(4), autopsae.TopK(k=2), torch.randn(50, 4)
 def born(k=2, generator=torch.Generator()):
-    return autopsae.born(start, d_sae=8, sparsity=autopsae.TopK(k=k), sample=None, generator=generator)
+    return autopsae.born(start, d_sae=8, sparsity=autopsae.TopK(k=k), scaled=False, generator=generator)
 tries = [lambda name=name, value=value: autopsae.TrainConfig(**({"steps": 9, "lr": 1e-3} | {name: value}))
          for name in ("steps", "batch_tokens", "buffer_tokens", "record_every", "seed", "k_steps")
          for value in (2.5, 64.0, True, "3")]
@@ -218,7 +218,7 @@ def test_no_more_latents_are_expected_to_be_never_positive_than_to_be_dead() -> 
     """The two are fitted apart, and few latents with long tails drive them apart."""
     for seed in range(8):
         x = tokens() * torch.logspace(0, -3, D_IN) + 3 * (torch.arange(D_IN) == seed)
-        remedies, firing = [autopsae.untouched(D_IN)], autopsae.AmongLargest(4)
+        remedies, firing = [autopsae.untouched(D_IN)], autopsae.TopK(k=4)
         made = {"d_sae": 16, "generator": torch.Generator().manual_seed(seed)}
         found = autopsae.forecast_births(x, remedies, firing, **made)["none"]  # type: ignore[arg-type]
         for at in (100, 10_000, 1_000_000):

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from autopsae.sae import dispatch, kernels, sums
+from autopsae.kernels import choose, dispatch, sums
+from autopsae.kernels.sparse_ops import unexplained
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
-from autopsae.sae.sparse_ops import unexplained
 
 
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if Numba were not installed."""
-    for module in (dispatch, kernels, sums):
+    for module in (dispatch, choose, sums):
         monkeypatch.setattr(module, "loaded", lambda: None)
 
 

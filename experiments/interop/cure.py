@@ -22,8 +22,8 @@ from benchmarks.peers import SparsifyLoop, top_k_trainer, versions
 from torch import Tensor
 
 from autopsae import SAE, Prescription, TopK, center, collect, evaluate, geometric_median, open_activations
+from autopsae.cure import cure_dictionary_learning, cure_saelens, cure_sparsify
 from autopsae.files import write_text
-from autopsae.interop.cure import cure_dictionary_learning, cure_saelens, cure_sparsify
 
 HELD_OUT, D_SAE, K, LR, BATCH = 20_480, 2048, 32, 3e-4, 1024
 
@@ -168,15 +168,7 @@ def main() -> None:
     training, held_out = open_activations(asked.activations, asked.layer).split(HELD_OUT)
     x, kept = torch.cat(list(training)).float(), torch.cat(list(held_out)).float()
     remedy = center(geometric_median(collect(training).sample), "median")
-    cure = Prescription(
-        remedy=remedy.name,
-        advice=remedy.advice,
-        reason="",
-        layer=asked.layer,
-        d_sae=D_SAE,
-        k=K,
-        affine=remedy.affine,
-    )
+    cure = Prescription(remedy=remedy, reason="", layer=asked.layer, d_sae=D_SAE, sparsity=TopK(k=K))
     rows: list[dict[str, Any]] = []
     for library, train in LIBRARIES.items():
         for start, prescription in (("default", None), ("cured", cure)):

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from autopsae.activations.synthetic import synthetic_features
 from autopsae.remedies.remedy import untouched
-from autopsae.survival.birth import draw_rows, measure_birth
+from autopsae.sae.init import draw_rows
+from autopsae.survival.birth import measure_birth
 from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
 
 GAMMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 100.0, 200.0)

@@ -133,7 +133,7 @@ def born_plain(setting: Setting) -> SAE:
     """The paper's baseline at birth."""
     generator = torch.Generator().manual_seed(setting.seed + 1)
     sparsity = TopK(k=setting.k)
-    return born(untouched(setting.d_in), d_sae=setting.d_sae, sparsity=sparsity, sample=None, generator=generator)
+    return born(untouched(setting.d_in), d_sae=setting.d_sae, sparsity=sparsity, scaled=False, generator=generator)
 
 
 def _members(setting: Setting) -> Iterator[Member]:

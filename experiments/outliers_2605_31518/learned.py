@@ -76,7 +76,7 @@ def newborn(
         remedy,
         d_sae=setting.d_sae,
         sparsity=sparsity or TopK(k=setting.k),
-        sample=None,
+        scaled=False,
         generator=torch.Generator().manual_seed(1_000_000 + seed),
         layer_norm=start == "layer norm",
         encoder_bias=encoder_bias,

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from autopsae import AmongLargest, dead_by_relu, dead_by_topk, forecast_births, measure_birth, untouched
+from autopsae import TopK, dead_by_relu, dead_by_topk, forecast_births, measure_birth, untouched
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.files import write_text
 
@@ -46,7 +46,7 @@ def gaussian(gamma: float) -> dict[str, Any]:
     remedies = [untouched(D_IN)]
     counted = measure_birth(x, remedies, d_sae=D_SAE, k=K, generator=torch.Generator().manual_seed(0))["none"]
     [found] = forecast_births(
-        x[:SAMPLE], remedies, AmongLargest(K), d_sae=D_SAE, generator=torch.Generator().manual_seed(0)
+        x[:SAMPLE], remedies, TopK(k=K), d_sae=D_SAE, generator=torch.Generator().manual_seed(0)
     ).values()
     return {
         "gamma": gamma,

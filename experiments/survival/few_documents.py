@@ -16,7 +16,7 @@ import torch
 from experiments.survival.validate import counted, encoder, remedies
 from torch import Tensor
 
-from autopsae import AmongLargest, open_layers
+from autopsae import TopK, open_layers
 from autopsae.activations.store import Activations
 from autopsae.files import write_text
 from autopsae.survival.forecast import forecast
@@ -46,7 +46,7 @@ def rows_of(tokens: Activations) -> list[dict[str, Any]]:
         listed = remedies(sample)
         births = counted(tokens, listed)
         for remedy in listed:
-            found = forecast(*encoder(sample, remedy), AmongLargest(K))
+            found = forecast(*encoder(sample, remedy), TopK(k=K))
             dead = found.dead(tokens.tokens)
             rows.append(
                 {

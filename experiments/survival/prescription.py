@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from experiments.survival.training import D_SAE, HELD_OUT, with_subspace
 
-from autopsae import AmongLargest, collect, forecast_births, geometric_median, open_layers
+from autopsae import TopK, collect, forecast_births, geometric_median, open_layers
 from autopsae.diagnosis.diagnose import AT_TOKENS
 from autopsae.diagnosis.prescribe import paper_rule, prescribe
 from autopsae.diagnosis.severity import severity
@@ -49,13 +49,13 @@ def judged(folder: Path, layer: str, k: int, trained: list[Row]) -> list[Row]:
     forecasts = forecast_births(
         statistics.sample,
         remedies,
-        AmongLargest(k),
+        TopK(k=k),
         d_sae=D_SAE,
         generator=torch.Generator().manual_seed(0),
     )
     expected = {name: found.at(AT_TOKENS) for name, found in forecasts.items()}
     ladder = [remedy for remedy in remedies if remedy.name not in UNTRIED]
-    chosen = prescribe(expected, ladder, layer=layer, d_sae=D_SAE, k=k).remedy
+    chosen = prescribe(expected, ladder, layer=layer, d_sae=D_SAE, sparsity=TopK(k=k)).remedy.name
     return [
         {
             **{name: row[name] for name in ("model", "layer", "k", "steps", "remedy")},

@@ -25,10 +25,10 @@ from autopsae.arrays import chunks
 from autopsae.diagnosis.severity import gamma
 from autopsae.files import write_text
 from autopsae.remedies.remedy import within
+from autopsae.sae.init import draw_rows
+from autopsae.sae.sparsity import TopK
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.sample import Reservoir
-from autopsae.survival.birth import draw_rows
-from autopsae.survival.firing import AmongLargest
 from autopsae.survival.forecast import forecast, margins, seen
 
 HERE = Path(__file__).parent
@@ -74,8 +74,8 @@ def rows_of(
         centered = remedy.name != "none"
         sample = whole[torch.arange(size) * len(whole) // size]
         y, W = encoder(sample, remedy)
-        found = forecast(y, W, AmongLargest(K), followed=latents)
-        over = margins(y, W, AmongLargest(K), b_enc=None, followed=D_SAE).over
+        found = forecast(y, W, TopK(k=K), followed=latents)
+        over = margins(y, W, TopK(k=K), b_enc=None, threshold=None, followed=D_SAE).over
         for number, count in totals.items():
             dead, relu = found.dead(number), found.relu(number)
             yield {

@@ -20,12 +20,11 @@ from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched,
 from autopsae.sae.death import Fates, fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, TopK
+from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
 from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
-from autopsae.survival.firing import Above, AmongLargest, AmongLargestOfBatch
 from autopsae.survival.forecast import Expected, Forecast, Outlook, forecast, forecast_births
 from autopsae.survival.revival import Revival, revival
 from autopsae.training.config import Record, TrainConfig
@@ -39,11 +38,8 @@ from autopsae.training.sweep import Sweep
 __all__ = [
     "L1",
     "SAE",
-    "Above",
     "Activations",
     "Affine",
-    "AmongLargest",
-    "AmongLargestOfBatch",
     "Autopsy",
     "AuxK",
     "BatchTopK",
@@ -72,6 +68,7 @@ __all__ = [
     "Remedy",
     "Resampling",
     "Revival",
+    "Sparsity",
     "Statistics",
     "Survey",
     "Sweep",

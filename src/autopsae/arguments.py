@@ -35,6 +35,15 @@ def check_whole(name: str, value: object, *, least: int, most: int) -> None:
         raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {shown(value)}")
 
 
+def check_k(k: int, d_sae: int) -> None:
+    """InputError unless both are whole numbers and 1 <= k <= d_sae."""
+    check_whole("d_sae", d_sae, least=1, most=2**31)
+    if not is_whole(k):
+        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {shown(k)}")
+    if not 1 <= k <= d_sae:
+        raise InputError(f"expected 1 <= k <= d_sae = {d_sae:,}, got k = {k:,}; lower k or raise d_sae")
+
+
 def whole_arguments(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function whose arguments of these names are whole numbers, or None where it takes that: it gets
     them as ints, and whoever calls it with another value gets an InputError.

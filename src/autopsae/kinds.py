@@ -55,17 +55,22 @@ def mapped(kind: Kind) -> Kind:
     return lambda value: fields(dict.fromkeys(value, kind))(value) if isinstance(value, dict) else _no_object(value)
 
 
-def fields(needed: Mapping[str, Kind], *, others: Kind | None = None) -> Kind:
-    """An object with these names, each of its kind; others: the kind of any other value, None for no other."""
+def fields(
+    needed: Mapping[str, Kind], *, optional: Mapping[str, Kind] | None = None, others: Kind | None = None
+) -> Kind:
+    """An object with these names, each of its kind; optional: names that it may lack; others: the kind of any other
+    value, None for no other.
+    """
+    known = {**needed, **(optional or {})}
 
     def check(value: object) -> str | None:
         if not isinstance(value, dict):
             return _no_object(value)
         if missing := [name for name in needed if name not in value]:
             return f": expected {', '.join(needed)}, but it lacks {', '.join(missing)}"
-        if others is None and (more := [name for name in value if name not in needed]):
+        if others is None and (more := [name for name in value if name not in known]):
             return f": expected only {', '.join(needed)}, got also {shown(more)}"
-        wrong = ((name, (needed.get(name) or others or anything)(item)) for name, item in value.items())
+        wrong = ((name, (known.get(name) or others or anything)(item)) for name, item in value.items())
         return next((f".{name}{found}" for name, found in wrong if found), None)
 
     return check

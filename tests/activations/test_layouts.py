@@ -44,7 +44,7 @@ def test_every_layout_gives_the_same_diagnosis(tmp_path: Path, layout: Layout, p
         name: birth.dead for name, birth in plain.birth.items()
     }
     assert read.severity.gamma == pytest.approx(plain.severity.gamma, rel=1e-12)
-    assert read.prescription.remedy == plain.prescription.remedy
+    assert read.prescription.remedy.name == plain.prescription.remedy.name
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=name)

@@ -69,9 +69,8 @@ def test_a_prescription_is_sent_to_training(tmp_path: Path, how: str) -> None:
         if how == "mean"
         else autopsae.z_score(std=X.double().std(dim=0), point=X.double().mean(dim=0))
     )
-    autopsae.Prescription(
-        remedy=remedy.name, advice="", reason="", layer="hs0", d_sae=32, k=4, affine=remedy.affine
-    ).save(tmp_path / "hs0")
+    made = autopsae.Prescription(remedy=remedy, reason="", layer="hs0", d_sae=32, sparsity=autopsae.TopK(k=4))
+    made.save(tmp_path / "hs0")
     for path in (tmp_path, tmp_path / "hs0.safetensors"):
         assert "got a prescription; `autopsae train ACTIVATIONS --prescription` takes it" in refused(path)
     (tmp_path / "hs0.json").unlink()

@@ -29,8 +29,8 @@ def tokens(gamma: float, *, strays: int = 0, scale: float = 1.0, seed: int = 0) 
 
 def test_a_mild_layer_needs_nothing() -> None:
     diagnosis = diagnose(tokens(0.05), **SMALL)
-    assert diagnosis.prescription.remedy == "none"
-    assert diagnosis.prescription.affine.linear is None
+    assert diagnosis.prescription.remedy.name == "none"
+    assert diagnosis.prescription.remedy.affine.linear is None
     assert not diagnosis.prescription.b_dec.any()
     assert diagnosis.findings == ()
     assert "at most 1.0%" in diagnosis.prescription.reason
@@ -39,7 +39,7 @@ def test_a_mild_layer_needs_nothing() -> None:
 def test_a_shifted_layer_is_centered_by_the_median() -> None:
     diagnosis = diagnose(tokens(10.0), **SMALL)
     assert diagnosis.birth["none"].dead > 0.5
-    assert diagnosis.prescription.remedy == "median"
+    assert diagnosis.prescription.remedy.name == "median"
     offset = diagnosis.prescription.b_dec[3]
     assert float(offset) == pytest.approx(10 * 32**0.5, rel=0.01)
     finding, stuck = diagnosis.findings
@@ -73,7 +73,7 @@ def test_a_low_rank_layer_is_whitened_by_the_smallest_sufficient_alpha() -> None
     # No further than to the first that suffices.
     considered = list(diagnosis.expected)
     assert considered == ["none", "median", "whiten_0.15", "whiten_0.3", "whiten_0.5", "whiten"][: len(considered)]
-    assert diagnosis.prescription.remedy == considered[-1]
+    assert diagnosis.prescription.remedy.name == considered[-1]
     *earlier, prescribed = diagnosis.expected.values()
     assert all(outlook.dead.value > 0.01 or outlook.dominance > LOPSIDED for outlook in earlier)
     assert prescribed.dead.value <= 0.01
@@ -94,7 +94,7 @@ def test_where_no_remedy_suffices_the_best_is_prescribed_and_said_to_fall_short(
     diagnosis = diagnose(tokens(0.0)[:50], d_sae=512, k=2, at_tokens=50)
     assert f"asi_{round(diagnosis.severity.effective_rank)}" in diagnosis.birth
     least = min(birth.dead for name, birth in diagnosis.birth.items() if name not in ("mean", "zscore"))
-    assert diagnosis.birth[diagnosis.prescription.remedy].dead == least
+    assert diagnosis.birth[diagnosis.prescription.remedy.name].dead == least
     assert "no remedy suffices for 1.0% dead" in diagnosis.prescription.reason
     assert "tokens per dimension" in [finding.name for finding in diagnosis.findings]
 
@@ -104,8 +104,8 @@ def test_the_acceptable_death_decides() -> None:
     x = tokens(0.05)[:150]
     none = diagnose(x, **few).expected["none"].dead.value
     assert none > 0.05
-    assert diagnose(x, **few, acceptable=none).prescription.remedy == "none"
-    assert diagnose(x, **few, acceptable=none - 1e-9).prescription.remedy != "none"
+    assert diagnose(x, **few, acceptable=none).prescription.remedy.name == "none"
+    assert diagnose(x, **few, acceptable=none - 1e-9).prescription.remedy.name != "none"
 
 
 def test_death_is_expected_on_as_many_tokens_as_are_asked() -> None:

@@ -13,6 +13,7 @@ from autopsae.diagnosis.measured import Measured
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.remedies.remedy import Remedy, center, untouched, whiten
+from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.repeats import Repeats
@@ -89,16 +90,7 @@ def measured(
         },
         predicted=predicted or Prediction(relu=births["none"].relu, dead=births["none"].dead),
         revival=revival,
-        prescription=Prescription(
-            remedy=remedy.name,
-            advice=remedy.advice,
-            reason="",
-            layer="hs1",
-            d_sae=1000,
-            k=k,
-            affine=remedy.affine,
-            subspace=remedy.subspace,
-        ),
+        prescription=Prescription(remedy=remedy, reason="", layer="hs1", d_sae=1000, sparsity=TopK(k=k)),
         acceptable=0.01,
     )
 

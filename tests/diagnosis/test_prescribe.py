@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from autopsae.diagnosis.prescribe import Prescription, prescribe
 from autopsae.disk import DiskFull
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.forecast import Expected, Outlook
 
@@ -37,7 +39,7 @@ def deaths(
 
 
 def choose(*dead: float, acceptable: float = 0.01) -> Prescription:
-    return prescribe(deaths(*dead), LADDER, layer="hs1", d_sae=100, k=4, acceptable=acceptable)
+    return prescribe(deaths(*dead), LADDER, layer="hs1", d_sae=100, sparsity=TopK(k=4), acceptable=acceptable)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,7 @@ def choose(*dead: float, acceptable: float = 0.01) -> Prescription:
     ],
 )
 def test_the_least_intrusive_sufficient_remedy_is_prescribed(dead: tuple[float, ...], remedy: str) -> None:
-    assert choose(*dead).remedy == remedy
+    assert choose(*dead).remedy.name == remedy
 
 
 def test_the_reason_names_what_was_passed_over() -> None:
@@ -88,25 +90,30 @@ def test_latents_are_expected_to_die_in_training_where_one_direction_dominates(
     dead: tuple[float, ...], usage: tuple[float, ...], dominance: tuple[float, ...], remedy: str
 ) -> None:
     expected = deaths(*dead, usage=usage, dominance=dominance)
-    assert prescribe(expected, LADDER, layer="hs1", d_sae=100, k=4).remedy == remedy
+    assert prescribe(expected, LADDER, layer="hs1", d_sae=100, sparsity=TopK(k=4)).remedy.name == remedy
 
 
+@pytest.mark.parametrize(
+    "sparsity", [TopK(k=4), BatchTopK(k=4), ReLU(), JumpReLU(bandwidth=0.001, start=0.001)], ids=str
+)
 @pytest.mark.parametrize("remedy", LADDER, ids=lambda remedy: remedy.name)
-def test_a_saved_prescription_is_the_same_when_loaded(tmp_path: Path, remedy: Remedy) -> None:
+def test_a_saved_prescription_is_the_same_when_loaded(tmp_path: Path, remedy: Remedy, sparsity: Sparsity) -> None:
     dead = [0.0 if candidate is remedy else 1.0 for candidate in LADDER]
-    saved = choose(*dead)
+    saved = replace(choose(*dead), sparsity=sparsity, scale=0.25)
     saved.save(tmp_path / "new" / "layers.3.mlp")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["layers.3.mlp.json", "layers.3.mlp.safetensors"]
     for name in ("layers.3.mlp", "layers.3.mlp.json", "layers.3.mlp.safetensors"):
         loaded = Prescription.load(tmp_path / "new" / name)
-        assert (loaded.remedy, loaded.advice, loaded.reason) == (saved.remedy, saved.advice, saved.reason)
-        assert (loaded.layer, loaded.d_in, loaded.d_sae, loaded.k) == ("hs1", D_IN, 100, 4)
+        was, now = saved.remedy, loaded.remedy
+        assert (now.name, now.advice, loaded.reason) == (was.name, was.advice, saved.reason)
+        assert (loaded.layer, loaded.d_in, loaded.d_sae) == ("hs1", D_IN, 100)
+        assert (loaded.sparsity, loaded.scale) == (sparsity, 0.25)
         x = torch.randn(7, D_IN, dtype=torch.float64)
-        assert torch.equal(loaded.affine(x), saved.affine(x))
-        assert torch.equal(loaded.affine.invert(x), saved.affine.invert(x))
-        assert (loaded.subspace is None) == (saved.subspace is None)
-        if saved.subspace is not None and loaded.subspace is not None:
-            assert torch.equal(loaded.subspace, saved.subspace)
+        assert torch.equal(now.affine(x), was.affine(x))
+        assert torch.equal(now.affine.invert(x), was.affine.invert(x))
+        assert (now.subspace is None) == (was.subspace is None)
+        if was.subspace is not None and now.subspace is not None:
+            assert torch.equal(now.subspace, was.subspace)
 
 
 def test_damaged_foreign_or_mixed_up_prescriptions_are_refused(tmp_path: Path) -> None:
@@ -158,6 +165,6 @@ def test_a_failed_save_leaves_the_old_prescription_whole(tmp_path: Path, monkeyp
 
 def test_b_dec_is_the_centre_in_raw_space() -> None:
     prescription = choose(1.0, 1.0, 0.0, 1.0, 1.0)
-    at_center = prescription.affine(prescription.b_dec[None])
+    at_center = prescription.remedy.affine(prescription.b_dec[None])
     assert torch.equal(at_center, torch.zeros(1, D_IN, dtype=torch.float64))
-    assert isinstance(prescription.affine, Affine)
+    assert isinstance(prescription.remedy.affine, Affine)

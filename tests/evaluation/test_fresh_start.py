@@ -45,8 +45,8 @@ def test_the_prescribed_centre_is_one_of_raw_tokens_whatever_the_sae_does_with_t
     for sae in (an_sae(), an_sae(affine=moved)):
         prescription = fresh_start(sae, autopsy(sae, X), layer="hs7")
         assert torch.allclose(prescription.b_dec.double(), geometric_median(X), atol=2e-3)
-        assert (prescription.remedy, prescription.layer) == ("median", "hs7")
-        assert (prescription.d_sae, prescription.k, prescription.affine.linear) == (D_SAE, 4, None)
+        assert (prescription.remedy.name, prescription.layer) == ("median", "hs7")
+        assert (prescription.d_sae, prescription.sparsity.l0, prescription.remedy.affine.linear) == (D_SAE, 4, None)
 
 
 def test_a_whitening_of_the_sae_stays_in_what_is_prescribed() -> None:
@@ -55,8 +55,8 @@ def test_a_whitening_of_the_sae_stays_in_what_is_prescribed() -> None:
     sae = an_sae(affine=whitened)
     found = autopsy(sae, X)
     prescription = fresh_start(sae, found, layer="hs7")
-    assert prescription.affine.linear is not None
-    assert torch.equal(prescription.affine.linear, gain.diag())
+    assert prescription.remedy.affine.linear is not None
+    assert torch.equal(prescription.remedy.affine.linear, gain.diag())
     # Its centre is where the SAE sees the centre of the autopsy.
     assert torch.allclose(sae.affine(prescription.b_dec[None])[0].double(), found.center, atol=1e-4)
 
@@ -72,10 +72,9 @@ def test_an_sae_born_from_it_has_no_dead_latent(tmp_path: Path) -> None:
     assert fates(again, X).dead == 0
 
 
-def test_where_the_sparsity_has_no_k_it_is_what_fires_per_token() -> None:
+def test_the_sparsity_is_that_of_the_sae() -> None:
     sae = an_sae(sparsity=ReLU())
-    per_token = float((sae.encode(X) > 0).sum(dim=1).double().mean())
-    assert fresh_start(sae, autopsy(sae, X), layer="").k == round(per_token)
+    assert fresh_start(sae, autopsy(sae, X), layer="").sparsity == ReLU()
 
 
 def test_no_prescription_for_normalised_tokens_nor_for_another_sae() -> None:

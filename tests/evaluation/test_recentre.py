@@ -29,8 +29,8 @@ def baseline(x: Tensor, sparsity: Sparsity, *, encoder_bias: bool = False) -> SA
     )
     if isinstance(sparsity, BatchTopK):
         with torch.no_grad():
-            assert sae.learned_threshold is not None
-            sae.learned_threshold.fill_(0.5)
+            assert sae.owned["learned_threshold"] is not None
+            sae.owned["learned_threshold"].fill_(0.5)
     return sae.eval()
 
 

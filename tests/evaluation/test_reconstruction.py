@@ -35,7 +35,7 @@ def test_strays_count_in_the_raw_error_and_not_in_the_typical_one() -> None:
 
 def an_sae(d_in: int = 12) -> SAE:
     generator = torch.Generator().manual_seed(1)
-    return born(untouched(d_in), d_sae=30, sparsity=TopK(k=3), sample=None, generator=generator)
+    return born(untouched(d_in), d_sae=30, sparsity=TopK(k=3), scaled=False, generator=generator)
 
 
 @pytest.mark.parametrize(

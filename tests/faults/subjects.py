@@ -27,7 +27,7 @@ from autopsae.remedies.remedy import active_subspace, whiten
 from autopsae.run.many import Portions, run_sweep
 from autopsae.run.one import run
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, JumpReLU
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, TopK
 from autopsae.saved import checksum, tensors_checksum
 from autopsae.statistics.spectrum import Spectrum
 from tests.activations import layouts
@@ -265,29 +265,22 @@ def prescription(kind: str, folder: Path) -> None:
         "asi": active_subspace(MOST, X.mean(dim=0), rank=2),
     }
     remedy = remedies[kind]
-    Prescription(
-        remedy=remedy.name,
-        advice=remedy.advice,
-        reason="a test",
-        layer="hs3",
-        d_sae=8,
-        k=2,
-        affine=remedy.affine,
-        subspace=remedy.subspace,
-    ).save(folder / "p")
+    made = Prescription(remedy=remedy, reason="a test", layer="hs3", d_sae=8, sparsity=TopK(k=2), scale=1.5)
+    made.save(folder / "p")
 
 
 def read_prescription(name: str, folder: Path) -> Any:
     found = Prescription.load(folder / name)
-    parts = {"center": found.affine.center, "linear": found.affine.linear, "inverse": found.affine.inverse}
-    parts["subspace"] = found.subspace
-    words = (found.remedy, found.advice, found.reason, found.layer, found.d_sae, found.k)
+    remedy = found.remedy
+    parts = {name: getattr(remedy.affine, name) for name in ("center", "linear", "inverse")}
+    parts["subspace"] = remedy.subspace
+    words = (remedy.name, remedy.advice, found.reason, found.layer, found.d_sae, found.sparsity, found.scale)
     return words, digest({part: tensor for part, tensor in parts.items() if tensor is not None})
 
 
 def check_prescription(name: str, folder: Path) -> None:
     found = Prescription.load(folder / name)
-    check_finite(found.affine(X[:5].to(found.affine.center.dtype)), "tokens")
+    check_finite(found.remedy.affine(X[:5].to(found.b_dec.dtype)), "tokens")
 
 
 SAES = {

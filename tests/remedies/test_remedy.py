@@ -82,7 +82,7 @@ def test_z_scores_have_unit_variance_and_leave_constant_dimensions() -> None:
 
 def test_active_rows_lie_in_the_subspace_with_unit_norm(x: torch.Tensor, spectrum: Spectrum) -> None:
     remedy = active_subspace(spectrum, x.mean(dim=0), rank=4)
-    W, _ = remedy.encoder(torch.randn(100, D_IN, dtype=torch.float64))
+    W, _ = remedy.enters().encoder(torch.randn(100, D_IN, dtype=torch.float64))
     outside = W @ spectrum.directions[4:].T
     assert float(outside.abs().max()) < 1e-10
     assert torch.allclose(W.norm(dim=1), torch.ones(100, dtype=torch.float64))
@@ -100,14 +100,14 @@ def test_folded_encoder_gives_the_pre_activations_of_the_remedied_tokens(
         whiten(spectrum, point, alpha=0.3),
     ]
     for remedy in remedies:
-        W, c = remedy.encoder(W_enc)
+        W, c = remedy.enters().encoder(W_enc)
         assert torch.allclose((x - c) @ W.T, remedy.affine(x) @ W_enc.T), remedy.name
 
 
 def test_remedies_that_only_center_share_the_drawn_rows() -> None:
     W_enc = torch.randn(5, D_IN)
     for remedy in (untouched(D_IN), center(torch.ones(D_IN, dtype=torch.float64), "median")):
-        assert remedy.encoder(W_enc)[0] is W_enc
+        assert remedy.enters().encoder(W_enc)[0] is W_enc
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.5, float("nan")])

@@ -40,7 +40,7 @@ def test_the_table_shows_every_number_of_every_layer_in_80_columns(found: Survey
         for name in ("none", "mean", "median", "whiten"):
             assert f"{diagnosis.birth[name].dead:.1%}" in row
         assert f" {diagnosis.expected['none'].dead.value:.1%} " in row
-        remedy = diagnosis.prescription.remedy
+        remedy = diagnosis.prescription.remedy.name
         assert row.split()[-2:] == [remedy, f"{diagnosis.expected[remedy].dead.value:.1%}"]
 
 
@@ -57,7 +57,7 @@ def test_no_number_is_cut_on_a_narrow_terminal(found: Survey, width: int) -> Non
             assert f"{diagnosis.birth[name].dead:.1%}" in words
         assert f"{diagnosis.severity.gamma:.2f}" in words
         assert f"{diagnosis.expected['none'].dead.value:.1%}" in words
-        assert diagnosis.prescription.remedy in words
+        assert diagnosis.prescription.remedy.name in words
 
 
 @pytest.mark.parametrize("width", [30, 50, 80, 200])
@@ -92,7 +92,7 @@ def test_the_figure_shows_the_survey_s_own_numbers(found: Survey) -> None:
     lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes[0].get_lines()}
     for name, label in (("none", "no remedy"), ("median", "geometric median")):
         assert list(lines[label]) == [100 * diagnosis.birth[name].dead for diagnosis in found]
-    assert list(lines["closed form from gamma"]) == [100 * diagnosis.predicted.dead for diagnosis in found]
+    assert list(lines["closed form from gamma"]) == [100 * (diagnosis.predicted.dead or 0.0) for diagnosis in found]
     shown = [axis.get_title(loc="left").split(":")[0] for axis in axes[1:4]]
     assert shown == ["hs1", "hs2", "hs0"]
 

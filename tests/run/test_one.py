@@ -13,8 +13,7 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.disk import LOCK, DiskFull, full_disk_told, locked
 from autopsae.evaluation.reconstruction import evaluate
-from autopsae.remedies.affine import Affine
-from autopsae.remedies.remedy import untouched
+from autopsae.remedies.remedy import center, untouched
 from autopsae.run import one
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.start import layer_normed
@@ -423,8 +422,8 @@ def test_a_run_that_ends_as_latents_were_drawn_afresh_says_so(
 
 @pytest.mark.parametrize("d_sae", [40, 64])
 def test_a_prescription_for_another_layer_or_sae_is_said_in_the_summary(tmp_path: Path, d_sae: int) -> None:
-    affine = Affine(center=torch.zeros(8))
-    prescription = Prescription(remedy="mean", advice="", reason="", layer="hs3", d_sae=d_sae, k=3, affine=affine)
+    remedy = center(torch.zeros(8), "mean")
+    prescription = Prescription(remedy=remedy, reason="", layer="hs3", d_sae=d_sae, sparsity=TopK(k=3))
     member = Member(sae=new_sae(), config=CONFIG, name="one")
     entry = Entry(member=member, about={}, data="hs3", prescription=prescription)
     summary = one.run(entry, tokens(), tokens(100), tmp_path)

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from autopsae.activations.batches import evaluating
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
+from autopsae.kernels.pairs import Pairs
+from autopsae.modules import evaluating
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
 from autopsae.sae.death import Watch, fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.pairs import Pairs
 from autopsae.sae.selection import Selection
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
@@ -101,7 +101,7 @@ def test_the_scale_makes_the_median_norm_the_root_of_the_width(x: torch.Tensor) 
 
 
 def test_without_a_sample_nothing_is_scaled(x: torch.Tensor) -> None:
-    sae = born(remedies(x)[1], d_sae=D_SAE, sparsity=TopK(k=K), sample=None, generator=generator())
+    sae = born(remedies(x)[1], d_sae=D_SAE, sparsity=TopK(k=K), scaled=False, generator=generator())
     assert sae.scale == 1.0
     assert torch.allclose(sae.b_dec, x.mean(dim=0).float())
 
@@ -266,8 +266,8 @@ def test_relu_fires_where_positive_and_jumprelu_over_its_thresholds_with_full_va
         assert torch.allclose(sae.encode(x), pre.relu(), atol=1e-12)
         jump = make(x, remedy, JumpReLU(bandwidth=0.5), bias=True)
         with torch.no_grad():
-            assert jump.log_threshold is not None
-            jump.log_threshold.uniform_(-3, 1, generator=generator())
+            assert jump.owned["log_threshold"] is not None
+            jump.owned["log_threshold"].uniform_(-3, 1, generator=generator())
         pre = jump.pre_activations(jump.enter(x)[0])
         assert jump.threshold is not None
         assert torch.allclose(jump.encode(x), pre.where(pre > jump.threshold, 0), atol=1e-12)
@@ -352,9 +352,9 @@ def test_bad_sizes_are_refused(x: torch.Tensor) -> None:
     with pytest.raises(InputError, match=r"expected a sample \[tokens, d_in = 12\], got shape \(4, 3\)"):
         born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=1), sample=torch.zeros(4, 3), generator=generator())
     with pytest.raises(InputError, match=r"expected a firing_rate between 0 and 1 and a sample .*, got no sample"):
-        born(untouched(4), d_sae=9, sparsity=ReLU(), sample=None, generator=generator(), firing_rate=0.1)
+        born(untouched(4), d_sae=9, sparsity=ReLU(), scaled=False, generator=generator(), firing_rate=0.1)
     with pytest.raises(InputError, match=r"expected bandwidth > 0, got 0.0"):
-        born(untouched(4), d_sae=9, sparsity=JumpReLU(bandwidth=0.0), sample=None, generator=generator())
+        born(untouched(4), d_sae=9, sparsity=JumpReLU(bandwidth=0.0), scaled=False, generator=generator())
     with pytest.raises(InputError, match="whose median token is not zero"):
         born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=1), sample=torch.zeros(4, 12), generator=generator())
 

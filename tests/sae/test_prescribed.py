@@ -7,19 +7,19 @@ import pytest
 import torch
 
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.remedies.affine import Affine
-from autopsae.sae.init import born, differences, made_for
+from autopsae.remedies.remedy import center
+from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 
 PRESCRIPTION = Prescription(
-    remedy="median", advice="", reason="", layer="hs3", d_sae=32, k=4, affine=Affine(center=torch.ones(6))
+    remedy=center(torch.ones(6), "median"), reason="", layer="hs3", d_sae=32, sparsity=TopK(k=4), scale=2.0
 )
 
 
 def sae(d_sae: int = 32, sparsity: Sparsity | None = None) -> SAE:
     drawn = torch.Generator().manual_seed(0)
-    return born(PRESCRIPTION, d_sae=d_sae, sparsity=sparsity or TopK(k=4), sample=None, generator=drawn)
+    return born(PRESCRIPTION, d_sae=d_sae, sparsity=sparsity or TopK(k=4), generator=drawn)
 
 
 @pytest.mark.parametrize(
@@ -44,16 +44,16 @@ def sae(d_sae: int = 32, sparsity: Sparsity | None = None) -> SAE:
 def test_what_differs_from_what_a_prescription_was_made_for_is_named(
     d_sae: int, sparsity: Sparsity, layer: str, expected: list[str]
 ) -> None:
-    assert differences(PRESCRIPTION, sae(d_sae, sparsity), layer=layer) == expected
+    assert PRESCRIPTION.differences(sae(d_sae, sparsity), layer=layer) == expected
 
 
 @pytest.mark.parametrize("name", ["", "layer"])
 def test_a_layer_that_was_given_no_name_is_not_compared(name: str) -> None:
-    assert differences(replace(PRESCRIPTION, layer=name), sae(), layer="hs2") == []
+    assert replace(PRESCRIPTION, layer=name).differences(sae(), layer="hs2") == []
 
 
 def test_a_prescription_says_what_it_was_made_for() -> None:
-    assert made_for(PRESCRIPTION) == {
+    assert PRESCRIPTION.made_for() == {
         "remedy": "median",
         "layer": "hs3",
         "d_in": 6,
@@ -76,10 +76,10 @@ def test_an_sae_born_from_a_prescription_for_another_warns(d_sae: int, sparsity:
     with pytest.warns(
         UserWarning, match=f"born: the prescription was made for another SAE: .*{said}; diagnose again"
     ):
-        born(PRESCRIPTION, d_sae=d_sae, sparsity=sparsity, sample=None, generator=drawn)
+        born(PRESCRIPTION, d_sae=d_sae, sparsity=sparsity, generator=drawn)
 
 
 def test_an_sae_that_a_prescription_was_made_for_is_born_without_a_warning() -> None:
     with warnings.catch_warnings(action="error"):
         drawn = torch.Generator().manual_seed(0)
-        born(PRESCRIPTION, d_sae=32, sparsity=TopK(k=4), sample=None, generator=drawn)
+        born(PRESCRIPTION, d_sae=32, sparsity=TopK(k=4), generator=drawn)

@@ -35,7 +35,7 @@ def test_to_a_topk_sae_centered_there_it_is_a_weight_on_the_squared_error() -> N
         center(point, "median"),
         d_sae=20,
         sparsity=TopK(k=3),
-        sample=None,
+        scaled=False,
         generator=torch.Generator().manual_seed(1),
         dtype=torch.float64,
     )

@@ -5,10 +5,11 @@ import torch
 
 from autopsae.arrays import InputError
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
+from autopsae.sae.init import draw_rows
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.survival.birth import draw_rows, measure_birth
+from autopsae.survival.birth import measure_birth
 from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
 from tests import oracles
 
@@ -49,7 +50,7 @@ def test_death_equals_a_loop_over_tokens_under_every_remedy(d_sae: int, k: int, 
     rows = draw_rows(d_sae, 16, generator=generator()).double()
     assert list(found) == [remedy.name for remedy in remedies]
     for remedy in remedies:
-        W, c = remedy.encoder(rows)
+        W, c = remedy.enters().encoder(rows)
         positive, fired = oracles.fates(((x.double() - c) @ W.T).numpy(), k)
         birth = found[remedy.name]
         # One latent may differ where two float32 pre-activations are equal to the last bit.
@@ -167,7 +168,7 @@ def test_no_latent_fires_on_a_token_that_is_the_centre(repeated: float) -> None:
     found = measure_birth(x, [remedy, *others], d_sae=256, k=8, generator=generator())
     rows = draw_rows(256, 16, generator=generator()).double()
     for one in (remedy, *others):
-        W, c = one.encoder(rows)
+        W, c = one.enters().encoder(rows)
         positive, fired = oracles.fates(((x.double() - c) @ W.T).numpy(), 8)
         assert found[one.name].relu == pytest.approx(1 - positive.mean(), abs=1.5 / 256)
         assert found[one.name].dead == pytest.approx(1 - fired.mean(), abs=1.5 / 256)

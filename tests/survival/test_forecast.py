@@ -7,12 +7,13 @@ from sklearn.decomposition import PCA
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
 from autopsae.remedies.remedy import active_subspace, center, untouched, whiten
+from autopsae.sae.init import draw_rows
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.survival.birth import draw_rows, measure_birth
+from autopsae.survival.birth import measure_birth
 from autopsae.survival.closed_form import dead_by_topk
-from autopsae.survival.firing import Above, AmongLargest, AmongLargestOfBatch, Firing
 from autopsae.survival.forecast import forecast, forecast_births
 
 D_IN, D_SAE, K, SAMPLE, MANY = 64, 2048, 16, 4096, 40_000
@@ -33,7 +34,7 @@ def test_a_forecast_from_a_tenth_of_the_tokens_is_near_the_count_on_all(gamma: f
     sample = x[:: MANY // SAMPLE][:SAMPLE]
     remedies = [untouched(D_IN), center(x.mean(dim=0).double(), "mean")]
     counted = measure_birth(x, remedies, d_sae=D_SAE, k=K, generator=generator())
-    found = forecast_births(sample, remedies, AmongLargest(K), d_sae=D_SAE, generator=generator())
+    found = forecast_births(sample, remedies, TopK(k=K), d_sae=D_SAE, generator=generator())
     for name, birth in counted.items():
         dead, relu = found[name].dead(MANY), found[name].relu(MANY)
         assert dead.value == pytest.approx(birth.dead, abs=0.02), name
@@ -43,19 +44,20 @@ def test_a_forecast_from_a_tenth_of_the_tokens_is_near_the_count_on_all(gamma: f
 
 def test_on_gaussian_tokens_it_agrees_with_the_closed_form() -> None:
     x = gaussian_tokens(SAMPLE, 512, 8.0, generator=generator(7))
-    found = forecast_births(x, [untouched(512)], AmongLargest(64), d_sae=8192, generator=generator())["none"]
+    found = forecast_births(x, [untouched(512)], TopK(k=64), d_sae=8192, generator=generator())["none"]
     for tokens in (100_000, 1_000_000):
         assert found.dead(tokens).value == pytest.approx(dead_by_topk(8.0, tokens, d_sae=8192, k=64), abs=0.015)
 
 
-@pytest.mark.parametrize("firing", [AmongLargestOfBatch(K), Above(), Above(6.0)])
-def test_any_way_of_firing_is_forecast(firing: Firing) -> None:
+@pytest.mark.parametrize(("sparsity", "threshold"), [(BatchTopK(k=K), None), (ReLU(), None), (JumpReLU(), 6.0)])
+def test_any_sparsity_is_forecast(sparsity: Sparsity, threshold: float | None) -> None:
     x = layer(3.0, spectrum=1.0)
     W = draw_rows(D_SAE, D_IN, generator=generator())
-    found = forecast(x[:: MANY // SAMPLE][:SAMPLE], W, firing).dead(MANY)
+    at = None if threshold is None else torch.tensor(threshold)
+    found = forecast(x[:: MANY // SAMPLE][:SAMPLE], W, sparsity, threshold=at).dead(MANY)
     fired = torch.zeros(D_SAE, dtype=torch.bool)
     for rows in torch.randperm(MANY, generator=generator(1)).split(512):
-        fired |= (firing.margins(x[rows] @ W.T) > 0).any(dim=0)
+        fired |= (sparsity.margins(x[rows] @ W.T, at) > 0).any(dim=0)
     assert 0.02 < float((~fired).double().mean()) < 0.98
     assert found.value == pytest.approx(float((~fired).double().mean()), abs=0.02)
 
@@ -71,7 +73,7 @@ def test_at_the_sample_it_is_the_count_under_every_remedy() -> None:
         active_subspace(spectrum, median, rank=4),
     ]
     counted = measure_birth(sample, remedies, d_sae=D_SAE, k=K, generator=generator())
-    found = forecast_births(sample, remedies, AmongLargest(K), d_sae=D_SAE, generator=generator())
+    found = forecast_births(sample, remedies, TopK(k=K), d_sae=D_SAE, generator=generator())
     for name, birth in counted.items():
         assert found[name].dead(1000).value == pytest.approx(birth.dead, abs=1.5 / D_SAE)
         assert found[name].relu(1000).value == pytest.approx(birth.relu, abs=1.5 / D_SAE)
@@ -81,13 +83,13 @@ def test_an_encoder_bias_counts() -> None:
     x, W = layer(0.0)[:500], draw_rows(300, D_IN, generator=generator())
     b_enc = torch.zeros(300)
     b_enc[:100] = -1e6
-    found = forecast(x, W, Above(), b_enc=b_enc)
+    found = forecast(x, W, ReLU(), b_enc=b_enc)
     assert found.dead(10**6).value == pytest.approx(1 / 3)
 
 
 def test_followed_latents_stand_for_all() -> None:
     x, W = layer(3.0)[:SAMPLE], draw_rows(D_SAE, D_IN, generator=generator())
-    all_, some = forecast(x, W, AmongLargest(K)), forecast(x, W, AmongLargest(K), followed=512)
+    all_, some = forecast(x, W, TopK(k=K)), forecast(x, W, TopK(k=K), followed=512)
     assert (all_.followed, some.followed, some.d_sae) == (D_SAE, 512, D_SAE)
     assert some.dead(MANY).value == pytest.approx(all_.dead(MANY).value, abs=0.06)
     assert some.dead(MANY).high - some.dead(MANY).low > all_.dead(MANY).high - all_.dead(MANY).low
@@ -95,28 +97,34 @@ def test_followed_latents_stand_for_all() -> None:
 
 def test_usage_is_the_perplexity_of_the_firings() -> None:
     x, W = layer(0.0, spectrum=1.5)[:1000], draw_rows(300, D_IN, generator=generator())
-    fired = (AmongLargest(K).margins(x @ W.T) > 0).sum(dim=0).double().numpy()
-    assert forecast(x, W, AmongLargest(K)).usage == pytest.approx(np.exp(stats.entropy(fired)) / 300, rel=1e-4)
+    fired = (TopK(k=K).margins(x @ W.T) > 0).sum(dim=0).double().numpy()
+    assert forecast(x, W, TopK(k=K)).usage == pytest.approx(np.exp(stats.entropy(fired)) / 300, rel=1e-4)
     # In one direction latents are either among the largest on every other token or on none.
     line = torch.randn(1000, 1, generator=generator(2)) * x[:1]
-    assert forecast(line, W, AmongLargest(K)).usage == pytest.approx(2 * K / 300, rel=0.05)
+    assert forecast(line, W, TopK(k=K)).usage == pytest.approx(2 * K / 300, rel=0.05)
 
 
 def test_dominance_is_the_share_of_the_first_principal_component() -> None:
     x, W = layer(2.0, spectrum=1.5)[:1000], draw_rows(300, D_IN, generator=generator())
-    found = forecast(x, W, AmongLargest(K))
+    found = forecast(x, W, TopK(k=K))
     assert found.dominance == pytest.approx(PCA(1).fit(x.numpy()).explained_variance_ratio_[0], rel=1e-5)
     assert found.at(1000).dominance == found.dominance
-    assert forecast(x[:1].expand(50, -1), W, AmongLargest(K)).dominance == 0
+    assert forecast(x[:1].expand(50, -1), W, TopK(k=K)).dominance == 0
 
 
 def test_copies_of_tokens_count_once_in_the_interval() -> None:
     x, W = layer(3.0)[:1024], draw_rows(D_SAE, D_IN, generator=generator())
-    single, copied = (forecast(y, W, AmongLargest(K)) for y in (x, x.repeat_interleave(8, dim=0)))
+    single, copied = (forecast(y, W, TopK(k=K)) for y in (x, x.repeat_interleave(8, dim=0)))
     assert single.effective_tokens == pytest.approx(1024, rel=0.15)
     assert copied.effective_tokens == pytest.approx(1024, rel=0.3)
 
 
 def test_a_sample_too_small_is_refused() -> None:
     with pytest.raises(InputError, match="at least 40 tokens, got 10"):
-        forecast(layer(1.0)[:10], draw_rows(32, D_IN, generator=generator()), AmongLargest(4))
+        forecast(layer(1.0)[:10], draw_rows(32, D_IN, generator=generator()), TopK(k=4))
+
+
+def test_a_threshold_under_zero_is_refused() -> None:
+    W = draw_rows(32, D_IN, generator=generator())
+    with pytest.raises(InputError, match=r"thresholds of at least 0, got -0\.5"):
+        forecast(layer(1.0)[:100], W, JumpReLU(), threshold=torch.tensor(-0.5))

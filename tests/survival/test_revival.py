@@ -6,9 +6,8 @@ import torch
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
 from autopsae.remedies.remedy import untouched
-from autopsae.sae.init import born
+from autopsae.sae.init import born, draw_rows
 from autopsae.sae.sparsity import TopK
-from autopsae.survival.birth import draw_rows
 from autopsae.survival.closed_form import dead_by_relu
 from autopsae.survival.revival import Revival, revival
 from autopsae.training.config import TrainConfig
@@ -42,7 +41,7 @@ def test_the_bound_is_the_best_bias_in_the_box_latent_by_latent() -> None:
 @pytest.mark.parametrize("steps", [100, 1000])
 def test_no_latent_past_the_bound_lives_after_training(steps: int) -> None:
     generator_ = generator(2)
-    sae = born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=8), sample=None, generator=generator_)
+    sae = born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=8), scaled=False, generator=generator_)
     lr = 1e-3
     highest = (Y @ sae.W_enc.detach().T).amax(dim=0)
     beyond = highest + lr * steps * sae.W_enc.detach().abs().sum(dim=1) <= 0

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.kernels.pairs import Pairs
 from autopsae.sae.model import SAE
-from autopsae.sae.pairs import Pairs
 from autopsae.sae.selection import Selection
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.training.config import TrainConfig
@@ -106,10 +106,10 @@ def test_the_l0_target_is_the_squared_relative_distance_and_moves_the_thresholds
     assert {name for name, p in sae.named_parameters() if p.grad is not None and p.grad.any()} == {"log_threshold"}
     near = ((pre - threshold).abs() < bandwidth / 2) & (pre > 0)
     slope = 2.0 * sae.d_in * 2 * away / 3.0 * -near.double().sum(dim=0) / bandwidth / len(y) * threshold
-    assert sae.log_threshold is not None
-    assert sae.log_threshold.grad is not None
-    assert torch.allclose(sae.log_threshold.grad, slope, rtol=1e-10)
-    assert (sae.log_threshold.grad <= 0).all() == (away > 0)
+    assert sae.owned["log_threshold"] is not None
+    assert sae.owned["log_threshold"].grad is not None
+    assert torch.allclose(sae.owned["log_threshold"].grad, slope, rtol=1e-10)
+    assert (sae.owned["log_threshold"].grad <= 0).all() == (away > 0)
 
 
 def test_on_target_the_l0_target_is_zero_and_moves_nothing() -> None:
@@ -118,9 +118,9 @@ def test_on_target_the_l0_target_is_zero_and_moves_nothing() -> None:
     loss = loss_of(L0Target(l0=l0), sae, sae.select(y))
     loss.backward()
     assert loss.item() == 0
-    assert sae.log_threshold is not None
-    assert sae.log_threshold.grad is not None
-    assert not sae.log_threshold.grad.any()
+    assert sae.owned["log_threshold"] is not None
+    assert sae.owned["log_threshold"].grad is not None
+    assert not sae.owned["log_threshold"].grad.any()
 
 
 @pytest.mark.parametrize("sparsity", [TopK(k=2), BatchTopK(k=2), ReLU()], ids=["topk", "batch_topk", "relu"])

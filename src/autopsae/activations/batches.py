@@ -4,7 +4,6 @@ A batch is a tensor, for `model(batch)`, or a dict with tensors, for `model(**ba
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,18 +88,6 @@ def _why_it_failed(error: Exception, inputs: Mapping[str, Any], number: int) -> 
         f"batch {number}: the model raised {one_line(error)}, given {got}; run the model on this batch alone, and "
         "give it what its forward pass expects"
     )
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within the context every module is in evaluation mode, after it in its own again."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from autopsae.activations.batches import (
     TextBatches,
     batches_of,
-    evaluating,
     first_batch,
     forward,
     is_plain,
@@ -32,6 +31,7 @@ from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, locked
 from autopsae.files import raw_bytes
+from autopsae.modules import evaluating
 
 
 @whole_arguments("tokens", "shard_tokens")

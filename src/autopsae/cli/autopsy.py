@@ -18,11 +18,11 @@ from autopsae.evaluation.autopsy import RARE
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.fresh_start import check_raw, fresh_start
 from autopsae.evaluation.recentre import cost_of_recentring, recentre
-from autopsae.evaluation.table import check_table
 from autopsae.files import pair_files, write_text
 from autopsae.interop.convert import check_new_pair, format_of, load_sae, save_new
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import autopsy_text
+from autopsae.tables import check_table
 
 
 def autopsy(

@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.names import file_names
 from autopsae.activations.store import open_layers
+from autopsae.arguments import check_k
 from autopsae.cli.options import Padding
 from autopsae.cli.printing import print_text, write_all
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
@@ -18,7 +19,6 @@ from autopsae.diagnosis.prescribe import ACCEPTABLE
 from autopsae.diagnosis.survey import survey
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import survey_text
-from autopsae.survival.closed_form import check_k
 
 
 def diagnose(

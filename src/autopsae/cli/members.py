@@ -180,7 +180,7 @@ class Births:
         settings = {name: value for name, value in vars(self._birth).items() if name not in unused}
         return {
             "layer": self._training.layer,
-            "start": self._saved.remedy if self._saved else choice.init,
+            "start": self._saved.remedy.name if self._saved else choice.init,
             **settings,
             **({} if self._saved else {"alpha": choice.alpha}),
             "strays_in_training": self._strays,

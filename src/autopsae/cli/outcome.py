@@ -12,7 +12,6 @@ from autopsae.report.fitting import Fitting, empty_table, plain
 from autopsae.report.text import fvu_text
 from autopsae.run.folder import Entry
 from autopsae.run.verdict import MEAN
-from autopsae.sae.init import differences
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged
 
@@ -26,7 +25,7 @@ def print_differences(console: Console, path: Path | None, entry: Entry) -> None
     """A line where a prescription is used for another layer or SAE than it was made for."""
     if entry.prescription is None:
         return
-    found = differences(entry.prescription, entry.member.sae, layer=entry.data)
+    found = entry.prescription.differences(entry.member.sae, layer=entry.data)
     if found:
         print_note(
             f"warning: the prescription {path} was made for another layer or SAE: {'; '.join(found)}; diagnose "

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
+from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.cli.interrupts import delayed
 from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsity_of, with_defaults
@@ -21,7 +22,6 @@ from autopsae.run.folder import Plan
 from autopsae.run.many import Portions, check_sweep_out, run_sweep
 from autopsae.run.one import check_out, run
 from autopsae.run.start import load_start
-from autopsae.survival.closed_form import check_k
 from autopsae.training.logs import Csv, Logger, TensorBoard
 
 

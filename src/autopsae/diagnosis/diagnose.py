@@ -19,19 +19,20 @@ from autopsae.diagnosis.parameters import Repeated, check_parameters
 from autopsae.diagnosis.prescribe import ACCEPTABLE, Prescription, paper_rule, prescribe, suffices
 from autopsae.diagnosis.room import bytes_of_diagnosis
 from autopsae.diagnosis.severity import Severity, severity
-from autopsae.diagnosis.tabular import flatten, html_table
 from autopsae.passes import same_passes
-from autopsae.remedies.remedy import Remedy, center, untouched, within, z_score
+from autopsae.remedies.remedy import Remedy, center, untouched, z_score
+from autopsae.sae.init import draw_rows
+from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import stream
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import OneOfEach, Repeats, count_repeats
-from autopsae.survival.birth import Birth, draw_rows, measure_birth
+from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import Prediction
-from autopsae.survival.firing import AmongLargest
-from autopsae.survival.forecast import FOLLOWED, Outlook, forecast, seen
+from autopsae.survival.forecast import FOLLOWED, Outlook, forecast_birth
 from autopsae.survival.revival import Revival, revival
+from autopsae.tables import flatten, html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +52,7 @@ Progress = Callable[[str, int], None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Diagnosis:
-    """How a freshly drawn TopK SAE fares on one layer."""
+    """How a freshly drawn SAE fares on one layer."""
 
     layer: str
     tokens: int
@@ -59,8 +60,8 @@ class Diagnosis:
     d_in: int
     d_sae: int
     """Latents of the SAE that was asked about."""
-    k: int
-    """How many of them fire per token."""
+    sparsity: Sparsity
+    """Which of them fire on a token."""
     severity: Severity
     """The geometry."""
     repeats: Repeats
@@ -90,7 +91,8 @@ class Diagnosis:
             "tokens": self.tokens,
             "d_in": self.d_in,
             "d_sae": self.d_sae,
-            "k": self.k,
+            "k": self.sparsity.l0,
+            "sparsity": self.sparsity.to_dict(),
             **asdict(self.severity),
             "repeated": {**asdict(self.repeats), "left_out": self.repeats.tokens - self.tokens},
             "predicted": asdict(self.predicted),
@@ -98,8 +100,8 @@ class Diagnosis:
             "expected": {name: asdict(outlook) for name, outlook in self.expected.items()},
             "revival": {**asdict(self.revival), "relu": self.revival.relu} if self.revival else None,
             "prescription": {
-                "remedy": self.prescription.remedy,
-                "advice": self.prescription.advice,
+                "remedy": self.prescription.remedy.name,
+                "advice": self.prescription.remedy.advice,
                 "reason": self.prescription.reason,
                 "paper": self.paper,
             },
@@ -130,7 +132,8 @@ class Diagnosis:
 
     def __str__(self) -> str:
         head = (
-            f"{self.layer}: {self.prescription.advice}: {self.prescription.reason} (the paper's rule: {self.paper})"
+            f"{self.layer}: {self.prescription.remedy.advice}: {self.prescription.reason} (the paper's rule: "
+            f"{self.paper})"
         )
         return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
 
@@ -140,7 +143,8 @@ def diagnose(
     tokens: Tokens,
     *,
     d_sae: int = 8192,
-    k: int = 64,
+    k: int | None = None,
+    sparsity: Sparsity | None = None,
     at_tokens: int = AT_TOKENS,
     layer: str = "layer",
     alphas: Sequence[float] = (),
@@ -156,22 +160,25 @@ def diagnose(
     """Diagnose one layer from its activations.
 
     Two passes over the tokens: statistics and a sample of 4,096, then death at birth, counted for a freshly drawn
-    TopK SAE under no remedy, centering by the arithmetic mean and by the geometric median, z-scoring and whitening.
+    SAE under no remedy, centering by the arithmetic mean and by the geometric median, z-scoring and whitening.
     From the sample the death that `at_tokens` tokens would leave is forecast, remedy by remedy from the least
     intrusive, until one leaves at most `acceptable`, and latents that are expected to survive training; it is
     prescribed.
 
-    tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, k: the SAE to be trained; alphas, ranks:
-    further whitening exponents and active subspace ranks to measure; acceptable: fraction of latents that may be
-    born dead; lr, steps: the training by which `revival` is judged; repeated: "leave_out" keeps one of each vector
-    (a third pass, and up to 24 bytes of memory for each of them), "keep" all tokens; seed: of the drawn SAE and of
-    the token sample; device: where to compute (default: where the tokens are, for the products too).
+    tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, sparsity: the SAE to be trained (k = 64 is short
+    for TopK(k=64), the default); alphas, ranks: further whitening exponents and active subspace ranks to measure;
+    acceptable: fraction of latents that may be born dead; lr, steps: the training by which `revival` is judged;
+    repeated: "leave_out" keeps one of each vector (a third pass, and up to 24 bytes of memory for each of them),
+    "keep" all tokens; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the
+    tokens are, for the products too).
 
     Raises InputError as `collect` (for the memory of `bytes_of_diagnosis`) and `check_parameters`, for passes that
     differ, for fewer than 40 tokens or where all are the same, and for a device that does not compute in float64.
     """
     listed: dict[str, Any] = {"alphas": alphas, "ranks": ranks, "repeated": repeated}
-    check_parameters(d_sae, k, acceptable, at_tokens=at_tokens, lr=lr, steps=steps, seed=seed, **listed)
+    sparsity = topk_unless(sparsity, k)
+    sparsity.check(d_sae)
+    check_parameters(d_sae, acceptable, at_tokens=at_tokens, lr=lr, steps=steps, seed=seed, **listed)
     check_device(device, torch.float64)
     tokens = same_passes(tokens)
     repeats = count_repeats(tokens) if repeated == "leave_out" else None
@@ -184,22 +191,25 @@ def diagnose(
     geometry = severity(statistics, median)
     ladder, asked = remedy_ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
     rows = draw_rows(d_sae, statistics.d_in, generator=stream(seed, _DRAW)).to(median.device)
-    expected = _expected(ladder, asked, statistics.sample, rows, k, at_tokens=at_tokens, acceptable=acceptable)
+    expected = _expected(
+        ladder, asked, statistics.sample, rows, sparsity, at_tokens=at_tokens, acceptable=acceptable
+    )
     most = float(sample_size(repeats))
     expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
     stuck = expected["none"].relu.value > acceptable
     revived = _revived(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
     counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    birth = _births(tokens, counted, statistics, d_sae=d_sae, k=k, seed=seed, progress=lambda n: told("birth", n))
-    prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, k=k, acceptable=acceptable)
+    birth = _births(tokens, counted, statistics, d_sae, sparsity, seed=seed, progress=lambda n: told("birth", n))
+    prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, sparsity=sparsity, acceptable=acceptable)
+    prescription = replace(prescription, scale=prescription.remedy.enters(statistics.sample).scale)
     measured = Measured(
         tokens=statistics.tokens,
         severity=geometry,
         repeats=repeats,
         birth=birth,
         expected=expected,
-        predicted=Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, k=k),
+        predicted=Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, sparsity=sparsity),
         revival=revived,
         prescription=prescription,
         acceptable=acceptable,
@@ -215,7 +225,7 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Di
         tokens=measured.tokens,
         d_in=prescription.d_in,
         d_sae=prescription.d_sae,
-        k=prescription.k,
+        sparsity=prescription.sparsity,
         severity=measured.severity,
         repeats=measured.repeats,
         predicted=measured.predicted,
@@ -233,15 +243,24 @@ def _births(
     tokens: Tokens,
     counted: Sequence[Remedy],
     statistics: Statistics,
-    *,
     d_sae: int,
-    k: int,
+    sparsity: Sparsity,
+    *,
     seed: int,
     progress: Callable[[int], None],
 ) -> dict[str, Birth]:
     """Death at birth on all tokens, of the SAE whose rows the forecasts see."""
     drawn, device = stream(seed, _DRAW), statistics.raw.mean.device
-    births = measure_birth(tokens, counted, d_sae=d_sae, k=k, generator=drawn, device=device, progress=progress)
+    births = measure_birth(
+        tokens,
+        counted,
+        d_sae=d_sae,
+        sparsity=sparsity,
+        generator=drawn,
+        sample=statistics.sample,
+        device=device,
+        progress=progress,
+    )
     # A remedy under which all have fired is not counted to the end, and none can be dead there.
     return {name: replace(birth, tokens=statistics.tokens) for name, birth in births.items()}
 
@@ -255,7 +274,7 @@ def _revived(
     at_tokens: int,
 ) -> Revival:
     """What training would make of the dead-by-ReLU without any remedy, by the latents that a forecast follows."""
-    y = seen(untouched(sample.shape[1]), sample)
+    y = untouched(sample.shape[1]).enters(sample).tokens(sample)
     return revival(y, rows[:FOLLOWED].to(y), lr=lr, steps=steps, tokens=at_tokens)
 
 
@@ -264,7 +283,7 @@ def _expected(
     asked: set[str],
     sample: Float[Tensor, "sample d_in"],
     rows: Float[Tensor, "d_sae d_in"],
-    k: int,
+    sparsity: Sparsity,
     *,
     at_tokens: int,
     acceptable: float,
@@ -274,6 +293,5 @@ def _expected(
     for remedy in ladder:
         enough = any(r.name in found and suffices(r, found[r.name], acceptable) for r in ladder)
         if len(found) < 2 or remedy.name in asked or not enough:
-            W = within(remedy.subspace, rows)
-            found[remedy.name] = forecast(seen(remedy, sample), W, AmongLargest(k)).at(at_tokens)
+            found[remedy.name] = forecast_birth(sample, remedy, rows, sparsity).at(at_tokens)
     return found

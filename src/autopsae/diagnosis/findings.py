@@ -55,8 +55,8 @@ def _born_dead(measured: Measured) -> Finding | None:
     none = measured.birth["none"]
     if measured.severity.gamma > SEVERE_GAMMA or none.dead <= measured.acceptable:
         return None
-    silent = measured.prescription.remedy == "none"
-    ways = f"{none.relu:.1%} never positive, {none.topk:.1%} never among the k largest"
+    silent = measured.prescription.remedy.name == "none"
+    ways = f"{none.relu:.1%} never positive, {none.topk:.1%} positive but never selected"
     return Finding(
         name="silent so far" if silent else "dead at birth",
         value=none.dead,
@@ -83,7 +83,7 @@ def _beyond_training(measured: Measured) -> Finding | None:
         f"at lr {revival.lr:g} move b_dec by at most {revival.travel:.3g} per coordinate where the mean is up to "
         f"{revival.distance:.3g} away: {revival.at_least:.1%} are out of its reach, {revival.unrevived:.1%} are "
         f"not expected to be, and {revival.collateral:.1%} more may fall under zero as features carry the mean",
-        advice="" if measured.prescription.remedy == "none" else start,
+        advice="" if measured.prescription.remedy.name == "none" else start,
         source="autopsae, fitted to synthetic recovery (docs/forecast.md); paper Sec. 5.2",
     )
 
@@ -101,7 +101,7 @@ def _dragged_mean(measured: Measured) -> Finding | None:
         meaning=f"a few tokens drag the arithmetic mean away from the typical token (it points "
         f"{severity.mean_median_angle:.0f} degrees off the geometric median): centering by it leaves "
         f"{mean:.1%} dead",
-        advice="" if measured.prescription.remedy == "none" else instead,
+        advice="" if measured.prescription.remedy.name == "none" else instead,
         source="paper App. D.5, Table S7; in units of the typical token's distance from the median",
     )
 
@@ -127,7 +127,7 @@ def _low_rank(measured: Measured) -> Finding | None:
     severity, prescription = measured.severity, measured.prescription
     if severity.effective_rank_fraction >= LOW_RANK:
         return None
-    only_centered = prescription.affine.linear is None and prescription.subspace is None
+    only_centered = prescription.remedy.affine.linear is None and prescription.remedy.subspace is None
     return Finding(
         name="effective rank / d_in",
         value=severity.effective_rank_fraction,
@@ -144,7 +144,7 @@ def _low_rank(measured: Measured) -> Finding | None:
 def _closed_form(measured: Measured) -> Finding | None:
     """Where gamma alone misleads."""
     said, counted = measured.predicted.dead, measured.birth["none"].dead
-    if abs(said - counted) <= FAR_OFF:
+    if said is None or abs(said - counted) <= FAR_OFF:
         return None
     return Finding(
         name="distance of the closed form from the count",

@@ -49,11 +49,11 @@ class Measured:
     @property
     def cure(self) -> str:
         """The prescription with what it leaves dead; "" where nothing is to be changed."""
-        name = self.prescription.remedy
+        name = self.prescription.remedy.name
         if name == "none":
             return ""
         counted, expected = self.birth[name].dead, self.expected[name].dead.value
-        return f"{self.prescription.advice} ({counted:.1%} dead as counted, {expected:.1%} as expected)"
+        return f"{self.prescription.remedy.advice} ({counted:.1%} dead as counted, {expected:.1%} as expected)"
 
     @property
     def born_dead(self) -> str:
@@ -82,9 +82,10 @@ def why_dead(measured: Measured) -> str:
     mean and spread towards itself. 4. The spread, if half of the dead fire once it is the same in all directions.
     """
     severity, none = measured.severity, measured.birth["none"].dead
-    size, k, d_sae = measured.sample_size, measured.prescription.k, measured.prescription.d_sae
-    if exp(-size * k / d_sae) >= none / 2:
-        return f"{size:,} different tokens with {k} places each are too few for {d_sae:,} latents"
+    size, d_sae = measured.sample_size, measured.prescription.d_sae
+    places = measured.prescription.sparsity.pairs_per_token(d_sae)
+    if exp(-size * places / d_sae) >= none / 2:
+        return f"{size:,} different tokens with {places} places each are too few for {d_sae:,} latents"
     if severity.stray_square > STRAY_SQUARE:
         strays = f"{severity.stray_tokens:.2%} of the tokens hold {severity.stray_square:.1%} of the squared norm"
         typical = severity.gamma_typical or 0.0

@@ -7,7 +7,6 @@ from typing import Any, Literal, get_args
 
 from autopsae.arguments import check_whole
 from autopsae.arrays import InputError
-from autopsae.survival.closed_form import check_k
 from autopsae.words import shown
 
 MOST_TOKENS = 10**15
@@ -19,7 +18,6 @@ Repeated = Literal["keep", "leave_out"]
 
 def check_parameters(
     d_sae: int,
-    k: int,
     acceptable: float,
     *,
     at_tokens: int,
@@ -34,7 +32,7 @@ def check_parameters(
     seed < 2^63 are whole numbers, the last two at least 0, alphas and ranks are lists in which each number stands
     once, lr is finite and at least 0, `acceptable` is in [0, 1] and `repeated` one of its names.
     """
-    check_k(k, d_sae)
+    check_whole("d_sae", d_sae, least=1, most=2**31)
     check_whole("at_tokens", at_tokens, least=1, most=MOST_TOKENS)
     listed: dict[str, Any] = {"alphas": alphas, "ranks": ranks}
     for name, values in listed.items():

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import pair_files
-from autopsae.kinds import fields, text, whole
+from autopsae.kinds import anything, check_kind, fields, nothing_or, number, one_of, text, whole
 from autopsae.remedies.affine import Affine, check_inverse
 from autopsae.remedies.remedy import Remedy
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import SPARSITIES, Sparsity, TopK, sparsity_of
 from autopsae.saved import Layout, check_tensors, load_pair, save_pair
 from autopsae.survival.forecast import Outlook
 
@@ -35,59 +38,82 @@ PAPER_RANK = 0.015
 
 FORMAT = "autopsae-prescription"
 
-_WORDS = ("remedy", "advice", "reason", "layer")
-_NUMBERS = ("d_in", "d_sae", "k")
+UNNAMED = ("", "layer")
+"""What the layer of a prescription is called where whoever diagnosed it gave no name."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prescription:
-    """What to change on a layer before training an SAE on it, and why.
+    """What to change on a layer before training an SAE on it, and why; all that `born` needs."""
 
-    remedy: its name, "none" where nothing is to be changed; advice: the same as an instruction; reason: why this
-    one; layer, d_in, d_sae, k: what it was measured for; affine: what the tokens pass through (its centre is the
-    start of `b_dec`); subspace: the directions in which the SAE's rows begin (active subspace initialisation), or
-    None.
-    """
-
-    remedy: str
-    advice: str
+    remedy: Remedy
+    """What to change; its name is "none" where nothing is."""
     reason: str
+    """Why this one."""
     layer: str
     d_sae: int
-    k: int
-    affine: Affine
-    subspace: Float[Tensor, "rank d_in"] | None = None
+    """Latents of the SAE that it was made for."""
+    sparsity: Sparsity
+    """Of that SAE."""
+    scale: float | None = None
+    """Of the layer (`View.scale`), at which the median token has the norm sqrt(d_in) in the SAE; None in files of
+    the
+    first version, with which `born` needs a sample."""
 
     @property
     def d_in(self) -> int:
-        return len(self.affine.center)
+        return len(self.b_dec)
 
     @property
     def b_dec(self) -> Float[Tensor, "d_in"]:
         """The centre, in the space of the raw activations: what `b_dec` should start from."""
-        return self.affine.center
+        return self.remedy.affine.center
+
+    def made_for(self) -> dict[str, Any]:
+        """The layer and the SAE that it was made for, by name."""
+        return {
+            "remedy": self.remedy.name,
+            "layer": self.layer,
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "k": self.sparsity.l0,
+            "sparsity": self.sparsity.name,
+        }
+
+    def differences(self, sae: SAE, *, layer: str = "") -> list[str]:
+        """In what an SAE that was born from it is not the one that it was made for: "d_sae 128, here 64".
+
+        What a diagnosis found for one layer, d_sae, k or sparsity need not hold for another. layer: on which the
+        SAE is trained; layers without a name are not compared.
+        """
+        intended = self.made_for()
+        here = {"d_sae": sae.d_sae, "k": sae.sparsity.l0 or intended["k"], "sparsity": sae.sparsity.name}
+        if layer and self.layer not in UNNAMED:
+            here = {"layer": layer, **here}
+        changed = {name: value for name, value in here.items() if value != intended[name]}
+        return [f"{name} {intended[name]!r}, here {value!r}" for name, value in changed.items()]
 
     def save(self, path: str | Path) -> None:
         """Write `path`.json (words and numbers) and `path`.safetensors (tensors), each whole or not at all."""
-        save_pair(
-            path,
-            format=FORMAT,
-            content={
-                "remedy": self.remedy,
-                "advice": self.advice,
-                "reason": self.reason,
-                "layer": self.layer,
-                "d_in": self.d_in,
-                "d_sae": self.d_sae,
-                "k": self.k,
-            },
-            tensors={
-                "center": self.affine.center,
-                "linear": self.affine.linear,
-                "inverse": self.affine.inverse,
-                "subspace": self.subspace,
-            },
-        )
+        affine = self.remedy.affine
+        content = {
+            "remedy": self.remedy.name,
+            "advice": self.remedy.advice,
+            "reason": self.reason,
+            "layer": self.layer,
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "k": self.sparsity.l0,
+            "sparsity": self.sparsity.to_dict(),
+            "scale": self.scale,
+        }
+        tensors = {
+            "center": affine.center,
+            "linear": affine.linear,
+            "inverse": affine.inverse,
+            "subspace": self.remedy.subspace,
+        }
+        save_pair(path, format=FORMAT, content=content, tensors=tensors)
 
     @staticmethod
     def load(path: str | Path) -> "Prescription":
@@ -96,9 +122,9 @@ class Prescription:
         Raises InputError for a pair that is missing, foreign or damaged, as `load_pair`; for words, numbers or
         tensors of another type or shape, NaN and infinite values; and for maps that do not undo each other.
         """
-        kind = fields(dict.fromkeys(_WORDS, text) | dict.fromkeys(_NUMBERS, whole()))
-        content, tensors = load_pair(path, format=FORMAT, kind=kind)
-        stored, d_in = pair_files(path)[1], content["d_in"]
+        content, tensors = load_pair(path, format=FORMAT, kind=_content)
+        described, stored = pair_files(path)
+        d_in = content["d_in"]
         rank = len(tensors["subspace"]) if "subspace" in tensors and tensors["subspace"].ndim else 0
         square = Layout(shape=(d_in, d_in), needed=False)
         rows = Layout(shape=(min(max(rank, 1), d_in), d_in), needed=False)
@@ -107,11 +133,32 @@ class Prescription:
         linear, inverse, subspace = (tensors.get(name) for name in ("linear", "inverse", "subspace"))
         check_inverse(linear, inverse, str(stored))
         _check_orthonormal(subspace, stored)
+        affine = Affine(center=tensors["center"], linear=linear, inverse=inverse)
         return Prescription(
-            **{name: content[name] for name in (*_WORDS, "d_sae", "k")},
-            affine=Affine(center=tensors["center"], linear=linear, inverse=inverse),
-            subspace=subspace,
+            remedy=Remedy(name=content["remedy"], advice=content["advice"], affine=affine, subspace=subspace),
+            reason=content["reason"],
+            layer=content["layer"],
+            d_sae=content["d_sae"],
+            sparsity=_sparsity(content, described),
+            scale=content.get("scale"),
         )
+
+
+def _content(content: object) -> str | None:
+    """The kind of a prescription's JSON. Files of the first version have k alone: they were for TopK."""
+    needed = dict.fromkeys(("remedy", "advice", "reason", "layer"), text) | dict.fromkeys(
+        ("d_in", "d_sae"), whole()
+    )
+    named = fields({"name": one_of(*SPARSITIES)}, others=anything)
+    optional = {"sparsity": named, "scale": nothing_or(number(over=0.0))}
+    k = whole() if not isinstance(content, dict) or "sparsity" not in content else nothing_or(whole())
+    return fields({**needed, "k": k}, optional=optional)(content)
+
+
+def _sparsity(content: Mapping[str, Any], described: Path) -> Sparsity:
+    described_as = content.get("sparsity", {"name": TopK.name, "k": content["k"]})
+    check_kind(described, described_as, SPARSITIES[described_as["name"]].kind())
+    return sparsity_of(described_as)
 
 
 def _check_orthonormal(rows: Tensor | None, stored: Path) -> None:
@@ -128,7 +175,7 @@ def prescribe(
     *,
     layer: str,
     d_sae: int,
-    k: int,
+    sparsity: Sparsity,
     acceptable: float = ACCEPTABLE,
 ) -> Prescription:
     """The first of `remedies` (ordered from the least intrusive) that suffices: at most `acceptable` of the latents
@@ -143,14 +190,11 @@ def prescribe(
         remedy = min(remedies, key=lambda remedy: _shortfall(expected[remedy.name], acceptable))
     passed_over = {r.name: expected[r.name] for r in remedies[: remedies.index(remedy)]}
     return Prescription(
-        remedy=remedy.name,
-        advice=remedy.advice,
+        remedy=remedy,
         reason=_reason(expected[remedy.name], passed_over, d_sae, acceptable, enough=enough),
         layer=layer,
         d_sae=d_sae,
-        k=k,
-        affine=remedy.affine,
-        subspace=remedy.subspace,
+        sparsity=sparsity,
     )
 
 

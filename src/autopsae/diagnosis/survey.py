@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import Diagnosis, diagnose
-from autopsae.diagnosis.tabular import html_table
 from autopsae.files import write_text
+from autopsae.tables import html_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,7 +65,7 @@ class Survey:
                 f"{d.severity.gamma:.2f}",
                 f"{d.severity.effective_rank_fraction:.1%}",
                 *(f"{d.birth[name].dead:.1%}" for name in COMPARED),
-                d.prescription.remedy,
+                d.prescription.remedy.name,
             ]
             for d in self.diagnoses
         ]

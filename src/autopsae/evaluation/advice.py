@@ -25,14 +25,14 @@ _ADVICE = {
 }
 _CURES = {
     "autopsae": "then `autopsae train ACTIVATIONS --out NEW --prescription {path}`",
-    "saelens": "then `import autopsae.interop.cure` and, on a fresh TrainingSAE, "
-    '`autopsae.interop.cure.cure_saelens(sae, autopsae.Prescription.load("{path}"))` (with sample=tokens under '
+    "saelens": "then `import autopsae.cure` and, on a fresh TrainingSAE, "
+    '`autopsae.cure.cure_saelens(sae, autopsae.Prescription.load("{path}"))` (with sample=tokens under '
     "expected_average_only_in), and train it as before",
-    "dictionary_learning": "then `import autopsae.interop.cure` and, in trainer_configs, "
-    '`autopsae.interop.cure.cure_dictionary_learning(TrainerClass, autopsae.Prescription.load("{path}"))` in place '
+    "dictionary_learning": "then `import autopsae.cure` and, in trainer_configs, "
+    '`autopsae.cure.cure_dictionary_learning(TrainerClass, autopsae.Prescription.load("{path}"))` in place '
     "of TrainerClass",
-    "sparsify": "then `import autopsae.interop.cure` and, before trainer.fit(), "
-    '`autopsae.interop.cure.cure_sparsify(trainer, {{hookpoint: autopsae.Prescription.load("{path}")}})`',
+    "sparsify": "then `import autopsae.cure` and, before trainer.fit(), "
+    '`autopsae.cure.cure_sparsify(trainer, {{hookpoint: autopsae.Prescription.load("{path}")}})`',
 }
 """By the library that wrote the SAE: the call that spends the prescription."""
 

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from autopsae.activations.batches import evaluating
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import LR, STEPS
@@ -18,10 +17,11 @@ from autopsae.diagnosis.finding import Finding
 from autopsae.evaluation.advice import LIBRARIES, advice
 from autopsae.evaluation.births import likely_births
 from autopsae.evaluation.causes import CAUSES, causes, counterfactuals
-from autopsae.evaluation.space import Space, bars, shift_to
-from autopsae.evaluation.table import frame, save_table
+from autopsae.evaluation.space import Space, margins, shift_to
+from autopsae.modules import evaluating
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
+from autopsae.tables import frame, save_table
 
 FATES = ("alive", "rare", "always_on", "dead_by_relu", "dead_by_topk")
 """The names of fates, by number."""
@@ -260,7 +260,7 @@ def _counted(
         census.see(sae.select(y))
         pre = sae.pre_activations(y)
         largest = largest.maximum(pre.amax(dim=0))
-        margin = margin.maximum((pre - bars(sae, pre)).amax(dim=0))
+        margin = margin.maximum(margins(sae, pre).amax(dim=0))
         if progress:
             progress(len(y))
     return census.fates(), largest, margin

@@ -7,10 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from autopsae.evaluation.space import admitted, bars
-from autopsae.sae.init import THRESHOLD
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, JumpReLU
 
 MOVED = 0.1
 """Weights are no longer those of a birth if encoder and decoder row, both of unit length, are this far apart, or if
@@ -76,13 +73,13 @@ def _apart(sae: SAE) -> Float[Tensor, "d_sae"]:
     return distance
 
 
-def bars_at_birth(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "_ _"]:
-    """What a birth has to exceed: as `bars`, without what training has made of it. BatchTopK judges batches, and
-    JumpReLU's thresholds are no higher than where they start.
+def margins_at_birth(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "tokens d_sae"]:
+    """How far each pre-activation of a birth is over what it has to exceed, without what training has made of it:
+    BatchTopK judges batches, and JumpReLU's thresholds are no higher than where they start.
     """
-    if isinstance(sae.sparsity, BatchTopK):
-        return admitted(sae, pre)
-    return bars(sae, pre).clamp_max(THRESHOLD) if isinstance(sae.sparsity, JumpReLU) else bars(sae, pre)
+    learned = sae.threshold
+    threshold = sae.sparsity.threshold_at_birth(sae.d_sae, None if learned is None else learned.detach().to(pre))
+    return sae.sparsity.margins(pre, threshold)
 
 
 def began_away(

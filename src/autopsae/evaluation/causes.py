@@ -39,8 +39,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.evaluation.births import Births, bars_at_birth, began_away
-from autopsae.evaluation.space import Space, bars, fires
+from autopsae.evaluation.births import Births, began_away, margins_at_birth
+from autopsae.evaluation.space import Space, margins
 from autopsae.sae.model import SAE
 
 CAUSES = ("none", "shift", "low_variance", "died_in_training", "outcompeted")
@@ -89,20 +89,20 @@ def counterfactuals(
     fired = {name: torch.zeros_like(shift, dtype=torch.bool) for name in Counterfactuals.__dataclass_fields__}
     for y in space.blocks(sae.W_enc):
         pre = sae.pre_activations(y)
-        fired["alone"] |= (pre - shift > bars(sae, pre)).any(dim=0)
+        fired["alone"] |= (margins(sae, pre) > shift).any(dim=0)
         pre -= shift
-        fired["centered"] |= fires(pre, bars(sae, pre)).any(dim=0)
+        fired["centered"] |= (margins(sae, pre) > 0).any(dim=0)
         own = pre * births.length
         pre = (pre - b_enc) * gain + b_enc
-        fired["spread"] |= fires(pre, bars(sae, pre)).any(dim=0)
+        fired["spread"] |= (margins(sae, pre) > 0).any(dim=0)
         birth = (y - sae.b_dec) @ births.rows.T
-        fired["born_here"] |= fires(birth, bars_at_birth(sae, birth)).any(dim=0)
-        moved_to_zero = birth - to_zero
-        fired["born_at_zero"] |= fires(moved_to_zero, bars_at_birth(sae, moved_to_zero)).any(dim=0)
+        fired["born_here"] |= (margins_at_birth(sae, birth) > 0).any(dim=0)
+        fired["born_at_zero"] |= (margins_at_birth(sae, birth - to_zero) > 0).any(dim=0)
         birth -= to_center
-        exceeded = bars_at_birth(sae, birth)
-        fired["born_at_center"] |= fires(birth, exceeded).any(dim=0)
-        fired["as_it_is"] |= fires(own, exceeded).any(dim=0)
+        over = margins_at_birth(sae, birth)
+        fired["born_at_center"] |= (over > 0).any(dim=0)
+        # What the birth of this latent has to exceed is what its present row has to.
+        fired["as_it_is"] |= (own > birth - over).any(dim=0)
     return Counterfactuals(**fired)
 
 

@@ -8,15 +8,15 @@ from autopsae.arrays import InputError
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.autopsy import Autopsy
 from autopsae.remedies.affine import Affine
+from autopsae.remedies.remedy import Remedy
 from autopsae.sae.model import SAE
 
 
 @torch.no_grad()
 def fresh_start(sae: SAE, found: Autopsy, *, layer: str) -> Prescription:
     """Start anew with b_dec at the centre that the autopsy has measured, brought back to raw tokens through the
-    SAE's affine map: raw = A^-1 center / scale + center of the map. A whitening of the SAE is kept.
-
-    k is the SAE's own or, for a sparsity without one, the number of latents that fire per token, rounded.
+    SAE's affine map: raw = A^-1 center / scale + center of the map. A whitening of the SAE is kept. It carries no
+    scale, so `born` needs a sample.
 
     Raises InputError for another SAE than the one examined, and under layer_norm, where the centre is one of
     normalised tokens.
@@ -29,18 +29,20 @@ def fresh_start(sae: SAE, found: Autopsy, *, layer: str) -> Prescription:
         )
     affine = sae.affine
     raw = affine.invert(found.center[None])[0]
-    per_token = round(float(found.fired.sum()) / found.tokens)
     whitened = affine.linear is not None
     options: dict[str, Any] = {"linear": affine.linear, "inverse": affine.inverse} if whitened else {}
-    return Prescription(
-        remedy="whiten_as_before" if whitened else "median",
+    remedy = Remedy(
+        name="whiten_as_before" if whitened else "median",
         advice="center by the median" + (" and whiten as this SAE does" if whitened else ""),
+        affine=Affine(center=raw, **options),
+    )
+    return Prescription(
+        remedy=remedy,
         reason=f"{found.causes['shift']:,} of {found.d_sae:,} latents of an SAE of this layer are dead of the "
         f"shift on {found.tokens:,} tokens (autopsy)",
         layer=layer,
         d_sae=found.d_sae,
-        k=getattr(sae.sparsity, "k", min(max(per_token, 1), found.d_sae)),
-        affine=Affine(center=raw, **options),
+        sparsity=sae.sparsity,
     )
 
 

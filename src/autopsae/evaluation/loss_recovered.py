@@ -12,13 +12,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autopsae.activations.batches import evaluating, first_batch, forward, parts_of
+from autopsae.activations.batches import first_batch, forward, parts_of
 from autopsae.activations.hooks import hooked
 from autopsae.activations.masks import is_encoder_decoder, kept_mask
 from autopsae.activations.replace import at_module, replaced
 from autopsae.activations.sources import watched
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
+from autopsae.modules import evaluating
 
 _Map = Callable[[Tensor], Tensor]
 ABLATIONS = ("zero", "mean")

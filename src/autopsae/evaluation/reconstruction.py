@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.activations.batches import evaluating
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.modules import evaluating
 from autopsae.passes import same_passes
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE

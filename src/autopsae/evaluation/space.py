@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Mapped, Tokens, chunks
@@ -12,15 +12,13 @@ from autopsae.evaluation.reconstruction import NO_SPREAD
 from autopsae.memory import check_memory
 from autopsae.passes import same_passes
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, GroupMax, TopK
 from autopsae.seeds import stream
-from autopsae.statistics.collect import SAMPLE_TOKENS
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import Moments
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter
 from autopsae.statistics.room import bytes_of_moments
-from autopsae.statistics.sample import Reservoir
+from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
 from autopsae.statistics.strays import STRAY, left_out
 
 LEAST_TOKENS = 100
@@ -113,32 +111,10 @@ def shift_to(sae: SAE, center: Float[Tensor, "d_in"]) -> Float[Tensor, "d_sae"]:
     return (shift + sae.b_enc.detach().double()).clamp(shift.clamp_max(0), shift.clamp_min(0))
 
 
-def bars(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "_ _"]:
-    """What a latent has to exceed, at least zero, on each token of a block: the k-th largest of its pre-activations
-    under TopK, the largest of its group under GroupMax, the learned threshold or else the least value that the
-    block admits under BatchTopK, its own threshold under JumpReLU, zero under ReLU. Broadcasts with `pre`.
-    """
-    if isinstance(sae.sparsity, TopK):
-        return pre.topk(sae.sparsity.k, dim=1).values[:, -1:].clamp_min(0)
-    if isinstance(sae.sparsity, GroupMax):
-        groups: Tensor = pre.unflatten(1, (sae.sparsity.k, -1))
-        return groups.amax(dim=2, keepdim=True).expand_as(groups).flatten(1).clamp_min(0)
+def margins(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "tokens d_sae"]:
+    """How far each pre-activation of a block is over what it has to exceed to fire (`Sparsity.margins`)."""
     threshold = sae.threshold
-    if threshold is not None:
-        return threshold.detach().to(pre).view(1, -1)
-    return admitted(sae, pre)
-
-
-def admitted(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "1 1"]:
-    """As `bars`, where nothing has been learned: BatchTopK judges the block as a whole."""
-    if not isinstance(sae.sparsity, BatchTopK):
-        return pre.new_zeros(1, 1)
-    return pre.flatten().topk(sae.sparsity.k * len(pre)).values[-1:].clamp_min(0)[None]
-
-
-def fires(pre: Float[Tensor, "tokens d_sae"], bars: Float[Tensor, "_ _"]) -> Bool[Tensor, "tokens d_sae"]:
-    """Where a latent reaches what it has to, and is positive: the k-th largest fires too."""
-    return (pre >= bars) & (pre > 0)
+    return sae.sparsity.margins(pre, None if threshold is None else threshold.detach().to(pre))
 
 
 def _enter(sae: SAE, x: Float[Tensor, "some d_in"]) -> Float[Tensor, "some d_in"]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.remedies.affine import Affine
+from autopsae.remedies.view import View
 from autopsae.statistics.spectrum import Spectrum
 
 _FLOOR = 1e-12  # of the largest eigenvalue: a million times finer, in amplitude, than the largest direction
@@ -42,26 +43,11 @@ class Remedy:
                 "check the tokens that it was made from"
             )
 
-    def encoder(
-        self, W_enc: Float[Tensor, "d_sae d_in"]
-    ) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_in"]]:
-        """(W, c) such that W (x - c) are the pre-activations of the raw token x for an SAE drawn with rows
-        `W_enc`: the remedy folded into the encoder. `W_enc` itself is returned where the remedy only centers.
+    def enters(self, sample: Float[Tensor, "sample d_in"] | None = None) -> View:
+        """What an SAE drawn under this remedy sees of raw tokens. sample: some of them, which tell its scale;
+        without them it is 1.
         """
-        W = within(self.subspace, W_enc)
-        if self.affine.linear is not None:
-            W = W @ self.affine.linear.to(W)
-        return W, self.affine.center
-
-
-def within(
-    subspace: Float[Tensor, "rank d_in"] | None, W: Float[Tensor, "d_sae d_in"]
-) -> Float[Tensor, "d_sae d_in"]:
-    """Unit rows in a subspace (orthonormal rows): those of W projected onto it. W itself without one."""
-    if subspace is None:
-        return W
-    basis = subspace.to(W)
-    return torch.nn.functional.normalize((W @ basis.T) @ basis, dim=1)
+        return View.of(self.affine, self.subspace, sample)
 
 
 def untouched(d_in: int) -> Remedy:

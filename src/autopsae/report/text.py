@@ -39,11 +39,11 @@ def survey_text(survey: Survey) -> RenderableType:
             plain(d.layer),
             f"{s.gamma:.2f}",
             f"{s.effective_rank_fraction:.1%}",
-            f"{d.predicted.dead:.1%}",
+            _formula(d),
             *(_dead(d.birth[name].dead) for name in _COUNTED),
             _dead(d.expected["none"].dead.value),
-            plain(d.prescription.remedy, "bold"),
-            _dead(d.expected[d.prescription.remedy].dead.value),
+            plain(d.prescription.remedy.name, "bold"),
+            _dead(d.expected[d.prescription.remedy.name].dead.value),
         )
     narrow = [line for d in survey for line in _in_lines(d, at)]
     return Group(Fitting(table, narrow), *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey)))
@@ -51,12 +51,12 @@ def survey_text(survey: Survey) -> RenderableType:
 
 def _in_lines(d: Diagnosis, at: str) -> list[RenderableType]:
     """A row of the table as sentences."""
-    s, remedy = d.severity, d.prescription.remedy
+    s, remedy = d.severity, d.prescription.remedy.name
     counted = [word for name in _COUNTED for word in (f", {name} ", _dead(d.birth[name].dead))]
     expected = [_dead(d.expected[name].dead.value) for name in ("none", remedy)]
     lines = [
         Text(f"gamma {s.gamma:.2f}, rank {s.effective_rank_fraction:.1%}"),
-        Text.assemble(f"born dead: formula {d.predicted.dead:.1%}", *counted),
+        Text.assemble(f"born dead: formula {_formula(d)}", *counted),
         Text.assemble(
             f"expected on {at}: none ", expected[0], ", prescribed ", plain(remedy, "bold"), " ", expected[1]
         ),
@@ -126,13 +126,18 @@ def fvu_text(fvu: float | None) -> str:
     return f"{fvu:.4f}" if fvu < 1000 else f"{fvu:.3g}"
 
 
+def _formula(d: Diagnosis) -> str:
+    """Dead by the paper's formula, where it has one for the sparsity."""
+    return "none" if d.predicted.dead is None else f"{d.predicted.dead:.1%}"
+
+
 def _title(survey: Survey) -> str:
     first = next(iter(survey))
     tokens = " / ".join(f"{n:,}" for n in sorted({d.tokens for d in survey}))
     d_in = " / ".join(str(n) for n in sorted({d.d_in for d in survey}))
     at = _short(first.expected["none"].tokens)
     return (
-        f"Born dead: d_sae = {first.d_sae:,}, k = {first.k}, counted on {tokens} tokens of d_in = {d_in}, "
+        f"Born dead: d_sae = {first.d_sae:,}, {first.sparsity}, counted on {tokens} tokens of d_in = {d_in}, "
         f"expected on {at} (@{at})"
     )
 
@@ -148,7 +153,7 @@ def _short(tokens: int) -> str:
 def _by_layer(survey: Survey) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for d in survey:
-        lines.extend((Text(), plain(f"{d.layer}: {d.prescription.advice}", "bold")))
+        lines.extend((Text(), plain(f"{d.layer}: {d.prescription.remedy.advice}", "bold")))
         lines.append(Padding(plain(f"{d.prescription.reason} (the paper's rule: {d.paper})"), (0, 0, 0, 2)))
         lines.extend(_bullet(str(finding)) for finding in d.findings)
     return lines
@@ -160,7 +165,7 @@ def _by_finding(survey: Survey) -> list[RenderableType]:
     by_paper: dict[str, list[str]] = {}
     found: dict[str, list[tuple[str, Finding]]] = {}
     for d in survey:
-        advised.setdefault(d.prescription.advice, []).append(d.layer)
+        advised.setdefault(d.prescription.remedy.advice, []).append(d.layer)
         by_paper.setdefault(d.paper, []).append(d.layer)
         for finding in d.findings:
             found.setdefault(finding.name, []).append((d.layer, finding))

@@ -18,7 +18,6 @@ from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
 from autopsae.run.measured import HeldOut, measured
 from autopsae.run.same_data import KIND, check_described, described
 from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
-from autopsae.sae.init import differences, made_for
 from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
@@ -206,7 +205,7 @@ class Folder(AbstractContextManager["Folder"]):
         prescription, sae = self._entry.prescription, self._member.sae
         if prescription is None:
             return None
-        return {**made_for(prescription), "differs": differences(prescription, sae, layer=self._entry.data)}
+        return {**prescription.made_for(), "differs": prescription.differences(sae, layer=self._entry.data)}
 
 
 def finished(out: Path, entry: Entry) -> dict[str, Any] | None:

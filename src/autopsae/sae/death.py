@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from autopsae.activations.batches import evaluating
 from autopsae.arrays import Tokens, chunks
+from autopsae.kernels.sums import fired
+from autopsae.modules import evaluating
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
-from autopsae.sae.sums import fired
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

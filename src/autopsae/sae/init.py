@@ -1,8 +1,9 @@
 """An SAE as it is born: rows drawn, biases, thresholds and affine map from a prescription or any remedy."""
 
 import warnings
+from dataclasses import replace
 from math import sqrt
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,101 +13,121 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
-from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
-from autopsae.remedies.remedy import Remedy, within
+from autopsae.remedies.remedy import Remedy
+from autopsae.remedies.view import View
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import JumpReLU, Sparsity, TopK
+from autopsae.sae.sparsity import Sparsity
+from autopsae.seeds import check_generator, stream
 from autopsae.statistics.moments import layer_norm as normalized
-from autopsae.survival.birth import draw_rows
 
-UNNAMED = ("", "layer")
-"""What the layer of a prescription is called where whoever diagnosed it gave no name."""
 
-THRESHOLD = 0.1
-"""Where JumpReLU's thresholds start, at least, in units of the scaled layer's pre-activations."""
+@runtime_checkable
+class Prescribed(Protocol):
+    """A remedy with all that an SAE needs to be born under it, such as a `Prescription`."""
+
+    @property
+    def remedy(self) -> Remedy: ...
+    @property
+    def d_sae(self) -> int: ...
+    @property
+    def sparsity(self) -> Sparsity: ...
+    @property
+    def scale(self) -> float | None:
+        """Of the layer, as of `View`; None where it is not known."""
+
+    def differences(self, sae: SAE) -> list[str]:
+        """In what `sae` is another than the one that this was made for."""
+
+
+def draw_rows(
+    d_sae: int, d_in: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "d_sae d_in"]:
+    """Encoder rows uniform on the unit sphere, the paper's initialisation (App. A.2), on the generator's device.
+
+    They are drawn from a stream of their own (`seeds.stream`), so they are no numbers that the caller may draw too.
+    """
+    check_generator(generator)
+    rows = torch.randn(d_sae, d_in, generator=stream(generator, "rows of an SAE"), dtype=dtype)
+    return torch.nn.functional.normalize(rows.to(generator.device), dim=1)
 
 
 @whole_arguments("d_sae")
 def born(
-    remedy: Remedy | Prescription,
+    start: Remedy | Prescribed,
     *,
-    d_sae: int,
-    sparsity: Sparsity,
-    sample: Float[Tensor, "sample d_in"] | NDArray[Any] | None,
-    generator: torch.Generator,
+    d_sae: int | None = None,
+    sparsity: Sparsity | None = None,
+    sample: Float[Tensor, "sample d_in"] | NDArray[Any] | None = None,
+    generator: torch.Generator | None = None,
     encoder_bias: bool = False,
     firing_rate: float | None = None,
     scaled: bool = True,
     layer_norm: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SAE:
-    """A freshly drawn SAE under a remedy: unit rows uniform on the sphere (in the remedy's subspace, if it has
-    one), W_dec = W_enc, b_enc = 0 if wanted (paper A.2).
+    """A freshly drawn SAE: unit rows uniform on the sphere (in the remedy's subspace, if it has one), W_dec equal
+    to W_enc, b_enc = 0 if wanted (paper A.2). Where the remedy only centers, its centre becomes `b_dec`; otherwise
+    it becomes the SAE's affine map.
 
-    Where the remedy only centers, its centre becomes `b_dec`; otherwise it becomes the SAE's affine map.
+    start: a prescription, which needs nothing more: it carries d_sae, the sparsity and the layer's scale, and
+    what is given beside it takes their place; or a remedy, which needs d_sae and a sparsity.
 
     sample: some raw tokens, for all that is set from data: what a firing rate needs, and the scale of the layer, at
     which the median norm of the tokens, as the SAE sees them, is sqrt(d_in): learning rates then mean the same on
-    every layer. It is 1 without a sample, or where `scaled` is False (the paper's setting).
+    every layer. It is 1 where `scaled` is False (the paper's setting).
+    generator: draws the rows (default: seed 0).
     firing_rate: share of the sample on which each latent shall fire at birth. A ReLU SAE gets the encoder bias that
     does it (Conerly et al. 2025), TopK and BatchTopK one that makes each latent positive so often; JumpReLU gets
-    thresholds, and a bias only for latents whose threshold would be under 0.1.
+    thresholds, and a bias only for latents whose threshold would be under where thresholds begin.
     layer_norm: normalise every token; the remedy is then one for normalised tokens, the sample is still raw.
 
-    Raises InputError as `chunks` for a sample, and for one of another width, of zero tokens only, or so small or
-    large that `dtype` cannot hold the scale; for k outside 1 ... d_sae, for a firing
-    rate outside (0, 1) and one without a sample.
+    Raises InputError as `chunks` for a sample, and for one of another width, of zero tokens mostly, or so small or
+    large that `dtype` cannot hold the scale; where a scale is wanted and there is neither a sample nor a
+    prescription that knows it; for d_sae and sparsity that are missing or do not go together; for a firing rate
+    outside (0, 1) and one without a sample.
     """
+    remedy, prescribed = (start, None) if isinstance(start, Remedy) else (start.remedy, start)
+    d_sae, sparsity = _asked(prescribed, d_sae, sparsity)
     sparsity.check(d_sae)
     d_in = len(remedy.affine.center)
     tokens = _checked(sample, d_in, layer_norm)
-    W = within(remedy.subspace, draw_rows(d_sae, d_in, generator=generator, dtype=dtype))
-    only_centers = remedy.affine.linear is None
-    seen = Affine.identity(d_in) if only_centers else remedy.affine
-    scale = 1.0 if tokens is None or not scaled else _scale(seen, tokens, dtype)
-    affine = Affine(center=seen.center, linear=seen.linear, inverse=seen.inverse, scale=scale)
-    start = affine(remedy.affine.center[None])[0] if only_centers else torch.zeros(d_in)
+    view = _view(remedy, tokens, prescribed, scaled=scaled, layer_norm=layer_norm, dtype=dtype)
+    generator = generator or torch.Generator().manual_seed(0)
+    W = view.rows(draw_rows(d_sae, d_in, generator=generator, dtype=dtype))
+    affine, b_dec = view.affine, view.b_dec
     b_enc = W.new_zeros(d_sae) if encoder_bias else None
-    threshold = torch.full((d_sae,), THRESHOLD) if isinstance(sparsity, JumpReLU) else None
+    threshold = sparsity.threshold_at_birth(d_sae)
     if firing_rate is not None:
-        reached = _reached(affine, tokens, W, start, firing_rate)
-        if threshold is not None:
-            threshold = reached.clamp_min(THRESHOLD)
-        b_enc = -reached if threshold is None else threshold - reached
+        reached = _reached(affine, tokens, W, b_dec, firing_rate)
+        least, threshold = threshold, None if threshold is None else reached.maximum(threshold.to(reached))
+        b_enc = -reached if least is None else threshold - reached  # type: ignore[operator]
     sae = SAE(
         W_enc=W,
         W_dec=W,
-        b_dec=start.to(W),
+        b_dec=b_dec.to(W),
         b_enc=b_enc,
         sparsity=sparsity,
         threshold=threshold,
         affine=affine,
         layer_norm=layer_norm,
     )
-    if isinstance(remedy, Prescription) and (found := differences(remedy, sae)):
+    if prescribed and (found := prescribed.differences(sae)):
         said = f"born: the prescription was made for another SAE: {'; '.join(found)}; diagnose again for this one"
         warnings.warn(said, stacklevel=3)
     return sae
 
 
-def made_for(prescription: Prescription) -> dict[str, Any]:
-    """The layer and the SAE that a prescription was made for; a diagnosis is one for TopK."""
-    names = ("remedy", "layer", "d_in", "d_sae", "k")
-    return {**{name: getattr(prescription, name) for name in names}, "sparsity": TopK.name}
-
-
-def differences(prescription: Prescription, sae: SAE, *, layer: str = "") -> list[str]:
-    """In what an SAE that was born from a prescription is not the one that it was made for: "d_sae 128, here 64".
-
-    What a diagnosis found for one layer, d_sae, k or sparsity need not hold for another. layer: on which the SAE is
-    trained; layers without a name are not compared.
-    """
-    intended = made_for(prescription)
-    here = {"d_sae": sae.d_sae, "k": getattr(sae.sparsity, "k", intended["k"]), "sparsity": sae.sparsity.name}
-    if layer and prescription.layer not in UNNAMED:
-        here = {"layer": layer, **here}
-    return [f"{name} {intended[name]!r}, here {value!r}" for name, value in here.items() if value != intended[name]]
+def _asked(prescribed: Prescribed | None, d_sae: int | None, sparsity: Sparsity | None) -> tuple[int, Sparsity]:
+    """What was given, or else what was prescribed."""
+    if prescribed:
+        return d_sae or prescribed.d_sae, sparsity or prescribed.sparsity
+    if d_sae is None or sparsity is None:
+        raise InputError(
+            "born: expected d_sae and a sparsity with a bare remedy, such as born(remedy, d_sae=8192, "
+            "sparsity=TopK(k=64), sample=tokens)"
+        )
+    return d_sae, sparsity
 
 
 def _checked(sample: Tensor | NDArray[Any] | None, d_in: int, layer_norm: bool) -> Tensor | None:
@@ -119,18 +140,38 @@ def _checked(sample: Tensor | NDArray[Any] | None, d_in: int, layer_norm: bool) 
     return normalized(tokens) if layer_norm else tokens
 
 
-def _scale(affine: Affine, sample: Tensor, dtype: torch.dtype) -> float:
-    norm = float(affine(sample.double()).norm(dim=1).median())
-    if norm == 0:
-        raise InputError("born: expected a sample whose median token is not zero; check mask and hook point")
-    scale = sqrt(len(affine.center)) / norm
-    limits = torch.finfo(dtype)
-    if not limits.tiny <= scale <= limits.max:
+def _view(
+    remedy: Remedy,
+    tokens: Tensor | None,
+    prescribed: Prescribed | None,
+    *,
+    scaled: bool,
+    layer_norm: bool,
+    dtype: torch.dtype,
+) -> View:
+    """At the scale that the sample tells, or else the prescription; at 1 where none is wanted."""
+    known = None if prescribed is None or layer_norm else prescribed.scale
+    if not scaled:
+        return remedy.enters()
+    view = remedy.enters(tokens)
+    if tokens is None and known is None:
         raise InputError(
-            f"born: expected tokens whose scale {dtype} can hold, got a median norm of {norm:.3g}, for which it is "
-            f"{scale:.3g}; multiply all tokens by a constant first"
+            "born: expected a sample of raw tokens, which tells the scale of the layer; pass sample=tokens, or "
+            "scaled=False for a scale of 1"
         )
-    return scale
+    if tokens is None:
+        assert known is not None
+        view = replace(view, scale=known)
+    elif bool(view.affine(tokens.double()).norm(dim=1).median() == 0):
+        raise InputError("born: expected a sample whose median token is not zero; check mask and hook point")
+    limits = torch.finfo(dtype)
+    if not limits.tiny <= view.scale <= limits.max:
+        raise InputError(
+            f"born: expected tokens whose scale {dtype} can hold, got a median norm of "
+            f"{sqrt(len(remedy.affine.center)) / view.scale:.3g}, for which it is {view.scale:.3g}; multiply all "
+            "tokens by a constant first"
+        )
+    return view
 
 
 def _reached(

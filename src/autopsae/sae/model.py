@@ -1,7 +1,6 @@
 """The sparse autoencoder: weights, a sparsity, and the affine map under which it works. It takes raw tokens."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autopsae.arrays import InputError
+from autopsae.kernels.sparse_ops import decode
 from autopsae.remedies.affine import Affine
 from autopsae.sae.selection import Selection
-from autopsae.sae.sparse_ops import decode
-from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity
+from autopsae.sae.sparsity import Sparsity
 from autopsae.sae.stored import FORMAT, read_parts
 from autopsae.sae.weights import PARAMETERS, Weights
 from autopsae.saved import save_pair
@@ -36,8 +35,6 @@ class SAE(nn.Module):
     center: Tensor
     linear: Tensor | None
     inverse: Tensor | None
-    learned_threshold: Tensor | None
-    log_threshold: nn.Parameter | None
 
     def __init__(
         self,
@@ -62,26 +59,18 @@ class SAE(nn.Module):
         self.b_dec = nn.Parameter(b_dec.clone())
         self.b_enc = None if b_enc is None else nn.Parameter(b_enc.clone())
         self.sparsity: Sparsity = sparsity
-        self._set_threshold(threshold)
+        begun = sparsity.owned(self.W_enc.detach(), threshold)
+        self._owned = tuple(begun)
+        for name, tensor in begun.items():
+            if name in sparsity.learned_by_gradient:
+                self.register_parameter(name, nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
         affine = affine or Affine.identity(W_enc.shape[1])
         self.scale, self.layer_norm = affine.scale, layer_norm
         self.register_buffer("center", affine.center.to(W_enc))
         self.register_buffer("linear", None if affine.linear is None else affine.linear.to(W_enc))
         self.register_buffer("inverse", None if affine.inverse is None else affine.inverse.to(W_enc))
-
-    def _set_threshold(self, threshold: Tensor | None) -> None:
-        learned = log_threshold = None
-        if isinstance(self.sparsity, JumpReLU):
-            if threshold is None or not bool((threshold > 0).all()):
-                raise InputError("JumpReLU: expected a threshold over zero for every latent; see `born`")
-            log_threshold = nn.Parameter(threshold.to(self.W_enc).log().expand(self.d_sae).clone())
-        elif isinstance(self.sparsity, BatchTopK):
-            # At least float32: a running mean moves by less than bfloat16 can say.
-            dtype = torch.promote_types(self.W_enc.dtype, torch.float32)
-            learned = torch.full((), torch.nan) if threshold is None else threshold.clone()
-            learned = learned.to(self.W_enc.device, dtype)
-        self.register_parameter("log_threshold", log_threshold)
-        self.register_buffer("learned_threshold", learned)
 
     @property
     def d_in(self) -> int:
@@ -94,9 +83,15 @@ class SAE(nn.Module):
     @property
     def weights(self) -> Weights:
         """A stack of one, which shares memory and gradients with this SAE."""
-        named = {name: getattr(self, name) for name in (*PARAMETERS, "learned_threshold")}
+        named = {name: getattr(self, name) for name in PARAMETERS}
         parts = {name: None if tensor is None else tensor[None] for name, tensor in named.items()}
-        return Weights(**parts, sparsity=self.sparsity)  # type: ignore[arg-type]
+        owned = {name: tensor[None] for name, tensor in self.owned.items()}
+        return Weights(**parts, owned=owned, sparsity=self.sparsity)  # type: ignore[arg-type]
+
+    @property
+    def owned(self) -> dict[str, Tensor]:
+        """The tensors that the sparsity adds, by name."""
+        return {name: getattr(self, name) for name in self._owned}
 
     @property
     def affine(self) -> Affine:
@@ -106,15 +101,13 @@ class SAE(nn.Module):
     @property
     def threshold(self) -> Float[Tensor, "..."] | None:
         """JumpReLU's thresholds [d_sae]; BatchTopK's, if it has learned one; None where there is none."""
-        if self.log_threshold is not None:
-            return self.log_threshold.exp()
-        learned = self.learned_threshold
-        return None if learned is None or bool(learned.isnan()) else learned
+        return self.sparsity.threshold(self.owned)
 
     def not_finite(self) -> list[str]:
         """The names of weights that are NaN or infinite somewhere."""
-        # A learned threshold is NaN before it is learned.
-        named = {name: tensor for name, tensor in self.state_dict().items() if name != "learned_threshold"}
+        # What a sparsity learns may be NaN before it is learned.
+        unset = {name for name, layout in self.sparsity.layouts(self.d_sae, ()).items() if not layout.finite}
+        named = {name: tensor for name, tensor in self.state_dict().items() if name not in unset}
         return [name for name, tensor in named.items() if not bool(tensor.isfinite().all())]
 
     def check_finite(self, who: str) -> None:
@@ -211,7 +204,7 @@ class SAE(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write `path`.json and `path`.safetensors, each whole or not at all."""
         content = {
-            "sparsity": {"name": self.sparsity.name, **asdict(self.sparsity)},
+            "sparsity": self.sparsity.to_dict(),
             "scale": self.scale,
             "layer_norm": self.layer_norm,
             "d_in": self.d_in,
@@ -238,12 +231,10 @@ def _empty_like(content: Mapping[str, Any], tensors: Mapping[str, Tensor], spars
     weights = {name: tensors.get(name) for name in ("W_enc", "W_dec", "b_dec", "b_enc")}
     maps = {name: tensors.get(name) for name in ("center", "linear", "inverse")}
     affine = Affine(**maps, scale=float(content["scale"]))  # type: ignore[arg-type]
-    has_threshold = "learned_threshold" in tensors or "log_threshold" in tensors
-    threshold = torch.ones(()) if has_threshold else None
     return SAE(
         **weights,  # type: ignore[arg-type]
         sparsity=sparsity,
-        threshold=threshold,
+        threshold=torch.ones(()),  # any, as it is copied over
         affine=affine,
         layer_norm=content["layer_norm"],
     )

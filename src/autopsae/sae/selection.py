@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autopsae.sae.pairs import Pairs
-from autopsae.sae.workspace import Workspace
+from autopsae.kernels.pairs import Pairs
+from autopsae.kernels.workspace import Workspace
 
 BLOCK_TOKENS = 512
 """Tokens whose pre-activations are held at a time, without a workspace."""

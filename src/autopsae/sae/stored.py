@@ -1,7 +1,6 @@
 """The files of a saved SAE, read and checked: what its JSON says, its tensors, and whether they fit together."""
 
 from collections.abc import Mapping
-from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +9,34 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import pair_files
-from autopsae.kinds import Kind, anything, check_kind, fields, flag, number, one_of, whole
+from autopsae.kinds import anything, check_kind, fields, flag, number, one_of, whole
 from autopsae.remedies.affine import check_inverse
-from autopsae.sae.sparsity import SPARSITIES, BatchTopK, JumpReLU, Sparsity
+from autopsae.sae.sparsity import SPARSITIES, Sparsity, sparsity_of
 from autopsae.saved import FLOATS, Layout, check_tensors, load_pair
 
 FORMAT = "autopsae-sae"
 
-_KINDS = {"k": whole(), "bandwidth": number(over=0.0)}
-_CONTENT = fields(
-    {
-        "sparsity": fields({"name": one_of(*SPARSITIES)}, others=anything),
-        "scale": number(over=0.0),
-        "layer_norm": flag,
-        "d_in": whole(),
-        "d_sae": whole(),
-    }
-)
-_SETTINGS: dict[str, Kind] = {
-    name: fields({"name": one_of(name)} | {field.name: _KINDS[field.name] for field in fields_of(kind)})
-    for name, kind in SPARSITIES.items()
-}
+_OTHERS = {"scale": number(over=0.0), "layer_norm": flag, "d_in": whole(), "d_sae": whole()}
+
+
+def _content(content: object) -> str | None:
+    """The kind of an SAE's JSON; which sparsities there are is known when it is read, not when this is imported."""
+    return fields({"sparsity": fields({"name": one_of(*SPARSITIES)}, others=anything), **_OTHERS})(content)
 
 
 def read_parts(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Sparsity]:
     """(what the JSON says, the tensors, the sparsity). Raises InputError as `SAE.load`."""
-    content, tensors = load_pair(path, format=FORMAT, kind=_CONTENT)
+    content, tensors = load_pair(path, format=FORMAT, kind=_content)
     described, stored = pair_files(path)
-    check_kind(described, content["sparsity"], _SETTINGS[content["sparsity"]["name"]])
-    settings = dict(content["sparsity"])
-    sparsity = SPARSITIES[settings.pop("name")](**settings)
+    check_kind(described, content["sparsity"], SPARSITIES[content["sparsity"]["name"]].kind())
+    sparsity = sparsity_of(content["sparsity"])
     try:
         sparsity.check(content["d_sae"])
     except InputError as error:
         raise InputError(f"{described}: {error}") from error
     check_tensors(stored, tensors, _layouts(content, tensors, sparsity))
     check_inverse(tensors.get("linear"), tensors.get("inverse"), str(stored))
-    _check_range(content, tensors, described)
+    _check_range(content, tensors, sparsity, described)
     return content, tensors, sparsity
 
 
@@ -68,15 +58,12 @@ def _layouts(content: Mapping[str, Any], tensors: Mapping[str, Tensor], sparsity
         "linear": square,
         "inverse": square,
     }
-    if isinstance(sparsity, JumpReLU):
-        layouts["log_threshold"] = Layout(shape=(d_sae,), dtypes=types)
-    if isinstance(sparsity, BatchTopK):
-        # NaN until it is learned; in a type of its own, which is at least float32 at birth.
-        layouts["learned_threshold"] = Layout(shape=(), finite=False)
-    return layouts
+    return {**layouts, **sparsity.layouts(d_sae, types)}
 
 
-def _check_range(content: Mapping[str, Any], tensors: Mapping[str, Tensor], described: Path) -> None:
+def _check_range(
+    content: Mapping[str, Any], tensors: Mapping[str, Tensor], sparsity: Sparsity, described: Path
+) -> None:
     """InputError for a scale or a threshold that is zero or infinite in the type of the weights."""
     scale = torch.tensor(float(content["scale"]), dtype=tensors["W_enc"].dtype)
     if not bool((scale > 0) & scale.isfinite() & (1 / scale).isfinite()):
@@ -84,6 +71,6 @@ def _check_range(content: Mapping[str, Any], tensors: Mapping[str, Tensor], desc
             f"{described}.scale: expected a number that {scale.dtype} can hold, got {content['scale']:g}; save it "
             "again"
         )
-    threshold = tensors.get("learned_threshold", tensors.get("log_threshold", torch.zeros(())).exp())
-    if bool(threshold.isinf().any()):
+    threshold = sparsity.threshold(tensors)
+    if threshold is not None and bool(threshold.isinf().any()):
         raise InputError(f"{described}: expected finite thresholds, got infinite ones; take an earlier one")

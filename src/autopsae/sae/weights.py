@@ -1,6 +1,6 @@
 """The weights of SAEs of one shape side by side, and what is computed with them; an SAE alone is a stack of one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -8,31 +8,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.sae.pairs import Pairs
+from autopsae.kernels.sparse_ops import encode
+from autopsae.kernels.workspace import Workspace
 from autopsae.sae.selection import Product, Selection
-from autopsae.sae.sparse_ops import encode
-from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity
-from autopsae.sae.straight_through import jump, step
-from autopsae.sae.workspace import Workspace
+from autopsae.sae.sparsity import Sparsity
 
 if TYPE_CHECKING:
     from autopsae.sae.model import SAE
 
-PARAMETERS = ("W_enc", "W_dec", "b_dec", "b_enc", "log_threshold")
+PARAMETERS = ("W_enc", "W_dec", "b_dec", "b_enc")
+"""Those of every SAE; a sparsity may add some."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Weights:
-    """Parameters [members, ...]; `log_threshold` is JumpReLU's, `learned_threshold` BatchTopK's (NaN until it has
-    learned one).
+    """Parameters [members, ...]. owned: the tensors that the sparsity adds, parameters and buffers, by their
+    names.
     """
 
     W_enc: Float[Tensor, "members d_sae d_in"]
     W_dec: Float[Tensor, "members d_sae d_in"]
     b_dec: Float[Tensor, "members d_in"]
     b_enc: Float[Tensor, "members d_sae"] | None
-    log_threshold: Float[Tensor, "members d_sae"] | None
-    learned_threshold: Float[Tensor, "members"] | None
+    owned: Mapping[str, Tensor]
     sparsity: Sparsity
 
     @property
@@ -45,6 +43,7 @@ class Weights:
     def parameters(self) -> dict[str, Tensor]:
         """Those there are, by name."""
         named = {name: getattr(self, name) for name in PARAMETERS}
+        named |= {name: self.owned[name] for name in self.sparsity.learned_by_gradient}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def select(
@@ -59,14 +58,13 @@ class Weights:
 
         workspace: memory to be used again and again, for speed.
         """
-        threshold = self.log_threshold.exp() if self.log_threshold is not None else None
         with torch.no_grad():
             out = workspace.take("centered", tuple(y.shape), y) if workspace else None
             centered = torch.sub(y, self.b_dec[:, None], out=out)
             dtype = products or centered.dtype
             b_enc = None if self.b_enc is None else self.b_enc.to(dtype)
             product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc, workspace)
-            pre, pairs = self.sparsity.select(product, threshold if training else self._judging(threshold))
+            pre, pairs = self.sparsity.select(product, self.sparsity.bars(self.owned, training=training))
             positive = product.positive.flatten()
             if pre.dtype != centered.dtype:
                 pre = pairs.dots(centered.flatten(0, 1), self.W_enc)
@@ -74,33 +72,10 @@ class Weights:
                 positive[pairs.latents[pre > 0]] = True
         seen = y.flatten(0, 1) if y.requires_grad else None
         pre = encode(pre, centered.flatten(0, 1), pairs, self.W_enc, self.b_enc, self.b_dec, seen)
-        if isinstance(self.sparsity, JumpReLU):
-            assert threshold is not None
-            # Not threshold[latents], whose gradient PyTorch adds up in another order each time.
-            over, bandwidth = threshold.flatten().index_select(0, pairs.latents), self.sparsity.bandwidth
-            values, gates = jump(pre, over, bandwidth), step(pre, over, bandwidth)
-            return Selection(values=values, pairs=pairs, positive=positive, gates=gates), centered
-        values = pre.relu()
+        values, gates = self.sparsity.values(pre, pairs.latents, self.owned)
         if training:
-            self._learn_threshold(values.detach(), pairs)
-        return Selection(values=values, pairs=pairs, positive=positive), centered
-
-    def _judging(self, threshold: Tensor | None) -> Tensor | None:
-        """By what a token is judged outside of training."""
-        learned = self.learned_threshold
-        if not isinstance(self.sparsity, BatchTopK) or learned is None or bool(learned.isnan().any()):
-            return threshold
-        return learned[:, None]
-
-    def _learn_threshold(self, values: Float[Tensor, "pairs"], pairs: Pairs) -> None:
-        """A running mean of the smallest value that fired, over the last hundred batches or so."""
-        before = self.learned_threshold
-        if before is None:
-            return
-        lengths = pairs.per_member_counts
-        smallest = torch.segment_reduce(values.where(values > 0, torch.inf), "min", lengths=lengths).to(before)
-        learned = torch.where(before.isnan(), smallest, before.lerp(smallest, 0.01))
-        before.copy_(torch.where(smallest.isfinite(), learned, before))
+            self.sparsity.learn(values.detach(), pairs, self.owned)
+        return Selection(values=values, pairs=pairs, positive=positive, gates=gates), centered
 
 
 def stacked(saes: Sequence["SAE"]) -> Weights:
@@ -119,12 +94,15 @@ def stacked(saes: Sequence["SAE"]) -> Weights:
             tensor.data = part
         return joined
 
-    parameters = {name: together(name) for name in PARAMETERS}
-    for tensor in parameters.values():
-        if tensor is not None:
-            tensor.requires_grad_()
-    learned = together("learned_threshold")
-    return Weights(**parameters, learned_threshold=learned, sparsity=saes[0].sparsity)  # type: ignore[arg-type]
+    sparsity = saes[0].sparsity
+    weights = Weights(
+        **{name: together(name) for name in PARAMETERS},  # type: ignore[arg-type]
+        owned={name: together(name) for name in saes[0].owned},  # type: ignore[misc]
+        sparsity=sparsity,
+    )
+    for tensor in weights.parameters.values():
+        tensor.requires_grad_()
+    return weights
 
 
 def apart(saes: Sequence["SAE"]) -> None:

@@ -14,9 +14,7 @@ from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
-from autopsae.statistics.sample import Reservoir
-
-SAMPLE_TOKENS = 4096
+from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.seeds import hashed, keys
+
+SAMPLE_TOKENS = 4096
+"""Tokens in a sample, unless told otherwise."""
 
 
 class Reservoir:
@@ -79,3 +82,16 @@ class Reservoir:
         assert self._rows is not None
         self._keys, self._places = self._keys[rows], self._places[rows]
         self._rows = self._rows[torch.from_numpy(rows).to(self._rows.device)]
+
+
+BLOCK = 512
+"""Tokens of a sample that are judged as one batch."""
+
+
+def spread(tokens: int, device: torch.device) -> Int[Tensor, "tokens"]:
+    """The places of the sample so ordered that each block has tokens from all over it, as a shuffled batch has:
+    BatchTopK takes blocks for batches.
+    """
+    stride = max(1, tokens // BLOCK)
+    place = torch.arange(tokens, device=device)
+    return torch.cat([place[first::stride] for first in range(stride)])

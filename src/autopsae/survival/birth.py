@@ -15,9 +15,12 @@ from torch import Tensor
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, check_device, chunks
 from autopsae.remedies.remedy import Remedy
-from autopsae.seeds import check_generator, stream
+from autopsae.remedies.view import View
+from autopsae.sae.init import draw_rows
+from autopsae.sae.sparsity import Sparsity, topk_unless
+from autopsae.seeds import check_generator
+from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir, spread
 from autopsae.statistics.strays import shortened, typical_norm
-from autopsae.survival.closed_form import check_k
 
 _FAR = 2.0**100  # in typical tokens: further ones are brought there, as float32 ends at 2^128
 _NEAR = 2.0**-7  # of the way from the reference to a centre: nearer tokens are multiplied by themselves
@@ -39,41 +42,35 @@ class Birth:
     `measure_birth` gives the tokens read so far; `diagnose` gives all, as no latent can be dead on more."""
 
 
-def draw_rows(
-    d_sae: int, d_in: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "d_sae d_in"]:
-    """Encoder rows uniform on the unit sphere, the paper's initialisation (App. A.2), on the generator's device.
-
-    They are drawn from a stream of their own (`seeds.stream`), so they are no numbers that the caller may draw too.
-    """
-    check_generator(generator)
-    rows = torch.randn(d_sae, d_in, generator=stream(generator, "rows of an SAE"), dtype=dtype)
-    return torch.nn.functional.normalize(rows.to(generator.device), dim=1)
-
-
 @whole_arguments("d_sae", "k")
 def measure_birth(
     tokens: Tokens,
     remedies: Sequence[Remedy],
     *,
     d_sae: int,
-    k: int,
+    sparsity: Sparsity | None = None,
+    k: int | None = None,
     generator: torch.Generator,
+    sample: Float[Tensor, "sample d_in"] | None = None,
     device: torch.device | str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Birth]:
     """Death at birth under each remedy, by pathway, of one SAE drawn with `generator`; one pass over the tokens.
 
-    A latent fires on a token if its pre-activation is among the k largest and greater than zero. All remedies see
-    the same rows, so their differences are not the draw's. A remedy under which every latent has fired is settled
-    and costs nothing more; reading ends when all are. Products in float32, of tokens less their approximate
-    centre and over their typical size, so neither a large mean nor an extreme scale costs precision.
+    A latent fires on a token if the sparsity selects it and its pre-activation is greater than zero. All remedies
+    see the same rows, so their differences are not the draw's. A remedy under which every latent has fired is
+    settled and costs nothing more; reading ends when all are. Products in float32, of tokens less their
+    approximate centre and over their typical size, so neither a large mean nor an extreme scale costs precision.
 
-    device: where to multiply (default: the generator's); progress: told the tokens of each chunk.
+    sparsity: k = 64 is short for TopK(k=64); sample: raw tokens from all over the stream, which tell the unit of
+    thresholds, and the threshold that BatchTopK's first batches set (default: 4,096 tokens, drawn in a pass of
+    their own where a sparsity has thresholds); device: where to multiply (default: the generator's); progress:
+    told the tokens of each chunk.
 
     Raises InputError as `chunks`, for k outside 1 ... d_sae, and for two remedies of one name.
     """
-    check_k(k, d_sae)
+    sparsity = topk_unless(sparsity, k)
+    sparsity.check(d_sae)
     check_generator(generator)
     if len({remedy.name for remedy in remedies}) < len(remedies):
         raise InputError(f"expected remedies of different names, got {[remedy.name for remedy in remedies]}")
@@ -81,11 +78,15 @@ def measure_birth(
     device = torch.device(device) if device is not None else generator.device
     blocks = chunks(tokens, _BLOCK, dtype=torch.float64, device=device)
     first = next(blocks)
+    if sample is None and (sparsity.judges_batches or sparsity.threshold_at_birth(d_sae) is not None):
+        sample = _sample(tokens)
     # A large mean would eat the digits of float32 products, and extreme scales its range.
     reference = first.median(dim=0).values
     scale = typical_norm(first - reference)
     rows = draw_rows(d_sae, first.shape[1], generator=generator).to(device).double()
-    families = _families(rows, remedies, reference, scale, k)
+    families: list[_Family] = []
+    for remedy in remedies:
+        _join(families, remedy, rows, sparsity, sample, reference=reference, scale=scale)
     product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
     read = 0
     for x in chain([first], blocks):
@@ -104,11 +105,20 @@ def measure_birth(
 class _Count:
     """Who has fired and who has been positive under one remedy, so far.
 
-    away: the way from the remedy's centre to the reference; shift: what it adds to the pre-activations.
+    away: the way from the remedy's centre to the reference; shift: what it adds to the pre-activations;
+    threshold: in the unit of these, where the sparsity has one.
     """
 
-    def __init__(self, name: str, away: Float[Tensor, "d_in"], shift: Float[Tensor, "d_sae"], k: int) -> None:
-        self.name, self.away, self.shift, self.k = name, away, shift, k
+    def __init__(
+        self,
+        name: str,
+        away: Float[Tensor, "d_in"],
+        shift: Float[Tensor, "d_sae"],
+        sparsity: Sparsity,
+        threshold: Float[Tensor, "..."] | None,
+    ) -> None:
+        self.name, self.away, self.shift = name, away, shift
+        self.sparsity, self.threshold = sparsity, threshold
         self.limit = _NEAR * float(away.norm())
         self.fired: Bool[Tensor, d_sae] = torch.zeros_like(shift, dtype=torch.bool)
         self.positive = torch.zeros_like(self.fired)
@@ -116,12 +126,7 @@ class _Count:
 
     def see(self, pre: Float[Tensor, "block d_sae"]) -> None:
         """Count a block of tokens from their pre-activations under this remedy."""
-        hopeful = pre >= _floor_of_kth_largest(pre, self.k)
-        hopeful.logical_and_(~self.fired)
-        # Only tokens on which a latent may fire for the first time need the exact selection.
-        pre = pre[hopeful.any(dim=1)]
-        values, latents = torch.topk(pre, self.k, dim=1, sorted=False)
-        self.fired[latents[values > 0]] = True  # > 0: with fewer than k positive, top-k also selects the rest
+        self.fired |= self.sparsity.firing(pre, ~self.fired, self.threshold)
         self.settled = bool(self.fired.all())
 
     def birth(self, tokens: int) -> Birth:
@@ -133,8 +138,9 @@ class _Count:
 class _Family:
     """Remedies that share one encoder matrix, and so one product."""
 
-    def __init__(self, W: Float[Tensor, "d_sae d_in"]) -> None:
-        self.W = W
+    def __init__(self, W: Float[Tensor, "d_sae d_in"], *, drawn: bool) -> None:
+        """drawn: whether W are the drawn rows themselves, as under all remedies that only center."""
+        self.W, self.drawn = W, drawn
         self.counts: list[_Count] = []
 
     @property
@@ -173,31 +179,50 @@ class _Family:
         return some
 
 
-def _families(rows: Tensor, remedies: Sequence[Remedy], reference: Tensor, scale: float, k: int) -> list[_Family]:
-    """Pre-activations W (x - c) = W (x - reference) + W (reference - c), all over the typical size of a row of W
-    and of a token: who fires does not depend on it.
+def _join(
+    families: list[_Family],
+    remedy: Remedy,
+    rows: Float[Tensor, "d_sae d_in"],
+    sparsity: Sparsity,
+    sample: Float[Tensor, "sample d_in"] | None,
+    *,
+    reference: Float[Tensor, "d_in"],
+    scale: float,
+) -> None:
+    """Put a remedy into the family of its product: W (x - c) = W (x - reference) + W (reference - c), all over the
+    typical size of a row of W and of a token; who is positive, and who is largest, does not depend on it.
     """
-    drawn = _Family(rows.float())
-    families = [drawn]
-    for remedy in remedies:
-        W, center = remedy.encoder(rows)
-        size = float(W.norm(dim=1).median())
-        away = shortened((reference - center.to(reference))[None] / scale, _FAR)[0]
-        shift = (W @ away) / size
-        if W is not rows:
-            families.append(_Family((W / size).float()))
-        family = drawn if W is rows else families[-1]
-        family.counts.append(_Count(remedy.name, away, shift.float(), k))
-    return families
+    view = remedy.enters(sample)
+    W, center = view.encoder(rows)
+    size = float(W.norm(dim=1).median())
+    away = shortened((reference - center.to(reference))[None] / scale, _FAR)[0]
+    shift = (W @ away) / size
+    threshold = _threshold(view, rows, sparsity, sample)
+    if threshold is not None:
+        threshold = (threshold / (view.scale * scale * size)).to(shift.device, torch.float32)
+    drawn = W is rows
+    family = next((family for family in families if drawn and family.drawn), None)
+    if family is None:
+        family = _Family((W if drawn else W / size).float(), drawn=drawn)
+        families.append(family)
+    family.counts.append(_Count(remedy.name, away, shift.float(), sparsity, threshold))
 
 
-def _floor_of_kth_largest(pre: Float[Tensor, "block d_sae"], k: int) -> Float[Tensor, "block 1"]:
-    """A floor, at least 0, under each token's k-th largest pre-activation: the k-th largest of the maxima of 8 k
-    groups of latents. It is tight (the top k seldom share a group) and a quarter of the price of the selection.
-    """
-    groups = 8 * k
-    size = pre.shape[1] // groups
-    if size < 2:
-        return pre.new_zeros(len(pre), 1)
-    maxima = pre[:, : groups * size].unflatten(1, (size, groups)).amax(dim=1)
-    return torch.topk(maxima, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True).clamp_min_(0)
+def _threshold(
+    view: View, rows: Float[Tensor, "d_sae d_in"], sparsity: Sparsity, sample: Float[Tensor, "sample d_in"] | None
+) -> Float[Tensor, "..."] | None:
+    """What latents exceed at birth, in the unit in which SAEs are born; None where a token's own latents decide."""
+    if not sparsity.judges_batches:
+        return sparsity.threshold_at_birth(len(rows))
+    assert sample is not None
+    y, W = view.tokens(sample), view.rows(rows).float()
+    batches = [sparsity.threshold_of_batch(y[some] @ W.T) for some in spread(len(y), y.device).split(_BLOCK)]
+    return torch.stack(batches).mean()
+
+
+def _sample(tokens: Tokens) -> Float[Tensor, "sample d_in"]:
+    reservoir, read = Reservoir(SAMPLE_TOKENS), 0
+    for x in chunks(tokens, dtype=torch.float64):
+        reservoir.add(x, read)
+        read += len(x)
+    return reservoir.tokens()

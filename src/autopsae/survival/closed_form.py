@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from math import inf
 from statistics import NormalDist
 
-from autopsae.arguments import check_whole, is_whole, whole_arguments
-from autopsae.arrays import InputError
-from autopsae.words import shown
+from autopsae.arguments import check_k, whole_arguments
+from autopsae.sae.sparsity import Sparsity
 
 _NORMAL = NormalDist()
 
@@ -36,26 +35,22 @@ def dead_by_topk(gamma: float, tokens: int, *, d_sae: int, k: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The paper's closed forms for one gamma, d_sae, k and number of tokens, as fractions of the latents."""
+    """The paper's closed forms for one gamma, d_sae, sparsity and number of tokens, as fractions of the latents."""
 
     relu: float
     """Latents that no token makes positive."""
-    dead: float
-    """Latents that never fire; includes `relu`."""
+    dead: float | None
+    """Latents that never fire; includes `relu`. None for a sparsity for which the paper has no formula."""
 
     @staticmethod
-    def of(gamma: float, tokens: int, *, d_sae: int, k: int) -> "Prediction":
-        """Both forms."""
-        return Prediction(relu=dead_by_relu(gamma, tokens), dead=dead_by_topk(gamma, tokens, d_sae=d_sae, k=k))
-
-
-def check_k(k: int, d_sae: int) -> None:
-    """InputError unless both are whole numbers and 1 <= k <= d_sae."""
-    check_whole("d_sae", d_sae, least=1, most=2**31)
-    if not is_whole(k):
-        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {shown(k)}")
-    if not 1 <= k <= d_sae:
-        raise InputError(f"expected 1 <= k <= d_sae = {d_sae:,}, got k = {k:,}; lower k or raise d_sae")
+    def of(gamma: float, tokens: int, *, d_sae: int, sparsity: Sparsity) -> "Prediction":
+        """Both forms. A sparsity under which being positive is enough has the first as its second."""
+        relu, share = dead_by_relu(gamma, tokens), sparsity.share_selected(d_sae)
+        if share is None:
+            return Prediction(relu=relu, dead=None)
+        if share == 1 and sparsity.l0 is None:
+            return Prediction(relu=relu, dead=relu)
+        return Prediction(relu=relu, dead=dead_by_topk(gamma, tokens, d_sae=d_sae, k=round(share * d_sae)))
 
 
 def _ratio(reach: float, gamma: float) -> float:

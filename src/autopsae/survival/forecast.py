@@ -12,11 +12,11 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
-from autopsae.remedies.remedy import Remedy, within
+from autopsae.remedies.remedy import Remedy
+from autopsae.sae.init import draw_rows
+from autopsae.sae.sparsity import Sparsity
+from autopsae.statistics.sample import BLOCK, spread
 from autopsae.statistics.spectrum import effective_rank
-from autopsae.statistics.strays import shortened, typical_norm
-from autopsae.survival.birth import draw_rows
-from autopsae.survival.firing import Firing
 from autopsae.survival.tails import Margins, Tail, observed
 
 FOLLOWED = 2048
@@ -29,8 +29,6 @@ FORM_ERROR = 0.05
 """Standard error of the fitted tails' form, as a share of the fall from the sample's count to the forecast."""
 
 _NINE_OF_TEN = 1.645
-_FAR = 2.0**30  # in typical tokens: further ones are brought there, as fourth powers in float32 end at 2^32
-_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -146,21 +144,25 @@ class Forecast:
 def forecast(
     y: Float[Tensor, "sample d_in"] | NDArray[Any],
     W: Float[Tensor, "d_sae d_in"],
-    firing: Firing,
+    sparsity: Sparsity,
     *,
     b_enc: Float[Tensor, "d_sae"] | None = None,
+    threshold: Float[Tensor, "..."] | None = None,
     followed: int = FOLLOWED,
 ) -> Forecast:
     """The forecast for an encoder W y + b_enc, where y is what it sees: the tokens, less b_dec, after any remedy.
 
     y: a sample of at least 40 tokens, in the stream's order (neighbours may be of one document), evenly or randomly
-    spread over the stream that death is asked for; firing: when a latent fires. Costs about two encodings of the
-    sample, and the memory of two matrices [followed, sample].
+    spread over the stream that death is asked for; threshold: of a sparsity that learns one (default: that at
+    birth; a BatchTopK SAE without one judges 512 tokens of the sample as a batch). Costs about two encodings of
+    the sample, and the memory of two matrices [followed, sample].
 
-    Raises InputError for a sample too small, and as `chunks` and `firing`.
+    Raises InputError for a sample too small, for thresholds under zero, and as `chunks` and `Sparsity.margins`.
     """
     y = matrix(y).to(W)
-    sampled = margins(y, W, firing, b_enc=b_enc, followed=min(followed, len(W)))
+    if threshold is not None and bool((threshold < 0).any()):
+        raise InputError(f"expected thresholds of at least 0, got {float(threshold.min()):g}")
+    sampled = margins(y, W, sparsity, b_enc=b_enc, threshold=threshold, followed=min(followed, len(W)))
     fires, positive = observed(sampled.over, sampled.part), observed(sampled.pre, sampled.part)
     return Forecast(
         tokens=len(y),
@@ -193,21 +195,22 @@ class Sampled:
 def margins(
     y: Float[Tensor, "sample d_in"],
     W: Float[Tensor, "d_sae d_in"],
-    firing: Firing,
+    sparsity: Sparsity,
     *,
     b_enc: Float[Tensor, "d_sae"] | None,
+    threshold: Float[Tensor, "..."] | None,
     followed: int,
 ) -> Sampled:
     """The one pass over the sample; as `forecast`."""
-    order = _spread(len(y), y.device)
+    order = spread(len(y), y.device)
     over, pre = (y.new_empty(followed, len(y)) for _ in range(2))
     fired, positive = (torch.zeros(len(W), dtype=torch.bool, device=y.device) for _ in range(2))
-    for start in range(0, len(y), _BLOCK):
-        rows = order[start : start + _BLOCK]
+    for start in range(0, len(y), BLOCK):
+        rows = order[start : start + BLOCK]
         product = y[rows] @ W.T
         if b_enc is not None:
             product += b_enc
-        margin = firing.margins(product)
+        margin = sparsity.margins(product, threshold)
         fired |= margin.amax(dim=0) > 0
         positive |= product.amax(dim=0) > 0
         size = y[rows].norm(dim=1).clamp_min(torch.finfo(y.dtype).tiny)
@@ -227,7 +230,7 @@ def margins(
 def forecast_births(
     sample: Float[Tensor, "sample d_in"] | NDArray[Any],
     remedies: Sequence[Remedy],
-    firing: Firing,
+    sparsity: Sparsity,
     *,
     d_sae: int,
     generator: torch.Generator,
@@ -235,26 +238,24 @@ def forecast_births(
 ) -> dict[str, Forecast]:
     """The forecast for a freshly drawn SAE under each remedy, by the remedy's name; all see the same drawn rows.
 
-    sample: raw tokens, as for `forecast`. Thresholds are in the unit in which SAEs are `born`: the median norm of
-    the tokens, as such an SAE sees them, is sqrt(d_in). Raises InputError as `forecast`.
+    sample: raw tokens, as for `forecast`. Raises InputError as `forecast`.
     """
     sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
-    return {
-        remedy.name: forecast(seen(remedy, sample), within(remedy.subspace, rows), firing, followed=followed)
-        for remedy in remedies
-    }
+    return {r.name: forecast_birth(sample, r, rows, sparsity, followed=followed) for r in remedies}
 
 
-def seen(remedy: Remedy, sample: Float[Tensor, "sample d_in"]) -> Float[Tensor, "sample d_in"]:
-    """What W is multiplied with: mapped in float64, as a large mean would eat the digits of float32. A token of
-    over 2^30 times the median norm is brought to that: which latents fire on it depends on its direction alone.
-    """
-    x = sample.double()
-    y = remedy.affine(x)
-    # A centre alone is the SAE's b_dec: what it sees, and is scaled by, is the raw token.
-    size = typical_norm(x if remedy.affine.linear is None else y)
-    return shortened(y * (sqrt(sample.shape[1]) / size), _FAR * sqrt(sample.shape[1])).float()
+def forecast_birth(
+    sample: Float[Tensor, "sample d_in"],
+    remedy: Remedy,
+    drawn: Float[Tensor, "d_sae d_in"],
+    sparsity: Sparsity,
+    *,
+    followed: int = FOLLOWED,
+) -> Forecast:
+    """The forecast for an SAE of the rows `drawn`, born under one remedy; otherwise as `forecast_births`."""
+    view = remedy.enters(sample)
+    return forecast(view.tokens(sample), view.rows(drawn), sparsity, followed=followed)
 
 
 def _usage(fired: Int[Tensor, "latents"]) -> float:
@@ -268,12 +269,3 @@ def _dominance(y: Float[Tensor, "sample d_in"]) -> float:
     covariance = centered.T @ centered
     total = float(covariance.trace())
     return float(torch.linalg.eigvalsh(covariance)[-1]) / total if total > 0 else 0.0
-
-
-def _spread(tokens: int, device: torch.device) -> Int[Tensor, "tokens"]:
-    """The places of the sample so ordered that each block has tokens from all over it, as a shuffled batch has:
-    BatchTopK takes blocks for batches.
-    """
-    stride = max(1, tokens // _BLOCK)
-    place = torch.arange(tokens, device=device)
-    return torch.cat([place[first::stride] for first in range(stride)])

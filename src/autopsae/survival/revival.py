@@ -17,8 +17,8 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
+from autopsae.sae.sparsity import ReLU
 from autopsae.survival.closed_form import dead_by_relu
-from autopsae.survival.firing import Above
 from autopsae.survival.forecast import forecast
 
 ALONE = 0.9
@@ -147,7 +147,7 @@ def _dead(
     tokens: int,
 ) -> float:
     """Dead-by-ReLU on so many tokens, each pre-activation shifted."""
-    return forecast(y, W, Above(), b_enc=shift).relu(tokens).value
+    return forecast(y, W, ReLU(), b_enc=shift).relu(tokens).value
 
 
 def _ratio(a: float, b: float) -> float:

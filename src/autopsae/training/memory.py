@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from autopsae.sae.pairs import DENSE
-from autopsae.sae.sparsity import BatchTopK, GroupMax, ReLU, TopK
 from autopsae.training.revival import AuxK, GhostGradients
 from autopsae.training.sources import Member
 
@@ -27,11 +25,7 @@ def bytes_needed(member: Member) -> int:
 
 
 def _pairs_per_token(member: Member) -> int:
-    sae = member.sae
-    if isinstance(sae.sparsity, TopK | BatchTopK | GroupMax):
-        return max(sae.sparsity.k, member.config.k_start or 0)
-    # Half of a ReLU SAE's latents fire at birth.
-    return sae.d_sae // 2 if isinstance(sae.sparsity, ReLU) else max(1, int(DENSE * sae.d_sae))
+    return max(member.sae.sparsity.pairs_per_token(member.sae.d_sae), member.config.k_start or 0)
 
 
 def buffer_bytes(members: Sequence[Member], tokens: int | None = None) -> int:

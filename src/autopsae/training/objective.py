@@ -62,7 +62,7 @@ class L0Target:
 
     def check(self, sae: SAE) -> None:
         """InputError for an SAE without learned thresholds."""
-        if sae.log_threshold is None:
+        if not sae.sparsity.gated:
             raise InputError(
                 f"L0Target: expected a JumpReLU SAE, whose thresholds it moves, got {sae.sparsity.name}; a ReLU "
                 "SAE takes L1, and top-k needs neither"

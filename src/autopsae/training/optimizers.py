@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
-from autopsae.sae.sums import Adam, adam, remove_parallel
+from autopsae.kernels.adam import Adam, adam, remove_parallel
 from autopsae.sae.weights import Weights
 from autopsae.training.config import TrainConfig
 

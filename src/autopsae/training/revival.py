@@ -15,10 +15,10 @@ from torch.nn.functional import normalize
 
 from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
+from autopsae.kernels.pairs import Pairs
+from autopsae.kernels.sparse_ops import encode, unexplained
 from autopsae.sae.death import Watch
-from autopsae.sae.pairs import Pairs
 from autopsae.sae.selection import Product
-from autopsae.sae.sparse_ops import encode, unexplained
 from autopsae.sae.sparsity import TopK
 from autopsae.sae.weights import Weights
 
@@ -199,9 +199,7 @@ class Resampling:
         W_dec[silent], W_enc[silent] = rows, rows * norm * self.encoder_norm
         if weights.b_enc is not None:
             weights.b_enc[member, silent] = 0
-        if weights.log_threshold is not None and len(alive):
-            log_threshold = weights.log_threshold[member]
-            log_threshold[silent] = (log_threshold[~dead].exp().mean() * self.encoder_norm).log()
+        weights.sparsity.redraw(weights.owned, member, silent, dead, size=self.encoder_norm)
         return silent
 
 

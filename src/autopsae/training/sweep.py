@@ -13,11 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
+from autopsae.kernels.sparse_ops import unexplained
+from autopsae.kernels.workspace import Workspace
 from autopsae.sae.death import Watch
-from autopsae.sae.sparse_ops import unexplained
-from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.sae.weights import Weights, apart, stacked
-from autopsae.sae.workspace import Workspace
 from autopsae.seeds import stream
 from autopsae.training.checkpoint import State, layouts_of, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
@@ -130,9 +129,9 @@ class Sweep:
     def _weights_now(self) -> Weights:
         """With the k of this step."""
         sparsity, config = self._weights.sparsity, self.config
-        if config.k_start is None or not isinstance(sparsity, TopK | BatchTopK):
+        if config.k_start is None or sparsity.l0 is None:
             return self._weights
-        return replace(self._weights, sparsity=replace(sparsity, k=config.k(self.step, sparsity.k)))
+        return replace(self._weights, sparsity=sparsity.with_k(config.k(self.step, sparsity.l0)))
 
     def stop(self, members: Sequence[int]) -> None:
         """Train these no further; the others go on. Raises InputError for a place that there is not."""

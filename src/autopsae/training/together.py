@@ -6,7 +6,6 @@ import torch
 
 from autopsae.arrays import InputError
 from autopsae.files import changes
-from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
 
@@ -52,10 +51,12 @@ def _check_k_aux(members: Sequence[Member]) -> None:
 
 def _check_k_start(member: Member) -> None:
     sae, k_start = member.sae, member.config.k_start
-    if not (isinstance(sae.sparsity, TopK | BatchTopK) and sae.sparsity.k <= (k_start or 0) <= sae.d_sae):
+    assert k_start is not None
+    sae.sparsity.with_k(k_start)
+    if not (sae.sparsity.l0 or 1) <= k_start <= sae.d_sae:
         raise InputError(
-            f"k_start: expected a TopK or BatchTopK SAE and k_start from its k to d_sae = {sae.d_sae}, got "
-            f"{sae.sparsity} and {k_start}"
+            f"k_start: expected a number from the k of the SAE to d_sae = {sae.d_sae:,}, got {sae.sparsity} and "
+            f"{k_start}"
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.sae.dispatch import SUMMED, choosing, loaded, spans, threads_for
+from autopsae.kernels.dispatch import SUMMED, choosing, loaded, spans, threads_for
 
 Block = Float[Tensor, "members rows d_sae"]
 Bias = Float[Tensor, "members d_sae"] | None

@@ -11,8 +11,7 @@ from benchmarks.nnsight_patches import take_back_patches
 
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription
-from autopsae.interop.cure import (
+from autopsae.cure import (
     cure_dictionary_learning,
     cure_saelens,
     cure_sparsify,
@@ -22,6 +21,7 @@ from autopsae.interop.cure import (
     saelens_scaler,
     unmapped,
 )
+from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.remedy import Remedy, active_subspace, center, whiten
 from autopsae.sae.death import fates
 from autopsae.sae.init import born
@@ -39,16 +39,7 @@ SPECTRUM = Spectrum.of(STATISTICS.raw.covariance)
 
 
 def prescribed(remedy: Remedy) -> Prescription:
-    return Prescription(
-        remedy=remedy.name,
-        advice=remedy.advice,
-        reason="",
-        layer="hs1",
-        d_sae=D_SAE,
-        k=K,
-        affine=remedy.affine,
-        subspace=remedy.subspace,
-    )
+    return Prescription(remedy=remedy, reason="", layer="hs1", d_sae=D_SAE, sparsity=TopK(k=K))
 
 
 CENTERED = prescribed(center(MEDIAN, "median"))
@@ -137,7 +128,7 @@ def test_saelens_whitens_as_prescribed_and_folds_it() -> None:
     trainer = saelens_trainer(sae)
     trainer.activation_scaler = saelens_scaler(WHITENED)
     y = trainer.activation_scaler.scale(X)
-    torch.testing.assert_close(y, WHITENED.affine(X.double()).float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(y, WHITENED.remedy.affine(X.double()).float(), rtol=1e-4, atol=1e-4)
     trained = trainer.fit()
     assert silent(trained.encode(X)) < 0.02
     error = trained(X).detach() - X
@@ -150,8 +141,8 @@ def test_saelens_whitens_as_prescribed_and_folds_it() -> None:
 
 def test_saelens_rows_begin_in_the_subspace_as_long_as_they_were() -> None:
     plain, sae = saelens(), cure_saelens(saelens(), NARROW)
-    assert NARROW.subspace is not None
-    basis = NARROW.subspace.float()
+    assert NARROW.remedy.subspace is not None
+    basis = NARROW.remedy.subspace.float()
     W = sae.W_dec.detach()
     torch.testing.assert_close(W @ basis.T @ basis, W, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(W.norm(dim=1), plain.W_dec.detach().norm(dim=1))
@@ -324,8 +315,8 @@ def test_sparsify_rows_begin_in_the_subspace() -> None:
     trainer = sparsify_trainer()
     cure_sparsify(trainer, {"layers.0": NARROW, "layers.1": CENTERED})
     coder = trainer.saes["layers.0"]
-    assert NARROW.subspace is not None
-    basis = NARROW.subspace.float()
+    assert NARROW.remedy.subspace is not None
+    basis = NARROW.remedy.subspace.float()
     W = coder.W_dec.detach()
     torch.testing.assert_close(W @ basis.T @ basis, W, rtol=1e-4, atol=1e-6)
     encoder, plain = coder.encoder.weight.detach(), sparsify_trainer().saes["layers.0"].encoder.weight.detach()
@@ -393,10 +384,10 @@ def test_sparsify_counts_zeros_among_the_selected_as_firings_and_saelens_does_no
 def test_an_sae_of_mapped_tokens_is_made_one_of_raw_tokens() -> None:
     [y] = mapped(WHITENED, [X])
     generator = torch.Generator().manual_seed(0)
-    inner = born(CENTERED_AT_ZERO, d_sae=D_SAE, sparsity=TopK(k=K), sample=None, generator=generator).eval()
+    inner = born(CENTERED_AT_ZERO, d_sae=D_SAE, sparsity=TopK(k=K), scaled=False, generator=generator).eval()
     whole = unmapped(inner, WHITENED)
     torch.testing.assert_close(whole.encode(X), inner.encode(y), rtol=1e-3, atol=1e-4)
-    raw = WHITENED.affine.invert(inner(y).double()).float()
+    raw = WHITENED.remedy.affine.invert(inner(y).double()).float()
     torch.testing.assert_close(whole(X), raw, rtol=1e-3, atol=1e-2)
     with pytest.raises(InputError, match="expected an SAE of plain weights"):
         unmapped(born(WHITENED, d_sae=D_SAE, sparsity=TopK(k=K), sample=X, generator=generator), WHITENED)
@@ -408,7 +399,7 @@ CENTERED_AT_ZERO = center(torch.zeros(D_IN, dtype=torch.float64), "median")
 def test_without_whitening_a_prescription_is_its_centre() -> None:
     for whole in (WHITENED, NARROW, CENTERED):
         alone = only_centered(whole)
-        assert (alone.remedy, alone.affine.linear, alone.subspace) == ("median", None, None)
+        assert (alone.remedy.name, alone.remedy.affine.linear, alone.remedy.subspace) == ("median", None, None)
         assert torch.equal(alone.b_dec, MEDIAN)
 
 

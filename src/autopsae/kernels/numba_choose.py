@@ -8,7 +8,7 @@ is read. Members are SAEs trained side by side: each has as many rows, and biase
 import numba
 import numpy as np
 
-from autopsae.sae.numba_compile import compiled, parallel
+from autopsae.kernels.numba_compile import compiled, parallel
 
 EACH, TOP = np.uint64(0x0101010101010101), np.uint64(56)
 """A row is compared in vector instructions, a byte per value; read eight at a time, most bytes are zero."""

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from autopsae.sae import pairs as pairs_module
+from autopsae.kernels import pairs as pairs_module
+from autopsae.kernels.pairs import Pairs
+from autopsae.kernels.sparse_ops import decode, encode, unexplained
 from autopsae.sae.model import SAE
-from autopsae.sae.pairs import Pairs
-from autopsae.sae.sparse_ops import decode, encode, unexplained
 from autopsae.sae.sparsity import TopK
 from tests.ways import without_numba
 

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.sae.pairs import Pairs
-from autopsae.sae.workspace import Workspace
+from autopsae.kernels.pairs import Pairs
+from autopsae.kernels.workspace import Workspace
 
 
 def decode(

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
-from autopsae.sae import sums
-from autopsae.sae.dispatch import spans, summing
-from autopsae.sae.workspace import Workspace
+from autopsae.kernels import sums
+from autopsae.kernels.dispatch import spans, summing
+from autopsae.kernels.workspace import Workspace
 
 DENSE = 1 / 16
 """Where more than this share of all pairs is selected (a ReLU SAE at birth), whole products are faster."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.sae import dispatch, kernels
+from autopsae.kernels import choose, dispatch
 from tests.ways import without_numba
 
 pytestmark = pytest.mark.usefixtures("path")
@@ -90,7 +90,7 @@ def check_chosen(pre: NDArray[Any], values: Tensor, latents: Tensor, k: int, abo
 def check_largest(product: Tensor, bias: Tensor | None, k: int, about: str = "") -> None:
     pre, positive = added(product, bias), seen_before(product)
     expected_positive = (pre > 0).any(axis=1) | positive.numpy()
-    values, latents = kernels.largest(product.clone(), bias, k, positive)
+    values, latents = choose.largest(product.clone(), bias, k, positive)
     assert values.dtype == product.dtype
     assert np.array_equal(positive, expected_positive), about
     check_chosen(pre, values, latents, k, about)
@@ -100,7 +100,7 @@ def check_above(product: Tensor, bias: Tensor | None, thresholds: Tensor, about:
     """thresholds [members, d_sae]."""
     pre, positive = added(product, bias), seen_before(product)
     expected_positive = (pre > 0).any(axis=1) | positive.numpy()
-    values, latents, counts = kernels.above(product.clone(), bias, thresholds, positive)
+    values, latents, counts = choose.above(product.clone(), bias, thresholds, positive)
     over = pre > as_array(thresholds.to(product.dtype))[:, None]
     assert values.dtype == product.dtype
     assert np.array_equal(positive, expected_positive), about
@@ -141,7 +141,7 @@ def test_the_two_paths_choose_the_same_latents(monkeypatch: pytest.MonkeyPatch, 
     bias = bias_of(product, bias_kind)
     found = []
     for _ in range(2):
-        values, latents = kernels.largest(product.clone(), bias, 7, seen_before(product))
+        values, latents = choose.largest(product.clone(), bias, 7, seen_before(product))
         order = latents.argsort(dim=2)
         found.append((values.gather(2, order), latents.gather(2, order)))
         without_numba(monkeypatch)
@@ -156,9 +156,9 @@ def test_no_rows_have_no_pairs(dtype: torch.dtype, members: int) -> None:
     zeros = torch.zeros(members, 6, dtype=dtype)
     for bias in (None, zeros + 1):
         positive = torch.zeros(members, 6, dtype=torch.bool)
-        values, latents = kernels.largest(nothing.clone(), bias, 2, positive)
+        values, latents = choose.largest(nothing.clone(), bias, 2, positive)
         assert values.shape == latents.shape == (members, 0, 2)
-        values, latents, counts = kernels.above(nothing.clone(), bias, zeros, positive)
+        values, latents, counts = choose.above(nothing.clone(), bias, zeros, positive)
         assert len(values) == len(latents) == len(counts) == 0
         assert not positive.any()
 
@@ -179,14 +179,14 @@ def test_nan_in_a_row_is_chosen_and_changes_no_other_row(dtype: torch.dtype, sig
                 product -= 1.5  # too few are positive
             clean = product.clone().flatten(0, 1)
             product[0, 1, place] = nan
-            found, which = kernels.largest(product.clone(), None, k, seen_before(product))
+            found, which = choose.largest(product.clone(), None, k, seen_before(product))
             values, latents = found.flatten(0, 1), which.flatten(0, 1)
             assert values[1].isnan().any(), (n, k, place)
             assert len(set(latents[1].tolist())) == k
             others = torch.tensor([0, 2, 3])
             wanted = clean.topk(k, dim=1).values.relu()[others]
             assert torch.equal(values[others].sort(dim=1, descending=True).values.relu(), wanted), (n, k, place)
-            values, latents, counts = kernels.above(
+            values, latents, counts = choose.above(
                 product.clone(), None, torch.full((2, n), 0.5, dtype=dtype), seen_before(product)
             )
             at = int(counts[0])
@@ -196,8 +196,8 @@ def test_nan_in_a_row_is_chosen_and_changes_no_other_row(dtype: torch.dtype, sig
 
 def test_rows_of_nan_alone_are_chosen() -> None:
     product = torch.full((1, 3, 11), torch.nan)
-    assert kernels.largest(product.clone(), None, 4, seen_before(product))[0].isnan().all()
-    counts = kernels.above(product.clone(), None, torch.zeros(1, 11), seen_before(product))[2]
+    assert choose.largest(product.clone(), None, 4, seen_before(product))[0].isnan().all()
+    counts = choose.above(product.clone(), None, torch.zeros(1, 11), seen_before(product))[2]
     assert counts.tolist() == [11, 11, 11]
 
 
@@ -216,9 +216,9 @@ def test_nan_in_the_bias_of_a_member_is_chosen_there_alone() -> None:
     bias = torch.zeros(2, 12)
     bias[1, 5] = torch.nan
     product = torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(2))
-    values, _ = kernels.largest(product.clone(), bias, 2, seen_before(product))
+    values, _ = choose.largest(product.clone(), bias, 2, seen_before(product))
     assert values.isnan().any(dim=2).tolist() == [[False] * 8, [True] * 8]
-    found, latents, counts = kernels.above(product.clone(), bias, torch.full((2, 12), 9.0), seen_before(product))
+    found, latents, counts = choose.above(product.clone(), bias, torch.full((2, 12), 9.0), seen_before(product))
     assert counts.tolist() == [0] * 8 + [1] * 8
     assert found.isnan().all()
     assert latents.tolist() == [5] * 8
@@ -256,7 +256,7 @@ def test_any_number_of_threads_even_over_that_of_rows_gives_the_same(
 @DTYPES
 def test_the_same_input_gives_the_same_output(dtype: torch.dtype) -> None:
     for kind, product in rows_of_all_kinds(50, 60, dtype):
-        first, second = (kernels.largest(product.clone(), None, 7, seen_before(product)) for _ in range(2))
+        first, second = (choose.largest(product.clone(), None, 7, seen_before(product)) for _ in range(2))
         assert torch.equal(first[0], second[0]), kind
         assert torch.equal(first[1], second[1]), kind
 
@@ -265,7 +265,7 @@ def test_the_same_input_gives_the_same_output(dtype: torch.dtype) -> None:
 
 
 def by_latent_of(product: Tensor, bias: Tensor | None, k: int, positive: Tensor) -> tuple[Tensor, Tensor]:
-    return kernels.largest_by_latent(product.mT.contiguous(), bias, k, positive)
+    return choose.largest_by_latent(product.mT.contiguous(), bias, k, positive)
 
 
 @SUMMED
@@ -280,7 +280,7 @@ def test_the_largest_by_latent_are_those_of_a_sorted_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     W_enc = torch.empty(members, d_sae, 1, dtype=dtype)
-    assert kernels.has_largest_by_latent(W_enc, k) == (path == "compiled")
+    assert choose.has_largest_by_latent(W_enc, k) == (path == "compiled")
     if path == "PyTorch":
         return
     monkeypatch.setattr(dispatch, "SMALL", 0)
@@ -313,7 +313,7 @@ def test_by_latent_nan_is_chosen_and_changes_no_other_row(path: str, dtype: torc
 
 def test_by_latent_is_for_few_latents_and_a_small_k_on_the_processor(path: str) -> None:
     def is_for(dtype: torch.dtype, d_sae: int, k: int, device: str = "cpu") -> bool:
-        return kernels.has_largest_by_latent(torch.empty(1, d_sae, 1, dtype=dtype, device=device), k)
+        return choose.has_largest_by_latent(torch.empty(1, d_sae, 1, dtype=dtype, device=device), k)
 
     compiled = path == "compiled"
     assert is_for(torch.float32, 128, 16) == is_for(torch.float64, 2048, 1) == compiled

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from autopsae.kernels.straight_through import jump, step
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU
-from autopsae.sae.straight_through import jump, step
 from autopsae.training.objective import L0Target
 from tests.ways import squared_error
 

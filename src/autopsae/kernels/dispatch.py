@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,23 +17,37 @@ SMALL = 1 << 19
 def choosing(*tensors: Tensor) -> ModuleType | None:
     """The compiled loops that choose, where they take such tensors."""
     loops = loaded() if fit(tensors, COMPARED) else None
-    return loops[0] if loops else None
+    return loops.choose if loops else None
 
 
 def summing(*tensors: Tensor) -> ModuleType | None:
     """The compiled loops that sum, where they take such tensors."""
     loops = loaded() if fit(tensors, SUMMED) else None
-    return loops[1] if loops else None
+    return loops.sums if loops else None
+
+
+def stepping(*tensors: Tensor) -> ModuleType | None:
+    """The compiled loop of an optimizer's step, where it takes such tensors."""
+    loops = loaded() if fit(tensors, SUMMED) else None
+    return loops.adam if loops else None
+
+
+class Loops(NamedTuple):
+    """The compiled loops, a module each."""
+
+    choose: ModuleType
+    sums: ModuleType
+    adam: ModuleType
 
 
 @cache
-def loaded() -> tuple[ModuleType, ModuleType] | None:
-    """The compiled loops (that choose, that sum), or None without Numba."""
+def loaded() -> Loops | None:
+    """The compiled loops, or None without Numba."""
     try:
-        from autopsae.sae import numba_choose, numba_sums
+        from autopsae.kernels import numba_adam, numba_choose, numba_sums
     except ImportError:
         return None
-    return numba_choose, numba_sums
+    return Loops(numba_choose, numba_sums, numba_adam)
 
 
 def fit(tensors: Sequence[Tensor], dtypes: tuple[torch.dtype, ...]) -> bool:

@@ -1,0 +1,43 @@
+"""Names of a package that are imported when they are first used, and stay known to type checkers and editors.
+
+PyTorch takes seconds to import: `autopsae --help` and Ctrl-C must not wait for it.
+"""
+
+import ast
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def public_names(stub: Path) -> dict[str, str]:
+    """name -> the module that it comes from, as the imports of a stub (`__init__.pyi`) say."""
+    lines = [node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+    return {alias.asname or alias.name: str(line.module) for line in lines for alias in line.names}
+
+
+def lazily(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package with the public names of the stub beside `file` and its modules:
+
+    __getattr__, __dir__ = lazily(__name__, __file__)
+    """
+    stub = Path(file).with_suffix(".pyi")
+
+    def get(name: str) -> Any:
+        names = public_names(stub)
+        if name == "__all__":
+            return sorted(names)
+        if name in names:
+            value = getattr(import_module(names[name]), name)
+        elif not name.startswith("__") and find_spec(f"{package}.{name}"):
+            value = import_module(f"{package}.{name}")
+        else:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return get, lambda: sorted({*vars(sys.modules[package]), *public_names(stub)})

@@ -1,0 +1,123 @@
+"""BatchTopK: the k largest per token of a whole batch."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from autopsae.arguments import check_k, whole_fields
+from autopsae.kernels.pairs import Pairs
+from autopsae.sae.selection import Chosen, Product
+from autopsae.sae.sparsity.above import above
+from autopsae.sae.sparsity.base import Owned, Sparsity
+from autopsae.saved import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTopK(Sparsity):
+    """The k * tokens largest of a whole batch, so k per token on average (Bussmann et al. 2024).
+
+    As with batch normalisation, training mode judges a batch as a whole and learns a threshold (the running mean of
+    the smallest value that fired), with which evaluation mode judges each token alone.
+    """
+
+    name: ClassVar[str] = "batch_topk"
+    judges_batches: ClassVar[bool] = True
+    k: int
+
+    def __post_init__(self) -> None:
+        whole_fields(self, "k")
+
+    def margins(
+        self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "tokens d_sae"]:
+        """Over the threshold, or over the least value that the batch admits, at least zero.
+
+        Raises InputError for k outside 1 ... d_sae.
+        """
+        return pre - (self.threshold_of_batch(pre) if threshold is None else threshold.to(pre))
+
+    def threshold_of_batch(self, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, ""]:
+        """The largest value that the batch does not admit, at least zero."""
+        check_k(self.k, pre.shape[1])
+        admitted = self.k * len(pre)
+        if admitted == pre.numel():
+            return pre.new_zeros(())
+        return torch.topk(pre.flatten(), admitted + 1).values[-1].clamp_min(0)
+
+    def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
+        """The positive ones of the k * tokens largest of the batch; with a threshold, all over it."""
+        members, n_tokens, d_sae = product.shape
+        if threshold is not None:
+            return above(product, threshold.expand(members, d_sae))
+        wanted = self.k * n_tokens
+        # A few tokens tell a threshold that lets through about half as many again; of those the best are taken.
+        some = product.sample(64)
+        among = min(some[0].numel(), self.k * some.shape[1] * 3 // 2)
+        guess = some.flatten(1).topk(among, dim=1).values[:, -1:].relu() if among else some.new_zeros(members, 1)
+        for lowered in (guess, guess / 2, torch.zeros_like(guess)):
+            values, pairs = above(product, lowered.expand(members, d_sae))
+            found = pairs.per_member_counts
+            if bool(((found >= wanted) | (lowered[:, 0] == 0)).all()):
+                break
+        best = _best(values, found, wanted)
+        if len(best) == len(values):
+            return values, pairs
+        per_token = torch.bincount(pairs.tokens[best], minlength=members * n_tokens)
+        return values[best], replace(pairs, latents=pairs.latents[best], per_token_counts=per_token)
+
+    @property
+    def l0(self) -> int:
+        return self.k
+
+    def with_k(self, k: int) -> "BatchTopK":
+        """The same with another k."""
+        return replace(self, k=k)
+
+    def share_selected(self, d_sae: int) -> float:
+        """k / d_sae."""
+        return self.k / d_sae
+
+    def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
+        """The threshold that evaluation judges by; NaN until it has learned one."""
+        # At least float32: a running mean moves by less than bfloat16 can say.
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        learned = torch.full((), torch.nan) if threshold is None else threshold.clone()
+        return {"learned_threshold": learned.to(like.device, dtype)}
+
+    def layouts(self, d_sae: int, dtypes: tuple[torch.dtype, ...]) -> dict[str, Layout]:
+        """NaN until it is learned; in a type of its own, which is at least float32 at birth."""
+        return {"learned_threshold": Layout(shape=(), finite=False)}
+
+    def threshold(self, owned: Owned) -> Float[Tensor, ""] | None:
+        """The learned one, once there is one."""
+        learned = owned["learned_threshold"]
+        return None if bool(learned.isnan()) else learned
+
+    def bars(self, owned: Owned, *, training: bool) -> Float[Tensor, "members 1"] | None:
+        """None where a batch is judged as a whole: in training, and where nothing was learned yet."""
+        learned = owned["learned_threshold"]
+        return None if training or bool(learned.isnan().any()) else learned[:, None]
+
+    def learn(self, values: Float[Tensor, "pairs"], pairs: Pairs, owned: Owned) -> None:
+        """A running mean of the smallest value that fired, over the last hundred batches or so."""
+        before = owned["learned_threshold"]
+        lengths = pairs.per_member_counts
+        smallest = torch.segment_reduce(values.where(values > 0, torch.inf), "min", lengths=lengths).to(before)
+        learned = torch.where(before.isnan(), smallest, before.lerp(smallest, 0.01))
+        before.copy_(torch.where(smallest.isfinite(), learned, before))
+
+
+def _best(values: Float[Tensor, "pairs"], found: Int[Tensor, "members"], wanted: int) -> Int[Tensor, "best"]:
+    """The places of the `wanted` largest of each member, whose values follow each other, in their order."""
+    places, start = [], 0
+    for part in values.split(found.tolist()):
+        if len(part) <= wanted:
+            best = torch.arange(len(part), device=values.device)
+        else:
+            best = torch.topk(part, wanted, sorted=False).indices.sort().values
+        places.append(start + best)
+        start += len(part)
+    return torch.cat(places)

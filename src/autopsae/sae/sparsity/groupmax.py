@@ -1,0 +1,65 @@
+"""GroupMax: the largest of each group of latents."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arguments import check_k, whole_fields
+from autopsae.arrays import InputError
+from autopsae.kernels.pairs import Pairs
+from autopsae.sae.selection import Chosen, Product
+from autopsae.sae.sparsity.base import Sparsity
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupMax(Sparsity):
+    """The largest of each of k groups of d_sae / k neighbouring latents; those of them that are positive fire (as
+    sparsify's `groupmax`).
+    """
+
+    name: ClassVar[str] = "groupmax"
+    k: int
+
+    def __post_init__(self) -> None:
+        whole_fields(self, "k")
+
+    def margins(
+        self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "tokens d_sae"]:
+        """Over the largest of the *other* latents of its group, or over zero where that is negative."""
+        groups = pre.unflatten(1, (self.k, -1))
+        if groups.shape[2] == 1:
+            return pre
+        largest = groups.topk(2, dim=2).values
+        first, second = largest[..., :1].clamp_min(0), largest[..., 1:].clamp_min(0)
+        over: Tensor = groups - torch.where(groups >= largest[..., :1], second, first)
+        return over.flatten(1)
+
+    def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
+        """The largest latent of each group."""
+        members, _, d_sae = product.shape
+        values, latents = [], []
+        for block in product:
+            b_enc = product.biases(block.members)
+            pre = block.rows if b_enc is None else block.rows + b_enc[:, None]
+            product.positive[block.members] |= (pre > 0).any(dim=1)
+            largest = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
+            first = torch.arange(0, d_sae, d_sae // self.k, device=pre.device)
+            values.append(largest.values.flatten(0, 1))
+            latents.append((first + largest.indices).flatten(0, 1))
+        return torch.cat(values).flatten(), Pairs.of_matrix(torch.cat(latents).view(members, -1, self.k), d_sae)
+
+    @property
+    def l0(self) -> int:
+        return self.k
+
+    def check(self, d_sae: int) -> None:
+        """InputError unless 1 <= k <= d_sae and the groups are of one size."""
+        check_k(self.k, d_sae)
+        if d_sae % self.k:
+            raise InputError(
+                f"GroupMax: expected d_sae that is a multiple of k, got {d_sae:,} latents, k = {self.k}"
+            )

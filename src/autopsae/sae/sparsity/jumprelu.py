@@ -1,0 +1,95 @@
+"""JumpReLU: latents over a threshold of their own, which is learned."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from autopsae.arguments import check_k
+from autopsae.arrays import InputError
+from autopsae.kernels.straight_through import jump, step
+from autopsae.sae.selection import Chosen, Product
+from autopsae.sae.sparsity.above import above
+from autopsae.sae.sparsity.base import Owned, Sparsity
+from autopsae.saved import Layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class JumpReLU(Sparsity):
+    """Latents over their own learned threshold fire, with their full value (Rajamanoharan et al. 2024).
+
+    Thresholds get their gradient from the positive pre-activations within bandwidth / 2 of them (straight-through,
+    with a rectangular kernel). In units of the pre-activations: about 1 where the layer is scaled. The paper's own
+    setting is a bandwidth and a start of 0.001 (Simon, Adams and Zou 2026, App. A.3).
+    """
+
+    name: ClassVar[str] = "jumprelu"
+    gated: ClassVar[bool] = True
+    learned_by_gradient: ClassVar[tuple[str, ...]] = ("log_threshold",)
+    bandwidth: float = 0.3
+    start: float = 0.1
+    """Where thresholds begin, at least (`born` may set them higher, so that each latent fires at a rate)."""
+
+    def margins(
+        self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "tokens d_sae"]:
+        """Over the threshold; without one, over where it begins."""
+        return pre - (self.start if threshold is None else threshold.to(pre))
+
+    def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
+        """All that fire, and the positive ones near enough to their threshold to move it."""
+        assert threshold is not None
+        return above(product, (threshold - self.bandwidth / 2).relu())
+
+    def check(self, d_sae: int) -> None:
+        """InputError unless there is a latent, and bandwidth and start are positive."""
+        check_k(1, d_sae)
+        for name, hint in (("bandwidth", "0.3"), ("start", "0.1")):
+            value = getattr(self, name)
+            if not (isfinite(value) and value > 0):
+                raise InputError(f"JumpReLU: expected {name} > 0, got {value}; pass about {hint}")
+
+    def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
+        """The logarithm of each latent's threshold. Raises InputError for none, or one that is not over zero."""
+        if threshold is None or not bool((threshold > 0).all()):
+            raise InputError("JumpReLU: expected a threshold over zero for every latent; see `born`")
+        return {"log_threshold": threshold.to(like).log().expand(len(like)).clone()}
+
+    def layouts(self, d_sae: int, dtypes: tuple[torch.dtype, ...]) -> dict[str, Layout]:
+        """One for each latent, in the type of the weights."""
+        return {"log_threshold": Layout(shape=(d_sae,), dtypes=dtypes)}
+
+    def threshold(self, owned: Owned) -> Float[Tensor, "d_sae"]:
+        """exp(log_threshold)"""
+        return owned["log_threshold"].exp()
+
+    def threshold_at_birth(
+        self, d_sae: int, threshold: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "d_sae"]:
+        """`start`, or what a trained latent has where that is lower."""
+        if threshold is None:
+            return torch.full((d_sae,), self.start)
+        return threshold.clamp_max(self.start)
+
+    def bars(self, owned: Owned, *, training: bool) -> Float[Tensor, "members d_sae"]:
+        """As `threshold`."""
+        return owned["log_threshold"].exp()
+
+    def values(
+        self, pre: Float[Tensor, "pairs"], latents: Int[Tensor, "pairs"], owned: Owned
+    ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"]]:
+        """The full value over the threshold and zero under it, and a step there, both with a slope for it."""
+        # Not threshold[latents], whose gradient PyTorch adds up in another order each time.
+        over = owned["log_threshold"].exp().flatten().index_select(0, latents)
+        return jump(pre, over, self.bandwidth), step(pre, over, self.bandwidth)
+
+    def redraw(
+        self, owned: Owned, member: int, silent: Int[Tensor, "some"], dead: Bool[Tensor, "d_sae"], *, size: float
+    ) -> None:
+        """The mean threshold of the living, for rows of this size."""
+        log_threshold = owned["log_threshold"][member]
+        if not bool(dead.all()):
+            log_threshold[silent] = (log_threshold[~dead].exp().mean() * size).log()

@@ -1,0 +1,43 @@
+"""ReLU: all positive latents."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from autopsae.sae.selection import Chosen, Product
+from autopsae.sae.sparsity.above import above
+from autopsae.sae.sparsity.base import Sparsity
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReLU(Sparsity):
+    """All positive latents fire; how many is up to an L1 penalty (Bricken et al. 2023)."""
+
+    name: ClassVar[str] = "relu"
+
+    def margins(
+        self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "tokens d_sae"]:
+        """The pre-activations themselves."""
+        return pre
+
+    def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
+        """All positive latents."""
+        members, _, d_sae = product.shape
+        return above(product, product.W_enc.new_zeros(()).expand(members, d_sae))
+
+    def firing(
+        self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
+    ) -> Bool[Tensor, "d_sae"]:
+        """As of any sparsity."""
+        return (pre.amax(dim=0) > 0) & asked
+
+    def pairs_per_token(self, d_sae: int) -> int:
+        """Half of the latents fire at birth."""
+        return d_sae // 2
+
+    def share_selected(self, d_sae: int) -> float:
+        """1: being positive is enough."""
+        return 1.0

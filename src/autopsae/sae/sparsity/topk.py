@@ -1,0 +1,109 @@
+"""TopK: the k largest of each token."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from autopsae.arguments import check_k, whole_fields
+from autopsae.arrays import InputError
+from autopsae.kernels import choose
+from autopsae.kernels.pairs import Pairs
+from autopsae.sae.selection import Chosen, Product
+from autopsae.sae.sparsity.base import Sparsity
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(Sparsity):
+    """The k largest of each token; those of them that are positive fire (Gao et al. 2024)."""
+
+    name: ClassVar[str] = "topk"
+    k: int
+
+    def __post_init__(self) -> None:
+        whole_fields(self, "k")
+
+    def margins(
+        self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None
+    ) -> Float[Tensor, "tokens d_sae"]:
+        """Over the k-th largest of the *other* latents, or over zero where that is negative.
+
+        Raises InputError for k outside 1 ... d_sae.
+        """
+        check_k(self.k, pre.shape[1])
+        if self.k == pre.shape[1]:
+            return pre
+        largest = torch.topk(pre, self.k + 1, dim=1).values
+        last, next_ = largest[:, -2:-1], largest[:, -1:]
+        # One of the k largest would still be chosen if it fell to the next one.
+        return pre - torch.where(pre >= last, next_.clamp_min(0), last.clamp_min(0))
+
+    def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
+        """The k largest latents of each token."""
+        members, _, d_sae = product.shape
+        if choose.has_largest_by_latent(product.W_enc, self.k):
+            blocks = [
+                choose.largest_by_latent(block, product.b_enc, self.k, product.positive)
+                for block in product.by_latent()
+            ]
+            values, latents = (_joined([block[i] for block in blocks]) for i in range(2))
+            return values.flatten(), Pairs.of_matrix(latents, d_sae)
+        found = [
+            choose.largest(block.rows, product.biases(block.members), self.k, product.positive[block.members])
+            for block in product
+        ]
+        values, latents = (torch.cat([parts[i].flatten(0, 1) for parts in found]) for i in range(2))
+        return values.flatten(), Pairs.of_matrix(latents.view(members, -1, self.k), d_sae)
+
+    def firing(
+        self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
+    ) -> Bool[Tensor, "d_sae"]:
+        """As of any sparsity; only tokens on which a latent may be among the k largest are looked at closely."""
+        hopeful = pre >= _floor_of_kth_largest(pre, self.k)
+        hopeful.logical_and_(asked)
+        values, latents = torch.topk(pre[hopeful.any(dim=1)], self.k, dim=1, sorted=False)
+        fired = torch.zeros_like(asked)
+        fired[latents[values > 0]] = True  # > 0: with fewer than k positive, top-k also selects the rest
+        return fired & asked
+
+    @property
+    def l0(self) -> int:
+        return self.k
+
+    def with_k(self, k: int) -> "TopK":
+        """The same with another k."""
+        return replace(self, k=k)
+
+    def share_selected(self, d_sae: int) -> float:
+        """k / d_sae."""
+        return self.k / d_sae
+
+
+def topk_unless(sparsity: Sparsity | None, k: int | None) -> Sparsity:
+    """The sparsity that was asked for: k is short for TopK(k=k), and k = 64 where neither is given.
+
+    Raises InputError for both.
+    """
+    if sparsity is None:
+        return TopK(k=64 if k is None else k)
+    if k is not None:
+        raise InputError(f"expected k (short for TopK) or a sparsity, got k = {k} and {sparsity}; give one of them")
+    return sparsity
+
+
+def _joined(blocks: list[Tensor]) -> Float[Tensor, "members tokens k"] | Int[Tensor, "members tokens k"]:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+
+
+def _floor_of_kth_largest(pre: Float[Tensor, "block d_sae"], k: int) -> Float[Tensor, "block 1"]:
+    """A floor, at least 0, under each token's k-th largest pre-activation: the k-th largest of the maxima of 8 k
+    groups of latents. It is tight (the top k seldom share a group) and a quarter of the price of the selection.
+    """
+    groups = 8 * k
+    size = pre.shape[1] // groups
+    if size < 2:
+        return pre.new_zeros(len(pre), 1)
+    maxima = pre[:, : groups * size].unflatten(1, (size, groups)).amax(dim=1)
+    return torch.topk(maxima, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True).clamp_min_(0)

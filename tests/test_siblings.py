@@ -34,7 +34,7 @@ def generator() -> torch.Generator:
 def an_sae(sample: Any = None, **options: Any) -> autopsae.SAE:
     start = autopsae.untouched(D_IN)
     made: dict[str, Any] = {"d_sae": 48, "sparsity": autopsae.TopK(k=4), "generator": generator(), **options}
-    return autopsae.born(start, sample=sample, **made)
+    return autopsae.born(start, sample=sample, **{"scaled": sample is not None, **made})
 
 
 def expected(sample: Any) -> autopsae.Expected:
@@ -127,7 +127,7 @@ tries = [lambda name=name, value=value: autopsae.TrainConfig(**({"steps": 9, "lr
          for name in ("steps", "batch_tokens", "buffer_tokens", "record_every", "seed", "k_steps")
          for value in (2.5, 64.0, True, "3")]
 tries += [lambda k=k: born(k=k) for k in (2.0, True, "2")]
-tries += [lambda g=g: born(generator=g) for g in (0, None, np.random.default_rng(0))]
+tries += [lambda g=g: born(generator=g) for g in (0, "0", np.random.default_rng(0))]
 tries += [lambda: autopsae.measure_birth(x, [start], d_sae=8, k=2, generator=0)]
 tries += [lambda: autopsae.AuxK(k_aux=2.5)]
 for one in tries:

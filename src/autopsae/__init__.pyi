@@ -5,9 +5,10 @@ from autopsae.activations.presets import load_model
 from autopsae.activations.replace import replaced
 from autopsae.activations.store import Activations, open_activations, open_layers
 from autopsae.arrays import InputError
-from autopsae.diagnosis.diagnose import Diagnosis, diagnose
+from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.evaluation.autopsy import Autopsy, autopsy
 from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered

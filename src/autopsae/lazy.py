@@ -16,7 +16,10 @@ from typing import Any
 @cache
 def public_names(stub: Path) -> dict[str, str]:
     """name -> the module that it comes from, as the imports of a stub (`__init__.pyi`) say."""
-    lines = [node for node in ast.parse(stub.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+    if not stub.exists():
+        return {}
+    parsed = ast.parse(stub.read_text(encoding="utf-8"))
+    lines = [node for node in parsed.body if isinstance(node, ast.ImportFrom)]
     return {alias.asname or alias.name: str(line.module) for line in lines for alias in line.names}
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from autopsae.activations.synthetic import gaussian_tokens
-from autopsae.diagnosis.diagnose import Diagnosis, diagnose
+from autopsae.diagnosis.diagnose import diagnose
+from autopsae.diagnosis.result import Diagnosis
 
 N, D = 1500, 24
 ASKED: dict[str, Any] = {"d_sae": 192, "k": 6}

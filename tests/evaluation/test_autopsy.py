@@ -191,7 +191,8 @@ def test_every_number_is_what_it_is_by_hand() -> None:
     ]
     assert found.fired.tolist() == [400, 0, 0, 0, 0]
     assert torch.allclose(found.max_pre, pre.amax(dim=0))
-    assert torch.allclose(found.margin, (pre - pre.amax(dim=1, keepdim=True)).amax(dim=0))
+    others = [torch.cat([pre[:, :i], pre[:, i + 1 :]], dim=1).amax(dim=1).clamp_min(0) for i in range(5)]
+    assert torch.allclose(found.margin, torch.stack([(pre[:, i] - others[i]).max() for i in range(5)]))
     assert torch.allclose(found.shift, torch.tensor([4.0, 1.0, -4.0, 0.4, 1.6]).double(), atol=1e-4)
     half = 0.5**0.5
     assert torch.allclose(found.signal, torch.tensor([half, half, half, 0.1 * half, half]).double())

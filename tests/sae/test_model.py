@@ -339,7 +339,7 @@ def test_files_that_are_no_sae_are_refused(tmp_path: Path, x: torch.Tensor) -> N
         SAE.load(tmp_path / "s")
     (tmp_path / "s.json").write_text(json.dumps({**text, "sparsity": {"name": "topq", "k": 1}}))
     with pytest.raises(
-        InputError, match=r"sparsity\.name: expected topk or groupmax or batch_topk or relu or jumprelu, got 'topq'"
+        InputError, match=r"sparsity\.name: expected batch_topk or groupmax or jumprelu or relu or topk, got 'topq'"
     ):
         SAE.load(tmp_path / "s")
     with pytest.raises(InputError, match="expected a saved autopsae-sae, could not read it"):

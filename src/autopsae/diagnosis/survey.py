@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.diagnosis.diagnose import Diagnosis, diagnose
+from autopsae.diagnosis.diagnose import diagnose
+from autopsae.diagnosis.result import Diagnosis
 from autopsae.files import write_text
 from autopsae.tables import html_table
 

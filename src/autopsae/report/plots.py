@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.diagnose import Diagnosis
+from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import COMPARED, Survey
 from autopsae.evaluation.autopsy import FATES, Autopsy
 from autopsae.evaluation.causes import CAUSES

@@ -5,8 +5,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from autopsae.diagnosis.diagnose import Diagnosis
 from autopsae.diagnosis.finding import Finding
+from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey
 from autopsae.evaluation.autopsy import ALWAYS, Autopsy
 from autopsae.evaluation.recentre import RecentringCost

@@ -93,7 +93,7 @@ def born(
     d_in = len(remedy.affine.center)
     tokens = _checked(sample, d_in, layer_norm)
     view = _view(remedy, tokens, prescribed, scaled=scaled, layer_norm=layer_norm, dtype=dtype)
-    generator = generator or torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
     W = view.rows(draw_rows(d_sae, d_in, generator=generator, dtype=dtype))
     affine, b_dec = view.affine, view.b_dec
     b_enc = W.new_zeros(d_sae) if encoder_bias else None
@@ -121,7 +121,7 @@ def born(
 def _asked(prescribed: Prescribed | None, d_sae: int | None, sparsity: Sparsity | None) -> tuple[int, Sparsity]:
     """What was given, or else what was prescribed."""
     if prescribed:
-        return d_sae or prescribed.d_sae, sparsity or prescribed.sparsity
+        return prescribed.d_sae if d_sae is None else d_sae, sparsity or prescribed.sparsity
     if d_sae is None or sparsity is None:
         raise InputError(
             "born: expected d_sae and a sparsity with a bare remedy, such as born(remedy, d_sae=8192, "

@@ -1,0 +1,110 @@
+"""What a diagnosis found: its numbers, as a dictionary, a data frame, HTML and text."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.diagnosis.finding import Finding
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.severity import Severity
+from autopsae.sae.sparsity import Sparsity
+from autopsae.statistics.repeats import Repeats
+from autopsae.survival.birth import Birth
+from autopsae.survival.closed_form import Prediction
+from autopsae.survival.forecast import Outlook
+from autopsae.survival.revival import Revival
+from autopsae.tables import flatten, html_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Diagnosis:
+    """How a freshly drawn SAE fares on one layer."""
+
+    layer: str
+    tokens: int
+    """Tokens that were measured, without copies where these were left out."""
+    d_in: int
+    d_sae: int
+    """Latents of the SAE that was asked about."""
+    sparsity: Sparsity
+    """Which of them fire on a token."""
+    severity: Severity
+    """The geometry."""
+    repeats: Repeats
+    """How many of the tokens read are copies, before any were left out."""
+    predicted: Prediction
+    """The paper's closed forms."""
+    birth: Mapping[str, Birth]
+    """Death counted on the tokens, under each remedy by name."""
+    expected: Mapping[str, Outlook]
+    """Death on as many tokens as was asked, forecast for the remedies up to the one prescribed."""
+    revival: Revival | None
+    """What training would leave of the dead-by-ReLU if nothing were changed; None where no more are born than
+    accepted."""
+    prescription: Prescription
+    """What to change."""
+    paper: str
+    """The remedy that the paper's rule would choose."""
+    findings: tuple[Finding, ...]
+    """What the numbers mean, in agreement with the prescription."""
+    landscape: Float[Tensor, "shown d_in"]
+    """A few sampled tokens after per-token LayerNorm, for the eye (the paper's Fig. 2b); not in `to_dict`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and strings, as in the JSON of the command line."""
+        return {
+            "layer": self.layer,
+            "tokens": self.tokens,
+            "d_in": self.d_in,
+            "d_sae": self.d_sae,
+            "k": self.sparsity.l0,
+            "sparsity": self.sparsity.to_dict(),
+            **asdict(self.severity),
+            "repeated": {**asdict(self.repeats), "left_out": self.repeats.tokens - self.tokens},
+            "predicted": asdict(self.predicted),
+            "birth": {name: asdict(birth) for name, birth in self.birth.items()},
+            "expected": {name: asdict(outlook) for name, outlook in self.expected.items()},
+            "revival": {**asdict(self.revival), "relu": self.revival.relu} if self.revival else None,
+            "prescription": {
+                "remedy": self.prescription.remedy.name,
+                "advice": self.prescription.remedy.advice,
+                "reason": self.prescription.reason,
+                "paper": self.paper,
+            },
+            "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
+        }
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A pandas frame with one row; nested names are joined by dots (`birth.median.dead`)."""
+        import pandas as pd
+
+        return pd.DataFrame([flatten(self.to_dict())])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [name, f"{b.dead:.1%}", f"{b.relu:.1%}", f"{b.topk:.1%}", self._shown(name)]
+            for name, b in self.birth.items()
+        ]
+        head, *notes = str(self).split("\n")
+        at = next(iter(self.expected.values())).tokens
+        header = ["remedy", "born dead", "by ReLU", "by TopK", f"expected on {at:,} tokens"]
+        return html_table(header, rows, [head, *notes])
+
+    def _shown(self, name: str) -> str:
+        if name not in self.expected:
+            return ""
+        dead = self.expected[name].dead
+        return f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.layer}: {self.prescription.remedy.advice}: {self.prescription.reason} (the paper's rule: "
+            f"{self.paper})"
+        )
+        return "\n".join([head, *(f"  {finding}" for finding in self.findings)])

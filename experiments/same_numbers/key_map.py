@@ -1,7 +1,7 @@
 """What the restructuring renames, written down: everything else must be as before, to the bit.
 
 A path is FILE/KEY/KEY, as `autopsy/auxk.json/causes/shift` or `topk/sae.safetensors/W_dec`; `*` stands for one part
-of it, `**` for any number. Entries of a list are numbered, unless they have a `name` or a `layer`, which then stands
+of it, `**` for any number. Entries of a list are numbered, unless they have a `name` or a `layer`, which stands
 for them. Rules are for the tree *after*; before = after needs none.
 """
 

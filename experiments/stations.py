@@ -8,7 +8,7 @@ does what is returned. Matrices of d_sae rows are encoder rows, and those of at 
 d_sae and the number of tokens are chosen so that nothing else has their size.
 
 The layer is severe (gamma 30), so that a remedy is prescribed and the forecast of recovery is made. Stations that
-repeat count once, and so do cycles of stations that repeat at once (the chunks of a pass, the steps of the geometric
+repeat count once, and so do cycles of stations that repeat at once (chunks of a pass, steps of the geometric
 median). A step back goes to a room that ROOMS in tests/test_house.py names earlier.
 
 At commit 7d7a39c: 41 stations, 17 steps back, `remedies` entered twice. The issue that asked for the restructuring

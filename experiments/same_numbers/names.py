@@ -54,7 +54,8 @@ def with_k(function: Any, k: int) -> dict[str, Any]:
 @cache
 def _everywhere() -> dict[str, list[Any]]:
     """name -> the public classes and functions of that name, each where it is defined."""
-    package, found = importlib.import_module("autopsae"), {}
+    package = importlib.import_module("autopsae")
+    found: dict[str, list[Any]] = {}
     for info in pkgutil.walk_packages(package.__path__, "autopsae."):
         if info.name.endswith("__main__"):
             continue

@@ -26,7 +26,8 @@ def main() -> None:
     codes = {}
     for verb in json.loads(Path(sys.argv[1]).read_text()):
         if verb["copied"]:
-            shutil.copytree(*verb["copied"], dirs_exist_ok=True)
+            source, target = verb["copied"]
+            shutil.copytree(source, target, dirs_exist_ok=True)
         codes[verb["name"]] = _run(verb)
     Path("verbs.json").write_text(json.dumps(codes, indent=2))
 

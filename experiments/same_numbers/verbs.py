@@ -70,7 +70,7 @@ def _train(name: str, layer: str, options: str, *, steps: int = 60, batch: int =
 
 
 def _trainings() -> list[Verb]:
-    schedule = "--warmup-steps 10 --decay-steps 20 --evaluate-every 20 --csv --record-every 3 --checkpoint-every 30"
+    schedule = "--warmup-steps 10 --decay-steps 20 --evaluate-every 30 --csv --record-every 3 --checkpoint-every 30"
     return [
         _train("prescribed", "severe", f"--prescription diagnose/all/severe --k 8 {schedule}", d_sae=256),
         _train("prescribed_low_rank", "low_rank", "--prescription diagnose/more/low_rank --k 4", d_sae=192),

@@ -5,6 +5,7 @@ It writes `python/numbers.json`, and SAEs that no verb trains, into this folder.
 
 import json
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -23,7 +24,12 @@ def main() -> None:
     """All parts; each is one entry of the JSON."""
     tokens = {path.stem: torch.from_numpy(np.load(path)) for path in sorted(Path(sys.argv[1]).glob("layers/*.npy"))}
     torch.manual_seed(0)  # nothing may read it
-    found = {name: plain(measure(tokens)) for name, measure in PARTS.items()}
+    found = {}
+    for name, measure in PARTS.items():
+        try:
+            found[name] = plain(measure(tokens))
+        except Exception:  # the other parts are still worth comparing, and the numbers of this one are missed
+            traceback.print_exc()
     Path("python/numbers.json").write_text(json.dumps(found, indent=1))
 
 

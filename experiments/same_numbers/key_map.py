@@ -1,0 +1,45 @@
+"""What the restructuring renames, written down: everything else must be as before, to the bit.
+
+A path is FILE/KEY/KEY, as `autopsy/auxk.json/causes/shift` or `topk/sae.safetensors/W_dec`; `*` stands for one part
+of it, `**` for any number. Entries of a list are numbered, unless they have a `name` or a `layer`, which stands
+for them. Rules are for the tree *after*; before = after needs none.
+"""
+
+from dataclasses import dataclass
+
+RENAMED: tuple[tuple[str, str], ...] = ()
+"""(path before, path after), applied one after the other; `*` and `**` of the second are those of the first, in
+order: ("**/birth/*/relu", "**/birth/*/dead_by_relu")."""
+
+VALUES: tuple[tuple[str, str, str], ...] = ()
+"""(path after, word before, word after), for names in values: ("**/prescription/remedy", "none", "nothing")."""
+
+ADDED: dict[str, str] = {}
+"""Paths that may be there after alone, and why."""
+
+REMOVED: dict[str, str] = {}
+"""Paths (as before) that may be there before alone, and why."""
+
+IGNORED: dict[str, str] = {
+    "**/*sha256": "checksum of a file, whose keys are renamed; all in it is compared",
+}
+"""Paths that are not compared, and why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """How an option of the command line is given to the tree after."""
+
+    name: str | None = None
+    """Its new name; None where it is the old one."""
+    commas: bool = False
+    """Whether its values are now joined by commas."""
+    config: str | None = None
+    """Its name in the JSON of `--config FILE`, where it is no option any more; "fit.steps" is a nested name."""
+
+
+OPTIONS: dict[tuple[str, str], Option] = {}
+"""{(verb, option before): how it is given after}: ("autopsy", "--revive"): Option(name="--recentre")."""
+
+NAMES: dict[str, tuple[str, ...]] = {}
+"""{name in Python before: its new names}, tried before the old one. Names that only moved need no entry."""

@@ -10,8 +10,9 @@ import pytest
 
 from autopsae.arrays import InputError
 from autopsae.run.folder import Entry, Plan
-from autopsae.run.many import Portions, run_sweep
+from autopsae.run.many import run_sweep
 from autopsae.run.one import run
+from autopsae.run.portions import Portions
 from autopsae.training.config import Record
 from tests.damage import change_object
 from tests.test_first_version import X, entry

@@ -13,8 +13,9 @@ from autopsae.evaluation.reconstruction import evaluate
 from autopsae.memory import available_bytes
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run.folder import Entry, Plan
-from autopsae.run.many import Portions, run_sweep
+from autopsae.run.many import run_sweep
 from autopsae.run.one import run
+from autopsae.run.portions import Portions
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK

@@ -123,6 +123,6 @@ def _check_sae(out: Path, summary: dict[str, Any]) -> None:
             raise InputError(f"{out / 'sae.safetensors'}: another SAE than the one that was trained here")
     except InputError as error:
         raise InputError(
-            f"{out}: expected the SAE that the summary.json of this finished run tells of, but {error}; put it back "
-            f"from a copy, or remove {out / 'summary.json'} and resume to train it again"
+            f"{out}: expected the SAE that the summary.json of this finished run tells of, but {error}; put "
+            f"it back from a copy, or remove {out / 'summary.json'} and resume to train it again"
         ) from error

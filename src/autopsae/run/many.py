@@ -98,9 +98,7 @@ def run_sweep(
     out, plan, training = Path(out), plan or Plan(), same_passes(training)
     check_sweep_out(out, resume=resume)
     by_name = {entry.name: entry for entry in entries}
-    if not entries or len(by_name) < len(entries):
-        names = shown([entry.name for entry in entries])
-        raise InputError(f"sweep: expected members, each with a name of its own, got {names}")
+    _check_names([entry.name for entry in entries])
     folders_of(out, by_name)
     plan.check(entries[0].member.config)
     with locked(out / LOCK, what=out):
@@ -113,6 +111,15 @@ def run_sweep(
                 raise DiskFull(f"{error}; members that are done stay as they are: resume the sweep") from error
         (out / "portions.json").unlink(missing_ok=True)
     return result
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names or len({*names}) < len(names):
+        raise InputError(f"sweep: expected members, each with a name of its own, got {shown(names)}")
+    for name in names:
+        # What JSON cannot hold could be written, but not resumed.
+        if not isinstance(name, str) or any("\ud800" <= c <= "\udfff" for c in name):
+            raise InputError(f"sweep: expected names of Unicode characters, got {shown(name)}; pass another name")
 
 
 def _all(

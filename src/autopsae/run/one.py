@@ -111,8 +111,8 @@ def run(
     Raises InputError where another process writes `out`, where it holds a finished run or, unless resumed, an
     unfinished one, where the SAE of a finished one is not there or is damaged, and as `present`, `Training.load`
     and `evaluate`; InputError or Diverged with the step where training broke off, and the checkpoint that is left.
-    Diverged also where training ended, but its result is absurd (`divergence`): then the summary says so, and no SAE
-    is written. DiskFull with the checkpoint that is left.
+    Diverged also where training ended, but its result is absurd (`divergence`): then the summary says so, and no
+    SAE is written. DiskFull with the checkpoint that is left.
     """
     out, plan = Path(out), plan or Plan()
     check_out(out, resume=resume)

@@ -52,10 +52,10 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def resumed(kind: str, path: Path) -> dict[str, Any]:
+def resumed(kind: str, path: Path, *, resume: bool = True) -> dict[str, Any]:
     if kind == "run":
-        return run(entry("m"), X[:300], X[300:], path, plan=PLAN, resume=True)
-    return run_sweep(entries(), X[:300], X[300:], path, plan=PLAN, resume=True)
+        return run(entry("m"), X[:300], X[300:], path, plan=PLAN, resume=resume)
+    return run_sweep(entries(), X[:300], X[300:], path, plan=PLAN, resume=resume)
 
 
 def replace(old: str, new: str) -> Callable[[Path], None]:
@@ -260,13 +260,10 @@ def test_a_link_to_nothing_is_no_missing_result(tmp_path: Path, ended: Path, nam
     path.symlink_to(gone)
     before = contents(tmp_path)
     with pytest.raises(InputError) as raised:
-        if name.startswith("run"):
-            run(entry("m"), X[:300], X[300:], tmp_path / "run", plan=PLAN, resume=resume)
-        else:
-            run_sweep(entries(), X[:300], X[300:], tmp_path / "sweep", plan=PLAN, resume=resume)
+        resumed(name.split("/")[0], tmp_path / name.split("/")[0], resume=resume)
     told = (
-        f"{path}: expected a file or a folder, got a symbolic link to {gone}, which is not there; bring it back (is "
-        "its disk mounted?), or remove the link to start afresh"
+        f"{path}: expected a file or a folder, got a symbolic link to {gone}, which is not there; bring it back "
+        "(is its disk mounted?), or remove the link to start afresh"
     )
     # Not resumed, a folder may be refused for another result in it.
     assert str(raised.value) == told or (not resume and "expected a new folder" in str(raised.value))

@@ -1,6 +1,8 @@
 """Sweeps from tokens to folders: names, the best, members that stop, splits, and what a kill leaves."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from autopsae.memory import available_bytes
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep
-from autopsae.run.one import run
+from autopsae.run.one import Interrupted, run
 from autopsae.run.portions import Portions
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
@@ -139,6 +141,33 @@ def test_a_member_that_reaches_the_target_stops_there(tmp_path: Path) -> None:
     assert len(lines) == steps["fast"][0]
 
 
+@contextmanager
+def interrupted_at_once() -> Iterator[Callable[[], bool]]:
+    """As the command line delays a signal that came during the first step."""
+    yield lambda: True
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_an_interruption_is_answered_after_the_step_whenever_the_next_record_is_due(
+    tmp_path: Path, kind: str
+) -> None:
+    def act(out: Path, **more: Any) -> None:
+        listed = entries(record_every=60)
+        if kind == "run":
+            run(listed[0], TOKENS, HELD_OUT, out, **more)
+        else:
+            run_sweep(listed, TOKENS, HELD_OUT, out, **more)
+
+    act(tmp_path / "whole")
+    with pytest.raises(Interrupted, match=r"^interrupted after 1 of 60 steps; the checkpoint is .*/checkpoint"):
+        act(tmp_path / "broken", delay=interrupted_at_once)
+    with pytest.raises(Interrupted, match=r"^interrupted after 2 of 60 steps"):
+        act(tmp_path / "broken", delay=interrupted_at_once, resume=True)
+    act(tmp_path / "broken", resume=True)
+    assert files(tmp_path / "broken") == files(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("killed_at", [5, 25, 59])
 @pytest.mark.parametrize("groups", [[["slow", "good", "fast"]], [["slow", "good"], ["fast"]]])
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_bytes(
@@ -199,7 +228,6 @@ HOSTILE = [
     "Case",
     "CON",
     "sweep.json",
-    "\ud800",
 ]
 
 

@@ -172,9 +172,8 @@ class Sweep:
         save_checkpoint(path, state, self.members)
 
     def load(self, path: str | Path) -> None:
-        """Go on from a checkpoint of the same members and tokens, as if there had been no break.
-
-        Raises InputError for a file that is no whole checkpoint, or one of other members; nothing has changed then.
+        """Go on from a checkpoint of the same members and tokens, as if there had been no break. Raises InputError
+        for a file that is no whole checkpoint, or one of other members; nothing has changed then.
         """
         streams = Sources(self.members, self._tokens).stream_of_member
         state, saes = load_checkpoint(path, self.members, streams, self._layouts)

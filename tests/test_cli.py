@@ -395,6 +395,31 @@ def test_train_resumes_after_an_interrupt(tmp_path: Path, source: Path) -> None:
     assert len((out / "records.jsonl").read_text().splitlines()) == 400
 
 
+@pytest.mark.parametrize("more", [[], ["--seed", "0,1"]], ids=["run", "sweep"])
+def test_resuming_what_is_finished_says_so_prints_the_result_and_reads_no_token(
+    tmp_path: Path, more: list[str]
+) -> None:
+    x = np.random.default_rng(0).standard_normal((3000, 24)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "out"
+    command: list[str | Path] = ["train", tmp_path / "x.npy", "--out", out, *SMALL, *more]
+    first = run(*command)
+    assert first.returncode == 0, first.stderr
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    np.save(tmp_path / "x.npy", x * np.nan)  # whoever reads these tokens refuses them
+    again = run(*command, "--resume")
+    assert (again.returncode, again.stdout) == (0, first.stdout), again.stderr
+    result = out / ("sweep.json" if more else "summary.json")
+    told = f"{out} is finished: the result is in {result}; no token was read, and nothing was trained"
+    assert again.stderr.splitlines()[0] == told
+    assert "training on" not in again.stderr
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    (out / ("seed1" if more else "") / "sae.safetensors").unlink()
+    damaged = run(*command, "--resume")
+    assert damaged.returncode == 2
+    assert "expected the SAE that the summary.json of this finished run tells of" in damaged.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -24,8 +24,9 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.interop.convert import load_sae, save_sae
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import active_subspace, whiten
-from autopsae.run.many import Portions, run_sweep
+from autopsae.run.many import run_sweep
 from autopsae.run.one import run
+from autopsae.run.portions import Portions
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, TopK
 from autopsae.saved import checksum, tensors_checksum

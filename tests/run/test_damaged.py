@@ -1,19 +1,22 @@
 """What a run or a sweep resumes from is checked: it does not go on silently with damaged files."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from autopsae.arrays import InputError
 from autopsae.run.folder import Entry, Plan
-from autopsae.run.many import Portions, run_sweep
+from autopsae.run.many import run_sweep
 from autopsae.run.one import run
+from autopsae.run.portions import Portions
 from autopsae.training.config import Record
-from tests.damage import change_object
+from tests.damage import change_object, change_pair
 from tests.test_first_version import X, entry
 
 PLAN = Plan(checkpoint_every=2, evaluate_every=2)
@@ -49,10 +52,10 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def resumed(kind: str, path: Path) -> dict[str, Any]:
+def resumed(kind: str, path: Path, *, resume: bool = True) -> dict[str, Any]:
     if kind == "run":
-        return run(entry("m"), X[:300], X[300:], path, plan=PLAN, resume=True)
-    return run_sweep(entries(), X[:300], X[300:], path, plan=PLAN, resume=True)
+        return run(entry("m"), X[:300], X[300:], path, plan=PLAN, resume=resume)
+    return run_sweep(entries(), X[:300], X[300:], path, plan=PLAN, resume=resume)
 
 
 def replace(old: str, new: str) -> Callable[[Path], None]:
@@ -145,3 +148,160 @@ def test_undamaged_ones_go_on(tmp_path: Path, broken_off: Path, kind: str) -> No
     result = resumed(kind, tmp_path / kind)
     assert [one["steps"] for one in result.get("members", [result])] == [8] * len(result.get("members", [result]))
     assert not [*(tmp_path / kind).rglob("*checkpoint*"), *(tmp_path / kind).rglob(".*")]
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run and a sweep that are finished."""
+    folder = tmp_path_factory.mktemp("ended")
+    for kind in ("run", "sweep"):
+        resumed(kind, folder / kind)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def flip(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+
+
+def of_another(path: Path) -> None:
+    """A whole pair, but of another SAE of the same shapes."""
+    change_pair(path.with_suffix(""), lambda tensors: tensors["b_dec"].add_(1.0))
+
+
+LOST: dict[str, tuple[str, Callable[[Path], Any], str]] = {
+    "no tensors": ("sae.safetensors", Path.unlink, "there is no such file"),
+    "no words": ("sae.json", Path.unlink, "there is no such file"),
+    "cut tensors": ("sae.safetensors", cut, "not the tensors that sae.json describes"),
+    "a flipped bit": ("sae.safetensors", flip, "not the tensors that sae.json describes"),
+    "cut words": ("sae.json", cut, "could not read it"),
+    "another SAE": ("sae.safetensors", of_another, "another SAE than the one that was trained here"),
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("state", ["run", "sweep", "unfinished sweep"])
+def test_a_finished_sae_that_is_lost_or_damaged_is_told_before_training_and_nothing_changes(
+    tmp_path: Path, ended: Path, broken_off: Path, state: str, lost: str
+) -> None:
+    kind, (name, change, message) = state.split()[-1], LOST[lost]
+    shutil.copytree((broken_off if "unfinished" in state else ended) / kind, tmp_path / kind)
+    member = tmp_path / kind / ("a" if kind == "sweep" else "")
+    change(member / name)
+    before = contents(tmp_path / kind)
+    with pytest.raises(InputError) as raised:
+        resumed(kind, tmp_path / kind)
+    assert str(raised.value).startswith(f"{member}: expected the SAE that the summary.json of this finished run")
+    assert message in str(raised.value)
+    advice = f"put it back from a copy, or remove {member / 'summary.json'} and resume to train it again"
+    assert str(raised.value).endswith(advice)
+    assert contents(tmp_path / kind) == before
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_what_is_advised_for_a_lost_sae_trains_it_again_to_the_same_end(
+    tmp_path: Path, ended: Path, kind: str
+) -> None:
+    shutil.copytree(ended / kind, tmp_path / kind)
+    member, before = tmp_path / kind / ("a" if kind == "sweep" else ""), contents(tmp_path / kind)
+    other = {path: Path(path).stat().st_mtime_ns for path in before if "/b/" in path}
+    for name in ("sae.safetensors", "summary.json"):
+        (member / name).unlink()
+    resumed(kind, tmp_path / kind)
+    assert contents(tmp_path / kind) == before
+    assert {path: Path(path).stat().st_mtime_ns for path in other} == other  # a member that is done is left alone
+
+
+def test_a_sweep_tells_what_the_summaries_of_its_members_tell(tmp_path: Path, ended: Path) -> None:
+    shutil.copytree(ended / "sweep", tmp_path / "sweep")
+    right = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["best"]
+    best = right[""]
+    change_object(tmp_path / "sweep" / best / "summary.json", mse_raw=1e9)
+    [other] = {"a", "b"} - {best}
+    assert resumed("sweep", tmp_path / "sweep")["best"] == {"": other}
+    assert json.loads((tmp_path / "sweep" / "sweep.json").read_text())["best"] == {"": other}
+
+
+def test_a_member_that_a_checkpoint_says_had_ended_must_have_its_summary(tmp_path: Path) -> None:
+    listed, portions = entries(), Portions(groups=[["a", "b"]], bytes_at_once=0)
+    with torch.no_grad():
+        listed[0].member.sae.W_enc.mul_(torch.finfo(torch.float32).max)  # diverges at once
+    with pytest.raises(Stopped):
+        run_sweep(listed, X[:300], X[300:], tmp_path / "out", plan=PLAN, portions=portions, progress=stop)
+    (tmp_path / "out" / "a" / "summary.json").unlink()
+    before = contents(tmp_path / "out")
+    with pytest.raises(InputError) as raised:
+        resumed("sweep", tmp_path / "out")
+    assert str(raised.value) == (
+        f"{tmp_path}/out/checkpoint-0.safetensors: expected the summary.json of members that had ended before it "
+        "was written, but a has none; put it back, or remove this checkpoint to train its SAEs from the start"
+    )
+    assert contents(tmp_path / "out") == before
+
+
+LINKS = ["run/summary.json", "run/checkpoint.safetensors", "sweep/sweep.json", "sweep/a/summary.json", "sweep/a"]
+
+
+@pytest.mark.parametrize("name", [*LINKS, "sweep/portions.json", "run", "sweep"])
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_link_to_nothing_is_no_missing_result(tmp_path: Path, ended: Path, name: str, resume: bool) -> None:
+    for kind in ("run", "sweep"):
+        shutil.copytree(ended / kind, tmp_path / kind)
+    path, gone = tmp_path / name, tmp_path / "gone"
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(gone)
+    before = contents(tmp_path)
+    with pytest.raises(InputError) as raised:
+        resumed(name.split("/")[0], tmp_path / name.split("/")[0], resume=resume)
+    told = (
+        f"{path}: expected a file or a folder, got a symbolic link to {gone}, which is not there; bring it back "
+        "(is its disk mounted?), or remove the link to start afresh"
+    )
+    # Not resumed, a folder may be refused for another result in it.
+    assert str(raised.value) == told or (not resume and "expected a new folder" in str(raised.value))
+    assert contents(tmp_path) == before
+
+
+def test_a_link_that_leads_to_a_result_is_that_result(tmp_path: Path, ended: Path) -> None:
+    for kind in ("run", "sweep"):
+        shutil.copytree(ended / kind, tmp_path / kind)
+        for path in [*(tmp_path / kind).rglob("summary.json"), *(tmp_path / kind).glob("sweep.json")]:
+            moved = tmp_path / f"{kind}-{path.parent.name}-{path.name}"
+            path.rename(moved)
+            path.symlink_to(moved)
+        before = contents(tmp_path / kind)
+        resumed(kind, tmp_path / kind)
+        assert contents(tmp_path / kind) == before
+
+
+@pytest.mark.parametrize("name", ["run/summary.json", "sweep/a/summary.json", "sweep/sweep.json"])
+@pytest.mark.parametrize("what", ["folder", "pipe", "loop"])
+def test_a_result_that_is_no_file_is_refused_and_left(tmp_path: Path, ended: Path, name: str, what: str) -> None:
+    kind = name.split("/")[0]
+    shutil.copytree(ended / kind, tmp_path / kind)
+    path = tmp_path / name
+    path.unlink()
+    {"folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "loop": lambda: path.symlink_to(path)}[what]()
+    with pytest.raises(InputError, match=f"^{path}: expected "):
+        resumed(kind, tmp_path / kind)
+    assert path.is_dir() or path.is_fifo() or path.is_symlink()
+
+
+def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for path in (tmp_path / "run", tmp_path / "out" / "a"):
+        path.write_text("mine")
+    for act in (
+        lambda: run(entry("m"), X[:300], X[300:], tmp_path / "run"),
+        lambda: run_sweep(entries(), X[:300], X[300:], tmp_path / "out"),
+    ):
+        with pytest.raises(InputError, match="expected a folder, or nothing yet, got a file; pass another name"):
+            act()

@@ -1,6 +1,8 @@
 """Sweeps from tokens to folders: names, the best, members that stop, splits, and what a kill leaves."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +10,15 @@ from typing import Any
 import pytest
 import torch
 
+from autopsae.activations.names import file_names
 from autopsae.arrays import InputError
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.memory import available_bytes
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run.folder import Entry, Plan
-from autopsae.run.many import Portions, run_sweep
-from autopsae.run.one import run
+from autopsae.run.many import run_sweep
+from autopsae.run.one import Interrupted, run
+from autopsae.run.portions import Portions
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
@@ -137,6 +141,33 @@ def test_a_member_that_reaches_the_target_stops_there(tmp_path: Path) -> None:
     assert len(lines) == steps["fast"][0]
 
 
+@contextmanager
+def interrupted_at_once() -> Iterator[Callable[[], bool]]:
+    """As the command line delays a signal that came during the first step."""
+    yield lambda: True
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_an_interruption_is_answered_after_the_step_whenever_the_next_record_is_due(
+    tmp_path: Path, kind: str
+) -> None:
+    def act(out: Path, **more: Any) -> None:
+        listed = entries(record_every=60)
+        if kind == "run":
+            run(listed[0], TOKENS, HELD_OUT, out, **more)
+        else:
+            run_sweep(listed, TOKENS, HELD_OUT, out, **more)
+
+    act(tmp_path / "whole")
+    with pytest.raises(Interrupted, match=r"^interrupted after 1 of 60 steps; the checkpoint is .*/checkpoint"):
+        act(tmp_path / "broken", delay=interrupted_at_once)
+    with pytest.raises(Interrupted, match=r"^interrupted after 2 of 60 steps"):
+        act(tmp_path / "broken", delay=interrupted_at_once, resume=True)
+    act(tmp_path / "broken", resume=True)
+    assert files(tmp_path / "broken") == files(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("killed_at", [5, 25, 59])
 @pytest.mark.parametrize("groups", [[["slow", "good", "fast"]], [["slow", "good"], ["fast"]]])
 def test_a_killed_sweep_goes_on_and_ends_with_the_same_bytes(
@@ -174,9 +205,60 @@ def test_a_sweep_resumed_with_other_members_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_must_differ(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a name of its own"):
+    with pytest.raises(InputError, match=r"expected members, each with a name of its own, got \['a', 'a'\]"):
         run_sweep([entry("a", 1e-3), entry("a", 1e-2)], TOKENS, HELD_OUT, tmp_path / "out")
+    with pytest.raises(InputError, match=r"expected members, each with a name of its own, got \[\]"):
+        run_sweep([], TOKENS, HELD_OUT, tmp_path / "out")
+    with pytest.raises(InputError, match=r"expected names of Unicode characters, got '\\ud800'; pass another"):
+        run_sweep([entry("\ud800", 1e-3)], TOKENS, HELD_OUT, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+HOSTILE = [
+    "a/b",
+    "a",
+    "",
+    ".",
+    "..",
+    "../up",
+    "/root",
+    "x:y",
+    "x" * 300,
+    "case",
+    "Case",
+    "CON",
+    "sweep.json",
+]
+
+
+def test_members_of_any_names_get_folders_of_their_own_in_the_sweep(tmp_path: Path) -> None:
+    listed = [entry(name, 1e-3, steps=2) for name in HOSTILE]
+    result = run_sweep(listed, TOKENS, HELD_OUT, tmp_path / "out")
+    assert [member["name"] for member in result["members"]] == HOSTILE
+    folders = [member["folder"] for member in result["members"]]
+    assert folders == [*file_names(HOSTILE).values()]
+    assert len({folder.lower() for folder in folders}) == len(HOSTILE)
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*folders, "sweep.json"}
+    for name, folder in zip(HOSTILE, folders, strict=True):
+        assert json.loads((tmp_path / "out" / folder / "summary.json").read_text())["name_given"] == name
+        SAE.load(tmp_path / "out" / folder / "sae")
+    again = [entry(name, 1e-3, steps=2) for name in HOSTILE]
+    assert run_sweep(again, TOKENS, HELD_OUT, tmp_path / "out", resume=True) == result
+
+
+def test_what_a_summary_says_besides_does_not_name_the_best(tmp_path: Path) -> None:
+    listed = [replace(one, about={"name": "other", "data": "x"}) for one in entries(steps=5)]
+    result = run_sweep(listed, TOKENS, HELD_OUT, tmp_path / "out")
+    assert [member["name"] for member in result["members"]] == [*NAMES]
+    assert {*result["best"]} == {""}
+    assert result["best"][""] in NAMES
+
+
+def test_portions_that_are_not_of_all_members_are_refused(tmp_path: Path) -> None:
+    portions = Portions(groups=[["slow", "who"]], bytes_at_once=0)
+    with pytest.raises(InputError, match="portions: expected groups of all members, got"):
+        run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out", portions=portions)
 
 
 def test_a_finished_sweep_is_not_replaced_and_resuming_it_returns_its_results(tmp_path: Path) -> None:

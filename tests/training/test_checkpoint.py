@@ -264,7 +264,7 @@ def write_again(path: Path, tensors: dict[str, torch.Tensor] | None = None, **ab
             ".places[0].buffers: expected a whole number from 0",
         ),
         ({"stream_of_member": [1]}, "expected members that share their tokens as before ([1]"),
-        ({"version": 1}, "expected a checkpoint of version 3 or 2, got 1; go on with the autopsae that wrote it"),
+        ({"version": 1}, "expected a checkpoint of version 3, got 1; go on with the autopsae that wrote it"),
         ({"more": 1}, "expected only format, version"),
     ],
 )

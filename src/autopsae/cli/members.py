@@ -13,6 +13,7 @@ from autopsae.cli.options import Birth, Fit, Keep
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy
+from autopsae.run.finished import Settings
 from autopsae.run.folder import Entry
 from autopsae.run.start import Strays, layer_normed, start_from, without_strays
 from autopsae.run.verdict import resampling_until
@@ -108,6 +109,23 @@ def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig
     )
 
 
+def about_of(
+    choice: Choice, birth: Birth, strays: Strays, saved: Prescription | None, *, layer: str, held_out: int
+) -> dict[str, Any]:
+    """What the summary of a member says of how it was born, and on what; told before a token is read."""
+    unused = {"prescription", "init", *(("alpha", "rank") if saved else ())}
+    options = {name: value for name, value in vars(birth).items() if name not in unused}
+    return {
+        "layer": layer,
+        "start": saved.remedy.name if saved else choice.init,
+        **options,
+        **({} if saved else {"alpha": choice.alpha}),
+        "strays_in_training": strays,
+        "held_out": held_out,
+        "seed": choice.seed,
+    }
+
+
 def _resampling(steps: int) -> Resampling:
     """So that what is drawn last has time to learn."""
     return Resampling(every_steps=1000, until_step=resampling_until(steps))
@@ -128,11 +146,10 @@ class Births:
         self._read: dict[int, tuple[Statistics, Statistics]] = {}
         self._starts: dict[tuple[str, float, int], Remedy] = {}
 
-    def entry(self, choice: Choice, config: TrainConfig, name: str, *, held_out: int) -> Entry:
+    def entry(self, choice: Choice, settings: Settings, name: str) -> Entry:
         """A member, born; InputError as `born` and `start_from`."""
-        sae = self._born(choice)
-        member, layer = Member(sae=sae, config=config, name=name), self._training.layer
-        return Entry(member=member, about=self._about(choice, held_out), data=layer, prescription=self._saved)
+        member, layer = Member(sae=self._born(choice), config=settings.config, name=name), self._training.layer
+        return Entry(member=member, about={**settings.about}, data=layer, prescription=self._saved)
 
     def tokens(self, seed: int) -> Tokens:
         """What is trained on."""
@@ -173,17 +190,3 @@ class Births:
             seen = collect(layer_normed(self._tokens), seed=seed, device=self._device) if normed else raw
             self._read[seed] = raw, seen
         return self._read[seed]
-
-    def _about(self, choice: Choice, held_out: int) -> dict[str, Any]:
-        """What the summary says of it."""
-        unused = {"prescription", "init", *(("alpha", "rank") if self._saved else ())}
-        settings = {name: value for name, value in vars(self._birth).items() if name not in unused}
-        return {
-            "layer": self._training.layer,
-            "start": self._saved.remedy.name if self._saved else choice.init,
-            **settings,
-            **({} if self._saved else {"alpha": choice.alpha}),
-            "strays_in_training": self._strays,
-            "held_out": held_out,
-            "seed": choice.seed,
-        }

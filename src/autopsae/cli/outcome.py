@@ -21,6 +21,11 @@ def print_tokens(console: Console, training: int, held_out: int) -> None:
     print_note(f"training on {training:,} tokens, {held_out:,} are held out", console)
 
 
+def print_finished(out: Path, result: Path) -> None:
+    """That nothing is left to do, and where the result is."""
+    print_note(f"{out} is finished: the result is in {result}; no token was read, and nothing was trained")
+
+
 def print_differences(console: Console, path: Path | None, entry: Entry) -> None:
     """A line where a prescription is used for another layer or SAE than it was made for."""
     if entry.prescription is None:
@@ -84,6 +89,7 @@ def print_run(out: Path, summary: dict[str, Any]) -> None:
 def print_sweep(out: Path, result: dict[str, Any]) -> None:
     """How every member of a sweep ended, and which is best. Raises Diverged where none is."""
     [best] = result["best"].values()
+    folders = {member["name"]: out / member.get("folder", member["name"]) for member in result["members"]}
     table = empty_table()
     for heading in ("", "born dead", "dead", "held-out tokens", "raw FVU", "L0"):
         table.add_column(heading, no_wrap=bool(heading), min_width=None if heading else 8, overflow="fold")
@@ -106,7 +112,7 @@ def print_sweep(out: Path, result: dict[str, Any]) -> None:
             print_note(f"warning: {member['name']}: {warning}")
     if best is None:
         raise Diverged(f"{out}: all {len(result['members'])} SAEs diverged; lower the learning rates")
-    print_line(f"best by the error on held-out tokens: {out / best}")
+    print_line(f"best by the error on held-out tokens: {folders[best]}")
 
 
 def _worse(fvu: float | None) -> str:

@@ -11,16 +11,18 @@ from autopsae.activations.store import open_activations
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.cli.interrupts import delayed
-from autopsae.cli.members import Births, choices_of, config_of, name_of, sparsity_of, with_defaults
+from autopsae.cli.members import Births, about_of, choices_of, config_of, name_of, sparsity_of, with_defaults
 from autopsae.cli.options import Birth, Fit, Integers, Keep, Padding
-from autopsae.cli.outcome import Live, print_differences, print_run, print_sweep, print_tokens
+from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import checked_device, progress_bar
 from autopsae.disk import check_unlocked
 from autopsae.run.data import count_tokens, hold_out
+from autopsae.run.finished import Settings
 from autopsae.run.folder import Plan
-from autopsae.run.many import Portions, check_sweep_out, run_sweep
-from autopsae.run.one import check_out, run
+from autopsae.run.many import check_sweep_out, finished_sweep, run_sweep
+from autopsae.run.one import check_out, finished_run, run
+from autopsae.run.portions import Portions
 from autopsae.run.start import load_start
 from autopsae.training.logs import Csv, Logger, TensorBoard
 
@@ -57,28 +59,31 @@ def train(
     """
     birth = with_defaults(birth)
     choices = choices_of(birth, fit, seed)
-    (check_out if len(choices) == 1 else check_sweep_out)(out, resume=keep.resume)
-    check_unlocked(out)
+    many = len(choices) > 1
+    _check(out, birth, keep, many=many)
     device = checked_device(device)
     configs = [config_of(birth, fit, keep, choice) for choice in choices]
-    sparsity_of(birth).check(birth.d_sae)
-    if birth.sparsity != "relu":
-        check_k(birth.k, birth.d_sae)
     plan = Plan(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
     )
     plan.check(configs[0])
-    if keep.memory is not None and not 0 < keep.memory < inf:
-        raise InputError(f"--memory: expected a number of GB over 0, got {keep.memory:g}")
     activations = open_activations(source, layer, lengths=padding.lengths, mask=padding.mask)
     training, held = hold_out(activations, keep.held_out)
     saved = load_start(birth.prescription, activations.d_in) if birth.prescription else None
+    told = partial(
+        about_of, birth=birth, strays=fit.strays, saved=saved, layer=training.layer, held_out=held.tokens
+    )
+    settings = {
+        name_of(choice, choices): Settings(about=told(choice), config=config)
+        for choice, config in zip(choices, configs, strict=True)
+    }
+    if keep.resume and _is_finished(out, settings):
+        return
     loggers = partial(_loggers, keep)
     with progress_bar("reading the statistics") as (bar, task):
         births = Births(training, birth, fit.strays, saved, device)
         entries = [
-            births.entry(choice, config, name_of(choice, choices), held_out=held.tokens)
-            for choice, config in zip(choices, configs, strict=True)
+            births.entry(choice, one, name) for choice, (name, one) in zip(choices, settings.items(), strict=True)
         ]
         tokens = births.tokens(seed[0])
         print_tokens(bar.console, count_tokens(tokens), held.tokens)
@@ -86,7 +91,7 @@ def train(
         live = Live(bar, task, fit.steps)
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": loggers}
         common |= {"progress": live.advance, "at_birth": live.be_born, "delay": delayed}
-        if len(entries) == 1:
+        if not many:
             result = run(entries[0], tokens, held, out, **common)
         else:
             memory = None if keep.memory is None else int(1e9 * keep.memory)
@@ -94,7 +99,28 @@ def train(
             if not any((out / name).exists() for name in ("portions.json", "sweep.json")):
                 print_note(_portioned(portions), bar.console)
             result = run_sweep(entries, tokens, held, out, portions=portions, **common)
-    (print_run if len(entries) == 1 else print_sweep)(out, result)
+    (print_sweep if many else print_run)(out, result)
+
+
+def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:
+    """InputError where the results cannot be written, or no such SAE can be."""
+    (check_sweep_out if many else check_out)(out, resume=keep.resume)
+    check_unlocked(out)
+    sparsity_of(birth).check(birth.d_sae)
+    if birth.sparsity != "relu":
+        check_k(birth.k, birth.d_sae)
+    if keep.memory is not None and not 0 < keep.memory < inf:
+        raise InputError(f"--memory: expected a number of GB over 0, got {keep.memory:g}")
+
+
+def _is_finished(out: Path, settings: dict[str, Settings]) -> bool:
+    """Whether nothing is left to do; then the result is printed again."""
+    many = len(settings) > 1
+    result = finished_sweep(out, settings) if many else finished_run(out, *settings.values())
+    if result is not None:
+        print_finished(out, out / ("sweep.json" if many else "summary.json"))
+        (print_sweep if many else print_run)(out, result)
+    return result is not None
 
 
 def _loggers(keep: Keep, folder: Path, after: int) -> list[Logger]:

@@ -11,14 +11,14 @@ from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.reconstruction import evaluate
-from autopsae.files import changes
-from autopsae.kinds import Kind, anything, fields, mapped, nothing_or, number, text, whole
+from autopsae.files import tensors_digest
 from autopsae.passes import same_passes
 from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
+from autopsae.run.finished import BIRTH, SUMMARY, Settings, begun, named
 from autopsae.run.measured import HeldOut, measured
-from autopsae.run.same_data import KIND, check_described, described
+from autopsae.run.same_data import check_described, described
 from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
-from autopsae.saved import as_json, load_object, save_object
+from autopsae.saved import as_json, save_object
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
 from autopsae.training.sources import Member, shifted
@@ -31,20 +31,6 @@ Delay = Callable[[], AbstractContextManager[Callable[[], bool]]]
 
 Births = Callable[[dict[str, dict[str, Any]]], None]
 """Given what held-out tokens say of SAEs before their first step (as `measured`), by the members' names."""
-
-
-BIRTH, SUMMARY = "autopsae-birth", "autopsae-summary"
-
-_NUMBERS = mapped(nothing_or(number()))
-_ENDED: dict[str, Kind] = {
-    "birth": _NUMBERS,
-    "scale": number(over=0.0),
-    "diverged": nothing_or(text),
-    "steps": whole(0),
-    "training": mapped(anything),
-}
-_MEASURED: dict[str, Kind] = dict.fromkeys(("dead", "relu", "topk", "mse_raw", "l0"), number())
-_MEASURED["fvu_raw"] = nothing_or(number())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +69,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A member by its name, which is also that of its folder."""
+    """A member by its name, after which its folder is called."""
 
     member: Member
     about: dict[str, Any]
@@ -98,6 +84,11 @@ class Entry:
     @property
     def name(self) -> str:
         return self.member.name
+
+    @property
+    def settings(self) -> Settings:
+        """What tells it from others before a token is read."""
+        return Settings(about=self.about, config=self.member.config)
 
 
 class Folder(AbstractContextManager["Folder"]):
@@ -128,7 +119,7 @@ class Folder(AbstractContextManager["Folder"]):
             content = {"about": self._about, "birth": birth, "digests": described(self._training, self._raw)}
             self.birth = save_object(path, format=BIRTH, content=content)["birth"]
             return
-        before = _begun(self.out, self._about)
+        before = begun(self.out, self._about)
         self.birth = before["birth"]
         # A run that an earlier version began does not say what it was trained on.
         check_described(before.get("digests", {}), self._training, self._raw)
@@ -184,6 +175,7 @@ class Folder(AbstractContextManager["Folder"]):
             sae.save(self.out / "sae")
             resampled = Resampled.of(last_resampling, steps=steps)
             summary |= {
+                "sae_sha256": tensors_digest(sae.state_dict()),
                 **measured(evaluation),
                 "firing_rates": evaluation.fates.by_rate(),
                 "resampled_at_end": resampled and asdict(resampled),
@@ -193,7 +185,7 @@ class Folder(AbstractContextManager["Folder"]):
                 ],
             }
         digests = described(self._training, self._raw)
-        content = {**summary, "steps": steps, "training": _named(config), "digests": digests}
+        content = {**summary, "steps": steps, "training": named(config), "digests": digests}
         return save_object(self.out / "summary.json", format=SUMMARY, content=content)
 
     def _seen(self, raw: Tokens) -> Tokens:
@@ -206,48 +198,3 @@ class Folder(AbstractContextManager["Folder"]):
         if prescription is None:
             return None
         return {**prescription.made_for(), "differs": prescription.differences(sae, layer=self._entry.data)}
-
-
-def finished(out: Path, entry: Entry) -> dict[str, Any] | None:
-    """The summary of a run or a member that is done; None where there is none.
-
-    Raises InputError as `load_object`, and for a run with other settings than the entry's.
-    """
-    path = out / "summary.json"
-    if not path.exists():
-        return None
-    summary = load_object(path, format=SUMMARY, kind=summary_kind)
-    check_finished(out, summary, entry)
-    return summary
-
-
-def summary_kind(value: object) -> str | None:
-    """What a summary must say: of a member that diverged, less."""
-    diverged = isinstance(value, dict) and value.get("diverged") is not None
-    return fields(_ENDED if diverged else _ENDED | _MEASURED, others=anything)(value)
-
-
-def check_finished(out: Path, summary: dict[str, Any], entry: Entry) -> None:
-    """InputError where a finished run is another one than the entry's."""
-    _begun(out, as_json(entry.about))
-    was, asked = summary["training"], as_json(_named(entry.member.config))
-    # A setting that there was not yet when it was written says nothing.
-    changed = changes(was, {name: value for name, value in asked.items() if name in was})
-    if changed:
-        raise InputError(f"{out}: expected the settings of the finished run in it: {changed}; pass another name")
-
-
-def _begun(out: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """What a run began with; InputError where it was about something else."""
-    kind = fields({"about": mapped(anything), "birth": _NUMBERS}, others=KIND)
-    before = load_object(out / "birth.json", format=BIRTH, kind=kind)
-    if changed := changes(before["about"], about):
-        raise InputError(f"{out}: expected the settings that the run began with: {changed}")
-    return before
-
-
-def _named(config: TrainConfig) -> dict[str, Any]:
-    """The settings, with the names of those that are a choice of kinds."""
-    parts = {name: getattr(config, name) for name in ("penalty", "revival", "resampling")}
-    named = {name: part and {"name": type(part).__name__, **asdict(part)} for name, part in parts.items()}
-    return {**asdict(config), **named}

@@ -1,54 +1,26 @@
 """A sweep from activations to a folder: each SAE in a folder of its own, and which is best on held-out tokens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autopsae.activations.names import file_names
 from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, DiskFull, locked
-from autopsae.files import differing
 from autopsae.kinds import anything, fields, listed, mapped, nothing_or, text
-from autopsae.memory import available_bytes
 from autopsae.passes import same_passes
-from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan, check_finished, finished, summary_kind
+from autopsae.run.finished import Settings, check_folder, finished, present, summary_kind
+from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan
 from autopsae.run.one import saved_if_interrupted, uninterrupted
-from autopsae.saved import as_json, load_object, save_object
+from autopsae.run.portions import Portions, groups_of, other_members
+from autopsae.saved import load_object, save_object
 from autopsae.training.config import Record
-from autopsae.training.memory import bytes_of, groups_that_fit
 from autopsae.training.sweep import Sweep
-from autopsae.training.terms import terms, with_defaults
+from autopsae.words import listed as several
+from autopsae.words import shown
 
-
-@dataclass(frozen=True, kw_only=True)
-class Portions:
-    """Which members are trained at once, and what that takes."""
-
-    groups: list[list[str]]
-    bytes_at_once: int
-    """Of the largest group."""
-
-    @staticmethod
-    def of(entries: Sequence[Entry], memory_bytes: int | None = None, *, tokens: int | None = None) -> "Portions":
-        """As many at once as fit into `memory_bytes`; None for half of what is free. tokens: how many each stream
-        has, where a buffer may hold more.
-
-        Raises InputError where that cannot be known, and for a negative number.
-        """
-        members = [entry.member for entry in entries]
-        if memory_bytes is not None and memory_bytes <= 0:
-            raise InputError(f"memory: expected more than nothing, got {memory_bytes:,} bytes")
-        budget = memory_bytes or available_bytes(members[0].sae.W_enc.device) // 2
-        groups = groups_that_fit(members, budget, tokens)
-        needed = max(bytes_of([members[m] for m in group], tokens) for group in groups)
-        return Portions(groups=[[entries[m].name for m in group] for group in groups], bytes_at_once=needed)
-
-
-PORTIONS, SWEEP = "autopsae-portions", "autopsae-sweep"
-
-_MEMBERS = mapped(fields({"about": mapped(anything), "settings": mapped(anything), "sae": text}))
-_BEGUN = fields({"groups": listed(listed(text)), "members": _MEMBERS})
+SWEEP = "autopsae-sweep"
 
 
 def _member(value: object) -> str | None:
@@ -59,13 +31,38 @@ _RESULT = fields({"best": mapped(nothing_or(text)), "chosen_by": text, "members"
 
 
 def check_sweep_out(out: Path, *, resume: bool = False) -> None:
-    """InputError where a sweep's results would replace others, or could not be written."""
-    begun, ended = (out / "portions.json").exists(), (out / "sweep.json").exists()
-    others = any(path.exists() for path in [*out.glob("summary.json"), *out.glob("*/summary.json")])
-    if (ended and not resume) or (others and not begun and not ended) or (out.exists() and not out.is_dir()):
+    """InputError where a sweep's results would replace others, or could not be written; as `present`."""
+    check_folder(out)
+    begun, ended = present(out / "portions.json"), present(out / "sweep.json")
+    others = any(present(folder / "summary.json") for folder in [out, *out.glob("*")] if folder.is_dir())
+    if (ended and not resume) or (others and not begun and not ended):
         raise InputError(f"{out}: expected a new folder, or one without finished results; pass another name")
     if begun and not resume:
         raise InputError(f"{out}: holds an unfinished sweep; resume it, or pass another name")
+
+
+def finished_sweep(out: Path, members: Mapping[str, Settings]) -> dict[str, Any] | None:
+    """What is in the sweep.json of a sweep that is finished, without a look at the tokens; None where members are
+    to be trained. members: by name.
+
+    Raises InputError where another process writes `out`, for other members or settings, and where the SAE of a
+    member is not there or is damaged.
+    """
+    if not present(out / "sweep.json"):
+        return None
+    with locked(out / LOCK, what=out):
+        result = _ended(out, members)
+        if result is not None:
+            (out / "portions.json").unlink(missing_ok=True)
+        return result
+
+
+def folders_of(out: Path, names: Collection[str]) -> dict[str, Path]:
+    """The folder of each member, called as `file_names` says. Raises InputError where there is a file instead."""
+    folders = {name: out / file for name, file in file_names(names).items()}
+    for folder in folders.values():
+        check_folder(folder)
+    return folders
 
 
 def run_sweep(
@@ -82,9 +79,10 @@ def run_sweep(
     at_birth: Births | None = None,
     delay: Delay = uninterrupted,
 ) -> dict[str, Any]:
-    """Train all members in place, so many at once as `portions` says; each writes into `out`/NAME what `run` writes
-    for one. Returns what it writes into sweep.json: every member's summary, and `best`: for each `data` of the
-    entries the name of the member with the least mean squared error on held-out tokens (None where all diverged).
+    """Train all members in place, so many at once as `portions` says; each writes into a folder of its own in
+    `out`, called by its name (`file_names`), what `run` writes for one. Returns what it writes into sweep.json:
+    every member's summary with the name of its `folder`, and `best`: for each `data` of the entries the name of the
+    member with the least mean squared error on held-out tokens (None where all diverged).
 
     resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are, and
     of a sweep that is finished the results are returned.
@@ -94,17 +92,18 @@ def run_sweep(
     one whose result is absurd (`divergence`) has diverged too, and is never the best.
 
     Raises InputError where another process writes `out`, as `check_sweep_out`, `Sweep` and `Plan.check`, for two
-    members of one name, and where what is resumed began with other members.
+    members of one name, where what is resumed began with other members, and, before anything is trained, where the
+    SAE of a member that is done is not there or is damaged.
     """
     out, plan, training = Path(out), plan or Plan(), same_passes(training)
     check_sweep_out(out, resume=resume)
     by_name = {entry.name: entry for entry in entries}
-    if len(by_name) < len(entries) or not all(by_name):
-        raise InputError(f"sweep: expected a name of its own for each member, got {[e.name for e in entries]}")
+    _check_names([entry.name for entry in entries])
+    folders_of(out, by_name)
     plan.check(entries[0].member.config)
     with locked(out / LOCK, what=out):
         check_sweep_out(out, resume=resume)  # another process may have ended since
-        result = _ended(out, by_name)
+        result = _ended(out, {name: entry.settings for name, entry in by_name.items()})
         if result is None:
             try:
                 result = _all(by_name, training, held_out, out, portions, plan, loggers, progress, at_birth, delay)
@@ -112,6 +111,15 @@ def run_sweep(
                 raise DiskFull(f"{error}; members that are done stay as they are: resume the sweep") from error
         (out / "portions.json").unlink(missing_ok=True)
     return result
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if not names or len({*names}) < len(names):
+        raise InputError(f"sweep: expected members, each with a name of its own, got {shown(names)}")
+    for name in names:
+        # What JSON cannot hold could be written, but not resumed.
+        if not isinstance(name, str) or any("\ud800" <= c <= "\udfff" for c in name):
+            raise InputError(f"sweep: expected names of Unicode characters, got {shown(name)}; pass another name")
 
 
 def _all(
@@ -127,39 +135,46 @@ def _all(
     delay: Delay,
 ) -> dict[str, Any]:
     """Train the groups that are not done, and write what became of all."""
-    summaries: dict[str, dict[str, Any]] = {}
-    for number, names in enumerate(_portions(out, [*entries.values()], portions)):
-        group = [entries[name] for name in names]
+    folders = folders_of(out, entries)
+    # All before the first step: what cannot be resumed is told before the work.
+    found = {name: finished(folders[name], entry.settings) for name, entry in entries.items()}
+    summaries = {name: summary for name, summary in found.items() if summary is not None}
+    for number, names in enumerate(groups_of(out, [*entries.values()], portions, summaries)):
         checkpoint = out / f"checkpoint-{number}.safetensors"
-        done = [finished(out / name, entries[name]) for name in names]
-        if not all(done):
-            summaries |= _train(
-                group, training, held_out, out, checkpoint, plan, loggers, progress, at_birth, delay
-            )
-        else:
-            summaries |= {name: summary for name, summary in zip(names, done, strict=True) if summary}
+        if not {*names} <= {*summaries}:
+            group = {folders[name]: entries[name] for name in names}
+            _train(group, summaries, training, held_out, checkpoint, plan, loggers, progress, at_birth, delay)
         checkpoint.unlink(missing_ok=True)
-    members = [{"name": name, "data": entry.data, **summaries[name]} for name, entry in entries.items()]
+    members = [_with_names(summaries[name], name, entry.data, folders[name]) for name, entry in entries.items()]
     result = {"best": _best(members), "chosen_by": "mse_raw", "members": members}
     return save_object(out / "sweep.json", format=SWEEP, content=result)
 
 
-def _ended(out: Path, entries: dict[str, Entry]) -> dict[str, Any] | None:
-    """What a sweep of the same members left when it ended; None of one that has not."""
+def _with_names(summary: Mapping[str, Any], name: str, data: str, folder: Path) -> dict[str, Any]:
+    """A member as sweep.json tells of it. Last what the best is chosen by: a summary may hold any words."""
+    return {**summary, "name": name, "data": data, "folder": folder.name}
+
+
+def _ended(out: Path, members: Mapping[str, Settings]) -> dict[str, Any] | None:
+    """What a sweep of the same members left when it ended; None of one that has not, or in which the summary of a
+    member has gone or changed since.
+    """
     path = out / "sweep.json"
-    if not path.exists():
+    if not present(path):
         return None
     result = load_object(path, format=SWEEP, kind=_RESULT)
-    members = {member["name"]: member for member in result["members"]}
-    if changed := {*members} ^ {*entries}:
-        raise InputError(_others(out, sorted(changed)))
-    for name, entry in entries.items():
-        check_finished(out / name, members[name], entry)
+    told = {member["name"]: member for member in result["members"]}
+    if changed := {*told} ^ {*members}:
+        raise InputError(other_members(out, sorted(changed)))
+    for name, folder in folders_of(out, members).items():
+        summary, member = finished(folder, members[name]), told[name]
+        # Versions before 0.1.0 named no folder.
+        if summary is None or _with_names(summary, name, member["data"], folder) != {
+            **member,
+            "folder": folder.name,
+        }:
+            return None
     return result
-
-
-def _others(out: Path, names: Sequence[str]) -> str:
-    return f"{out}: expected the members that the sweep began with, but these differ: {', '.join(names)}"
 
 
 def _best(members: Sequence[dict[str, Any]]) -> dict[str, str | None]:
@@ -171,75 +186,66 @@ def _best(members: Sequence[dict[str, Any]]) -> dict[str, str | None]:
     return best
 
 
-def _portions(out: Path, entries: Sequence[Entry], portions: Portions | None) -> list[list[str]]:
-    """The groups, as they were at the beginning where a sweep is resumed."""
-    path = out / "portions.json"
-    about = as_json({entry.name: {"about": entry.about, **terms(entry.member)} for entry in entries})
-    if path.exists():
-        before = load_object(path, format=PORTIONS, kind=_BEGUN)
-        groups: list[list[str]] = before["groups"]
-        was = {name: {**one, "settings": with_defaults(one["settings"])} for name, one in before["members"].items()}
-        if changed := differing(was, about):
-            raise InputError(_others(out, changed))
-        if sorted(name for group in groups for name in group) != sorted(about):
-            raise InputError(f"{path}: expected groups of all members, got {groups}; pass another folder")
-        return groups
-    groups = (portions or Portions.of(entries)).groups
-    save_object(path, format=PORTIONS, content={"groups": groups, "members": about})
-    return groups
-
-
 def _train(
-    group: Sequence[Entry],
+    group: Mapping[Path, Entry],
+    summaries: dict[str, dict[str, Any]],
     training: Tokens,
     held_out: Tokens,
-    out: Path,
     checkpoint: Path,
     plan: Plan,
     loggers: Loggers,
     progress: Callable[[dict[str, Record]], None] | None,
     at_birth: Births | None,
     delay: Delay,
-) -> dict[str, dict[str, Any]]:
-    """Train one group, and return the summaries by name."""
-    resumed = checkpoint.exists()
-    sweep = Sweep([entry.member for entry in group], training)
-    folders = [Folder(out / entry.name, entry, training, held_out) for entry in group]
-    summaries: dict[str, dict[str, Any]] = {}
+) -> None:
+    """Train one group, by the members' folders, and add the summaries of those that have none, by name."""
+    resumed, entries = present(checkpoint), [*group.values()]
+    sweep = Sweep([entry.member for entry in entries], training)
+    folders = [Folder(out, entry, training, held_out) for out, entry in group.items()]
 
     def finish(m: int) -> None:
-        kept = finished(folders[m].out, group[m])  # from before the break after which the sweep went on
-        summaries[group[m].name] = kept or folders[m].finish(
-            sweep.steps_of(m), diverged=sweep.diverged.get(m), last_resampling=sweep.last_resampling(m)
-        )
+        if entries[m].name not in summaries:  # one from before a break stays, as the sweep goes on after it
+            summaries[entries[m].name] = folders[m].finish(
+                sweep.steps_of(m), diverged=sweep.diverged.get(m), last_resampling=sweep.last_resampling(m)
+            )
 
     with ExitStack() as stack:
         for folder in folders:
             stack.enter_context(folder).be_born(resumed=resumed)
         if at_birth:
-            at_birth({entry.name: folder.birth for entry, folder in zip(group, folders, strict=True)})
+            at_birth({entry.name: folder.birth for entry, folder in zip(entries, folders, strict=True)})
         if resumed:
             sweep.load(checkpoint)
+            _check_ended(checkpoint, [entries[m].name for m in {*sweep.diverged, *sweep.stopped}], summaries)
         for m, folder in enumerate(folders):
             # One that had ended when the checkpoint was written has no records after that, and gets none.
             if m not in sweep.diverged and m not in sweep.stopped:
                 folder.log(plan, loggers(folder.out, sweep.step), after=sweep.step)
         between_steps = stack.enter_context(saved_if_interrupted(sweep, sweep.config.steps, checkpoint))
         with delay() as interrupted:
-            for records in sweep:
-                reached = [m for m, record in records.items() if folders[m].take(record)]
-                if progress:
-                    progress({group[m].name: record for m, record in records.items()})
+            # After every step, as an interruption cannot wait for the next records.
+            for records in sweep.each_step():
+                reached = [m for m, record in (records or {}).items() if folders[m].take(record)]
+                if progress and records:
+                    progress({entries[m].name: record for m, record in records.items()})
                 for m in [*reached, *sweep.diverged]:
-                    if group[m].name not in summaries:
-                        finish(m)
+                    finish(m)
                 sweep.stop(reached)
                 if interrupted():
                     break
                 if plan.saves(sweep.step):
                     sweep.save(checkpoint)
             between_steps(True)
-        for m in range(len(group)):
-            if group[m].name not in summaries:
-                finish(m)
-    return summaries
+        for m in range(len(entries)):
+            finish(m)
+
+
+def _check_ended(checkpoint: Path, names: Sequence[str], summaries: Collection[str]) -> None:
+    """InputError where members that a checkpoint goes on without have no summary: how many steps they took, only
+    that could tell.
+    """
+    if lost := [name for name in names if name not in summaries]:
+        raise InputError(
+            f"{checkpoint}: expected the summary.json of members that had ended before it was written, but "
+            f"{several(lost)} has none; put it back, or remove this checkpoint to train its SAEs from the start"
+        )

@@ -8,7 +8,8 @@ from typing import Any, NoReturn
 from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, DiskFull, locked
 from autopsae.passes import same_passes
-from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan, finished
+from autopsae.run.finished import Settings, check_folder, finished, present
+from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged, Training
 from autopsae.training.sweep import Sweep
@@ -51,12 +52,35 @@ def uninterrupted() -> AbstractContextManager[Callable[[], bool]]:
 
 
 def check_out(out: Path, *, resume: bool = False) -> None:
-    """InputError where a run's results would replace those of another, or could not be written."""
+    """InputError where a run's results would replace those of another, or could not be written; as `present`."""
+    check_folder(out)
     others = ("sweep.json", "portions.json", *(() if resume else ("summary.json",)))
-    if any((out / name).exists() for name in others) or (out.exists() and not out.is_dir()):
+    if any(present(out / name) for name in others):
         raise InputError(f"{out}: expected a new folder, or one without a finished run; pass another name")
-    if (out / CHECKPOINT).exists() and not resume:
+    if present(out / CHECKPOINT) and not resume:
         raise InputError(f"{out}: holds the checkpoint of an unfinished run; resume it, or pass another name")
+
+
+def finished_run(out: Path, settings: Settings) -> dict[str, Any] | None:
+    """The summary of the run in `out` where that is finished, without a look at the tokens; None where it is not.
+    What it no longer needs is removed.
+
+    Raises InputError where another process writes `out`, where it is another run, and where the SAE is not there or
+    is damaged; Diverged where the run ended with that.
+    """
+    if not present(out / "summary.json"):
+        return None
+    with locked(out / LOCK, what=out):
+        summary = finished(out, settings)
+        return summary and _ended(out, summary)
+
+
+def _ended(out: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """The summary, with no checkpoint beside it; Diverged where that is how the run ended."""
+    if summary["diverged"]:
+        raise Diverged(summary["diverged"] + _left(out / CHECKPOINT, "last"))
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return summary
 
 
 def run(
@@ -85,26 +109,23 @@ def run(
     of a run that is finished, return the summary.
 
     Raises InputError where another process writes `out`, where it holds a finished run or, unless resumed, an
-    unfinished one, and as `Training.load` and `evaluate`; InputError or Diverged with the step where training broke
-    off, and the checkpoint that is left. Diverged also where training ended, but its result is absurd
-    (`divergence`): then the summary says so, and no SAE is written. DiskFull with the checkpoint that is left.
+    unfinished one, where the SAE of a finished one is not there or is damaged, and as `present`, `Training.load`
+    and `evaluate`; InputError or Diverged with the step where training broke off, and the checkpoint that is left.
+    Diverged also where training ended, but its result is absurd (`divergence`): then the summary says so, and no
+    SAE is written. DiskFull with the checkpoint that is left.
     """
     out, plan = Path(out), plan or Plan()
     check_out(out, resume=resume)
     plan.check(entry.member.config)
-    checkpoint = out / CHECKPOINT
     with locked(out / LOCK, what=out):
         check_out(out, resume=resume)  # another process may have ended since
-        summary = finished(out, entry)
+        summary = finished(out, entry.settings)
         try:
             if summary is None:
                 summary = _train(entry, training, held_out, out, plan, loggers, progress, at_birth, delay)
         except DiskFull as error:
-            raise DiskFull(f"{error}{_left(checkpoint, 'last good')}") from error
-        if summary["diverged"]:
-            raise Diverged(summary["diverged"] + _left(checkpoint, "last"))
-        checkpoint.unlink(missing_ok=True)
-    return summary
+            raise DiskFull(f"{error}{_left(out / CHECKPOINT, 'last good')}") from error
+        return _ended(out, summary)
 
 
 def _train(
@@ -131,11 +152,13 @@ def _train(
         with saved_if_interrupted(running, entry.member.config.steps, checkpoint) as between_steps:
             try:
                 with delay() as interrupted:
-                    for record in running:
-                        if progress:
-                            progress({entry.name: record})
-                        # Measured before it is saved: what a kill leaves out is then done again.
-                        reached = folder.take(record)
+                    # After every step, as an interruption cannot wait for the next record.
+                    for record in running.each_step():
+                        if record is not None:
+                            if progress:
+                                progress({entry.name: record})
+                            # Measured before it is saved: what a kill leaves out is then done again.
+                            reached = folder.take(record)
                         if reached or interrupted():
                             break
                         if plan.saves(running.step):

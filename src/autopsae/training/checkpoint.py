@@ -32,11 +32,11 @@ from autopsae.training.terms import terms, with_defaults
 from autopsae.words import shown
 
 FORMAT, VERSION = "autopsae-checkpoint", 3
-WITHOUT_CHECKSUM = 2
-"""The version that is read as well, but in which a flipped bit cannot be found."""
+UNREADABLE = 2
+"""The version that has no checksum, and says neither how its tokens were drawn nor which of them were held out."""
 
 LATER = ("ever_fired", "last_resampling")
-"""Tensors of the state that version 2 lacks, and that `Sweep` tells from the others."""
+"""Tensors of the state that the first files of this version lack, and that `Sweep` tells from the others."""
 
 # What the header must say.
 _ABOUT = fields(
@@ -78,7 +78,7 @@ class State:
     """Which of the places each member that goes on is at."""
     tensors: Mapping[str, Tensor]
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What identifies the tokens, as JSON: for whoever loads it to compare. Empty in versions before 3."""
+    """What identifies the tokens, as JSON: for whoever loads it to compare."""
 
 
 def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -> None:
@@ -157,38 +157,26 @@ def load_checkpoint(
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(the header, the tensors) of a file whose checksum, if it is of a version that has one, is right."""
+    """(the header, the tensors) of a file whose checksum is right."""
     with reading_saved(path, FORMAT):
         metadata, tensors = read_tensors(path)
         about = parse(metadata.get("about", "null").encode())
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{path}: expected a saved {FORMAT}, got another file; pass another name, or start afresh")
     version = about.get("version")
-    if version not in (VERSION, WITHOUT_CHECKSUM):
+    if version != VERSION:
+        why = " (it has no checksum, and tokens were drawn and held out otherwise)" if version == UNREADABLE else ""
         raise InputError(
-            f"{path}: expected a checkpoint of version {VERSION} or {WITHOUT_CHECKSUM}, got {shown(version)}; go "
-            "on with the autopsae that wrote it, or start afresh"
+            f"{path}: expected a checkpoint of version {VERSION}, got {shown(version)}{why}; go on with the "
+            "autopsae that wrote it, or start afresh in a new folder"
         )
-    if version == VERSION and metadata.get("sha256") != tensors_checksum(metadata["about"], tensors):
+    if metadata.get("sha256") != tensors_checksum(metadata["about"], tensors):
         raise InputError(
             f"{path}: expected what was saved, got other content than its checksum says: it is damaged; start "
             "afresh"
         )
-    if version == WITHOUT_CHECKSUM:
-        about = _of_version_3(about)
     check_kind(path, about, _ABOUT)
     return about, tensors
-
-
-def _of_version_3(about: dict[str, Any]) -> dict[str, Any]:
-    """The header of version 2 by the names of version 3. Of which tokens it is, it does not say: they are not
-    compared.
-    """
-    places, unknown = about.get("places"), {"read": None, "epoch": None}
-    if isinstance(places, list):
-        places = [place | unknown if isinstance(place, dict) else place for place in places]
-    kept = {name: value for name, value in about.items() if name != "tensors"}
-    return kept | {"data": {}, "places": places}
 
 
 def _among(going_on: int, name: str, layout: Layout) -> Layout:

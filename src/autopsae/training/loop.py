@@ -36,11 +36,13 @@ class Training:
         return self._sweep.last_resampling(0)
 
     def __iter__(self) -> Iterator[Record]:
+        yield from (record for record in self.each_step() if record is not None)
+
+    def each_step(self) -> Iterator[Record | None]:
+        """As iteration, but after every step, with None where it is not time for a record."""
         try:
             while self.step < self.config.steps:
-                record = self.advance()
-                if record is not None:
-                    yield record
+                yield self.advance()
         finally:
             self._sweep.close()
 

@@ -65,11 +65,13 @@ class Sweep:
         self._layouts = layouts_of(self._tensors())
 
     def __iter__(self) -> Iterator[dict[int, Record]]:
+        yield from (records for records in self.each_step() if records is not None)
+
+    def each_step(self) -> Iterator[dict[int, Record] | None]:
+        """As iteration, but after every step, with None where it is not time for records."""
         try:
             while self.step < self.config.steps and self._alive:
-                records = self.advance()
-                if records is not None:
-                    yield records
+                yield self.advance()
         finally:
             self.close()
 
@@ -169,9 +171,8 @@ class Sweep:
         save_checkpoint(path, state, self.members)
 
     def load(self, path: str | Path) -> None:
-        """Go on from a checkpoint of the same members and tokens, as if there had been no break.
-
-        Raises InputError for a file that is no whole checkpoint, or one of other members; nothing has changed then.
+        """Go on from a checkpoint of the same members and tokens, as if there had been no break. Raises InputError
+        for a file that is no whole checkpoint, or one of other members; nothing has changed then.
         """
         streams = Sources(self.members, self._tokens).stream_of_member
         state, saes = load_checkpoint(path, self.members, streams, self._layouts)
@@ -194,13 +195,12 @@ class Sweep:
             return {}
         moments = {f"moments.{name}": moments for name, moments in self._optimizer.moments.items()}
         watch = {name: getattr(self._watch, name) for name in ("since_positive", "since_fired", "ever_fired")}
-        resampled = {"resampled": self._resampled, "last_resampling": self._last_resampling}
-        return {**moments, **watch, "changes": self._watch.counted, "sum": self._sum, **resampled}
+        sums = {"changes": self._watch.counted, "sum": self._sum, "resampled": self._resampled}
+        return {**moments, **watch, **sums, "last_resampling": self._last_resampling}
 
     def _completed(self, path: str | Path, state: State) -> dict[str, Tensor]:
-        """The tensors of a checkpoint, and what earlier versions did not write but can be told from the rest.
-
-        Raises InputError where latents may have been drawn afresh, as it cannot be told then who has ever fired.
+        """The tensors of a checkpoint, and what was not written at first but can be told from the rest. Raises
+        InputError where latents may have been drawn afresh, as it cannot be told then who has ever fired.
         """
         tensors = dict(state.tensors)
         if tensors and "ever_fired" not in tensors:

@@ -1,0 +1,128 @@
+"""Is the run in a folder finished, is it the one that is asked for, and is all of it still there?"""
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autopsae.arrays import InputError
+from autopsae.files import changes, tensors_digest
+from autopsae.kinds import Kind, anything, fields, mapped, nothing_or, number, text, whole
+from autopsae.run.same_data import KIND
+from autopsae.sae.model import SAE
+from autopsae.saved import as_json, load_object
+from autopsae.training.config import TrainConfig
+from autopsae.words import printable, reason
+
+BIRTH, SUMMARY = "autopsae-birth", "autopsae-summary"
+
+_NUMBERS = mapped(nothing_or(number()))
+_ENDED: dict[str, Kind] = {
+    "birth": _NUMBERS,
+    "scale": number(over=0.0),
+    "diverged": nothing_or(text),
+    "steps": whole(0),
+    "training": mapped(anything),
+}
+_MEASURED: dict[str, Kind] = dict.fromkeys(("dead", "relu", "topk", "mse_raw", "l0"), number())
+_MEASURED["fvu_raw"] = nothing_or(number())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What tells a run from others before a token is read."""
+
+    about: Mapping[str, Any]
+    """What else its summary says."""
+    config: TrainConfig
+    """How it is trained."""
+
+
+def present(path: Path) -> bool:
+    """Is there a file or a folder of this name?
+
+    Raises InputError for a symbolic link to nothing, as a result may lie where it led to, and where the system does
+    not let one look.
+    """
+    try:
+        path.stat()
+    except OSError as error:
+        if path.is_symlink() and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise InputError(
+                f"{path}: expected a file or a folder, got a symbolic link to {printable(os.readlink(path), 200)}, "
+                "which is not there; bring it back (is its disk mounted?), or remove the link to start afresh"
+            ) from error
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise InputError(
+            f"{path}: could not look there ({reason(error)}); check the name and the rights"
+        ) from error
+    return True
+
+
+def check_folder(path: Path) -> None:
+    """InputError where `path` is there and no folder."""
+    if present(path) and not path.is_dir():
+        raise InputError(f"{path}: expected a folder, or nothing yet, got a file; pass another name")
+
+
+def finished(out: Path, settings: Settings) -> dict[str, Any] | None:
+    """The summary of a run or a member that is done; None where there is none.
+
+    Raises InputError as `present` and `load_object`, for a run with other settings, and where the SAE that the
+    summary tells of is not there, is damaged, or is another one.
+    """
+    path = out / "summary.json"
+    if not present(path):
+        return None
+    summary = load_object(path, format=SUMMARY, kind=summary_kind)
+    _check_settings(out, summary, settings)
+    if summary["diverged"] is None:
+        _check_sae(out, summary)
+    return summary
+
+
+def summary_kind(value: object) -> str | None:
+    """What a summary must say: of a member that diverged, less."""
+    diverged = isinstance(value, dict) and value.get("diverged") is not None
+    return fields(_ENDED if diverged else _ENDED | _MEASURED, others=anything)(value)
+
+
+def begun(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run began with; InputError where it was about something else."""
+    kind = fields({"about": mapped(anything), "birth": _NUMBERS}, others=KIND)
+    before = load_object(out / "birth.json", format=BIRTH, kind=kind)
+    if changed := changes(before["about"], about):
+        raise InputError(f"{out}: expected the settings that the run began with: {changed}")
+    return before
+
+
+def named(config: TrainConfig) -> dict[str, Any]:
+    """The settings, with the names of those that are a choice of kinds."""
+    parts = {name: getattr(config, name) for name in ("penalty", "revival", "resampling")}
+    of_kinds = {name: part and {"name": type(part).__name__, **asdict(part)} for name, part in parts.items()}
+    return {**asdict(config), **of_kinds}
+
+
+def _check_settings(out: Path, summary: dict[str, Any], settings: Settings) -> None:
+    begun(out, as_json(settings.about))
+    was, asked = summary["training"], as_json(named(settings.config))
+    # A setting that there was not yet when it was written says nothing.
+    changed = changes(was, {name: value for name, value in asked.items() if name in was})
+    if changed:
+        raise InputError(f"{out}: expected the settings of the finished run in it: {changed}; pass another name")
+
+
+def _check_sae(out: Path, summary: dict[str, Any]) -> None:
+    try:
+        found = tensors_digest(SAE.load(out / "sae").state_dict())
+        # Versions before 0.1.0 did not write it.
+        if found != summary.get("sae_sha256", found):
+            raise InputError(f"{out / 'sae.safetensors'}: another SAE than the one that was trained here")
+    except InputError as error:
+        raise InputError(
+            f"{out}: expected the SAE that the summary.json of this finished run tells of, but {error}; put "
+            f"it back from a copy, or remove {out / 'summary.json'} and resume to train it again"
+        ) from error

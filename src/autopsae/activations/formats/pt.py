@@ -20,8 +20,9 @@ from autopsae.pickles import check_torch_save
 from autopsae.reading import check_regular, reading
 from autopsae.words import listed
 
-MOST_SUMMED = 256 * 2**20
-"""Bytes of the largest file whose checksums are compared when it is opened; a larger one is mapped unread."""
+MOST_SUMMED = 2 * 2**30
+"""Bytes of the largest file whose checksums are compared when it is opened, which takes 0.3 s for each GiB that the
+system has in its cache; of a larger one only the places of the tensors are compared, and it is mapped unread."""
 
 
 def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:

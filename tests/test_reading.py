@@ -145,8 +145,9 @@ def test_a_bit_flipped_anywhere_in_an_archive_is_refused_or_changes_nothing(
     for place in sorted({*range(len(content))} - {*values}) if is_large else values:
         path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
         try:
-            [part] = pt.pt_layers(path)
-            assert torch.equal(part.read(0, 3), held), place
+            parts = pt.pt_layers(path)
+            assert isinstance(parts, list), place
+            assert torch.equal(parts[0].read(0, 3), held), place
         except InputError as error:
             messages.append(str(error))
     expected = "an archive whose headers and directory agree" if is_large else "the checksums that torch.save wrote"

@@ -16,6 +16,7 @@ from autopsae.activations.formats.weights import refuse_weights
 from autopsae.activations.names import layer_name
 from autopsae.activations.parts import NoLayers, Part, runs, shaped
 from autopsae.arrays import InputError
+from autopsae.memory import check_memory
 from autopsae.pickles import check_torch_save
 from autopsae.reading import check_regular, reading
 from autopsae.words import listed
@@ -61,6 +62,8 @@ def load_pt(path: Path) -> object:
         check_torch_save(file, path, most_summed=MOST_SUMMED)
         if not is_zipfile(file) or not str(path).isascii():
             file.seek(0)  # PyTorch maps no file of its old format, or whose name is no UTF-8
+            what = f"to read {path}, which cannot be mapped"
+            check_memory(path.stat().st_size, torch.device("cpu"), what, "save it again with torch.save")
             return torch.load(file, map_location="cpu", weights_only=True)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 

@@ -17,7 +17,7 @@ SAMPLES = 7
 those of its covariance.
 """
 FOLLOWED_COPIES = 5
-"""Matrices [latents followed, sample] in float32: margins, pre-activations, the tail of one as it is sorted."""
+"""Matrices [latents followed, sample] in float32: margins, pre-activations, one sorted tail."""
 CHUNKS = 8
 """Copies of a chunk that are there while it is collected; the allocator keeps them for later, unless they are large."""
 LARGE = 2**25

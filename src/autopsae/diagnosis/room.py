@@ -19,7 +19,7 @@ those of its covariance.
 FOLLOWED_COPIES = 5
 """Matrices [latents followed, sample] in float32: margins, pre-activations, one sorted tail."""
 CHUNKS = 8
-"""Copies of a chunk that are there while it is collected; the allocator keeps them for later, unless they are large."""
+"""Copies of a chunk while it is collected; the allocator keeps them for later, unless they are large."""
 LARGE = 2**25
 """Bytes from which on glibc gives memory back to the system when it is freed."""
 

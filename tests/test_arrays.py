@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+import autopsae
 from autopsae.arrays import InputError, Tokens, chunks
 
 
@@ -29,6 +30,60 @@ def test_chunks_keep_every_token_in_order_whatever_the_batches(sizes: tuple[int,
     assert torch.equal(torch.cat(pieces), batches.x)
     assert all(len(piece) == size for piece in pieces[:-1])
     assert 0 < len(pieces[-1]) <= size
+
+
+def an_sae() -> autopsae.SAE:
+    generator = torch.Generator().manual_seed(0)
+    return autopsae.born(
+        autopsae.untouched(3), d_sae=16, sparsity=autopsae.TopK(k=2), sample=None, generator=generator
+    )
+
+
+class Broken(Exception):
+    """An exception that only a user's own source raises."""
+
+
+class Breaking:
+    """A source that fails at a batch of its own; at none, when a pass is begun."""
+
+    def __init__(self, at: int | None, error: Exception) -> None:
+        self.at, self.error = at, error
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        if self.at is None:
+            raise self.error
+        return self._batches()
+
+    def _batches(self) -> Iterator[torch.Tensor]:
+        yield from torch.randn(self.at or 0, 50, 3, generator=torch.Generator().manual_seed(0))
+        raise self.error
+
+
+@pytest.mark.parametrize("at", [None, 0, 3])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda tokens: list(chunks(tokens)),
+        lambda tokens: autopsae.diagnose(tokens, d_sae=16, k=2),
+        lambda tokens: autopsae.train(an_sae(), tokens, autopsae.TrainConfig(steps=2, batch_tokens=4, lr=0.1)),
+        lambda tokens: autopsae.autopsy(an_sae(), tokens),
+    ],
+)
+def test_a_source_s_own_exception_stays_what_it_is_and_says_at_which_batch(at: int | None, use: Any) -> None:
+    error = Broken("disk gone")
+    with pytest.raises(Broken) as caught:
+        use(Breaking(at, error))
+    assert caught.value is error
+    assert caught.value.__notes__ == [
+        f"autopsae: the source of tokens raised this where batch {at or 0} of a pass was asked for; every file "
+        "that was written before is whole: mend the source and run the same again"
+    ]
+
+
+def test_an_input_error_of_a_source_of_ours_gets_no_note() -> None:
+    with pytest.raises(InputError, match=r"^short$") as caught:
+        list(chunks(Breaking(2, InputError("short"))))
+    assert not hasattr(caught.value, "__notes__")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from autopsae.activations.formats import pt
 from autopsae.arrays import InputError
 from autopsae.pickles import LARGEST, check_torch_save
 from autopsae.reading import as_object, parse, parse_foreign, read_json, read_object, reading, whole_of
@@ -127,6 +128,44 @@ def test_damage_is_found_by_the_checksums_of_small_files_and_always_in_the_pickl
     check_torch_save(io.BytesIO(values), "x.pt", most_summed=len(content) - 1)
     with pytest.raises(zipfile.BadZipFile, match="CRC"):
         check_torch_save(io.BytesIO(content.replace(b"cpu", b"gpu")), "x.pt", most_summed=0)
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_a_bit_flipped_anywhere_in_an_archive_is_refused_or_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    """In large files no checksum of the values is compared, so what tells where they lie is all that is flipped."""
+    monkeypatch.setattr(pt, "MOST_SUMMED", 0 if is_large else 2**20)
+    path, held = tmp_path / "x.pt", torch.arange(9.0).reshape(3, 3)
+    torch.save(held, path)
+    content = path.read_bytes()
+    start = content.index(held.numpy().tobytes())
+    values = range(start, start + held.nbytes)
+    messages = []
+    for place in sorted({*range(len(content))} - {*values}) if is_large else values:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        try:
+            parts = pt.pt_layers(path)
+            assert isinstance(parts, list), place
+            assert torch.equal(parts[0].read(0, 3), held), place
+        except InputError as error:
+            messages.append(str(error))
+    expected = "an archive whose headers and directory agree" if is_large else "the checksums that torch.save wrote"
+    assert any(f"{path}: expected {expected}, got" in message for message in messages)
+
+
+def test_a_gap_between_the_members_of_an_archive_is_refused_and_zip_s_own_archives_are_read() -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(saved(torch.eye(3))) as whole, zipfile.ZipFile(file, "w") as archive:
+        for name in whole.namelist():
+            archive.writestr(name, whole.read(name))
+    check_torch_save(file, "x.pt")
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.fp.seek(archive.start_dir)  # type: ignore[union-attr]
+        archive.fp.write(bytes(8))  # type: ignore[union-attr]
+        archive.start_dir += 8
+        archive.writestr("archive/more", b"")
+    assert "headers and directory agree" in unsafe(file)
 
 
 def test_an_archive_with_a_name_twice_is_refused() -> None:

@@ -23,6 +23,10 @@ CHUNK_TOKENS = 2048
 """Tokens handled at once: large enough for fast products, small enough to stay in cache and in memory."""
 
 
+NOTE = "autopsae: the source of tokens raised this"
+"""The beginning of the note that an exception of a source gets."""
+
+
 class InputError(ValueError):
     """Input that autopsae cannot use. The message says what was expected, what came, and what to try, on one line.
 
@@ -112,7 +116,7 @@ def batches(tokens: Tokens, size: int = CHUNK_TOKENS) -> Iterator[Tensor]:
     Raises InputError at the first batch that cannot be one.
     """
     d_in = None
-    for number, batch in enumerate(_pieces(tokens, size)):
+    for number, batch in enumerate(_noted(tokens, size)):
         matrix = _matrix(batch, number)
         d_in = d_in or matrix.shape[1]
         if matrix.shape[1] != d_in:
@@ -139,6 +143,27 @@ def _pieces(tokens: Tokens, size: int) -> Iterator[Any]:
             "pass a list of batches, or an object whose __iter__ starts afresh each time"
         )
     return pieces
+
+
+def _noted(tokens: Tokens, size: int) -> Iterator[Any]:
+    """`_pieces`. An exception of the user's own source stays what it is, so that it shows the source's lines and is
+    caught where the user catches it; a note says at which batch it was raised.
+    """
+    number = 0
+    try:
+        for piece in _pieces(tokens, size):
+            yield piece
+            number += 1
+    except InputError:
+        raise
+    except Exception as error:
+        # Where tokens are seen through several iterables, the innermost counts the user's own batches.
+        if not any(note.startswith(NOTE) for note in getattr(error, "__notes__", [])):
+            error.add_note(
+                f"{NOTE} where batch {number:,} of a pass was asked for; every file that was written before is "
+                "whole: mend the source and run the same again"
+            )
+        raise
 
 
 def _check_dense(tensor: Tensor, where: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -446,3 +449,43 @@ def test_damaged_values_in_a_small_torch_file_are_refused(tmp_path: Path) -> Non
     whole = (tmp_path / "x.pt").read_bytes()
     (tmp_path / "x.pt").write_bytes(whole.replace(X.numpy().tobytes(), (X + 1).numpy().tobytes()))
     refused(tmp_path / "x.pt", "got another in 'x/data/0': the file is damaged; get it again")
+
+
+def test_rows_that_are_far_larger_than_their_file_are_refused_before_one_is_read(tmp_path: Path) -> None:
+    """A list of a billion zeros takes a few bytes of a compressed file, and a hole in a file takes none."""
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (16, 2**30)})
+        file.truncate(file.tell() + 2**36)
+    message = "layer 'x' in chunks of 2,048 tokens of d_in = 1,073,741,824, got"
+    refused(tmp_path / "x.npy", f"expected 128.0 GiB of free memory to read {message}")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_the_memory_of_a_chunk_is_asked_for_by_what_a_compressed_file_says_of_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    d_in = 2**20
+    zeros = np.zeros((2, d_in), np.float32)
+    path = tmp_path / f"x{suffix}"
+    if suffix == ".npz":
+        np.savez_compressed(path, x=zeros)
+    else:
+        column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(zeros.reshape(-1)), d_in)
+        pyarrow.parquet.write_table(pyarrow.table({"x": column}), path)
+    assert path.stat().st_size < zeros.nbytes / 100
+    monkeypatch.setattr("autopsae.memory.SMALL", 0)
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: 2 * zeros.nbytes)
+    assert torch.equal(read_all(path)[0], torch.from_numpy(zeros))
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: 2 * zeros.nbytes - 1)
+    tracemalloc.start()
+    refused(
+        path, "to read layer 'x' in chunks of 2,048 tokens of d_in = 1,048,576, got 0.0; use a machine with more"
+    )
+    assert tracemalloc.get_traced_memory()[1] < zeros.nbytes / 4
+    tracemalloc.stop()
+
+
+def test_lists_of_several_lengths_are_told_by_the_description_of_a_parquet_file(tmp_path: Path) -> None:
+    for rows in ([[1.0, 2.0], [3.0]], [[1.0, 2.0], None]):
+        pyarrow.parquet.write_table(pyarrow.table({"x": rows}), tmp_path / "x.parquet")
+        refused(tmp_path / "x.parquet", "the lists in x have several lengths, or some are missing")

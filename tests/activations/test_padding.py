@@ -2,8 +2,10 @@
 
 import re
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -120,6 +122,64 @@ def test_a_file_that_holds_no_mask_is_refused(
         path.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(message)):
         open_layers(numpy_sequences(tmp_path), mask=path)
+
+
+def bomb(path: Path, array: bytes) -> Path:
+    """An archive of one array, that is small and unfolds to all of it."""
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        archive.writestr("mask.npy", array)
+    return path
+
+
+def header(shape: str, version: bytes = b"\x01\x00", length: bytes | None = None) -> bytes:
+    words = f"{{'descr': '|b1', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return b"\x93NUMPY" + version + (length or len(words).to_bytes(2, "little")) + words
+
+
+def test_a_file_of_more_values_than_the_source_has_places_is_not_unfolded(tmp_path: Path) -> None:
+    source = numpy_sequences(tmp_path)
+    archive = bomb(tmp_path / "mask.npz", header("(20000000,)") + bytes(20_000_000))
+    with (tmp_path / "mask.npy").open("wb") as file:
+        file.write(header("(50000000000,)"))
+        file.truncate(file.tell() + 50_000_000_000)  # that take no place
+    with (tmp_path / "mask.txt").open("wb") as file:
+        file.truncate(50_000_000_000)
+    one = torch.ones(1, dtype=torch.bool)
+    torch.save(one.expand(50_000_000_000), tmp_path / "mask.pt")
+    assert archive.stat().st_size < 40_000
+    tracemalloc.start()
+    for given, message in [
+        ({"mask": archive}, f"(shape (20000000,), where {TOKENS} values are the most that fit this source)"),
+        ({"lengths": archive}, f"(shape (20000000,), where {SEQUENCES} values are the most that fit this source)"),
+        ({"mask": tmp_path / "mask.npy"}, "(shape (50000000000,), where 600 values are the most"),
+        ({"mask": tmp_path / "mask.txt"}, "(50,000,000,000 bytes, which are too many for 600 values)"),
+        ({"mask": tmp_path / "mask.pt"}, "expected a mask of [40, 15], got shape [50000000000]"),
+        ({"mask": one.expand(50_000_000_000)}, "expected a mask of [40, 15], got shape [50000000000]"),
+    ]:
+        with pytest.raises(InputError, match=re.escape(message)):
+            open_layers(source, **given)  # type: ignore[arg-type]
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (header("(600,)") + bytes(599), "the header tells of 600 bytes of values, the file has 599"),
+        (header("(600,)") + bytes(601), "the header tells of 600 bytes of values, the file has 601"),
+        (header("", b"\x02\x00", b"\0\0\0\x80") + bytes(10**6), "a header of 2,147,483,648 bytes"),
+        (header("(-600,)"), "shape (-600,)"),
+    ],
+)
+def test_a_file_whose_header_is_not_of_its_content_is_refused(tmp_path: Path, array: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        open_layers(numpy_sequences(tmp_path), mask=bomb(tmp_path / "mask.npz", array))
+
+
+def test_a_mask_in_fortran_s_order_is_that_mask(tmp_path: Path) -> None:
+    np.save(tmp_path / "mask.npy", np.asfortranarray(KEPT))
+    layer = open_activations(numpy_sequences(tmp_path), mask=tmp_path / "mask.npy")
+    assert torch.equal(torch.cat(list(layer)), BATCHED[torch.from_numpy(KEPT)])
 
 
 def test_a_pickle_in_a_mask_is_not_run(tmp_path: Path) -> None:

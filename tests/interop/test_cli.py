@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from autopsae.activations.store import open_activations
+from autopsae.arrays import InputError
+from autopsae.cli.main import main
+from autopsae.evaluation.autopsy import autopsy
 from autopsae.interop.convert import load_sae
 from autopsae.sae.sparsity import JumpReLU
 from tests.interop import suites
@@ -84,3 +88,36 @@ def test_another_librarys_sae_is_autopsied(tmp_path: Path) -> None:
     assert found["d_sae"] == 15
     assert found["alive"] + found["dead_by_relu"] + found["dead_by_topk"] == 15
     assert found["alive"] == int((load_sae(folder).encode(tokens()) > 0).any(dim=0).sum())
+
+
+def test_an_autopsy_is_told_what_no_file_says_as_a_conversion_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = suites.qwen_scope(tmp_path / "layer3.sae.pt").path
+    np.save(tmp_path / "x.npy", torch.cat([tokens() for _ in range(20)]).numpy())
+    command = ["autopsae", "autopsy", str(source), str(tmp_path / "x.npy"), "--json", str(tmp_path / "x.json")]
+
+    def refused(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", [*command, *options])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2
+        return capsys.readouterr().err
+
+    assert (
+        "expected one number of active latents per token, which is not in the file, got none; pass k" in refused()
+    )
+    assert "expected no scale, as its files say everything; leave it out" in refused("--k", "3", "--scale", "2")
+    assert "load_sae: expected k >= 1, got 0" in refused("--k", "0")
+    monkeypatch.setattr(sys, "argv", [*command, "--k", "3"])
+    main()
+    expected = autopsy(load_sae(source, k=3), open_activations(tmp_path / "x.npy"))
+    assert json.loads((tmp_path / "x.json").read_text())["dead"] == expected.to_dict()["dead"]
+
+
+def test_a_k_that_contradicts_the_files_of_an_sae_is_refused_with_both(tmp_path: Path) -> None:
+    folder = tmp_path / "SAE-Res-Qwen3-8B-Base-W1K-L0_50"
+    folder.mkdir()
+    made = suites.qwen_scope(folder / "layer3.sae.pt")
+    with pytest.raises(InputError, match=r"expected one number of active latents per token.* got 40 and 50; pass"):
+        load_sae(made.path, k=40)

@@ -309,7 +309,7 @@ FLOATS = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3)}"
         (header(FLOATS) + b"x" * 23, "expected 24 bytes as its header says, got 23"),
         (header(FLOATS.replace("2, 3", "2, 3, 10**9")) + b"x" * 24, "could not read it"),
         (header(FLOATS.replace("2, 3", "2000000000, 3000000000")) + b"x" * 24, "bytes as its header says, got 24"),
-        (header(FLOATS.replace("2, 3", "-2, -3")) + b"x" * 24, "bytes as its header says, got 24"),
+        (header(FLOATS.replace("2, 3", "-2, -3")) + b"x" * 24, "could not read it (shape (-2, -3))"),
         (header(FLOATS.replace("2, 3", "True, 3")) + b"x" * 12, "could not read it"),
         (header("__import__('os').system('true')"), "could not read it"),
         (header("(" * 10_000), "could not read it"),
@@ -328,6 +328,27 @@ def test_an_archive_that_unfolds_to_far_more_than_it_is_is_not_unfolded(tmp_path
     assert (folder / "params.npz").stat().st_size < 200_000
     assert "expected arrays, got an archive of" in refused(folder)
     assert "bytes that unfolds to 100,000," in refused(folder)
+
+
+def test_the_memory_of_what_a_file_holds_is_asked_for_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = suites.gemma_scope(tmp_path / "x")
+    monkeypatch.setattr("autopsae.memory.SMALL", 0)
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: 100)
+    assert "params.npz: expected 0.0 GiB of free memory for its tensors, got 0.0; read it on a larg" in refused(
+        made.path
+    )
+    for name in ("6.pt", "params.safetensors"):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(50 * 2**30)  # that take no place
+        assert f"{name}: expected 50.0 GiB of free memory for its tensors" in refused(tmp_path / name)
+
+
+def test_a_header_that_unfolds_without_end_is_not_unfolded(tmp_path: Path) -> None:
+    long = b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**31) + b" " * 10**6
+    folder = npz(tmp_path / "x" / "params.npz", {"W_enc.npy": long}, zipfile.ZIP_DEFLATED)
+    assert "could not read it (a header of 2,147,483,648 bytes)" in refused(folder)
 
 
 @pytest.mark.parametrize(

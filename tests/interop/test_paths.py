@@ -310,7 +310,7 @@ def test_a_relative_path_is_known_by_the_same_names(tmp_path: Path, monkeypatch:
 
 def test_memory_is_asked_for_before_it_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = written(tmp_path / "x", "sparsify")
-    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: 100)
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: 4000)
     load_sae(folder)  # of few weights nobody asks
     monkeypatch.setattr("autopsae.memory.SMALL", 100)
     message = refused(folder)

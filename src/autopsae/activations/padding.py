@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.activations.formats.npy import only_array
 from autopsae.activations.formats.pt import load_pt
 from autopsae.activations.parts import Part, kept
 from autopsae.arrays import InputError
@@ -17,6 +18,11 @@ from autopsae.words import shown
 
 Numbers = str | Path | Tensor | NDArray[Any] | Sequence[Any]
 """Whole numbers or booleans, or the file that holds them (.npy, .npz, .pt, .txt)."""
+
+BYTES_IN_TEXT = 32
+"""Of a number in a text file, at most; with the spaces around it."""
+MOST_COMMENTS = 2**16
+"""Bytes of a text file that are no numbers, at most."""
 
 
 def without_padding(
@@ -44,7 +50,8 @@ def without_padding(
 
 
 def _by_lengths(lengths: Numbers, parts: Sequence[Part], where: str) -> Bool[NDArray[np.bool_], "tokens"]:
-    numbers = _numbers(lengths, "lengths")
+    most = np.concatenate([np.full(part.tokens // (part.sequence or 1), part.sequence or 1) for part in parts])
+    numbers = _numbers(lengths, "lengths", len(most))
     if numbers.dtype == np.bool_ or numbers.ndim != 1:
         raise InputError(
             f"lengths: expected a whole number for each sequence, got shape {list(numbers.shape)} of "
@@ -56,7 +63,6 @@ def _by_lengths(lengths: Numbers, parts: Sequence[Part], where: str) -> Bool[NDA
             f"{where}: lengths go with activations [sequences, tokens, d_in], got [tokens, d_in]; give a mask, one "
             "for each token"
         )
-    most = np.concatenate([np.full(part.tokens // (part.sequence or 1), part.sequence or 1) for part in parts])
     if len(numbers) != len(most):
         raise InputError(f"{where}: expected a length for each of {len(most):,} sequences, got {len(numbers):,}")
     wrong = (numbers < 0) | (numbers > most)
@@ -69,7 +75,9 @@ def _by_lengths(lengths: Numbers, parts: Sequence[Part], where: str) -> Bool[NDA
 
 
 def _by_mask(mask: Numbers, parts: Sequence[Part], where: str) -> Bool[NDArray[np.bool_], "tokens"]:
-    numbers = _numbers(mask, "mask")
+    tokens = sum(part.tokens for part in parts)
+    numbers = _numbers(mask, "mask", tokens)
+    _check_shape(numbers, tokens, {part.sequence for part in parts}, where)
     if numbers.dtype != np.bool_:
         other = numbers[(numbers != 0) & (numbers != 1)]
         if len(other):
@@ -79,9 +87,12 @@ def _by_mask(mask: Numbers, parts: Sequence[Part], where: str) -> Bool[NDArray[n
                 f"{added if other[0] < 0 else ''}"
             )
         numbers = numbers == 1
-    tokens = sum(part.tokens for part in parts)
-    shapes = {part.sequence for part in parts}
-    sequence = next(iter(shapes)) if len(shapes) == 1 else None
+    return numbers.reshape(-1)
+
+
+def _check_shape(numbers: NDArray[Any], tokens: int, sequences: set[int | None], where: str) -> None:
+    """InputError unless there is a number for each token. sequences: tokens of a sequence in each part."""
+    sequence = next(iter(sequences)) if len(sequences) == 1 else None
     if (
         numbers.size != tokens
         or numbers.ndim > 2
@@ -91,15 +102,14 @@ def _by_mask(mask: Numbers, parts: Sequence[Part], where: str) -> Bool[NDArray[n
         raise InputError(
             f"{where}: expected a mask of {held}, got shape {list(numbers.shape)}; is it of this source?"
         )
-    return numbers.reshape(-1)
 
 
-def _numbers(source: Numbers, what: str) -> NDArray[Any]:
-    """Lengths or a mask as an array of numbers or booleans."""
+def _numbers(source: Numbers, what: str, most: int) -> NDArray[Any]:
+    """Lengths or a mask as an array of numbers or booleans. most: as many of them fit the layer."""
     if isinstance(source, np.ma.MaskedArray):
         raise InputError(f"{what}: expected a plain array, got a masked one; give numpy.asarray of what is meant")
     if isinstance(source, str | Path):
-        numbers = _read(Path(source), what)
+        numbers = _read(Path(source), what, most)
     else:
         with reading(what, "an array of numbers", "give a NumPy array or a tensor"):
             numbers = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
@@ -112,19 +122,17 @@ def _numbers(source: Numbers, what: str) -> NDArray[Any]:
     return numbers
 
 
-def _read(path: Path, what: str) -> NDArray[Any]:
-    """The one array in a .npy, .npz, .pt, .pth or .txt file."""
+def _read(path: Path, what: str, most: int) -> NDArray[Any]:
+    """The one array in a .npy, .npz, .pt, .pth or .txt file; none is read that tells of more than `most` values."""
     if is_folder(path):
         raise InputError(f"{path}: expected a file of {what}, got a folder")
     with reading(path, f"a file of {what}", "save one array of whole numbers or booleans"):
-        if path.suffix == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                [name] = archive.files
-                return np.asarray(archive[name])
+        if path.suffix in (".npy", ".npz"):
+            return only_array(path, most)
         if path.suffix in (".pt", ".pth"):
             return np.asarray(load_pt(path))
         if path.suffix == ".txt":
+            if path.stat().st_size > MOST_COMMENTS + BYTES_IN_TEXT * most:
+                raise ValueError(f"{path.stat().st_size:,} bytes, which are too many for {most:,} values")
             return np.loadtxt(path, dtype=np.int64, ndmin=1)
         raise ValueError(f"expected .npy, .npz, .pt, .pth or .txt, got {path.suffix or 'no suffix'}")

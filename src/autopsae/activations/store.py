@@ -21,7 +21,11 @@ from autopsae.activations.parts import Part
 from autopsae.activations.spread import spread
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
+from autopsae.memory import check_memory
 from autopsae.words import listed, shown
+
+COPIES = 2
+"""Of a chunk while it is read: the bytes of the file, and the rows that are made of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +150,10 @@ def _layer(name: str, parts: Sequence[Part]) -> Activations:
     tokens = sum(part.tokens for part in parts)
     if not tokens:
         raise InputError(f"layer {shown(name, 80)}: expected at least one token, the files hold none")
+    # A compressed file, or one with holes, may tell of rows that are far larger than it is.
+    largest = max(min(part.tokens, CHUNK_TOKENS) * part.d_in * part.dtype.itemsize for part in parts)
+    what = f"to read layer {shown(name, 80)} in chunks of {CHUNK_TOKENS:,} tokens of d_in = {parts[0].d_in:,}"
+    check_memory(COPIES * largest, torch.device("cpu"), what, "use a machine with more, or a narrower layer")
     return Activations(
         layer=name,
         tokens=tokens,

@@ -30,6 +30,8 @@ def autopsy(
     activations: Positional[Path],
     /,
     *,
+    scale: float | None = None,
+    k: int | None = None,
     layer: str | None = None,
     padding: Annotated[Padding, OmitArgPrefixes] = Padding(),
     tokens: int = 100_000,
@@ -46,8 +48,10 @@ def autopsy(
     """What became of the latents of SAE on ACTIVATIONS: who is dead, of what, and what would bring them back.
 
     Args:
-        sae: A trained SAE, as `train` writes it (OUT/sae), or a folder of SAELens, dictionary_learning or sparsify.
+        sae: A trained SAE, as `train` writes it (OUT/sae), or one of another library or suite (docs/files.md).
         activations: A file or a folder: what `harvest` writes, or a layout of docs/files.md.
+        scale: What tokens are multiplied with before SAE, where its files do not say it (docs/files.md).
+        k: Active latents per token, where the files of SAE do not say it (Qwen-Scope).
         layer: Layer that the SAE was trained on, where there are several; N stands for hsN.
         padding: Which tokens are padding, and left out.
         tokens: Tokens at most, spread over the source.
@@ -65,7 +69,7 @@ def autopsy(
     _check_outputs(json, table, figure, revive, prescription)
     if revive and not Path(sae).is_dir() and pair_files(revive)[0].resolve() == pair_files(sae)[0].resolve():
         raise InputError(f"{revive}: expected a new name, got one that is taken; pass another")
-    loaded, library = load_sae(sae).to(checked_device(device)), format_of(sae)
+    loaded, library = load_sae(sae, scale=scale, k=k).to(checked_device(device)), format_of(sae)
     if prescription:
         check_raw(loaded)
     source = open_activations(activations, layer, lengths=padding.lengths, mask=padding.mask).take(tokens)

@@ -92,7 +92,7 @@ def diagnose(
     repeats = count_repeats(tokens) if repeated == "leave_out" else None
     tokens = OneOfEach(tokens) if repeats else tokens
     told = progress or (lambda _name, _tokens: None)
-    needs = partial(bytes_of_diagnosis, d_sae=d_sae, alphas=len(alphas))
+    needs = partial(bytes_of_diagnosis, d_sae=d_sae, alphas=len(alphas), ranks=len(ranks))
     statistics = collect(tokens, seed=seed, device=device, needs=needs, progress=lambda n: told("statistics", n))
     repeats = repeats or statistics.rows.repeats()
     median = geometric_median(statistics.sample)

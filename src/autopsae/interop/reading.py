@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
 from safetensors.torch import load_file
 from torch import Tensor
 
+from autopsae.activations.formats.npy import read_header
 from autopsae.arrays import InputError
 from autopsae.interop.checks import names
+from autopsae.memory import check_memory
 from autopsae.pickles import check_torch_save
 from autopsae.reading import as_object, check_regular, reading
 
@@ -23,10 +24,23 @@ LARGEST_RATIO = 100
 """Of an archive's content to its size. Weights hardly shrink; a bomb does by a thousand."""
 
 
+COPIES = 2
+"""Of an array while it is read: its bytes, and the tensor that is made of them."""
+
+
+def _check_fits(path: Path, needed: int) -> None:
+    """InputError where the tensors of a file take more memory than is free: a file may have holes of any size."""
+    try:
+        check_memory(needed, torch.device("cpu"), "for its tensors", "read it on a larger machine")
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors in a file. Raises InputError for a missing, truncated or foreign one."""
     with reading(path, "safetensors"):
         check_regular(path)
+        _check_fits(path, path.stat().st_size)
         return load_file(path)
 
 
@@ -39,6 +53,7 @@ def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
     again = "pickles that hold code are not run: save its state_dict()"
     with reading(path, "a torch.save of tensors alone", again):
         check_regular(path)
+        _check_fits(path, (1 + bool(after)) * path.stat().st_size)
         with path.open("rb") as file:
             file.seek(after)
             # An archive's places count from its beginning, so one that follows something must be cut out.
@@ -63,14 +78,13 @@ def read_npz(path: Path) -> dict[str, Tensor]:
                     f"{path}: expected arrays, got an archive of {path.stat().st_size:,} bytes that unfolds to "
                     f"{content:,}; get it again"
                 )
+            _check_fits(path, COPIES * content)
             return {member.filename.removesuffix(".npy"): _array(archive, member, path) for member in members}
 
 
 def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Tensor:
     """One array, whose header says what is there. An array of objects, which would be a pickle, is refused."""
     with archive.open(member) as file:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, is_fortran, dtype = read_header(file)
         header = file.tell()
         if dtype.kind != "f" or dtype.itemsize > 8:
@@ -79,7 +93,7 @@ def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> Ten
                 "float32"
             )
         expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
-        if expected != member.file_size - header or min(shape, default=0) < 0:
+        if expected != member.file_size - header:
             raise InputError(
                 f"{path}: {names([member.filename])}: expected {expected:,} bytes as its header says, got "
                 f"{member.file_size - header:,}; get the file again"

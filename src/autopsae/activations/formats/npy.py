@@ -19,6 +19,9 @@ from autopsae.activations.parts import NoLayers, Part, runs, shaped
 from autopsae.arrays import CHUNK_TOKENS, InputError
 from autopsae.reading import reading
 
+MOST_HEADER = 2**16
+"""Bytes of a header at most. NumPy reads as many as the file says, up to 4 GiB, before it refuses over 10,000."""
+
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 UNUSABLE = {
@@ -79,11 +82,46 @@ def npz_layers(path: Path) -> dict[str, list[Part]]:
 
 
 def read_header(file: IO[bytes] | ZipExtFile) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """(shape, whether it is stored column by column, type) of an array; raises what NumPy does for a broken one."""
-    shape, by_column, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+    """(shape, whether it is stored column by column, type) of an array, of which no value is read.
+
+    file: at its beginning. Raises what NumPy does for a broken header, and ValueError for one that is too long.
+    """
+    version = np.lib.format.read_magic(file)
+    start, places = file.tell(), 2 if version == (1, 0) else 4
+    length = int.from_bytes(file.read(places), "little")
+    if length > MOST_HEADER:
+        raise ValueError(f"a header of {length:,} bytes")
+    file.seek(start)
+    shape, by_column, dtype = HEADERS[version](file)
     if any(isinstance(length, bool) or length < 0 for length in shape):
         raise ValueError(f"shape {shape}")
     return shape, bool(by_column), dtype
+
+
+def only_array(path: Path, most: int) -> NDArray[Any]:
+    """The one array of a `.npy` or a `.npz`, of numbers of any type.
+
+    Raises ValueError for a header that tells of more than `most` values, of which none is then read: an archive
+    unfolds to a thousand times its size. Raises for a broken file what NumPy and zipfile do.
+    """
+    if path.suffix == ".npy":
+        with path.open("rb") as file:
+            return _values(file, path.stat().st_size, most)
+    with ZipFile(path) as archive:
+        [name] = archive.namelist()
+        with archive.open(name) as member:
+            return _values(member, archive.getinfo(name).file_size, most)
+
+
+def _values(file: IO[bytes] | ZipExtFile, size: int, most: int) -> NDArray[Any]:
+    shape, by_column, held = read_header(file)
+    if prod(shape) > most:
+        raise ValueError(f"shape {shape}, where {most:,} values are the most that fit this source")
+    if held.hasobject:
+        raise ValueError(UNUSABLE["O"])
+    _check_bytes(shape, held, size - file.tell())
+    values = np.frombuffer(file.read(), held)
+    return values.reshape(shape, order="F" if by_column else "C")
 
 
 def float_type(dtype: np.dtype[Any], shape: tuple[int, ...], where: object) -> torch.dtype:

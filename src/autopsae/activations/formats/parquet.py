@@ -22,7 +22,7 @@ from autopsae.activations.names import layer_name, natural
 from autopsae.activations.parts import NoLayers, Part, shaped
 from autopsae.arrays import CHUNK_TOKENS, InputError
 from autopsae.reading import as_object, check_regular, read_json, reading, whole_of
-from autopsae.words import listed
+from autopsae.words import listed, printable
 
 METADATA = "metadata.json"
 WHAT, AGAIN = "a readable Parquet file", "was it written whole?"
@@ -102,9 +102,21 @@ def _is_list(held: Any, pyarrow: Any) -> bool:
 
 
 def _width(file: Any, name: str) -> int:
-    """Numbers in the first list of a column; 0 where there is none."""
-    first = next(iter(file.iter_batches(batch_size=1, columns=[name])), None)
-    return len(first.column(0)[0]) if first is not None and len(first) else 0
+    """Numbers in each list of a column, by the file's own description; 0 where there is no row.
+
+    No row is read: a list of a billion equal numbers takes a few bytes of the file. Raises ValueError where the
+    lists of a row group cannot all have one length.
+    """
+    widths = set()
+    for group in map(file.metadata.row_group, range(file.num_row_groups)):
+        columns = [group.column(number) for number in range(group.num_columns)]
+        # Writers call the two levels under a column list.element, list.item or bag.array_element.
+        values = sum(c.num_values for c in columns if c.path_in_schema.rsplit(".", 2)[0] == name)
+        if group.num_rows:
+            widths.add(values / group.num_rows)
+    if len(widths) > 1 or not all(width.is_integer() for width in widths):
+        raise ValueError(f"the lists in {printable(name, 60)} have several lengths, or some are missing")
+    return int(widths.pop()) if widths else 0
 
 
 def _part(path: Path, file: Any, names: list[str], d_in: int) -> Part:

@@ -16,12 +16,14 @@ from autopsae.activations.formats.weights import refuse_weights
 from autopsae.activations.names import layer_name
 from autopsae.activations.parts import NoLayers, Part, runs, shaped
 from autopsae.arrays import InputError
+from autopsae.memory import check_memory
 from autopsae.pickles import check_torch_save
 from autopsae.reading import check_regular, reading
 from autopsae.words import listed
 
-MOST_SUMMED = 256 * 2**20
-"""Bytes of the largest file whose checksums are compared when it is opened; a larger one is mapped unread."""
+MOST_SUMMED = 2 * 2**30
+"""Bytes of the largest file whose checksums are compared when it is opened, which takes 0.3 s for each GiB that the
+system has in its cache; of a larger one only the places of the tensors are compared, and it is mapped unread."""
 
 
 def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:
@@ -60,6 +62,8 @@ def load_pt(path: Path) -> object:
         check_torch_save(file, path, most_summed=MOST_SUMMED)
         if not is_zipfile(file) or not str(path).isascii():
             file.seek(0)  # PyTorch maps no file of its old format, or whose name is no UTF-8
+            what = f"to read {path}, which cannot be mapped"
+            check_memory(path.stat().st_size, torch.device("cpu"), what, "save it again with torch.save")
             return torch.load(file, map_location="cpu", weights_only=True)
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 

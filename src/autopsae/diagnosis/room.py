@@ -2,8 +2,8 @@
 
 from autopsae.arrays import CHUNK_TOKENS
 from autopsae.diagnosis.ladder import ESCALATION
-from autopsae.statistics.collect import SAMPLE_TOKENS
 from autopsae.statistics.room import bytes_of_moments, matrices
+from autopsae.statistics.sample import SAMPLE_TOKENS
 from autopsae.survival.forecast import FOLLOWED
 
 KEPT = 3

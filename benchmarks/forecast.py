@@ -49,7 +49,7 @@ def main() -> None:
         found = forecast(x, W, TopK(k=K)).at(1_000_000)
         cases[name] = {
             "dead": round(found.dead.value, 4),
-            "relu": round(found.relu.value, 4),
+            "relu": round(found.dead_by_relu.value, 4),
             "seconds": {who: round(value, 3) for who, value in seconds.items()},
             "of_encoding": round(seconds["forecast"] / seconds["encoding"], 2),
             "of_encoding_all_followed": round(seconds["forecast, all followed"] / seconds["encoding"], 2),

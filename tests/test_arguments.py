@@ -95,9 +95,9 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "forecast_births: d_sae": lambda n: autopsae.forecast_births(
         X, [autopsae.untouched(8)], autopsae.TopK(k=2), d_sae=n, generator=generator()
     ),
-    "dead_by_relu: tokens": lambda n: autopsae.dead_by_relu(1.0, n),
-    "dead_by_topk: k": lambda n: autopsae.dead_by_topk(1.0, 100, d_sae=32, k=n),
-    "revival: steps": lambda n: autopsae.revival(X, X[:20], lr=0.1, steps=n),
+    "dead_by_relu: tokens": lambda n: autopsae.predicted_dead_by_relu(1.0, n),
+    "dead_by_topk: k": lambda n: autopsae.predicted_dead(1.0, 100, d_sae=32, k=n),
+    "revival: steps": lambda n: autopsae.recovery(X, X[:20], lr=0.1, steps=n),
     "collect: sample_tokens": lambda n: autopsae.collect(X, sample_tokens=n),
     "whiten: rank": lambda n: autopsae.whiten(spectrum(), torch.zeros(8, dtype=torch.float64), rank=n),
     "active_subspace: rank": lambda n: autopsae.active_subspace(

@@ -163,7 +163,7 @@ def test_train_starts_from_a_prescription_and_leaves_sae_records_and_summary(tmp
         assert done.returncode == 0, done.stderr
         summary = json.loads((out / "summary.json").read_text())
         assert summary["tokens"] == 500
-        assert summary["dead"] == pytest.approx(summary["relu"] + summary["topk"])
+        assert summary["dead"] == pytest.approx(summary["dead_by_relu"] + summary["dead_by_topk"])
         assert {"fvu_raw", "l0", "bias_captured"} < set(summary)
         records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
         assert [record["step"] for record in records] == list(range(40))
@@ -288,8 +288,8 @@ def shown(records: dict[str, Record]) -> str:
 def test_the_bar_shows_live_death_once_every_member_shown_has_it() -> None:
     values: dict[str, Any] = {field.name: 0 for field in fields(Record)}
     values |= dict.fromkeys(("loss", "fvu", "l0", "threshold", "bias_captured", "never_fired"), 0.75)
-    early = Record(**{**values, "dead": None, "relu": None, "topk": None, "dead_tokens": None})
-    late = Record(**{**values, "dead": 0.125, "relu": 0.0, "topk": 0.125})
+    early = Record(**{**values, "dead": None, "dead_by_relu": None, "dead_by_topk": None, "dead_tokens": None})
+    late = Record(**{**values, "dead": 0.125, "dead_by_relu": 0.0, "dead_by_topk": 0.125})
     assert shown({}) == "training: born dead 25.0% to 50.0%"
     assert shown({"a": early, "b": early}) == "step 1: 2 SAEs, least FVU 0.7500, born dead 25.0% to 50.0%"
     assert shown({"b": early}) == "step 1: FVU 0.7500, born dead 50.0%"

@@ -191,7 +191,7 @@ LINEAR = torch.eye(8, dtype=torch.float64) * 2
 
 def prescription(path: Path) -> Prescription:
     affine = Affine(center=torch.arange(8.0, dtype=torch.float64), linear=LINEAR, inverse=LINEAR / 4)
-    remedy = Remedy(name="whiten_0.3", advice="a", affine=affine, subspace=torch.eye(8)[:3])
+    remedy = Remedy(name="whiten_0.3", instruction="a", affine=affine, subspace=torch.eye(8)[:3])
     made = Prescription(remedy=remedy, reason="r", layer="l", d_sae=64, sparsity=TopK(k=4))
     made.save(path)
     return made

@@ -48,7 +48,7 @@ OF_A_SAMPLE: dict[str, Callable[[Any], Any]] = {
     "born with a firing rate": lambda sample: an_sae(sample, firing_rate=0.1).b_enc,
     "forecast_births": expected,
     "forecast": lambda y: autopsae.forecast(y, an_sae().W_enc.detach(), autopsae.TopK(k=4)).at(10_000),
-    "revival": lambda y: autopsae.revival(y, an_sae().W_enc.detach(), lr=1e-3, steps=100),
+    "revival": lambda y: autopsae.recovery(y, an_sae().W_enc.detach(), lr=1e-3, steps=100),
     "geometric_median": lambda sample: autopsae.geometric_median(tokens(), sample=sample),
 }
 
@@ -162,7 +162,7 @@ def test_a_remedy_of_values_that_are_not_finite_is_refused(name: str) -> None:
     maps[name] = torch.full_like(maps[name], torch.nan)
     message = f"remedy 'mine': expected finite numbers, got NaN or infinite values in {name}; check the tokens"
     with pytest.raises(InputError, match=message):
-        autopsae.Remedy(name="mine", advice="", affine=autopsae.Affine(**maps))
+        autopsae.Remedy(name="mine", instruction="", affine=autopsae.Affine(**maps))
 
 
 @pytest.mark.parametrize(("size", "refused"), [(1e-37, False), (1e-39, True)])
@@ -222,6 +222,6 @@ def test_no_more_latents_are_expected_to_be_never_positive_than_to_be_dead() -> 
         made = {"d_sae": 16, "generator": torch.Generator().manual_seed(seed)}
         found = autopsae.forecast_births(x, remedies, firing, **made)["none"]  # type: ignore[arg-type]
         for at in (100, 10_000, 1_000_000):
-            dead, relu = found.dead(at), found.relu(at)
+            dead, relu = found.dead(at), found.dead_by_relu(at)
             assert relu.value <= dead.value
             assert relu.low <= relu.value <= relu.high <= dead.high

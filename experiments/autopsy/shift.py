@@ -169,10 +169,10 @@ def measured(birth: SAE, end: SAE, x: Tensor, median: Tensor) -> dict[str, Any]:
     """Counts of latents; b_dec: how far on the way from zero to the median, 1 being there."""
     found = autopsy(end, x)
     birth.b_dec.copy_(median)
-    counted = found.dead & (fates(birth, x).fired > 0)
+    counted = found.is_dead & (fates(birth, x).fired > 0)
     return {
         "b_dec": float(end.b_dec.double() @ median / median.square().sum()),
-        "dead": int(found.dead.sum()),
+        "dead": int(found.is_dead.sum()),
         "would_have_fired": int(counted.sum()),
         "named": {name: int((found.cause[counted] == i).sum()) for i, name in enumerate(CAUSES) if i},
     }

@@ -150,8 +150,8 @@ def measured(sae: SAE, fired: Callable[[Tensor], Tensor], held_out: Tensor) -> d
         theirs |= fired(batch)
     return {
         "dead": ours.fates.dead,
-        "relu": ours.fates.relu,
-        "topk": ours.fates.topk,
+        "relu": ours.fates.dead_by_relu,
+        "topk": ours.fates.dead_by_topk,
         "dead_by_their_count": float((~theirs).float().mean()),
         "fvu_raw": ours.fvu_raw,
         "fvu_typical": ours.fvu_typical,

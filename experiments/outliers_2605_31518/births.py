@@ -16,7 +16,7 @@ from autopsae.activations.synthetic import synthetic_features
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import draw_rows
 from autopsae.survival.birth import measure_birth
-from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
+from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu
 
 GAMMAS = (0.5, 0.7, 1.0, 1.4, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 40.0, 60.0, 100.0, 200.0)
 """The paper's own values are lost with its Figure 4; these span what its text names (5, 10, 20, 40, ...)."""
@@ -51,7 +51,7 @@ def birth(x: Tensor, setting: Setting, seed: int) -> tuple[float, float]:
     remedy = untouched(setting.d_in)
     generator = _row_generator(seed)
     born = measure_birth(x, [remedy], d_sae=setting.d_sae, k=setting.k, generator=generator)[remedy.name]
-    return born.relu, born.dead
+    return born.dead_by_relu, born.dead
 
 
 def encoder_rows(setting: Setting, seed: int) -> Tensor:
@@ -76,10 +76,10 @@ def summary(measured: list[tuple[float, float]], setting: Setting, gamma: float,
         "gamma": gamma,
         "relu": round(float(relu.mean()), 5),
         "relu_std": round(float(relu.std(ddof=min(1, len(relu) - 1))), 5),
-        "relu_theory": dead_by_relu(gamma, tokens),
+        "relu_theory": predicted_dead_by_relu(gamma, tokens),
         "dead": round(float(dead.mean()), 5),
         "dead_std": round(float(dead.std(ddof=min(1, len(dead) - 1))), 5),
-        "dead_theory": dead_by_topk(gamma, tokens, d_sae=setting.d_sae, k=setting.k),
+        "dead_theory": predicted_dead(gamma, tokens, d_sae=setting.d_sae, k=setting.k),
     }
 
 
@@ -88,8 +88,8 @@ def closed_forms(setting: Setting, tokens: int, least: float, most: float) -> di
     gammas = [float(gamma) for gamma in np.geomspace(least, most, 120)]
     return {
         "gamma": gammas,
-        "relu": [dead_by_relu(gamma, tokens) for gamma in gammas],
-        "dead": [dead_by_topk(gamma, tokens, d_sae=setting.d_sae, k=setting.k) for gamma in gammas],
+        "relu": [predicted_dead_by_relu(gamma, tokens) for gamma in gammas],
+        "dead": [predicted_dead(gamma, tokens, d_sae=setting.d_sae, k=setting.k) for gamma in gammas],
     }
 
 

@@ -59,7 +59,7 @@ def _one_draw(tokens: int, seed: int) -> dict[str, Any]:
         "gamma": geometry.gamma,
         "effective_rank_fraction": geometry.effective_rank_fraction,
         "directions_with_99_percent": int((share < 0.99).sum()) + 1,
-        "relu_centered": born["median"].relu,
+        "relu_centered": born["median"].dead_by_relu,
         "dead": {label: born[remedy.name].dead for label, remedy in remedies.items()},
     }
 

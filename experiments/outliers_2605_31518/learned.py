@@ -111,7 +111,7 @@ def _measure(curve: Curve, sae: SAE, of: Layer, step: int) -> None:
     measured = {
         "step": step,
         "dead": found.fates.dead,
-        "relu": found.fates.relu,
+        "relu": found.fates.dead_by_relu,
         "mse": found.mse_raw,
         "mmcs": mmcs(sae.W_dec, of.features),
         "bias": found.bias_captured,

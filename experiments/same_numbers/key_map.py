@@ -14,7 +14,11 @@ order: ("**/birth/*/relu", "**/birth/*/dead_by_relu")."""
 VALUES: tuple[tuple[str, str, str], ...] = ()
 """(path after, word before, word after), for names in values: ("**/prescription/remedy", "none", "nothing")."""
 
-ADDED: dict[str, str] = {}
+ADDED: dict[str, str] = {
+    "**/sparsity/*": "a prescription and a diagnosis say for which sparsity they are",
+    "**/scale": "a prescription carries the scale of its layer",
+    "**/folder": "a sweep says in which folder each member is",
+}
 """Paths that may be there after alone, and why."""
 
 REMOVED: dict[str, str] = {}

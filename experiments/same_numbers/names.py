@@ -36,6 +36,8 @@ def forecast_with(function: str, *arguments: Any, kind: str, k: int, threshold: 
         firing = {"topk": "AmongLargest", "batch_topk": "AmongLargestOfBatch"}.get(kind, "Above")
         value = k if firing != "Above" else 0.0 if threshold is None else threshold
         return called(*arguments, get(firing)(value), **options)
+    if threshold is not None and function == "forecast_births":
+        return called(*arguments, get("JumpReLU")(start=threshold), **options)
     more = {} if threshold is None else {"threshold": threshold}
     return called(*arguments, sparsity(kind, k), **more, **options)
 

@@ -108,7 +108,7 @@ def _sweeps() -> list[Verb]:
 
 
 def _resumed() -> list[Verb]:
-    common = "train {tokens}/layers --layer severe --d-sae 96 --k 4 --init zero --batch-tokens 64 --steps 1500 "
+    common = "train {tokens}/layers --layer severe --d-sae 96 --k 4 --init zero --batch-tokens 64 --steps 4000 "
     common += "--checkpoint-every 50 --evaluate-every 100 --record-every 10"
     half, sweep = f"{common} --revive auxk", f"{common} --lr 1e-3,3e-3"
     return [

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from autopsae import TopK, dead_by_relu, dead_by_topk, forecast_births, measure_birth, untouched
+from autopsae import TopK, forecast_births, measure_birth, predicted_dead, untouched
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.files import write_text
 
@@ -34,7 +34,7 @@ def layers() -> dict[str, float]:
     off: dict[str, list[float]] = {"topk": [], "relu": []}
     for row in rows:
         gamma = float(row["gamma"])
-        said = {"topk": dead_by_topk(gamma, TOKENS, d_sae=D_SAE, k=K), "relu": dead_by_relu(gamma, TOKENS)}
+        said = {"topk": predicted_dead(gamma, TOKENS, d_sae=D_SAE, k=K), "relu": dead_by_relu(gamma, TOKENS)}
         for pathway, value in said.items():
             off[pathway].append(abs(value - float(row[f"dead_pct_init_{pathway}"]) / 100))
     return {"layers": len(rows), **{pathway: sum(each) / len(each) for pathway, each in off.items()}}
@@ -52,7 +52,7 @@ def gaussian(gamma: float) -> dict[str, Any]:
         "gamma": gamma,
         "counted": {str(COUNTED): counted.dead},
         "forecast": {str(tokens): found.dead(tokens).value for tokens in ASKED},
-        "closed_form": {str(tokens): dead_by_topk(gamma, tokens, d_sae=D_SAE, k=K) for tokens in ASKED},
+        "closed_form": {str(tokens): predicted_dead(gamma, tokens, d_sae=D_SAE, k=K) for tokens in ASKED},
     }
 
 

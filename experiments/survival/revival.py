@@ -1,7 +1,7 @@
 """What `revival` says of the recovery experiments, beside what happened in them.
 
-    python -m experiments.survival.revival          # judge the runs that are kept, under a minute
-    python -m experiments.survival.revival --train  # train the runs with a mean in several dimensions again
+    python -m experiments.survival.recovery          # judge the runs that are kept, under a minute
+    python -m experiments.survival.recovery --train  # train the runs with a mean in several dimensions again
 
 The runs of experiments/outliers_2605_31518 at both scales (their mean is in one dimension), and of `spread.json`:
 the same features at the quick scale with the mean evenly in 5 or 50 dimensions, and at a third of the rate. The
@@ -25,7 +25,7 @@ from torch import Tensor
 from autopsae import Member, Sweep, TrainConfig, fates
 from autopsae.arrays import InputError
 from autopsae.files import write_text
-from autopsae.survival.revival import revival
+from autopsae.survival.recovery import recovery
 
 HERE = Path(__file__).parent
 DYNAMICS = HERE.parent / "outliers_2605_31518" / "results"
@@ -118,7 +118,7 @@ def judged(run: Run, training: Tensor, held_out: Tensor) -> dict[str, Any]:
     everything = sae.affine(torch.cat([training, held_out]) + run.offset)
     lost = ~fates(sae, torch.cat([training, held_out]) + run.offset).positive
     highest = sae.pre_activations(tokens).amax(dim=0)
-    said = revival(tokens, sae.W_enc, lr=run.lr, steps=run.setting.steps, frozen=run.frozen)
+    said = recovery(tokens, sae.W_enc, lr=run.lr, steps=run.setting.steps, frozen=run.frozen)
     still, shares = run.curves["born_dead"], run.curves["bias"]
     if round(float(lost.float().mean()), 4) != still[0]:
         raise InputError(
@@ -136,7 +136,7 @@ def judged(run: Run, training: Tensor, held_out: Tensor) -> dict[str, Any]:
         "run": run.name,
         "tokens": len(everything),
         **asdict(said),
-        "relu": said.relu,
+        "relu": said.dead_by_relu,
         "relu_end": run.curves["relu"][-1],
         "born_dead_end": still[-1],
         "captured_end": shares[-1],

@@ -75,9 +75,9 @@ def trained(tokens: Activations, *, k: int, steps: int) -> list[dict[str, Any]]:
             {
                 "remedy": member.name,
                 "dead_birth": birth.fates.dead,
-                "relu_birth": birth.fates.relu,
+                "relu_birth": birth.fates.dead_by_relu,
                 "dead_end": end.fates.dead,
-                "relu_end": end.fates.relu,
+                "relu_end": end.fates.dead_by_relu,
                 "fvu_raw": end.fvu_raw,
                 "fvu_typical": end.fvu_typical,
                 "bias_captured": end.bias_captured,

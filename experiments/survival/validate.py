@@ -19,7 +19,7 @@ import torch
 from experiments.survival.rivals import RIVALS
 from torch import Tensor
 
-from autopsae import Remedy, center, dead_by_topk, geometric_median, measure_birth, open_layers, untouched
+from autopsae import Remedy, center, geometric_median, measure_birth, open_layers, predicted_dead, untouched
 from autopsae.activations.store import Activations
 from autopsae.arrays import chunks
 from autopsae.diagnosis.severity import gamma
@@ -53,7 +53,7 @@ def counted(tokens: Activations, remedy_list: Sequence[Remedy]) -> dict[str, tup
     """By remedy, (dead, dead-by-ReLU) of the drawn SAE on all of the tokens."""
     generator = torch.Generator().manual_seed(0)
     births = measure_birth(tokens, remedy_list, d_sae=D_SAE, k=K, generator=generator)
-    return {name: (birth.dead, birth.relu) for name, birth in births.items()}
+    return {name: (birth.dead, birth.dead_by_relu) for name, birth in births.items()}
 
 
 def encoder(sample: Tensor, remedy: Remedy) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ def rows_of(
         found = forecast(y, W, TopK(k=K), followed=latents)
         over = margins(y, W, TopK(k=K), b_enc=None, threshold=None, followed=D_SAE).over
         for number, count in totals.items():
-            dead, relu = found.dead(number), found.relu(number)
+            dead, relu = found.dead(number), found.dead_by_relu(number)
             yield {
                 "model": model,
                 "layer": layer,
@@ -92,7 +92,7 @@ def rows_of(
                 "low": dead.low,
                 "high": dead.high,
                 # Centered tokens have no shift, and gamma is zero.
-                "closed_form": dead_by_topk(0.0 if centered else severity, number, d_sae=D_SAE, k=K),
+                "closed_form": predicted_dead(0.0 if centered else severity, number, d_sae=D_SAE, k=K),
                 "gamma": severity,
                 "counted_relu": count[remedy.name][1],
                 "predicted_relu": relu.value,

@@ -11,10 +11,10 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.evaluation.autopsy import Autopsy, autopsy
+from autopsae.evaluation.directions import mmcs
 from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered
 from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring, recentre
 from autopsae.evaluation.reconstruction import Evaluation, evaluate
-from autopsae.evaluation.recovery import mmcs
 from autopsae.interop.convert import load_sae, save_sae
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
@@ -25,9 +25,9 @@ from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity,
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.median import geometric_median
 from autopsae.survival.birth import Birth, measure_birth
-from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
+from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu
 from autopsae.survival.forecast import Expected, Forecast, Outlook, forecast, forecast_births
-from autopsae.survival.revival import Revival, revival
+from autopsae.survival.recovery import Recovery, recovery
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
 from autopsae.training.loop import Diverged, Training, steps, train
@@ -66,9 +66,9 @@ __all__ = [
     "ReLU",
     "RecentringCost",
     "Record",
+    "Recovery",
     "Remedy",
     "Resampling",
-    "Revival",
     "Sparsity",
     "Statistics",
     "Survey",
@@ -84,8 +84,6 @@ __all__ = [
     "center",
     "collect",
     "cost_of_recentring",
-    "dead_by_relu",
-    "dead_by_topk",
     "diagnose",
     "evaluate",
     "fates",
@@ -102,9 +100,11 @@ __all__ = [
     "mmcs",
     "open_activations",
     "open_layers",
+    "predicted_dead",
+    "predicted_dead_by_relu",
     "recentre",
+    "recovery",
     "replaced",
-    "revival",
     "save_sae",
     "steps",
     "survey",

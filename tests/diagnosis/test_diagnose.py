@@ -43,9 +43,9 @@ def test_a_shifted_layer_is_centered_by_the_median() -> None:
     offset = diagnosis.prescription.b_dec[3]
     assert float(offset) == pytest.approx(10 * 32**0.5, rel=0.01)
     finding, stuck = diagnosis.findings
-    assert diagnosis.revival is not None
-    assert (stuck.name, stuck.value) == ("dead-by-ReLU after training", diagnosis.revival.relu)
-    assert diagnosis.to_dict()["revival"]["born"] == diagnosis.expected["none"].relu.value
+    assert diagnosis.recovery is not None
+    assert (stuck.name, stuck.value) == ("dead-by-ReLU after training", diagnosis.recovery.dead_by_relu)
+    assert diagnosis.to_dict()["recovery"]["born"] == diagnosis.expected["none"].dead_by_relu.value
     assert (finding.name, finding.threshold, finding.tokens) == ("gamma", 1.0, 4000)
     dead = diagnosis.birth["none"].dead
     assert f"{dead:.1%} of 512 latents are born dead, counted on 4,000 tokens" in str(finding)
@@ -142,17 +142,17 @@ def test_the_dictionary_holds_every_promised_key_and_is_json(tmp_path: Path) -> 
     for row in rows:
         assert {"tokens", "d_in", "gamma", "gamma_raw", "effective_rank", "effective_rank_fraction"} < set(row)
         assert row["kurtosis"] == pytest.approx(0.0, abs=0.5)
-        assert set(row["predicted"]) == {"relu", "dead"}
+        assert set(row["predicted"]) == {"dead_by_relu", "dead"}
         assert set(row["prescription"]) == {"remedy", "advice", "reason", "paper"}
         assert {"none", "median", row["prescription"]["remedy"]} <= set(row["expected"])
         for outlook in row["expected"].values():
             assert outlook["tokens"] == 4000
-            for way in ("dead", "relu"):
+            for way in ("dead", "dead_by_relu"):
                 assert 0 <= outlook[way]["low"] <= outlook[way]["value"] <= outlook[way]["high"] <= 1
         for remedy in COMPARED:
             birth = row["birth"][remedy]
-            assert birth["dead"] == pytest.approx(birth["relu"] + birth["topk"])
-            assert 0 <= birth["relu"] <= birth["dead"] <= 1
+            assert birth["dead"] == pytest.approx(birth["dead_by_relu"] + birth["dead_by_topk"])
+            assert 0 <= birth["dead_by_relu"] <= birth["dead"] <= 1
 
 
 def test_the_frame_has_a_row_per_layer_and_dotted_columns() -> None:

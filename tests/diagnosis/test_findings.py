@@ -21,7 +21,7 @@ from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import Birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import Expected, Outlook
-from autopsae.survival.revival import Revival
+from autopsae.survival.recovery import Recovery
 from tests import oracles
 
 CALM = Severity(
@@ -43,7 +43,7 @@ CALM = Severity(
     stray_square=0.0,
 )
 N = 100_000
-ALIVE = Birth(dead=0.0, relu=0.0, topk=0.0, tokens=N)
+ALIVE = Birth(dead=0.0, dead_by_relu=0.0, dead_by_topk=0.0, tokens=N)
 
 
 NONE = untouched(100)
@@ -61,19 +61,20 @@ def measured(
     repeats: Repeats | None = None,
     effective: float = 4000.0,
     dominance: float = 0.1,
-    revival: Revival | None = None,
+    revival: Recovery | None = None,
     k: int = 10,
     **dead: float,
 ) -> Measured:
     """A layer on which everything is alive but for the `dead` by remedy; the closed form agrees with the count."""
     births = dict.fromkeys(("none", "mean", "median", "zscore", "whiten", "whiten_0.3"), ALIVE)
     births |= {
-        name: Birth(dead=value, relu=value / 4, topk=value * 3 / 4, tokens=tokens) for name, value in dead.items()
+        name: Birth(dead=value, dead_by_relu=value / 4, dead_by_topk=value * 3 / 4, tokens=tokens)
+        for name, value in dead.items()
     }
     outlook = Outlook(
         tokens=10**6,
         dead=Expected(0.0, 0.0, 0.0),
-        relu=Expected(0.0, 0.0, 0.0),
+        dead_by_relu=Expected(0.0, 0.0, 0.0),
         usage=1.0,
         dominance=dominance,
         effective_tokens=effective,
@@ -88,8 +89,8 @@ def measured(
             "median": outlook,
             "whiten_0.3": outlook,
         },
-        predicted=predicted or Prediction(relu=births["none"].relu, dead=births["none"].dead),
-        revival=revival,
+        predicted=predicted or Prediction(dead_by_relu=births["none"].dead_by_relu, dead=births["none"].dead),
+        recovery=revival,
         prescription=Prescription(remedy=remedy, reason="", layer="hs1", d_sae=1000, sparsity=TopK(k=k)),
         acceptable=0.01,
     )
@@ -157,12 +158,12 @@ def test_low_rank_is_a_finding_that_advises_no_more_than_the_verdict(
     if said:
         advice = text["effective rank / d_in"].rpartition("; ")[2]
         assert "after centering 3.0% are counted dead" in text["effective rank / d_in"]
-        assert advice.startswith(remedy.advice if remedy is WHITEN else "watch the dead fraction in training")
+        assert advice.startswith(remedy.instruction if remedy is WHITEN else "watch the dead fraction in training")
 
 
 @pytest.mark.parametrize(("said_by_form", "far"), [(0.499, False), (0.501, True), (0.301, False), (0.299, True)])
 def test_a_closed_form_over_ten_points_from_the_count_is_a_finding(said_by_form: float, far: bool) -> None:
-    text = found(replace(CALM, gamma=2.0), predicted=Prediction(relu=0.0, dead=said_by_form), none=0.4)
+    text = found(replace(CALM, gamma=2.0), predicted=Prediction(dead_by_relu=0.0, dead=said_by_form), none=0.4)
     name = "distance of the closed form from the count"
     assert (name in text) == far
     assert (
@@ -268,7 +269,7 @@ def test_copies_left_out_are_said_and_nothing_else_is_of_them() -> None:
 def test_heavy_tails_that_mislead_the_formula_are_a_finding(
     kurtosis: float | None, predicted: float, said: bool
 ) -> None:
-    form = Prediction(relu=predicted, dead=0.4)
+    form = Prediction(dead_by_relu=predicted, dead=0.4)
     text = found(replace(CALM, gamma=2.0, kurtosis=kurtosis), predicted=form, none=0.4)  # 10 % by ReLU
     assert ("excess kurtosis" in text) == said
     assert not said or f"predicts {predicted:.1%} dead-by-ReLU, where 10.0% are" in text["excess kurtosis"]
@@ -327,7 +328,7 @@ def test_every_value_of_the_severity_equals_the_plain_way() -> None:
     assert measured.token_norm_p99 == pytest.approx(np.quantile(norms, 0.99), rel=1e-2)
 
 
-STUCK = Revival(
+STUCK = Recovery(
     lr=3e-4,
     steps=1000,
     travel=0.3,
@@ -336,7 +337,7 @@ STUCK = Revival(
     captured_at_most=0.02,
     born=0.25,
     at_least=0.1,
-    unrevived=0.24,
+    unrecovered=0.24,
     collateral=0.03,
 )
 
@@ -350,5 +351,5 @@ def test_those_that_training_will_not_revive_are_a_finding() -> None:
     )
     assert "10.0% are out of its reach, 24.0% are not expected to be, and 3.0% more" in text
     for collateral, said in ((0.0, False), (0.001, True)):
-        revival = replace(STUCK, unrevived=0.01, collateral=collateral)
+        revival = replace(STUCK, unrecovered=0.01, collateral=collateral)
         assert ("dead-by-ReLU after training" in found(none=0.4, revival=revival)) == said

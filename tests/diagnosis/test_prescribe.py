@@ -33,7 +33,9 @@ def deaths(
     nothing = Expected(value=0.0, low=0.0, high=0.0)
     expected = [Expected(value=d, low=d / 2, high=d) for d in dead]
     return {
-        remedy.name: Outlook(tokens=10**6, dead=d, relu=nothing, usage=u, dominance=top, effective_tokens=4096.0)
+        remedy.name: Outlook(
+            tokens=10**6, dead=d, dead_by_relu=nothing, usage=u, dominance=top, effective_tokens=4096.0
+        )
         for remedy, d, u, top in zip(LADDER, expected, usage, dominance, strict=True)
     }
 
@@ -105,7 +107,7 @@ def test_a_saved_prescription_is_the_same_when_loaded(tmp_path: Path, remedy: Re
     for name in ("layers.3.mlp", "layers.3.mlp.json", "layers.3.mlp.safetensors"):
         loaded = Prescription.load(tmp_path / "new" / name)
         was, now = saved.remedy, loaded.remedy
-        assert (now.name, now.advice, loaded.reason) == (was.name, was.advice, saved.reason)
+        assert (now.name, now.instruction, loaded.reason) == (was.name, was.instruction, saved.reason)
         assert (loaded.layer, loaded.d_in, loaded.d_sae) == ("hs1", D_IN, 100)
         assert (loaded.sparsity, loaded.scale) == (sparsity, 0.25)
         x = torch.randn(7, D_IN, dtype=torch.float64)

@@ -29,7 +29,7 @@ def drawn(gamma: float, seed: int = 0, d_in: int = 32, tokens: int = 4000, **opt
 
 def named(found: Autopsy, cause: str) -> float:
     """The share of the dead that died of it."""
-    return found.causes[cause] / int(found.dead.sum())
+    return found.causes[cause] / int(found.is_dead.sum())
 
 
 def birth(x: Tensor, sparsity: Sparsity, *, d_sae: int = 512, centered: bool = True, seed: int = 1) -> SAE:
@@ -43,7 +43,7 @@ def birth(x: Tensor, sparsity: Sparsity, *, d_sae: int = 512, centered: bool = T
 def test_latents_that_the_mean_kills_died_of_the_shift(sparsity: Sparsity, gamma: float) -> None:
     x = drawn(gamma)
     found = autopsy(birth(x, sparsity, centered=False), x)
-    assert int(found.dead.sum()) > 50
+    assert int(found.is_dead.sum()) > 50
     assert named(found, "shift") >= 0.95
 
 
@@ -56,7 +56,7 @@ def test_encoder_rows_turned_against_the_mean_died_of_the_shift_whatever_their_d
         noise = 0.05 * torch.randn(100, 32, generator=torch.Generator().manual_seed(2))
         sae.W_enc[against] = normalize(noise - normalize(x.mean(dim=0), dim=0), dim=1)
     found = autopsy(sae, x)
-    dead = found.dead & against
+    dead = found.is_dead & against
     assert int(dead.sum()) == 100
     assert float((found.cause[dead] == CAUSES.index("shift")).double().mean()) >= 0.95
     assert float(found.alignment[dead].max()) < -0.9
@@ -79,7 +79,7 @@ def test_latents_in_directions_without_variance_died_of_low_variance(
         if tied:
             sae.W_dec.copy_(sae.W_enc)
     found = autopsy(sae, x)
-    dead = found.dead & low
+    dead = found.is_dead & low
     assert int(dead.sum()) > 50
     assert float((found.cause[dead] == CAUSES.index("low_variance")).double().mean()) >= 0.95
 
@@ -90,7 +90,7 @@ def test_latents_with_short_rows_were_outcompeted() -> None:
     with torch.no_grad():
         sae.W_enc[64:] *= 0.1
     found = autopsy(sae, x)
-    assert int(found.dead.sum()) > 300
+    assert int(found.is_dead.sum()) > 300
     assert named(found, "outcompeted") >= 0.95
 
 
@@ -102,8 +102,8 @@ def test_latents_that_stronger_ones_always_beat_were_outcompeted() -> None:
         sae.W_enc[strong] *= 8
         sae.W_dec[strong] /= 8
     found = autopsy(sae, x)
-    assert int(found.dead.sum()) > 300
-    assert bool((found.max_pre[found.dead] > 0).all())
+    assert int(found.is_dead.sum()) > 300
+    assert bool((found.max_pre[found.is_dead] > 0).all())
     assert named(found, "outcompeted") >= 0.95
 
 
@@ -127,7 +127,7 @@ def test_latents_that_a_learning_rate_kills_died_in_training(
     assert fates(sae, x).dead < 0.01
     train(sae, x, TrainConfig(steps=60, lr=lr, batch_tokens=512, frozen=frozen))
     found = autopsy(sae, x)
-    assert int(found.dead.sum()) > 20
+    assert int(found.is_dead.sum()) > 20
     assert named(found, "died_in_training") >= 0.95
 
 
@@ -145,7 +145,7 @@ def test_latents_whose_bias_has_sunk_died_in_training() -> None:
     with torch.no_grad():
         sae.b_enc[:20] = -30.0
     found = autopsy(sae, x)
-    assert found.dead.tolist() == [True] * 20 + [False] * 44
+    assert found.is_dead.tolist() == [True] * 20 + [False] * 44
     assert found.causes["died_in_training"] == 20
 
 
@@ -165,7 +165,7 @@ def test_four_causes_are_told_apart_in_one_sae() -> None:
     found = autopsy(sae, x)
     for first, cause in ((0, "shift"), (50, "low_variance"), (100, "outcompeted"), (150, "died_in_training")):
         own = torch.arange(512).sub(first).div(50, rounding_mode="floor") == 0
-        dead = own & found.dead
+        dead = own & found.is_dead
         assert int(dead.sum()) > 30
         assert float((found.cause[dead] == CAUSES.index(cause)).double().mean()) >= 0.95
 

@@ -50,13 +50,13 @@ def test_the_dead_of_a_start_at_zero_died_of_the_shift_wherever_b_dec_has_got_to
     sae = trained(x, centered=False, lr=lr)
     found = autopsy(sae, x)
     same_rows = fates(birth(x, centered=True), x).fired > 0
-    assert share(found, "shift", found.dead & same_rows) >= 0.95
+    assert share(found, "shift", found.is_dead & same_rows) >= 0.95
 
 
 def test_the_dead_of_a_start_at_zero_died_of_the_shift_when_b_dec_has_arrived_at_the_centre() -> None:
     x = drawn(4.0, spectrum=0.5)
     sae = trained(x, centered=False, lr=1e-3)
-    dead = autopsy(sae, x).dead
+    dead = autopsy(sae, x).is_dead
     with torch.no_grad():  # as if b_dec had been trained far faster than all else
         sae.b_dec.copy_(sae.affine(geometric_median(x)[None].float())[0])
         # The living as strong as they get: re-centring wakes no one any more.
@@ -64,7 +64,7 @@ def test_the_dead_of_a_start_at_zero_died_of_the_shift_when_b_dec_has_arrived_at
         sae.W_dec[~dead] /= 50
     found = autopsy(sae, x)
     assert int(found.wakes.sum()) == 0
-    assert share(found, "shift", found.dead & dead) >= 0.95
+    assert share(found, "shift", found.is_dead & dead) >= 0.95
 
 
 @pytest.mark.parametrize("gamma", [3.0, 4.0])
@@ -72,7 +72,7 @@ def test_the_dead_of_a_start_at_zero_died_of_the_shift_when_b_dec_has_arrived_at
 def test_a_rate_that_kills_from_the_centre_is_blamed_and_not_the_shift(gamma: float, lr: float) -> None:
     x = drawn(gamma, spectrum=0.5)
     found = autopsy(trained(x, centered=True, lr=lr), x)
-    assert share(found, "died_in_training", found.dead) >= 0.95
+    assert share(found, "died_in_training", found.is_dead) >= 0.95
 
 
 def test_other_deaths_keep_their_cause_in_an_sae_that_began_at_zero() -> None:
@@ -80,7 +80,7 @@ def test_other_deaths_keep_their_cause_in_an_sae_that_began_at_zero() -> None:
     x = drawn(3.0, spectrum=eigenvalues)  # type: ignore[arg-type]
     low = torch.linalg.eigh((x - x.mean(dim=0)).T @ (x - x.mean(dim=0))).eigenvectors.T[:8]
     sae = trained(x, centered=False, lr=1e-3)
-    living = (~autopsy(sae, x).dead).nonzero()[:, 0]
+    living = (~autopsy(sae, x).is_dead).nonzero()[:, 0]
     silenced, turned = living[:30], living[30:60]
     with torch.no_grad():
         assert sae.b_enc is not None
@@ -91,7 +91,7 @@ def test_other_deaths_keep_their_cause_in_an_sae_that_began_at_zero() -> None:
     for made, cause in ((silenced, "died_in_training"), (turned, "low_variance")):
         mask = torch.zeros(D_SAE, dtype=torch.bool)
         mask[made] = True
-        assert share(found, cause, mask & found.dead) >= 0.95
+        assert share(found, cause, mask & found.is_dead) >= 0.95
 
 
 @pytest.mark.parametrize("centered", [True, False])
@@ -107,7 +107,7 @@ def test_latents_that_stronger_ones_beat_were_outcompeted_also_where_the_mean_is
         if strong:
             sae.W_dec[few] /= 8
     found = autopsy(sae, x)
-    beaten = found.dead & ~few & (found.max_pre > 0)
+    beaten = found.is_dead & ~few & (found.max_pre > 0)
     assert share(found, "outcompeted", beaten) >= 0.95
 
 
@@ -122,7 +122,7 @@ def test_a_start_at_a_mean_that_strays_drag_away_is_blamed_though_it_is_not_at_z
         # Trained weights are not tied.
         sae.W_enc[alive] += 20 * torch.randn(int(alive.sum()), D_IN, generator=torch.Generator().manual_seed(2))
     found = autopsy(sae, x)
-    assert share(found, "shift", found.dead & ~alive) >= 0.95
+    assert share(found, "shift", found.is_dead & ~alive) >= 0.95
 
 
 def test_births_here_at_zero_and_at_the_centre_are_counted_apart() -> None:

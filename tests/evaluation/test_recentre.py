@@ -40,13 +40,13 @@ def test_dead_latents_see_the_centre_and_the_living_what_they_saw(sparsity: Spar
     x = tokens(4.0)
     sae = baseline(x, sparsity, encoder_bias=encoder_bias)
     found = autopsy(sae, x)
-    after = recentre(sae, center=found.center, dead=found.dead)
+    after = recentre(sae, center=found.center, is_dead=found.is_dead)
     y, _ = sae.enter(x)
     with torch.no_grad():
         centered = (y.double() - found.center) @ sae.W_enc.double().T
         old, new = sae.pre_activations(y), after.pre_activations(y)
-    assert torch.equal(old[:, ~found.dead], new[:, ~found.dead])
-    assert torch.allclose(new[:, found.dead].double(), centered[:, found.dead], atol=1e-4)
+    assert torch.equal(old[:, ~found.is_dead], new[:, ~found.is_dead])
+    assert torch.allclose(new[:, found.is_dead].double(), centered[:, found.is_dead], atol=1e-4)
     assert torch.equal(after.b_dec, sae.b_dec)
     assert after.sparsity == sae.sparsity
 
@@ -56,21 +56,21 @@ def test_the_livings_codes_do_not_change_where_no_woken_latent_takes_a_place(spa
     x = tokens(4.0)
     sae = baseline(x, sparsity)
     found = autopsy(sae, x)
-    after = recentre(sae, center=found.center, dead=found.dead)
+    after = recentre(sae, center=found.center, is_dead=found.is_dead)
     with torch.no_grad():
         old, new = sae.encode(x), after.encode(x)
-    undisturbed = (new[:, found.dead] == 0).all(dim=1) | (not isinstance(sparsity, TopK))
-    assert torch.equal(old[undisturbed][:, ~found.dead], new[undisturbed][:, ~found.dead])
+    undisturbed = (new[:, found.is_dead] == 0).all(dim=1) | (not isinstance(sparsity, TopK))
+    assert torch.equal(old[undisturbed][:, ~found.is_dead], new[undisturbed][:, ~found.is_dead])
 
 
 def test_with_a_threshold_every_dead_latent_wakes_that_the_autopsy_says_wakes() -> None:
     x = tokens(4.0)
     sae = baseline(x, ReLU())
     found = autopsy(sae, x)
-    after = recentre(sae, center=found.center, dead=found.dead)
-    assert int(found.dead.sum()) > 20
-    assert torch.equal(fates(after, x).fired[found.dead] > 0, found.wakes[found.dead])
-    assert bool(found.wakes[found.dead].all())
+    after = recentre(sae, center=found.center, is_dead=found.is_dead)
+    assert int(found.is_dead.sum()) > 20
+    assert torch.equal(fates(after, x).fired[found.is_dead] > 0, found.wakes[found.is_dead])
+    assert bool(found.wakes[found.is_dead].all())
 
 
 @pytest.mark.parametrize("sparsity", [TopK(k=8), ReLU()], ids=lambda s: s.name)
@@ -78,17 +78,17 @@ def test_the_cost_is_what_two_evaluations_say(sparsity: Sparsity) -> None:
     x, held_out = tokens(2.0), tokens(2.0)[::2]
     sae = baseline(x, sparsity)
     found = autopsy(sae, x)
-    after = recentre(sae, center=found.center, dead=found.dead)
+    after = recentre(sae, center=found.center, is_dead=found.is_dead)
     cost, old, new = cost_of_recentring(sae, after, held_out), evaluate(sae, held_out), evaluate(after, held_out)
     assert (cost.fvu_before, cost.fvu_after) == (old.fvu_raw, new.fvu_raw)
     assert (cost.l0_before, cost.l0_after) == (old.l0, new.l0)
     silent, firing = old.fates.fired == 0, new.fates.fired > 0
-    assert cost.dead == int(silent.sum())
-    assert cost.woken == int((silent & firing).sum()) > 0
-    assert cost.displaced == int((~silent & ~firing).sum())
-    assert cost.dead - cost.woken + cost.displaced == int((~firing).sum())
+    assert cost.n_dead == int(silent.sum())
+    assert cost.n_woken == int((silent & firing).sum()) > 0
+    assert cost.n_displaced == int((~silent & ~firing).sum())
+    assert cost.n_dead - cost.n_woken + cost.n_displaced == int((~firing).sum())
     assert cost.firings_of_woken == pytest.approx(float(new.fates.fired[silent].sum() / new.fates.fired.sum()))
-    assert cost.to_dict()["woken"] == cost.woken
+    assert cost.to_dict()["woken"] == cost.n_woken
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES, ids=lambda s: s.name)
@@ -96,13 +96,13 @@ def test_doing_it_twice_is_doing_it_once(sparsity: Sparsity) -> None:
     x = tokens(6.0)
     sae = baseline(x, sparsity)
     found = autopsy(sae, x)
-    once = recentre(sae, center=found.center, dead=found.dead)
-    twice = recentre(once, center=found.center, dead=found.dead)
+    once = recentre(sae, center=found.center, is_dead=found.is_dead)
+    twice = recentre(once, center=found.center, is_dead=found.is_dead)
     assert once.b_enc is not None
     assert twice.b_enc is not None
     assert torch.allclose(once.b_enc, twice.b_enc, atol=1e-5)
     again = autopsy(once, x)
-    assert not (again.wakes & found.dead).any()
+    assert not (again.wakes & found.is_dead).any()
 
 
 def test_nothing_dead_nothing_changed() -> None:
@@ -110,9 +110,9 @@ def test_nothing_dead_nothing_changed() -> None:
     generator = torch.Generator().manual_seed(1)
     sae = born(center(torch.zeros(24), "mean"), d_sae=40, sparsity=TopK(k=20), sample=x, generator=generator).eval()
     found = autopsy(sae, x)
-    assert not found.dead.any()
-    cost = cost_of_recentring(sae, recentre(sae, center=found.center, dead=found.dead), x)
-    assert (cost.dead, cost.woken, cost.displaced, cost.firings_of_woken) == (0, 0, 0, 0)
+    assert not found.is_dead.any()
+    cost = cost_of_recentring(sae, recentre(sae, center=found.center, is_dead=found.is_dead), x)
+    assert (cost.n_dead, cost.n_woken, cost.n_displaced, cost.firings_of_woken) == (0, 0, 0, 0)
     assert cost.fvu_after == cost.fvu_before
 
 
@@ -121,4 +121,4 @@ def test_a_centre_or_mask_of_another_size_is_refused() -> None:
     with pytest.raises(
         InputError, match=r"expected a center \[24\] and a mask \[200\], got shapes \(7,\) and \(200,\)"
     ):
-        recentre(sae, center=torch.zeros(7), dead=torch.zeros(200, dtype=torch.bool))
+        recentre(sae, center=torch.zeros(7), is_dead=torch.zeros(200, dtype=torch.bool))

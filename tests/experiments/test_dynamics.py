@@ -83,7 +83,7 @@ def test_watched_counts_as_the_library_does() -> None:
         assert member.shift is not None
         fate = fates(member.sae, held_out + member.shift)
         found = {name: float(text) for name, text in watched.packed().items()}
-        assert (found["relu"], found["topk"]) == pytest.approx((fate.relu, fate.topk), abs=1e-4)
+        assert (found["relu"], found["topk"]) == pytest.approx((fate.dead_by_relu, fate.dead_by_topk), abs=1e-4)
         x = held_out + member.shift
         explained = (member.sae.encode(x).mean(dim=0) @ member.sae.W_dec).detach()
         mean = x.mean(dim=0)

@@ -275,7 +275,7 @@ def read_prescription(name: str, folder: Path) -> Any:
     remedy = found.remedy
     parts = {name: getattr(remedy.affine, name) for name in ("center", "linear", "inverse")}
     parts["subspace"] = remedy.subspace
-    words = (remedy.name, remedy.advice, found.reason, found.layer, found.d_sae, found.sparsity, found.scale)
+    words = (remedy.name, remedy.instruction, found.reason, found.layer, found.d_sae, found.sparsity, found.scale)
     return words, digest({part: tensor for part, tensor in parts.items() if tensor is not None})
 
 

@@ -129,5 +129,5 @@ def test_an_autopsy_draws_every_latent_once_by_fate_and_once_by_cause(dtype: tor
             assert drawn.get(f"{label} ({number:,})", 0) == number
     page = StringIO()
     Console(width=120, file=page).print(autopsy_text(found))
-    assert f"{int(found.dead.sum())} of 100 latents (topk) are dead on 1,000 tokens" in page.getvalue()
+    assert f"{int(found.is_dead.sum())} of 100 latents (topk) are dead on 1,000 tokens" in page.getvalue()
     assert all(str(finding)[:40] in page.getvalue() for finding in found.findings)

@@ -112,7 +112,7 @@ def test_a_born_sae_dies_as_the_diagnosis_measured(x: torch.Tensor) -> None:
         sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=x, generator=generator(4))
         found, expected = fates(sae, x), measured[remedy.name]
         assert found.dead == pytest.approx(expected.dead, abs=1.5 / D_SAE), remedy.name
-        assert found.relu == pytest.approx(expected.relu, abs=1.5 / D_SAE), remedy.name
+        assert found.dead_by_relu == pytest.approx(expected.dead_by_relu, abs=1.5 / D_SAE), remedy.name
 
 
 def test_an_sae_is_born_from_a_saved_prescription(tmp_path: Path, x: torch.Tensor) -> None:
@@ -136,7 +136,7 @@ def test_fates_equal_a_loop_over_tokens(x: torch.Tensor) -> None:
     assert found.positive.tolist() == positive.tolist()
     assert (found.fired > 0).tolist() == fired.tolist()
     assert int(found.fired.sum()) == int((sae.encode(x) > 0).sum())
-    assert found.dead == pytest.approx(found.relu + found.topk)
+    assert found.dead == pytest.approx(found.dead_by_relu + found.dead_by_topk)
 
 
 def test_selected_zeros_do_not_fire() -> None:
@@ -153,14 +153,16 @@ def test_the_watch_counts_tokens_since_each_event() -> None:
         watch.see(sae.select(torch.tensor([row, row])))
     assert watch.since_fired.tolist() == [[0, 6, 6]]
     assert watch.since_positive.tolist() == [[0, 4, 6]]
-    assert watch.dead.tolist() == [[False, True, True]]
-    assert watch.dead_by_relu.tolist() == [[False, False, True]]
+    assert watch.is_dead.tolist() == [[False, True, True]]
+    assert watch.is_dead_by_relu.tolist() == [[False, False, True]]
     assert watch.silent(for_tokens=torch.tensor([7])).tolist() == [[False, False, False]]
     columns = watch.columns(6)
-    assert [*columns["dead"], *columns["relu"], *columns["topk"]] == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+    assert [*columns["dead"], *columns["dead_by_relu"], *columns["dead_by_topk"]] == pytest.approx(
+        [2 / 3, 1 / 3, 1 / 3]
+    )
     assert columns["never_fired"] == pytest.approx([2 / 3])
     early = watch.columns(5)
-    assert [early[name] for name in ("dead", "relu", "topk", "dead_tokens")] == [[None]] * 4
+    assert [early[name] for name in ("dead", "dead_by_relu", "dead_by_topk", "dead_tokens")] == [[None]] * 4
     assert early["never_fired"] == columns["never_fired"]
 
 
@@ -199,10 +201,10 @@ def test_the_watch_keeps_members_apart_each_with_its_own_patience() -> None:
         positive[5] = True  # latent 2 of the second member is positive all along
         watch.see(Selection(values=torch.ones(2), pairs=pairs, positive=positive))
     assert watch.since_fired.tolist() == [[2, 0, 3], [0, 3, 1]]
-    assert watch.dead.tolist() == [[True, False, True], [False, True, False]]
-    assert watch.dead_by_relu.tolist() == [[True, False, True], [False, True, False]]
+    assert watch.is_dead.tolist() == [[True, False, True], [False, True, False]]
+    assert watch.is_dead_by_relu.tolist() == [[True, False, True], [False, True, False]]
     columns = watch.columns(3)
-    assert columns["dead"] == columns["relu"] == pytest.approx([2 / 3, 1 / 3])
+    assert columns["dead"] == columns["dead_by_relu"] == pytest.approx([2 / 3, 1 / 3])
     assert columns["dead_tokens"] == [1, 2]
     assert columns["never_fired"] == pytest.approx([1 / 3, 1 / 3])
     # First: 1 and 2 at once, then 0; 1 returned. Second: 0 and 1 in the second step; 0 returned.
@@ -213,7 +215,7 @@ def test_the_watch_keeps_members_apart_each_with_its_own_patience() -> None:
     watch.keep(torch.tensor([1]))
     assert watch.since_fired.tolist() == [[0, 0, 1]]
     assert watch.ever_fired.tolist() == [[True, False, True]]
-    assert watch.dead.tolist() == [[False] * 3]
+    assert watch.is_dead.tolist() == [[False] * 3]
 
 
 @pytest.mark.parametrize("k", [1, K, 30, D_SAE])

@@ -10,7 +10,7 @@ from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import measure_birth
-from autopsae.survival.closed_form import dead_by_relu, dead_by_topk
+from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu
 from tests import oracles
 
 
@@ -54,9 +54,9 @@ def test_death_equals_a_loop_over_tokens_under_every_remedy(d_sae: int, k: int, 
         positive, fired = oracles.fates(((x.double() - c) @ W.T).numpy(), k)
         birth = found[remedy.name]
         # One latent may differ where two float32 pre-activations are equal to the last bit.
-        assert birth.relu == pytest.approx(1 - positive.mean(), abs=1.5 / d_sae), remedy.name
+        assert birth.dead_by_relu == pytest.approx(1 - positive.mean(), abs=1.5 / d_sae), remedy.name
         assert birth.dead == pytest.approx(1 - fired.mean(), abs=1.5 / d_sae), remedy.name
-        assert birth.topk == pytest.approx(birth.dead - birth.relu)
+        assert birth.dead_by_topk == pytest.approx(birth.dead - birth.dead_by_relu)
 
 
 def test_with_fewer_than_k_positive_the_rest_does_not_fire() -> None:
@@ -64,7 +64,7 @@ def test_with_fewer_than_k_positive_the_rest_does_not_fire() -> None:
     x[:, 0] = torch.arange(1.0, 9.0)
     birth = measure_birth(x, [untouched(2)], d_sae=64, k=64, generator=generator())["none"]
     rows = draw_rows(64, 2, generator=generator())
-    assert birth.dead == birth.relu == pytest.approx(float((rows[:, 0] <= 0).double().mean()))
+    assert birth.dead == birth.dead_by_relu == pytest.approx(float((rows[:, 0] <= 0).double().mean()))
     assert 0.2 < birth.dead < 0.8
 
 
@@ -76,7 +76,7 @@ def test_neither_scale_nor_the_order_of_remedies_changes_who_dies(scale: float, 
     found = measure_birth(x * scale, every_remedy(x * scale)[::order], d_sae=256, k=4, generator=generator())
     for name, birth in expected.items():
         assert found[name].dead == pytest.approx(birth.dead, abs=1.5 / 256), name
-        assert found[name].relu == pytest.approx(birth.relu, abs=1.5 / 256), name
+        assert found[name].dead_by_relu == pytest.approx(birth.dead_by_relu, abs=1.5 / 256), name
 
 
 def test_remedies_of_one_name_are_refused() -> None:
@@ -103,9 +103,9 @@ def test_gaussian_tokens_die_as_the_closed_forms_say(gamma: float) -> None:
     ]
     # The form is up to 0.8 points too high: it takes the largest of N tokens at its quantile 1 - 1/N. The standard
     # error of 8,192 latents is 0.5 points.
-    assert birth.relu == pytest.approx(dead_by_relu(gamma, tokens), abs=0.02)
+    assert birth.dead_by_relu == pytest.approx(predicted_dead_by_relu(gamma, tokens), abs=0.02)
     if gamma > 3:
-        assert birth.dead == pytest.approx(dead_by_topk(gamma, tokens, d_sae=d_sae, k=k), abs=0.02)
+        assert birth.dead == pytest.approx(predicted_dead(gamma, tokens, d_sae=d_sae, k=k), abs=0.02)
 
 
 def test_the_same_generator_gives_the_same_death_and_reading_stops_when_all_have_fired() -> None:
@@ -170,6 +170,6 @@ def test_no_latent_fires_on_a_token_that_is_the_centre(repeated: float) -> None:
     for one in (remedy, *others):
         W, c = one.enters().encoder(rows)
         positive, fired = oracles.fates(((x.double() - c) @ W.T).numpy(), 8)
-        assert found[one.name].relu == pytest.approx(1 - positive.mean(), abs=1.5 / 256)
+        assert found[one.name].dead_by_relu == pytest.approx(1 - positive.mean(), abs=1.5 / 256)
         assert found[one.name].dead == pytest.approx(1 - fired.mean(), abs=1.5 / 256)
         assert found[one.name].dead > 0.2

@@ -13,7 +13,7 @@ from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import measure_birth
-from autopsae.survival.closed_form import dead_by_topk
+from autopsae.survival.closed_form import predicted_dead
 from autopsae.survival.forecast import forecast, forecast_births
 
 D_IN, D_SAE, K, SAMPLE, MANY = 64, 2048, 16, 4096, 40_000
@@ -36,9 +36,9 @@ def test_a_forecast_from_a_tenth_of_the_tokens_is_near_the_count_on_all(gamma: f
     counted = measure_birth(x, remedies, d_sae=D_SAE, k=K, generator=generator())
     found = forecast_births(sample, remedies, TopK(k=K), d_sae=D_SAE, generator=generator())
     for name, birth in counted.items():
-        dead, relu = found[name].dead(MANY), found[name].relu(MANY)
+        dead, relu = found[name].dead(MANY), found[name].dead_by_relu(MANY)
         assert dead.value == pytest.approx(birth.dead, abs=0.02), name
-        assert relu.value == pytest.approx(birth.relu, abs=0.02), name
+        assert relu.value == pytest.approx(birth.dead_by_relu, abs=0.02), name
         assert dead.low <= dead.value <= dead.high
 
 
@@ -46,7 +46,7 @@ def test_on_gaussian_tokens_it_agrees_with_the_closed_form() -> None:
     x = gaussian_tokens(SAMPLE, 512, 8.0, generator=generator(7))
     found = forecast_births(x, [untouched(512)], TopK(k=64), d_sae=8192, generator=generator())["none"]
     for tokens in (100_000, 1_000_000):
-        assert found.dead(tokens).value == pytest.approx(dead_by_topk(8.0, tokens, d_sae=8192, k=64), abs=0.015)
+        assert found.dead(tokens).value == pytest.approx(predicted_dead(8.0, tokens, d_sae=8192, k=64), abs=0.015)
 
 
 @pytest.mark.parametrize(("sparsity", "threshold"), [(BatchTopK(k=K), None), (ReLU(), None), (JumpReLU(), 6.0)])
@@ -76,7 +76,7 @@ def test_at_the_sample_it_is_the_count_under_every_remedy() -> None:
     found = forecast_births(sample, remedies, TopK(k=K), d_sae=D_SAE, generator=generator())
     for name, birth in counted.items():
         assert found[name].dead(1000).value == pytest.approx(birth.dead, abs=1.5 / D_SAE)
-        assert found[name].relu(1000).value == pytest.approx(birth.relu, abs=1.5 / D_SAE)
+        assert found[name].dead_by_relu(1000).value == pytest.approx(birth.dead_by_relu, abs=1.5 / D_SAE)
 
 
 def test_an_encoder_bias_counts() -> None:

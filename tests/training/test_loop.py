@@ -101,8 +101,8 @@ def test_records_count_tokens_and_silence() -> None:
     assert [record.tokens for record in records] == [500 * (i + 1) for i in range(8)]
     for record in records:
         assert 0 < record.l0 <= 4
-        if record.dead is not None and record.relu is not None and record.topk is not None:
-            assert record.dead == pytest.approx(record.relu + record.topk)
+        if record.dead is not None and record.dead_by_relu is not None and record.dead_by_topk is not None:
+            assert record.dead == pytest.approx(record.dead_by_relu + record.dead_by_topk)
     assert records[-1].loss < records[0].loss
 
 
@@ -112,7 +112,7 @@ def test_records_say_nothing_of_death_until_its_tokens_have_passed(after: int, k
     records = train(new_sae(x), x, TrainConfig(steps=8, lr=1e-3, batch_tokens=500, dead_after_tokens=after))
     for record in records:
         known = known_from is not None and record.step >= known_from
-        death = (record.dead, record.relu, record.topk, record.dead_tokens)
+        death = (record.dead, record.dead_by_relu, record.dead_by_topk, record.dead_tokens)
         assert [value is not None for value in death] == [known] * 4
         assert record.dead_tokens == (after if known else None)
         assert 0 <= record.never_fired <= 1

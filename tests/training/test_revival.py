@@ -342,7 +342,7 @@ def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Name)
     assert [record.resampled for record in (first, second, *after)] == [0, 0, 0, 0]
     assert third.resampled >= 12
     assert third.died == third.resampled
-    assert third.dead == third.relu == 0  # counted as just seen
+    assert third.dead == third.dead_by_relu == 0  # counted as just seen
     # Others may have died, the twelve have not.
     assert all(record.dead is not None and record.dead < 12 / 32 for record in after)
     # Drawn afresh is not fired: they have never fired until they do.

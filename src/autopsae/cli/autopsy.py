@@ -17,7 +17,8 @@ from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.evaluation.autopsy import RARE
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.fresh_start import check_raw, fresh_start
-from autopsae.evaluation.recentre import cost_of_recentring, recentre
+from autopsae.evaluation.recentre import cost_of_recentring
+from autopsae.evaluation.recentre import recentre as recentre_dead
 from autopsae.files import pair_files, write_text
 from autopsae.interop.convert import check_new_pair, format_of, load_sae, save_new
 from autopsae.report.plots import check_figure, save_figure
@@ -41,7 +42,7 @@ def autopsy(
     json: Path | None = None,
     table: Path | None = None,
     figure: Path | None = None,
-    revive: Path | None = None,
+    recentre: Path | None = None,
     prescription: Path | None = None,
     device: str | None = None,
 ) -> None:
@@ -56,19 +57,19 @@ def autopsy(
         padding: Which tokens are padding, and left out.
         tokens: Tokens at most, spread over the source.
         rare: Share of the tokens; latents that fire on fewer are rare.
-        lr: Learning rate by which it is judged whether training can revive the dead-by-ReLU.
+        lr: Learning rate by which it is judged whether training can bring the dead-by-ReLU back.
         steps: Steps of that training.
         json: Write the counts and findings there.
         table: Write a row per latent there (.csv, .parquet).
         figure: Write shift against signal there (.png, .pdf, .svg).
-        revive: Write the SAE under this new name with its dead latents re-centred, untrained; says what it costs.
+        recentre: Write the SAE under this new name with its dead latents re-centred, untrained; says what it costs.
         prescription: Write what the next SAE should start from there: b_dec at the centre of these tokens. The
             advice says how the library that wrote SAE takes it.
         device: Where to compute, for example cuda.
     """
-    _check_outputs(json, table, figure, revive, prescription)
-    if revive and not Path(sae).is_dir() and pair_files(revive)[0].resolve() == pair_files(sae)[0].resolve():
-        raise InputError(f"{revive}: expected a new name, got one that is taken; pass another")
+    _check_outputs(json, table, figure, recentre, prescription)
+    if recentre and not Path(sae).is_dir() and pair_files(recentre)[0].resolve() == pair_files(sae)[0].resolve():
+        raise InputError(f"{recentre}: expected a new name, got one that is taken; pass another")
     loaded, library = load_sae(sae, scale=scale, k=k).to(checked_device(device)), format_of(sae)
     if prescription:
         check_raw(loaded)
@@ -84,11 +85,11 @@ def autopsy(
             prescription=None if prescription is None else str(pair_files(prescription)[0].with_suffix("")),
             progress=lambda n: bar.update(task, advance=n),
         )
-        revived = cost = None
-        if revive:
+        woken = cost = None
+        if recentre:
             bar.update(task, description="re-centring")
-            revived = recentre(loaded, center=found.center, dead=found.dead)
-            cost = cost_of_recentring(loaded, revived, source)
+            woken = recentre_dead(loaded, center=found.center, is_dead=found.is_dead)
+            cost = cost_of_recentring(loaded, woken, source)
     counts = json_format.dumps(found.to_dict() | ({"recentred": cost.to_dict()} if cost else {}), indent=2)
     writers: list[Callable[[], object]] = []
     if json:
@@ -99,15 +100,15 @@ def autopsy(
         writers.append(partial(save_figure, found, figure))
     if prescription:
         writers.append(partial(fresh_start(loaded, found, layer=source.layer).save, prescription))
-    if revive and revived:
+    if recentre and woken:
         # The last: its name has to be a new one, so a run that was killed before it can be run again.
-        writers.append(partial(save_new, revived, revive))
+        writers.append(partial(save_new, woken, recentre))
     write_all(writers)
     print_text(autopsy_text(found, cost))
 
 
 def _check_outputs(
-    json: Path | None, table: Path | None, figure: Path | None, revive: Path | None, prescription: Path | None
+    json: Path | None, table: Path | None, figure: Path | None, recentre: Path | None, prescription: Path | None
 ) -> None:
     """InputError for an output that could not be written after all the work, or that two would write."""
     if figure:
@@ -115,9 +116,9 @@ def _check_outputs(
     if table:
         check_table(table)
     written = [place for place in (json, table, figure) if place]
-    if revive:
-        check_new_pair(revive)
-        written += pair_files(revive)
+    if recentre:
+        check_new_pair(recentre)
+        written += pair_files(recentre)
     if prescription:
         written += pair_files(prescription)
     for place in written:

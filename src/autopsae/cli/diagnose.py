@@ -56,7 +56,7 @@ def diagnose(
         alphas: Further whitening exponents to measure, from 0 (centering) to 1 (full).
         ranks: Active subspace ranks to measure.
         acceptable: Fraction of latents that may be born dead before something is prescribed.
-        lr: Learning rate by which it is judged whether training revives the dead-by-ReLU.
+        lr: Learning rate by which it is judged whether training brings the dead-by-ReLU back.
         steps: Steps of that training.
         repeated: Tokens that are the same vector: keep all, or leave_out all but one of each.
         json: Write all numbers there.

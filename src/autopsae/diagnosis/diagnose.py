@@ -31,7 +31,7 @@ from autopsae.statistics.repeats import OneOfEach, count_repeats
 from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import FOLLOWED, Outlook, forecast_birth
-from autopsae.survival.revival import Revival, revival
+from autopsae.survival.recovery import Recovery, recovery
 
 AT_TOKENS = 1_000_000
 """Tokens on which death is forecast, where nothing else is asked."""
@@ -75,7 +75,7 @@ def diagnose(
 
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, sparsity: the SAE to be trained (k = 64 is short
     for TopK(k=64), the default); alphas, ranks: further whitening exponents and active subspace ranks to measure;
-    acceptable: fraction of latents that may be born dead; lr, steps: the training by which `revival` is judged;
+    acceptable: fraction of latents that may be born dead; lr, steps: the training by which `recovery` is judged;
     repeated: "leave_out" keeps one of each vector (a third pass, and up to 24 bytes of memory for each of them),
     "keep" all tokens; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the
     tokens are, for the products too).
@@ -104,8 +104,8 @@ def diagnose(
     )
     most = float(sample_size(repeats))
     expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
-    stuck = expected["none"].relu.value > acceptable
-    revived = _revived(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
+    stuck = expected["none"].dead_by_relu.value > acceptable
+    recovered = _recovered(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
     counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
     birth = _births(tokens, counted, statistics, d_sae, sparsity, seed=seed, progress=lambda n: told("birth", n))
@@ -118,7 +118,7 @@ def diagnose(
         birth=birth,
         expected=expected,
         predicted=Prediction.of(geometry.gamma, statistics.tokens, d_sae=d_sae, sparsity=sparsity),
-        revival=revived,
+        recovery=recovered,
         prescription=prescription,
         acceptable=acceptable,
     )
@@ -139,7 +139,7 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Di
         predicted=measured.predicted,
         birth=measured.birth,
         expected=measured.expected,
-        revival=measured.revival,
+        recovery=measured.recovery,
         prescription=prescription,
         paper=paper_rule(measured.severity.effective_rank_fraction),
         findings=findings(measured),
@@ -173,17 +173,17 @@ def _births(
     return {name: replace(birth, tokens=statistics.tokens) for name, birth in births.items()}
 
 
-def _revived(
+def _recovered(
     sample: Float[Tensor, "sample d_in"],
     rows: Float[Tensor, "d_sae d_in"],
     *,
     lr: float,
     steps: int,
     at_tokens: int,
-) -> Revival:
+) -> Recovery:
     """What training would make of the dead-by-ReLU without any remedy, by the latents that a forecast follows."""
     y = untouched(sample.shape[1]).enters(sample).tokens(sample)
-    return revival(y, rows[:FOLLOWED].to(y), lr=lr, steps=steps, tokens=at_tokens)
+    return recovery(y, rows[:FOLLOWED].to(y), lr=lr, steps=steps, tokens=at_tokens)
 
 
 def _expected(

@@ -56,7 +56,7 @@ def _born_dead(measured: Measured) -> Finding | None:
     if measured.severity.gamma > SEVERE_GAMMA or none.dead <= measured.acceptable:
         return None
     silent = measured.prescription.remedy.name == "none"
-    ways = f"{none.relu:.1%} never positive, {none.topk:.1%} positive but never selected"
+    ways = f"{none.dead_by_relu:.1%} never positive, {none.dead_by_topk:.1%} positive but never selected"
     return Finding(
         name="silent so far" if silent else "dead at birth",
         value=none.dead,
@@ -70,19 +70,20 @@ def _born_dead(measured: Measured) -> Finding | None:
 
 def _beyond_training(measured: Measured) -> Finding | None:
     """Will training revive them?"""
-    revival = measured.revival
-    if revival is None or revival.relu <= measured.acceptable:
+    recovery = measured.recovery
+    if recovery is None or recovery.dead_by_relu <= measured.acceptable:
         return None
     start = "start b_dec at the geometric median instead of waiting for it"
     return Finding(
         name="dead-by-ReLU after training",
-        value=revival.relu,
+        value=recovery.dead_by_relu,
         threshold=measured.acceptable,
         tokens=measured.sample_size,
-        meaning=f"untreated, {revival.born:.1%} are expected to be born dead-by-ReLU, and {revival.steps:,} steps "
-        f"at lr {revival.lr:g} move b_dec by at most {revival.travel:.3g} per coordinate where the mean is up to "
-        f"{revival.distance:.3g} away: {revival.at_least:.1%} are out of its reach, {revival.unrevived:.1%} are "
-        f"not expected to be, and {revival.collateral:.1%} more may fall under zero as features carry the mean",
+        meaning=f"untreated, {recovery.born:.1%} are expected to be born dead-by-ReLU, and {recovery.steps:,} "
+        f"steps at lr {recovery.lr:g} move b_dec by at most {recovery.travel:.3g} per coordinate where the mean is "
+        f"up to {recovery.distance:.3g} away: {recovery.at_least:.1%} are out of its reach, "
+        f"{recovery.unrecovered:.1%} are not expected to be, and {recovery.collateral:.1%} more may fall under "
+        "zero as features carry the mean",
         advice="" if measured.prescription.remedy.name == "none" else start,
         source="autopsae, fitted to synthetic recovery (docs/forecast.md); paper Sec. 5.2",
     )
@@ -160,8 +161,12 @@ def _closed_form(measured: Measured) -> Finding | None:
 
 def _heavy_tails(measured: Measured) -> Finding | None:
     """Of interest only where the closed form does predict too many dead-by-ReLU."""
-    kurtosis, predicted, relu = measured.severity.kurtosis, measured.predicted.relu, measured.birth["none"].relu
-    if kurtosis is None or kurtosis <= HEAVY_TAILS or predicted <= relu + OFF:
+    kurtosis, predicted, by_relu = (
+        measured.severity.kurtosis,
+        measured.predicted.dead_by_relu,
+        measured.birth["none"].dead_by_relu,
+    )
+    if kurtosis is None or kurtosis <= HEAVY_TAILS or predicted <= by_relu + OFF:
         return None
     return Finding(
         name="excess kurtosis",
@@ -169,7 +174,7 @@ def _heavy_tails(measured: Measured) -> Finding | None:
         threshold=HEAVY_TAILS,
         tokens=measured.sample_size,
         meaning=f"heavy tails lift latents over zero: the closed form predicts {predicted:.1%} dead-by-ReLU, "
-        f"where {relu:.1%} are",
+        f"where {by_relu:.1%} are",
         advice="go by the count and the forecast",
         source="paper App. B.9",
     )

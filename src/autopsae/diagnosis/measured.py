@@ -10,7 +10,7 @@ from autopsae.statistics.repeats import Repeats
 from autopsae.survival.birth import Birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import Outlook
-from autopsae.survival.revival import Revival
+from autopsae.survival.recovery import Recovery
 
 SEVERE_GAMMA = 1.0
 STRAY_SQUARE = 0.5
@@ -35,7 +35,7 @@ class Measured:
     """Death expected on as many tokens as was asked, by remedy."""
     predicted: Prediction
     """The paper's closed forms on the tokens."""
-    revival: Revival | None
+    recovery: Recovery | None
     """What training would leave of the dead-by-ReLU, where that was asked."""
     prescription: Prescription
     acceptable: float
@@ -53,7 +53,7 @@ class Measured:
         if name == "none":
             return ""
         counted, expected = self.birth[name].dead, self.expected[name].dead.value
-        return f"{self.prescription.remedy.advice} ({counted:.1%} dead as counted, {expected:.1%} as expected)"
+        return f"{self.prescription.remedy.instruction} ({counted:.1%} dead as counted, {expected:.1%} as expected)"
 
     @property
     def born_dead(self) -> str:

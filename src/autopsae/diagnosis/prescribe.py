@@ -98,7 +98,7 @@ class Prescription:
         affine = self.remedy.affine
         content = {
             "remedy": self.remedy.name,
-            "advice": self.remedy.advice,
+            "instruction": self.remedy.instruction,
             "reason": self.reason,
             "layer": self.layer,
             "d_in": self.d_in,
@@ -135,7 +135,12 @@ class Prescription:
         _check_orthonormal(subspace, stored)
         affine = Affine(center=tensors["center"], linear=linear, inverse=inverse)
         return Prescription(
-            remedy=Remedy(name=content["remedy"], advice=content["advice"], affine=affine, subspace=subspace),
+            remedy=Remedy(
+                name=content["remedy"],
+                instruction=content["instruction" if "instruction" in content else "advice"],
+                affine=affine,
+                subspace=subspace,
+            ),
             reason=content["reason"],
             layer=content["layer"],
             d_sae=content["d_sae"],
@@ -145,14 +150,16 @@ class Prescription:
 
 
 def _content(content: object) -> str | None:
-    """The kind of a prescription's JSON. Files of the first version have k alone: they were for TopK."""
-    needed = dict.fromkeys(("remedy", "advice", "reason", "layer"), text) | dict.fromkeys(
-        ("d_in", "d_sae"), whole()
-    )
+    """The kind of a prescription's JSON. Files of the first version were for TopK, and said k alone."""
+    first = isinstance(content, dict) and "sparsity" not in content
+    words = ("remedy", "advice" if first else "instruction", "reason", "layer")
+    needed = dict.fromkeys(words, text) | dict.fromkeys(("d_in", "d_sae"), whole())
+    if first:
+        return fields({**needed, "k": whole()})(content)
     named = fields({"name": one_of(*SPARSITIES)}, others=anything)
-    optional = {"sparsity": named, "scale": nothing_or(number(over=0.0))}
-    k = whole() if not isinstance(content, dict) or "sparsity" not in content else nothing_or(whole())
-    return fields({**needed, "k": k}, optional=optional)(content)
+    return fields({**needed, "k": nothing_or(whole()), "sparsity": named, "scale": nothing_or(number(over=0.0))})(
+        content
+    )
 
 
 def _sparsity(content: Mapping[str, Any], described: Path) -> Sparsity:

@@ -15,7 +15,7 @@ from autopsae.statistics.repeats import Repeats
 from autopsae.survival.birth import Birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import Outlook
-from autopsae.survival.revival import Revival
+from autopsae.survival.recovery import Recovery
 from autopsae.tables import flatten, html_table
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Diagnosis:
     """Death counted on the tokens, under each remedy by name."""
     expected: Mapping[str, Outlook]
     """Death on as many tokens as was asked, forecast for the remedies up to the one prescribed."""
-    revival: Revival | None
+    recovery: Recovery | None
     """What training would leave of the dead-by-ReLU if nothing were changed; None where no more are born than
     accepted."""
     prescription: Prescription
@@ -58,6 +58,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, as in the JSON of the command line."""
+        recovery = self.recovery
         return {
             "layer": self.layer,
             "tokens": self.tokens,
@@ -70,10 +71,10 @@ class Diagnosis:
             "predicted": asdict(self.predicted),
             "birth": {name: asdict(birth) for name, birth in self.birth.items()},
             "expected": {name: asdict(outlook) for name, outlook in self.expected.items()},
-            "revival": {**asdict(self.revival), "relu": self.revival.relu} if self.revival else None,
+            "recovery": recovery and {**asdict(recovery), "dead_by_relu": recovery.dead_by_relu},
             "prescription": {
                 "remedy": self.prescription.remedy.name,
-                "advice": self.prescription.remedy.advice,
+                "instruction": self.prescription.remedy.instruction,
                 "reason": self.prescription.reason,
                 "paper": self.paper,
             },
@@ -88,7 +89,7 @@ class Diagnosis:
 
     def _repr_html_(self) -> str:
         rows = [
-            [name, f"{b.dead:.1%}", f"{b.relu:.1%}", f"{b.topk:.1%}", self._shown(name)]
+            [name, f"{b.dead:.1%}", f"{b.dead_by_relu:.1%}", f"{b.dead_by_topk:.1%}", self._shown(name)]
             for name, b in self.birth.items()
         ]
         head, *notes = str(self).split("\n")
@@ -104,7 +105,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         head = (
-            f"{self.layer}: {self.prescription.remedy.advice}: {self.prescription.reason} (the paper's rule: "
+            f"{self.layer}: {self.prescription.remedy.instruction}: {self.prescription.reason} (the paper's rule: "
             f"{self.paper})"
         )
         return "\n".join([head, *(f"  {finding}" for finding in self.findings)])

@@ -66,7 +66,7 @@ def advice(
     tokens; written_by: its library, as `format_of` names it; prescription: where one is written, if it is.
     """
     shift = (
-        f"start anew from b_dec at the geometric median: {_how(layer_norm, written_by, prescription)}; --revive "
+        f"start anew from b_dec at the geometric median: {_how(layer_norm, written_by, prescription)}; --recentre "
     )
     shift += f"re-centres the SAE as it is, where {wakes:,} would fire if each were re-centred alone"
     ordered = sorted(causes, key=lambda name: -causes[name])

@@ -89,7 +89,7 @@ class Autopsy:
         return len(self.fired)
 
     @property
-    def dead(self) -> Bool[Tensor, "d_sae"]:
+    def is_dead(self) -> Bool[Tensor, "d_sae"]:
         """Never fired."""
         return self.fired == 0
 
@@ -128,21 +128,25 @@ class Autopsy:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts for a JSON file. Here `alive` are all that fired, the rare and the always on among them."""
-        fates, out = self.fates, int((self.dead & ~self.reachable).sum())
-        revival = {"lr": self.lr, "steps": self.steps, "reach": self.lr * self.steps, "out_of_reach": out}
+        """Counts (n_...) and fractions for a JSON file. Here `n_alive` are all that fired, the rare and the
+        always on among them; dead = dead_by_relu + dead_by_topk.
+        """
+        fates, out = self.fates, int((self.is_dead & ~self.reachable).sum())
+        recovery = {"lr": self.lr, "steps": self.steps, "reach": self.lr * self.steps, "out_of_reach": out}
         return {
             "d_sae": self.d_sae,
             "d_in": self.d_in,
             "sparsity": self.sparsity,
             "written_by": self.written_by,
             "tokens": self.tokens,
-            "alive": int((~self.dead).sum()),
-            "dead": int(self.dead.sum()),
-            **{name: number for name, number in fates.items() if name != "alive"},
+            "n_alive": int((~self.is_dead).sum()),
+            "n_dead": int(self.is_dead.sum()),
+            **{f"n_{name}": number for name, number in fates.items() if name != "alive"},
+            "dead": float(self.is_dead.double().mean()),
+            **{name: fates[name] / self.d_sae for name in ("dead_by_relu", "dead_by_topk")},
             "causes": self.causes,
             "wake_on_recentring": int(self.wakes.sum()),
-            "revival": revival,
+            "recovery": recovery,
             "rare_below": self.rare,
             "strays": self.strays,
             "repeated": self.repeated,

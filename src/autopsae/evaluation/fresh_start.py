@@ -33,7 +33,7 @@ def fresh_start(sae: SAE, found: Autopsy, *, layer: str) -> Prescription:
     options: dict[str, Any] = {"linear": affine.linear, "inverse": affine.inverse} if whitened else {}
     remedy = Remedy(
         name="whiten_as_before" if whitened else "median",
-        advice="center by the median" + (" and whiten as this SAE does" if whitened else ""),
+        instruction="center by the median" + (" and whiten as this SAE does" if whitened else ""),
         affine=Affine(center=raw, **options),
     )
     return Prescription(

@@ -23,16 +23,16 @@ from autopsae.sae.model import SAE
 class RecentringCost:
     """What re-centring did, counted on tokens.
 
-    dead: latents that never fire before, of which `woken` do after; displaced: latents that fire before and not
-    after, their places taken by woken ones; fvu, fvu_typical: as of Evaluation, raw (None where the tokens do not
-    differ); l0: latents that fire per token; firings_of_woken: their share of all firings. Their decoders learned
-    little or nothing, so the error may rise.
+    n_dead: latents that never fire before, of which `n_woken` do after; n_displaced: latents that fire before and
+    not after, their places taken by woken ones; fvu, fvu_typical: as of Evaluation, raw (None where the tokens do
+    not differ); l0: latents that fire per token; firings_of_woken: their share of all firings. Their decoders
+    learned little or nothing, so the error may rise.
     """
 
     tokens: int
-    dead: int
-    woken: int
-    displaced: int
+    n_dead: int
+    n_woken: int
+    n_displaced: int
     fvu_before: float | None
     fvu_after: float | None
     fvu_typical_before: float | None
@@ -47,21 +47,21 @@ class RecentringCost:
 
 
 @torch.no_grad()
-def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], dead: Bool[Tensor, "d_sae"]) -> SAE:
-    """A copy of the SAE whose `dead` latents see tokens less `center`: b_enc -= w . (center - b_dec) for them, as
+def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], is_dead: Bool[Tensor, "d_sae"]) -> SAE:
+    """A copy of the SAE whose dead latents see tokens less `center`: b_enc -= w . (center - b_dec) for them, as
     far as b_enc has not done it already (`shift_to`), so that doing it twice is doing it once.
 
-    center: in the SAE's space, such as `Autopsy.center`. The living keep their weights and so their
-    pre-activations. Under ReLU, JumpReLU and a learned BatchTopK threshold their codes do not change; under TopK
-    they do only where a woken latent takes a place among the k largest. b_dec stays, as it is also where
-    reconstructions start from. The copy has encoder biases, also where the SAE had none.
+    center: in the SAE's space, such as `Autopsy.center`; is_dead: such as `Autopsy.is_dead`. The living keep
+    their weights and so their pre-activations. Under ReLU, JumpReLU and a learned BatchTopK threshold their codes
+    do not change; under TopK they do only where a woken latent takes a place among the k largest. b_dec stays, as
+    it is also where reconstructions start from. The copy has encoder biases, also where the SAE had none.
 
     Raises InputError for a centre or a mask of another size.
     """
-    if center.shape != sae.b_dec.shape or dead.shape != sae.W_enc.shape[:1]:
+    if center.shape != sae.b_dec.shape or is_dead.shape != sae.W_enc.shape[:1]:
         raise InputError(
             f"recentre: expected a center [{sae.d_in}] and a mask [{sae.d_sae}], got shapes {tuple(center.shape)} "
-            f"and {tuple(dead.shape)}"
+            f"and {tuple(is_dead.shape)}"
         )
     W, b_enc = sae.W_enc, sae.W_enc.new_zeros(sae.d_sae) if sae.b_enc is None else sae.b_enc
     move = shift_to(sae, center).to(W)
@@ -69,7 +69,7 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], dead: Bool[Tensor, "d_s
         W_enc=W,
         W_dec=sae.W_dec,
         b_dec=sae.b_dec,
-        b_enc=torch.where(dead.to(W.device), b_enc - move, b_enc),
+        b_enc=torch.where(is_dead.to(W.device), b_enc - move, b_enc),
         sparsity=sae.sparsity,
         threshold=sae.threshold,
         affine=sae.affine,
@@ -84,9 +84,9 @@ def cost_of_recentring(before: SAE, after: SAE, tokens: Tokens) -> RecentringCos
     silent_before, silent_after = old.fates.fired == 0, new.fates.fired == 0
     return RecentringCost(
         tokens=old.tokens,
-        dead=int(silent_before.sum()),
-        woken=int((silent_before & ~silent_after).sum()),
-        displaced=int((silent_after & ~silent_before).sum()),
+        n_dead=int(silent_before.sum()),
+        n_woken=int((silent_before & ~silent_after).sum()),
+        n_displaced=int((silent_after & ~silent_before).sum()),
         fvu_before=old.fvu_raw,
         fvu_after=new.fvu_raw,
         fvu_typical_before=old.fvu_typical,

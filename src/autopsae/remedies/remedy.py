@@ -22,13 +22,13 @@ _FLOOR = 1e-12  # of the largest eigenvalue: a million times finer, in amplitude
 class Remedy:
     """A change made before training.
 
-    name: as in results ("none", "median", "whiten_0.3", ...); advice: the same as an instruction;
+    name: as in results ("none", "median", "whiten_0.3", ...); instruction: the same, to be followed;
     affine: what the tokens pass through;
     subspace: orthonormal rows [rank, d_in] onto which the SAE's rows are projected at birth, or None.
     """
 
     name: str
-    advice: str
+    instruction: str
     affine: Affine
     subspace: Float[Tensor, "rank d_in"] | None = None
 
@@ -52,14 +52,14 @@ class Remedy:
 
 def untouched(d_in: int) -> Remedy:
     """No remedy: raw tokens, b_dec = 0 (the paper's baseline)."""
-    return Remedy(name="none", advice="change nothing", affine=Affine.identity(d_in))
+    return Remedy(name="none", instruction="change nothing", affine=Affine.identity(d_in))
 
 
 def center(point: Float[Tensor, "d_in"], name: str) -> Remedy:
     """Subtract a centre of the tokens, "mean" or "median" by name: the start of `b_dec` (paper Sec. 6). It costs
     nothing at run time.
     """
-    return Remedy(name=name, advice=f"center by the {name}", affine=Affine(center=point))
+    return Remedy(name=name, instruction=f"center by the {name}", affine=Affine(center=point))
 
 
 def z_score(std: Float[Tensor, "d_in"], point: Float[Tensor, "d_in"]) -> Remedy:
@@ -67,7 +67,7 @@ def z_score(std: Float[Tensor, "d_in"], point: Float[Tensor, "d_in"]) -> Remedy:
     gain = torch.where(std > 0, 1 / std, 1)
     return Remedy(
         name="zscore",
-        advice="center by the median and divide each dimension by its standard deviation",
+        instruction="center by the median and divide each dimension by its standard deviation",
         affine=Affine(center=point, linear=gain.diag(), inverse=(1 / gain).diag()),
     )
 
@@ -95,7 +95,7 @@ def whiten(
     V = spectrum.directions
     return Remedy(
         name=("whiten" if alpha == 1 else f"whiten_{alpha:g}") + (f"_rank_{rank}" if rank < d_in else ""),
-        advice=f"center by the median and whiten with alpha {alpha:g}",
+        instruction=f"center by the median and whiten with alpha {alpha:g}",
         affine=Affine(center=point, linear=(V.T * gain) @ V, inverse=(V.T / gain) @ V),
     )
 
@@ -110,7 +110,7 @@ def active_subspace(spectrum: Spectrum, point: Float[Tensor, "d_in"], *, rank: i
     rank = _checked_rank("active_subspace", rank, len(spectrum.eigenvalues))
     return Remedy(
         name=f"asi_{rank}",
-        advice=f"center by the median and let the rows begin in the top {rank} principal directions",
+        instruction=f"center by the median and let the rows begin in the top {rank} principal directions",
         affine=Affine(center=point),
         subspace=spectrum.directions[:rank],
     )

@@ -102,7 +102,7 @@ def _fates(autopsy: Autopsy) -> dict[str, str]:
 
 def _latents(autopsy: Autopsy) -> str:
     return (
-        f"{int(autopsy.dead.sum()):,} of {autopsy.d_sae:,} latents ({autopsy.sparsity}) are dead on "
+        f"{int(autopsy.is_dead.sum()):,} of {autopsy.d_sae:,} latents ({autopsy.sparsity}) are dead on "
         f"{autopsy.tokens:,} tokens of d_in = {autopsy.d_in}"
     )
 
@@ -113,8 +113,8 @@ def _recentred(cost: RecentringCost) -> str:
     typical = f" ({fvu_text(cost.fvu_typical_before)} to {fvu_text(cost.fvu_typical_after)} without stray tokens)"
     strays = typical if cost.fvu_typical_before != before else ""
     return (
-        f"re-centred: {cost.woken:,} of {cost.dead:,} dead latents fire (n = {cost.tokens:,} tokens), "
-        f"{cost.firings_of_woken:.1%} of all firings are theirs, {cost.displaced:,} others fall silent; raw FVU "
+        f"re-centred: {cost.n_woken:,} of {cost.n_dead:,} dead latents fire (n = {cost.tokens:,} tokens), "
+        f"{cost.firings_of_woken:.1%} of all firings are theirs, {cost.n_displaced:,} others fall silent; raw FVU "
         f"{fvu_text(before)} to {fvu_text(after)}{change}{strays}"
     )
 
@@ -153,7 +153,7 @@ def _short(tokens: int) -> str:
 def _by_layer(survey: Survey) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for d in survey:
-        lines.extend((Text(), plain(f"{d.layer}: {d.prescription.remedy.advice}", "bold")))
+        lines.extend((Text(), plain(f"{d.layer}: {d.prescription.remedy.instruction}", "bold")))
         lines.append(Padding(plain(f"{d.prescription.reason} (the paper's rule: {d.paper})"), (0, 0, 0, 2)))
         lines.extend(_bullet(str(finding)) for finding in d.findings)
     return lines
@@ -165,7 +165,7 @@ def _by_finding(survey: Survey) -> list[RenderableType]:
     by_paper: dict[str, list[str]] = {}
     found: dict[str, list[tuple[str, Finding]]] = {}
     for d in survey:
-        advised.setdefault(d.prescription.remedy.advice, []).append(d.layer)
+        advised.setdefault(d.prescription.remedy.instruction, []).append(d.layer)
         by_paper.setdefault(d.paper, []).append(d.layer)
         for finding in d.findings:
             found.setdefault(finding.name, []).append((d.layer, finding))

@@ -26,7 +26,7 @@ _ENDED: dict[str, Kind] = {
     "steps": whole(0),
     "training": mapped(anything),
 }
-_MEASURED: dict[str, Kind] = dict.fromkeys(("dead", "relu", "topk", "mse_raw", "l0"), number())
+_MEASURED: dict[str, Kind] = dict.fromkeys(("dead", "dead_by_relu", "dead_by_topk", "mse_raw", "l0"), number())
 _MEASURED["fvu_raw"] = nothing_or(number())
 
 
@@ -77,15 +77,27 @@ def finished(out: Path, settings: Settings) -> dict[str, Any] | None:
     path = out / "summary.json"
     if not present(path):
         return None
-    summary = load_object(path, format=SUMMARY, kind=summary_kind)
+    summary = with_names_of_now(load_object(path, format=SUMMARY, kind=summary_kind))
     _check_settings(out, summary, settings)
     if summary["diverged"] is None:
         _check_sae(out, summary)
     return summary
 
 
+def with_names_of_now(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A summary of the first version with the names that its numbers have now."""
+    renamed = {"relu": "dead_by_relu", "topk": "dead_by_topk"}
+    numbers = {renamed.get(name, name): value for name, value in summary.items()}
+    birth = summary.get("birth")
+    if isinstance(birth, Mapping):
+        numbers["birth"] = {renamed.get(name, name): value for name, value in birth.items()}
+    return numbers
+
+
 def summary_kind(value: object) -> str | None:
     """What a summary must say: of a member that diverged, less."""
+    if isinstance(value, dict):
+        value = with_names_of_now(value)
     diverged = isinstance(value, dict) and value.get("diverged") is not None
     return fields(_ENDED if diverged else _ENDED | _MEASURED, others=anything)(value)
 
@@ -93,7 +105,7 @@ def summary_kind(value: object) -> str | None:
 def begun(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """What a run began with; InputError where it was about something else."""
     kind = fields({"about": mapped(anything), "birth": _NUMBERS}, others=KIND)
-    before = load_object(out / "birth.json", format=BIRTH, kind=kind)
+    before = with_names_of_now(load_object(out / "birth.json", format=BIRTH, kind=kind))
     if changed := changes(before["about"], about):
         raise InputError(f"{out}: expected the settings that the run began with: {changed}")
     return before

@@ -10,7 +10,7 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, DiskFull, locked
 from autopsae.kinds import anything, fields, listed, mapped, nothing_or, text
 from autopsae.passes import same_passes
-from autopsae.run.finished import Settings, check_folder, finished, present, summary_kind
+from autopsae.run.finished import Settings, check_folder, finished, present, summary_kind, with_names_of_now
 from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan
 from autopsae.run.one import saved_if_interrupted, uninterrupted
 from autopsae.run.portions import Portions, groups_of, other_members
@@ -163,6 +163,7 @@ def _ended(out: Path, members: Mapping[str, Settings]) -> dict[str, Any] | None:
     if not present(path):
         return None
     result = load_object(path, format=SWEEP, kind=_RESULT)
+    result["members"] = [with_names_of_now(member) for member in result["members"]]
     told = {member["name"]: member for member in result["members"]}
     if changed := {*told} ^ {*members}:
         raise InputError(other_members(out, sorted(changed)))

@@ -8,15 +8,15 @@ from autopsae.evaluation.reconstruction import Evaluation
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What held-out tokens say after `step` (from 0). Fractions in [0, 1]; dead = relu + topk, counted on
-    `dead_tokens` tokens; FVU None where the tokens do not differ.
+    """What held-out tokens say after `step` (from 0). Fractions in [0, 1]; dead = dead_by_relu + dead_by_topk,
+    counted on `dead_tokens` tokens; FVU None where the tokens do not differ.
     """
 
     step: int
     dead: float
     dead_tokens: int
-    relu: float
-    topk: float
+    dead_by_relu: float
+    dead_by_topk: float
     fvu_raw: float | None
     fvu_typical: float | None
     strays: float
@@ -27,15 +27,13 @@ class HeldOut:
 
 
 def measured(found: Evaluation) -> dict[str, Any]:
-    """The numbers of an evaluation: dead = relu + topk, on `dead_tokens` tokens; FVU with and without strays; l0,
-    bias_captured.
-    """
+    """The numbers of an evaluation, as in `HeldOut`."""
     fates = found.fates
     return {
         "dead": fates.dead,
         "dead_tokens": fates.tokens,
-        "relu": fates.relu,
-        "topk": fates.topk,
+        "dead_by_relu": fates.dead_by_relu,
+        "dead_by_topk": fates.dead_by_topk,
         "fvu_raw": found.fvu_raw,
         "fvu_typical": found.fvu_typical,
         "strays": found.strays,

@@ -28,18 +28,18 @@ class Fates:
 
     @property
     def dead(self) -> float:
-        """Fraction that never fired = relu + topk."""
+        """Fraction that never fired = dead_by_relu + dead_by_topk."""
         return float((self.fired == 0).double().mean())
 
     @property
-    def relu(self) -> float:
+    def dead_by_relu(self) -> float:
         """Fraction that was never positive."""
         return float((~self.positive).double().mean())
 
     @property
-    def topk(self) -> float:
-        """Fraction that was positive but never fired (below a top-k threshold, or a learned one)."""
-        return self.dead - self.relu
+    def dead_by_topk(self) -> float:
+        """Fraction that was positive but never fired (never selected)."""
+        return self.dead - self.dead_by_relu
 
     def by_rate(self, edges: Sequence[float] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)) -> dict[str, int]:
         """How many latents fire on what share of the tokens: a count for never, then for each interval up to and
@@ -113,23 +113,23 @@ class Watch:
 
     def see(self, selection: Selection) -> None:
         """Account for one batch of training."""
-        dead_before, by_relu_before = self.dead, self.dead_by_relu
+        dead_before, by_relu_before = self.is_dead, self.is_dead_by_relu
         shape, pairs = self.since_fired.shape, selection.pairs
         heard = fired(selection.values.detach(), pairs.latents, pairs.n_latents).view(shape)
         self.since_positive.add_(selection.tokens).masked_fill_(selection.positive.view(shape), 0)
         self.since_fired.add_(selection.tokens).masked_fill_(heard, 0)
         self.ever_fired |= heard
-        died, revived = self.dead & ~dead_before, dead_before & (self.since_fired == 0)
+        died, revived = self.is_dead & ~dead_before, dead_before & (self.since_fired == 0)
         from_relu = revived & by_relu_before
         self.counted += torch.stack([died, from_relu, revived & ~from_relu]).sum(dim=2)
 
     def columns(self, tokens: int) -> dict[str, Sequence[int | float | None]]:
         """Of every member, as in `Record`: the fraction of its latents that has never fired; the fraction that is
-        dead = relu + topk, and on how many tokens; how many died since this was last asked, and how many came back,
-        by what had kept them dead. tokens: how many have passed since training began.
+        dead, its two parts, and on how many tokens; how many died since this was last asked, and how many came
+        back, by what had kept them dead. tokens: how many have passed since training began.
         """
-        silent = torch.stack([~self.ever_fired, self.dead, self.dead_by_relu])
-        never_fired, dead, relu = silent.double().mean(dim=2).tolist()
+        silent = torch.stack([~self.ever_fired, self.is_dead, self.is_dead_by_relu])
+        never_fired, dead, by_relu = silent.double().mean(dim=2).tolist()
         after: list[int] = self._after.tolist()
         # A latent cannot have been silent for longer than training lasts: 0 dead before that would be no finding.
         known = [tokens >= n for n in after]
@@ -138,8 +138,8 @@ class Watch:
         return {
             "never_fired": never_fired,
             "dead": _where(known, dead),
-            "relu": _where(known, relu),
-            "topk": _where(known, [d - r for d, r in zip(dead, relu, strict=True)]),
+            "dead_by_relu": _where(known, by_relu),
+            "dead_by_topk": _where(known, [d - r for d, r in zip(dead, by_relu, strict=True)]),
             "dead_tokens": _where(known, after),
             "died": died,
             "revived_from_relu": from_relu,
@@ -147,12 +147,12 @@ class Watch:
         }
 
     @property
-    def dead(self) -> Bool[Tensor, "members d_sae"]:
+    def is_dead(self) -> Bool[Tensor, "members d_sae"]:
         """Silent for at least `dead_after_tokens`."""
         return self.silent(self._after)
 
     @property
-    def dead_by_relu(self) -> Bool[Tensor, "members d_sae"]:
+    def is_dead_by_relu(self) -> Bool[Tensor, "members d_sae"]:
         """Not positive for at least `dead_after_tokens`."""
         return self.since_positive >= self._after[:, None]
 

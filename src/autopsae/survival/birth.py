@@ -32,11 +32,11 @@ class Birth:
     """Death of a freshly drawn SAE on the tokens, as fractions of its latents."""
 
     dead: float
-    """Latents that never fired (the paper's dead-by-TopK, which includes dead-by-ReLU): relu + topk."""
-    relu: float
+    """Latents that never fired, dead_by_relu + dead_by_topk (the paper calls them dead-by-TopK)."""
+    dead_by_relu: float
     """Latents that were never positive."""
-    topk: float
-    """Latents that were positive on some token, but never among the k largest."""
+    dead_by_topk: float
+    """Latents that were positive on some token, but never selected."""
     tokens: int
     """Tokens on which this was counted. Where every latent has fired under every remedy reading ends, and
     `measure_birth` gives the tokens read so far; `diagnose` gives all, as no latent can be dead on more."""
@@ -130,9 +130,9 @@ class _Count:
         self.settled = bool(self.fired.all())
 
     def birth(self, tokens: int) -> Birth:
-        relu = float((~self.positive).double().mean())
+        by_relu = float((~self.positive).double().mean())
         dead = float((~self.fired).double().mean())
-        return Birth(dead=dead, relu=relu, topk=dead - relu, tokens=tokens)
+        return Birth(dead=dead, dead_by_relu=by_relu, dead_by_topk=dead - by_relu, tokens=tokens)
 
 
 class _Family:

@@ -16,13 +16,13 @@ def reach(tokens: int) -> float:
 
 
 @whole_arguments("tokens")
-def dead_by_relu(gamma: float, tokens: int) -> float:
+def predicted_dead_by_relu(gamma: float, tokens: int) -> float:
     """Fraction of latents that no token makes positive: Phi(-C / gamma); tends to 1/2 for large gamma."""
     return _NORMAL.cdf(-_ratio(reach(tokens), gamma))
 
 
 @whole_arguments("tokens", "d_sae", "k")
-def dead_by_topk(gamma: float, tokens: int, *, d_sae: int, k: int) -> float:
+def predicted_dead(gamma: float, tokens: int, *, d_sae: int, k: int) -> float:
     """Fraction of latents that never fire: Phi(t_k - C / gamma), t_k = Phi^-1(1 - k / d_sae); includes the
     dead-by-ReLU; tends to 1 - k / d_sae. Good for gamma over 3, too low below.
 
@@ -37,20 +37,21 @@ def dead_by_topk(gamma: float, tokens: int, *, d_sae: int, k: int) -> float:
 class Prediction:
     """The paper's closed forms for one gamma, d_sae, sparsity and number of tokens, as fractions of the latents."""
 
-    relu: float
+    dead_by_relu: float
     """Latents that no token makes positive."""
     dead: float | None
-    """Latents that never fire; includes `relu`. None for a sparsity for which the paper has no formula."""
+    """Latents that never fire; includes the dead-by-ReLU. None where the paper has no formula for the sparsity."""
 
     @staticmethod
     def of(gamma: float, tokens: int, *, d_sae: int, sparsity: Sparsity) -> "Prediction":
         """Both forms. A sparsity under which being positive is enough has the first as its second."""
-        relu, share = dead_by_relu(gamma, tokens), sparsity.share_selected(d_sae)
+        by_relu, share = predicted_dead_by_relu(gamma, tokens), sparsity.share_selected(d_sae)
         if share is None:
-            return Prediction(relu=relu, dead=None)
+            return Prediction(dead_by_relu=by_relu, dead=None)
         if share == 1 and sparsity.l0 is None:
-            return Prediction(relu=relu, dead=relu)
-        return Prediction(relu=relu, dead=dead_by_topk(gamma, tokens, d_sae=d_sae, k=round(share * d_sae)))
+            return Prediction(dead_by_relu=by_relu, dead=by_relu)
+        dead = predicted_dead(gamma, tokens, d_sae=d_sae, k=round(share * d_sae))
+        return Prediction(dead_by_relu=by_relu, dead=dead)
 
 
 def _ratio(reach: float, gamma: float) -> float:

@@ -42,7 +42,7 @@ class Expected:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """Death expected on so many tokens; `dead` includes `relu`, the latents that are never positive.
+    """Death expected on so many tokens; `dead` includes `dead_by_relu`, the latents that are never positive.
 
     usage: how evenly the latents share the firings at birth, exp(entropy of their shares) / latents, 1 if all fire
     equally often; dominance: share of the variance that lies in one direction, as the encoder sees the tokens, the
@@ -53,7 +53,7 @@ class Outlook:
 
     tokens: int
     dead: Expected
-    relu: Expected
+    dead_by_relu: Expected
     usage: float
     dominance: float
     effective_tokens: float
@@ -117,23 +117,22 @@ class Forecast:
         return self.fires.silent(tokens)
 
     @whole_arguments("tokens")
-    def relu(self, tokens: int) -> Expected:
+    def dead_by_relu(self, tokens: int) -> Expected:
         """Fraction of latents that are positive on none of `tokens` tokens: no more than are dead, which are fitted
         apart from them.
         """
-        dead, relu = self.dead(tokens), self.positive.silent(tokens)
-        return Expected(*(min(of_all, own) for of_all, own in zip(astuple(dead), astuple(relu), strict=True)))
+        dead, by_relu = self.dead(tokens), self.positive.silent(tokens)
+        return Expected(*(min(of_all, own) for of_all, own in zip(astuple(dead), astuple(by_relu), strict=True)))
 
     @whole_arguments("tokens")
     def at(self, tokens: int) -> Outlook:
         """Both, dead and dead-by-ReLU. Raises InputError for less than one token."""
         if tokens < 1:
             raise InputError(f"forecast: expected at least one token, got {tokens}")
-        dead, relu = self.dead(tokens), self.relu(tokens)
         return Outlook(
             tokens=tokens,
-            dead=dead,
-            relu=relu,
+            dead=self.dead(tokens),
+            dead_by_relu=self.dead_by_relu(tokens),
             usage=self.usage,
             dominance=self.dominance,
             effective_tokens=self.effective_tokens,

@@ -108,8 +108,8 @@ class TrainConfig:
 class Record:
     """One training step, and what happened to the latents since the last record. Fractions in [0, 1].
 
-    dead = relu + topk, all three None until the `dead_after_tokens` of the settings have passed in training: no
-    latent can have been silent for so long before. `never_fired` is known in every record.
+    dead = dead_by_relu + dead_by_topk, all three None until the `dead_after_tokens` of the settings have passed in
+    training: no latent can have been silent for so long before. `never_fired` is known in every record.
     """
 
     step: int
@@ -132,9 +132,9 @@ class Record:
     dead: float | None
     """Fraction of the latents that have not fired for `dead_after_tokens` tokens. One that was drawn afresh counts
     as just seen."""
-    relu: float | None
+    dead_by_relu: float | None
     """Fraction that was not positive in those tokens either (dead-by-ReLU)."""
-    topk: float | None
+    dead_by_topk: float | None
     """Fraction that was positive in them, but did not fire (dead-by-TopK)."""
     dead_tokens: int | None
     """On how many tokens the dead are counted: `dead_after_tokens`; None where `dead` is None."""

@@ -25,6 +25,8 @@ from autopsae.disk import full_disk_told
 from autopsae.files import is_regular, write_text
 from autopsae.reading import parse
 
+_RENAMED = {"relu": "dead_by_relu", "topk": "dead_by_topk"}  # in records of the first version
+
 
 @runtime_checkable
 class Row(Protocol):
@@ -57,7 +59,7 @@ class JsonLines(Logger):
 
     def __init__(self, path: str | Path, *, after: int = 0, every: int | None = None) -> None:
         self._path = Path(path)
-        lines = _whole_lines(self._path) if after else []
+        lines = [_with_names_of_now(line) for line in _whole_lines(self._path)] if after else []
         kept = _before(after, every, lines, lambda line: parse(line.encode())["step"], f"{path}")
         self._file = _rewritten(self._path, kept)
 
@@ -78,6 +80,7 @@ class Csv(Logger):
     def __init__(self, path: str | Path, *, after: int = 0, every: int | None = None) -> None:
         self._path = Path(path)
         head, *lines = (_whole_lines(self._path) if after else []) or [""]
+        head = ",".join(_RENAMED.get(name, name) for name in head.split(","))
         self._names = head
 
         def step(line: str) -> int:
@@ -165,6 +168,13 @@ def _whole_lines(path: Path) -> list[str]:
         )
     # What is no UTF-8 is refused as the line that it stands in, unless that is the torn one.
     return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+
+
+def _with_names_of_now(line: str) -> str:
+    """A line of JSON that an earlier version wrote, with the names that its numbers have now."""
+    for old, new in _RENAMED.items():
+        line = line.replace(f'"{old}": ', f'"{new}": ')
+    return line
 
 
 def _before(after: int, every: int | None, lines: list[str], step: Callable[[str], Any], where: str) -> list[str]:

@@ -8,8 +8,8 @@ from autopsae.arrays import InputError
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born, draw_rows
 from autopsae.sae.sparsity import TopK
-from autopsae.survival.closed_form import dead_by_relu
-from autopsae.survival.revival import Revival, revival
+from autopsae.survival.closed_form import predicted_dead_by_relu
+from autopsae.survival.recovery import Recovery, recovery
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import train
 
@@ -24,8 +24,8 @@ Y = gaussian_tokens(TOKENS, D_IN, 8.0, generator=generator(1))
 W = draw_rows(D_SAE, D_IN, generator=generator())
 
 
-def said(lr: float = LR, steps: int = 300, **options: object) -> Revival:
-    return revival(Y, W, lr=lr, steps=steps, **options)  # type: ignore[arg-type]
+def said(lr: float = LR, steps: int = 300, **options: object) -> Recovery:
+    return recovery(Y, W, lr=lr, steps=steps, **options)  # type: ignore[arg-type]
 
 
 def test_the_bound_is_the_best_bias_in_the_box_latent_by_latent() -> None:
@@ -45,7 +45,7 @@ def test_no_latent_past_the_bound_lives_after_training(steps: int) -> None:
     lr = 1e-3
     highest = (Y @ sae.W_enc.detach().T).amax(dim=0)
     beyond = highest + lr * steps * sae.W_enc.detach().abs().sum(dim=1) <= 0
-    foretold = revival(Y, sae.W_enc, lr=lr, steps=steps)
+    foretold = recovery(Y, sae.W_enc, lr=lr, steps=steps)
     train(sae, Y, TrainConfig(steps=steps, lr=lr, batch_tokens=256))
     after = sae.pre_activations(Y).amax(dim=0)
     assert bool((after[beyond] <= 0).all())
@@ -58,17 +58,17 @@ def test_no_latent_past_the_bound_lives_after_training(steps: int) -> None:
 def test_what_does_not_move_revives_nobody() -> None:
     still = [said(lr=0.0), said(steps=0)]
     for foretold in still:
-        assert (foretold.unrevived, foretold.at_least, foretold.relu) == (foretold.born,) * 3
+        assert (foretold.unrecovered, foretold.at_least, foretold.dead_by_relu) == (foretold.born,) * 3
     frozen = said(frozen=("b_dec",))
     assert frozen.captured == pytest.approx(0, abs=1e-6)
-    assert frozen.unrevived == frozen.born
+    assert frozen.unrecovered == frozen.born
     assert frozen.collateral > 0  # the features still collapse
 
 
 def test_a_bias_alone_takes_over_the_mean_and_revives_all() -> None:
     alone = said(steps=20_000, frozen=("W_enc", "W_dec"))
     assert alone.captured == pytest.approx(1)
-    assert alone.relu == 0
+    assert alone.dead_by_relu == 0
     assert alone.at_least == 0
 
 
@@ -76,14 +76,14 @@ def test_the_bias_alone_goes_at_nine_tenths_of_the_rate() -> None:
     mean = torch.zeros(D_IN)
     mean[3] = 50.0
     y = Y - Y.mean(dim=0) + mean
-    half = revival(y, W, lr=0.01, steps=2500, frozen=("W_enc", "W_dec"))
+    half = recovery(y, W, lr=0.01, steps=2500, frozen=("W_enc", "W_dec"))
     assert half.captured == pytest.approx(0.9 * 25 / 50, rel=1e-3)
     assert half.captured_at_most == pytest.approx(25 / 50, rel=1e-3)
     assert half.distance == pytest.approx(50)
 
 
 def test_a_longer_way_revives_more_and_a_faster_rate_drowns_more() -> None:
-    ways = [said(steps=steps).unrevived for steps in (0, 10_000, 100_000)]
+    ways = [said(steps=steps).unrecovered for steps in (0, 10_000, 100_000)]
     assert ways == sorted(ways, reverse=True)
     assert ways[0] > ways[-1]
     drowned = [said(lr=lr, steps=round(60 / lr), frozen=("b_dec",)).collateral for lr in (1e-4, 1e-3, 1e-2)]
@@ -94,13 +94,13 @@ def test_a_longer_way_revives_more_and_a_faster_rate_drowns_more() -> None:
 def test_on_more_tokens_fewer_are_dead() -> None:
     here, later = said(), said(tokens=10_000_000)
     assert later.born < here.born
-    assert later.born == pytest.approx(dead_by_relu(8.0, 10_000_000), abs=0.03)
+    assert later.born == pytest.approx(predicted_dead_by_relu(8.0, 10_000_000), abs=0.03)
 
 
 def test_centered_tokens_have_nothing_to_revive() -> None:
-    calm = revival(Y - Y.mean(dim=0), W, lr=LR, steps=1000)
+    calm = recovery(Y - Y.mean(dim=0), W, lr=LR, steps=1000)
     assert (calm.born, calm.at_least) == (0, 0)
-    assert calm.relu == pytest.approx(0, abs=1e-3)
+    assert calm.dead_by_relu == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("wrong", [{"lr": -1e-3}, {"steps": -1}, {"lr": float("nan")}])
@@ -111,4 +111,4 @@ def test_a_rate_or_number_of_steps_under_zero_is_refused(wrong: dict[str, float]
 
 def test_relu_is_the_sum_of_its_parts() -> None:
     foretold = said()
-    assert replace(foretold, unrevived=0.25, collateral=0.5).relu == 0.75
+    assert replace(foretold, unrecovered=0.25, collateral=0.5).dead_by_relu == 0.75

@@ -18,7 +18,7 @@ from torch import Tensor
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
 from autopsae.sae.sparsity import ReLU
-from autopsae.survival.closed_form import dead_by_relu
+from autopsae.survival.closed_form import predicted_dead_by_relu
 from autopsae.survival.forecast import forecast
 
 ALONE = 0.9
@@ -37,12 +37,12 @@ _MOMENTS = 400  # at which the bias's way is computed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Revival:
+class Recovery:
     """What training leaves dead-by-ReLU; shares of all latents, and lengths in the SAE's units (`SAE.enter`).
 
     travel: lr * steps, the furthest a coordinate of `b_dec` gets; distance: the mean's largest coordinate, where it
     has to get; captured: expected b . mu / ||mu||^2 at the end, and captured_at_most; born: dead-by-ReLU at birth;
-    at_least: those of them that no bias within reach makes positive; unrevived: those of them expected to be dead
+    at_least: those of them that no bias within reach makes positive; unrecovered: those of them expected to be dead
     at the end; collateral: expected to be pushed under zero by training and to stay there (paper App. C.1).
     """
 
@@ -54,18 +54,18 @@ class Revival:
     captured_at_most: float
     born: float
     at_least: float
-    unrevived: float
+    unrecovered: float
     collateral: float
 
     @property
-    def relu(self) -> float:
+    def dead_by_relu(self) -> float:
         """Expected dead-by-ReLU at the end."""
-        return self.unrevived + self.collateral
+        return self.unrecovered + self.collateral
 
 
 @torch.no_grad()
 @whole_arguments("steps", "tokens")
-def revival(
+def recovery(
     y: Float[Tensor, "sample d_in"] | NDArray[Any],
     W: Float[Tensor, "d_sae d_in"],
     *,
@@ -73,7 +73,7 @@ def revival(
     steps: int,
     tokens: int | None = None,
     frozen: Collection[str] = (),
-) -> Revival:
+) -> Recovery:
     """How training with Adam at `lr` would change the dead-by-ReLU of a TopK SAE with encoder rows W and b_dec = 0.
 
     y: a sample as for `forecast`, in the SAE's units, before any centering by `b_dec`; tokens: on how many death is
@@ -84,7 +84,7 @@ def revival(
     Raises InputError for lr or steps under zero, and as `forecast`.
     """
     if not (lr >= 0 and steps >= 0):
-        raise InputError(f"revival: expected lr and steps of at least 0, got {lr:g} and {steps}")
+        raise InputError(f"recovery: expected lr and steps of at least 0, got {lr:g} and {steps}")
     y = matrix(y).to(W)
     tokens, travel = tokens or len(y), 0.0 if "b_dec" in frozen else lr * steps
     mean, spread = y.mean(dim=0), float(y.std(dim=0).norm())
@@ -92,12 +92,11 @@ def revival(
     left = _left(mean, spread, lr=0.0 if "b_dec" in frozen else lr, steps=steps, alone="W_enc" in frozen)
     gone = _dead(y, W, (W @ left) - (W @ mean), tokens)
     born = _dead(y, W, None, tokens)
-    lasting = _ratio(
-        dead_by_relu(float(left.norm()) / spread if spread else inf, tokens), dead_by_relu(gamma, tokens)
-    )
+    gamma_left = float(left.norm()) / spread if spread else inf
+    lasting = _ratio(predicted_dead_by_relu(gamma_left, tokens), predicted_dead_by_relu(gamma, tokens))
     drowned = 0.0 if "W_enc" in frozen else _drowned(mean, spread, lr=lr, steps=steps)
     square = float(mean.square().sum())
-    return Revival(
+    return Recovery(
         lr=lr,
         steps=steps,
         travel=travel,
@@ -106,7 +105,7 @@ def revival(
         captured_at_most=min(1.0, _ratio(travel * float(mean.abs().sum()), square)),
         born=born,
         at_least=_dead(y, W, travel * W.abs().sum(dim=1), tokens),
-        unrevived=min(gone, born),
+        unrecovered=min(gone, born),
         collateral=(1 - born) * drowned * lasting,
     )
 
@@ -147,7 +146,7 @@ def _dead(
     tokens: int,
 ) -> float:
     """Dead-by-ReLU on so many tokens, each pre-activation shifted."""
-    return forecast(y, W, ReLU(), b_enc=shift).relu(tokens).value
+    return forecast(y, W, ReLU(), b_enc=shift).dead_by_relu(tokens).value
 
 
 def _ratio(a: float, b: float) -> float:

@@ -15,6 +15,8 @@ ROOMS = [
     "words",
     "lazy",
     "modules",
+    "defaults",
+    "version",
     "arrays",
     "arguments",
     "seeds",
@@ -23,6 +25,7 @@ ROOMS = [
     "pickles",
     "memory",
     "disk",
+    "provenance",
 ]
 ROOMS += [
     "files",

@@ -19,7 +19,7 @@ import torch
 from experiments.survival.training import D_SAE, HELD_OUT, with_subspace
 
 from autopsae import TopK, collect, forecast_births, geometric_median, open_layers
-from autopsae.diagnosis.diagnose import AT_TOKENS
+from autopsae.defaults import AT_TOKENS
 from autopsae.diagnosis.prescribe import paper_rule, prescribe
 from autopsae.diagnosis.severity import severity
 from autopsae.files import write_text

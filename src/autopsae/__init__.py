@@ -4,11 +4,13 @@ The rooms, in the order in which the data pass through them; a room imports only
 
     words            names and values from anywhere, fit for a message
     lazy, modules    names of a package imported when they are first used; PyTorch modules
+    defaults, version  defaults that the library and its command line share; the version of both
     arrays           what a token matrix is, its checks, the one error class
     arguments        counts that callers give: integers, no truth values and no floats
     seeds, passes    a random stream for each purpose of a seed; whether two passes see the same tokens
     memory           what is free of it, and a refusal of what would not fit
     reading, pickles files that may be anything: regular ones only, JSON within bounds, harmless pickles
+    provenance       what wrote a result: version, date, source, settings
     disk, files      a full disk, locks, partial files of dead processes; files written whole or not at all
     tables           results as data frames, CSV and Parquet files, and HTML
     kinds, saved     what our own files must hold; written with checksums, and checked when they are read back

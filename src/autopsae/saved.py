@@ -2,7 +2,8 @@
 
 Words and numbers are a JSON object that holds its own checksum. What is made of words, numbers and tensors is a
 pair: NAME.json, and NAME.safetensors whose checksum the JSON holds too. Files of the first version, whose JSON had
-no checksum, are read, and checked in all other respects.
+no checksum, are read, and checked in all other respects. Each JSON says what wrote it (`provenance`), which is no
+part of its content: it is covered by the checksum, and neither returned nor compared.
 """
 
 import json
@@ -20,6 +21,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.files import pair_files, raw_bytes, write_tensors, write_text
 from autopsae.kinds import Kind, check_kind
+from autopsae.provenance import PROVENANCE, provenance
 from autopsae.reading import check_regular, parse, read_bytes, reading
 from autopsae.words import shown
 
@@ -37,8 +39,8 @@ def save_object(path: str | Path, *, format: str, content: Mapping[str, Any]) ->
 
     Numbers that are not finite become null.
     """
-    written = as_json(content)
-    whole = {"format": format, "version": VERSION, **written, _CHECKSUM: checksum(written)}
+    written, wrote = as_json(content), {PROVENANCE: as_json(provenance())}
+    whole = {"format": format, "version": VERSION, **wrote, **written, _CHECKSUM: checksum(wrote | written)}
     write_text(path, json.dumps(whole, indent=2, allow_nan=False) + "\n")
     return written
 
@@ -51,6 +53,14 @@ def load_object(path: str | Path, *, format: str, kind: Kind) -> dict[str, Any]:
     path = Path(path)
     found = _read_object(path, format)
     return _checked(path, found, format, kind, unsigned=not {*_HEADER} & {*found})
+
+
+def provenance_of(path: Path) -> dict[str, Any]:
+    """What wrote a JSON file of ours; {} where it does not say. Raises InputError for a file that is no JSON object."""
+    with reading(path, "a JSON file of autopsae", "take an earlier copy, or make it anew"):
+        found = parse(read_bytes(path))
+    told = found.get(PROVENANCE) if isinstance(found, dict) else None
+    return told if isinstance(told, dict) else {}
 
 
 def save_pair(
@@ -167,12 +177,13 @@ def _read_object(path: Path, format: str, called: Path | None = None) -> dict[st
 
 def _checked(path: Path, found: dict[str, Any], format: str, kind: Kind, *, unsigned: bool) -> dict[str, Any]:
     """What stands under the header, if it is of this kind and, unless `unsigned`, header and checksum are right."""
-    content = _without(found, *_HEADER)
+    signed = _without(found, *_HEADER)
+    content = _without(signed, PROVENANCE)
     if not unsigned and (found.get("format"), found.get("version")) != (format, VERSION):
         got = f"{shown(found.get('format'))} version {shown(found.get('version'))}"
         raise InputError(f"{path}: expected format {format!r} version {VERSION} or 1, got {got}")
     check_kind(path, content, kind)
-    if not unsigned and found.get(_CHECKSUM) != checksum(content):
+    if not unsigned and found.get(_CHECKSUM) != checksum(signed):
         raise InputError(
             f"{path}: expected what was saved, got other content than its checksum says; it was changed or "
             "damaged since: take an earlier copy, or make it anew"

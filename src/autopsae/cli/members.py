@@ -9,17 +9,19 @@ import torch
 
 from autopsae.activations.store import Activations
 from autopsae.arrays import InputError, Tokens
-from autopsae.cli.options import Birth, Fit, Keep
+from autopsae.cli import firing
+from autopsae.cli.options.train import Birth, Fit, Keep
+from autopsae.defaults import K, Strays
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.finished import Settings
 from autopsae.run.folder import Entry
-from autopsae.run.start import Strays, layer_normed, start_from, without_strays
+from autopsae.run.start import layer_normed, start_from, without_strays
 from autopsae.run.verdict import resampling_until
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.sae.sparsity import SPARSITIES, Sparsity
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.training.config import TrainConfig
 from autopsae.training.objective import L1, L0Target
@@ -42,8 +44,9 @@ def with_defaults(birth: Birth) -> Birth:
     """The options, with a value for all that has a default.
 
     Raises InputError for what would be given in vain: another start beside a prescription, an exponent or a rank
-    for a start that has none.
+    for a start that has none, a setting that the sparsity does not have.
     """
+    firing.sparsity_of(birth, also=("k",) if SPARSITIES[birth.sparsity].gated else ())
     given = [f"--{name}" for name in ("init", "alpha", "rank") if getattr(birth, name) not in ((), None)]
     if birth.prescription is not None and given:
         raise InputError(
@@ -55,7 +58,7 @@ def with_defaults(birth: Birth) -> Birth:
         if f"--{name}" in given and start not in inits:
             raise InputError(f"--{name}: expected --init {start} with it, got {', '.join(inits)}")
     rank = 64 if birth.rank is None else birth.rank
-    return replace(birth, init=inits, alpha=birth.alpha or (0.3,), rank=rank)
+    return replace(birth, init=inits, alpha=birth.alpha or (0.3,), rank=rank, k=K if birth.k is None else birth.k)
 
 
 def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> list[Choice]:
@@ -78,12 +81,8 @@ def name_of(choice: Choice, choices: list[Choice]) -> str:
 
 
 def sparsity_of(birth: Birth) -> Sparsity:
-    """Which latents fire."""
-    if birth.sparsity == "jumprelu":
-        return JumpReLU()
-    if birth.sparsity == "relu":
-        return ReLU()
-    return TopK(k=birth.k) if birth.sparsity == "topk" else BatchTopK(k=birth.k)
+    """Which latents fire. birth: with its defaults; a k that is not the sparsity's is that of its penalty."""
+    return firing.sparsity_of(birth, also=("k",))
 
 
 def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig:
@@ -100,7 +99,7 @@ def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig
         batch_tokens=fit.batch_tokens,
         warmup_steps=fit.warmup_steps,
         decay_steps=fit.decay_steps,
-        penalty=L0Target(l0=float(birth.k)) if birth.sparsity == "jumprelu" else penalty,
+        penalty=L0Target(l0=float(_k(birth))) if birth.sparsity == "jumprelu" else penalty,
         revival=AuxK() if fit.revive == "auxk" else GhostGradients() if fit.revive == "ghost" else None,
         resampling=_resampling(fit.steps) if fit.revive == "resample" else None,
         products="bfloat16" if fit.bfloat16 else None,
@@ -113,17 +112,24 @@ def about_of(
     choice: Choice, birth: Birth, strays: Strays, saved: Prescription | None, *, layer: str, held_out: int
 ) -> dict[str, Any]:
     """What the summary of a member says of how it was born, and on what; told before a token is read."""
-    unused = {"prescription", "init", *(("alpha", "rank") if saved else ())}
-    options = {name: value for name, value in vars(birth).items() if name not in unused}
+    settings = {name: value for name, value in firing.settings_given(birth).items() if name != "k"}
+    told = {"d_sae", "k", "sparsity", "firing_rate", "scale", "layer_norm", *(() if saved else ("alpha", "rank"))}
+    options = {name: value for name, value in vars(birth).items() if name in told}
     return {
         "layer": layer,
         "start": saved.remedy.name if saved else choice.init,
         **options,
         **({} if saved else {"alpha": choice.alpha}),
+        **({"sparsity_settings": settings} if settings else {}),
         "strays_in_training": strays,
         "held_out": held_out,
         "seed": choice.seed,
     }
+
+
+def _k(birth: Birth) -> int:
+    assert birth.k is not None  # with_defaults
+    return birth.k
 
 
 def _resampling(steps: int) -> Resampling:
@@ -160,7 +166,7 @@ class Births:
         statistics, seen = self._statistics(choice.seed)
         # A rate under a few tokens of the sample cannot be set on it.
         least = 4 / len(statistics.sample)
-        rate = max(birth.k / birth.d_sae, least) if birth.sparsity == "jumprelu" else None
+        rate = max(_k(birth) / birth.d_sae, least) if birth.sparsity == "jumprelu" else None
         with warnings.catch_warnings(action="ignore"):  # the command line says it in a line of its own
             return born(
                 self._saved or self._start(choice, seen),

@@ -3,16 +3,14 @@
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any
-
-from tyro.conf import OmitArgPrefixes, Positional
+from typing import Any
 
 from autopsae.activations.store import open_activations
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.cli.interrupts import delayed
 from autopsae.cli.members import Births, about_of, choices_of, config_of, name_of, sparsity_of, with_defaults
-from autopsae.cli.options import Birth, Fit, Integers, Keep, Padding
+from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import checked_device, progress_bar
@@ -27,47 +25,22 @@ from autopsae.run.start import load_start
 from autopsae.training.logs import Csv, Logger, TensorBoard
 
 
-def train(
-    source: Positional[Path],
-    /,
-    *,
-    out: Path,
-    layer: str | None = None,
-    padding: Annotated[Padding, OmitArgPrefixes] = Padding(),
-    birth: Annotated[Birth, OmitArgPrefixes] = Birth(),
-    fit: Annotated[Fit, OmitArgPrefixes] = Fit(),
-    keep: Annotated[Keep, OmitArgPrefixes] = Keep(),
-    seed: Integers = (0,),
-    device: str | None = None,
-) -> None:
-    """Train an SAE on one layer of SOURCE, from a prescription or a chosen start; OUT receives the SAE
-    (sae.safetensors + sae.json), its records (records.jsonl) and what held-out tokens say (summary.json).
-
-    Where --lr, --init, --alpha, --l1 or --seed have several values (--lr 1e-4,3e-4), all combinations are trained
-    at once, each into a folder of its own in OUT, and sweep.json says which is best on held-out tokens.
-
-    Args:
-        source: Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md.
-        out: Folder for the results.
-        layer: Layer to train on, where the source holds several; N stands for hsN.
-        padding: Which tokens are padding, and left out.
-        birth: The SAE as it is born.
-        fit: How it is trained.
-        keep: What is measured and kept on the way.
-        seed: Of the drawn rows and of the order of the tokens.
-        device: Where to train, for example cuda.
-    """
-    birth = with_defaults(birth)
+def train(options: TrainOptions) -> None:
+    """Train SAEs into the folder OUT, and print what became of them. Raises InputError, Diverged and DiskFull."""
+    fit, keep, out, seed = options.fit, options.keep, options.out, options.seed
+    birth = with_defaults(options.birth)
     choices = choices_of(birth, fit, seed)
     many = len(choices) > 1
     _check(out, birth, keep, many=many)
-    device = checked_device(device)
+    device = checked_device(options.device)
     configs = [config_of(birth, fit, keep, choice) for choice in choices]
     plan = Plan(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
     )
     plan.check(configs[0])
-    activations = open_activations(source, layer, lengths=padding.lengths, mask=padding.mask)
+    activations = open_activations(
+        options.source, options.layer, lengths=options.padding.lengths, mask=options.padding.mask
+    )
     training, held = hold_out(activations, keep.held_out)
     saved = load_start(birth.prescription, activations.d_in) if birth.prescription else None
     told = partial(
@@ -107,7 +80,7 @@ def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:
     (check_sweep_out if many else check_out)(out, resume=keep.resume)
     check_unlocked(out)
     sparsity_of(birth).check(birth.d_sae)
-    if birth.sparsity != "relu":
+    if birth.sparsity != "relu" and birth.k is not None:
         check_k(birth.k, birth.d_sae)
     if keep.memory is not None and not 0 < keep.memory < inf:
         raise InputError(f"--memory: expected a number of GB over 0, got {keep.memory:g}")

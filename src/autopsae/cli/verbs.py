@@ -1,21 +1,12 @@
-"""All verbs, one a module, and one line for whatever goes wrong."""
+"""From the words of the command line to a verb, and to its exit code."""
 
 import sys
 from collections.abc import Sequence
 
-import tyro
-
-from autopsae.activations.shards import HarvestInterrupted
-from autopsae.arrays import InputError
-from autopsae.cli import interrupts
-from autopsae.cli.autopsy import autopsy
-from autopsae.cli.convert import convert
-from autopsae.cli.diagnose import diagnose
-from autopsae.cli.harvest import harvest
-from autopsae.cli.printing import print_error, print_note
+from autopsae.cli.parsing import VERBS, RareOption, choose, parsed
+from autopsae.cli.printing import print_error, print_line
 from autopsae.cli.streams import unwritten
-from autopsae.cli.train import train
-from autopsae.training.loop import Diverged
+from autopsae.version import version
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -28,19 +19,20 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    if [*arguments] == ["--version"]:
+        print_line(f"autopsae {version()}")
+        return 0
+    verb, words = (arguments[0], arguments[1:]) if arguments else ("", [])
     try:
-        with interrupts.raised():
-            tyro.extras.subcommand_cli_from_dict(
-                {"autopsy": autopsy, "convert": convert, "diagnose": diagnose, "harvest": harvest, "train": train},
-                prog="autopsae",
-                args=arguments,
-            )
+        if verb not in VERBS:
+            choose(arguments)
+        options = parsed(verb, words)
     except SystemExit as asked:  # --help, and options that there are not
         return asked.code if isinstance(asked.code, int) else 0
-    except (InputError, HarvestInterrupted, Diverged, OSError) as error:
+    except RareOption as error:
         print_error(str(error))
         return 2
-    except KeyboardInterrupt as interrupt:
-        print_note(str(interrupt) or "interrupted; what was written before is whole; the same can be run again")
-        return interrupts.exit_code()
-    return 0
+    # Only now: what imports PyTorch takes seconds.
+    from autopsae.cli.work import work
+
+    return work(verb, words, options)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import Tokens, check_device
+from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.ladder import remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
-from autopsae.diagnosis.parameters import Repeated, check_parameters
-from autopsae.diagnosis.prescribe import ACCEPTABLE, paper_rule, prescribe, suffices
+from autopsae.diagnosis.parameters import check_parameters
+from autopsae.diagnosis.prescribe import paper_rule, prescribe, suffices
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import bytes_of_diagnosis
 from autopsae.diagnosis.severity import severity
@@ -32,12 +33,6 @@ from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import FOLLOWED, Outlook, forecast_birth
 from autopsae.survival.recovery import Recovery, recovery
-
-AT_TOKENS = 1_000_000
-"""Tokens on which death is forecast, where nothing else is asked."""
-
-LR, STEPS = 3e-4, 100_000
-"""The training of which it is asked what it leaves dead-by-ReLU (steps: the paper's)."""
 
 _SHOWN_TOKENS = 64
 _DRAW = "diagnosis"  # the purpose of the seed: the same rows for forecasts and counts, under every remedy

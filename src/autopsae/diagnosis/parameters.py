@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from math import isfinite
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from autopsae.arguments import check_whole
 from autopsae.arrays import InputError
+from autopsae.defaults import Repeated
 from autopsae.words import shown
 
 MOST_TOKENS = 10**15
 """Tokens on which death can be forecast, at most: more than there are."""
-
-Repeated = Literal["keep", "leave_out"]
-"""What to do with tokens that are the same vector: keep all, or keep one of each."""
 
 
 def check_parameters(

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.defaults import ACCEPTABLE
 from autopsae.files import pair_files
 from autopsae.kinds import anything, check_kind, fields, nothing_or, number, one_of, text, whole
 from autopsae.remedies.affine import Affine, check_inverse
@@ -18,11 +19,6 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import SPARSITIES, Sparsity, TopK, sparsity_of
 from autopsae.saved import Layout, check_tensors, load_pair, save_pair
 from autopsae.survival.forecast import Outlook
-
-ACCEPTABLE = 0.01
-"""Fraction of latents that may be born dead before something is prescribed; death that is foreseen in training is
-another reason.
-"""
 
 DOMINATED = 0.9
 """Share of the variance in one direction over which a little whitening is prescribed in any case."""

@@ -11,6 +11,7 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.files import write_text
+from autopsae.provenance import PROVENANCE, provenance
 from autopsae.tables import html_table
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class Survey:
         return pd.concat([diagnosis.to_frame() for diagnosis in self.diagnoses], ignore_index=True)
 
     def save(self, path: str | Path) -> None:
-        """Write `to_dict` as JSON, whole or not at all."""
-        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
+        """Write `to_dict` as JSON, with what wrote it (`provenance`), whole or not at all."""
+        content = {**self.to_dict(), PROVENANCE: provenance()}
+        write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
     def _repr_html_(self) -> str:
         header = ["layer", "gamma", "rank", *(f"dead: {name}" for name in COMPARED), "prescription"]

@@ -12,7 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens
-from autopsae.diagnosis.diagnose import LR, STEPS
+from autopsae.defaults import LR, RARE, STEPS
 from autopsae.diagnosis.finding import Finding
 from autopsae.evaluation.advice import LIBRARIES, advice
 from autopsae.evaluation.births import likely_births
@@ -25,9 +25,6 @@ from autopsae.tables import frame, save_table
 
 FATES = ("alive", "rare", "always_on", "dead_by_relu", "dead_by_topk")
 """The names of fates, by number."""
-
-RARE = 1e-4
-"""A latent that fires on a smaller share of the tokens is rare."""
 
 ALWAYS = 0.9
 """One that fires on at least this share is always on."""

@@ -2,12 +2,13 @@
 
 from hashlib import file_digest
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
 
 from autopsae.arrays import InputError
+from autopsae.defaults import Format
 from autopsae.disk import locked
 from autopsae.files import pair_files, tensors_digest, write_folder
 from autopsae.interop import dictionary_learning, saelens, sparsify
@@ -16,7 +17,6 @@ from autopsae.interop.layouts import FILES, PICKLES, library_of, read_path
 from autopsae.sae.model import SAE
 from autopsae.saved import read_tensors
 
-Format = Literal["autopsae", "saelens", "dictionary_learning", "sparsify"]
 LARGEST_WEIGHT = 1e15
 """Products of two such weights and a token still fit in float32."""
 

@@ -1,9 +1,9 @@
 """How an SAE starts, by the name of it: a remedy from a layer's statistics, or a saved prescription."""
 
 from pathlib import Path
-from typing import Literal
 
 from autopsae.arrays import InputError, Mapped, Tokens
+from autopsae.defaults import STARTS, Strays
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.files import pair_files
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
@@ -13,10 +13,6 @@ from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.statistics.strays import STRAY, left_out, weighed_down
-
-STARTS = ("zero", "mean", "median", "whiten", "asi")
-
-Strays = Literal["keep", "leave_out", "weigh_down"]
 
 
 def start_from(name: str, statistics: Statistics, *, alpha: float, rank: int) -> Remedy:

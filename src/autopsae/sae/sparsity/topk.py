@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autopsae.arguments import check_k, whole_fields
 from autopsae.arrays import InputError
+from autopsae.defaults import K
 from autopsae.kernels import choose
 from autopsae.kernels.pairs import Pairs
 from autopsae.sae.selection import Chosen, Product
@@ -87,7 +88,7 @@ def topk_unless(sparsity: Sparsity | None, k: int | None) -> Sparsity:
     Raises InputError for both.
     """
     if sparsity is None:
-        return TopK(k=64 if k is None else k)
+        return TopK(k=K if k is None else k)
     if k is not None:
         raise InputError(f"expected k (short for TopK) or a sparsity, got k = {k} and {sparsity}; give one of them")
     return sparsity

@@ -1,0 +1,92 @@
+"""`--config FILE`: options from a JSON object, or those of a run, from its summary.json; and the other way, the
+settings that results record.
+"""
+
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
+
+import tyro
+from tyro.conf import Fixed, Suppress
+
+from autopsae.arrays import InputError
+from autopsae.cli.options.train import TrainOptions
+from autopsae.cli.parsing import declared, is_recorded, nearest
+from autopsae.provenance import PROVENANCE
+from autopsae.reading import as_object, parse, read_bytes, reading
+from autopsae.words import shown
+
+
+def settings_of(options: Any) -> dict[str, Any]:
+    """The settings of a verb as JSON, by the names of the options; not where results are written."""
+    hints, found = declared(type(options)), {}
+    for name, value in vars(options).items():
+        if is_dataclass(value):
+            found |= settings_of(value)
+        elif is_recorded(hints[name]):
+            found[name] = str(value) if isinstance(value, Path) else value
+    return found
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Values of the options of `train` by name, as they are given to `parsing.parsed`.
+
+    Raises InputError for a file that is no JSON object, a name that there is not, a value of another type, and the
+    summary of a run that an earlier version began, which did not record its settings.
+    """
+    with reading(path, "a JSON object of options, or the summary.json of a run", "correct it"):
+        content = as_object(parse(read_bytes(path)), path)
+    settings = _of_a_run(path, content) if "format" in content or PROVENANCE in content else content
+    hints = {name: hint for name, hint in declared(TrainOptions).items() if is_recorded(hint) and name != "source"}
+    for name in settings:
+        if name not in hints:
+            raise InputError(
+                f"{path}: {shown(name)}: expected options of train, as with --config; the nearest is "
+                f"{nearest(name, [*hints])!r}"
+            )
+    given = {name: value for name, value in settings.items() if value != []}  # as if it were not there
+    return {name: _value(path, name, hints[name], value) for name, value in given.items()}
+
+
+def _of_a_run(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    wrote = content.get(PROVENANCE)
+    settings = wrote.get("settings") if isinstance(wrote, dict) and wrote.get("command") == "train" else None
+    if not isinstance(settings, dict):
+        raise InputError(
+            f"{path}: expected the settings of a run of `autopsae train`, got a file without; give the options as a "
+            "JSON object"
+        )
+    settings = {name: value for name, value in settings.items() if name != "source"}
+    return settings | (_of_a_member(content) if isinstance(content.get("training"), dict) else {})
+
+
+def _of_a_member(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a member of a sweep has of its own: the command had several values."""
+    training, penalty = summary["training"], summary["training"].get("penalty") or {}
+    own = {"lr": training.get("lr"), "l1": penalty.get("coefficient"), "seed": summary.get("seed")}
+    if summary.get("prescription") is None:
+        start = summary.get("start")
+        own |= {"init": start, "alpha": summary.get("alpha") if start == "whiten" else None}
+        own |= {} if start == "asi" else {"rank": None}
+    return {name: [] if value is None and name != "rank" else value for name, value in own.items()}
+
+
+def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
+    """A value of JSON, read as the same word of the command line is."""
+    inner, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if inner is bool or isinstance(value, bool):
+        if inner is bool and isinstance(value, bool):
+            return value
+        expected = "true or false" if inner is bool else "no truth value"
+        raise InputError(f"{path}: {name}: expected {expected}, got {shown(value)}; correct it there")
+    word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    kind = inner
+    for mark in marks:
+        kind = kind if mark in (Fixed, Suppress) else Annotated[kind, mark]
+    try:
+        return tyro.cli(kind, args=[word], console_outputs=False)
+    except SystemExit as error:
+        raise InputError(
+            f"{path}: {name}: expected what --{name.replace('_', '-')} takes, got {shown(value)}; correct it there"
+        ) from error

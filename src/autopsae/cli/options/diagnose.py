@@ -1,0 +1,54 @@
+"""The options of `autopsae diagnose`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from autopsae.cli.options.kinds import Integers, Names, Numbers, Place
+from autopsae.cli.options.shared import Padding
+from autopsae.cli.options.sparsity import Firing
+from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseOptions:
+    """How many latents of an SAE will be born dead on each layer of SOURCE, why, and what to change."""
+
+    source: Positional[Path]
+    """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md."""
+    layers: Names = ()
+    """Layers to diagnose, all by default; N stands for hsN."""
+    padding: Annotated[Padding, OmitArgPrefixes] = Padding()
+    """Which tokens are padding, and left out."""
+    d_sae: int = 8192
+    """Latents of the SAE to be trained."""
+    firing: Annotated[Firing, OmitArgPrefixes] = Firing()
+    """Which of them fire on a token."""
+    tokens: int = 100_000
+    """Tokens per layer at most, spread over the source."""
+    at_tokens: int = AT_TOKENS
+    """Tokens on which death is forecast, from a sample of 4,096."""
+    alphas: Numbers = ()
+    """Further whitening exponents to measure, from 0 (centering) to 1 (full)."""
+    ranks: Integers = ()
+    """Active subspace ranks to measure."""
+    acceptable: float = ACCEPTABLE
+    """Fraction of latents that may be born dead before something is prescribed."""
+    lr: float = LR
+    """Learning rate by which it is judged whether training brings the dead-by-ReLU back."""
+    steps: int = STEPS
+    """Steps of that training."""
+    repeated: Repeated = "keep"
+    """Tokens that are the same vector: keep all, or leave_out all but one of each."""
+    json: Place[Path | None] = None
+    """Write all numbers there."""
+    figure: Place[Path | None] = None
+    """Write death by layer and remedy there (.png, .pdf, .svg)."""
+    prescriptions: Place[Path | None] = None
+    """Write each layer's prescription into this folder."""
+    seed: int = 0
+    """Of the drawn SAE and of the token sample."""
+    device: str | None = None
+    """Where to compute, for example cuda."""

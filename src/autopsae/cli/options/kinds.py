@@ -1,0 +1,77 @@
+"""What an option may be: a list, whose values are joined by commas; one of some names; one that is rare.
+
+Each is a type, so that an option is declared once, with its type, its default and a line of documentation.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, TypeVar
+
+from tyro.conf import Fixed, Suppress
+from tyro.constructors import PrimitiveConstructorSpec
+
+from autopsae.defaults import STARTS
+
+T = TypeVar("T")
+
+
+class Unrecorded:
+    """Marks what is no setting of the results: where they are written, and whether a run is resumed."""
+
+
+Rare = Annotated[T, Fixed, Suppress]
+"""An option that is given in `--config FILE` alone."""
+
+Place = Annotated[T, Unrecorded()]
+"""A file or a folder that the verb writes, or what else says nothing about its results."""
+
+
+def _several(parse: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:
+    """A list of what `parse` makes of its parts. Every list of every verb is one of these."""
+
+    def values(words: list[str]) -> tuple[Any, ...]:
+        expected = f"expected values joined by commas, each once ({metavar},{metavar}), got {words[0]!r}"
+        try:
+            several = tuple(parse(word) for word in words[0].split(","))
+        except ValueError as error:
+            raise ValueError(f"{expected}: {error}") from error
+        if len({*several}) < len(several):
+            raise ValueError(expected)
+        return several
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{metavar}[,{metavar}...]",
+        instance_from_str=values,
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )
+
+
+def _start(word: str) -> str:
+    if word not in STARTS:
+        raise ValueError(f"expected some of {', '.join(STARTS)}, got {word}")
+    return word
+
+
+def _word(word: str) -> str:
+    if not word:
+        raise ValueError("one of them is empty")
+    return word
+
+
+Numbers = Annotated[tuple[float, ...], _several(float, "FLOAT")]
+Integers = Annotated[tuple[int, ...], _several(int, "INT")]
+Names = Annotated[tuple[str, ...], _several(_word, "NAME")]
+Starts = Annotated[tuple[str, ...], _several(_start, "START")]
+
+
+def one_of(names: Sequence[str]) -> PrimitiveConstructorSpec[str]:
+    """One of some names that are known when the program runs."""
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{{','.join(names)}}}",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, str),
+        str_from_instance=lambda value: [value],
+        choices=tuple(names),
+    )

@@ -1,0 +1,120 @@
+"""The options of `autopsae train`: those that people use, and rare ones, which `--config FILE` takes.
+
+Where an option is a list, several values are a sweep over all combinations.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from autopsae.cli.options.kinds import Integers, Numbers, Place, Rare, Starts
+from autopsae.cli.options.shared import Padding
+from autopsae.cli.options.sparsity import Firing
+from autopsae.defaults import Strays
+
+
+@dataclass(frozen=True, kw_only=True)
+class Birth(Firing):
+    """The SAE as it is born. k is that of the penalty for jumprelu; relu takes --l1 instead."""
+
+    d_sae: int = 8192
+    """Latents."""
+    prescription: Path | None = None
+    """Start from what `diagnose --prescriptions` wrote; instead of --init."""
+    init: Starts = ()
+    """Where b_dec starts, or what else is done to the layer: zero, mean, median (the default), whiten, asi."""
+    alpha: Rare[Numbers] = ()
+    """Whitening exponent of --init whiten; 0.3 if not given."""
+    rank: Rare[int | None] = None
+    """Rank of --init asi; 64 if not given."""
+    firing_rate: Rare[float | None] = None
+    """Set biases or thresholds so that each latent fires on this share of the tokens (jumprelu: k / d_sae)."""
+    scale: Rare[bool] = True
+    """Scale the layer to a median token norm of sqrt(d_in); false for the paper's setting."""
+    layer_norm: Rare[bool] = False
+    """Normalise every token before the SAE and undo it after; the SAE can then not be folded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """How it is trained."""
+
+    steps: int = 10_000
+    """Training steps."""
+    lr: Numbers = (3e-4,)
+    """Learning rate of Adam."""
+    batch_tokens: int = 4096
+    """Tokens per step."""
+    l1: Numbers = ()
+    """L1 coefficient of --sparsity relu."""
+    strays: Strays = "keep"
+    """What is done with tokens of over ten times the median norm (attention sinks), often most of the error."""
+    revive: Literal["auxk", "ghost", "resample"] | None = None
+    """Let latents silent for 256,000 tokens explain the residual (auxk, ghost), or draw them afresh every 1,000
+    steps until nine tenths of the steps are done."""
+    b_dec_lr: Rare[float | None] = None
+    """Learning rate of b_dec alone; that of --lr if not given."""
+    warmup_steps: Rare[int] = 0
+    """Steps over which the learning rate rises."""
+    decay_steps: Rare[int] = 0
+    """Last steps, over which it falls to 0."""
+    bfloat16: Rare[bool] = False
+    """Choose latents in bfloat16, for speed; their values stay float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """What is measured and kept on the way."""
+
+    resume: Place[bool] = False
+    """Go on from the checkpoint in OUT, with the same settings."""
+    held_out: int | None = None
+    """Tokens, spread over all, that are kept for the summary; a tenth, at most 100,000, if not given."""
+    checkpoint_every: int | None = 1000
+    """Steps between checkpoints; None for none."""
+    evaluate_every: Rare[int | None] = None
+    """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most."""
+    target_fvu: Rare[float | None] = None
+    """Stop once the raw FVU on held-out tokens is no greater."""
+    record_every: Rare[int] = 1
+    """Steps between records."""
+    memory: Rare[float | None] = None
+    """GB that a sweep may take at once; half of what is free if not given."""
+    csv: Rare[bool] = False
+    """Write records.csv beside records.jsonl."""
+    tensorboard: Rare[bool] = False
+    """Write the records for TensorBoard into OUT."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train an SAE on one layer of SOURCE, from a prescription or a chosen start. OUT receives the SAE
+    (sae.safetensors + sae.json), its records (records.jsonl) and what held-out tokens say (summary.json).
+
+    Where an option has several values (--lr 1e-4,3e-4), all combinations are trained at once, each into a folder of
+    its own in OUT, and sweep.json says which is best on held-out tokens.
+    """
+
+    source: Positional[Path]
+    """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md."""
+    out: Place[Path]
+    """Folder for the results."""
+    config: Place[Path | None] = None
+    """Options as a JSON object, the rare ones of docs/training.md too, or the summary.json of a run, which is then
+    run again. What is given on the command line wins."""
+    layer: str | None = None
+    """Layer to train on, where the source holds several; N stands for hsN."""
+    padding: Annotated[Padding, OmitArgPrefixes] = Padding()
+    """Which tokens are padding, and left out."""
+    birth: Annotated[Birth, OmitArgPrefixes] = Birth()
+    """The SAE as it is born."""
+    fit: Annotated[Fit, OmitArgPrefixes] = Fit()
+    """How it is trained."""
+    keep: Annotated[Keep, OmitArgPrefixes] = Keep()
+    """What is measured and kept on the way."""
+    seed: Integers = (0,)
+    """Of the drawn rows and of the order of the tokens."""
+    device: str | None = None
+    """Where to train, for example cuda."""

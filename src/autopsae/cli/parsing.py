@@ -1,0 +1,114 @@
+"""The words of the command line as the options of a verb. Nothing heavy is imported here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from functools import cache
+from typing import Annotated, Any, get_args, get_type_hints
+
+import tyro
+from tyro.conf import Fixed, subcommand
+
+from autopsae.cli.options.autopsy import AutopsyOptions
+from autopsae.cli.options.convert import ConvertOptions
+from autopsae.cli.options.diagnose import DiagnoseOptions
+from autopsae.cli.options.harvest import HarvestOptions
+from autopsae.cli.options.kinds import Unrecorded
+from autopsae.cli.options.train import TrainOptions
+
+Options = AutopsyOptions | ConvertOptions | DiagnoseOptions | HarvestOptions | TrainOptions
+
+VERBS: dict[str, type[Options]] = {
+    "autopsy": AutopsyOptions,
+    "convert": ConvertOptions,
+    "diagnose": DiagnoseOptions,
+    "harvest": HarvestOptions,
+    "train": TrainOptions,
+}
+"""The options of each verb; the function of the same name in the module of the same name takes them."""
+
+_ABOUT = """How many latents of a sparse autoencoder are born dead on a layer, why, and what to change.
+
+`autopsae VERB --help` shows the options of a verb, `autopsae --version` the version."""
+
+
+class RareOption(Exception):
+    """An option was given on the command line that only `--config FILE` takes. The message says how."""
+
+
+def parsed(verb: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> Options:
+    """The options of a verb. defaults: values by name, for options that the command line does not give.
+
+    Raises SystemExit for --help and for what cannot be understood, of which tyro has told; RareOption.
+    """
+    options = VERBS[verb]
+    _check_rare(options, arguments)
+    default = None if defaults is None else _with(options, defaults)
+    return tyro.cli(options, default=default, prog=f"autopsae {verb}", args=[*arguments])
+
+
+def choose(arguments: Sequence[str]) -> None:
+    """Tell which verbs there are. Raises SystemExit: --help was asked for, or no verb that there is."""
+    verbs = tuple(Annotated[options, subcommand(name)] for name, options in VERBS.items())
+    tyro.cli(_union(verbs), prog="autopsae", description=_ABOUT, args=[*arguments])
+
+
+def _union(types: Sequence[Any]) -> Any:
+    union = types[0]
+    for one in types[1:]:
+        union = union | one
+    return union
+
+
+@cache
+def declared(options: type) -> dict[str, Any]:
+    """Every option by its name, with its type and what is marked on it; those in groups too."""
+    hints = get_type_hints(options, include_extras=True)
+    found = {}
+    for name, hint in hints.items():
+        inner = get_args(hint)[0] if get_args(hint) else hint
+        found |= declared(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
+    return found
+
+
+def is_rare(hint: Any) -> bool:
+    """Whether only `--config FILE` takes an option of this type."""
+    return Fixed in get_args(hint)[1:]
+
+
+def is_recorded(hint: Any) -> bool:
+    """Whether an option of this type is a setting of the results."""
+    return not any(isinstance(mark, Unrecorded) for mark in get_args(hint)[1:])
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """What to try instead of a name that there is not."""
+    near = get_close_matches(name, names, n=1, cutoff=0.0)
+    return near[0]
+
+
+def _check_rare(options: type[Options], arguments: Sequence[str]) -> None:
+    names = {name for name, hint in declared(options).items() if is_rare(hint)}
+    for word in arguments:
+        name = word.split("=")[0].removeprefix("--").replace("-", "_")
+        plain = name.removeprefix("no_")
+        if word.startswith("--") and (name in names or plain in names):
+            value = "false" if name not in names else "..."
+            raise RareOption(
+                f'{word.split("=")[0]}: expected in --config FILE, a JSON object: {{"{plain}": {value}}}; docs/training.md '
+                "lists what only the file takes"
+            )
+
+
+def _with(options: type, values: Mapping[str, Any]) -> Any:
+    """An instance with these values; what is needed and not among them is for the command line to give."""
+    hints, given = get_type_hints(options, include_extras=True), {}
+    for field in fields(options):
+        inner = get_args(hints[field.name])[0] if get_args(hints[field.name]) else hints[field.name]
+        if isinstance(inner, type) and is_dataclass(inner):
+            given[field.name] = _with(inner, values)
+        elif field.name in values:
+            given[field.name] = values[field.name]
+        elif field.name in ("source", "out"):
+            given[field.name] = tyro.MISSING
+    return options(**given)

@@ -1,0 +1,35 @@
+"""The work of a verb, and one line for whatever goes wrong."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from autopsae.activations.shards import HarvestInterrupted
+from autopsae.arrays import InputError
+from autopsae.cli import interrupts
+from autopsae.cli.config import read_config, settings_of
+from autopsae.cli.options.train import TrainOptions
+from autopsae.cli.parsing import Options, parsed
+from autopsae.cli.printing import print_error, print_note
+from autopsae.provenance import recorded
+from autopsae.training.loop import Diverged
+
+
+def work(verb: str, words: Sequence[str], options: Options) -> int:
+    """Do what a verb is asked for, and return the exit code. words: those that `options` were read from."""
+    act = getattr(import_module(f"autopsae.cli.{verb}"), verb)
+    try:
+        with interrupts.raised():
+            if isinstance(options, TrainOptions) and options.config is not None:
+                options = parsed(verb, words, read_config(options.config))
+            settings = settings_of(options)
+            with recorded(command=verb, source=settings.pop("source", None), settings=settings):
+                act(options)
+    except SystemExit as asked:  # a value of the file that an option does not take
+        return asked.code if isinstance(asked.code, int) else 0
+    except (InputError, HarvestInterrupted, Diverged, OSError) as error:
+        print_error(str(error))
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print_note(str(interrupt) or "interrupted; what was written before is whole; the same can be run again")
+        return interrupts.exit_code()
+    return 0

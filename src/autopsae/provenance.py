@@ -45,5 +45,6 @@ def _today() -> str:
         return datetime.fromtimestamp(time.time() if told is None else int(told), UTC).strftime("%Y-%m-%d")
     except (ValueError, OverflowError, OSError) as error:
         raise InputError(
-            f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {shown(told)}; set it to such a number, or unset it"
+            f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {shown(told)}; set it to such a number "
+            "or unset it"
         ) from error

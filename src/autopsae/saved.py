@@ -56,7 +56,7 @@ def load_object(path: str | Path, *, format: str, kind: Kind) -> dict[str, Any]:
 
 
 def provenance_of(path: Path) -> dict[str, Any]:
-    """What wrote a JSON file of ours; {} where it does not say. Raises InputError for a file that is no JSON object."""
+    """What wrote a JSON file of ours; {} where it does not say. Raises InputError for a file that is no JSON."""
     with reading(path, "a JSON file of autopsae", "take an earlier copy, or make it anew"):
         found = parse(read_bytes(path))
     told = found.get(PROVENANCE) if isinstance(found, dict) else None

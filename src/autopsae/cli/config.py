@@ -3,12 +3,16 @@ settings that results record.
 """
 
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import is_dataclass
+from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 from tyro.conf import Fixed, Suppress
+from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.arrays import InputError
 from autopsae.cli.options.train import TrainOptions
@@ -20,7 +24,7 @@ from autopsae.words import shown
 
 def settings_of(options: Any) -> dict[str, Any]:
     """The settings of a verb as JSON, by the names of the options; not where results are written."""
-    hints, found = declared(type(options)), {}
+    hints, found = declared(type(options)), dict[str, Any]()
     for name, value in vars(options).items():
         if is_dataclass(value):
             found |= settings_of(value)
@@ -54,8 +58,8 @@ def _of_a_run(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     settings = wrote.get("settings") if isinstance(wrote, dict) and wrote.get("command") == "train" else None
     if not isinstance(settings, dict):
         raise InputError(
-            f"{path}: expected the settings of a run of `autopsae train`, got a file without; give the options as a "
-            "JSON object"
+            f"{path}: expected the settings of a run of `autopsae train`, got a file without any; give the options "
+            "as a JSON object"
         )
     settings = {name: value for name, value in settings.items() if name != "source"}
     return settings | (_of_a_member(content) if isinstance(content.get("training"), dict) else {})
@@ -85,8 +89,22 @@ def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
     for mark in marks:
         kind = kind if mark in (Fixed, Suppress) else Annotated[kind, mark]
     try:
-        return tyro.cli(kind, args=[word], console_outputs=False)
+        with redirect_stderr(StringIO()):
+            return tyro.cli(kind, args=[word], console_outputs=False)
     except SystemExit as error:
         raise InputError(
-            f"{path}: {name}: expected what --{name.replace('_', '-')} takes, got {shown(value)}; correct it there"
+            f"{path}: {name}: expected {_expected(kind)}, got {shown(value)}; correct it there"
         ) from error
+
+
+def _expected(kind: Any) -> str:
+    """What a value may be, in words."""
+    if isinstance(kind, UnionType):
+        return " or ".join("null" if one is NoneType else _expected(one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return ", ".join(get_args(kind))
+    if get_origin(kind) is Annotated:
+        inner, *marks = get_args(kind)
+        metavar = next((mark.metavar for mark in marks if isinstance(mark, PrimitiveConstructorSpec)), None)
+        return metavar or _expected(inner)
+    return {int: "a whole number", float: "a number"}.get(kind, "text")

@@ -1,15 +1,19 @@
 """autopsae diagnose SOURCE: a table, findings and prescriptions, layer by layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 
 from autopsae.activations.names import file_names
 from autopsae.activations.store import open_layers
+from autopsae.arrays import Tokens
 from autopsae.cli.firing import sparsity_of
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.printing import print_text, write_all
 from autopsae.cli.terminal import check_places, checked_device, layer_bar
 from autopsae.diagnosis.survey import Survey, survey
+from autopsae.passes import known_digest, same_passes
+from autopsae.provenance import recorded
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import survey_text
 
@@ -24,9 +28,11 @@ def diagnose(options: DiagnoseOptions) -> None:
     device = checked_device(options.device)
     padding = options.padding
     opened = open_layers(options.source, options.layers, lengths=padding.lengths, mask=padding.mask)
+    # Compared over their passes, after which it is known what was read.
+    layers = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
     with layer_bar(len(opened)) as advance:
         result = survey(
-            {name: layer.take(options.tokens) for name, layer in opened.items()},
+            layers,
             d_sae=options.d_sae,
             sparsity=sparsity,
             at_tokens=options.at_tokens,
@@ -40,17 +46,20 @@ def diagnose(options: DiagnoseOptions) -> None:
             device=device,
             progress=advance,
         )
-    write_all(_writers(result, options))
+    write_all(_writers(result, layers, options))
     print_text(survey_text(result))
 
 
-def _writers(result: Survey, options: DiagnoseOptions) -> list[Callable[[], object]]:
+def _writers(result: Survey, layers: Mapping[str, Tokens], options: DiagnoseOptions) -> list[Callable[[], object]]:
+    digests = {name: asdict(known) for name, tokens in layers.items() if (known := known_digest(tokens))}
     writers: list[Callable[[], object]] = []
     if options.json:
-        writers.append(partial(result.save, options.json))
+        writers.append(recorded(digests=digests)(partial(result.save, options.json)))
     if options.figure:
         writers.append(partial(save_figure, result, options.figure))
     if options.prescriptions:
         names = file_names([diagnosis.layer for diagnosis in result])
-        writers += [partial(d.prescription.save, options.prescriptions / names[d.layer]) for d in result]
+        for d in result:
+            wrote = recorded(layer=d.layer, digest=digests.get(d.layer))
+            writers.append(wrote(partial(d.prescription.save, options.prescriptions / names[d.layer])))
     return writers

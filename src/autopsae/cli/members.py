@@ -157,6 +157,11 @@ class Births:
         member, layer = Member(sae=self._born(choice), config=settings.config, name=name), self._training.layer
         return Entry(member=member, about={**settings.about}, data=layer, prescription=self._saved)
 
+    @property
+    def all_tokens(self) -> Tokens:
+        """Those of the layer that are not held out, strays included."""
+        return self._tokens
+
     def tokens(self, seed: int) -> Tokens:
         """What is trained on."""
         return without_strays(self._tokens, self._strays, self._statistics(seed)[0])

@@ -79,8 +79,8 @@ def print_run(out: Path, summary: dict[str, Any]) -> None:
     by_relu, by_topk = summary["dead_by_relu"], summary["dead_by_topk"]
     line = (
         f"{out}: {born_dead:.1%} of {summary['d_sae']:,} latents were born dead, {dead:.1%} are dead after "
-        f"{summary['steps']:,} steps ({by_relu:.1%} by ReLU, {by_topk:.1%} by TopK), on {tokens:,} held-out "
-        f"tokens; raw FVU {fvu}{_typical(summary)}{late}"
+        f"{summary['steps']:,} steps ({by_relu:.1%} never positive, {by_topk:.1%} positive but never "
+        f"selected), on {tokens:,} held-out tokens; raw FVU {fvu}{_typical(summary)}{late}"
     )
     print_line(line)
     for warning in summary["warnings"]:

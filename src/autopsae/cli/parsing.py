@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from functools import cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
@@ -44,7 +43,9 @@ def parsed(verb: str, arguments: Sequence[str], defaults: Mapping[str, Any] | No
     options = VERBS[verb]
     _check_rare(options, arguments)
     default = None if defaults is None else _with(options, defaults)
-    return tyro.cli(options, default=default, prog=f"autopsae {verb}", args=[*arguments])
+    found = tyro.cli(options, default=default, prog=f"autopsae {verb}", args=[*arguments])
+    assert found is not None
+    return found
 
 
 def choose(arguments: Sequence[str]) -> None:
@@ -60,11 +61,9 @@ def _union(types: Sequence[Any]) -> Any:
     return union
 
 
-@cache
-def declared(options: type) -> dict[str, Any]:
+def declared(options: Any) -> dict[str, Any]:
     """Every option by its name, with its type and what is marked on it; those in groups too."""
-    hints = get_type_hints(options, include_extras=True)
-    found = {}
+    hints, found = get_type_hints(options, include_extras=True), dict[str, Any]()
     for name, hint in hints.items():
         inner = get_args(hint)[0] if get_args(hint) else hint
         found |= declared(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
@@ -93,9 +92,9 @@ def _check_rare(options: type[Options], arguments: Sequence[str]) -> None:
         name = word.split("=")[0].removeprefix("--").replace("-", "_")
         plain = name.removeprefix("no_")
         if word.startswith("--") and (name in names or plain in names):
-            value = "false" if name not in names else "..."
+            setting = f'{{"{name}": ...}}' if name in names else f'{{"{plain}": false}}'
             raise RareOption(
-                f'{word.split("=")[0]}: expected in --config FILE, a JSON object: {{"{plain}": {value}}}; docs/training.md '
+                f"{word.split('=')[0]}: expected in --config FILE, a JSON object, as {setting}; docs/training.md "
                 "lists what only the file takes"
             )
 

@@ -1,20 +1,33 @@
 """autopsae train SOURCE --out DIR: SAEs, their records, and what held-out tokens say of them."""
 
+from dataclasses import asdict
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
 
-from autopsae.activations.store import open_activations
+from autopsae.activations.store import Activations, open_activations
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.cli.interrupts import delayed
-from autopsae.cli.members import Births, about_of, choices_of, config_of, name_of, sparsity_of, with_defaults
+from autopsae.cli.members import (
+    Births,
+    Choice,
+    about_of,
+    choices_of,
+    config_of,
+    name_of,
+    sparsity_of,
+    with_defaults,
+)
 from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import checked_device, progress_bar
+from autopsae.diagnosis.prescribe import Prescription
 from autopsae.disk import check_unlocked
+from autopsae.passes import known_digest
+from autopsae.provenance import recorded
 from autopsae.run.data import count_tokens, hold_out
 from autopsae.run.finished import Settings
 from autopsae.run.folder import Plan
@@ -22,17 +35,18 @@ from autopsae.run.many import check_sweep_out, finished_sweep, run_sweep
 from autopsae.run.one import check_out, finished_run, run
 from autopsae.run.portions import Portions
 from autopsae.run.start import load_start
+from autopsae.saved import provenance_of
 from autopsae.training.logs import Csv, Logger, TensorBoard
 
 
 def train(options: TrainOptions) -> None:
     """Train SAEs into the folder OUT, and print what became of them. Raises InputError, Diverged and DiskFull."""
-    fit, keep, out, seed = options.fit, options.keep, options.out, options.seed
+    fit, keep, out = options.fit, options.keep, options.out
     birth = with_defaults(options.birth)
-    choices = choices_of(birth, fit, seed)
+    choices = choices_of(birth, fit, options.seed)
     many = len(choices) > 1
     _check(out, birth, keep, many=many)
-    device = checked_device(options.device)
+    checked_device(options.device)
     configs = [config_of(birth, fit, keep, choice) for choice in choices]
     plan = Plan(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
@@ -52,27 +66,52 @@ def train(options: TrainOptions) -> None:
     }
     if keep.resume and _is_finished(out, settings):
         return
-    loggers = partial(_loggers, keep)
+    made_for = None if saved is None else saved.made_for()
+    with recorded(layer=training.layer, prescription=made_for, **_begun(out)):
+        _train(options, birth, plan, saved, training, held, settings, choices)
+
+
+def _train(
+    options: TrainOptions,
+    birth: Birth,
+    plan: Plan,
+    saved: Prescription | None,
+    training: Activations,
+    held: Activations,
+    settings: dict[str, Settings],
+    choices: list[Choice],
+) -> None:
+    """Draw the SAEs, train them, and print what became of them."""
+    fit, keep, out, many = options.fit, options.keep, options.out, len(settings) > 1
     with progress_bar("reading the statistics") as (bar, task):
-        births = Births(training, birth, fit.strays, saved, device)
+        births = Births(training, birth, fit.strays, saved, options.device)
         entries = [
             births.entry(choice, one, name) for choice, (name, one) in zip(choices, settings.items(), strict=True)
         ]
-        tokens = births.tokens(seed[0])
+        tokens = births.tokens(options.seed[0])
         print_tokens(bar.console, count_tokens(tokens), held.tokens)
         print_differences(bar.console, birth.prescription, entries[0])
         live = Live(bar, task, fit.steps)
-        common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": loggers}
+        common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": partial(_loggers, keep)}
         common |= {"progress": live.advance, "at_birth": live.be_born, "delay": delayed}
+        known = known_digest(births.all_tokens)
+        wrote = recorded(digest=known and asdict(known))
         if not many:
-            result = run(entries[0], tokens, held, out, **common)
+            result = wrote(run)(entries[0], tokens, held, out, **common)
         else:
             memory = None if keep.memory is None else int(1e9 * keep.memory)
             portions = Portions.of(entries, memory, tokens=training.tokens)
             if not any((out / name).exists() for name in ("portions.json", "sweep.json")):
                 print_note(_portioned(portions), bar.console)
-            result = run_sweep(entries, tokens, held, out, portions=portions, **common)
+            result = wrote(run_sweep)(entries, tokens, held, out, portions=portions, **common)
     (print_sweep if many else print_run)(out, result)
+
+
+def _begun(out: Path) -> dict[str, str]:
+    """The day on which a run that is resumed began, so that it ends as if nothing had interrupted it."""
+    first = next((path for name in ("portions.json", "birth.json") if (path := out / name).is_file()), None)
+    date = None if first is None else provenance_of(first).get("date")
+    return {"date": date} if isinstance(date, str) else {}
 
 
 def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which latents fire: `--sparsity`, and a setting for each field of each sparsity, read from `autopsae.sae.sparsity`.
+"""Which latents fire: `--sparsity`, and an option for each setting of each class in `autopsae.sae.sparsity`.
 
 The classes of that package are the one place where a sparsity and its settings are told. They need PyTorch, which
 takes a second to import; so they are read here as text, as the names of a package are read from its stub.
@@ -47,7 +47,7 @@ def sparsities() -> dict[str, Described]:
 def _name(node: ast.ClassDef) -> list[str]:
     """[`name`] of a class that has one, as it is known to files."""
     return [
-        line.value.value
+        str(line.value.value)
         for line in node.body
         if isinstance(line, ast.AnnAssign)
         and ast.unparse(line.target) == "name"

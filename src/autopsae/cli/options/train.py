@@ -52,8 +52,7 @@ class Fit:
     strays: Strays = "keep"
     """What is done with tokens of over ten times the median norm (attention sinks), often most of the error."""
     revive: Literal["auxk", "ghost", "resample"] | None = None
-    """Let latents silent for 256,000 tokens explain the residual (auxk, ghost), or draw them afresh every 1,000
-    steps until nine tenths of the steps are done."""
+    """Silent latents explain the residual (auxk, ghost), or are drawn afresh (docs/training.md)."""
     b_dec_lr: Rare[float | None] = None
     """Learning rate of b_dec alone; that of --lr if not given."""
     warmup_steps: Rare[int] = 0
@@ -102,8 +101,7 @@ class TrainOptions:
     out: Place[Path]
     """Folder for the results."""
     config: Place[Path | None] = None
-    """Options as a JSON object, the rare ones of docs/training.md too, or the summary.json of a run, which is then
-    run again. What is given on the command line wins."""
+    """Options as a JSON object (docs/training.md), or the summary.json of a run; the command line wins."""
     layer: str | None = None
     """Layer to train on, where the source holds several; N stands for hsN."""
     padding: Annotated[Padding, OmitArgPrefixes] = Padding()

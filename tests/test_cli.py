@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 
 from autopsae.activations.store import open_activations
 from autopsae.cli.members import choices_of, config_of, with_defaults
-from autopsae.cli.options import Birth, Fit, Keep
+from autopsae.cli.options.autopsy import AutopsyOptions
+from autopsae.cli.options.train import Birth, Fit, Keep
 from autopsae.cli.outcome import Live
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.interop.convert import save_sae
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import TopK
+from autopsae.sae.sparsity import JumpReLU, TopK
 from autopsae.statistics.median import geometric_median
 from autopsae.training.config import Record
 from autopsae.training.revival import Resampling
@@ -35,6 +36,13 @@ RUN = [sys.executable, "-m", "autopsae"]
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*RUN, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def configured(folder: Path, options: dict[str, Any]) -> list[str | Path]:
+    """The options that only a file takes."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(options))
+    return ["--config", path]
 
 
 @pytest.fixture
@@ -214,29 +222,32 @@ def test_strays_can_be_left_out_of_training_and_the_error_is_told_without_them(t
 @pytest.mark.parametrize(
     "options",
     [
-        ["--sparsity", "batch_topk", "--revive", "resample", "--bfloat16"],
-        ["--sparsity", "relu", "--l1", "0.5", "--firing-rate", "0.05", "--revive", "ghost"],
-        ["--sparsity", "jumprelu", "--csv", "--tensorboard"],
-        ["--layer-norm", "--init", "median", "--no-scale", "--revive", "auxk"],
+        {"sparsity": "batch_topk", "k": 4, "revive": "resample", "bfloat16": True},
+        {"sparsity": "relu", "l1": 0.5, "firing_rate": 0.05, "revive": "ghost"},
+        {"sparsity": "jumprelu", "k": 4, "bandwidth": 0.2, "start": 0.05, "csv": True, "tensorboard": True},
+        {"sparsity": "groupmax", "k": 4},
+        {"layer_norm": True, "k": 4, "init": "median", "scale": False, "revive": "auxk"},
     ],
-    ids=["batch_topk", "relu", "jumprelu", "layer_norm"],
+    ids=["batch_topk", "relu", "jumprelu", "groupmax", "layer_norm"],
 )
-def test_train_offers_every_sparsity_revival_and_log(tmp_path: Path, source: Path, options: list[str]) -> None:
+def test_train_offers_every_sparsity_revival_and_log(tmp_path: Path, source: Path, options: dict[str, Any]) -> None:
     out = tmp_path / "out"
-    sizes = ["--d-sae", "64", "--k", "4", "--steps", "12", "--batch-tokens", "200", "--held-out", "300"]
-    done = run("train", source, "--layer", "1", "--out", out, *sizes, *options, "--evaluate-every", "6")
+    sizes = ["--d-sae", "64", "--steps", "12", "--batch-tokens", "200", "--held-out", "300"]
+    asked = configured(tmp_path, {**options, "evaluate_every": 6})
+    done = run("train", source, "--layer", "1", "--out", out, *sizes, *asked)
     assert done.returncode == 0, done.stderr
     assert "of 64 latents were born dead" in done.stdout
     assert len((out / "held_out.jsonl").read_text().splitlines()) == 2
     sae = SAE.load(out / "sae")
-    assert sae.layer_norm == ("--layer-norm" in options)
-    assert (sae.scale == 1.0) == ("--no-scale" in options)
+    assert sae.layer_norm == ("layer_norm" in options)
+    assert (sae.scale == 1.0) == ("scale" in options)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["sparsity"] == sae.sparsity.name
-    if "--csv" in options:
+    if "csv" in options:
         assert len((out / "records.csv").read_text().splitlines()) == 13
         assert list(out.glob("events.out.tfevents*"))
-    if "jumprelu" in options:
+    if sae.sparsity.name == "jumprelu":
+        assert sae.sparsity == JumpReLU(bandwidth=0.2, start=0.05)
         assert 1 < summary["birth"]["l0"] < 12  # thresholds start where k latents fire
 
 
@@ -342,7 +353,7 @@ def test_the_command_line_draws_no_latents_afresh_in_the_last_tenth(steps: int, 
 def test_several_values_are_a_sweep(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     sizes = ["--d-sae", "64", "--k", "4", "--steps", "20", "--batch-tokens", "100", "--held-out", "300"]
-    swept = ["--lr", "1e-4,3e-3", "--init", "zero,whiten", "--alpha", "0.3,1.0"]
+    swept = ["--lr", "1e-4,3e-3", "--init", "zero,whiten", *configured(tmp_path, {"alpha": [0.3, 1.0]})]
     done = run("train", source, "--layer", "1", "--out", out, *sizes, *swept)
     assert done.returncode == 0, done.stderr
     starts = ["zero", "whiten_alpha0.3", "whiten_alpha1.0"]
@@ -366,9 +377,8 @@ def test_several_values_are_a_sweep(tmp_path: Path, source: Path) -> None:
 
 def test_a_sweep_that_does_not_fit_is_split(tmp_path: Path, source: Path) -> None:
     sizes = ["--d-sae", "64", "--k", "4", "--steps", "5", "--batch-tokens", "100", "--held-out", "300"]
-    done = run(
-        "train", source, "--layer", "1", "--out", tmp_path / "o", *sizes, "--seed", "0,1", "--memory", "1e-6"
-    )
+    little = configured(tmp_path, {"memory": 1e-6})
+    done = run("train", source, "--layer", "1", "--out", tmp_path / "o", *sizes, "--seed", "0,1", *little)
     assert done.returncode == 0, done.stderr
     assert "2 SAEs in 2 sweeps of 1 at most" in done.stderr
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"seed0", "seed1", "sweep.json"}
@@ -423,9 +433,14 @@ def test_resuming_what_is_finished_says_so_prints_the_result_and_reads_no_token(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--sparsity", "relu", "--k", "4"],
+            "--k: expected --sparsity batch_topk or groupmax or topk with it, got",
+        ),
+        (["--start", "1"], "--start: expected --sparsity jumprelu with it, got topk; leave it out"),
         (["--sparsity", "relu"], "expected --l1 with --sparsity relu and with no other, got relu, --l1 None"),
         (["--l1", "0.1"], "expected --l1 with --sparsity relu and with no other, got topk, --l1 0.1"),
-        (["--target-fvu", "0.1"], "target_fvu: expected evaluate_every too"),
+        ({"target_fvu": 0.1}, "target_fvu: expected evaluate_every too"),
         (["--lr", "0"], "TrainConfig: expected lr > 0 and finite, got 0.0"),
         (["--k", "9000"], "expected 1 <= k <= d_sae = 8,192, got k = 9,000"),
         (["--held-out", "3000"], "expected 1 to 2,999 tokens to hold out of all 3,000, got 3,000"),
@@ -436,19 +451,20 @@ def test_resuming_what_is_finished_says_so_prints_the_result_and_reads_no_token(
             ["--prescription", "nowhere", "--init", "median"],
             "expected --prescription or --init, got both: a prescription is a start itself",
         ),
-        (["--prescription", "nowhere", "--alpha", "0.3"], "expected --prescription or --alpha, got both"),
-        (["--prescription", "nowhere", "--rank", "64"], "expected --prescription or --rank, got both"),
-        (["--prescription", "p", "--init", "asi", "--rank", "8"], "expected --prescription or --init and --rank,"),
-        (["--alpha", "0.3"], "--alpha: expected --init whiten with it, got median"),
-        (["--init", "whiten", "--rank", "9"], "--rank: expected --init asi with it, got whiten"),
-        (["--init", "asi", "--rank", "99"], "active_subspace: rank 99 is not in 1 ... d_in = 24"),
+        ({"prescription": "nowhere", "alpha": 0.3}, "expected --prescription or --alpha, got both"),
+        ({"prescription": "nowhere", "rank": 64}, "expected --prescription or --rank, got both"),
+        ({"prescription": "p", "init": "asi", "rank": 8}, "expected --prescription or --init and --rank,"),
+        ({"alpha": 0.3}, "--alpha: expected --init whiten with it, got median"),
+        ({"init": "whiten", "rank": 9}, "--rank: expected --init asi with it, got whiten"),
+        ({"init": "asi", "rank": 99}, "active_subspace: rank 99 is not in 1 ... d_in = 24"),
     ],
 )
 def test_bad_training_settings_end_with_one_line_and_no_file(
-    tmp_path: Path, source: Path, arguments: list[str], message: str
+    tmp_path: Path, source: Path, arguments: list[str] | dict[str, Any], message: str
 ) -> None:
+    asked = configured(tmp_path, arguments) if isinstance(arguments, dict) else arguments
     default = [] if "--held-out" in arguments else ["--held-out", "500"]
-    done = run("train", source, "--layer", "hs1", "--out", tmp_path / "out", *default, *arguments)
+    done = run("train", source, "--layer", "hs1", "--out", tmp_path / "out", *default, *asked)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -466,7 +482,7 @@ def test_a_prescription_of_another_width_is_refused(tmp_path: Path, source: Path
 
 
 def test_a_prescription_for_another_layer_or_sae_is_said(tmp_path: Path, source: Path) -> None:
-    options = ["--layers", "0", "1", "--d-sae", "64", "--k", "4", "--prescriptions", str(tmp_path)]
+    options = ["--layers", "0,1", "--d-sae", "64", "--k", "4", "--prescriptions", str(tmp_path)]
     assert run("diagnose", source, *options).returncode == 0
     for layer, more, differs in (
         ("1", [], []),
@@ -519,8 +535,7 @@ def test_harvested_shards_are_diagnosed_and_a_second_harvest_only_opens_them(tmp
         "--tokens",
         "600",
         "--layers",
-        "0",
-        "6",
+        "0,6",
         "--skip-first",
     ]
     for _ in range(2):
@@ -545,7 +560,7 @@ def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
 ) -> None:
     out = tmp_path / "out"
     files: list[str | Path] = ["--json", out / "a.json", "--table", out / "a.csv", "--figure", out / "a.png"]
-    done = run("autopsy", saved, source, "--layer", "1", "--tokens", "2000", *files, "--revive", out / "revived")
+    done = run("autopsy", saved, source, "--layer", "1", "--tokens", "2000", *files, "--recentre", out / "revived")
     assert done.returncode == 0, done.stderr
     said = json.loads((out / "a.json").read_text())
     assert said["d_sae"] == 128
@@ -562,8 +577,8 @@ def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
     assert (out / "a.csv").read_text().count("\n") == 129
     assert (out / "a.png").read_bytes().startswith(b"\x89PNG")
     cost, revived = said["recentred"], SAE.load(out / "revived")
-    assert f"re-centred: {cost['woken']} of {cost['dead']} dead latents fire" in done.stdout
-    assert cost["dead"] == said["dead"]
+    assert f"re-centred: {cost['n_woken']} of {cost['n_dead']} dead latents fire" in done.stdout
+    assert cost["n_dead"] == said["dead"]
     assert torch.equal(revived.W_enc, SAE.load(saved).W_enc)
     assert revived.b_enc is not None
 
@@ -573,7 +588,9 @@ def test_an_autopsy_that_was_killed_at_any_of_its_files_can_be_run_again(
 ) -> None:
     module = importlib.import_module("autopsae.cli.autopsy")
     files = {"json": tmp_path / "a.json", "table": tmp_path / "a.csv", "figure": tmp_path / "a.png"}
-    files |= {"revive": tmp_path / "revived", "prescription": tmp_path / "next"}
+    files |= {"recentre": tmp_path / "revived", "prescription": tmp_path / "next"}
+
+    asked = AutopsyOptions(sae=str(saved), source=source, layer="1", tokens=500, **files)  # type: ignore[arg-type]
 
     def ends(*_: object) -> None:
         raise KeyboardInterrupt
@@ -582,8 +599,8 @@ def test_an_autopsy_that_was_killed_at_any_of_its_files_can_be_run_again(
         with monkeypatch.context() as killed:
             killed.setattr(module, writer, ends)
             with pytest.raises(KeyboardInterrupt):
-                module.autopsy(str(saved), source, layer="1", tokens=500, **files)
-    module.autopsy(str(saved), source, layer="1", tokens=500, **files)
+                module.autopsy(asked)
+    module.autopsy(asked)
     names = {"a.json", "a.csv", "a.png", "revived.json", "revived.safetensors", "next.json", "next.safetensors"}
     assert names <= {path.name for path in tmp_path.iterdir()}
 
@@ -613,8 +630,8 @@ def test_autopsy_writes_the_prescription_and_says_how_the_library_of_the_sae_tak
         (["SAE", "SOURCE", "--layer", "1", "--table", "a.xlsx"], "a.xlsx: expected a table named .csv or .parquet"),
         (["SAE", "SOURCE", "--layer", "1", "--figure", "a.gif"], "a.gif: expected a figure named .png, .pdf or"),
         (["SAE", "OTHER"], "autopsy: expected tokens of d_in = 24, as the SAE's, got 7"),
-        (["SAE", "SOURCE", "--layer", "1", "--revive", "SAE"], "sae: expected a new name, got one that is taken"),
-        (["SAE", "SOURCE", "--layer", "1", "--revive", "NEVER"], "expected a file of its own for each output"),
+        (["SAE", "SOURCE", "--layer", "1", "--recentre", "SAE"], "sae: expected a new name, got one that is taken"),
+        (["SAE", "SOURCE", "--layer", "1", "--recentre", "NEVER"], "expected a file of its own for each output"),
     ],
 )
 def test_a_bad_autopsy_ends_with_one_line_and_no_file(

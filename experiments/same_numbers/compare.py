@@ -126,7 +126,7 @@ def translated(verb: Verb, folder: Path, options: Mapping[tuple[str, str], key_m
             inner = config
             for part in parts:
                 inner = inner.setdefault(part, {})
-            inner[name] = _setting(given)
+            inner[name] = _setting(given) if given else option.value
         elif option is not None:
             kept += [option.name or word, *([",".join(given)] if option.commas else given)]
         else:
@@ -141,7 +141,7 @@ def translated(verb: Verb, folder: Path, options: Mapping[tuple[str, str], key_m
 
 def _setting(given: list[str]) -> Any:
     if len(given) != 1:
-        return given or True
+        return given
     try:
         return json.loads(given[0])
     except json.JSONDecodeError:

@@ -18,6 +18,7 @@ ADDED: dict[str, str] = {
     "**/sparsity/*": "a prescription and a diagnosis say for which sparsity they are",
     "**/scale": "a prescription carries the scale of its layer",
     "**/folder": "a sweep says in which folder each member is",
+    "**/provenance/**": "what wrote a result: version, day, source, settings",
 }
 """Paths that may be there after alone, and why."""
 
@@ -40,9 +41,23 @@ class Option:
     """Whether its values are now joined by commas."""
     config: str | None = None
     """Its name in the JSON of `--config FILE`, where it is no option any more; "fit.steps" is a nested name."""
+    value: bool = True
+    """What it says in that file where it is given without a value: `--no-scale` is {"scale": false}."""
 
 
-OPTIONS: dict[tuple[str, str], Option] = {}
+OPTIONS: dict[tuple[str, str], Option] = {
+    **{("diagnose", option): Option(commas=True) for option in ("--layers", "--alphas", "--ranks")},
+    **{("harvest", option): Option(commas=True) for option in ("--layers", "--skip-ids")},
+    ("autopsy", "--revive"): Option(name="--recentre"),
+    ("train", "--no-scale"): Option(config="scale", value=False),
+    **{
+        ("train", f"--{name.replace('_', '-')}"): Option(config=name)
+        for name in (
+            *("alpha", "rank", "firing_rate", "layer_norm", "b_dec_lr", "warmup_steps", "decay_steps", "bfloat16"),
+            *("evaluate_every", "target_fvu", "record_every", "memory", "csv", "tensorboard"),
+        )
+    },
+}
 """{(verb, option before): how it is given after}: ("autopsy", "--revive"): Option(name="--recentre")."""
 
 NAMES: dict[str, tuple[str, ...]] = {}

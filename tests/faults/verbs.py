@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from random import Random
 
@@ -35,7 +36,14 @@ class Verb:
 
 def _train(*more: str) -> Callable[[Path], list[str]]:
     sizes = ["--d-sae", "64", "--k", "4", "--batch-tokens", "200", "--held-out", "300", "--checkpoint-every", "10"]
-    return lambda here: ["train", str(here / "x.npy"), "--out", "out", *sizes, *more]
+    return lambda here: [
+        "train",
+        str(here / "x.npy"),
+        "--out",
+        "out",
+        *sizes,
+        *(word.format(here=here) for word in more),
+    ]
 
 
 def _harvest(here: Path) -> list[str]:
@@ -55,7 +63,7 @@ def _autopsy(here: Path) -> list[str]:
         f"{here}/sae",
         f"{here}/x.npy",
         *files,
-        "--revive",
+        "--recentre",
         "out/revived",
         "--prescription",
         "out/next",
@@ -65,9 +73,9 @@ def _autopsy(here: Path) -> list[str]:
 VERBS: dict[str, Verb] = {
     "harvest": Verb(words=_harvest),
     "diagnose": Verb(words=_diagnose),
-    "train": Verb(words=_train("--steps", "300", "--evaluate-every", "10", "--csv"), again=("--resume",)),
+    "train": Verb(words=_train("--steps", "300", "--config", "{here}/records.json"), again=("--resume",)),
     "sweep": Verb(
-        words=_train("--steps", "60", "--lr", "1e-3,3e-3", "--init", "zero,mean", "--memory", "1e-4"),
+        words=_train("--steps", "60", "--lr", "1e-3,3e-3", "--init", "zero,mean", "--config", "{here}/memory.json"),
         again=("--resume",),
     ),
     "convert": Verb(words=lambda here: ["convert", f"{here}/sae", "out/new", "--to", "autopsae"]),
@@ -86,6 +94,8 @@ def make_sources(here: Path) -> None:
     from tests.activations.test_presets import WORDS, gpt2_folder
 
     gpt2_folder(here / "model")
+    (here / "records.json").write_text('{"evaluate_every": 10, "csv": true}')
+    (here / "memory.json").write_text('{"memory": 1e-4}')
     random = Random(0)
     (here / "t.txt").write_text("\n\n".join(" ".join(random.choices(WORDS[3:], k=50)) for _ in range(600)))
     generator = torch.Generator().manual_seed(0)
@@ -202,8 +212,10 @@ def prepare() -> None:
     import torch
     import transformers
 
-    import autopsae.cli.verbs
+    import autopsae.cli.work
 
+    for verb in ("autopsy", "convert", "diagnose", "harvest", "train"):
+        import_module(f"autopsae.cli.{verb}")
     torch.set_num_threads(1)
     os.environ |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
-    assert all((matplotlib.pyplot, numba, pandas, transformers, autopsae.cli.verbs))
+    assert all((matplotlib.pyplot, numba, pandas, transformers, autopsae.cli.work))

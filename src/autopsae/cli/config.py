@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
 from tyro.conf import Fixed, Suppress
@@ -41,7 +41,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     with reading(path, "a JSON object of options, or the summary.json of a run", "correct it"):
         content = as_object(parse(read_bytes(path)), path)
-    settings = _of_a_run(path, content) if "format" in content or PROVENANCE in content else content
+    settings = _of_a_run(path, content) if {"format", "training", PROVENANCE} & {*content} else content
     hints = {name: hint for name, hint in declared(TrainOptions).items() if is_recorded(hint) and name != "source"}
     for name in settings:
         if name not in hints:
@@ -62,18 +62,22 @@ def _of_a_run(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
             "as a JSON object"
         )
     settings = {name: value for name, value in settings.items() if name != "source"}
-    return settings | (_of_a_member(content) if isinstance(content.get("training"), dict) else {})
+    return _of_a_member(settings, content) if isinstance(content.get("training"), dict) else settings
 
 
-def _of_a_member(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What a member of a sweep has of its own: the command had several values."""
-    training, penalty = summary["training"], summary["training"].get("penalty") or {}
-    own = {"lr": training.get("lr"), "l1": penalty.get("coefficient"), "seed": summary.get("seed")}
-    if summary.get("prescription") is None:
-        start = summary.get("start")
-        own |= {"init": start, "alpha": summary.get("alpha") if start == "whiten" else None}
-        own |= {} if start == "asi" else {"rank": None}
-    return {name: [] if value is None and name != "rank" else value for name, value in own.items()}
+def _of_a_member(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, with the one value that this member of a sweep has where the command had several."""
+    training, start = summary["training"], summary.get("start")
+    penalty = training.get("penalty")
+    own = {"lr": training.get("lr"), "seed": summary.get("seed"), "init": start, "alpha": summary.get("alpha")}
+    own["l1"] = penalty.get("coefficient") if isinstance(penalty, dict) else None
+    several = {name for name, value in settings.items() if isinstance(value, list) and len(value) > 1}
+    found = {**settings, **{name: value for name, value in own.items() if name in several}}
+    # What goes with another start alone is refused beside this one.
+    if "init" in several:
+        found |= {"alpha": found.get("alpha") if start == "whiten" else []}
+        found |= {"rank": found.get("rank") if start == "asi" else None}
+    return found
 
 
 def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
@@ -99,7 +103,7 @@ def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
 
 def _expected(kind: Any) -> str:
     """What a value may be, in words."""
-    if isinstance(kind, UnionType):
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
         return " or ".join("null" if one is NoneType else _expected(one) for one in get_args(kind))
     if get_origin(kind) is Literal:
         return ", ".join(get_args(kind))

@@ -1,7 +1,7 @@
 """The words of the command line as the options of a verb. Nothing heavy is imported here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass, replace
 from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -35,15 +35,13 @@ class RareOption(Exception):
     """An option was given on the command line that only `--config FILE` takes. The message says how."""
 
 
-def parsed(verb: str, arguments: Sequence[str], defaults: Mapping[str, Any] | None = None) -> Options:
-    """The options of a verb. defaults: values by name, for options that the command line does not give.
+def parsed(verb: str, arguments: Sequence[str], default: Options | None = None) -> Options:
+    """The options of a verb. default: those that the command line does not give.
 
     Raises SystemExit for --help and for what cannot be understood, of which tyro has told; RareOption.
     """
-    options = VERBS[verb]
-    _check_rare(options, arguments)
-    default = None if defaults is None else _with(options, defaults)
-    found = tyro.cli(options, default=default, prog=f"autopsae {verb}", args=[*arguments])
+    _check_rare(VERBS[verb], arguments)
+    found = tyro.cli(VERBS[verb], default=default, prog=f"autopsae {verb}", args=[*arguments])
     assert found is not None
     return found
 
@@ -99,15 +97,9 @@ def _check_rare(options: type[Options], arguments: Sequence[str]) -> None:
             )
 
 
-def _with(options: type, values: Mapping[str, Any]) -> Any:
-    """An instance with these values; what is needed and not among them is for the command line to give."""
-    hints, given = get_type_hints(options, include_extras=True), {}
-    for field in fields(options):
-        inner = get_args(hints[field.name])[0] if get_args(hints[field.name]) else hints[field.name]
-        if isinstance(inner, type) and is_dataclass(inner):
-            given[field.name] = _with(inner, values)
-        elif field.name in values:
-            given[field.name] = values[field.name]
-        elif field.name in ("source", "out"):
-            given[field.name] = tyro.MISSING
-    return options(**given)
+def with_values(options: Any, values: Mapping[str, Any]) -> Any:
+    """Options, or a group of them, with other values for these names."""
+    given = {name: value for name, value in vars(options).items() if name in values or is_dataclass(value)}
+    return replace(
+        options, **{n: with_values(v, values) if is_dataclass(v) else values[n] for n, v in given.items()}
+    )

@@ -8,7 +8,7 @@ from autopsae.arrays import InputError
 from autopsae.cli import interrupts
 from autopsae.cli.config import read_config, settings_of
 from autopsae.cli.options.train import TrainOptions
-from autopsae.cli.parsing import Options, parsed
+from autopsae.cli.parsing import Options, parsed, with_values
 from autopsae.cli.printing import print_error, print_note
 from autopsae.provenance import recorded
 from autopsae.training.loop import Diverged
@@ -20,7 +20,7 @@ def work(verb: str, words: Sequence[str], options: Options) -> int:
     try:
         with interrupts.raised():
             if isinstance(options, TrainOptions) and options.config is not None:
-                options = parsed(verb, words, read_config(options.config))
+                options = parsed(verb, words, with_values(options, read_config(options.config)))
             settings = settings_of(options)
             with recorded(command=verb, source=settings.pop("source", None), settings=settings):
                 act(options)

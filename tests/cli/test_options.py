@@ -1,0 +1,165 @@
+"""The options of every verb: one syntax for lists, every sparsity, rare options in a file, help without PyTorch."""
+
+import json
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from tyro.conf import Positional
+from tyro.constructors import PrimitiveConstructorSpec
+
+from autopsae.cli.options.sparsity import sparsities
+from autopsae.cli.parsing import VERBS, declared, is_rare
+from autopsae.cli.verbs import run
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.sae.sparsity import SPARSITIES
+
+NEEDED = {
+    "autopsy": ["sae", "a.npy"],
+    "convert": ["a", "b", "--to", "saelens"],
+    "diagnose": ["a.npy"],
+    "harvest": ["model", "out"],
+    "train": ["a.npy", "--out", "out"],
+}
+LISTS = [
+    (verb, name)
+    for verb, options in VERBS.items()
+    for name, hint in declared(options).items()
+    if "tuple" in str(hint) and not is_rare(hint)
+]
+
+
+def squeezed(text: str) -> str:
+    """What a box of the terminal says, on one line."""
+    return " ".join("".join(c for c in text if c not in "│╭╮╰╯─").split())
+
+
+def test_what_is_read_of_the_sparsities_is_what_their_classes_say() -> None:
+    assert {*sparsities()} == {*SPARSITIES}
+    for name, described in sparsities().items():
+        of_class = {field.name: field for field in fields(SPARSITIES[name])}  # type: ignore[arg-type]
+        assert described.settings == {one: field.type for one, field in of_class.items()}
+        defaults = {one: field.default for one, field in of_class.items() if field.default is not MISSING}
+        assert described.defaults == defaults
+
+
+def test_there_are_lists_in_three_verbs() -> None:
+    assert {"layers", "alphas", "ranks", "lr", "init", "seed", "l1", "skip_ids"} <= {name for _, name in LISTS}
+    assert {verb for verb, _ in LISTS} == {"diagnose", "harvest", "train"}
+
+
+@pytest.mark.parametrize(("verb", "name"), LISTS)
+def test_every_list_is_values_joined_by_commas_and_refused_in_the_same_words(
+    verb: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [spec] = [mark for mark in get_args(declared(VERBS[verb])[name]) if isinstance(mark, PrimitiveConstructorSpec)]
+    assert isinstance(spec.metavar, str)
+    word = spec.metavar.split("[")[0]
+    assert spec.metavar == f"{word}[,{word}...]"
+    for wrong in ("1,,2", "1,1"):
+        assert run([verb, *NEEDED[verb], f"--{name.replace('_', '-')}", wrong]) == 2
+        said = squeezed(capsys.readouterr().err).replace(f"({word}, {word})", f"({word},{word})")
+        assert f"expected values joined by commas, each once ({word},{word}), got '{wrong}'" in said
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).standard_normal((400, 8)).astype(np.float32)
+    np.save("a.npy", x + 2)
+
+
+@pytest.mark.usefixtures("tokens")
+@pytest.mark.parametrize("name", [*SPARSITIES])
+def test_every_sparsity_is_diagnosed_and_named_in_table_json_and_prescription(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"k": 4, "bandwidth": 0.2, "start": 0.5}
+    settings = {one: given[one] for one in sparsities()[name].settings}
+    words = [word for one, value in settings.items() for word in (f"--{one}", str(value))]
+    asked = ["diagnose", "a.npy", "--d-sae", "32", "--sparsity", name, *words]
+    assert run([*asked, "--json", "d.json", "--prescriptions", "p"]) == 0
+    sparsity = SPARSITIES[name](**settings)
+    assert str(sparsity) in squeezed(capsys.readouterr().out)
+    [layer] = json.loads(Path("d.json").read_text())["layers"]
+    assert (layer["sparsity"], layer["k"]) == (sparsity.to_dict(), sparsity.l0)
+    assert Prescription.load("p/a").sparsity == sparsity
+
+
+@pytest.mark.usefixtures("tokens")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["relu", "--k", "4"],
+            "--k: expected --sparsity batch_topk or groupmax or topk with it, got relu; leave it",
+        ),
+        (["jumprelu", "--k", "4"], "--k: expected --sparsity batch_topk or groupmax or topk with it, got jumprelu"),
+        (["topk", "--bandwidth", "1"], "--bandwidth: expected --sparsity jumprelu with it, got topk; leave it out"),
+        (["jumprelu", "--start", "0"], "JumpReLU: expected start > 0, got 0.0"),
+        (["groupmax", "--k", "5", "--d-sae", "32"], "GroupMax: expected d_sae that is a multiple of k, got 32"),
+    ],
+)
+def test_a_setting_that_a_sparsity_does_not_have_is_refused_by_name(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["diagnose", "a.npy", "--sparsity", *words]) == 2
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "setting"),
+    [("--warmup-steps", '{"warmup_steps": ...}'), ("--no-scale", '{"scale": false}'), ("--csv", '{"csv": ...}')],
+)
+def test_an_option_that_only_a_file_takes_is_refused_with_how_it_is_given(
+    word: str, setting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", *NEEDED["train"], word]) == 2
+    expected = f"error: {word}: expected in --config FILE, a JSON object, as {setting}; docs/training.md lists what"
+    assert expected in capsys.readouterr().err
+
+
+def test_help_shows_no_rare_option_and_every_other(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, options in VERBS.items():
+        assert run([verb, "--help"]) == 0
+        shown = capsys.readouterr().out
+        for name, hint in declared(options).items():
+            word = f"--{name.replace('_', '-')}"
+            hidden = is_rare(hint) or Positional in get_args(hint)
+            assert (f" {word} " in shown or f" {word}," in shown) != hidden, name
+
+
+HELP = """
+import resource, sys
+from autopsae.cli.verbs import run
+assert run(sys.argv[1:]) == 0
+used = resource.getrusage(resource.RUSAGE_SELF)
+heavy = {"torch", "numpy", "safetensors", "jaxtyping", "pandas"} & {*sys.modules}
+print("HEAVY", *heavy, file=sys.stderr)
+print("SECONDS", used.ru_utime + used.ru_stime, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)], ids=" ".join)
+def test_help_needs_no_pytorch_and_less_than_half_a_second(words: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", HELP, *words], capture_output=True, text=True, check=True)
+    heavy, seconds = done.stderr.splitlines()
+    assert heavy == "HEAVY"
+    assert float(seconds.split()[1]) < 0.8  # 0.25 on a quiet machine; others may be at work beside the tests
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"autopsae {version('autopsae')}\n"
+
+
+def test_no_verb_or_another_one_is_told_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["trian"]):
+        assert run(words) == 2
+        said = squeezed(capsys.readouterr().err)
+        assert "autopsy, convert, diagnose, harvest, train" in said

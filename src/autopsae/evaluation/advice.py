@@ -18,7 +18,7 @@ _MEANINGS = {
     "stronger on every token",
 }
 _ADVICE = {
-    "died_in_training": "lower the learning rate or raise it slowly (--warmup-steps), or train on with "
+    "died_in_training": "lower the learning rate or raise it slowly (warmup_steps in --config), or train on with "
     "--revive auxk or resample",
     "low_variance": "start from what `autopsae diagnose` prescribes (whitening), or ask for fewer latents",
     "outcompeted": "raise k, ask for fewer latents, or train on with --revive auxk; on more tokens some may fire",
@@ -114,7 +114,7 @@ def _one_vector(share: float, tokens: int) -> Finding:
 def _how(layer_norm: bool, written_by: str, prescription: str | None) -> str:
     """The lines that start the next SAE at the centre."""
     if layer_norm:
-        return "`autopsae train ACTIVATIONS --out NEW --layer-norm --init median`"
+        return "`autopsae train ACTIVATIONS --out NEW --config FILE` where FILE says {\"layer_norm\": true}"
     written = f"`autopsae autopsy ... --prescription {CURE}` writes it"
     if prescription is not None:
         written = f"{prescription}.json has it"

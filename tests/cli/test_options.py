@@ -134,6 +134,13 @@ def test_help_shows_no_rare_option_and_every_other(capsys: pytest.CaptureFixture
             assert (f" {word} " in shown or f" {word}," in shown) != hidden, name
 
 
+def test_every_rare_option_stands_in_the_docs_and_no_other() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    table = page.split("These are in the file only:")[1].split("\n\n")[1].splitlines()[2:]
+    named = [name.strip("` ") for row in table for name in row.split("|")[1].split(",")]
+    assert sorted(named) == sorted(name for name, hint in declared(VERBS["train"]).items() if is_rare(hint))
+
+
 HELP = """
 import resource, sys
 from autopsae.cli.verbs import run

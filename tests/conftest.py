@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("SOURCE_DATE_EPOCH", "1700000000")  # tests that compare files may run over midnight
 
 from jaxtyping import install_import_hook
 

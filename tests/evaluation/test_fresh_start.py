@@ -104,7 +104,8 @@ def test_the_advice_is_the_call_for_the_library_that_wrote_the_sae() -> None:
     assert "runs/c.json has it, then" in written
     assert 'Prescription.load("runs/c")' in written
     normalised = the_shift(autopsy(an_sae(layer_norm=True), X))
-    assert "`autopsae train ACTIVATIONS --out NEW --config FILE` where FILE says {\"layer_norm\": true}" in normalised.advice
+    told = '`autopsae train ACTIVATIONS --out NEW --config FILE` where FILE says {"layer_norm": true}'
+    assert told in normalised.advice
     with pytest.raises(InputError, match="expected written_by of autopsae, saelens, dictionary_learning, sparsify"):
         autopsy(sae, X, written_by="nobody")
 

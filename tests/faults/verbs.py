@@ -217,5 +217,5 @@ def prepare() -> None:
     for verb in ("autopsy", "convert", "diagnose", "harvest", "train"):
         import_module(f"autopsae.cli.{verb}")
     torch.set_num_threads(1)
-    os.environ |= {"HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
+    os.environ |= {"SOURCE_DATE_EPOCH": "1700000000", "HF_HUB_OFFLINE": "1", "COLUMNS": "120"}
     assert all((matplotlib.pyplot, numba, pandas, transformers, autopsae.cli.work))

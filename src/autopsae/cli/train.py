@@ -67,7 +67,7 @@ def train(options: TrainOptions) -> None:
     if keep.resume and _is_finished(out, settings):
         return
     made_for = None if saved is None else saved.made_for()
-    with recorded(layer=training.layer, prescription=made_for, **_begun(out)):
+    with recorded(layer=training.layer, prescription=made_for, **(_begun(out) if keep.resume else {})):
         _train(options, birth, plan, saved, training, held, settings, choices)
 
 

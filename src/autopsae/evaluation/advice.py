@@ -114,7 +114,7 @@ def _one_vector(share: float, tokens: int) -> Finding:
 def _how(layer_norm: bool, written_by: str, prescription: str | None) -> str:
     """The lines that start the next SAE at the centre."""
     if layer_norm:
-        return "`autopsae train ACTIVATIONS --out NEW --config FILE` where FILE says {\"layer_norm\": true}"
+        return '`autopsae train ACTIVATIONS --out NEW --config FILE` where FILE says {"layer_norm": true}'
     written = f"`autopsae autopsy ... --prescription {CURE}` writes it"
     if prescription is not None:
         written = f"{prescription}.json has it"

@@ -51,5 +51,5 @@ def check_raw(sae: SAE) -> None:
     if sae.layer_norm:
         raise InputError(
             "prescription: expected an SAE of raw tokens, got layer_norm = True, whose centre is one of normalised "
-            "tokens; autopsae train with {\"layer_norm\": true} in its --config FILE starts there"
+            'tokens; autopsae train with {"layer_norm": true} in its --config FILE starts there'
         )

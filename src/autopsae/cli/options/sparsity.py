@@ -25,8 +25,6 @@ _TYPES: dict[str, type] = {"int": int, "float": float}
 class Described:
     """What a class says of a sparsity."""
 
-    doc: str
-    """The first sentence of its docstring, without its reference."""
     settings: dict[str, type]
     """Its fields, by name."""
     defaults: dict[str, float]
@@ -59,7 +57,6 @@ def _described(node: ast.ClassDef) -> Described:
     fields = [line for line in node.body if isinstance(line, ast.AnnAssign)]
     settings = {ast.unparse(line.target): line for line in fields if ast.unparse(line.annotation) in _TYPES}
     return Described(
-        doc=" ".join((ast.get_docstring(node) or "").split("\n\n")[0].split()),
         settings={name: _TYPES[ast.unparse(line.annotation)] for name, line in settings.items()},
         defaults={name: ast.literal_eval(line.value) for name, line in settings.items() if line.value},
     )

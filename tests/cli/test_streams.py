@@ -17,6 +17,7 @@ from autopsae.arrays import InputError
 from autopsae.cli.printing import print_error, print_line, print_note, write_all
 from autopsae.cli.streams import Guarded, guarded, harmless, unwritten
 from autopsae.cli.terminal import progress_bar
+from tests import processes
 
 SMALL = ["--d-sae", "32", "--k", "4", "--json"]
 
@@ -134,9 +135,9 @@ def test_a_progress_bar_shows_a_name_as_it_stands(capsys: pytest.CaptureFixture[
 def test_names_of_layers_reach_the_terminal_as_words(tmp_path: Path) -> None:
     x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
     save_file({NAME: x, "b": x.clone()}, tmp_path / "h.safetensors")
-    words = [sys.executable, "-m", "autopsae", "diagnose", "h.safetensors", "--d-sae", "32", "--k", "4"]
+    words = ["diagnose", "h.safetensors", "--d-sae", "32", "--k", "4"]
     for more, code in (([], 0), (["--layers", "nope"], 2)):
-        done = subprocess.run([*words, *more], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = processes.run(processes.command, *words, *more, folder=tmp_path)
         assert done.returncode == code, done.stderr
         shown = "".join((done.stdout + done.stderr).replace(" ", "").split("\n"))
         assert SHOWN.replace(" ", "") in shown

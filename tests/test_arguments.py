@@ -17,6 +17,8 @@ from autopsae.run.folder import Plan
 from autopsae.statistics.spectrum import Spectrum
 from tests import processes
 
+pytestmark = pytest.mark.quick
+
 WRONG = [16.0, 1.5, True, np.float64(16), np.bool_(True), "16", [16], torch.tensor(16)]
 
 

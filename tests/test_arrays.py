@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from autopsae.arrays import InputError, Tokens, chunks
 
+pytestmark = pytest.mark.quick
+
 
 class Batches:
     """A re-iterable that is not a list."""

@@ -43,6 +43,7 @@ def python(code: str, *words: object) -> "subprocess.Popen[str]":
 # What is written
 
 
+@pytest.mark.quick
 def test_tensors_are_written_as_safetensors_writes_them(tmp_path: Path) -> None:
     tensors = {
         f"{name} {shape}": torch.ones(shape).to(dtype)
@@ -200,6 +201,7 @@ def test_a_folder_that_may_not_be_written_is_one_line() -> None:
 # Folders
 
 
+@pytest.mark.quick
 def test_a_folder_of_the_same_files_stays_and_any_other_is_refused(tmp_path: Path) -> None:
     def write(words: str) -> Callable[[Path], None]:
         return lambda folder: write_text(folder / "a", words)
@@ -401,6 +403,7 @@ def test_the_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_no
     assert not [*out.iterdir()]
 
 
+@pytest.mark.quick
 def test_what_is_no_folder_is_not_locked(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with locked(tmp_path / "file" / LOCK, what="file"):

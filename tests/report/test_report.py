@@ -15,6 +15,8 @@ from autopsae.report.text import autopsy_text, survey_text
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def found() -> Survey:

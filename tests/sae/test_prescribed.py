@@ -12,6 +12,8 @@ from autopsae.sae.init import born, differences, made_for
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 
+pytestmark = pytest.mark.quick
+
 PRESCRIPTION = Prescription(
     remedy="median", advice="", reason="", layer="hs3", d_sae=32, k=4, affine=Affine(center=torch.ones(6))
 )

@@ -8,6 +8,8 @@ from scipy import stats
 from autopsae.arrays import InputError
 from autopsae.survival.closed_form import dead_by_relu, dead_by_topk, reach
 
+pytestmark = pytest.mark.quick
+
 AUTHORS = Path(__file__).parents[2] / "experiments/outliers_2605_31518/authors/init_stats.csv"
 
 

@@ -19,6 +19,7 @@ from autopsae import disk, files
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, DiskFull, check_unlocked, locked, new_partial, sweep
 from autopsae.files import changes, tensors_digest, write_folder, write_tensors, write_text, write_whole
+from tests import processes
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices and mounts, and gives files away")
 
@@ -164,12 +165,8 @@ def test_standard_output_that_goes_into_a_file_keeps_what_else_is_printed(tmp_pa
     (tmp_path / "link").symlink_to("/dev/stdout")
     code = "import sys; from autopsae.files import write_text; print('before'); write_text(sys.argv[1], 'told\\n')"
     code += "; print('after')"
-    with (tmp_path / "out").open("w") as out:
-        arguments = [sys.executable, "-c", code, name.replace("LINK", str(tmp_path / "link"))]
-        subprocess.run(
-            arguments, stdout=out, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        )
-    assert (tmp_path / "out").read_text() == "before\ntold\nafter\n"
+    done = processes.run(processes.code, code, name.replace("LINK", str(tmp_path / "link")))
+    assert done.stdout == "before\ntold\nafter\n", done.stderr
 
 
 def as_nobody(work: Callable[[], None]) -> str:

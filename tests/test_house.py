@@ -108,7 +108,7 @@ def test_a_module_can_be_read_in_one_sitting(module: Path) -> None:
 
 # The tiers of tests: `make quick`, `make test`, `make check`.
 
-OF_PYTEST = {"parametrize", "skip", "skipif", "usefixtures", "xfail"}
+OF_PYTEST = {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
 
 
 def recipe(target: str) -> str:

@@ -57,7 +57,7 @@ def draw_panel(axes: Axes, gamma: float) -> None:
     """Tokens, their mean, the origin and the rows, each in the colour of its fate."""
     tokens, rows = draw_tokens(gamma), encoder_rows()
     fate = fates(tokens, rows)
-    axes.scatter(*tokens.T.numpy(), s=5, color="0.75", linewidths=0, label="token")
+    axes.scatter(tokens[:, 0].numpy(), tokens[:, 1].numpy(), s=5, color="0.75", linewidths=0, label="token")
     for (x, y), number in zip(rows.tolist(), fate.tolist(), strict=True):
         arrow = {"arrowstyle": "-|>", "color": FATES[number][1], "lw": 1.8, "shrinkA": 0, "shrinkB": 0}
         axes.annotate("", (ARROW * x, ARROW * y), (0, 0), arrowprops=arrow)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_house import HOUSE, ROOMS
+
 ROOT = Path(__file__).parents[1]
 PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -68,3 +70,15 @@ def test_links_between_the_docs_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_on_the_house_names_all_rooms_in_their_order_and_all_their_modules() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    rooms = [re.findall(r"`(\w+)`", row[0])[0] for row in rows]
+    assert rooms == [room for room in ROOMS if room != "__main__"]
+    for room, row in zip(rooms, rows, strict=True):
+        if len(row) == 3:
+            entries = [path for path in (HOUSE / room).iterdir() if path.suffix == ".py" or path.is_dir()]
+            there = {path.stem for path in entries if not path.stem.startswith("__")}
+            assert there <= {*re.findall(r"`(\w+)`", row[2])}, room

@@ -1,11 +1,14 @@
 """What the docs show runs as it stands."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests.test_house import HOUSE, ROOMS
 
@@ -26,6 +29,27 @@ def test_the_readmes_python_diagnoses_trains_and_saves(tmp_path: Path) -> None:
     assert "center by the median" in diagnosis[0]
     assert 0 <= float(dead) < 0.1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sae.json", "sae.safetensors"]
+
+
+def commands(page: str) -> list[list[str]]:
+    """The command lines of autopsae in a page's shell blocks, word by word."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [words[1:] for words in lines if words[:1] == ["autopsae"]]
+
+
+def test_the_commands_of_readme_and_autopsy_page_run_one_after_the_other(tmp_path: Path) -> None:
+    made = torch.Generator().manual_seed(0)
+    layers = {f"hs{n}": torch.randn(6000, 16, generator=made) + 3 for n in (3, 12)}
+    (tmp_path / "OUT").mkdir()
+    save_file(layers, tmp_path / "OUT" / "0.safetensors")
+    smaller = {"16384": "64", "32": "4", "10000": "20"}  # d_sae, k, steps
+    shown = [words for words in commands("README.md") + commands("docs/autopsy.md") if words[0] != "harvest"]
+    assert [words[0] for words in shown] == ["diagnose", "train", "autopsy", "convert", "autopsy"]
+    for words in shown:
+        run(["-m", "autopsae", *(smaller.get(word, word) for word in words)], tmp_path)
+    written = {"d.json", "d.png", "p", "sae12", "a.png", "sae12-saelens", "a.json", "a.parquet", "cure.json"}
+    assert written <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_python_of_the_training_page_runs_and_resumes_to_the_same_bits(tmp_path: Path) -> None:

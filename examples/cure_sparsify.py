@@ -1,4 +1,4 @@
-"""Train with sparsify from a prescribed start: the cured Trainer keeps it, instead of the mean of its first batch."""
+"""Train with sparsify from a prescribed start: the cured Trainer does not start at its first batch's mean."""
 
 import os
 

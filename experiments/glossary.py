@@ -31,10 +31,11 @@ FATES = (
 
 
 def draw_tokens(gamma: float) -> Float[Tensor, "tokens 2"]:
-    """Gaussian tokens of standard deviation 1 in both dimensions, so that ||std|| = sqrt(2), about a mean of norm
-    gamma * sqrt(2).
+    """Gaussian tokens, moved and scaled so that the sample itself has the standard deviation 1 in both dimensions,
+    hence ||std|| = sqrt(2), and a mean of norm gamma * sqrt(2).
     """
     noise = torch.randn(TOKENS, 2, generator=torch.Generator().manual_seed(0))
+    noise = (noise - noise.mean(dim=0)) / noise.std(dim=0)
     direction = torch.tensor([MEAN_ANGLE]).cos().item(), torch.tensor([MEAN_ANGLE]).sin().item()
     return noise + gamma * sqrt(2) * torch.tensor(direction)
 

@@ -7,7 +7,48 @@ for them. Rules are for the tree *after*; before = after needs none.
 
 from dataclasses import dataclass
 
-RENAMED: tuple[tuple[str, str], ...] = ()
+RENAMED: tuple[tuple[str, str], ...] = (
+    # Deaths by pathway
+    ("**/birth/*/relu", "**/birth/*/dead_by_relu"),
+    ("**/birth/*/topk", "**/birth/*/dead_by_topk"),
+    ("**/birth/relu", "**/birth/dead_by_relu"),
+    ("**/birth/topk", "**/birth/dead_by_topk"),
+    ("**/predicted/relu", "**/predicted/dead_by_relu"),
+    ("**/expected/*/relu/*", "**/expected/*/dead_by_relu/*"),
+    *(
+        rule
+        for layer in ("diagnose/**", "python/**")
+        for rule in (
+            (f"{layer}/revival/relu", f"{layer}/revival/dead_by_relu"),
+            (f"{layer}/revival/unrevived", f"{layer}/revival/unrecovered"),
+            (f"{layer}/revival/**", f"{layer}/recovery/**"),
+        )
+    ),
+    ("autopsy/*/revival/**", "autopsy/*/recovery/**"),
+    ("**/summary.json/relu", "**/summary.json/dead_by_relu"),
+    ("**/summary.json/topk", "**/summary.json/dead_by_topk"),
+    ("**/members/*/relu", "**/members/*/dead_by_relu"),
+    ("**/members/*/topk", "**/members/*/dead_by_topk"),
+    ("**/records/*/relu", "**/records/*/dead_by_relu"),
+    ("**/records/*/topk", "**/records/*/dead_by_topk"),
+    ("**/records/*/*/relu", "**/records/*/*/dead_by_relu"),
+    ("**/records/*/*/topk", "**/records/*/*/dead_by_topk"),
+    ("**/fates/relu", "**/fates/dead_by_relu"),
+    ("**/fates/topk", "**/fates/dead_by_topk"),
+    ("**/records.csv/*/relu", "**/records.csv/*/dead_by_relu"),
+    ("**/records.csv/*/topk", "**/records.csv/*/dead_by_topk"),
+    ("**/prescription/advice", "**/prescription/instruction"),
+    ("diagnose/*/*.json/advice", "diagnose/*/*.json/instruction"),
+    ("autopsy/*_next.json/advice", "autopsy/*_next.json/instruction"),
+    ("**/records.jsonl/*/relu", "**/records.jsonl/*/dead_by_relu"),
+    ("**/records.jsonl/*/topk", "**/records.jsonl/*/dead_by_topk"),
+    ("**/held_out.jsonl/*/relu", "**/held_out.jsonl/*/dead_by_relu"),
+    ("**/held_out.jsonl/*/topk", "**/held_out.jsonl/*/dead_by_topk"),
+    # Counts of an autopsy
+    *((f"autopsy/*/{name}", f"autopsy/*/n_{name}") for name in ("alive", "dead", "rare", "always_on")),
+    *((f"autopsy/*/dead_by_{way}", f"autopsy/*/n_dead_by_{way}") for way in ("relu", "topk")),
+    *((f"**/recentred/{name}", f"**/recentred/n_{name}") for name in ("dead", "woken", "displaced")),
+)
 """(path before, path after), applied one after the other; `*` and `**` of the second are those of the first, in
 order: ("**/birth/*/relu", "**/birth/*/dead_by_relu")."""
 
@@ -19,6 +60,8 @@ ADDED: dict[str, str] = {
     "**/scale": "a prescription carries the scale of its layer",
     "**/folder": "a sweep says in which folder each member is",
     "**/provenance/**": "what wrote a result: version, day, source, settings",
+    "autopsy/*/dead": "an autopsy says fractions beside counts",
+    "autopsy/*/dead_by_*": "an autopsy says fractions beside counts",
 }
 """Paths that may be there after alone, and why."""
 
@@ -26,6 +69,8 @@ REMOVED: dict[str, str] = {}
 """Paths (as before) that may be there before alone, and why."""
 
 IGNORED: dict[str, str] = {
+    "autopsy/*.csv/*/margin": "of latents that fire: now over the k-th largest of the others, as in the forecast",
+    "autopsy/*_next.json/k": "a prescription for a sparsity without a k says none",
     "**/*sha256": "checksum of a file, whose keys are renamed; all in it is compared",
 }
 """Paths that are not compared, and why."""
@@ -60,5 +105,9 @@ OPTIONS: dict[tuple[str, str], Option] = {
 }
 """{(verb, option before): how it is given after}: ("autopsy", "--revive"): Option(name="--recentre")."""
 
-NAMES: dict[str, tuple[str, ...]] = {}
+NAMES: dict[str, tuple[str, ...]] = {
+    "dead_by_relu": ("predicted_dead_by_relu",),
+    "dead_by_topk": ("predicted_dead",),
+    "revival": ("recovery",),
+}
 """{name in Python before: its new names}, tried before the old one. Names that only moved need no entry."""

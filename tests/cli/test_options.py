@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import MISSING, fields
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import get_args
 
@@ -16,6 +17,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 from autopsae.cli.options.sparsity import sparsities
 from autopsae.cli.parsing import VERBS, declared, is_rare
 from autopsae.cli.verbs import run
+from autopsae.defaults import ACCEPTABLE, K
+from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.sae.sparsity import SPARSITIES
 
@@ -39,6 +42,7 @@ def squeezed(text: str) -> str:
     return " ".join("".join(c for c in text if c not in "│╭╮╰╯─").split())
 
 
+@pytest.mark.quick
 def test_what_is_read_of_the_sparsities_is_what_their_classes_say() -> None:
     assert {*sparsities()} == {*SPARSITIES}
     for name, described in sparsities().items():
@@ -124,6 +128,16 @@ def test_an_option_that_only_a_file_takes_is_refused_with_how_it_is_given(
     assert expected in capsys.readouterr().err
 
 
+@pytest.mark.quick
+def test_the_defaults_that_help_tells_are_those_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["diagnose", "--help"]) == 0
+    shown = squeezed(capsys.readouterr().out)
+    assert f"on average; {K} if not given" in shown
+    assert f"before something is prescribed. (default: {ACCEPTABLE})" in shown
+    assert signature(diagnose).parameters["acceptable"].default == ACCEPTABLE
+
+
+@pytest.mark.quick
 def test_help_shows_no_rare_option_and_every_other(capsys: pytest.CaptureFixture[str]) -> None:
     for verb, options in VERBS.items():
         assert run([verb, "--help"]) == 0
@@ -134,6 +148,7 @@ def test_help_shows_no_rare_option_and_every_other(capsys: pytest.CaptureFixture
             assert (f" {word} " in shown or f" {word}," in shown) != hidden, name
 
 
+@pytest.mark.quick
 def test_every_rare_option_stands_in_the_docs_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
     table = page.split("These are in the file only:")[1].split("\n\n")[1].splitlines()[2:]

@@ -116,12 +116,14 @@ def test_provenance_is_covered_by_the_checksum_and_is_no_content() -> None:
         SAE.load("one")
 
 
+@pytest.mark.quick
 def test_what_is_recorded_is_forgotten_after_its_context() -> None:
     with recorded(source="a", layer="b"), recorded(layer="c"):
         assert (provenance()["source"], provenance()["layer"]) == ("a", "c")
     assert {*provenance()} == {"autopsae", "torch", "date"}
 
 
+@pytest.mark.quick
 def test_a_day_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("yesterday", "1e9", "9" * 30):
         monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
@@ -129,6 +131,7 @@ def test_a_day_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             provenance()
 
 
+@pytest.mark.quick
 def test_without_it_the_day_is_today(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH")
     monkeypatch.setattr("autopsae.provenance.time.time", lambda: 86_399.5)

@@ -563,20 +563,20 @@ def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
     said = json.loads((out / "a.json").read_text())
     assert said["d_sae"] == 128
     assert said["tokens"] == 2000
-    assert said["alive"] + said["dead_by_relu"] + said["dead_by_topk"] == 128
-    assert sum(said["causes"].values()) == said["dead"] == said["causes"]["shift"] > 50
-    assert said["always_on"] >= 1
+    assert said["n_alive"] + said["n_dead_by_relu"] + said["n_dead_by_topk"] == 128
+    assert sum(said["causes"].values()) == said["n_dead"] == said["causes"]["shift"] > 50
+    assert said["n_always_on"] >= 1
     for line in done.stdout.splitlines():
         for name in ("always on", "dead by relu", "dead by topk", "shift "):
             if line.startswith(name):
-                number = said["causes"]["shift"] if name == "shift " else said[name.replace(" ", "_")]
+                number = said["causes"]["shift"] if name == "shift " else said[f"n_{name.replace(' ', '_')}"]
                 assert line.removeprefix(name).split()[0] == str(number)
-    assert f"{said['dead']} of 128 latents (topk) are dead on 2,000 tokens of d_in = 24" in done.stdout
+    assert f"{said['n_dead']} of 128 latents (topk) are dead on 2,000 tokens of d_in = 24" in done.stdout
     assert (out / "a.csv").read_text().count("\n") == 129
     assert (out / "a.png").read_bytes().startswith(b"\x89PNG")
     cost, revived = said["recentred"], SAE.load(out / "revived")
     assert f"re-centred: {cost['n_woken']} of {cost['n_dead']} dead latents fire" in done.stdout
-    assert cost["n_dead"] == said["dead"]
+    assert cost["n_dead"] == said["n_dead"]
     assert torch.equal(revived.W_enc, SAE.load(saved).W_enc)
     assert revived.b_enc is not None
 

@@ -77,8 +77,8 @@ def test_another_librarys_sae_is_autopsied(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["d_sae"] == 15
-    assert found["alive"] + found["dead_by_relu"] + found["dead_by_topk"] == 15
-    assert found["alive"] == int((load_sae(folder).encode(tokens()) > 0).any(dim=0).sum())
+    assert found["n_alive"] + found["n_dead_by_relu"] + found["n_dead_by_topk"] == 15
+    assert found["n_alive"] == int((load_sae(folder).encode(tokens()) > 0).any(dim=0).sum())
 
 
 def test_an_autopsy_is_told_what_no_file_says_as_a_conversion_is(

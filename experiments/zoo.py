@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autopsae import harvest, harvest_text, load_model
+from autopsae import harvest, harvest_text
+from autopsae.activations import load_model
 from autopsae.activations.hooks import hidden_state_names
 from autopsae.arrays import InputError
 

@@ -14,6 +14,8 @@ HOUSE = Path(autopsae.__file__).parent
 ROOMS = [
     "words",
     "lazy",
+    "version",
+    "progress",
     "modules",
     "arrays",
     "arguments",

@@ -4,6 +4,8 @@ The rooms, in the order in which the data pass through them; a room imports only
 
     words            names and values from anywhere, fit for a message
     lazy, modules    names of a package imported when they are first used; PyTorch modules
+    version          of the installed package
+    progress         what a long call tells of how far it is
     arrays           what a token matrix is, its checks, the one error class
     arguments        counts that callers give: integers, no truth values and no floats
     seeds, passes    a random stream for each purpose of a seed; whether two passes see the same tokens

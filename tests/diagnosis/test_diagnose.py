@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 import torch
 
-import autopsae
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import diagnose
@@ -203,11 +202,6 @@ def test_bad_tokens_give_one_clear_error_that_names_the_layer(bad: Tokens, messa
 def test_k_over_d_sae_is_refused_before_the_tokens_are_read() -> None:
     with pytest.raises(InputError, match=r"expected 1 <= k <= d_sae = 4, got k = 5"):
         diagnose(iter([]), d_sae=4, k=5)
-
-
-def test_every_public_name_exists() -> None:
-    for name in autopsae.__all__:
-        assert hasattr(autopsae, name)
 
 
 @pytest.mark.parametrize(("spectrum", "rule"), [(0.0, "median"), (6.0, "whiten")])

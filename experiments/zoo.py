@@ -198,8 +198,8 @@ def fill(network: str, data: Path, out: Path, tokens: int) -> None:
     harvest(module, batches, folder, points=points, tokens=tokens, request={"model": network}, progress=progress)
 
 
-def _told(network: str) -> Callable[[int, int | None], None]:
-    def told(done: int, total: Any) -> None:
+def _told(network: str) -> Callable[[str, int, int | None], None]:
+    def told(_stage: str, done: int, total: Any) -> None:
         print(f"\r{network}: {done:,} of {total:,} tokens", end="", flush=True)
 
     return told

@@ -1,11 +1,12 @@
 """What a long call tells of how far it is: one form, for every function that takes `progress`."""
 
 from collections.abc import Iterable, Iterator, Sized
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 B = TypeVar("B", bound=Sized)
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Anything that is called with (stage, done, total) while a function works, such as a progress bar.
 

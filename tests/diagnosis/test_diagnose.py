@@ -142,7 +142,7 @@ def test_the_dictionary_holds_every_promised_key_and_is_json(tmp_path: Path) -> 
         assert {"tokens", "d_in", "gamma", "gamma_raw", "effective_rank", "effective_rank_fraction"} < set(row)
         assert row["kurtosis"] == pytest.approx(0.0, abs=0.5)
         assert set(row["predicted"]) == {"dead_by_relu", "dead"}
-        assert set(row["prescription"]) == {"remedy", "advice", "reason", "paper"}
+        assert set(row["prescription"]) == {"remedy", "instruction", "reason", "paper"}
         assert {"none", "median", row["prescription"]["remedy"]} <= set(row["expected"])
         for outlook in row["expected"].values():
             assert outlook["tokens"] == 4000
@@ -172,13 +172,11 @@ def test_notebooks_show_a_table_with_escaped_names() -> None:
 
 
 def test_progress_names_each_pass_and_its_tokens() -> None:
-    seen: dict[tuple[str, str], int] = {}
-
-    def told(layer: str, name: str, n: int) -> None:
-        seen[layer, name] = seen.get((layer, name), 0) + n
-
-    survey({"hs0": tokens(8.0)}, **SMALL, progress=told)
-    assert seen == {("hs0", "statistics"): 4000, ("hs0", "birth"): 4000}
+    heard: dict[str, tuple[int, int | None]] = {}
+    layers = {"hs0": tokens(8.0), "hs1": tokens(8.0)}
+    survey(layers, **SMALL, progress=lambda stage, done, total: heard.update({stage: (done, total)}))
+    stages = [f"layer {n} of 2: hs{n - 1}, {name}" for n in (1, 2) for name in ("statistics", "birth")]
+    assert heard == dict.fromkeys(stages, (4000, 4000))
 
 
 @pytest.mark.parametrize(

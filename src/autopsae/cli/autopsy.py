@@ -12,7 +12,7 @@ from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.options import Padding
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, checked_device, progress_bar
+from autopsae.cli.terminal import check_places, checked_device, progress_bar, progress_on
 from autopsae.diagnosis.diagnose import LR, STEPS
 from autopsae.evaluation.autopsy import RARE
 from autopsae.evaluation.autopsy import autopsy as examine
@@ -83,7 +83,7 @@ def autopsy(
             rare=rare,
             written_by=library,
             prescription=None if prescription is None else str(pair_files(prescription)[0].with_suffix("")),
-            progress=lambda n: bar.update(task, advance=n),
+            progress=progress_on(bar, task),
         )
         woken = cost = None
         if recentre:

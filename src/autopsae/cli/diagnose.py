@@ -12,7 +12,7 @@ from autopsae.activations.store import open_layers
 from autopsae.arguments import check_k
 from autopsae.cli.options import Padding
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, checked_device, layer_bar
+from autopsae.cli.terminal import check_places, checked_device, progress_bar, progress_on
 from autopsae.diagnosis.diagnose import AT_TOKENS, LR, STEPS
 from autopsae.diagnosis.parameters import Repeated
 from autopsae.diagnosis.prescribe import ACCEPTABLE
@@ -71,7 +71,7 @@ def diagnose(
     check_places(json, figure, prescriptions)
     device = checked_device(device)
     opened = open_layers(source, layers, lengths=padding.lengths, mask=padding.mask)
-    with layer_bar(len(opened)) as advance:
+    with progress_bar("opening") as (bar, task):
         result = survey(
             {name: layer.take(tokens) for name, layer in opened.items()},
             d_sae=d_sae,
@@ -85,7 +85,7 @@ def diagnose(
             repeated=repeated,
             seed=seed,
             device=device,
-            progress=advance,
+            progress=progress_on(bar, task),
         )
     names = file_names([diagnosis.layer for diagnosis in result])
     writers: list[Callable[[], object]] = []

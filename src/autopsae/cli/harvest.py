@@ -11,7 +11,7 @@ from autopsae.activations.presets import load_model, python_reference_text
 from autopsae.activations.room import Room
 from autopsae.activations.texts import documents_in
 from autopsae.cli.printing import print_line, print_note
-from autopsae.cli.terminal import checked_device, progress_bar
+from autopsae.cli.terminal import checked_device, progress_bar, progress_on
 
 
 def harvest(
@@ -51,9 +51,6 @@ def harvest(
     with progress_bar(f"loading {model}") as (bar, task):
         language_model = load_model(model, device=device)
 
-        def advance(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total, description=f"{done:,} tokens")
-
         def announce(room: Room) -> None:
             print_note(f"{out}: {room}", bar.console)
 
@@ -69,7 +66,7 @@ def harvest(
             skip_ids=skip_ids,
             dtype=getattr(torch, dtype),
             announce=announce,
-            progress=advance,
+            progress=progress_on(bar, task),
         )
     first = next(iter(harvested.values()))
     print_line(f"{out}: {len(harvested)} layers of {first.tokens:,} tokens")

@@ -1,16 +1,21 @@
 """survey(layers, ...): the diagnoses of several layers side by side."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from autopsae.arrays import InputError, Tokens
-from autopsae.diagnosis.diagnose import diagnose
+from autopsae.diagnosis.diagnose import AT_TOKENS, LR, STEPS, diagnose
+from autopsae.diagnosis.parameters import Repeated
+from autopsae.diagnosis.prescribe import ACCEPTABLE
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.files import write_text
+from autopsae.progress import Progress
+from autopsae.sae.sparsity import Sparsity
 from autopsae.tables import html_table
 
 if TYPE_CHECKING:
@@ -75,21 +80,60 @@ class Survey:
 
 
 def survey(
-    layers: Mapping[str, Tokens], *, progress: Callable[[str, str, int], None] | None = None, **options: Any
+    layers: Mapping[str, Tokens],
+    *,
+    d_sae: int = 8192,
+    k: int | None = None,
+    sparsity: Sparsity | None = None,
+    at_tokens: int = AT_TOKENS,
+    alphas: Sequence[float] = (),
+    ranks: Sequence[int] = (),
+    acceptable: float = ACCEPTABLE,
+    lr: float = LR,
+    steps: int = STEPS,
+    repeated: Repeated = "keep",
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
 ) -> Survey:
-    """Diagnose each layer of a mapping name -> tokens.
+    """Diagnose each layer of a mapping name -> tokens; all other arguments are those of `diagnose`.
 
-    progress: told the layer, the pass and the tokens it has just handled; options: those of `diagnose`.
+    progress: told the tokens of each pass, as "layer 1 of 3: NAME, statistics".
 
-    Raises InputError as `diagnose`, naming the layer, and where there is no layer.
+    Raises InputError where there is no layer, and for arguments or tokens that `diagnose` refuses, with the name of
+    the layer.
     """
     if not layers:
         raise InputError("survey: expected at least one layer, got none")
     diagnoses = []
-    for layer, tokens in layers.items():
-        told = partial(progress, layer) if progress else None
+    for number, (layer, tokens) in enumerate(layers.items(), 1):
         try:
-            diagnoses.append(diagnose(tokens, layer=layer, progress=told, **options))
+            diagnoses.append(
+                diagnose(
+                    tokens,
+                    d_sae=d_sae,
+                    k=k,
+                    sparsity=sparsity,
+                    at_tokens=at_tokens,
+                    layer=layer,
+                    alphas=alphas,
+                    ranks=ranks,
+                    acceptable=acceptable,
+                    lr=lr,
+                    steps=steps,
+                    repeated=repeated,
+                    seed=seed,
+                    device=device,
+                    progress=_of_layer(progress, f"layer {number} of {len(layers)}: {layer}"),
+                )
+            )
         except InputError as error:
             raise InputError(f"layer {layer!r}: {error}") from error
     return Survey(tuple(diagnoses))
+
+
+def _of_layer(progress: Progress | None, layer: str) -> Progress | None:
+    """Progress of one layer, whose stages are named after it."""
+    if progress is None:
+        return None
+    return lambda stage, done, total: progress(f"{layer}, {stage}", done, total)

@@ -1,6 +1,5 @@
 """What became of each latent of an SAE on given tokens, why, and what would bring the dead ones back."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from autopsae.evaluation.births import likely_births
 from autopsae.evaluation.causes import CAUSES, causes, counterfactuals
 from autopsae.evaluation.space import Space, margins, shift_to
 from autopsae.modules import evaluating
+from autopsae.progress import Progress, tell_progress
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
 from autopsae.tables import frame, save_table
@@ -183,14 +183,14 @@ def autopsy(
     rare: float = RARE,
     written_by: str = "autopsae",
     prescription: str | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Autopsy:
     """The fate of each latent on raw tokens, and the cause of each death (`causes`).
 
     lr, steps: of a training by which it is judged whether b_dec can get far enough; rare: share of the tokens under
     which a latent that fires is rare; written_by: the library that wrote the SAE, as `format_of` names it, and
     prescription: where one is going to be written (`fresh_start`), without suffix, both for the advice alone;
-    progress: told the tokens of each block of the pass that counts. The same tokens give the same result.
+    progress: told the tokens of the pass that counts, as "fates". The same tokens give the same result.
 
     Some passes over the tokens: three for their centre and spread or a few more, one to count, one more for causes
     if a latent is dead. Memory does not grow with their number.
@@ -255,18 +255,16 @@ def _why(
 
 
 def _counted(
-    sae: SAE, space: Space, progress: Callable[[int], None] | None
+    sae: SAE, space: Space, progress: Progress | None
 ) -> tuple[Fates, Float[Tensor, "d_sae"], Float[Tensor, "d_sae"]]:
     """(what each latent did, its largest pre-activation, its largest margin)"""
     census = Census(sae.d_sae, sae.W_enc.device)
     largest, margin = (torch.full_like(sae.W_enc[:, 0], -torch.inf) for _ in range(2))
-    for y in space.blocks(sae.W_enc):
+    for y in tell_progress(space.blocks(sae.W_enc), progress, "fates", space.tokens):
         census.see(sae.select(y))
         pre = sae.pre_activations(y)
         largest = largest.maximum(pre.amax(dim=0))
         margin = margin.maximum(margins(sae, pre).amax(dim=0))
-        if progress:
-            progress(len(y))
     return census.fates(), largest, margin
 
 

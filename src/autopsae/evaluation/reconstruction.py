@@ -8,7 +8,8 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.modules import evaluating
-from autopsae.passes import same_passes
+from autopsae.passes import known_tokens, same_passes
+from autopsae.progress import Progress, tell_progress
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
 from autopsae.statistics.norms import NormHistogram
@@ -42,20 +43,23 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(sae: SAE, tokens: Tokens) -> Evaluation:
+def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> Evaluation:
     """Evaluate on raw tokens in two passes (the norms, then the errors), sums in float64.
+
+    progress: told the tokens of each pass, as "norms" and "errors".
 
     Raises InputError as `chunks`, for passes that differ, for tokens of another width than the SAE's, for those
     that its type cannot hold in its own unit, and for weights that are not finite.
     """
     sae.check_finite("evaluate")
     weight, tokens = sae.W_enc, same_passes(tokens)
-    limit = STRAY * _norms(tokens, sae.d_in, weight.device).typical
+    limit = STRAY * _norms(tokens, sae.d_in, weight.device, progress).typical
     typical, stray = _Sums(), _Sums()
     entered, n = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device), 0
     census = Census(sae.d_sae, weight.device)
     with evaluating(sae):
-        for x in chunks(tokens, dtype=torch.float64, device=weight.device):
+        blocks = chunks(tokens, dtype=torch.float64, device=weight.device)
+        for x in tell_progress(blocks, progress, "errors", known_tokens(tokens)):
             y, back = sae.enter(x)
             _check_held(y, x, n)
             selection = sae.select(y)
@@ -117,10 +121,11 @@ class _Sums:
         return self.error / self.square
 
 
-def _norms(tokens: Tokens, d_in: int, device: torch.device) -> NormHistogram:
+def _norms(tokens: Tokens, d_in: int, device: torch.device, progress: Progress | None) -> NormHistogram:
     """How long the tokens are. Raises InputError for another width than `d_in`."""
     norms: NormHistogram | None = None
-    for x in chunks(tokens, dtype=torch.float64, device=device):
+    blocks = chunks(tokens, dtype=torch.float64, device=device)
+    for x in tell_progress(blocks, progress, "norms", known_tokens(tokens)):
         if x.shape[1] != d_in:
             raise InputError(
                 f"evaluate: expected tokens of d_in = {d_in}, as the SAE's, got {x.shape[1]}; choose the layer "

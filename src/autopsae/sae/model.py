@@ -145,6 +145,12 @@ class SAE(nn.Module):
         selection, _ = self.weights.select(y[None], training=self.training, products=products)
         return selection
 
+    def learn(self, selection: Selection) -> None:
+        """A step of what the sparsity learns without a gradient, from a batch of training: BatchTopK's threshold.
+        `train` and `steps` call it; a training loop of your own calls it once for each batch.
+        """
+        self.weights.learn(selection)
+
     def reconstruct(self, selection: Selection) -> Float[Tensor, "tokens d_in"]:
         """z W_dec + b_dec, in the SAE's space."""
         return decode(selection.values, selection.pairs, self.W_dec[None]) + self.b_dec

@@ -4,7 +4,7 @@ A remedy folds into the encoder, so every remedy is a matrix W and a centre c wi
 only center share W, and so one product serves them all: their pre-activations differ by a constant per latent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, check_device, chunks
+from autopsae.passes import known_tokens
+from autopsae.progress import Progress
 from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
@@ -53,7 +55,7 @@ def measure_birth(
     generator: torch.Generator,
     sample: Float[Tensor, "sample d_in"] | None = None,
     device: torch.device | str | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Birth]:
     """Death at birth under each remedy, by pathway, of one SAE drawn with `generator`; one pass over the tokens.
 
@@ -65,7 +67,7 @@ def measure_birth(
     sparsity: k = 64 is short for TopK(k=64); sample: raw tokens from all over the stream, which tell the unit of
     thresholds, and the threshold that BatchTopK's first batches set (default: 4,096 tokens, drawn in a pass of
     their own where a sparsity has thresholds); device: where to multiply (default: the generator's); progress:
-    told the tokens of each chunk.
+    told the tokens read, as "birth".
 
     Raises InputError as `chunks`, for k outside 1 ... d_sae, and for two remedies of one name.
     """
@@ -88,14 +90,14 @@ def measure_birth(
     for remedy in remedies:
         _join(families, remedy, rows, sparsity, sample, reference=reference, scale=scale)
     product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
-    read = 0
+    read, total = 0, known_tokens(tokens)
     for x in chain([first], blocks):
         centered = shortened((x - reference) / scale, _FAR)
         read += len(x)
         for family in families:
             family.see(centered, product, shifted)
         if progress:
-            progress(len(x))
+            progress("birth", read, total)
         if all(family.settled for family in families):
             break
     births = {count.name: count.birth(read) for family in families for count in family.counts}

@@ -19,6 +19,7 @@ ROOMS = [
     "modules",
     "arrays",
     "arguments",
+    "extras",
     "seeds",
     "passes",
     "reading",

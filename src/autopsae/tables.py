@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
+from autopsae.extras import missing
 from autopsae.files import write_whole
 
 Columns = Mapping[str, list[Any]]
@@ -14,11 +15,16 @@ Columns = Mapping[str, list[Any]]
 
 def frame(columns: Columns) -> Any:
     """A pandas DataFrame. Raises InputError where pandas is missing."""
+    return import_pandas().DataFrame(columns)
+
+
+def import_pandas() -> Any:
+    """The module. Raises InputError where it is missing."""
     try:
         import pandas
     except ImportError as error:
-        raise InputError("to_frame: needs pandas: pip install 'autopsae[report]'") from error
-    return pandas.DataFrame(columns)
+        raise missing("to_frame", "pandas", error, install="autopsae[report]") from error
+    return pandas
 
 
 def save_table(columns: Columns, path: str | Path) -> None:
@@ -47,7 +53,7 @@ def check_table(path: Path) -> None:
             import pandas  # noqa: F401
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise InputError(f"{path}: Parquet needs pip install 'autopsae[report]'; or name a .csv") from error
+            raise missing(f"{path} (or name a .csv)", "pyarrow", error, install="autopsae[report]") from error
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

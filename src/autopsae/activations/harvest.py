@@ -204,8 +204,9 @@ def harvest_text(
     spans two documents. Padding is never kept; the first token of each sequence is not with `skip_first`, and
     those in `skip_ids` are not. `token.document` is the document's number, `token.position` the place in the
     sequence that the model saw. Stops at `tokens` kept tokens.
-    progress: told the tokens kept so far, as "harvest", and how many there will be. timeout: seconds to wait for a document. announce: told what the harvest takes on disk and in memory before the
-    first batch, at the cost of a pass over one token.
+    progress: told the tokens kept so far, as "harvest", and how many there will be. timeout: seconds to wait for a
+    document. announce: told what the harvest takes on disk and in memory before the first batch, at the cost of a
+    pass over one token.
 
     An encoder-decoder model reads with its encoder; for points in its decoder give `harvest` batches.
     Raises InputError as `harvest` and `LanguageModel.sequences`, and for a batch size that cannot be.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,10 +16,7 @@ from autopsae.survival.birth import Birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import Outlook
 from autopsae.survival.recovery import Recovery
-from autopsae.tables import flatten, html_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from autopsae.tables import flatten, html_table, import_pandas
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,11 +78,12 @@ class Diagnosis:
             "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
         }
 
-    def to_frame(self) -> "pd.DataFrame":
-        """A pandas frame with one row; nested names are joined by dots (`birth.median.dead`)."""
-        import pandas as pd
+    def to_frame(self) -> Any:
+        """A pandas frame with one row; nested names are joined by dots (`birth.median.dead`).
 
-        return pd.DataFrame([flatten(self.to_dict())])
+        Raises InputError where pandas is missing.
+        """
+        return import_pandas().DataFrame([flatten(self.to_dict())])
 
     def _repr_html_(self) -> str:
         rows = [

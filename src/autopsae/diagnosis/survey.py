@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,10 +16,7 @@ from autopsae.diagnosis.result import Diagnosis
 from autopsae.files import write_text
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity
-from autopsae.tables import html_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from autopsae.tables import html_table, import_pandas
 
 FORMAT = "autopsae-diagnosis"
 
@@ -53,11 +50,12 @@ class Survey:
             "layers": [diagnosis.to_dict() for diagnosis in self.diagnoses],
         }
 
-    def to_frame(self) -> "pd.DataFrame":
-        """A pandas frame with a row per layer; nested names are joined by dots (`birth.median.dead`)."""
-        import pandas as pd
+    def to_frame(self) -> Any:
+        """A pandas frame with a row per layer; nested names are joined by dots (`birth.median.dead`).
 
-        return pd.concat([diagnosis.to_frame() for diagnosis in self.diagnoses], ignore_index=True)
+        Raises InputError where pandas is missing.
+        """
+        return import_pandas().concat([diagnosis.to_frame() for diagnosis in self.diagnoses], ignore_index=True)
 
     def save(self, path: str | Path) -> None:
         """Write `to_dict` as JSON, whole or not at all."""

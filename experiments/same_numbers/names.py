@@ -1,8 +1,8 @@
 """Names of the library, wherever they now are. The only file that knows that a name or a signature has moved.
 
 A name is looked for at the top of the package, among the public names of its rooms, and then in every
-module: a function that only moved needs nothing here. One that was renamed gets a line in `key_map.NAMES`; one whose
-arguments changed, a branch in a function here.
+module: a function that only moved needs nothing here. One that was renamed gets a line in `key_map.NAMES`; one
+whose arguments changed, a branch in a function here.
 """
 
 import importlib

@@ -11,7 +11,7 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.prescribe import LOPSIDED
 from autopsae.diagnosis.survey import COMPARED, survey
-from autopsae.survival.forecast import Expected
+from autopsae.survival.outlook import Expected
 from tests import oracles
 
 # Death is asked for on as many tokens as there are: the forecast is then the count.

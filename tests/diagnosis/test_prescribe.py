@@ -13,7 +13,7 @@ from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.survival.forecast import Expected, Outlook
+from autopsae.survival.outlook import Expected, Outlook
 
 D_IN = 5
 SPECTRUM = Spectrum.of(torch.diag(torch.arange(1.0, 6.0, dtype=torch.float64)))

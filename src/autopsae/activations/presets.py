@@ -26,11 +26,14 @@ from autopsae.extras import missing
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A Hugging Face model in evaluation mode with its tokenizer; `name` is what it was loaded by."""
+    """A Hugging Face model in evaluation mode with its tokenizer."""
 
     name: str
+    """What it was loaded by."""
     tokenizer: Any
+    """The model's own."""
     model: nn.Module
+    """The network."""
 
     def sequences(self, documents: Iterable[str], context: int) -> Iterator[tuple[int, list[int]]]:
         """(document number, token ids) of each piece of each document, in order; at most `context` ids each.

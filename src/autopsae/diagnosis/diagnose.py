@@ -31,7 +31,8 @@ from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import OneOfEach, count_repeats
 from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import Prediction
-from autopsae.survival.forecast import FOLLOWED, Outlook, forecast_birth
+from autopsae.survival.forecast import FOLLOWED, forecast_birth
+from autopsae.survival.outlook import Outlook
 from autopsae.survival.recovery import Recovery, recovery
 
 AT_TOKENS = 1_000_000

@@ -16,19 +16,23 @@ from autopsae.diagnosis.result import Diagnosis
 from autopsae.files import write_text
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity
-from autopsae.tables import html_table, import_pandas
+from autopsae.tables import Result, html_table, import_pandas
+from autopsae.words import printable
 
 FORMAT = "autopsae-diagnosis"
 
 COMPARED = ("none", "mean", "median", "zscore", "whiten")
 """The remedies that every diagnosis measures."""
 
+_LINES = 10  # of `str(survey)`
 
-@dataclass(frozen=True)
-class Survey:
+
+@dataclass(frozen=True, repr=False)
+class Survey(Result):
     """Diagnoses in the model's order; iterate over them, or ask for one by its layer's name."""
 
     diagnoses: tuple[Diagnosis, ...]
+    """One for each layer."""
 
     def __iter__(self) -> Iterator[Diagnosis]:
         return iter(self.diagnoses)
@@ -75,6 +79,13 @@ class Survey:
         ]
         notes = [f"{d.layer}: {finding}" for d in self.diagnoses for finding in d.findings]
         return html_table(header, rows, notes)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{printable(d.layer)}: gamma {d.severity.gamma:.2f}, {d.prescription.remedy.instruction}" for d in self
+        ]
+        more = [f"and {len(lines) - _LINES} layers more"] if len(lines) > _LINES else []
+        return "\n".join([*lines[:_LINES], *more])
 
 
 def survey(

@@ -1,4 +1,3 @@
-from autopsae.evaluation.autopsy import Autopsy as Autopsy
 from autopsae.evaluation.autopsy import autopsy as autopsy
 from autopsae.evaluation.directions import mmcs as mmcs
 from autopsae.evaluation.fresh_start import fresh_start as fresh_start
@@ -9,3 +8,4 @@ from autopsae.evaluation.recentre import cost_of_recentring as cost_of_recentrin
 from autopsae.evaluation.recentre import recentre as recentre
 from autopsae.evaluation.reconstruction import Evaluation as Evaluation
 from autopsae.evaluation.reconstruction import evaluate as evaluate
+from autopsae.evaluation.result import Autopsy as Autopsy

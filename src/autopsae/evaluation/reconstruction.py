@@ -14,13 +14,14 @@ from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.strays import STRAY
+from autopsae.tables import Result
 
 NO_SPREAD = 1e-12
 """Tokens do not differ if their spread is no larger than this share of their mean's length: rounding errors are."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Evaluation(Result):
     """An SAE on held-out tokens."""
 
     tokens: int
@@ -40,6 +41,10 @@ class Evaluation:
     """b . mu / ||mu||^2, the share of the mean that the bias has taken over (b in raw space)."""
     fates: Fates
     """What each latent did."""
+
+    def __str__(self) -> str:
+        fvu = "none, as the tokens do not differ" if self.fvu_raw is None else f"{self.fvu_raw:.4f}"
+        return f"raw FVU {fvu}, L0 {self.l0:.1f}; {self.fates}"
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from autopsae.arrays import InputError
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import COMPARED, Survey
-from autopsae.evaluation.autopsy import FATES, Autopsy
 from autopsae.evaluation.causes import CAUSES
+from autopsae.evaluation.result import FATES, Autopsy
 from autopsae.extras import missing
 from autopsae.files import write_whole
 from autopsae.survival.closed_form import reach

@@ -72,6 +72,7 @@ class Entry:
     """A member by its name, after which its folder is called."""
 
     member: Member
+    """The SAE, and how it is trained."""
     about: dict[str, Any]
     """What else its summary should say."""
     held_out: Tokens | None = None

@@ -18,15 +18,19 @@ from autopsae.passes import known_tokens
 from autopsae.progress import Progress, tell_progress
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
+from autopsae.tables import Result
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fates:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Fates(Result):
     """What each latent did on some tokens: how often it fired, and whether it was ever positive."""
 
     tokens: int
+    """Number of tokens."""
     fired: Int[Tensor, "d_sae"]
+    """On how many of them each latent fired: it was selected and greater than zero."""
     positive: Bool[Tensor, "d_sae"]
+    """Whether each latent was positive on any of them."""
 
     @property
     def dead(self) -> float:
@@ -50,6 +54,10 @@ class Fates:
         rates = self.fired.double() / self.tokens
         up_to = [int((rates <= edge).sum()) for edge in edges]
         return {f"<= {edge:g}": n - before for edge, n, before in zip(edges, up_to, [0, *up_to], strict=False)}
+
+    def __str__(self) -> str:
+        parts = f"{self.dead_by_relu:.1%} by ReLU, {self.dead_by_topk:.1%} by TopK"
+        return f"{self.dead:.1%} of {len(self.fired):,} latents are dead ({parts}), on {self.tokens:,} tokens"
 
 
 @torch.no_grad()

@@ -17,10 +17,11 @@ from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
+from autopsae.tables import Result
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Statistics:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Statistics(Result):
     """What a diagnosis needs to know of the tokens; its size does not grow with their number."""
 
     raw: Moments
@@ -57,6 +58,9 @@ class Statistics:
             reservoir=self.reservoir.merge(other.reservoir),
             rows=self.rows.merge(other.rows),
         )
+
+    def __str__(self) -> str:
+        return f"statistics of {self.tokens:,} tokens in {self.d_in:,} dimensions; {self.norms}"
 
 
 def _of_covariances(d_in: int) -> int:

@@ -23,14 +23,15 @@ from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import check_generator
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir, spread
 from autopsae.statistics.strays import shortened, typical_norm
+from autopsae.tables import Result
 
 _FAR = 2.0**100  # in typical tokens: further ones are brought there, as float32 ends at 2^128
 _NEAR = 2.0**-7  # of the way from the reference to a centre: nearer tokens are multiplied by themselves
 _BLOCK = 512  # tokens per product: its pre-activations stay in the cache for the counting
 
 
-@dataclass(frozen=True, kw_only=True)
-class Birth:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Birth(Result):
     """Death of a freshly drawn SAE on the tokens, as fractions of its latents."""
 
     dead: float
@@ -42,6 +43,10 @@ class Birth:
     tokens: int
     """Tokens on which this was counted. Where every latent has fired under every remedy reading ends, and
     `measure_birth` gives the tokens read so far; `diagnose` gives all, as no latent can be dead on more."""
+
+    def __str__(self) -> str:
+        parts = f"{self.dead_by_relu:.1%} by ReLU, {self.dead_by_topk:.1%} by TopK"
+        return f"{self.dead:.1%} of the latents are born dead ({parts}), on {self.tokens:,} tokens"
 
 
 @whole_arguments("d_sae", "k")

@@ -26,6 +26,7 @@ class BatchTopK(Sparsity):
     name: ClassVar[str] = "batch_topk"
     judges_batches: ClassVar[bool] = True
     k: int
+    """Latents that are selected per token, on average."""
 
     def __post_init__(self) -> None:
         whole_fields(self, "k")

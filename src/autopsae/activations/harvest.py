@@ -96,7 +96,7 @@ def harvest(
                         asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
                         check_disk(folder, room_for(found, **asked_for))
                     writer.add(found, _labels(batch, mask, document, side), inputs=inputs)
-                    if progress is not None:
+                    if progress:
                         progress("harvest", writer.tokens, tokens)
             if not writer.tokens:
                 raise InputError(
@@ -203,10 +203,9 @@ def harvest_text(
     Documents are cut into sequences of at most `context` tokens, special tokens included, and no sequence
     spans two documents. Padding is never kept; the first token of each sequence is not with `skip_first`, and
     those in `skip_ids` are not. `token.document` is the document's number, `token.position` the place in the
-    sequence that the model saw. Stops at `tokens` kept tokens.
-    progress: told the tokens kept so far, as "harvest", and how many there will be. timeout: seconds to wait for a
-    document. announce: told what the harvest takes on disk and in memory before the first batch, at the cost of a
-    pass over one token.
+    sequence that the model saw. Stops at `tokens` kept tokens. timeout: seconds to wait for a document; announce:
+    told what the harvest takes on disk and in memory before the first batch, at the cost of a pass over one token;
+    progress: told the tokens kept so far, as "harvest", and how many there will be.
 
     An encoder-decoder model reads with its encoder; for points in its decoder give `harvest` batches.
     Raises InputError as `harvest` and `LanguageModel.sequences`, and for a batch size that cannot be.
@@ -273,9 +272,8 @@ def _kept(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:
 
 
 def _without_logits(model: nn.Module, points: Sequence[str]) -> dict[str, Any]:
-    """The argument that spares the output layer where no point needs it.
-
-    Its product with a vocabulary of 262,144 would cost more than all layers of a small model together.
+    """The argument that spares the output layer where no point needs it: its product with a vocabulary of 262,144
+    would cost more than all layers of a small model together.
     """
     inner = (*hidden_state_names(model), f"{getattr(model, 'base_model_prefix', '')}.")
     spared = "logits_to_keep" in signature(model.forward).parameters

@@ -107,9 +107,8 @@ class Sweep:
         self._resample(configs, y, left, fine)
         found = None
         if self.step % self.config.record_every == 0 or self.step == self.config.steps:
-            found = self._records(
-                Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
-            )
+            measured = Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
+            found = self._records(measured)
         if not all(fine):
             self._stop(loss.detach(), fine, largest=float(views.abs().max()))
         return {m: record for m, record in (found or {}).items() if m in self._alive} or None

@@ -14,6 +14,8 @@ from autopsae.passes import known_tokens
 from autopsae.run import data
 from autopsae.run.data import Counted, at_most, count_tokens, hold_out
 
+pytestmark = pytest.mark.quick
+
 
 def numbered(n: int) -> torch.Tensor:
     """Tokens that say which they are."""

@@ -13,6 +13,7 @@ from autopsae.arrays import InputError
 from autopsae.cure.saelens import saelens_scaler
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey
+from autopsae.extras import missing
 from autopsae.interop.hub import fetched
 from autopsae.remedies.remedy import whiten
 from autopsae.report.plots import check_figure
@@ -21,10 +22,21 @@ from autopsae.statistics.spectrum import Spectrum
 from autopsae.tables import check_table, frame
 from autopsae.training.logs import TensorBoard
 
+pytestmark = pytest.mark.quick
+
 
 def whitened() -> Prescription:
     remedy = whiten(Spectrum.of(torch.eye(3, dtype=torch.float64)), torch.ones(3, dtype=torch.float64))
     return Prescription(remedy=remedy, reason="asked for", layer="hs0", d_sae=8, sparsity=TopK(k=2), scale=1.0)
+
+
+def test_the_message_says_what_needs_the_package_why_it_is_not_there_and_what_to_install() -> None:
+    error = ImportError("No module named 'pandas'")
+    assert str(missing("to_frame", "pandas", error, install="autopsae[report]")) == (
+        "to_frame: expected the package pandas (ImportError: No module named 'pandas'); pip install "
+        "'autopsae[report]'"
+    )
+    assert str(missing("a", "b", error, install="b")).endswith("; pip install b")
 
 
 NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {

@@ -39,7 +39,7 @@ def test_each_pass_tells_its_stage_and_all_tokens_where_their_number_is_known() 
     autopsae.autopsy(sae, x, progress=progress)
     assert heard == [(stage, 120, 120) for stage in ("norms", "errors", "fates", "statistics", "fates")]
     heard.clear()
-    autopsae.fates(sae, iter(x.split(60)), progress=progress)
+    autopsae.fates(sae, [(half,) for half in x.split(60)], progress=progress)
     assert heard == [("fates", 120, None)]
 
 

@@ -65,10 +65,10 @@ def harvest(
     beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
     timeout: seconds to wait for a batch (see `watched`); by default there is no limit.
 
-    Raises InputError as `hooked` and `ShardWriter`, for a folder that another process writes, for batches of an
-    unknown kind, for a mask that is not bool or 0/1 of the tokens' shape, for points of an encoder and a decoder
-    together, for an exception of the model or of the source of the batches, for a disk with too little room for
-    `tokens` tokens, and when no token is kept. Shards that were written stay.
+    Raises InputError for a point that the model does not have, a folder that holds anything else or that another
+    process writes, batches of an unknown kind, a mask that is not bool or 0/1 of the tokens' shape, points of an
+    encoder and a decoder together, an exception of the model or of the source of the batches, a disk with too
+    little room for `tokens` tokens, and when no token is kept. Shards that were written stay.
     """
     points = select_points(model, points)
     asked = {

@@ -79,8 +79,10 @@ def diagnose(
     "keep" all tokens; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the
     tokens are, for the products too); progress: told the tokens of each pass, as "statistics" and "birth".
 
-    Raises InputError as `collect` (for the memory of `bytes_of_diagnosis`) and `check_parameters`, for passes that
-    differ, for fewer than 40 tokens or where all are the same, and for a device that does not compute in float64.
+    Raises InputError for tokens as `chunks`, for d_in < 2, for norms whose squares overflow or vanish, for passes
+    that differ, for fewer than 40 tokens or where all are the same; for a layer so wide that it would not fit in
+    memory (`bytes_of_diagnosis`); for numbers that cannot be (`check_parameters`); and for a device that does not
+    compute in float64.
     """
     listed: dict[str, Any] = {"alphas": alphas, "ranks": ranks, "repeated": repeated}
     sparsity = topk_unless(sparsity, k)

@@ -48,8 +48,9 @@ def autopsy(
     Some passes over the tokens: three for their centre and spread or a few more, one to count, one more for causes
     if a latent is dead. Memory does not grow with their number.
 
-    Raises InputError as `Space.of`, for lr or steps under zero, for `rare` outside [0, 1], and for a library that
-    is not known.
+    Raises InputError for tokens as `chunks`, for passes that differ, for tokens of another width than the SAE's, for
+    fewer than 100, where a covariance would not fit in memory, for lr or steps under zero, for `rare` outside
+    [0, 1], and for a library that is not known.
     """
     if written_by not in LIBRARIES:
         raise InputError(f"autopsy: expected written_by of {', '.join(LIBRARIES)}, got {written_by!r}")

@@ -89,7 +89,11 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], is_dead: Bool[Tensor, "
 
 
 def cost_of_recentring(before: SAE, after: SAE, tokens: Tokens) -> RecentringCost:
-    """Both SAEs evaluated on raw tokens; ask it on tokens that the autopsy has not seen. Raises as `evaluate`."""
+    """Both SAEs evaluated on raw tokens; ask it on tokens that the autopsy has not seen.
+
+    Raises InputError for tokens as `chunks` or of another width than the SAEs', for passes that differ, and for
+    weights that are not finite.
+    """
     tokens = same_passes(tokens)
     old, new = evaluate(before, tokens), evaluate(after, tokens)
     silent_before, silent_after = old.fates.fired == 0, new.fates.fired == 0

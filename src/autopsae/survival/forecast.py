@@ -136,7 +136,8 @@ def forecast(
     birth; a BatchTopK SAE without one judges 512 tokens of the sample as a batch). Costs about two encodings of
     the sample, and the memory of two matrices [followed, sample].
 
-    Raises InputError for a sample too small, for thresholds under zero, and as `chunks` and `Sparsity.margins`.
+    Raises InputError for tokens as `chunks`, for a sample too small, and for thresholds under zero or that the
+    sparsity does not have.
     """
     y = matrix(y).to(W)
     if threshold is not None and bool((threshold < 0).any()):
@@ -217,7 +218,7 @@ def forecast_births(
 ) -> dict[str, Forecast]:
     """The forecast for a freshly drawn SAE under each remedy, by the remedy's name; all see the same drawn rows.
 
-    sample: raw tokens, as for `forecast`. Raises InputError as `forecast`.
+    sample: raw tokens, as for `forecast`. Raises InputError for tokens as `chunks`, and for a sample too small.
     """
     sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)

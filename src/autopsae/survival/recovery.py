@@ -90,7 +90,7 @@ def recovery(
     latent as lost if max_y W_i . y + lr * steps * ||W_i||_1 <= 0. It holds for plain steps; a gradient that is rare
     can move Adam further than lr in a step.
 
-    Raises InputError for lr or steps under zero, and as `forecast`.
+    Raises InputError for lr or steps under zero, for tokens as `chunks`, and for a sample too small.
     """
     if not (lr >= 0 and steps >= 0):
         raise InputError(f"recovery: expected lr and steps of at least 0, got {lr:g} and {steps}")

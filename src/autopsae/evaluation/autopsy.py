@@ -48,8 +48,8 @@ def autopsy(
     Some passes over the tokens: three for their centre and spread or a few more, one to count, one more for causes
     if a latent is dead. Memory does not grow with their number.
 
-    Raises InputError for tokens as `chunks`, for passes that differ, for tokens of another width than the SAE's, for
-    fewer than 100, where a covariance would not fit in memory, for lr or steps under zero, for `rare` outside
+    Raises InputError for tokens as `chunks`, for passes that differ, for tokens of another width than the SAE's,
+    for fewer than 100, where a covariance would not fit in memory, for lr or steps under zero, for `rare` outside
     [0, 1], and for a library that is not known.
     """
     if written_by not in LIBRARIES:

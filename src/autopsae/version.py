@@ -1,8 +1,13 @@
-"""The version of the package, as its installed metadata say."""
+"""The version of this library, as it is installed."""
 
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib.metadata import version as installed
 
-try:
-    __version__ = version("autopsae")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "unknown"
+
+@cache
+def version() -> str:
+    """As in pyproject.toml: "0.1.0"."""
+    return installed("autopsae")
+
+
+__version__ = version()

@@ -17,7 +17,7 @@ sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, 
 model = LlamaForCausalLM(LlamaConfig(vocab_size=100, num_hidden_layers=2, **sizes))  # yours
 ids = torch.randint(100, (64, 32))
 hookpoints = ["layers.0", "layers.1"]
-with autopsae.hooked(model, [f"model.{name}" for name in hookpoints]) as capture, torch.no_grad():
+with autopsae.activations.hooked(model, [f"model.{name}" for name in hookpoints]) as capture, torch.no_grad():
     model(ids)
     tokens = capture.take().values()
 diagnoses = [autopsae.diagnose(x, d_sae=256, k=8) for x in tokens]

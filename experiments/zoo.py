@@ -29,7 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autopsae import harvest, harvest_text, load_model
+from autopsae import harvest, harvest_text
+from autopsae.activations import load_model
 from autopsae.activations.hooks import hidden_state_names
 from autopsae.arrays import InputError
 
@@ -197,8 +198,8 @@ def fill(network: str, data: Path, out: Path, tokens: int) -> None:
     harvest(module, batches, folder, points=points, tokens=tokens, request={"model": network}, progress=progress)
 
 
-def _told(network: str) -> Callable[[int, int | None], None]:
-    def told(done: int, total: Any) -> None:
+def _told(network: str) -> Callable[[str, int, int | None], None]:
+    def told(_stage: str, done: int, total: Any) -> None:
         print(f"\r{network}: {done:,} of {total:,} tokens", end="", flush=True)
 
     return told

@@ -69,7 +69,7 @@ def spectrum() -> Any:
 
 
 SAE = autopsae.born(
-    autopsae.untouched(8), d_sae=32, sparsity=autopsae.TopK(k=4), scaled=False, generator=generator()
+    autopsae.remedies.untouched(8), d_sae=32, sparsity=autopsae.TopK(k=4), scaled=False, generator=generator()
 )
 
 CALLS: dict[str, Callable[[Any], object]] = {
@@ -79,7 +79,7 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "AmongLargest.k": lambda n: autopsae.TopK(k=n),
     "AmongLargestOfBatch.k": lambda n: autopsae.BatchTopK(k=n),
     "born: d_sae": lambda n: autopsae.born(
-        autopsae.untouched(8), d_sae=n, sparsity=autopsae.ReLU(), scaled=False, generator=generator()
+        autopsae.remedies.untouched(8), d_sae=n, sparsity=autopsae.ReLU(), scaled=False, generator=generator()
     ),
     "diagnose: d_sae": lambda n: autopsae.diagnose(X, d_sae=n, k=2),
     "diagnose: k": lambda n: autopsae.diagnose(X, d_sae=32, k=n),
@@ -87,21 +87,21 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "diagnose: seed": lambda n: autopsae.diagnose(X, d_sae=32, k=2, seed=n),
     "diagnose: at_tokens": lambda n: autopsae.diagnose(X, d_sae=32, k=2, at_tokens=n),
     "diagnose: ranks": lambda n: autopsae.diagnose(X, d_sae=32, k=2, ranks=[n]),
-    "measure_birth: d_sae": lambda n: autopsae.measure_birth(
-        X, [autopsae.untouched(8)], d_sae=n, k=2, generator=generator()
+    "measure_birth: d_sae": lambda n: autopsae.survival.measure_birth(
+        X, [autopsae.remedies.untouched(8)], d_sae=n, k=2, generator=generator()
     ),
-    "measure_birth: k": lambda n: autopsae.measure_birth(
-        X, [autopsae.untouched(8)], d_sae=32, k=n, generator=generator()
+    "measure_birth: k": lambda n: autopsae.survival.measure_birth(
+        X, [autopsae.remedies.untouched(8)], d_sae=32, k=n, generator=generator()
     ),
-    "forecast_births: d_sae": lambda n: autopsae.forecast_births(
-        X, [autopsae.untouched(8)], autopsae.TopK(k=2), d_sae=n, generator=generator()
+    "forecast_births: d_sae": lambda n: autopsae.survival.forecast_births(
+        X, [autopsae.remedies.untouched(8)], autopsae.TopK(k=2), d_sae=n, generator=generator()
     ),
-    "dead_by_relu: tokens": lambda n: autopsae.predicted_dead_by_relu(1.0, n),
-    "dead_by_topk: k": lambda n: autopsae.predicted_dead(1.0, 100, d_sae=32, k=n),
-    "revival: steps": lambda n: autopsae.recovery(X, X[:20], lr=0.1, steps=n),
-    "collect: sample_tokens": lambda n: autopsae.collect(X, sample_tokens=n),
-    "whiten: rank": lambda n: autopsae.whiten(spectrum(), torch.zeros(8, dtype=torch.float64), rank=n),
-    "active_subspace: rank": lambda n: autopsae.active_subspace(
+    "dead_by_relu: tokens": lambda n: autopsae.survival.predicted_dead_by_relu(1.0, n),
+    "dead_by_topk: k": lambda n: autopsae.survival.predicted_dead(1.0, 100, d_sae=32, k=n),
+    "revival: steps": lambda n: autopsae.survival.recovery(X, X[:20], lr=0.1, steps=n),
+    "collect: sample_tokens": lambda n: autopsae.statistics.collect(X, sample_tokens=n),
+    "whiten: rank": lambda n: autopsae.remedies.whiten(spectrum(), torch.zeros(8, dtype=torch.float64), rank=n),
+    "active_subspace: rank": lambda n: autopsae.remedies.active_subspace(
         spectrum(), torch.zeros(8, dtype=torch.float64), rank=n
     ),
     "autopsy: steps": lambda n: autopsae.autopsy(SAE, X, steps=n),
@@ -112,9 +112,9 @@ CALLS: dict[str, Callable[[Any], object]] = {
     "TrainConfig.k_start": lambda n: autopsae.TrainConfig(steps=9, lr=0.1, k_start=n, k_steps=2),
     "TrainConfig.seed": lambda n: autopsae.TrainConfig(steps=9, lr=0.1, seed=n),
     "AuxK.k_aux": lambda n: autopsae.AuxK(k_aux=n),
-    "GhostGradients.dead_after_tokens": lambda n: autopsae.GhostGradients(dead_after_tokens=n),
-    "Resampling.every_steps": lambda n: autopsae.Resampling(every_steps=n),
-    "L1.warmup_steps": lambda n: autopsae.L1(coefficient=1.0, warmup_steps=n),
+    "GhostGradients.dead_after_tokens": lambda n: autopsae.training.GhostGradients(dead_after_tokens=n),
+    "Resampling.every_steps": lambda n: autopsae.training.Resampling(every_steps=n),
+    "L1.warmup_steps": lambda n: autopsae.training.L1(coefficient=1.0, warmup_steps=n),
 }
 
 
@@ -141,7 +141,7 @@ import autopsae
 from tests.test_arguments import CALLS, generator
 for name, call in CALLS.items():
     call(np.int64({"AuxK.k_aux": 4}.get(name, 8)))
-nothing = autopsae.untouched(8)
+nothing = autopsae.remedies.untouched(8)
 few = autopsae.TopK(k=np.int64(4))
 sae = autopsae.born(nothing, d_sae=np.int64(32), sparsity=few, scaled=False, generator=generator())
 sae.save(sys.argv[1])
@@ -164,11 +164,11 @@ def test_every_public_count_may_be_an_integer_of_numpy_and_is_saved_as_one(tmp_p
 
 DEVICES: dict[str, Callable[[Any], object]] = {
     "diagnose": lambda d: autopsae.diagnose(X, d_sae=32, k=2, device=d),
-    "collect": lambda d: autopsae.collect(X, device=d),
-    "measure_birth": lambda d: autopsae.measure_birth(
-        X, [autopsae.untouched(8)], d_sae=32, k=2, generator=generator(), device=d
+    "collect": lambda d: autopsae.statistics.collect(X, device=d),
+    "measure_birth": lambda d: autopsae.survival.measure_birth(
+        X, [autopsae.remedies.untouched(8)], d_sae=32, k=2, generator=generator(), device=d
     ),
-    "load_model": lambda d: autopsae.load_model("nowhere", device=d),
+    "load_model": lambda d: autopsae.activations.load_model("nowhere", device=d),
     "gaussian_tokens": lambda d: gaussian_tokens(9, 4, 1.0, generator=generator(), device=d),
     "synthetic_features": lambda d: synthetic_features(9, 4.0, generator=generator(), device=d),
 }

@@ -1,6 +1,7 @@
 """Public names are imported when they are first used."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,24 @@ def test_every_public_name_of_every_room_can_be_imported() -> None:
         room = __import__(".".join(stub.parent.relative_to(house.parent).parts), fromlist=["x"])
         for name in names:
             assert getattr(room, name) is not None
+
+
+@pytest.mark.parametrize("first", ["module", "name"])
+def test_a_public_name_wins_over_the_module_of_the_same_name(package: str, tmp_path: Path, first: str) -> None:
+    (tmp_path / package / "__init__.pyi").write_text(f"from {package}.same import same as same\n")
+    (tmp_path / package / "same.py").write_text("same, other = [1], [2]\n")
+    public_names.cache_clear()
+    lazy = __import__(package)
+    if first == "name":
+        assert lazy.same == [1]
+    module = import_module(f"{package}.same")
+    assert lazy.same == [1]
+    assert module.other == [2]
+
+
+def test_a_room_that_is_public_is_itself(package: str, tmp_path: Path) -> None:
+    (tmp_path / package / "__init__.pyi").write_text(f"from {package} import inner as inner\n")
+    public_names.cache_clear()
+    lazy = __import__(package)
+    assert lazy.inner is import_module(f"{package}.inner")
+    assert lazy.__all__ == ["inner"]

@@ -25,7 +25,7 @@ def peak():  # of this program alone: ru_maxrss is also that of whoever started 
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 x = torch.randn(4200, int(sys.argv[1]))
 before = peak()
-autopsae.collect(x)
+autopsae.statistics.collect(x)
 print(1024 * (peak() - before))
 """
 
@@ -85,7 +85,7 @@ def test_a_layer_that_is_too_wide_is_refused_at_its_first_tokens(monkeypatch: py
     monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: bytes_of_moments(64, streams=2) - 1)
     expected = r"^expected 0\.[02] GiB of free memory for tokens of d_in = 64, whose .* or a narrower layer$"
     with pytest.raises(InputError, match=expected):
-        autopsae.collect(Wide())
+        autopsae.statistics.collect(Wide())
     with pytest.raises(InputError, match=expected):
         autopsae.diagnose(Wide(), d_sae=2048, k=8)
 
@@ -96,7 +96,7 @@ def test_an_autopsy_and_a_spectrum_that_are_too_wide_are_refused(monkeypatch: py
     with pytest.raises(InputError, match="for the principal directions of d_in = 16"):
         Spectrum.of(torch.eye(16, dtype=torch.float64))
     sae = autopsae.born(
-        autopsae.untouched(16),
+        autopsae.remedies.untouched(16),
         d_sae=32,
         sparsity=autopsae.TopK(k=4),
         scaled=False,
@@ -127,7 +127,7 @@ def test_a_diagnosis_is_stated_to_take_more_than_its_statistics() -> None:
 def test_what_is_stated_for_a_diagnosis_is_what_it_takes() -> None:
     """With all remedies forecast and counted; of one process, with one thread."""
     d_in, d_sae = 512, 256
-    code = DIAGNOSIS + PEAK.replace("autopsae.collect(x)", "diagnosed(x)")
+    code = DIAGNOSIS + PEAK.replace("autopsae.statistics.collect(x)", "diagnosed(x)")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", code, str(d_in), str(d_sae)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)

@@ -48,7 +48,7 @@ def an_sae() -> autopsae.SAE:
 
 USES: dict[str, Callable[[Tokens], object]] = {
     "diagnose": lambda tokens: autopsae.diagnose(tokens, d_sae=64, k=4).to_dict(),
-    "median": lambda tokens: autopsae.geometric_median(tokens, sample=X[:2000]).tolist(),
+    "median": lambda tokens: autopsae.statistics.geometric_median(tokens, sample=X[:2000]).tolist(),
     "evaluate": lambda tokens: autopsae.evaluate(an_sae(), tokens).fvu_raw,
     "autopsy": lambda tokens: autopsae.autopsy(an_sae(), tokens).to_dict(),
     "train": lambda tokens: autopsae.train(

@@ -31,14 +31,14 @@ def generator() -> torch.Generator:
 
 
 def an_sae(sample: Any = None, **options: Any) -> autopsae.SAE:
-    start = autopsae.untouched(D_IN)
+    start = autopsae.remedies.untouched(D_IN)
     made: dict[str, Any] = {"d_sae": 48, "sparsity": autopsae.TopK(k=4), "generator": generator(), **options}
     return autopsae.born(start, sample=sample, **{"scaled": sample is not None, **made})
 
 
-def expected(sample: Any) -> autopsae.Expected:
-    remedies, firing = [autopsae.untouched(D_IN)], autopsae.TopK(k=4)
-    found = autopsae.forecast_births(sample, remedies, firing, d_sae=48, generator=generator())
+def expected(sample: Any) -> autopsae.survival.Expected:
+    remedies, firing = [autopsae.remedies.untouched(D_IN)], autopsae.TopK(k=4)
+    found = autopsae.survival.forecast_births(sample, remedies, firing, d_sae=48, generator=generator())
     return found["none"].at(100_000).dead
 
 
@@ -46,9 +46,9 @@ OF_A_SAMPLE: dict[str, Callable[[Any], Any]] = {
     "born": lambda sample: an_sae(sample).scale,
     "born with a firing rate": lambda sample: an_sae(sample, firing_rate=0.1).b_enc,
     "forecast_births": expected,
-    "forecast": lambda y: autopsae.forecast(y, an_sae().W_enc.detach(), autopsae.TopK(k=4)).at(10_000),
-    "revival": lambda y: autopsae.recovery(y, an_sae().W_enc.detach(), lr=1e-3, steps=100),
-    "geometric_median": lambda sample: autopsae.geometric_median(tokens(), sample=sample),
+    "forecast": lambda y: autopsae.survival.forecast(y, an_sae().W_enc.detach(), autopsae.TopK(k=4)).at(10_000),
+    "revival": lambda y: autopsae.survival.recovery(y, an_sae().W_enc.detach(), lr=1e-3, steps=100),
+    "geometric_median": lambda sample: autopsae.statistics.geometric_median(tokens(), sample=sample),
 }
 
 
@@ -106,7 +106,7 @@ class Changing:
 
 def test_the_geometric_median_of_a_stream_needs_the_same_tokens_in_every_pass() -> None:
     with pytest.raises(InputError, match="expected a source that yields the same tokens in every pass"):
-        autopsae.geometric_median(Changing(), sample=tokens(50))
+        autopsae.statistics.geometric_median(Changing(), sample=tokens(50))
 
 
 @pytest.mark.parametrize("said", [100, 399, 401, 4000])
@@ -119,7 +119,7 @@ def test_a_source_that_says_another_number_of_tokens_than_it_has_is_refused(said
 WRONG_TYPES = """
 import numpy as np, torch, autopsae
 from autopsae.arrays import InputError
-start, sparsity, x = autopsae.untouched(4), autopsae.TopK(k=2), torch.randn(50, 4)
+start, sparsity, x = autopsae.remedies.untouched(4), autopsae.TopK(k=2), torch.randn(50, 4)
 def born(k=2, generator=torch.Generator()):
     return autopsae.born(start, d_sae=8, sparsity=autopsae.TopK(k=k), scaled=False, generator=generator)
 tries = [lambda name=name, value=value: autopsae.TrainConfig(**({"steps": 9, "lr": 1e-3} | {name: value}))
@@ -127,7 +127,7 @@ tries = [lambda name=name, value=value: autopsae.TrainConfig(**({"steps": 9, "lr
          for value in (2.5, 64.0, True, "3")]
 tries += [lambda k=k: born(k=k) for k in (2.0, True, "2")]
 tries += [lambda g=g: born(generator=g) for g in (0, "0", np.random.default_rng(0))]
-tries += [lambda: autopsae.measure_birth(x, [start], d_sae=8, k=2, generator=0)]
+tries += [lambda: autopsae.survival.measure_birth(x, [start], d_sae=8, k=2, generator=0)]
 tries += [lambda: autopsae.AuxK(k_aux=2.5)]
 for one in tries:
     try:
@@ -161,7 +161,7 @@ def test_a_remedy_of_values_that_are_not_finite_is_refused(name: str) -> None:
     maps[name] = torch.full_like(maps[name], torch.nan)
     message = f"remedy 'mine': expected finite numbers, got NaN or infinite values in {name}; check the tokens"
     with pytest.raises(InputError, match=message):
-        autopsae.Remedy(name="mine", instruction="", affine=autopsae.Affine(**maps))
+        autopsae.Remedy(name="mine", instruction="", affine=autopsae.remedies.Affine(**maps))
 
 
 @pytest.mark.parametrize(("size", "refused"), [(1e-37, False), (1e-39, True)])
@@ -179,15 +179,15 @@ def test_a_token_that_overflows_is_blamed_and_not_the_learning_rate() -> None:
     x = tokens()
     x[5] = 1e25
     config = autopsae.TrainConfig(steps=50, lr=1e-3, batch_tokens=100)
-    with pytest.raises(autopsae.Diverged, match=r"have values up to .*: leave stray tokens out"):
+    with pytest.raises(autopsae.training.Diverged, match=r"have values up to .*: leave stray tokens out"):
         autopsae.train(an_sae(x), x, config)
 
 
 def test_a_shift_that_is_not_finite_is_refused() -> None:
     config = autopsae.TrainConfig(steps=5, lr=1e-3, batch_tokens=100)
-    member = autopsae.Member(sae=an_sae(), config=config, shift=torch.full((D_IN,), torch.nan), name="a")
+    member = autopsae.training.Member(sae=an_sae(), config=config, shift=torch.full((D_IN,), torch.nan), name="a")
     with pytest.raises(InputError, match="member 'a': expected a finite shift, got NaN or infinite values in it"):
-        autopsae.Sweep([member], tokens())
+        autopsae.training.Sweep([member], tokens())
 
 
 def test_an_autopsy_needs_tokens_that_differ_and_finite_settings() -> None:
@@ -217,9 +217,9 @@ def test_no_more_latents_are_expected_to_be_never_positive_than_to_be_dead() -> 
     """The two are fitted apart, and few latents with long tails drive them apart."""
     for seed in range(8):
         x = tokens() * torch.logspace(0, -3, D_IN) + 3 * (torch.arange(D_IN) == seed)
-        remedies, firing = [autopsae.untouched(D_IN)], autopsae.TopK(k=4)
+        remedies, firing = [autopsae.remedies.untouched(D_IN)], autopsae.TopK(k=4)
         made = {"d_sae": 16, "generator": torch.Generator().manual_seed(seed)}
-        found = autopsae.forecast_births(x, remedies, firing, **made)["none"]  # type: ignore[arg-type]
+        found = autopsae.survival.forecast_births(x, remedies, firing, **made)["none"]  # type: ignore[arg-type]
         for at in (100, 10_000, 1_000_000):
             dead, relu = found.dead(at), found.dead_by_relu(at)
             assert relu.value <= dead.value

@@ -17,7 +17,8 @@ from experiments.autopsy.shift import Case, saelens, tokens
 from rich.console import Console
 from torch import Tensor
 
-from autopsae import SAE, autopsy, cost_of_recentring, evaluate, load_sae, recentre
+from autopsae import SAE, autopsy, evaluate, load_sae, recentre
+from autopsae.evaluation import cost_of_recentring
 from autopsae.files import write_text
 from autopsae.report.plots import save_figure
 from autopsae.report.text import autopsy_text

@@ -28,10 +28,11 @@ import torch
 from benchmarks.peers import SparsifyLoop, versions
 from torch import Tensor
 
-from autopsae import SAE, autopsy, fates, geometric_median, load_sae
+from autopsae import SAE, autopsy, fates, load_sae
 from autopsae.activations.synthetic import gaussian_tokens, synthetic_features
 from autopsae.evaluation.causes import CAUSES
 from autopsae.files import write_text
+from autopsae.statistics import geometric_median
 
 D_IN, TOKENS, D_SAE, K, BATCH = 64, 8000, 512, 16, 256
 GAMMAS = (3.0, 3.5, 4.0)

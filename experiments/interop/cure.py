@@ -21,9 +21,11 @@ import torch
 from benchmarks.peers import SparsifyLoop, top_k_trainer, versions
 from torch import Tensor
 
-from autopsae import SAE, Prescription, TopK, center, collect, evaluate, geometric_median, open_activations
+from autopsae import SAE, Prescription, TopK, evaluate, open_activations
 from autopsae.cure import cure_dictionary_learning, cure_saelens, cure_sparsify
 from autopsae.files import write_text
+from autopsae.remedies import center
+from autopsae.statistics import collect, geometric_median
 
 HELD_OUT, D_SAE, K, LR, BATCH = 20_480, 2048, 32, 3e-4, 1024
 

@@ -38,7 +38,8 @@ from experiments.outliers_2605_31518.style import (
 )
 from matplotlib.figure import Figure
 
-from autopsae import AuxK, Member
+from autopsae import AuxK
+from autopsae.training import Member
 
 GAMMA = 40.0
 STARTS = {

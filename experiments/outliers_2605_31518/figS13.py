@@ -13,7 +13,7 @@ from experiments.outliers_2605_31518.learned import config, follow, last, layer,
 from experiments.outliers_2605_31518.style import BLUE, RED, death_axis, legend_below, sheet
 from matplotlib.figure import Figure
 
-from autopsae import Member
+from autopsae.training import Member
 
 LOW = (0.05, 0.1)
 """Fractions under which death counts as low."""

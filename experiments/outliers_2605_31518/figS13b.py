@@ -14,7 +14,7 @@ from experiments.outliers_2605_31518.learned import config, follow, last, layer,
 from experiments.outliers_2605_31518.style import MARKERS, SERIES, death_axis, legend_below, sheet
 from matplotlib.figure import Figure
 
-from autopsae import Member
+from autopsae.training import Member
 
 GAMMA = 5.0
 STARTS = {"baseline": "-", "centered": ":"}

@@ -20,7 +20,8 @@ from experiments.outliers_2605_31518.learned import config, follow, layer, mean_
 from experiments.outliers_2605_31518.style import BLUE, MARKERS, RED, SERIES, death_axis, sheet
 from matplotlib.figure import Figure
 
-from autopsae import L1, Member, ReLU, TopK
+from autopsae import ReLU, TopK
+from autopsae.training import L1, Member
 
 GAMMA, K_START = 40.0, 50
 

@@ -18,21 +18,12 @@ from experiments.outliers_2605_31518.births import Setting
 from experiments.outliers_2605_31518.frame import Claim, at_least
 from torch import Tensor
 
-from autopsae import (
-    SAE,
-    Member,
-    ReLU,
-    Sweep,
-    TopK,
-    TrainConfig,
-    born,
-    center,
-    evaluate,
-    geometric_median,
-    mmcs,
-    untouched,
-)
+from autopsae import SAE, ReLU, TopK, TrainConfig, born, evaluate
 from autopsae.activations.synthetic import synthetic_features
+from autopsae.evaluation import mmcs
+from autopsae.remedies import center, untouched
+from autopsae.statistics import geometric_median
+from autopsae.training import Member, Sweep
 
 BATCH = 512
 CALIBRATION = 500

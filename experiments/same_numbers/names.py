@@ -1,13 +1,15 @@
 """Names of the library, wherever they now are. The only file that knows that a name or a signature has moved.
 
-A name is looked for at the top of the package, and then in every module: a function that only moved needs nothing
-here. One that was renamed gets a line in `key_map.NAMES`; one whose arguments changed, a branch in a function here.
+A name is looked for at the top of the package, among the public names of its rooms, and then in every
+module: a function that only moved needs nothing here. One that was renamed gets a line in `key_map.NAMES`; one
+whose arguments changed, a branch in a function here.
 """
 
 import importlib
 import inspect
 import pkgutil
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from experiments.same_numbers.key_map import NAMES
@@ -17,8 +19,9 @@ def get(name: str) -> Any:
     """The object that was called `name` before. Raises LookupError where it is nowhere, or in two places."""
     package = importlib.import_module("autopsae")
     for candidate in (*NAMES.get(name, ()), name):
-        if candidate in getattr(package, "__all__", ()):
-            return getattr(package, candidate)
+        for space in (package, *_rooms()):
+            if candidate in getattr(space, "__all__", ()):
+                return getattr(space, candidate)
         found = _everywhere().get(candidate, [])
         if len(found) > 1:
             raise LookupError(
@@ -51,6 +54,13 @@ def sparsity(kind: str, k: int) -> Any:
 def with_k(function: Any, k: int) -> dict[str, Any]:
     """{"k": k} for a function that takes it, {"sparsity": TopK(k=k)} for one that takes a sparsity alone."""
     return {"k": k} if "k" in inspect.signature(function).parameters else {"sparsity": sparsity("topk", k)}
+
+
+@cache
+def _rooms() -> list[ModuleType]:
+    package = importlib.import_module("autopsae")
+    names = [info.name for info in pkgutil.iter_modules(package.__path__, "autopsae.") if info.ispkg]
+    return [importlib.import_module(name) for name in names]
 
 
 @cache

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-from autopsae import TopK, forecast_births, measure_birth, predicted_dead, untouched
+from autopsae import TopK
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.files import write_text
+from autopsae.remedies import untouched
+from autopsae.survival import forecast_births, measure_birth, predicted_dead
 
 HERE = Path(__file__).parent
 RELEASED = HERE.parent / "outliers_2605_31518" / "authors" / "init_stats.csv"

@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from experiments.survival.training import D_SAE, HELD_OUT, with_subspace
 
-from autopsae import TopK, collect, forecast_births, geometric_median, open_layers
+from autopsae import TopK, open_layers
 from autopsae.defaults import AT_TOKENS
 from autopsae.diagnosis.prescribe import paper_rule, prescribe
 from autopsae.diagnosis.severity import severity
 from autopsae.files import write_text
+from autopsae.statistics import collect, geometric_median
+from autopsae.survival import forecast_births
 
 HERE = Path(__file__).parent
 UNTRIED = ("mean",)

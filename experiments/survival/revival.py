@@ -22,10 +22,11 @@ from experiments.outliers_2605_31518.curves import unpacked
 from experiments.outliers_2605_31518.dynamics import SETTINGS, Setting, Watched, born_plain, offset, stream
 from torch import Tensor
 
-from autopsae import Member, Sweep, TrainConfig, fates
+from autopsae import TrainConfig, fates
 from autopsae.arrays import InputError
 from autopsae.files import write_text
 from autopsae.survival.recovery import recovery
+from autopsae.training import Member, Sweep
 
 HERE = Path(__file__).parent
 DYNAMICS = HERE.parent / "outliers_2605_31518" / "results"

@@ -15,24 +15,15 @@ from typing import Any
 import torch
 from experiments.training.remedies import remedies
 
-from autopsae import (
-    Member,
-    Remedy,
-    Sweep,
-    TopK,
-    TrainConfig,
-    active_subspace,
-    born,
-    collect,
-    evaluate,
-    geometric_median,
-    open_layers,
-)
+from autopsae import Remedy, TopK, TrainConfig, born, evaluate, open_layers
 from autopsae.activations.store import Activations
 from autopsae.diagnosis.severity import severity
 from autopsae.files import write_text
+from autopsae.remedies import active_subspace
+from autopsae.statistics import collect, geometric_median
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.training import Member, Sweep
 
 HERE = Path(__file__).parent
 HELD_OUT, D_SAE, LR, BATCH = 20_480, 2048, 3e-4, 1024

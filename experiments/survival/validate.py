@@ -19,16 +19,19 @@ import torch
 from experiments.survival.rivals import RIVALS
 from torch import Tensor
 
-from autopsae import Remedy, center, geometric_median, measure_birth, open_layers, predicted_dead, untouched
+from autopsae import Remedy, open_layers
 from autopsae.activations.store import Activations
 from autopsae.arrays import chunks
 from autopsae.diagnosis.severity import gamma
 from autopsae.files import write_text
+from autopsae.remedies import center, untouched
 from autopsae.remedies.remedy import within
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import TopK
+from autopsae.statistics import geometric_median
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.sample import Reservoir
+from autopsae.survival import measure_birth, predicted_dead
 from autopsae.survival.forecast import forecast, margins, seen
 
 HERE = Path(__file__).parent

@@ -40,7 +40,7 @@ def split(path: str, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def remedies(statistics: Statistics) -> list[Remedy]:
     """Every remedy of the training tokens."""
-    median = autopsae.geometric_median(statistics.sample)
+    median = autopsae.statistics.geometric_median(statistics.sample)
     spectrum = Spectrum.of(statistics.raw.covariance)
     listed = [untouched(statistics.d_in), center(statistics.raw.mean, "mean"), center(median, "median")]
     return listed + [whiten(spectrum, median, alpha=alpha) for alpha in ALPHAS]

@@ -5,8 +5,10 @@ The rooms, in the order in which the data pass through them; a room imports only
     words            names and values from anywhere, fit for a message
     lazy, modules    names of a package imported when they are first used; PyTorch modules
     defaults, version  defaults that the library and its command line share; the version of both
+    progress         what a long call tells of how far it is
     arrays           what a token matrix is, its checks, the one error class
     arguments        counts that callers give: integers, no truth values and no floats
+    extras           one message where a package that may be missing is missing
     seeds, passes    a random stream for each purpose of a seed; whether two passes see the same tokens
     memory           what is free of it, and a refusal of what would not fit
     reading, pickles files that may be anything: regular ones only, JSON within bounds, harmless pickles

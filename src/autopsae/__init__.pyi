@@ -1,116 +1,42 @@
-from autopsae.activations.batches import text_batches
-from autopsae.activations.harvest import harvest, harvest_text
-from autopsae.activations.hooks import hooked
-from autopsae.activations.presets import load_model
-from autopsae.activations.replace import replaced
-from autopsae.activations.store import Activations, open_activations, open_layers
-from autopsae.arrays import InputError
-from autopsae.diagnosis.diagnose import diagnose
-from autopsae.diagnosis.finding import Finding
-from autopsae.diagnosis.prescribe import Prescription
-from autopsae.diagnosis.result import Diagnosis
-from autopsae.diagnosis.survey import Survey, survey
-from autopsae.evaluation.autopsy import Autopsy, autopsy
-from autopsae.evaluation.directions import mmcs
-from autopsae.evaluation.loss_recovered import LossRecovered, loss_recovered
-from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring, recentre
-from autopsae.evaluation.reconstruction import Evaluation, evaluate
-from autopsae.interop.convert import load_sae, save_sae
-from autopsae.remedies.affine import Affine
-from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
-from autopsae.sae.death import Fates, fates
-from autopsae.sae.init import born
-from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
-from autopsae.statistics.collect import Statistics, collect
-from autopsae.statistics.median import geometric_median
-from autopsae.survival.birth import Birth, measure_birth
-from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu
-from autopsae.survival.forecast import Expected, Forecast, Outlook, forecast, forecast_births
-from autopsae.survival.recovery import Recovery, recovery
-from autopsae.training.config import Record, TrainConfig
-from autopsae.training.logs import Csv, JsonLines, TensorBoard, WandB
-from autopsae.training.loop import Diverged, Training, steps, train
-from autopsae.training.objective import L1, L0Target
-from autopsae.training.revival import AuxK, GhostGradients, Resampling
-from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
-
-__all__ = [
-    "L1",
-    "SAE",
-    "Activations",
-    "Affine",
-    "Autopsy",
-    "AuxK",
-    "BatchTopK",
-    "Birth",
-    "Csv",
-    "Diagnosis",
-    "Diverged",
-    "Evaluation",
-    "Expected",
-    "Fates",
-    "Finding",
-    "Forecast",
-    "GhostGradients",
-    "GroupMax",
-    "InputError",
-    "JsonLines",
-    "JumpReLU",
-    "L0Target",
-    "LossRecovered",
-    "Member",
-    "Outlook",
-    "Prescription",
-    "ReLU",
-    "RecentringCost",
-    "Record",
-    "Recovery",
-    "Remedy",
-    "Resampling",
-    "Sparsity",
-    "Statistics",
-    "Survey",
-    "Sweep",
-    "TensorBoard",
-    "TopK",
-    "TrainConfig",
-    "Training",
-    "WandB",
-    "active_subspace",
-    "autopsy",
-    "born",
-    "center",
-    "collect",
-    "cost_of_recentring",
-    "diagnose",
-    "evaluate",
-    "fates",
-    "forecast",
-    "forecast_births",
-    "geometric_median",
-    "harvest",
-    "harvest_text",
-    "hooked",
-    "load_model",
-    "load_sae",
-    "loss_recovered",
-    "measure_birth",
-    "mmcs",
-    "open_activations",
-    "open_layers",
-    "predicted_dead",
-    "predicted_dead_by_relu",
-    "recentre",
-    "recovery",
-    "replaced",
-    "save_sae",
-    "steps",
-    "survey",
-    "text_batches",
-    "train",
-    "untouched",
-    "whiten",
-    "z_score",
-]
+from autopsae import activations as activations
+from autopsae import cure as cure
+from autopsae import diagnosis as diagnosis
+from autopsae import evaluation as evaluation
+from autopsae import interop as interop
+from autopsae import remedies as remedies
+from autopsae import report as report
+from autopsae import run as run
+from autopsae import sae as sae
+from autopsae import statistics as statistics
+from autopsae import survival as survival
+from autopsae import training as training
+from autopsae.activations.harvest import harvest as harvest
+from autopsae.activations.harvest import harvest_text as harvest_text
+from autopsae.activations.store import open_activations as open_activations
+from autopsae.activations.store import open_layers as open_layers
+from autopsae.arrays import InputError as InputError
+from autopsae.diagnosis.diagnose import diagnose as diagnose
+from autopsae.diagnosis.prescribe import Prescription as Prescription
+from autopsae.diagnosis.result import Diagnosis as Diagnosis
+from autopsae.diagnosis.survey import survey as survey
+from autopsae.evaluation.autopsy import autopsy as autopsy
+from autopsae.evaluation.recentre import recentre as recentre
+from autopsae.evaluation.reconstruction import evaluate as evaluate
+from autopsae.interop.convert import load_sae as load_sae
+from autopsae.interop.convert import save_sae as save_sae
+from autopsae.progress import Progress as Progress
+from autopsae.remedies.remedy import Remedy as Remedy
+from autopsae.sae.death import fates as fates
+from autopsae.sae.init import born as born
+from autopsae.sae.model import SAE as SAE
+from autopsae.sae.sparsity import BatchTopK as BatchTopK
+from autopsae.sae.sparsity import GroupMax as GroupMax
+from autopsae.sae.sparsity import JumpReLU as JumpReLU
+from autopsae.sae.sparsity import ReLU as ReLU
+from autopsae.sae.sparsity import Sparsity as Sparsity
+from autopsae.sae.sparsity import TopK as TopK
+from autopsae.training.config import TrainConfig as TrainConfig
+from autopsae.training.loop import steps as steps
+from autopsae.training.loop import train as train
+from autopsae.training.revival import AuxK as AuxK
+from autopsae.version import __version__ as __version__

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite, sqrt
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import CHUNK_TOKENS, InputError, Tokens, batches
@@ -87,6 +89,25 @@ def known_digest(tokens: Tokens) -> Digest | None:
     if isinstance(tokens, SamePasses):
         return tokens.first
     return digest_of(tokens) if isinstance(tokens, (Tensor, np.ndarray)) else None
+
+
+def known_tokens(tokens: Tokens) -> int | None:
+    """How many tokens a matrix, a list of matrices, a file, or anything with a number `tokens` holds; None where
+    only a pass would tell.
+    """
+    if isinstance(tokens, SamePasses):
+        return tokens.first.tokens if tokens.first else known_tokens(tokens.source)
+    if _is_whole(tokens):
+        return len(tokens)
+    if isinstance(tokens, list) and all(map(_is_whole, tokens)):
+        return sum(map(len, tokens))
+    number = getattr(tokens, "tokens", None)
+    return number if isinstance(number, int) else None
+
+
+def _is_whole(tokens: Any) -> TypeGuard[Tensor | NDArray[Any]]:
+    """A matrix of which every row is a token: masked rows are none."""
+    return isinstance(tokens, Tensor | np.ndarray) and not isinstance(tokens, np.ma.MaskedArray)
 
 
 def digest_of(tokens: Tokens) -> Digest:

@@ -1,24 +1,35 @@
-"""Results as tables: rows for a data frame, CSV and Parquet files, a plain HTML table for notebooks."""
+"""How results show themselves: in a line, as rows of a data frame, in CSV and Parquet files, in a notebook."""
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from autopsae.arrays import InputError
+from autopsae.extras import missing
 from autopsae.files import write_whole
+from autopsae.words import listed, shown
 
 Columns = Mapping[str, list[Any]]
 
 
 def frame(columns: Columns) -> Any:
     """A pandas DataFrame. Raises InputError where pandas is missing."""
+    return import_pandas().DataFrame(columns)
+
+
+def import_pandas() -> Any:
+    """The module. Raises InputError where it is missing."""
     try:
         import pandas
     except ImportError as error:
-        raise InputError("to_frame: needs pandas: pip install 'autopsae[report]'") from error
-    return pandas.DataFrame(columns)
+        raise missing("to_frame", "pandas", error, install="autopsae[report]") from error
+    return pandas
 
 
 def save_table(columns: Columns, path: str | Path) -> None:
@@ -47,7 +58,7 @@ def check_table(path: Path) -> None:
             import pandas  # noqa: F401
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise InputError(f"{path}: Parquet needs pip install 'autopsae[report]'; or name a .csv") from error
+            raise missing(f"{path} (or name a .csv)", "pyarrow", error, install="autopsae[report]") from error
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -67,3 +78,62 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequ
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     under = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{under}</ul>"
+
+
+class Result:
+    """A dataclass that shows itself shortly: `repr` names its fields, tensors by their shapes alone; a notebook
+    gets them as a table. Declare it with `@dataclass(..., repr=False)`, and say its verdict in `__str__`.
+    """
+
+    def __repr__(self) -> str:
+        """At most some 300 characters. A field that has its default is left out."""
+        return _call(self, _MOST)
+
+    def _repr_html_(self) -> str:
+        return html_table(["field", "value"], [list(row) for row in _fields(self)], str(self).split("\n"))
+
+
+_MOST = 280  # characters of a repr
+_SHORT = 30  # characters of a part that is shown whole
+
+
+def _fields(result: object) -> list[tuple[str, str]]:
+    """(name, value in a few words) of the fields that are not at their default."""
+    values = [(field, getattr(result, field.name)) for field in fields(result)]  # type: ignore[arg-type]
+    return [(field.name, brief(value)) for field, value in values if not _is_default(value, field.default)]
+
+
+def _is_default(value: object, default: object) -> bool:
+    return value is default or (isinstance(default, bool | int | float | str | tuple) and value == default)
+
+
+def brief(value: object) -> str:
+    """A value in a few words: the shape of a tensor, the names in a mapping, how many entries a list has."""
+    if isinstance(value, Tensor | np.ndarray):
+        return str([*value.shape])
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return f"{{{listed(value, 3)}}}"
+    if isinstance(value, list | tuple) and len(value) > 4:
+        return f"[{len(value)} of {type(value[0]).__name__}]"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(brief, value))}]"
+    if isinstance(value, Result) and len(str(value)) <= _SHORT:
+        return str(value)
+    if isinstance(value, Result) or type(value).__repr__ is object.__repr__:
+        return f"{type(value).__name__}(...)"
+    if is_dataclass(value):
+        return _call(value, 2 * _SHORT)
+    return shown(value, 2 * _SHORT)
+
+
+def _call(result: object, most: int) -> str:
+    """Name(field=value, ...) in about `most` characters."""
+    parts, length = [], len(type(result).__name__)
+    for name, value in _fields(result):
+        length += len(f"{name}={value}, ")
+        parts.append(f"{name}={value}" if length <= most else "...")
+        if length > most:
+            break
+    return f"{type(result).__name__}({', '.join(parts)})"

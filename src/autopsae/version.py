@@ -8,3 +8,6 @@ from importlib.metadata import version as installed
 def version() -> str:
     """As in pyproject.toml: "0.1.0"."""
     return installed("autopsae")
+
+
+__version__ = version()

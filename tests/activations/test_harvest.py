@@ -256,14 +256,14 @@ def test_keep_of_another_shape_is_refused(network: Network, tmp_path: Path) -> N
 
 def test_a_harvest_stops_at_the_asked_tokens(network: Network, tmp_path: Path) -> None:
     batches = sequences()
-    heard: list[tuple[int, int | None]] = []
+    heard: list[tuple[str, int, int | None]] = []
     found = harvest(
         network, batches, tmp_path, points=["first:input"], tokens=12, progress=lambda *state: heard.append(state)
     )
     real = torch.cat([batch["x"][batch["attention_mask"].bool()] for batch in batches])
     assert torch.equal(together(found["first:input"]), real[:12])
     assert network.calls == 2
-    assert heard == [(10, 12), (12, 12)]
+    assert heard == [("harvest", 10, 12), ("harvest", 12, 12)]
 
 
 def test_modes_and_gradients_are_as_before(network: Network, tmp_path: Path) -> None:
@@ -670,7 +670,7 @@ def test_first_tokens_and_given_ids_are_left_out_on_request(language_model: Lang
 def test_texts_stop_at_the_asked_tokens_and_progress_knows_the_total(
     language_model: LanguageModel, tmp_path: Path, tokens: int | None, total: int
 ) -> None:
-    heard: list[tuple[int, int | None]] = []
+    heard: list[tuple[str, int, int | None]] = []
     found = harvest_text(
         language_model,
         DOCUMENTS,
@@ -683,9 +683,9 @@ def test_texts_stop_at_the_asked_tokens_and_progress_knows_the_total(
         progress=lambda *state: heard.append(state),
     )
     assert found["hs0"].tokens == total
-    assert {asked for _, asked in heard} == {total}
-    assert [done for done, _ in heard] == [min(done, total) for done in (5, 10, 12, 17)][: len(heard)]
-    assert heard[-1] == (total, total)
+    assert {asked for _, _, asked in heard} == {total}
+    assert [done for _, done, _ in heard] == [min(done, total) for done in (5, 10, 12, 17)][: len(heard)]
+    assert heard[-1] == ("harvest", total, total)
 
 
 @pytest.mark.parametrize(

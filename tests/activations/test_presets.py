@@ -160,9 +160,7 @@ def test_a_misspelt_preset_is_told_at_once(sources: Sources) -> None:
 
 def test_without_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(
-        InputError, match=r"expected the packages that load models .*pip install 'autopsae\[models\]'"
-    ):
+    with pytest.raises(InputError, match=r"expected the package transformers .*pip install 'autopsae\[models\]'"):
         load_model(str(tmp_path))
 
 

@@ -65,9 +65,9 @@ def test_our_own_sae_is_sent_to_the_autopsy(tmp_path: Path, sae: autopsae.SAE) -
 @pytest.mark.parametrize("how", ["mean", "zscore"])
 def test_a_prescription_is_sent_to_training(tmp_path: Path, how: str) -> None:
     remedy = (
-        autopsae.center(X.mean(dim=0), "mean")
+        autopsae.remedies.center(X.mean(dim=0), "mean")
         if how == "mean"
-        else autopsae.z_score(std=X.double().std(dim=0), point=X.double().mean(dim=0))
+        else autopsae.remedies.z_score(std=X.double().std(dim=0), point=X.double().mean(dim=0))
     )
     made = autopsae.Prescription(remedy=remedy, reason="", layer="hs0", d_sae=32, sparsity=autopsae.TopK(k=4))
     made.save(tmp_path / "hs0")

@@ -20,7 +20,7 @@ from autopsae.statistics.repeats import Repeats
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import Birth
 from autopsae.survival.closed_form import Prediction
-from autopsae.survival.forecast import Expected, Outlook
+from autopsae.survival.outlook import Expected, Outlook
 from autopsae.survival.recovery import Recovery
 from tests import oracles
 

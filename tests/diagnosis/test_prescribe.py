@@ -13,7 +13,7 @@ from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.survival.forecast import Expected, Outlook
+from autopsae.survival.outlook import Expected, Outlook
 
 pytestmark = pytest.mark.quick
 

@@ -31,7 +31,7 @@ layers = {
 found = {name: autopsae.diagnose(x, d_sae=256, k=8, alphas=[0.7]).to_dict() for name, x in layers.items()}
 found["one of each"] = autopsae.diagnose(repeated, d_sae=256, k=8, repeated="leave_out").to_dict()
 sae = autopsae.born(
-    autopsae.center(mean, "mean"), d_sae=256, sparsity=autopsae.TopK(k=8), scaled=False, generator=g
+    autopsae.remedies.center(mean, "mean"), d_sae=256, sparsity=autopsae.TopK(k=8), scaled=False, generator=g
 )
 found["autopsy"] = {"table": autopsae.autopsy(sae, x.double() + mean).columns()}
 print(json.dumps(found))

@@ -10,8 +10,9 @@ from torch.nn.functional import normalize
 
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
-from autopsae.evaluation.autopsy import COLUMNS, FATES, Autopsy, autopsy
+from autopsae.evaluation.autopsy import autopsy
 from autopsae.evaluation.causes import CAUSES
+from autopsae.evaluation.result import COLUMNS, FATES, Autopsy
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import center, untouched
 from autopsae.sae.death import fates

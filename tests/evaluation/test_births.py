@@ -6,9 +6,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.activations.synthetic import gaussian_tokens
-from autopsae.evaluation.autopsy import Autopsy, autopsy
+from autopsae.evaluation.autopsy import autopsy
 from autopsae.evaluation.births import Births, began_away, likely_births
 from autopsae.evaluation.causes import CAUSES, counterfactuals
+from autopsae.evaluation.result import Autopsy
 from autopsae.evaluation.space import Space, shift_to
 from autopsae.remedies.remedy import center, untouched
 from autopsae.sae.death import fates

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from autopsae import InputError, mmcs
+from autopsae import InputError
+from autopsae.evaluation import mmcs
 
 pytestmark = pytest.mark.quick
 

@@ -14,8 +14,9 @@ from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.evaluation.autopsy import Autopsy, autopsy
+from autopsae.evaluation.autopsy import autopsy
 from autopsae.evaluation.fresh_start import fresh_start
+from autopsae.evaluation.result import Autopsy
 from autopsae.remedies.affine import Affine
 from autopsae.sae.death import fates
 from autopsae.sae.init import born

@@ -9,7 +9,7 @@ import torch
 from experiments.outliers_2605_31518 import fig6, figS13, figS13b, figS17, learned
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction
 
-from autopsae import Member
+from autopsae.training import Member
 
 TINY: dict[str, Any] = {"steps": 20, "draws": 2, "tokens": 1100, "held_out": 200}
 

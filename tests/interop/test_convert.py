@@ -269,7 +269,9 @@ def test_the_hubs_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         "hf:owner/repo: could not be fetched (ConnectionError: offline); check the name and the network"
     )
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(InputError, match="expected huggingface_hub to be installed; pip install huggingface_hub"):
+    with pytest.raises(
+        InputError, match=r"expected the package huggingface_hub \(.*\); pip install huggingface_hub"
+    ):
         load_sae("hf:owner/repo")
 
 

@@ -10,8 +10,9 @@ import torch
 from autopsae.activations.spread import spread
 from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError, Tokens
+from autopsae.passes import known_tokens
 from autopsae.run import data
-from autopsae.run.data import Counted, at_most, count_tokens, hold_out, known_tokens
+from autopsae.run.data import Counted, at_most, count_tokens, hold_out
 
 pytestmark = pytest.mark.quick
 

@@ -180,8 +180,11 @@ def test_the_watch_tells_who_died_and_who_came_back_from_what() -> None:
         for watch in (each, summed):
             watch.see(sae.select(torch.tensor([row])))
         history.append(told(each))
+        each.restart_counts()
     assert history == [[0, 0, 0], [3, 0, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1]]
-    assert told(summed) == [5, 1, 2]  # since it was last asked
+    assert told(summed) == [5, 1, 2]
+    assert told(summed) == [5, 1, 2]  # to be asked changes nothing
+    summed.restart_counts()
     assert told(summed) == [0, 0, 0]
 
 
@@ -238,7 +241,9 @@ def test_batch_topk_learns_in_training_the_threshold_by_which_evaluation_judges_
     x: torch.Tensor,
 ) -> None:
     def smallest_that_fires(tokens: torch.Tensor) -> float:
-        values = sae.select(sae.enter(tokens)[0]).values.detach()
+        selection = sae.select(sae.enter(tokens)[0])
+        sae.learn(selection)
+        values = selection.values.detach()
         return float(values[values > 0].min())
 
     def threshold() -> float:
@@ -255,10 +260,18 @@ def test_batch_topk_learns_in_training_the_threshold_by_which_evaluation_judges_
         assert float(codes[codes > 0].min()) > first
     second = smallest_that_fires(x[:200])
     assert threshold() == pytest.approx(first + 0.01 * (second - first))
-    learned = threshold()
-    with evaluating(sae):
+
+
+def test_a_selection_changes_nothing_in_training_mode_either(x: torch.Tensor) -> None:
+    sae = make(x, remedies(x)[1], BatchTopK(k=K))
+    sae.learn(sae.select(sae.enter(x)[0]))
+    before = {name: tensor.clone() for name, tensor in sae.state_dict().items()}
+    for training in (True, False):
+        sae.train(training)
         sae.select(sae.enter(x[:100])[0])
-    assert threshold() == learned
+        sae.encode(x[:100])
+        sae(x[:100])
+        assert all(torch.equal(tensor, before[name]) for name, tensor in sae.state_dict().items())
 
 
 def test_relu_fires_where_positive_and_jumprelu_over_its_thresholds_with_full_values(x: torch.Tensor) -> None:
@@ -322,7 +335,7 @@ def test_latents_chosen_in_bfloat16_have_exact_values(x: torch.Tensor) -> None:
 def test_a_saved_sae_is_the_same_when_loaded(tmp_path: Path, x: torch.Tensor, sparsity: Sparsity) -> None:
     for remedy in remedies(x):
         sae = make(x, remedy, sparsity, bias=remedy.name == "mean")
-        sae.encode(x)  # BatchTopK learns its threshold
+        sae.learn(sae.select(sae.enter(x)[0]))  # BatchTopK's threshold
         sae.save(tmp_path / remedy.name)
         loaded = SAE.load(tmp_path / remedy.name)
         assert loaded.sparsity == sparsity

@@ -110,15 +110,20 @@ def test_gaussian_tokens_die_as_the_closed_forms_say(gamma: float) -> None:
 
 def test_the_same_generator_gives_the_same_death_and_reading_stops_when_all_have_fired() -> None:
     x = gaussian(3000, 16, 1.0)
-    seen: list[int] = []
+    seen: list[tuple[str, int, int | None]] = []
     options: dict[str, Any] = {"d_sae": 128, "k": 32}
     first = measure_birth(
-        x, [center(x.mean(dim=0).double(), "mean")], **options, generator=generator(), progress=seen.append
+        x,
+        [center(x.mean(dim=0).double(), "mean")],
+        **options,
+        generator=generator(),
+        progress=lambda *told: seen.append(told),
     )
     again = measure_birth(x, [center(x.mean(dim=0).double(), "mean")], **options, generator=generator())
     assert first == again
     assert first["mean"].dead == 0.0
-    assert first["mean"].tokens == sum(seen) < len(x)
+    assert first["mean"].tokens < len(x)
+    assert seen[-1] == ("birth", first["mean"].tokens, len(x))
 
 
 def test_a_count_with_deaths_carries_the_number_of_all_tokens() -> None:

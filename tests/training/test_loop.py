@@ -243,12 +243,15 @@ def test_records_follow_the_bias_towards_the_mean_and_the_threshold_of_being_hea
     assert records[-1].threshold == pytest.approx(float(smallest[smallest.isfinite()].mean()), rel=0.1)
 
 
-def test_a_progress_bar_is_shown_only_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    x, config = tokens(), TrainConfig(steps=3, lr=1e-3, batch_tokens=256)
+def test_training_prints_nothing_and_tells_progress_the_steps_of_each_record(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    x, config = tokens(), TrainConfig(steps=5, lr=1e-3, batch_tokens=256, record_every=2)
+    heard: list[tuple[str, int, int | None]] = []
     silent = train(new_sae(x), x, config)
-    assert capsys.readouterr().out == ""
-    assert train(new_sae(x), x, config, progress=True) == silent
-    assert "training" in capsys.readouterr().out
+    assert train(new_sae(x), x, config, progress=lambda *told: heard.append(told)) == silent
+    assert heard == [("training", 2, 5), ("training", 4, 5), ("training", 5, 5)]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_bfloat16_selection_trains_as_well() -> None:

@@ -95,11 +95,15 @@ class TextBatches:
     """Padded batches of (document, ids). Padding on the right leaves the tokens' positions as they are."""
 
     sequences: list[tuple[int, list[int]]]
+    """(number of the document, token ids) of each sequence."""
     batch_size: int
+    """Sequences per batch."""
     pad_id: int
+    """The id that fills short sequences."""
     decoder_start: int | None
     """The one token that the decoder of an encoder-decoder model is given; None for other models."""
     extra: dict[str, Any]
+    """Further arguments for the model."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for start in range(0, len(self.sequences), self.batch_size):

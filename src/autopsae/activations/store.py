@@ -22,24 +22,27 @@ from autopsae.activations.spread import spread
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
 from autopsae.memory import check_memory
-from autopsae.words import listed, shown
+from autopsae.tables import Result
+from autopsae.words import listed, printable, shown
 
 COPIES = 2
 """Of a chunk while it is read: the bytes of the file, and the rows that are made of them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Activations:
-    """One layer's activations on disk. Iterating yields [tokens, d_in] batches, as often as wanted.
-
-    layer: its name; `tokens`, `d_in`: its shape; `dtype`: of the batches, as stored (float32 for float8).
-    """
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Activations(Result):
+    """One layer's activations on disk. Iterating yields [tokens, d_in] batches, as often as wanted."""
 
     layer: str
+    """The layer's name."""
     tokens: int
+    """Number of tokens that are yielded."""
     d_in: int
+    """Their width."""
     dtype: torch.dtype
+    """Type of the batches, as stored (float32 for float8)."""
     parts: tuple[Part, ...]
+    """Where the tokens lie, in order."""
     source_tokens: int
     """Tokens in the files; `tokens` of them, spread over all, are yielded."""
     complement: bool = False
@@ -89,6 +92,10 @@ class Activations:
         spaced = source - self.tokens if self.complement else self.tokens
         rows = spread(first, last, chosen=spaced, of=source) - first
         return np.setdiff1d(np.arange(last - first), rows) if self.complement else rows
+
+    def __str__(self) -> str:
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{printable(self.layer)}: {self.tokens:,} tokens of d_in = {self.d_in:,}, {dtype}"
 
 
 def open_activations(

@@ -38,8 +38,11 @@ class SyntheticFeatures:
     sigma_norm: float
     """||sigma|| of the population."""
     n_active: int
+    """Features that are active on each token."""
     tokens: int
+    """Number of tokens."""
     batch_tokens: int
+    """Tokens per batch."""
     seed: int
     """Each batch is drawn from its own generator, so that every pass sees the same tokens."""
 

@@ -9,12 +9,12 @@ from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, checked_device, progress_bar
-from autopsae.evaluation.autopsy import Autopsy
+from autopsae.cli.terminal import check_places, checked_device, progress_bar, progress_on
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.fresh_start import check_raw, fresh_start
 from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring
 from autopsae.evaluation.recentre import recentre as recentre_dead
+from autopsae.evaluation.result import Autopsy
 from autopsae.files import pair_files, write_text
 from autopsae.interop.convert import check_new_pair, format_of, load_sae, save_new
 from autopsae.provenance import PROVENANCE, provenance, recorded
@@ -53,7 +53,7 @@ def _examined(
             rare=options.rare,
             written_by=format_of(options.sae),
             prescription=None if prescription is None else str(pair_files(prescription)[0].with_suffix("")),
-            progress=lambda n: bar.update(task, advance=n),
+            progress=progress_on(bar, task),
         )
         if not options.recentre:
             return found, None, None

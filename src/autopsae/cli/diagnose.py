@@ -10,7 +10,7 @@ from autopsae.arrays import Tokens
 from autopsae.cli.firing import sparsity_of
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, checked_device, layer_bar
+from autopsae.cli.terminal import check_places, checked_device, progress_bar, progress_on
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.passes import known_digest, same_passes
 from autopsae.provenance import recorded
@@ -30,7 +30,7 @@ def diagnose(options: DiagnoseOptions) -> None:
     opened = open_layers(options.source, options.layers, lengths=padding.lengths, mask=padding.mask)
     # Compared over their passes, after which it is known what was read.
     layers = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
-    with layer_bar(len(opened)) as advance:
+    with progress_bar("opening") as (bar, task):
         result = survey(
             layers,
             d_sae=options.d_sae,
@@ -44,7 +44,7 @@ def diagnose(options: DiagnoseOptions) -> None:
             repeated=options.repeated,
             seed=options.seed,
             device=device,
-            progress=advance,
+            progress=progress_on(bar, task),
         )
     write_all(_writers(result, layers, options))
     print_text(survey_text(result))

@@ -8,7 +8,7 @@ from autopsae.activations.room import Room
 from autopsae.activations.texts import documents_in
 from autopsae.cli.options.harvest import HarvestOptions
 from autopsae.cli.printing import print_line, print_note
-from autopsae.cli.terminal import checked_device, progress_bar
+from autopsae.cli.terminal import checked_device, progress_bar, progress_on
 
 
 def harvest(options: HarvestOptions) -> None:
@@ -17,9 +17,6 @@ def harvest(options: HarvestOptions) -> None:
     documents = documents_in(options.text) if options.text else python_reference_text()
     with progress_bar(f"loading {options.model}") as (bar, task):
         language_model = load_model(options.model, device=device)
-
-        def advance(done: int, total: int | None) -> None:
-            bar.update(task, completed=done, total=total, description=f"{done:,} tokens")
 
         def announce(room: Room) -> None:
             print_note(f"{options.out}: {room}", bar.console)
@@ -36,7 +33,7 @@ def harvest(options: HarvestOptions) -> None:
             skip_ids=options.skip_ids,
             dtype=getattr(torch, options.dtype),
             announce=announce,
-            progress=advance,
+            progress=progress_on(bar, task),
         )
     first = next(iter(harvested.values()))
     print_line(f"{options.out}: {len(harvested)} layers of {first.tokens:,} tokens")

@@ -1,16 +1,18 @@
 """What the verbs share: progress bars on standard error, and checks that are due before the work, not after."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TimeElapsedColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 
 from autopsae.arrays import InputError, check_device
+from autopsae.progress import Progress
 from autopsae.words import printable
 
 
@@ -41,23 +43,16 @@ class _Description(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[tuple[Progress, TaskID]]:
+def progress_bar(description: str) -> Iterator[tuple[Bar, TaskID]]:
     columns = (BarColumn(), TimeElapsedColumn(), _Description())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         yield bar, bar.add_task(description, total=None)
 
 
-@contextmanager
-def layer_bar(layers: int) -> Iterator[Callable[[str, str, int], None]]:
-    """Counts layers, and names the pass and the tokens it has read."""
-    with progress_bar("opening") as (bar, task):
-        seen: dict[tuple[str, str], int] = {}
+def progress_on(bar: Bar, task: TaskID) -> Progress:
+    """Progress that is shown on a bar: the stage, and how many tokens are done."""
 
-        def advance(layer: str, name: str, tokens: int) -> None:
-            seen[layer, name] = seen.get((layer, name), 0) + tokens
-            number = len({layer for layer, _ in seen})
-            description = f"layer {number} of {layers}: {layer}, {name}, {seen[layer, name]:,} tokens"
-            bar.update(task, completed=number - 1, total=layers, description=description)
+    def show(stage: str, done: int, total: int | None) -> None:
+        bar.update(task, completed=done, total=total, description=f"{stage}: {done:,} tokens")
 
-        yield advance
-        bar.update(task, completed=layers, total=layers, description=f"{layers} layers")
+    return show

@@ -10,6 +10,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.cure.prescribed import check_width, rows_within
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.extras import missing
 
 _CENTERED_ANYWAY = "covariance_whitening"
 
@@ -85,7 +86,7 @@ def saelens_scaler(prescription: Prescription) -> Any:
     try:
         from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
     except ImportError as error:
-        raise InputError("saelens_scaler: pip install sae-lens first") from error
+        raise missing("saelens_scaler", "sae_lens", error, install="sae-lens") from error
     matrix, inverse = affine.linear.T * affine.scale, affine.inverse.T / affine.scale
     named = {"mean": affine.center, "matrix": matrix, "inverse_matrix": inverse}
     # In float64: SAELens folds with it, and casts it to the tokens' type at every batch.

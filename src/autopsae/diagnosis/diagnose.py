@@ -1,6 +1,6 @@
 """diagnose(tokens, d_sae=..., k=...): how an SAE would fare on a layer, and what to change, before training it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import bytes_of_diagnosis
 from autopsae.diagnosis.severity import severity
 from autopsae.passes import same_passes
+from autopsae.progress import Progress
 from autopsae.remedies.remedy import Remedy, center, untouched, z_score
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity, topk_unless
@@ -31,14 +32,12 @@ from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import OneOfEach, count_repeats
 from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import Prediction
-from autopsae.survival.forecast import FOLLOWED, Outlook, forecast_birth
+from autopsae.survival.forecast import FOLLOWED, forecast_birth
+from autopsae.survival.outlook import Outlook
 from autopsae.survival.recovery import Recovery, recovery
 
 _SHOWN_TOKENS = 64
 _DRAW = "diagnosis"  # the purpose of the seed: the same rows for forecasts and counts, under every remedy
-
-Progress = Callable[[str, int], None]
-"""Told the name of the pass and the tokens it has just handled."""
 
 
 @whole_arguments("d_sae", "k", "at_tokens", "steps", "seed")
@@ -73,10 +72,12 @@ def diagnose(
     acceptable: fraction of latents that may be born dead; lr, steps: the training by which `recovery` is judged;
     repeated: "leave_out" keeps one of each vector (a third pass, and up to 24 bytes of memory for each of them),
     "keep" all tokens; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the
-    tokens are, for the products too).
+    tokens are, for the products too); progress: told the tokens of each pass, as "statistics" and "birth".
 
-    Raises InputError as `collect` (for the memory of `bytes_of_diagnosis`) and `check_parameters`, for passes that
-    differ, for fewer than 40 tokens or where all are the same, and for a device that does not compute in float64.
+    Raises InputError for tokens as `chunks`, for d_in < 2, for norms whose squares overflow or vanish, for passes
+    that differ, for fewer than 40 tokens or where all are the same; for a layer so wide that it would not fit in
+    memory (`bytes_of_diagnosis`); for numbers that cannot be (`check_parameters`); and for a device that does not
+    compute in float64.
     """
     listed: dict[str, Any] = {"alphas": alphas, "ranks": ranks, "repeated": repeated}
     sparsity = topk_unless(sparsity, k)
@@ -86,9 +87,8 @@ def diagnose(
     tokens = same_passes(tokens)
     repeats = count_repeats(tokens) if repeated == "leave_out" else None
     tokens = OneOfEach(tokens) if repeats else tokens
-    told = progress or (lambda _name, _tokens: None)
     needs = partial(bytes_of_diagnosis, d_sae=d_sae, alphas=len(alphas), ranks=len(ranks))
-    statistics = collect(tokens, seed=seed, device=device, needs=needs, progress=lambda n: told("statistics", n))
+    statistics = collect(tokens, seed=seed, device=device, needs=needs, progress=progress)
     repeats = repeats or statistics.rows.repeats()
     median = geometric_median(statistics.sample)
     geometry = severity(statistics, median)
@@ -103,7 +103,7 @@ def diagnose(
     recovered = _recovered(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
     counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
     counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    birth = _births(tokens, counted, statistics, d_sae, sparsity, seed=seed, progress=lambda n: told("birth", n))
+    birth = _births(tokens, counted, statistics, d_sae, sparsity, seed=seed, progress=progress)
     prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, sparsity=sparsity, acceptable=acceptable)
     prescription = replace(prescription, scale=prescription.remedy.enters(statistics.sample).scale)
     measured = Measured(
@@ -150,7 +150,7 @@ def _births(
     sparsity: Sparsity,
     *,
     seed: int,
-    progress: Callable[[int], None],
+    progress: Progress | None,
 ) -> dict[str, Birth]:
     """Death at birth on all tokens, of the SAE whose rows the forecasts see."""
     drawn, device = stream(seed, _DRAW), statistics.raw.mean.device

@@ -2,23 +2,27 @@
 
 from dataclasses import dataclass
 
+from autopsae.tables import Result
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One statement of a diagnosis.
 
-    name: the value's name; value, threshold: in the value's unit (fractions in [0, 1]); tokens: sample size;
-    meaning: what it says of this layer; advice: what to do, or "" where nothing is to be done;
-    source: where threshold and claim come from.
-    """
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Finding(Result):
+    """One statement of a diagnosis or an autopsy."""
 
     name: str
+    """The value's name."""
     value: float
+    """In the value's unit; fractions in [0, 1]."""
     threshold: float
+    """In the same unit: what the value is compared with."""
     tokens: int
+    """Sample size."""
     meaning: str
+    """What it says of this layer or SAE."""
     advice: str
+    """What to do; "" where nothing is to be done."""
     source: str
+    """Where threshold and claim come from."""
 
     @property
     def gravity(self) -> float:

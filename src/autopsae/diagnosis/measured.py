@@ -9,7 +9,7 @@ from autopsae.diagnosis.severity import Severity
 from autopsae.statistics.repeats import Repeats
 from autopsae.survival.birth import Birth
 from autopsae.survival.closed_form import Prediction
-from autopsae.survival.forecast import Outlook
+from autopsae.survival.outlook import Outlook
 from autopsae.survival.recovery import Recovery
 
 SEVERE_GAMMA = 1.0

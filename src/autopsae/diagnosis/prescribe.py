@@ -18,7 +18,9 @@ from autopsae.remedies.remedy import Remedy
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import SPARSITIES, Sparsity, TopK, sparsity_of
 from autopsae.saved import Layout, check_tensors, load_pair, save_pair
-from autopsae.survival.forecast import Outlook
+from autopsae.survival.outlook import Outlook
+from autopsae.tables import Result
+from autopsae.words import printable
 
 DOMINATED = 0.9
 """Share of the variance in one direction over which a little whitening is prescribed in any case."""
@@ -38,8 +40,8 @@ UNNAMED = ("", "layer")
 """What the layer of a prescription is called where whoever diagnosed it gave no name."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Prescription:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Prescription(Result):
     """What to change on a layer before training an SAE on it, and why; all that `born` needs."""
 
     remedy: Remedy
@@ -47,14 +49,14 @@ class Prescription:
     reason: str
     """Why this one."""
     layer: str
+    """The layer's name; "layer" where whoever diagnosed it gave none."""
     d_sae: int
     """Latents of the SAE that it was made for."""
     sparsity: Sparsity
     """Of that SAE."""
     scale: float | None = None
     """Of the layer (`View.scale`), at which the median token has the norm sqrt(d_in) in the SAE; None in files of
-    the
-    first version, with which `born` needs a sample."""
+    the first version, with which `born` needs a sample."""
 
     @property
     def d_in(self) -> int:
@@ -143,6 +145,9 @@ class Prescription:
             sparsity=_sparsity(content, described),
             scale=content.get("scale"),
         )
+
+    def __str__(self) -> str:
+        return f"{printable(self.layer)}: {self.remedy.instruction}: {self.reason}"
 
 
 def _content(content: object) -> str | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,22 +14,22 @@ from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.repeats import Repeats
 from autopsae.survival.birth import Birth
 from autopsae.survival.closed_form import Prediction
-from autopsae.survival.forecast import Outlook
+from autopsae.survival.outlook import Outlook
 from autopsae.survival.recovery import Recovery
-from autopsae.tables import flatten, html_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from autopsae.tables import Result, flatten, html_table, import_pandas
+from autopsae.words import printable
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Diagnosis:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Diagnosis(Result):
     """How a freshly drawn SAE fares on one layer."""
 
     layer: str
+    """The layer's name."""
     tokens: int
     """Tokens that were measured, without copies where these were left out."""
     d_in: int
+    """Width of the tokens."""
     d_sae: int
     """Latents of the SAE that was asked about."""
     sparsity: Sparsity
@@ -81,11 +81,12 @@ class Diagnosis:
             "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
         }
 
-    def to_frame(self) -> "pd.DataFrame":
-        """A pandas frame with one row; nested names are joined by dots (`birth.median.dead`)."""
-        import pandas as pd
+    def to_frame(self) -> Any:
+        """A pandas frame with one row; nested names are joined by dots (`birth.median.dead`).
 
-        return pd.DataFrame([flatten(self.to_dict())])
+        Raises InputError where pandas is missing.
+        """
+        return import_pandas().DataFrame([flatten(self.to_dict())])
 
     def _repr_html_(self) -> str:
         rows = [
@@ -105,7 +106,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         head = (
-            f"{self.layer}: {self.prescription.remedy.instruction}: {self.prescription.reason} (the paper's rule: "
-            f"{self.paper})"
+            f"{printable(self.layer)}: {self.prescription.remedy.instruction}: {self.prescription.reason} (the "
+            f"paper's rule: {self.paper})"
         )
         return "\n".join([head, *(f"  {finding}" for finding in self.findings)])

@@ -13,10 +13,11 @@ from autopsae.statistics.moments import Moments
 from autopsae.statistics.repeats import row_hashes
 from autopsae.statistics.spectrum import effective_rank
 from autopsae.statistics.strays import STRAY
+from autopsae.tables import Result
 
 
-@dataclass(frozen=True, kw_only=True)
-class Severity:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Severity(Result):
     """The geometry of a layer.
 
     gamma, effective_rank, kurtosis are taken after per-token LayerNorm (paper Sec. 4, App. E, App. B.9); names
@@ -26,21 +27,29 @@ class Severity:
     gamma: float
     """||mu|| / ||sigma||: how far the mean outweighs the spread."""
     gamma_raw: float
+    """The same ratio on the activations as they are."""
     effective_rank: float
     """Number of directions that carry the variance, in [1, d_in]."""
     effective_rank_fraction: float
+    """effective_rank / d_in."""
     effective_rank_raw: float
+    """effective_rank of the activations as they are."""
     kurtosis: float | None
     """Mean over dimensions of the excess kurtosis (0 for Gaussian); None if every dimension is constant."""
     mean_norm: float
+    """Norm of the arithmetic mean."""
     median_norm: float
-    """Norms of the arithmetic mean and of the geometric median."""
+    """Norm of the geometric median."""
     mean_median_distance: float
     """||mean - median|| over the median token's distance from the geometric median."""
     mean_median_angle: float
+    """Angle between the two, in degrees."""
     token_norm_median: float
+    """Median of the tokens' norms."""
     token_norm_p99: float
+    """99th percentile of the tokens' norms."""
     token_norm_max: float
+    """Largest of the tokens' norms."""
     gamma_typical: float | None
     """gamma_raw of the sample's typical tokens, which are those that are not stray, one of each vector; None where
     these do not differ."""
@@ -48,6 +57,10 @@ class Severity:
     """Fraction of tokens with over 10 times the median norm of those that are not zero."""
     stray_square: float
     """Fraction of the summed squared norm that those tokens hold."""
+
+    def __str__(self) -> str:
+        rank = f"effective rank {self.effective_rank:.1f} ({self.effective_rank_fraction:.1%} of d_in)"
+        return f"gamma {self.gamma:.2f}, {rank}, {self.stray_tokens:.2%} stray tokens"
 
 
 def gamma(moments: Moments) -> float:

@@ -1,33 +1,38 @@
 """survey(layers, ...): the diagnoses of several layers side by side."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from autopsae.arrays import InputError, Tokens
+from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.files import write_text
+from autopsae.progress import Progress
 from autopsae.provenance import PROVENANCE, provenance
-from autopsae.tables import html_table
-
-if TYPE_CHECKING:
-    import pandas as pd
+from autopsae.sae.sparsity import Sparsity
+from autopsae.tables import Result, html_table, import_pandas
+from autopsae.words import printable
 
 FORMAT = "autopsae-diagnosis"
 
 COMPARED = ("none", "mean", "median", "zscore", "whiten")
 """The remedies that every diagnosis measures."""
 
+_LINES = 10  # of `str(survey)`
 
-@dataclass(frozen=True)
-class Survey:
+
+@dataclass(frozen=True, repr=False)
+class Survey(Result):
     """Diagnoses in the model's order; iterate over them, or ask for one by its layer's name."""
 
     diagnoses: tuple[Diagnosis, ...]
+    """One for each layer."""
 
     def __iter__(self) -> Iterator[Diagnosis]:
         return iter(self.diagnoses)
@@ -49,11 +54,12 @@ class Survey:
             "layers": [diagnosis.to_dict() for diagnosis in self.diagnoses],
         }
 
-    def to_frame(self) -> "pd.DataFrame":
-        """A pandas frame with a row per layer; nested names are joined by dots (`birth.median.dead`)."""
-        import pandas as pd
+    def to_frame(self) -> Any:
+        """A pandas frame with a row per layer; nested names are joined by dots (`birth.median.dead`).
 
-        return pd.concat([diagnosis.to_frame() for diagnosis in self.diagnoses], ignore_index=True)
+        Raises InputError where pandas is missing.
+        """
+        return import_pandas().concat([diagnosis.to_frame() for diagnosis in self.diagnoses], ignore_index=True)
 
     def save(self, path: str | Path) -> None:
         """Write `to_dict` as JSON, with what wrote it (`provenance`), whole or not at all."""
@@ -75,23 +81,69 @@ class Survey:
         notes = [f"{d.layer}: {finding}" for d in self.diagnoses for finding in d.findings]
         return html_table(header, rows, notes)
 
+    def __str__(self) -> str:
+        lines = [
+            f"{printable(d.layer)}: gamma {d.severity.gamma:.2f}, {d.prescription.remedy.instruction}" for d in self
+        ]
+        more = [f"and {len(lines) - _LINES} layers more"] if len(lines) > _LINES else []
+        return "\n".join([*lines[:_LINES], *more])
+
 
 def survey(
-    layers: Mapping[str, Tokens], *, progress: Callable[[str, str, int], None] | None = None, **options: Any
+    layers: Mapping[str, Tokens],
+    *,
+    d_sae: int = 8192,
+    k: int | None = None,
+    sparsity: Sparsity | None = None,
+    at_tokens: int = AT_TOKENS,
+    alphas: Sequence[float] = (),
+    ranks: Sequence[int] = (),
+    acceptable: float = ACCEPTABLE,
+    lr: float = LR,
+    steps: int = STEPS,
+    repeated: Repeated = "keep",
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress | None = None,
 ) -> Survey:
-    """Diagnose each layer of a mapping name -> tokens.
+    """Diagnose each layer of a mapping name -> tokens; all other arguments are those of `diagnose`.
 
-    progress: told the layer, the pass and the tokens it has just handled; options: those of `diagnose`.
+    progress: told the tokens of each pass, as "layer 1 of 3: NAME, statistics".
 
-    Raises InputError as `diagnose`, naming the layer, and where there is no layer.
+    Raises InputError where there is no layer, and for arguments or tokens that `diagnose` refuses, with the name of
+    the layer.
     """
     if not layers:
         raise InputError("survey: expected at least one layer, got none")
     diagnoses = []
-    for layer, tokens in layers.items():
-        told = partial(progress, layer) if progress else None
+    for number, (layer, tokens) in enumerate(layers.items(), 1):
         try:
-            diagnoses.append(diagnose(tokens, layer=layer, progress=told, **options))
+            diagnoses.append(
+                diagnose(
+                    tokens,
+                    d_sae=d_sae,
+                    k=k,
+                    sparsity=sparsity,
+                    at_tokens=at_tokens,
+                    layer=layer,
+                    alphas=alphas,
+                    ranks=ranks,
+                    acceptable=acceptable,
+                    lr=lr,
+                    steps=steps,
+                    repeated=repeated,
+                    seed=seed,
+                    device=device,
+                    progress=_of_layer(progress, f"layer {number} of {len(layers)}: {layer}"),
+                )
+            )
         except InputError as error:
             raise InputError(f"layer {layer!r}: {error}") from error
     return Survey(tuple(diagnoses))
+
+
+def _of_layer(progress: Progress | None, layer: str) -> Progress | None:
+    """Progress of one layer, whose stages are named after it."""
+    if progress is None:
+        return None
+    return lambda stage, done, total: progress(f"{layer}, {stage}", done, total)

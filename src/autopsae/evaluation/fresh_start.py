@@ -6,7 +6,7 @@ import torch
 
 from autopsae.arrays import InputError
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.evaluation.autopsy import Autopsy
+from autopsae.evaluation.result import Autopsy
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy
 from autopsae.sae.model import SAE

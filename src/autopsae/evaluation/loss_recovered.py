@@ -20,26 +20,35 @@ from autopsae.activations.sources import watched
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
 from autopsae.modules import evaluating
+from autopsae.tables import Result
 
 _Map = Callable[[Tensor], Tensor]
 ABLATIONS = ("zero", "mean")
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossRecovered:
-    """A language model with an SAE's reconstructions in one layer. Losses: mean cross-entropy per token, in nats.
-
-    recovered = (loss_ablated - loss_reconstructed) / (loss_ablated - loss): 1 where the reconstructions cost
-    nothing, 0 where they are worth no more than the ablation, less than 0 where they are worse; None where the
-    ablation costs nothing either, so that there is nothing to recover.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LossRecovered(Result):
+    """A language model with an SAE's reconstructions in one layer. Losses are mean cross-entropies per token, in
+    nats.
     """
 
     tokens: int
     """Predicted tokens, all of them: also those before and beside which nothing was replaced."""
     loss: float
+    """Of the model as it is."""
     loss_reconstructed: float
+    """With the SAE's reconstructions in the layer."""
     loss_ablated: float
+    """With the ablation in the layer."""
     recovered: float | None
+    """(loss_ablated - loss_reconstructed) / (loss_ablated - loss): 1 where the reconstructions cost nothing, 0
+    where they are worth no more than the ablation, less than 0 where they are worse. None where the ablation costs
+    nothing either, so that there is nothing to recover."""
+
+    def __str__(self) -> str:
+        share = "nothing to recover" if self.recovered is None else f"{self.recovered:.1%} of the loss recovered"
+        losses = f"reconstructed {self.loss_reconstructed:.4f}, ablated {self.loss_ablated:.4f}"
+        return f"{share}: {self.loss:.4f}, {losses}"
 
 
 @torch.no_grad()

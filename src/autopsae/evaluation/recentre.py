@@ -17,33 +17,44 @@ from autopsae.evaluation.reconstruction import evaluate
 from autopsae.evaluation.space import shift_to
 from autopsae.passes import same_passes
 from autopsae.sae.model import SAE
+from autopsae.tables import Result
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecentringCost:
-    """What re-centring did, counted on tokens.
-
-    n_dead: latents that never fire before, of which `n_woken` do after; n_displaced: latents that fire before and
-    not after, their places taken by woken ones; fvu, fvu_typical: as of Evaluation, raw (None where the tokens do
-    not differ); l0: latents that fire per token; firings_of_woken: their share of all firings. Their decoders
-    learned little or nothing, so the error may rise.
-    """
+@dataclass(frozen=True, kw_only=True, repr=False)
+class RecentringCost(Result):
+    """What re-centring did, counted on tokens. The decoders of the woken latents learned little or nothing, so the
+    error may rise."""
 
     tokens: int
+    """Number of tokens."""
     n_dead: int
+    """Latents that never fire before."""
     n_woken: int
+    """Those of them that fire after."""
     n_displaced: int
+    """Latents that fire before and not after: woken ones took their places."""
     fvu_before: float | None
+    """Raw FVU before, as of `Evaluation`; None where the tokens do not differ."""
     fvu_after: float | None
+    """The same after."""
     fvu_typical_before: float | None
+    """Raw FVU without stray tokens before, as of `Evaluation`; None where the others do not differ."""
     fvu_typical_after: float | None
+    """The same after."""
     l0_before: float
+    """Latents that fire per token, before."""
     l0_after: float
+    """The same after."""
     firings_of_woken: float
+    """Share of all firings that are those of woken latents, in [0, 1]."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for a JSON file."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        fvu = [f"{value:.4f}" if value is not None else "none" for value in (self.fvu_before, self.fvu_after)]
+        return f"{self.n_woken:,} of {self.n_dead:,} dead latents wake; raw FVU {fvu[0]} before, {fvu[1]} after"
 
 
 @torch.no_grad()
@@ -78,7 +89,11 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], is_dead: Bool[Tensor, "
 
 
 def cost_of_recentring(before: SAE, after: SAE, tokens: Tokens) -> RecentringCost:
-    """Both SAEs evaluated on raw tokens; ask it on tokens that the autopsy has not seen. Raises as `evaluate`."""
+    """Both SAEs evaluated on raw tokens; ask it on tokens that the autopsy has not seen.
+
+    Raises InputError for tokens as `chunks` or of another width than the SAEs', for passes that differ, and for
+    weights that are not finite.
+    """
     tokens = same_passes(tokens)
     old, new = evaluate(before, tokens), evaluate(after, tokens)
     silent_before, silent_after = old.fates.fired == 0, new.fates.fired == 0

@@ -8,18 +8,20 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.modules import evaluating
-from autopsae.passes import same_passes
+from autopsae.passes import known_tokens, same_passes
+from autopsae.progress import Progress, tell_progress
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.strays import STRAY
+from autopsae.tables import Result
 
 NO_SPREAD = 1e-12
 """Tokens do not differ if their spread is no larger than this share of their mean's length: rounding errors are."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Evaluation(Result):
     """An SAE on held-out tokens."""
 
     tokens: int
@@ -40,22 +42,29 @@ class Evaluation:
     fates: Fates
     """What each latent did."""
 
+    def __str__(self) -> str:
+        fvu = "none, as the tokens do not differ" if self.fvu_raw is None else f"{self.fvu_raw:.4f}"
+        return f"raw FVU {fvu}, L0 {self.l0:.1f}; {self.fates}"
+
 
 @torch.no_grad()
-def evaluate(sae: SAE, tokens: Tokens) -> Evaluation:
+def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> Evaluation:
     """Evaluate on raw tokens in two passes (the norms, then the errors), sums in float64.
+
+    progress: told the tokens of each pass, as "norms" and "errors".
 
     Raises InputError as `chunks`, for passes that differ, for tokens of another width than the SAE's, for those
     that its type cannot hold in its own unit, and for weights that are not finite.
     """
     sae.check_finite("evaluate")
     weight, tokens = sae.W_enc, same_passes(tokens)
-    limit = STRAY * _norms(tokens, sae.d_in, weight.device).typical
+    limit = STRAY * _norms(tokens, sae.d_in, weight.device, progress).typical
     typical, stray = _Sums(), _Sums()
     entered, n = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device), 0
     census = Census(sae.d_sae, weight.device)
     with evaluating(sae):
-        for x in chunks(tokens, dtype=torch.float64, device=weight.device):
+        blocks = chunks(tokens, dtype=torch.float64, device=weight.device)
+        for x in tell_progress(blocks, progress, "errors", known_tokens(tokens)):
             y, back = sae.enter(x)
             _check_held(y, x, n)
             selection = sae.select(y)
@@ -117,10 +126,11 @@ class _Sums:
         return self.error / self.square
 
 
-def _norms(tokens: Tokens, d_in: int, device: torch.device) -> NormHistogram:
+def _norms(tokens: Tokens, d_in: int, device: torch.device, progress: Progress | None) -> NormHistogram:
     """How long the tokens are. Raises InputError for another width than `d_in`."""
     norms: NormHistogram | None = None
-    for x in chunks(tokens, dtype=torch.float64, device=device):
+    blocks = chunks(tokens, dtype=torch.float64, device=device)
+    for x in tell_progress(blocks, progress, "norms", known_tokens(tokens)):
         if x.shape[1] != d_in:
             raise InputError(
                 f"evaluate: expected tokens of d_in = {d_in}, as the SAE's, got {x.shape[1]}; choose the layer "

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from autopsae.arrays import InputError
+from autopsae.extras import missing
 
 HUB = "hf:"
 
@@ -20,9 +21,7 @@ def fetched(name: str, files: Collection[str], suffixes: Collection[str]) -> Pat
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise InputError(
-            f"{HUB}{name}: expected huggingface_hub to be installed; pip install huggingface_hub"
-        ) from error
+        raise missing(f"{HUB}{name}", "huggingface_hub", error, install="huggingface_hub") from error
     inside = "/".join(rest)
     is_file = Path(inside).suffix in suffixes
     wanted = [inside] if is_file else [f"{inside}/{file}" if inside else file for file in files]

@@ -7,19 +7,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.tables import Result
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Affine:
-    """x -> scale A (x - center), row-wise scale (x - center) @ A^T.
-
-    center: what becomes zero; linear, inverse: A and A^-1, or both None where A is the identity.
-    """
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Affine(Result):
+    """x -> scale A (x - center), row-wise scale (x - center) @ A^T."""
 
     center: Float[Tensor, "d_in"]
+    """The point that becomes zero."""
     linear: Float[Tensor, "d_in d_in"] | None = None
+    """A; None where it is the identity."""
     inverse: Float[Tensor, "d_in d_in"] | None = None
+    """A^-1; None where A is the identity."""
     scale: float = 1.0
+    """A positive factor for all dimensions."""
 
     @staticmethod
     def identity(d_in: int) -> "Affine":
@@ -46,6 +48,10 @@ class Affine:
             inverse=_product(self.inverse, other.inverse),
             scale=self.scale * other.scale,
         )
+
+    def __str__(self) -> str:
+        linear = "" if self.linear is None else "A "
+        return f"x -> {self.scale:.4g} {linear}(x - center) in {len(self.center):,} dimensions"
 
 
 def _product(left: Tensor | None, right: Tensor | None) -> Tensor | None:

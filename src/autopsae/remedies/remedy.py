@@ -14,23 +14,23 @@ from autopsae.arrays import InputError
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.view import View
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.tables import Result
 
 _FLOOR = 1e-12  # of the largest eigenvalue: a million times finer, in amplitude, than the largest direction
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Remedy:
-    """A change made before training.
-
-    name: as in results ("none", "median", "whiten_0.3", ...); instruction: the same, to be followed;
-    affine: what the tokens pass through;
-    subspace: orthonormal rows [rank, d_in] onto which the SAE's rows are projected at birth, or None.
-    """
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Remedy(Result):
+    """A change made before training."""
 
     name: str
+    """As in results: "none", "median", "whiten_0.3", ..."""
     instruction: str
+    """What to do, to be followed: "center by the median"."""
     affine: Affine
+    """The map that the tokens pass through."""
     subspace: Float[Tensor, "rank d_in"] | None = None
+    """Orthonormal rows onto which the SAE's rows are projected at birth; None for the whole space."""
 
     def __post_init__(self) -> None:
         """Raises InputError for a map or a subspace with values that are not finite."""
@@ -48,6 +48,9 @@ class Remedy:
         without them it is 1.
         """
         return View.of(self.affine, self.subspace, sample)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.instruction}"
 
 
 def untouched(d_in: int) -> Remedy:

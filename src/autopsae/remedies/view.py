@@ -11,12 +11,13 @@ from torch import Tensor
 
 from autopsae.remedies.affine import Affine
 from autopsae.statistics.strays import shortened, typical_norm
+from autopsae.tables import Result
 
 _FAR = 2.0**30  # in typical tokens: further ones are brought there, as fourth powers in float32 end at 2^32
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class View:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class View(Result):
     """The tokens as `scale * through(x)`, and the rows that meet them.
 
     A latent's pre-activation at birth is row . (affine(x) - b_dec), where `affine` is the map that the SAE
@@ -80,6 +81,10 @@ class View:
         """
         W = self.rows(drawn)
         return W if self.only_centers else W @ self.through.linear.to(W), self.through.center  # type: ignore[union-attr]
+
+    def __str__(self) -> str:
+        rows = "rows in the whole space" if self.subspace is None else f"rows in {len(self.subspace):,} directions"
+        return f"tokens as {self.scale:.4g} * affine(x), {rows}"
 
 
 def within(

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from autopsae.arrays import InputError
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import COMPARED, Survey
-from autopsae.evaluation.autopsy import FATES, Autopsy
 from autopsae.evaluation.causes import CAUSES
+from autopsae.evaluation.result import FATES, Autopsy
+from autopsae.extras import missing
 from autopsae.files import write_whole
 from autopsae.survival.closed_form import reach
 
@@ -47,7 +48,7 @@ def check_figure(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise InputError("figures need matplotlib: pip install 'autopsae[report]'") from error
+        raise missing(f"{path}", "matplotlib", error, install="autopsae[report]") from error
 
 
 def survey_figure(survey: Survey) -> "Figure":

@@ -8,8 +8,9 @@ from rich.text import Text
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey
-from autopsae.evaluation.autopsy import ALWAYS, Autopsy
+from autopsae.evaluation.autopsy import ALWAYS
 from autopsae.evaluation.recentre import RecentringCost
+from autopsae.evaluation.result import Autopsy
 from autopsae.report.fitting import Fitting, empty_table, plain
 
 _COUNTED = ("none", "mean", "median", "whiten")

@@ -2,19 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard, overload
+from typing import Any, overload
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.activations.spread import spread
 from autopsae.activations.store import Activations
 from autopsae.arguments import whole
 from autopsae.arrays import InputError, Tokens, chunks
-from autopsae.passes import SamePasses
+from autopsae.passes import known_tokens
 
 SHARE = 10
 """One token in so many is held out."""
@@ -102,25 +100,6 @@ def count_tokens(tokens: Tokens) -> int:
     """How many tokens there are, by a pass over them where nothing else tells. Raises InputError as `chunks`."""
     known = known_tokens(tokens)
     return sum(len(x) for x in chunks(tokens)) if known is None else known
-
-
-def known_tokens(tokens: Tokens) -> int | None:
-    """How many tokens a matrix, a list of matrices, a file, or anything with a number `tokens` holds; None where
-    only a pass would tell.
-    """
-    if isinstance(tokens, SamePasses):
-        return tokens.first.tokens if tokens.first else known_tokens(tokens.source)
-    if _is_whole(tokens):
-        return len(tokens)
-    if isinstance(tokens, list) and all(map(_is_whole, tokens)):
-        return sum(map(len, tokens))
-    number = getattr(tokens, "tokens", None)
-    return number if isinstance(number, int) else None
-
-
-def _is_whole(tokens: Any) -> TypeGuard[Tensor | NDArray[Any]]:
-    """A matrix of which every row is a token: masked rows are none."""
-    return isinstance(tokens, Tensor | np.ndarray) and not isinstance(tokens, np.ma.MaskedArray)
 
 
 def _spread(n: int, total: int) -> Sequence[int]:

@@ -12,8 +12,8 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import tensors_digest
-from autopsae.passes import same_passes
-from autopsae.run.data import ON_THE_WAY, at_most, known_tokens
+from autopsae.passes import known_tokens, same_passes
+from autopsae.run.data import ON_THE_WAY, at_most
 from autopsae.run.finished import BIRTH, SUMMARY, Settings, begun, named
 from autopsae.run.measured import HeldOut, measured
 from autopsae.run.same_data import check_described, described
@@ -72,6 +72,7 @@ class Entry:
     """A member by its name, after which its folder is called."""
 
     member: Member
+    """The SAE, and how it is trained."""
     about: dict[str, Any]
     """What else its summary should say."""
     held_out: Tokens | None = None

@@ -27,6 +27,7 @@ class Portions:
     """Which members are trained at once, and what that takes."""
 
     groups: list[list[str]]
+    """Names of the members that are trained at once, group by group."""
     bytes_at_once: int
     """Of the largest group."""
 

@@ -36,8 +36,10 @@ def start_from(name: str, statistics: Statistics, *, alpha: float, rank: int) ->
 
 
 def load_start(path: str | Path, d_in: int) -> Prescription:
-    """A saved prescription for a layer of width `d_in`. Raises InputError as `Prescription.load`, for a folder, and
-    for another width.
+    """A saved prescription for a layer of width `d_in`.
+
+    Raises InputError for a folder, for a pair of files as `load_pair` or that holds no prescription, and for
+    another width.
     """
     if Path(path).is_dir() and not pair_files(path)[0].exists():
         raise InputError(f"{path}: expected the name of a prescription, got a folder; give one in it: {path}/LAYER")

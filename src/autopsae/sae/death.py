@@ -4,7 +4,7 @@ Fired means selected and greater than zero. A latent is dead-by-ReLU if it was n
 was positive but never fired.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,17 +14,23 @@ from torch import Tensor
 from autopsae.arrays import Tokens, chunks
 from autopsae.kernels.sums import fired
 from autopsae.modules import evaluating
+from autopsae.passes import known_tokens
+from autopsae.progress import Progress, tell_progress
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
+from autopsae.tables import Result
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Fates:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Fates(Result):
     """What each latent did on some tokens: how often it fired, and whether it was ever positive."""
 
     tokens: int
+    """Number of tokens."""
     fired: Int[Tensor, "d_sae"]
+    """On how many of them each latent fired: it was selected and greater than zero."""
     positive: Bool[Tensor, "d_sae"]
+    """Whether each latent was positive on any of them."""
 
     @property
     def dead(self) -> float:
@@ -49,21 +55,24 @@ class Fates:
         up_to = [int((rates <= edge).sum()) for edge in edges]
         return {f"<= {edge:g}": n - before for edge, n, before in zip(edges, up_to, [0, *up_to], strict=False)}
 
+    def __str__(self) -> str:
+        parts = f"{self.dead_by_relu:.1%} by ReLU, {self.dead_by_topk:.1%} by TopK"
+        return f"{self.dead:.1%} of {len(self.fired):,} latents are dead ({parts}), on {self.tokens:,} tokens"
+
 
 @torch.no_grad()
-def fates(sae: SAE, tokens: Tokens, *, progress: Callable[[int], None] | None = None) -> Fates:
-    """Count every latent of `sae` on held-out raw tokens. Raises InputError as `chunks`, and for weights that are
-    not finite.
+def fates(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> Fates:
+    """Count every latent of `sae` on held-out raw tokens. progress: told the tokens read, as "fates".
+
+    Raises InputError as `chunks`, and for weights that are not finite.
     """
     weight = sae.W_enc
     sae.check_finite("fates")
     census = Census(sae.d_sae, weight.device)
     batches = chunks(tokens, dtype=weight.dtype, device=weight.device)
     with evaluating(sae):
-        for x in batches:
+        for x in tell_progress(batches, progress, "fates", known_tokens(tokens)):
             census.see(sae.select(sae.enter(x)[0]))
-            if progress:
-                progress(len(x))
     return census.fates()
 
 
@@ -125,8 +134,8 @@ class Watch:
 
     def columns(self, tokens: int) -> dict[str, Sequence[int | float | None]]:
         """Of every member, as in `Record`: the fraction of its latents that has never fired; the fraction that is
-        dead, its two parts, and on how many tokens; how many died since this was last asked, and how many came
-        back, by what had kept them dead. tokens: how many have passed since training began.
+        dead, its two parts, and on how many tokens; how many died since `restart_counts`, and how many came back,
+        by what had kept them dead. tokens: how many have passed since training began.
         """
         silent = torch.stack([~self.ever_fired, self.is_dead, self.is_dead_by_relu])
         never_fired, dead, by_relu = silent.double().mean(dim=2).tolist()
@@ -134,7 +143,6 @@ class Watch:
         # A latent cannot have been silent for longer than training lasts: 0 dead before that would be no finding.
         known = [tokens >= n for n in after]
         died, from_relu, from_topk = self.counted.tolist()
-        self.counted.zero_()
         return {
             "never_fired": never_fired,
             "dead": _where(known, dead),
@@ -145,6 +153,10 @@ class Watch:
             "revived_from_relu": from_relu,
             "revived_from_topk": from_topk,
         }
+
+    def restart_counts(self) -> None:
+        """Count anew who dies and who comes back, after a record has told the numbers so far."""
+        self.counted.zero_()
 
     @property
     def is_dead(self) -> Bool[Tensor, "members d_sae"]:

@@ -17,6 +17,7 @@ from autopsae.sae.stored import FORMAT, read_parts
 from autopsae.sae.weights import PARAMETERS, Weights
 from autopsae.saved import save_pair
 from autopsae.statistics.moments import layer_norm
+from autopsae.tables import brief, html_table
 
 Back = Callable[[Float[Tensor, "tokens d_in"]], Float[Tensor, "tokens d_in"]]
 
@@ -71,6 +72,20 @@ class SAE(nn.Module):
         self.register_buffer("center", affine.center.to(W_enc))
         self.register_buffer("linear", None if affine.linear is None else affine.linear.to(W_enc))
         self.register_buffer("inverse", None if affine.inverse is None else affine.inverse.to(W_enc))
+
+    def __repr__(self) -> str:
+        norm = ", layer_norm=True" if self.layer_norm else ""
+        shape = f"d_in={self.d_in}, d_sae={self.d_sae}, sparsity={self.sparsity}, scale={self.scale:.4g}"
+        return f"SAE({shape}{norm}, dtype={self.W_enc.dtype}, device={self.W_enc.device})"
+
+    def __str__(self) -> str:
+        threshold = self.threshold
+        learned = "" if threshold is None or threshold.ndim else f", learned threshold {float(threshold):.4g}"
+        return f"an SAE of {self.d_sae:,} latents on {self.d_in:,} dimensions, {self.sparsity}{learned}"
+
+    def _repr_html_(self) -> str:
+        rows = [[name, f"{brief(tensor)} {tensor.dtype}"] for name, tensor in self.state_dict().items()]
+        return html_table(["tensor", "shape and type"], rows, [str(self), f"scale {self.scale:.4g}"])
 
     @property
     def d_in(self) -> int:
@@ -144,6 +159,12 @@ class SAE(nn.Module):
         """
         selection, _ = self.weights.select(y[None], training=self.training, products=products)
         return selection
+
+    def learn(self, selection: Selection) -> None:
+        """A step of what the sparsity learns without a gradient, from a batch of training: BatchTopK's threshold.
+        `train` and `steps` call it; a training loop of your own calls it once for each batch.
+        """
+        self.weights.learn(selection)
 
     def reconstruct(self, selection: Selection) -> Float[Tensor, "tokens d_in"]:
         """z W_dec + b_dec, in the SAE's space."""

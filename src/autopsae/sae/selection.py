@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autopsae.kernels.pairs import Pairs
 from autopsae.kernels.workspace import Workspace
+from autopsae.tables import Result
 
 BLOCK_TOKENS = 512
 """Tokens whose pre-activations are held at a time, without a workspace."""
@@ -79,19 +80,18 @@ Chosen = tuple[Float[Tensor, "pairs"], Pairs]
 """Pre-activations of the selected pairs, and the pairs."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Selection:
-    """What SAEs selected, each on its batch of tokens; latents are numbered through all of them.
-
-    values: of the selected pairs, zero where they do not fire, with gradients for the weights; positive: which
-    latents had a positive pre-activation on any token; gates: JumpReLU alone: 1 where a pair fires, with a gradient
-    for the thresholds.
-    """
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Selection(Result):
+    """What SAEs selected, each on its batch of tokens; latents are numbered through all of them."""
 
     values: Float[Tensor, "pairs"]
+    """Of the selected pairs, zero where they do not fire, with gradients for the weights."""
     pairs: Pairs
+    """Which latent is selected on which token."""
     positive: Bool[Tensor, "latents"]
+    """Which latents had a positive pre-activation on any token."""
     gates: Float[Tensor, "pairs"] | None = None
+    """1 where a pair fires, with a gradient for the thresholds; None unless the sparsity is JumpReLU."""
 
     @property
     def tokens(self) -> int:

@@ -25,7 +25,9 @@ def _content(content: object) -> str | None:
 
 
 def read_parts(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Sparsity]:
-    """(what the JSON says, the tensors, the sparsity). Raises InputError as `SAE.load`."""
+    """(what the JSON says, the tensors, the sparsity). Raises InputError for a pair as `load_pair`, for a sparsity
+    that is not known, and for tensors that are not those of such an SAE.
+    """
     content, tensors = load_pair(path, format=FORMAT, kind=_content)
     described, stored = pair_files(path)
     check_kind(described, content["sparsity"], SPARSITIES[content["sparsity"]["name"]].kind())

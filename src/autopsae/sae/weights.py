@@ -56,6 +56,8 @@ class Weights:
     ) -> tuple[Selection, Float[Tensor, "members tokens d_in"]]:
         """(who fires, and how strongly, on each member's tokens; y - b_dec, without gradient), as `SAE.select`.
 
+        training: whether a batch is judged as a whole where the sparsity does so in training. Nothing is changed:
+        what is learned from the selection, `learn` learns.
         workspace: memory to be used again and again, for speed.
         """
         with torch.no_grad():
@@ -73,9 +75,11 @@ class Weights:
         seen = y.flatten(0, 1) if y.requires_grad else None
         pre = encode(pre, centered.flatten(0, 1), pairs, self.W_enc, self.b_enc, self.b_dec, seen)
         values, gates = self.sparsity.values(pre, pairs.latents, self.owned)
-        if training:
-            self.sparsity.learn(values.detach(), pairs, self.owned)
         return Selection(values=values, pairs=pairs, positive=positive, gates=gates), centered
+
+    def learn(self, selection: Selection) -> None:
+        """Change what the sparsity learns from a batch of training, in place: BatchTopK's threshold."""
+        self.sparsity.learn(selection.values.detach(), selection.pairs, self.owned)
 
 
 def stacked(saes: Sequence["SAE"]) -> Weights:

@@ -10,15 +10,18 @@ from torch import Tensor
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.memory import check_memory
+from autopsae.passes import known_tokens
+from autopsae.progress import Progress, tell_progress
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
+from autopsae.tables import Result
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Statistics:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Statistics(Result):
     """What a diagnosis needs to know of the tokens; its size does not grow with their number."""
 
     raw: Moments
@@ -56,6 +59,9 @@ class Statistics:
             rows=self.rows.merge(other.rows),
         )
 
+    def __str__(self) -> str:
+        return f"statistics of {self.tokens:,} tokens in {self.d_in:,} dimensions; {self.norms}"
+
 
 def _of_covariances(d_in: int) -> int:
     return bytes_of_moments(d_in, streams=2)
@@ -70,7 +76,7 @@ def collect(
     seed: int = 0,
     device: torch.device | str | None = None,
     needs: Callable[[int], int] = _of_covariances,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Statistics:
     """Statistics of a token stream in one pass, sums in float64, memory independent of its length.
 
@@ -78,7 +84,7 @@ def collect(
     (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;
     device: where to compute (default: where the tokens are); needs: bytes of memory that must be
     free for tokens of a width, asked before any are taken (default: those of the two covariances); progress: told
-    the tokens of each chunk.
+    the tokens read, as "statistics".
 
     Raises InputError as `chunks`, for d_in < 2, for a layer so wide that it would not fit in memory, and for norms
     whose squares would overflow (one over 2^480 = 3e144) or vanish (all under 2^-480, but not all zero).
@@ -87,7 +93,8 @@ def collect(
     raw: Moments | None = None
     normed: Moments | None = None
     norms: NormHistogram | None = None
-    for x in chunks(tokens, dtype=torch.float64, device=device):
+    blocks = chunks(tokens, dtype=torch.float64, device=device)
+    for x in tell_progress(blocks, progress, "statistics", known_tokens(tokens)):
         if x.shape[1] < 2:
             raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
         if raw is None:
@@ -101,8 +108,6 @@ def collect(
         parts = Moments.of(x), Moments.of(layer_norm(x))
         raw = raw.merge(parts[0]) if raw else parts[0]
         normed = normed.merge(parts[1]) if normed else parts[1]
-        if progress:
-            progress(len(x))
     assert raw and normed and norms  # noqa: PT018 (chunks raises when there is no token)
     if norms.vanishing:
         raise InputError(

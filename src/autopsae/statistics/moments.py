@@ -10,22 +10,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.tables import Result
+
 _STRIP = 128  # columns per product in `_gram`
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Moments:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Moments(Result):
     """Sufficient statistics of tokens up to the fourth moment per dimension and the second across dimensions.
 
-    scatter: sum over tokens of (x - mean)(x - mean)^T; third, fourth: sum of (x - mean)^3, ^4 per dimension, which
-    float64 cannot hold (and excess_kurtosis is then NaN) where tokens are larger than 2^240 or smaller than 2^-240.
+    float64 cannot hold `third` and `fourth` (and excess_kurtosis is then NaN) where tokens are larger than 2^240
+    or smaller than 2^-240.
     """
 
     tokens: int
+    """Number of tokens."""
     mean: Float[Tensor, "d_in"]
+    """Their arithmetic mean."""
     scatter: Float[Tensor, "d_in d_in"]
+    """Sum over tokens of (x - mean)(x - mean)^T."""
     third: Float[Tensor, "d_in"]
+    """Sum of (x - mean)^3 per dimension."""
     fourth: Float[Tensor, "d_in"]
+    """Sum of (x - mean)^4 per dimension."""
 
     @staticmethod
     def of(x: Float[Tensor, "tokens d_in"]) -> "Moments":
@@ -83,6 +90,10 @@ class Moments:
     def excess_kurtosis(self) -> Float[Tensor, "d_in"]:
         """Fourth central moment / variance^2 - 3 per dimension; NaN where a dimension is constant."""
         return self.fourth * self.tokens / self.scatter.diagonal().square() - 3
+
+    def __str__(self) -> str:
+        size = f"{self.tokens:,} tokens in {len(self.mean):,} dimensions"
+        return f"moments of {size}, mean of norm {float(self.mean.norm()):.4g}"
 
 
 def layer_norm(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:

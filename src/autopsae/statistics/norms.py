@@ -8,14 +8,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.tables import Result
 
 _BINS_PER_OCTAVE = 128  # a bin is 0.54 % wide, so a quantile is right to 0.3 %
 _LOWEST, _HIGHEST = -480, 480  # powers of two: the sums of squares of 2^60 tokens fit float64
 _BINS = (_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class NormHistogram:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class NormHistogram(Result):
     """How the tokens' L2 norms are distributed.
 
     Norms under 2^-480 count as zero, in the first bin; larger ones than 2^480 are refused.
@@ -84,6 +85,9 @@ class NormHistogram:
         if place in (0, _BINS):  # zero, or past the last token
             return 0.0
         return min(math.pow(2.0, (place + 0.5) / _BINS_PER_OCTAVE + _LOWEST), self.largest)
+
+    def __str__(self) -> str:
+        return f"norms of {int(self.counts.sum()):,} tokens, the largest {self.largest:.4g}"
 
 
 def _bins(norms: Float[Tensor, "tokens"]) -> Int[Tensor, "tokens"]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import Tokens, chunks
+from autopsae.tables import Result
 
 COUNTED = 2**18
 """Distinct vectors that are counted exactly, and counters of the share of the most frequent vector beyond that."""
@@ -23,8 +24,8 @@ _KEPT = COUNTED + 1  # one more than are counted exactly says that there are mor
 _SHARE_BITS = 18  # the leading bits of a hash choose its counter, of which there are COUNTED
 
 
-@dataclass(frozen=True)
-class Repeats:
+@dataclass(frozen=True, repr=False)
+class Repeats(Result):
     """How many tokens of a stream are copies of each other."""
 
     tokens: int
@@ -38,6 +39,11 @@ class Repeats:
     largest_share: float
     """Fraction of the tokens that are the most frequent vector. Exact up to 262,144 distinct vectors; beyond, too
     high by the share of those other tokens that have the same counter, 1 in 262,144 on average."""
+
+    def __str__(self) -> str:
+        about = "" if self.distinct is not None else "about "
+        distinct = f"{about}{self.distinct_estimate:,} distinct vectors among {self.tokens:,} tokens"
+        return f"{distinct}; the most frequent is {self.largest_share:.2%} of them"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,17 +8,17 @@ from torch import Tensor
 
 from autopsae.memory import check_memory
 from autopsae.statistics.room import bytes_of_spectrum
+from autopsae.tables import Result
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Spectrum:
-    """Principal variances, largest first, and directions.
-
-    eigenvalues: of the covariance, clamped at zero; directions: orthonormal, row j belongs to eigenvalue j.
-    """
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Spectrum(Result):
+    """Principal variances, largest first, and directions."""
 
     eigenvalues: Float[Tensor, "d_in"]
+    """Of the covariance, clamped at zero."""
     directions: Float[Tensor, "d_in d_in"]
+    """Orthonormal; row j belongs to eigenvalue j."""
 
     @staticmethod
     def of(covariance: Float[Tensor, "d_in d_in"]) -> "Spectrum":
@@ -28,6 +28,9 @@ class Spectrum:
         check_memory(needed, covariance.device, what, "use a machine with more, or a narrower layer")
         eigenvalues, vectors = torch.linalg.eigh(covariance)
         return Spectrum(eigenvalues=eigenvalues.flip(0).clamp_min(0), directions=vectors.flip(1).T)
+
+    def __str__(self) -> str:
+        return f"{len(self.eigenvalues):,} principal variances, the largest {float(self.eigenvalues[0]):.4g}"
 
 
 def effective_rank(eigenvalues: Float[Tensor, "d_in"]) -> float:

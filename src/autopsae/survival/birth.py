@@ -4,7 +4,7 @@ A remedy folds into the encoder, so every remedy is a matrix W and a centre c wi
 only center share W, and so one product serves them all: their pre-activations differ by a constant per latent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, check_device, chunks
+from autopsae.passes import known_tokens
+from autopsae.progress import Progress
 from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
@@ -21,14 +23,15 @@ from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import check_generator
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir, spread
 from autopsae.statistics.strays import shortened, typical_norm
+from autopsae.tables import Result
 
 _FAR = 2.0**100  # in typical tokens: further ones are brought there, as float32 ends at 2^128
 _NEAR = 2.0**-7  # of the way from the reference to a centre: nearer tokens are multiplied by themselves
 _BLOCK = 512  # tokens per product: its pre-activations stay in the cache for the counting
 
 
-@dataclass(frozen=True, kw_only=True)
-class Birth:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Birth(Result):
     """Death of a freshly drawn SAE on the tokens, as fractions of its latents."""
 
     dead: float
@@ -40,6 +43,10 @@ class Birth:
     tokens: int
     """Tokens on which this was counted. Where every latent has fired under every remedy reading ends, and
     `measure_birth` gives the tokens read so far; `diagnose` gives all, as no latent can be dead on more."""
+
+    def __str__(self) -> str:
+        parts = f"{self.dead_by_relu:.1%} by ReLU, {self.dead_by_topk:.1%} by TopK"
+        return f"{self.dead:.1%} of the latents are born dead ({parts}), on {self.tokens:,} tokens"
 
 
 @whole_arguments("d_sae", "k")
@@ -53,7 +60,7 @@ def measure_birth(
     generator: torch.Generator,
     sample: Float[Tensor, "sample d_in"] | None = None,
     device: torch.device | str | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Birth]:
     """Death at birth under each remedy, by pathway, of one SAE drawn with `generator`; one pass over the tokens.
 
@@ -65,7 +72,7 @@ def measure_birth(
     sparsity: k = 64 is short for TopK(k=64); sample: raw tokens from all over the stream, which tell the unit of
     thresholds, and the threshold that BatchTopK's first batches set (default: 4,096 tokens, drawn in a pass of
     their own where a sparsity has thresholds); device: where to multiply (default: the generator's); progress:
-    told the tokens of each chunk.
+    told the tokens read, as "birth".
 
     Raises InputError as `chunks`, for k outside 1 ... d_sae, and for two remedies of one name.
     """
@@ -88,14 +95,14 @@ def measure_birth(
     for remedy in remedies:
         _join(families, remedy, rows, sparsity, sample, reference=reference, scale=scale)
     product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
-    read = 0
+    read, total = 0, known_tokens(tokens)
     for x in chain([first], blocks):
         centered = shortened((x - reference) / scale, _FAR)
         read += len(x)
         for family in families:
             family.see(centered, product, shifted)
         if progress:
-            progress(len(x))
+            progress("birth", read, total)
         if all(family.settled for family in families):
             break
     births = {count.name: count.birth(read) for family in families for count in family.counts}

@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 from autopsae.arguments import check_k, whole_arguments
 from autopsae.sae.sparsity import Sparsity
+from autopsae.tables import Result
 
 _NORMAL = NormalDist()
 
@@ -33,8 +34,8 @@ def predicted_dead(gamma: float, tokens: int, *, d_sae: int, k: int) -> float:
     return _NORMAL.cdf(t_k - _ratio(reach(tokens), gamma))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Prediction(Result):
     """The paper's closed forms for one gamma, d_sae, sparsity and number of tokens, as fractions of the latents."""
 
     dead_by_relu: float
@@ -52,6 +53,10 @@ class Prediction:
             return Prediction(dead_by_relu=by_relu, dead=by_relu)
         dead = predicted_dead(gamma, tokens, d_sae=d_sae, k=round(share * d_sae))
         return Prediction(dead_by_relu=by_relu, dead=dead)
+
+    def __str__(self) -> str:
+        dead = "no formula for all dead" if self.dead is None else f"{self.dead:.1%} dead"
+        return f"by the paper's closed forms: {dead}, {self.dead_by_relu:.1%} dead-by-ReLU"
 
 
 def _ratio(reach: float, gamma: float) -> float:

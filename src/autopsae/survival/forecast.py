@@ -17,7 +17,9 @@ from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.sample import BLOCK, spread
 from autopsae.statistics.spectrum import effective_rank
+from autopsae.survival.outlook import Expected, Outlook
 from autopsae.survival.tails import Margins, Tail, observed
+from autopsae.tables import Result
 
 FOLLOWED = 2048
 """Latents whose tails are fitted, at most."""
@@ -29,34 +31,6 @@ FORM_ERROR = 0.05
 """Standard error of the fitted tails' form, as a share of the fall from the sample's count to the forecast."""
 
 _NINE_OF_TEN = 1.645
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A fraction of latents that is expected to be dead, and the interval that holds it in 9 cases of 10."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outlook:
-    """Death expected on so many tokens; `dead` includes `dead_by_relu`, the latents that are never positive.
-
-    usage: how evenly the latents share the firings at birth, exp(entropy of their shares) / latents, 1 if all fire
-    equally often; dominance: share of the variance that lies in one direction, as the encoder sees the tokens, the
-    stray ones included, since they weigh in the loss. effective_tokens: as many independent tokens would have told
-    as much as the sample, as those of one document are alike; of fewer than some hundred the
-    intervals can be too narrow.
-    """
-
-    tokens: int
-    dead: Expected
-    dead_by_relu: Expected
-    usage: float
-    dominance: float
-    effective_tokens: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,23 +67,26 @@ class _Tails:
         return Expected(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Forecast:
-    """Death of an SAE at any number of tokens.
-
-    tokens: in the sample it was made from; d_sae: latents of the SAE; followed: latents whose tails were fitted;
-    usage, dominance, effective_tokens: as of Outlook; fires, positive: the tails of the margins and of the
-    pre-activations.
-    """
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Forecast(Result):
+    """Death of an SAE at any number of tokens."""
 
     tokens: int
+    """Tokens in the sample that it was made from."""
     d_sae: int
+    """Latents of the SAE."""
     followed: int
+    """Latents whose tails were fitted."""
     usage: float
+    """As of `Outlook`."""
     dominance: float
+    """As of `Outlook`."""
     effective_tokens: float
+    """As of `Outlook`."""
     fires: _Tails
+    """Tails of the margins: who fires on how many tokens."""
     positive: _Tails
+    """Tails of the pre-activations: who is positive on how many tokens."""
 
     @whole_arguments("tokens")
     def dead(self, tokens: int) -> Expected:
@@ -138,6 +115,9 @@ class Forecast:
             effective_tokens=self.effective_tokens,
         )
 
+    def __str__(self) -> str:
+        return f"from {self.tokens:,} tokens, on which {self.dead(self.tokens)} of {self.d_sae:,} latents are dead"
+
 
 @whole_arguments("followed")
 def forecast(
@@ -156,7 +136,8 @@ def forecast(
     birth; a BatchTopK SAE without one judges 512 tokens of the sample as a batch). Costs about two encodings of
     the sample, and the memory of two matrices [followed, sample].
 
-    Raises InputError for a sample too small, for thresholds under zero, and as `chunks` and `Sparsity.margins`.
+    Raises InputError for tokens as `chunks`, for a sample too small, and for thresholds under zero or that the
+    sparsity does not have.
     """
     y = matrix(y).to(W)
     if threshold is not None and bool((threshold < 0).any()):
@@ -237,7 +218,7 @@ def forecast_births(
 ) -> dict[str, Forecast]:
     """The forecast for a freshly drawn SAE under each remedy, by the remedy's name; all see the same drawn rows.
 
-    sample: raw tokens, as for `forecast`. Raises InputError as `forecast`.
+    sample: raw tokens, as for `forecast`. Raises InputError for tokens as `chunks`, and for a sample too small.
     """
     sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)

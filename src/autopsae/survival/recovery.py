@@ -20,6 +20,7 @@ from autopsae.arrays import InputError, matrix
 from autopsae.sae.sparsity import ReLU
 from autopsae.survival.closed_form import predicted_dead_by_relu
 from autopsae.survival.forecast import forecast
+from autopsae.tables import Result
 
 ALONE = 0.9
 """Speed of `b_dec` where the features are frozen, as a share of the learning rate."""
@@ -36,31 +37,39 @@ COLLAPSE = 0.5
 _MOMENTS = 400  # at which the bias's way is computed
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recovery:
-    """What training leaves dead-by-ReLU; shares of all latents, and lengths in the SAE's units (`SAE.enter`).
-
-    travel: lr * steps, the furthest a coordinate of `b_dec` gets; distance: the mean's largest coordinate, where it
-    has to get; captured: expected b . mu / ||mu||^2 at the end, and captured_at_most; born: dead-by-ReLU at birth;
-    at_least: those of them that no bias within reach makes positive; unrecovered: those of them expected to be dead
-    at the end; collateral: expected to be pushed under zero by training and to stay there (paper App. C.1).
-    """
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Recovery(Result):
+    """What training leaves dead-by-ReLU. Fractions are of all latents, lengths in the SAE's units (`SAE.enter`)."""
 
     lr: float
+    """Learning rate of the training that is asked about."""
     steps: int
+    """Its number of steps."""
     travel: float
+    """lr * steps: the furthest that a coordinate of `b_dec` gets."""
     distance: float
+    """The mean's largest coordinate: where `b_dec` has to get."""
     captured: float
+    """Expected share of the mean that `b_dec` has taken over at the end, b . mu / ||mu||^2."""
     captured_at_most: float
+    """The largest share that is within reach."""
     born: float
+    """Fraction dead-by-ReLU at birth."""
     at_least: float
+    """Fraction that was born dead-by-ReLU and that no bias within reach makes positive."""
     unrecovered: float
+    """Fraction that was born dead-by-ReLU and is expected to be so at the end."""
     collateral: float
+    """Fraction that is expected to be pushed under zero by training and to stay there (paper App. C.1)."""
 
     @property
     def dead_by_relu(self) -> float:
         """Expected dead-by-ReLU at the end."""
         return self.unrecovered + self.collateral
+
+    def __str__(self) -> str:
+        after = f"after {self.steps:,} steps at a learning rate of {self.lr:g}"
+        return f"{self.born:.1%} are born dead-by-ReLU, and {self.dead_by_relu:.1%} are expected to be {after}"
 
 
 @torch.no_grad()
@@ -81,7 +90,7 @@ def recovery(
     latent as lost if max_y W_i . y + lr * steps * ||W_i||_1 <= 0. It holds for plain steps; a gradient that is rare
     can move Adam further than lr in a step.
 
-    Raises InputError for lr or steps under zero, and as `forecast`.
+    Raises InputError for lr or steps under zero, for tokens as `chunks`, and for a sample too small.
     """
     if not (lr >= 0 and steps >= 0):
         raise InputError(f"recovery: expected lr and steps of at least 0, got {lr:g} and {steps}")

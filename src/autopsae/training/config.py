@@ -6,20 +6,23 @@ from typing import Literal
 
 from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
+from autopsae.tables import Result
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TrainConfig(Result):
     """How to train. Checked once, here."""
 
     steps: int
+    """Steps of training, each on one batch."""
     lr: float
     """Learning rate. One step of Adam or SignSGD moves a coordinate by about this much."""
     batch_tokens: int = 4096
+    """Tokens per batch."""
     optimizer: Optimizer = "adam"
     """sparse_adam touches only the latents that had a gradient in the step; sign_sgd keeps no state."""
     b_dec_lr: float | None = None
@@ -27,19 +30,24 @@ class TrainConfig:
     frozen: tuple[str, ...] = ()
     """Parameters that stay as they are: ("b_dec",) for a frozen bias, ("W_enc", "W_dec") for frozen features."""
     warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
     decay_steps: int = 0
-    """The learning rate rises linearly over the first steps, and falls linearly to 0 over the last ones."""
+    """Last steps, over which it falls linearly to 0."""
     k_start: int | None = None
     """TopK and BatchTopK: k falls linearly from here to the SAE's own over the first `k_steps` steps."""
     k_steps: int = 0
+    """Steps over which k falls; 0 where `k_start` is None."""
     penalty: L1 | L0Target | None = None
     """What keeps ReLU (L1) and JumpReLU (L0Target) sparse."""
     revival: AuxK | GhostGradients | None = None
+    """A loss that brings silent latents back; None for none."""
     resampling: Resampling | None = None
+    """When silent latents are drawn afresh; None for never."""
     dead_after_tokens: int = 256_000
     """A latent counts as dead in the records once it has been silent for so many tokens; until so many have passed,
     the records say nothing of death."""
     clip_norm: float | None = None
+    """Largest norm of an SAE's gradient, which is shortened to it; None for no limit."""
     unit_decoder: bool = True
     """Keep decoder rows at unit norm, and their gradient orthogonal to them."""
     products: Literal["float32", "bfloat16"] | None = None
@@ -49,6 +57,7 @@ class TrainConfig:
     record_every: int = 1
     """Steps between records; deaths and revivals are counted over all of them."""
     seed: int = 0
+    """Of the order of the tokens, and of what is resampled."""
 
     def __post_init__(self) -> None:
         whole_fields(
@@ -104,8 +113,8 @@ class TrainConfig:
         return min(rising, left / self.decay_steps if left < self.decay_steps else 1.0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Record(Result):
     """One training step, and what happened to the latents since the last record. Fractions in [0, 1].
 
     dead = dead_by_relu + dead_by_topk, all three None until the `dead_after_tokens` of the settings have passed in
@@ -117,6 +126,7 @@ class Record:
     tokens: int
     """Tokens trained on since training began, this step's included."""
     loss: float
+    """What was minimised in the step: the squared error, plus penalty and revival."""
     fvu: float | None
     """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean; None where
     the tokens of the batch do not differ, as in a batch of one."""
@@ -146,3 +156,8 @@ class Record:
     """Latents that came back since the last record, of those that were dead-by-TopK."""
     resampled: int
     """Dead latents that were drawn afresh."""
+
+    def __str__(self) -> str:
+        fvu = "" if self.fvu is None else f", FVU {self.fvu:.4f}"
+        dead = "death not known yet" if self.dead is None else f"{self.dead:.1%} dead"
+        return f"step {self.step:,}: loss {self.loss:.4g}{fvu}, L0 {self.l0:.1f}, {dead}"

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from autopsae.arrays import InputError
 from autopsae.disk import full_disk_told
+from autopsae.extras import missing
 from autopsae.files import is_regular, write_text
 from autopsae.reading import parse
 
@@ -117,9 +118,7 @@ class TensorBoard(Logger):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise InputError(
-                f"TensorBoard: expected the package tensorboard ({error}); pip install 'autopsae[tensorboard]'"
-            ) from error
+            raise missing("TensorBoard", "tensorboard", error, install="autopsae[tensorboard]") from error
         self._writer = SummaryWriter(str(folder), purge_step=after)
 
     def __call__(self, record: Row) -> None:

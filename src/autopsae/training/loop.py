@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autopsae.arrays import Tokens
+from autopsae.progress import Progress
 from autopsae.sae.model import SAE
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.sources import Member
@@ -73,14 +74,14 @@ def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:
     yield from Training(sae, tokens, config)
 
 
-def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: bool = False) -> list[Record]:
+def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: Progress | None = None) -> list[Record]:
     """`steps` to the end: the SAE is trained in place, and its records are returned. Raises as `steps`.
 
-    progress: show a progress bar in the terminal.
+    progress: told the steps taken with each record, as "training".
     """
-    records = steps(sae, tokens, config)
-    if progress:
-        from rich.progress import track
-
-        return list(track(records, description="training", total=-(-config.steps // config.record_every)))
-    return list(records)
+    records = []
+    for record in steps(sae, tokens, config):
+        records.append(record)
+        if progress:
+            progress("training", record.step + 1, config.steps)
+    return records

@@ -55,6 +55,7 @@ class L0Target:
     l0: float
     """Latents that shall fire per token, on average."""
     coefficient: float = 0.2
+    """Weight of the penalty."""
 
     def __post_init__(self) -> None:
         if not (self.l0 > 0 and self.coefficient >= 0):

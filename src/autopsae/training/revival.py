@@ -36,7 +36,9 @@ class AuxK:
     """
 
     coefficient: float = 1 / 32
+    """Weight of the loss."""
     dead_after_tokens: int = 256_000
+    """Tokens of silence after which a latent takes part."""
     k_aux: int | None = None
     """Latents per token; None for d_in / 2."""
 
@@ -85,7 +87,9 @@ class GhostGradients:
     """
 
     coefficient: float = 1.0
+    """Weight of the loss."""
     dead_after_tokens: int = 256_000
+    """Tokens of silence after which a latent takes part."""
 
     def __post_init__(self) -> None:
         whole_fields(self, "dead_after_tokens")
@@ -157,9 +161,13 @@ class Resampling:
     """
 
     every_steps: int
+    """Steps between two resamplings."""
     until_step: int | None = None
+    """Step after which there is none; None for no end."""
     dead_after_tokens: int = 256_000
+    """Tokens of silence after which a latent is drawn afresh."""
     encoder_norm: float = 0.2
+    """Norm of a new encoder row, over the mean norm of the living."""
 
     def __post_init__(self) -> None:
         whole_fields(self, "every_steps", "until_step", "dead_after_tokens")

@@ -20,11 +20,13 @@ class Member:
     sae: SAE
     """Trained in place."""
     config: TrainConfig
+    """How it is trained."""
     tokens: Tokens | None = None
     """Raw tokens of its own; None for those of the sweep."""
     shift: Float[Tensor, "d_in"] | None = None
     """Added to every raw token: layers of many gammas from one stream."""
     name: str = ""
+    """For messages and folders; "" where it needs none."""
 
 
 def shifted(tokens: Tokens, shift: Float[Tensor, "d_in"]) -> Mapped:

@@ -87,6 +87,7 @@ class Sweep:
         views = next(self._sources)
         y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
         selection, centered = weights.select(y, training=True, products=self._products, workspace=self._workspace)
+        weights.learn(selection)
         left, error = unexplained(
             centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec, self._workspace
         )
@@ -106,9 +107,8 @@ class Sweep:
         self._resample(configs, y, left, fine)
         found = None
         if self.step % self.config.record_every == 0 or self.step == self.config.steps:
-            found = self._records(
-                Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
-            )
+            measured = Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
+            found = self._records(measured)
         if not all(fine):
             self._stop(loss.detach(), fine, largest=float(views.abs().max()))
         return {m: record for m, record in (found or {}).items() if m in self._alive} or None
@@ -271,6 +271,7 @@ class Sweep:
             "bias_captured": bias_captured([self.members[m].sae for m in self._alive], means),
             "resampled": self._resampled.tolist(),
         }
+        self._watch.restart_counts()
         self._resampled.zero_()
         rows = zip(*columns.values(), strict=True)
         return {

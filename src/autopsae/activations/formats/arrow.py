@@ -14,6 +14,7 @@ from autopsae.activations.formats.rows import neighbour
 from autopsae.activations.names import layer_name
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
+from autopsae.extras import missing
 from autopsae.reading import as_object, check_regular, read_json, reading
 from autopsae.words import listed, shown
 
@@ -75,7 +76,7 @@ def import_pyarrow(path: Path, what: str) -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise InputError(f"{path}: {what}; pip install pyarrow to read it") from error
+        raise missing(f"{path}: {what}", "pyarrow", error, install="pyarrow") from error
     return pyarrow
 
 

@@ -19,13 +19,14 @@ from autopsae.saved import Layout
 class BatchTopK(Sparsity):
     """The k * tokens largest of a whole batch, so k per token on average (Bussmann et al. 2024).
 
-    As with batch normalisation, training mode judges a batch as a whole and learns a threshold (the running mean of
-    the smallest value that fired), with which evaluation mode judges each token alone.
+    As with batch normalisation, training mode judges a batch as a whole, and evaluation mode judges each token
+    alone, by a threshold that training learns (`learn`: the running mean of the smallest value that fired).
     """
 
     name: ClassVar[str] = "batch_topk"
     judges_batches: ClassVar[bool] = True
     k: int
+    """Latents that are selected per token, on average."""
 
     def __post_init__(self) -> None:
         whole_fields(self, "k")

@@ -22,6 +22,7 @@ class GroupMax(Sparsity):
 
     name: ClassVar[str] = "groupmax"
     k: int
+    """Groups, of each of which one latent is selected."""
 
     def __post_init__(self) -> None:
         whole_fields(self, "k")

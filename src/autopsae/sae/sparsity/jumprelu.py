@@ -30,6 +30,7 @@ class JumpReLU(Sparsity):
     gated: ClassVar[bool] = True
     learned_by_gradient: ClassVar[tuple[str, ...]] = ("log_threshold",)
     bandwidth: float = 0.3
+    """Width of the kernel, in units of the pre-activations."""
     start: float = 0.1
     """Where thresholds begin, at least (`born` may set them higher, so that each latent fires at a rate)."""
 

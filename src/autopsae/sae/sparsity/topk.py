@@ -22,6 +22,7 @@ class TopK(Sparsity):
 
     name: ClassVar[str] = "topk"
     k: int
+    """Latents that are selected per token."""
 
     def __post_init__(self) -> None:
         whole_fields(self, "k")

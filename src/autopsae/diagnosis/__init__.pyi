@@ -1,0 +1,9 @@
+from autopsae.diagnosis.diagnose import diagnose as diagnose
+from autopsae.diagnosis.finding import Finding as Finding
+from autopsae.diagnosis.prescribe import Prescription as Prescription
+from autopsae.diagnosis.result import Diagnosis as Diagnosis
+from autopsae.diagnosis.severity import Severity as Severity
+from autopsae.diagnosis.severity import gamma as gamma
+from autopsae.diagnosis.severity import severity as severity
+from autopsae.diagnosis.survey import Survey as Survey
+from autopsae.diagnosis.survey import survey as survey

@@ -1,0 +1,11 @@
+from autopsae.evaluation.autopsy import autopsy as autopsy
+from autopsae.evaluation.directions import mmcs as mmcs
+from autopsae.evaluation.fresh_start import fresh_start as fresh_start
+from autopsae.evaluation.loss_recovered import LossRecovered as LossRecovered
+from autopsae.evaluation.loss_recovered import loss_recovered as loss_recovered
+from autopsae.evaluation.recentre import RecentringCost as RecentringCost
+from autopsae.evaluation.recentre import cost_of_recentring as cost_of_recentring
+from autopsae.evaluation.recentre import recentre as recentre
+from autopsae.evaluation.reconstruction import Evaluation as Evaluation
+from autopsae.evaluation.reconstruction import evaluate as evaluate
+from autopsae.evaluation.result import Autopsy as Autopsy

@@ -1,0 +1,12 @@
+from autopsae.sae.death import Fates as Fates
+from autopsae.sae.death import fates as fates
+from autopsae.sae.init import born as born
+from autopsae.sae.init import draw_rows as draw_rows
+from autopsae.sae.model import SAE as SAE
+from autopsae.sae.selection import Selection as Selection
+from autopsae.sae.sparsity import BatchTopK as BatchTopK
+from autopsae.sae.sparsity import GroupMax as GroupMax
+from autopsae.sae.sparsity import JumpReLU as JumpReLU
+from autopsae.sae.sparsity import ReLU as ReLU
+from autopsae.sae.sparsity import Sparsity as Sparsity
+from autopsae.sae.sparsity import TopK as TopK

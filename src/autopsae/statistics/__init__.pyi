@@ -1,0 +1,10 @@
+from autopsae.statistics.collect import Statistics as Statistics
+from autopsae.statistics.collect import collect as collect
+from autopsae.statistics.median import geometric_median as geometric_median
+from autopsae.statistics.moments import Moments as Moments
+from autopsae.statistics.moments import layer_norm as layer_norm
+from autopsae.statistics.norms import NormHistogram as NormHistogram
+from autopsae.statistics.repeats import Repeats as Repeats
+from autopsae.statistics.repeats import count_repeats as count_repeats
+from autopsae.statistics.spectrum import Spectrum as Spectrum
+from autopsae.statistics.spectrum import effective_rank as effective_rank

@@ -1,0 +1,12 @@
+from autopsae.survival.birth import Birth as Birth
+from autopsae.survival.birth import measure_birth as measure_birth
+from autopsae.survival.closed_form import Prediction as Prediction
+from autopsae.survival.closed_form import predicted_dead as predicted_dead
+from autopsae.survival.closed_form import predicted_dead_by_relu as predicted_dead_by_relu
+from autopsae.survival.forecast import Forecast as Forecast
+from autopsae.survival.forecast import forecast as forecast
+from autopsae.survival.forecast import forecast_births as forecast_births
+from autopsae.survival.outlook import Expected as Expected
+from autopsae.survival.outlook import Outlook as Outlook
+from autopsae.survival.recovery import Recovery as Recovery
+from autopsae.survival.recovery import recovery as recovery

@@ -1,0 +1,17 @@
+from autopsae.training.config import Record as Record
+from autopsae.training.config import TrainConfig as TrainConfig
+from autopsae.training.logs import Csv as Csv
+from autopsae.training.logs import JsonLines as JsonLines
+from autopsae.training.logs import TensorBoard as TensorBoard
+from autopsae.training.logs import WandB as WandB
+from autopsae.training.loop import Diverged as Diverged
+from autopsae.training.loop import Training as Training
+from autopsae.training.loop import steps as steps
+from autopsae.training.loop import train as train
+from autopsae.training.objective import L1 as L1
+from autopsae.training.objective import L0Target as L0Target
+from autopsae.training.revival import AuxK as AuxK
+from autopsae.training.revival import GhostGradients as GhostGradients
+from autopsae.training.revival import Resampling as Resampling
+from autopsae.training.sources import Member as Member
+from autopsae.training.sweep import Sweep as Sweep

@@ -1,0 +1,70 @@
+"""A package that is not installed: one message, whatever needs it."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from autopsae.activations.formats.arrow import import_pyarrow
+from autopsae.activations.presets import load_model
+from autopsae.arrays import InputError
+from autopsae.cure.saelens import saelens_scaler
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.survey import Survey
+from autopsae.extras import missing
+from autopsae.interop.hub import fetched
+from autopsae.remedies.remedy import whiten
+from autopsae.report.plots import check_figure
+from autopsae.sae.sparsity import TopK
+from autopsae.statistics.spectrum import Spectrum
+from autopsae.tables import check_table, frame
+from autopsae.training.logs import TensorBoard
+
+pytestmark = pytest.mark.quick
+
+
+def whitened() -> Prescription:
+    remedy = whiten(Spectrum.of(torch.eye(3, dtype=torch.float64)), torch.ones(3, dtype=torch.float64))
+    return Prescription(remedy=remedy, reason="asked for", layer="hs0", d_sae=8, sparsity=TopK(k=2), scale=1.0)
+
+
+def test_the_message_says_what_needs_the_package_why_it_is_not_there_and_what_to_install() -> None:
+    error = ImportError("No module named 'pandas'")
+    assert str(missing("to_frame", "pandas", error, install="autopsae[report]")) == (
+        "to_frame: expected the package pandas (ImportError: No module named 'pandas'); pip install "
+        "'autopsae[report]'"
+    )
+    assert str(missing("a", "b", error, install="b")).endswith("; pip install b")
+
+
+NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
+    "frame": ("pandas", "'autopsae[report]'", lambda _: frame({"a": [1]})),
+    "frame of a survey": ("pandas", "'autopsae[report]'", lambda _: Survey(()).to_frame()),
+    "parquet table": ("pyarrow", "'autopsae[report]'", lambda folder: check_table(folder / "a.parquet")),
+    "figure": ("matplotlib", "'autopsae[report]'", lambda folder: check_figure(folder / "a.png")),
+    "parquet activations": ("pyarrow", "pyarrow", lambda folder: import_pyarrow(folder, "a Parquet file")),
+    "model": ("transformers", "'autopsae[models]'", lambda folder: load_model(str(folder))),
+    "hub": ("huggingface_hub", "huggingface_hub", lambda _: fetched("a/b", [], [])),
+    "tensorboard": ("tensorboard", "'autopsae[tensorboard]'", TensorBoard),
+    "saelens": ("sae_lens", "sae-lens", lambda _: saelens_scaler(whitened())),
+}
+
+
+@pytest.mark.parametrize("what", NEEDED)
+def test_a_missing_package_is_named_with_what_to_install(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, install, call = NEEDED[what]
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    if package == "tensorboard":
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(InputError) as raised:
+        call(tmp_path)
+    message = str(raised.value)
+    assert f": expected the package {package} (" in message
+    assert message.endswith(f"; pip install {install}")
+    assert "\n" not in message

@@ -8,7 +8,7 @@ class it is. A new one is a frozen dataclass with a `name` and `margins`; the re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +17,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import DENSE, Pairs
-from autopsae.kinds import Kind, number, one_of, whole
+from autopsae.kinds import Kind, flag, number, one_of, text, whole
 from autopsae.kinds import fields as object_of
 from autopsae.sae.selection import Chosen, Product
 from autopsae.saved import Layout
@@ -175,13 +175,15 @@ class Sparsity(ABC):
         """
         needed: dict[str, Kind] = {"name": one_of(cls.name)}
         optional: dict[str, Kind] = {}
+        types = get_type_hints(cls)
         for field in fields(cls):  # type: ignore[arg-type]
             kinds = needed if field.default is MISSING else optional
-            kinds[field.name] = _KINDS[field.type if isinstance(field.type, str) else field.type.__name__]
+            kinds[field.name] = _KINDS[types[field.name]]
         return object_of(needed, optional=optional)
 
 
-_KINDS: dict[str, Kind] = {"int": whole(), "float": number(over=0.0)}
+# What a setting may be beyond its type is up to `check`, which is asked when a file is read.
+_KINDS: dict[Any, Kind] = {int: whole(-(2**53)), float: number(), bool: flag, str: text}
 
 
 def sparsity_of(content: Mapping[str, Any]) -> Sparsity:

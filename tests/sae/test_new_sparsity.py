@@ -3,7 +3,6 @@
 It is the example of CONTRIBUTING's "how to add a sparsity", and goes through every verb.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -62,9 +61,8 @@ D_IN, D_SAE = 12, 64
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SPARSITIES, "fraction", Fraction)
-    yield
 
 
 def generator(seed: int = 0) -> torch.Generator:

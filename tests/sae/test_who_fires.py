@@ -1,4 +1,4 @@
-"""Who fires is told three times by a sparsity (margins, select, firing): they agree, and with a loop over tokens."""
+"""A sparsity tells three times who fires (margins, select, firing): all agree with a loop over the tokens."""
 
 from collections.abc import Callable
 
@@ -106,7 +106,7 @@ def test_the_selected_and_positive_are_those_with_positive_margins_in_every_memb
     together: bool,
     biased: bool,
 ) -> None:
-    """Each member sees inputs of its own; of those that tie for the last place, as many fire as there are places."""
+    """Each member sees inputs of its own; of those that tie for the last place, no more fire than have a place."""
     inputs = {name: pre for name, pre in INPUTS.items() if name != "extreme" or not biased}
     members = [*inputs.values()]
     b_enc = torch.stack([normal(9)[m] for m in range(len(members))]) if biased else None

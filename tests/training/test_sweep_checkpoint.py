@@ -29,6 +29,10 @@ WAYS: dict[str, list[dict[str, Any]]] = {
     "resampling": [{"resampling": RESAMPLING}, {"resampling": replace(RESAMPLING, every_steps=14), "seed": 2}, {}],
     "sparse adam": [{"optimizer": "sparse_adam", "lr": lr, "clip_norm": 1.0} for lr in (1e-3, 1e-2)],
     "sign": [{"optimizer": "sign_sgd", "lr": lr} for lr in (1e-4, 1e-3)],
+    "nested": [
+        {"nested": (4, 20), **more}
+        for more in ({"revival": AuxK(dead_after_tokens=320)}, {"lr": 1e-2}, {"resampling": RESAMPLING})
+    ],
     "frozen and rates": [{"frozen": ("b_dec",)}, {"warmup_steps": 5, "decay_steps": 20}, {"b_dec_lr": 0.1}],
 }
 
@@ -102,7 +106,7 @@ def test_a_resumed_sweep_ends_with_the_same_bits_and_records(tmp_path: Path, way
 
 
 @pytest.mark.parametrize("diverging", [{0: 5}, {1: 5, 0: 20}, {2: 12, 1: 13}, {1: 30}], ids=str)
-@pytest.mark.parametrize("way", ["seeds and buffers", "resampling"])
+@pytest.mark.parametrize("way", ["seeds and buffers", "resampling", "nested"])
 def test_a_sweep_in_which_some_diverged_resumes_too(tmp_path: Path, way: str, diverging: dict[int, int]) -> None:
     broken_equals_unbroken(WAYS[way], 16, tmp_path / "c.safetensors", diverging)
 

@@ -24,6 +24,7 @@ from autopsae.training.loop import train
 from autopsae.training.memory import bytes_needed
 from autopsae.training.objective import reconstruction_losses
 from autopsae.training.sources import Member
+from autopsae.training.sweep import Sweep
 from tests.training.members import D_IN, D_SAE, new_sae, settings, tokens
 from tests.ways import residual, without_numba
 
@@ -92,6 +93,22 @@ def test_by_hand() -> None:
     for nested, expected in (((1,), 41 / 2), ((2,), 25 / 2), ((1, 2), 66 / 3)):
         _, error, loss = reconstruction_losses(sae.weights, centered, selection, nested)
         assert (error.item(), loss.item()) == (0, expected)
+
+
+def test_a_member_that_diverges_touches_no_other() -> None:
+    members = [Member(sae=new_sae(seed), config=settings(nested=(4, 20), steps=30)) for seed in range(2)]
+    sweep = Sweep(members, tokens())
+    for _ in range(5):
+        sweep.advance()
+    with torch.no_grad():
+        members[0].sae.W_dec.fill_(torch.nan)
+    for _ in sweep:
+        pass
+    assert [*sweep.diverged] == [0]
+    alone = new_sae(1)
+    train(alone, tokens(), members[1].config)
+    for name, value in alone.state_dict().items():
+        assert torch.allclose(members[1].sae.state_dict()[name], value, rtol=1e-9, atol=1e-9), name
 
 
 def trained(nested: tuple[int, ...], **more: Any) -> SAE:

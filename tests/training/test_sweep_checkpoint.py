@@ -106,7 +106,7 @@ def test_a_resumed_sweep_ends_with_the_same_bits_and_records(tmp_path: Path, way
 
 
 @pytest.mark.parametrize("diverging", [{0: 5}, {1: 5, 0: 20}, {2: 12, 1: 13}, {1: 30}], ids=str)
-@pytest.mark.parametrize("way", ["seeds and buffers", "resampling", "nested"])
+@pytest.mark.parametrize("way", ["seeds and buffers", "resampling"])
 def test_a_sweep_in_which_some_diverged_resumes_too(tmp_path: Path, way: str, diverging: dict[int, int]) -> None:
     broken_equals_unbroken(WAYS[way], 16, tmp_path / "c.safetensors", diverging)
 

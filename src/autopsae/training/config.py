@@ -36,8 +36,8 @@ class TrainConfig:
     """What keeps ReLU (L1) and JumpReLU (L0Target) sparse."""
     nested: tuple[int, ...] = ()
     """Matryoshka training (Bussmann et al. 2025): sizes m_1 < m_2 < ... of prefixes, under d_sae. The mean is
-    minimised of the squared errors of the reconstructions from the first m_1 latents, the first m_2, ..., and all of
-    them, so that the first ones learn what is most general. () for all latents alone."""
+    minimised of the squared errors of the reconstructions from the first m_1 latents, the first m_2, ..., and all
+    of them, so that the first ones learn what is most general. () for all latents alone."""
     revival: AuxK | GhostGradients | None = None
     resampling: Resampling | None = None
     dead_after_tokens: int = 256_000

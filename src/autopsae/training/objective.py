@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -52,12 +53,20 @@ class L1:
 class L0Target:
     """coefficient * d_in * (L0 / l0 - 1)^2, a gradient for JumpReLU's thresholds (Rajamanoharan et al. 2024).
 
-    The factor d_in is the size of the squared error at birth, where the layer is scaled.
+    The factor d_in is the size of the squared error at birth, where the layer is scaled: one coefficient then does
+    for layers of every width. The published penalty is without it (`times_d_in=False`).
     """
 
     l0: float
     """Latents that shall fire per token, on average."""
     coefficient: float = 0.2
+    times_d_in: bool = True
+    """Whether the penalty has the factor d_in."""
+
+    def __repr__(self) -> str:
+        # Checkpoints of earlier versions hold it so, and are compared with it.
+        factor = "" if self.times_d_in else ", times_d_in=False"
+        return f"L0Target(l0={self.l0!r}, coefficient={self.coefficient!r}{factor})"
 
     def __post_init__(self) -> None:
         if not (self.l0 > 0 and self.coefficient >= 0):
@@ -76,8 +85,10 @@ class L0Target:
         """Each member's penalty of its batch."""
         assert selection.gates is not None
         wanted, size = selection.gates.new_tensor([[p.l0, p.coefficient] for p in penalties]).T
+        times_d_in = torch.tensor([p.times_d_in for p in penalties], device=size.device)
+        size = torch.where(times_d_in, size * weights.shape[2], size)
         l0 = selection.pairs.sum_per_member(selection.gates) / selection.tokens
-        losses: Tensor = size * weights.shape[2] * (l0 / wanted - 1).square()
+        losses: Tensor = size * (l0 / wanted - 1).square()
         return losses
 
 

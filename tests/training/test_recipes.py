@@ -38,7 +38,8 @@ def new_sae(recipe: Recipe, *, scaled: bool = True) -> SAE:
         **recipe.birth,
     )
     with torch.no_grad():
-        sae.W_dec += 0.1 * torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        noise = torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        sae.W_dec.add_(0.1 * noise)
     return sae
 
 
@@ -119,11 +120,7 @@ def test_lindseys_schedules_are_shares_of_the_steps() -> None:
     config = TrainConfig(steps=200, lr=1e-3, **relu_lindsey(steps=200).training)
     assert config.penalty == L1(coefficient=5.0, warmup_steps=10)
     assert isinstance(config.penalty, L1)
-    assert (config.penalty.at(0), config.penalty.at(10), config.penalty.at(199)) == (
-        pytest.approx(5 / 11),
-        5.0,
-        5.0,
-    )
+    assert [config.penalty.at(step) for step in (0, 10, 199)] == pytest.approx([5 / 11, 5.0, 5.0])
     assert (config.rate(0), config.rate(159), config.rate(180), config.rate(199)) == (1.0, 1.0, 0.5, 1 / 40)
     assert not config.unit_decoder
     assert config.clip_norm == 1.0

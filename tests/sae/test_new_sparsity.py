@@ -19,11 +19,12 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.autopsy import autopsy
 from autopsae.evaluation.recentre import recentre
 from autopsae.evaluation.reconstruction import evaluate
+from autopsae.interop.convert import save_sae
 from autopsae.remedies.remedy import center, untouched, whiten
 from autopsae.sae.death import fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import SPARSITIES, Sparsity
+from autopsae.sae.sparsity import SPARSITIES, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import measure_birth
@@ -230,3 +231,21 @@ def test_the_autopsy_tells_who_is_dead_and_recentring_wakes_them() -> None:
     assert result.causes["shift"] > 0
     woken = recentre(sae, center=result.center, is_dead=result.is_dead)
     assert fates(woken, x).dead < real.dead
+
+
+def test_two_sparsities_of_one_name_are_refused() -> None:
+    def again() -> type[Sparsity]:
+        class Other(TopK):
+            name: ClassVar[str] = "topk"
+
+        return Other
+
+    with pytest.raises(InputError, match="Other: expected a name of its own, got 'topk', which TopK has"):
+        again()
+    assert SPARSITIES["topk"] is TopK
+
+
+@pytest.mark.parametrize("to", ["saelens", "dictionary_learning", "sparsify"])
+def test_a_library_that_does_not_have_it_is_not_written_for(tmp_path: Path, to: str) -> None:
+    with pytest.raises(InputError, match=r"expected .*fraction"):
+        save_sae(new_sae(), tmp_path / "sae", to=to)

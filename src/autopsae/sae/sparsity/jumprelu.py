@@ -59,7 +59,7 @@ class JumpReLU(Sparsity):
         return {"log_threshold": threshold.to(like).log().expand(len(like)).clone()}
 
     def layouts(self, d_sae: int, dtypes: tuple[torch.dtype, ...]) -> dict[str, Layout]:
-        """One for each latent, in the type of the weights."""
+        """A logarithm for each latent, in the type of the weights."""
         return {"log_threshold": Layout(shape=(d_sae,), dtypes=dtypes)}
 
     def threshold(self, owned: Owned) -> Float[Tensor, "d_sae"]:
@@ -74,8 +74,8 @@ class JumpReLU(Sparsity):
             return torch.full((d_sae,), self.start)
         return threshold.clamp_max(self.start)
 
-    def bars(self, owned: Owned, *, training: bool) -> Float[Tensor, "members d_sae"]:
-        """As `threshold`."""
+    def thresholds(self, owned: Owned, *, training: bool) -> Float[Tensor, "members d_sae"]:
+        """exp(log_threshold), in training and after it."""
         return owned["log_threshold"].exp()
 
     def values(

@@ -31,7 +31,7 @@ from autopsae.survival.birth import measure_birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import forecast_births
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import train
 from autopsae.training.memory import bytes_needed
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
@@ -165,7 +165,7 @@ def test_settings_that_cannot_be_are_refused_also_in_a_file(tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"sae\.json: Fraction: expected a fraction between 0 and 1, got -1"):
         SAE.load(tmp_path / "sae")
     with pytest.raises(InputError, match="k: expected a sparsity whose k can change"):
-        Training(new_sae(), tokens(), TrainConfig(steps=3, lr=1e-3, k_start=8, k_steps=2))
+        train(new_sae(), tokens(), TrainConfig(steps=3, lr=1e-3, k_start=8, k_steps=2))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, ReLU
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import train
+from autopsae.training.memory import bytes_needed
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.recipes import Recipe, jumprelu_paper, paper_recipe, relu_lindsey
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
+from autopsae.training.sweep import Sweep
 from autopsae.training.terms import terms
 
 D_IN, D_SAE = 8, 24
@@ -46,11 +48,11 @@ def new_sae(recipe: Recipe, *, scaled: bool = True) -> SAE:
 def one_step(sae: SAE, x: Tensor, recipe: Recipe, **more: Any) -> tuple[float, dict[str, Tensor]]:
     """(the loss, the gradients) of the first step on all tokens; nothing moves."""
     settings: dict[str, Any] = {"steps": 20, "lr": 1e-300, "batch_tokens": len(x), **recipe.training, **more}
-    training = Training(sae, x, TrainConfig(**settings))
-    record = training.advance()
-    assert record is not None
-    parameters = training._sweep._weights.parameters
-    return record.loss, {name: p.grad[0].clone() for name, p in parameters.items() if p.grad is not None}
+    sweep = Sweep([Member(sae=sae, config=TrainConfig(**settings))], x)
+    records = sweep.advance()
+    assert records is not None
+    parameters = sweep._weights.parameters
+    return records[0].loss, {name: p.grad[0].clone() for name, p in parameters.items() if p.grad is not None}
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -139,6 +141,18 @@ def test_a_recipe_trains(recipe: Recipe) -> None:
     assert last < 0.5 * first
     unit = torch.ones(D_SAE, dtype=torch.float64)
     assert torch.allclose(sae.W_dec.norm(dim=1), unit) == (recipe.sparsity != ReLU())
+
+
+def test_the_memory_of_thresholds_at_almost_nothing_is_that_of_relu() -> None:
+    config = TrainConfig(steps=1, lr=1e-3, batch_tokens=100_000)
+    paper, relu, usual = (
+        bytes_needed(
+            Member(sae=new_sae(Recipe(sparsity=s, birth={"encoder_bias": True}, training={})), config=config)
+        )
+        for s in (jumprelu_paper().sparsity, ReLU(), JumpReLU())
+    )
+    assert paper == pytest.approx(relu, rel=1e-3)
+    assert paper > 2 * usual
 
 
 def test_recipes_by_name_and_those_that_there_are_not() -> None:

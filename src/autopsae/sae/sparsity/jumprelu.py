@@ -16,6 +16,8 @@ from autopsae.sae.sparsity.above import above
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
+_ALMOST_NOTHING = 0.01  # of a pre-activation, which is about 1 where the layer is scaled
+
 
 @dataclass(frozen=True, kw_only=True)
 class JumpReLU(Sparsity):
@@ -51,6 +53,10 @@ class JumpReLU(Sparsity):
             value = getattr(self, name)
             if not (isfinite(value) and value > 0):
                 raise InputError(f"JumpReLU: expected {name} > 0, got {value}; pass about {hint}")
+
+    def pairs_per_token(self, d_sae: int) -> int:
+        """Half of the latents where thresholds begin at almost nothing, as all positive ones are then selected."""
+        return d_sae // 2 if self.start < _ALMOST_NOTHING else super().pairs_per_token(d_sae)
 
     def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
         """The logarithm of each latent's threshold. Raises InputError for none, or one that is not over zero."""

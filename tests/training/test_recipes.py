@@ -145,12 +145,9 @@ def test_a_recipe_trains(recipe: Recipe) -> None:
 
 def test_the_memory_of_thresholds_at_almost_nothing_is_that_of_relu() -> None:
     config = TrainConfig(steps=1, lr=1e-3, batch_tokens=100_000)
-    paper, relu, usual = (
-        bytes_needed(
-            Member(sae=new_sae(Recipe(sparsity=s, birth={"encoder_bias": True}, training={})), config=config)
-        )
-        for s in (jumprelu_paper().sparsity, ReLU(), JumpReLU())
-    )
+    sparsities = (jumprelu_paper().sparsity, ReLU(), JumpReLU())
+    saes = [new_sae(Recipe(sparsity=s, birth={"encoder_bias": True}, training={})) for s in sparsities]
+    paper, relu, usual = (bytes_needed(Member(sae=sae, config=config)) for sae in saes)
     assert paper == pytest.approx(relu, rel=1e-3)
     assert paper > 2 * usual
 

@@ -52,17 +52,31 @@ def test_the_commands_of_readme_and_autopsy_page_run_one_after_the_other(tmp_pat
 
 
 def test_the_python_of_the_training_page_runs_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    code, _ = training_page()
+    code = training_page()[0]
     said = "\nimport json\nlogged = open('records.jsonl').read().splitlines()\n"
     said += "print(len(logged), len(records), json.loads(logged[-1])['loss'] == records[-1].loss)"
     assert run(processes.code, [code + said], tmp_path).strip() == "60 30 True"
 
 
 def test_the_sweep_of_the_training_page_names_the_best(tmp_path: Path) -> None:
-    _, code = training_page()
+    code = training_page()[1]
     printed = run(processes.code, [code + "\nprint(best.name)"], tmp_path).splitlines()
     assert [line.count(":") for line in printed[:-1]] == [4, 4, 4]
     assert printed[-1] == "median_0.003"
+
+
+def test_nested_prefixes_on_the_training_page_leave_less_the_larger_they_are(tmp_path: Path) -> None:
+    printed = run(processes.code, [training_page()[2]], tmp_path)
+    left = [int(share) for share in re.findall(r"leave (\d+)%", printed)]
+    assert len(left) == 3
+    assert 100 > left[0] > left[1] >= left[2]
+
+
+def test_the_published_settings_on_the_training_page_train(tmp_path: Path) -> None:
+    printed = run(processes.code, [training_page()[3]], tmp_path)
+    first, last = map(int, re.findall(r"(\d+) (?:latents fired|at the end)", printed))
+    assert first > 0
+    assert last > 0
 
 
 def test_the_python_of_the_interop_page_writes_and_reads_the_same_sae(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Prescriptions, SAEs and finished runs of the first version are read; its checkpoints are refused."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from autopsae.run.one import run
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, Sparsity, TopK
+from autopsae.saved import save_object
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.training.config import TrainConfig
+from autopsae.training.objective import L0Target
 from autopsae.training.sources import Member
 
 SAVED = Path(__file__).parent / "first_version"
@@ -89,6 +92,28 @@ def test_the_summary_of_a_finished_run_of_the_first_version_is_read(tmp_path: Pa
     shutil.copytree(SAVED / "finished", tmp_path / "run")
     summary = run(entry("m"), X[:300], X[300:], tmp_path / "run", plan=PLAN, resume=True)
     assert (summary["steps"], summary["diverged"]) == (8, None)
+
+
+def test_a_setting_that_there_was_not_yet_is_at_its_default_in_a_finished_run(tmp_path: Path) -> None:
+    shutil.copytree(SAVED / "finished", tmp_path / "run")
+    other = replace(entry("m"), member=replace(entry("m").member, config=replace(CONFIG, nested=(2,))))
+    with pytest.raises(InputError, match=r"nested \[\], got \[2\]; pass another name"):
+        run(other, X[:300], X[300:], tmp_path / "run", plan=PLAN, resume=True)
+
+
+def test_so_is_a_setting_of_its_penalty(tmp_path: Path) -> None:
+    def with_factor(times_d_in: bool) -> Entry:
+        config = replace(CONFIG, penalty=L0Target(l0=2.0, times_d_in=times_d_in))
+        member = Member(sae=an_sae(JumpReLU()), config=config, name="m")
+        return Entry(member=member, about={"init": "mine"})
+
+    done = run(with_factor(True), X[:300], X[300:], tmp_path / "run", plan=PLAN)
+    path = tmp_path / "run" / "summary.json"
+    del done["training"]["penalty"]["times_d_in"]
+    save_object(path, format="autopsae-summary", content=done)
+    assert run(with_factor(True), X[:300], X[300:], tmp_path / "run", plan=PLAN, resume=True)["steps"] == 8
+    with pytest.raises(InputError, match=r"penalty .*; pass another name"):
+        run(with_factor(False), X[:300], X[300:], tmp_path / "run", plan=PLAN, resume=True)
 
 
 def test_a_checkpoint_of_an_older_version_than_that_is_refused_in_one_line(tmp_path: Path) -> None:

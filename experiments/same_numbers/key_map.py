@@ -60,6 +60,8 @@ ADDED: dict[str, str] = {
     "**/scale": "a prescription carries the scale of its layer",
     "**/folder": "a sweep says in which folder each member is",
     "**/provenance/**": "what wrote a result: version, day, source, settings",
+    "**/penalty/times_d_in": "the factor d_in of an L0 target can be left out",
+    "**/training/nested": "Matryoshka training is a setting",
     "autopsy/*/dead": "an autopsy says fractions beside counts",
     "autopsy/*/dead_by_*": "an autopsy says fractions beside counts",
 }

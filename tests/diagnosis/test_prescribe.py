@@ -143,10 +143,10 @@ def test_damaged_foreign_or_mixed_up_prescriptions_are_refused(tmp_path: Path) -
 def test_a_prescription_that_lacks_something_says_what(tmp_path: Path) -> None:
     choose(1.0, 0.0, 1.0, 1.0, 1.0).save(tmp_path / "p")
     content = json.loads((tmp_path / "p.json").read_text())
-    del content["advice"], content["k"]
+    del content["instruction"], content["k"]
     (tmp_path / "p.json").write_text(json.dumps(content))
     with pytest.raises(
-        InputError, match=r"expected remedy, advice, .*, but it lacks advice, k; take an earlier copy"
+        InputError, match=r"expected remedy, instruction, .*, but it lacks instruction, k; take an earlier copy"
     ):
         Prescription.load(tmp_path / "p")
 

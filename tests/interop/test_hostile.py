@@ -179,7 +179,7 @@ def test_sizes_that_are_none(tmp_path: Path, library: str, value: Any) -> None:
         ("sparsify", {"activation": "x" * 10_000}, "activation: expected 'topk', 'groupmax', got 'xxx"),
         ("sparsify", {"activation": "groupmax", "k": 4}, "cfg.json: GroupMax: expected d_sae that is a multi"),
         ("autopsae", {"sparsity": []}, "sparsity: expected"),
-        ("autopsae", {"sparsity": {"name": []}}, "expected topk or groupmax or batch_topk"),
+        ("autopsae", {"sparsity": {"name": []}}, "expected batch_topk or groupmax or jumprelu or relu or topk"),
         ("autopsae", {"sparsity": {"name": "topk", "k": "3"}}, "got other content than its checksum says"),
         ("autopsae", {"sparsity": {"name": "topk", "k": 3, "code": "x"}}, "got other content than its checksum"),
         ("autopsae", {"scale": "1"}, "scale: expected a number over 0 and under 1e+308, got '1'"),

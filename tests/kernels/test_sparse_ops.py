@@ -4,7 +4,7 @@ from torch import Tensor
 
 from autopsae.kernels import pairs as pairs_module
 from autopsae.kernels.pairs import Pairs
-from autopsae.kernels.sparse_ops import decode, encode, unexplained
+from autopsae.kernels.sparse_ops import decode, decode_between, encode, unexplained
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from tests.ways import without_numba
@@ -244,3 +244,29 @@ def test_the_squared_errors_of_stacked_members_have_the_gradients_of_dense_autog
     assert torch.allclose(found, errors, rtol=1e-10, atol=1e-10)
     for mine, other in zip(torch.autograd.grad((found * weight).sum(), wanted), expected, strict=True):
         assert torch.allclose(mine, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize(("first", "last"), [(0, 9), (0, 1), (3, 7), (8, 9), (4, 5)])
+def test_decoding_some_latents_is_decoding_with_zero_codes_for_the_others(
+    members: int, first: int, last: int
+) -> None:
+    """Also its gradients; members select different numbers of latents, and one token none."""
+    batch, d_sae, d_in = 6, 9, 5
+    generator = torch.Generator().manual_seed(4)
+    counts = torch.randint(0, 5, (members, batch), generator=generator)
+    counts[-1, 2] = 0
+    chosen = [torch.randperm(d_sae, generator=generator)[:n] + d_sae * m for m in range(members) for n in counts[m]]
+    pairs = Pairs(latents=torch.cat(chosen), per_token_counts=counts.flatten(), d_sae=d_sae, members=members)
+    values = torch.randn(len(pairs.latents), dtype=torch.float64, generator=generator, requires_grad=True)
+    W_dec = torch.randn(members, d_sae, d_in, dtype=torch.float64, generator=generator, requires_grad=True)
+    slope = torch.randn(members, batch, d_in, dtype=torch.float64, generator=generator)
+
+    place = (pairs.latents // d_sae, pairs.tokens % batch, pairs.latents % d_sae)
+    codes = torch.zeros(members, batch, d_sae, dtype=torch.float64).index_put(place, values)
+    expected = codes[..., first:last] @ W_dec[:, first:last]
+    found = decode_between(values, pairs, W_dec, first, last)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad((out * slope).sum(), (values, W_dec)) for out in (found, expected)]
+    for mine, other in zip(*gradients, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-10, atol=1e-12)

@@ -142,7 +142,7 @@ def test_penalties_that_cannot_be_are_refused() -> None:
             L1(**bad)  # type: ignore[arg-type]
     for bad in ({"l0": 0.0}, {"l0": float("nan")}, {"l0": 1.0, "coefficient": -1.0}):
         with pytest.raises(InputError, match=r"L0Target: expected l0 > 0 and coefficient >= 0, got L0Target\("):
-            L0Target(**bad)
+            L0Target(**bad)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sparsity", [ReLU(), JumpReLU(bandwidth=0.5)], ids=["relu", "jumprelu"])

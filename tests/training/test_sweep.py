@@ -133,6 +133,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "free decoders and signs": [{"unit_decoder": False, "optimizer": "sign_sgd", "lr": lr} for lr in (1e-4, 1e-3)],
     "patience": [{"dead_after_tokens": n} for n in (64, 640, 100_000)],
     "seeds": [{"seed": seed} for seed in (0, 0, 3)],
+    "nested": [{"nested": (3, 10), **rate} for rate in RATES],
+    "nested, auxk and ghosts": [{"nested": (16,), "revival": method} for method in (AUXK, GHOSTS, None)],
+    "nested, resampled": [{"nested": (1, 2, 31), "resampling": r} for r in RESAMPLINGS],
     "buffers": [{"buffer_tokens": n} for n in (700, 64, 5000)],
 }
 
@@ -149,7 +152,7 @@ def test_every_setting_is_each_members_own(kind: str) -> None:
     assert any(record.dead is not None and record.dead > 0 for record in found[0])
 
 
-@pytest.mark.parametrize("kind", ["auxk or not", "ghosts or not", "resampling", "frozen"])
+@pytest.mark.parametrize("kind", ["auxk or not", "ghosts or not", "resampling", "frozen", "nested"])
 @pytest.mark.parametrize("sparsity", [BatchTopK(k=3), JumpReLU()], ids=lambda s: s.name)
 def test_settings_hold_for_other_sparsities(kind: str, sparsity: Sparsity) -> None:
     penalty = L0Target(l0=3.0) if sparsity == JumpReLU() else None
@@ -444,6 +447,7 @@ def test_moments_of_resampled_latents_are_forgotten_in_their_member_alone() -> N
         ({"unit_decoder": False}, {}, "unit_decoder True, got False"),
         ({"products": "bfloat16"}, {}, "products None, got bfloat16"),
         ({"record_every": 2}, {}, "record_every 1, got 2"),
+        ({"nested": (4,)}, {}, r"nested \(\), got \(4,\)"),
         ({"k_start": 9, "k_steps": 5}, {}, "k_start None, got 9; k_steps 0, got 5"),
         ({}, {"d_sae": 31}, r"d_sae, d_in \(32, 12\), got \(31, 12\)"),
         ({}, {"sparsity": TopK(k=2)}, r"sparsity TopK\(k=3\), got TopK\(k=2\)"),
@@ -468,6 +472,7 @@ def test_members_that_cannot_be_trained_as_one_are_refused(
 
 def test_every_shared_setting_was_tried() -> None:
     tried = {"steps", "batch_tokens", "optimizer", "unit_decoder", "products", "record_every", "k_start", "k_steps"}
+    tried |= {"nested"}
     assert {*SHARED} == tried
     assert {*SHARED} <= {part.name for part in fields(TrainConfig)}
 

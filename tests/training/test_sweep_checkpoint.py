@@ -29,6 +29,10 @@ WAYS: dict[str, list[dict[str, Any]]] = {
     "resampling": [{"resampling": RESAMPLING}, {"resampling": replace(RESAMPLING, every_steps=14), "seed": 2}, {}],
     "sparse adam": [{"optimizer": "sparse_adam", "lr": lr, "clip_norm": 1.0} for lr in (1e-3, 1e-2)],
     "sign": [{"optimizer": "sign_sgd", "lr": lr} for lr in (1e-4, 1e-3)],
+    "nested": [
+        {"nested": (4, 20), **more}
+        for more in ({"revival": AuxK(dead_after_tokens=320)}, {"lr": 1e-2}, {"resampling": RESAMPLING})
+    ],
     "frozen and rates": [{"frozen": ("b_dec",)}, {"warmup_steps": 5, "decay_steps": 20}, {"b_dec_lr": 0.1}],
 }
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.defaults import ACCEPTABLE
 from autopsae.files import pair_files
-from autopsae.kinds import anything, check_kind, fields, nothing_or, number, one_of, text, whole
+from autopsae.kinds import anything, fields, nothing_or, number, one_of, text, whole
 from autopsae.remedies.affine import Affine, check_inverse
 from autopsae.remedies.remedy import Remedy
 from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import SPARSITIES, Sparsity, TopK, sparsity_of
+from autopsae.sae.sparsity import SPARSITIES, Sparsity, TopK, read_sparsity
 from autopsae.saved import Layout, check_tensors, load_pair, save_pair
 from autopsae.survival.outlook import Outlook
 from autopsae.tables import Result
@@ -165,8 +165,7 @@ def _content(content: object) -> str | None:
 
 def _sparsity(content: Mapping[str, Any], described: Path) -> Sparsity:
     described_as = content.get("sparsity", {"name": TopK.name, "k": content["k"]})
-    check_kind(described, described_as, SPARSITIES[described_as["name"]].kind())
-    return sparsity_of(described_as)
+    return read_sparsity(described, described_as, content["d_sae"])
 
 
 def _check_orthonormal(rows: Tensor | None, stored: Path) -> None:

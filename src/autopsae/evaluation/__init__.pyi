@@ -3,6 +3,7 @@ from autopsae.evaluation.directions import mmcs as mmcs
 from autopsae.evaluation.fresh_start import fresh_start as fresh_start
 from autopsae.evaluation.loss_recovered import LossRecovered as LossRecovered
 from autopsae.evaluation.loss_recovered import loss_recovered as loss_recovered
+from autopsae.evaluation.prefixes import fvu_of_prefixes as fvu_of_prefixes
 from autopsae.evaluation.recentre import RecentringCost as RecentringCost
 from autopsae.evaluation.recentre import cost_of_recentring as cost_of_recentring
 from autopsae.evaluation.recentre import recentre as recentre

@@ -59,7 +59,7 @@ def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> E
     sae.check_finite("evaluate")
     weight, tokens = sae.W_enc, same_passes(tokens)
     limit = STRAY * _norms(tokens, sae.d_in, weight.device, progress).typical
-    typical, stray = _Sums(), _Sums()
+    typical, stray = Sums(), Sums()
     entered, n = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device), 0
     census = Census(sae.d_sae, weight.device)
     with evaluating(sae):
@@ -70,8 +70,8 @@ def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> E
             selection = sae.select(y)
             error = (x - back(sae.reconstruct(selection)).double()).square().sum(dim=1)
             beyond = torch.linalg.vector_norm(x, dim=1) > limit
-            typical = typical + _Sums.of(x[~beyond], error[~beyond])
-            stray = stray + _Sums.of(x[beyond], error[beyond])
+            typical = typical + Sums.of(x[~beyond], error[~beyond])
+            stray = stray + Sums.of(x[beyond], error[beyond])
             entered += y.sum(dim=0, dtype=torch.float64)
             census.see(selection)
             n += len(x)
@@ -89,7 +89,7 @@ def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> E
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Sums:
+class Sums:
     """Over some of the tokens: squared errors, and squared distances from their own mean. Parts are added by the
     formula of Chan, Golub and LeVeque (1979): a few huge tokens cost the others no digits.
     """
@@ -100,18 +100,18 @@ class _Sums:
     mean: Float[Tensor, "d_in"] | None = None
 
     @staticmethod
-    def of(x: Float[Tensor, "some d_in"], error: Float[Tensor, "some"]) -> "_Sums":
+    def of(x: Float[Tensor, "some d_in"], error: Float[Tensor, "some"]) -> "Sums":
         if not len(x):
-            return _Sums()
+            return Sums()
         mean = x.mean(dim=0)
-        return _Sums(tokens=len(x), error=float(error.sum()), square=float((x - mean).square().sum()), mean=mean)
+        return Sums(tokens=len(x), error=float(error.sum()), square=float((x - mean).square().sum()), mean=mean)
 
-    def __add__(self, other: "_Sums") -> "_Sums":
+    def __add__(self, other: "Sums") -> "Sums":
         if self.mean is None or other.mean is None:
             return other if self.mean is None else self
         n, delta = self.tokens + other.tokens, other.mean - self.mean
         between = float(delta @ delta) * self.tokens * other.tokens / n
-        return _Sums(
+        return Sums(
             tokens=n,
             error=self.error + other.error,
             square=self.square + other.square + between,

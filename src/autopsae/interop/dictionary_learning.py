@@ -156,8 +156,9 @@ def _tensors(sae: SAE) -> tuple[str, dict[str, Tensor]]:
         assert plain.threshold is not None
         biases = {"b_enc": plain.b_enc, "b_dec": plain.b_dec, "threshold": plain.threshold}
         return JUMPRELU, {"W_enc": plain.W_enc.T, "W_dec": plain.W_dec, **biases}
-    if isinstance(sparsity, GroupMax):
-        raise InputError("dictionary_learning: expected no groupmax, which it does not know; write it to sparsify")
+    if not isinstance(sparsity, TopK | BatchTopK | ReLU):
+        name, other = sparsity.name, "sparsify" if isinstance(sparsity, GroupMax) else "autopsae"
+        raise InputError(f"dictionary_learning: expected no {name}, which it does not know; write it to {other}")
     if isinstance(sparsity, ReLU):
         plain = plain.unit()
     linear = {"encoder.weight": plain.W_enc, "encoder.bias": plain.b_enc, "decoder.weight": plain.W_dec.T}

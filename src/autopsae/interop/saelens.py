@@ -217,8 +217,11 @@ def _architecture(sae: SAE) -> tuple[str, dict[str, Any], Tensor | None]:
         return "topk", {"k": sae.sparsity.k, "rescale_acts_by_decoder_norm": False}, None
     if isinstance(sae.sparsity, ReLU):
         return "standard", {}, None
-    if isinstance(sae.sparsity, GroupMax):
-        raise InputError("SAELens: expected topk, batch_topk, relu or jumprelu, got groupmax; write it to sparsify")
+    if not isinstance(sae.sparsity, BatchTopK | JumpReLU):
+        other = "sparsify" if isinstance(sae.sparsity, GroupMax) else "autopsae"
+        raise InputError(
+            f"SAELens: expected topk, batch_topk, relu or jumprelu, got {sae.sparsity.name}; write it to {other}"
+        )
     if sae.threshold is None:
         raise InputError(
             "SAELens: expected a BatchTopK SAE that has learned its threshold, got one that has not; train it first"

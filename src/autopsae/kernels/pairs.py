@@ -104,6 +104,17 @@ class Pairs:
         """Where each latent's pairs begin among them."""
         return self.counts.cumsum(0) - self.counts
 
+    def between(self, first: int, last: int) -> tuple[Int[Tensor, "some"], "Pairs"]:
+        """(the places of the pairs of each member's latents first ... last - 1, and these pairs alone), the latents
+        numbered as in SAEs that have no others.
+        """
+        member, latents = self.latents // self.d_sae, self.latents % self.d_sae
+        places = ((latents >= first) & (latents < last)).nonzero()[:, 0]
+        counts = torch.bincount(self.tokens[places], minlength=self.n_tokens)
+        size = last - first
+        chosen = (latents - first + member * size)[places]
+        return places, Pairs(latents=chosen, per_token_counts=counts, d_sae=size, members=self.members)
+
     @property
     def _dense(self) -> bool:
         return len(self.latents) > DENSE * self.n_tokens * self.d_sae

@@ -18,6 +18,19 @@ def decode(
     return decoded
 
 
+def decode_between(
+    values: Float[Tensor, "pairs"],
+    pairs: Pairs,
+    W_dec: Float[Tensor, "members d_sae d_in"],
+    first: int,
+    last: int,
+) -> Float[Tensor, "members batch d_in"]:
+    """As `decode`, of each member's latents first ... last - 1 alone."""
+    places, some = pairs.between(first, last)
+    decoded = decode(values.index_select(0, places), some, W_dec[:, first:last].contiguous())
+    return decoded.view(pairs.members, -1, W_dec.shape[2])
+
+
 def unexplained(
     target: Float[Tensor, "members batch d_in"],
     values: Float[Tensor, "pairs"],

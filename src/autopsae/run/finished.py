@@ -3,7 +3,8 @@
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,26 @@ def named(config: TrainConfig) -> dict[str, Any]:
 
 def _check_settings(out: Path, summary: dict[str, Any], settings: Settings) -> None:
     begun(out, as_json(settings.about))
-    was, asked = summary["training"], as_json(named(settings.config))
-    # A setting that there was not yet when it was written says nothing.
-    changed = changes(was, {name: value for name, value in asked.items() if name in was})
+    asked = as_json(named(settings.config))
+    changed = changes(_completed(summary["training"], settings.config), asked)
     if changed:
         raise InputError(f"{out}: expected the settings of the finished run in it: {changed}; pass another name")
+
+
+def _completed(was: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """The settings of a summary; one that there was not yet when it was written is at its default."""
+    completed = {**_defaults(config), **was}
+    for name, value in completed.items():
+        part = getattr(config, name, None)
+        if part is not None and isinstance(value, Mapping) and value.get("name") == type(part).__name__:
+            completed[name] = {**_defaults(part), **value}
+    return completed
+
+
+def _defaults(part: Any) -> dict[str, Any]:
+    """Of the settings that have one."""
+    defaults: dict[str, Any] = as_json({f.name: f.default for f in fields_of(part) if f.default is not MISSING})
+    return defaults
 
 
 def _check_sae(out: Path, summary: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import pair_files
-from autopsae.kinds import anything, check_kind, fields, flag, number, one_of, whole
+from autopsae.kinds import anything, fields, flag, number, one_of, whole
 from autopsae.remedies.affine import check_inverse
-from autopsae.sae.sparsity import SPARSITIES, Sparsity, sparsity_of
+from autopsae.sae.sparsity import SPARSITIES, Sparsity, read_sparsity
 from autopsae.saved import FLOATS, Layout, check_tensors, load_pair
 
 FORMAT = "autopsae-sae"
@@ -30,12 +30,7 @@ def read_parts(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor], Spa
     """
     content, tensors = load_pair(path, format=FORMAT, kind=_content)
     described, stored = pair_files(path)
-    check_kind(described, content["sparsity"], SPARSITIES[content["sparsity"]["name"]].kind())
-    sparsity = sparsity_of(content["sparsity"])
-    try:
-        sparsity.check(content["d_sae"])
-    except InputError as error:
-        raise InputError(f"{described}: {error}") from error
+    sparsity = read_sparsity(described, content["sparsity"], content["d_sae"])
     check_tensors(stored, tensors, _layouts(content, tensors, sparsity))
     check_inverse(tensors.get("linear"), tensors.get("inverse"), str(stored))
     _check_range(content, tensors, sparsity, described)

@@ -66,7 +66,7 @@ class Weights:
             dtype = products or centered.dtype
             b_enc = None if self.b_enc is None else self.b_enc.to(dtype)
             product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc, workspace)
-            pre, pairs = self.sparsity.select(product, self.sparsity.bars(self.owned, training=training))
+            pre, pairs = self.sparsity.select(product, self.sparsity.thresholds(self.owned, training=training))
             positive = product.positive.flatten()
             if pre.dtype != centered.dtype:
                 pre = pairs.dots(centered.flatten(0, 1), self.W_enc)

@@ -7,7 +7,7 @@ from typing import Literal
 from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.tables import Result
-from autopsae.training.objective import L1, L0Target
+from autopsae.training.objective import L1, L0Target, checked_sizes
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
@@ -39,6 +39,10 @@ class TrainConfig(Result):
     """Steps over which k falls; 0 where `k_start` is None."""
     penalty: L1 | L0Target | None = None
     """What keeps ReLU (L1) and JumpReLU (L0Target) sparse."""
+    nested: tuple[int, ...] = ()
+    """Matryoshka training (Bussmann et al. 2025): sizes m_1 < m_2 < ... of prefixes, under d_sae. The mean is
+    minimised of the squared errors of the reconstructions from the first m_1 latents, the first m_2, ..., and all
+    of them, so that the first ones learn what is most general. () for all latents alone."""
     revival: AuxK | GhostGradients | None = None
     """A loss that brings silent latents back; None for none."""
     resampling: Resampling | None = None
@@ -73,6 +77,7 @@ class TrainConfig(Result):
             "record_every",
             "seed",
         )
+        object.__setattr__(self, "nested", checked_sizes("TrainConfig.nested", self.nested))
         rules = {
             f"steps >= 1, got {self.steps}": self.steps >= 1,
             f"batch_tokens >= 1, got {self.batch_tokens}": self.batch_tokens >= 1,

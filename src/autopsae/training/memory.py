@@ -17,6 +17,9 @@ def bytes_needed(member: Member) -> int:
     parameters = sum(parameter.numel() for parameter in sae.parameters())
     per_pair = 6 * size + 4 * 8  # values and their gradients; latents, tokens, and both in order
     per_token = size * (sae.d_sae + 4 * sae.d_in) + per_pair * _pairs_per_token(member)
+    if config.nested:
+        # Of each prefix: what it decodes, the residual, and the gradients of both.
+        per_token += 4 * size * sae.d_in * (len(config.nested) + 1) + 2 * per_pair * _pairs_per_token(member)
     if isinstance(config.revival, AuxK):
         per_token += size * (sae.d_sae + 2 * sae.d_in) + per_pair * (config.revival.k_aux or sae.d_in // 2)
     if isinstance(config.revival, GhostGradients):

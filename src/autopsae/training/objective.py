@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.arguments import whole_fields
+from autopsae.arguments import whole, whole_fields
 from autopsae.arrays import InputError
+from autopsae.kernels.sparse_ops import decode_between, unexplained
+from autopsae.kernels.workspace import Workspace
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
 from autopsae.sae.weights import Weights
@@ -49,13 +53,21 @@ class L1:
 class L0Target:
     """coefficient * d_in * (L0 / l0 - 1)^2, a gradient for JumpReLU's thresholds (Rajamanoharan et al. 2024).
 
-    The factor d_in is the size of the squared error at birth, where the layer is scaled.
+    The factor d_in is the size of the squared error at birth, where the layer is scaled: one coefficient then does
+    for layers of every width. The published penalty is without it (`times_d_in=False`).
     """
 
     l0: float
     """Latents that shall fire per token, on average."""
     coefficient: float = 0.2
     """Weight of the penalty."""
+    times_d_in: bool = True
+    """Whether the penalty has the factor d_in."""
+
+    def __repr__(self) -> str:
+        # Checkpoints of earlier versions hold it so, and are compared with it.
+        factor = "" if self.times_d_in else ", times_d_in=False"
+        return f"L0Target(l0={self.l0!r}, coefficient={self.coefficient!r}{factor})"
 
     def __post_init__(self) -> None:
         if not (self.l0 > 0 and self.coefficient >= 0):
@@ -74,9 +86,57 @@ class L0Target:
         """Each member's penalty of its batch."""
         assert selection.gates is not None
         wanted, size = selection.gates.new_tensor([[p.l0, p.coefficient] for p in penalties]).T
+        times_d_in = torch.tensor([p.times_d_in for p in penalties], device=size.device)
+        size = torch.where(times_d_in, size * weights.shape[2], size)
         l0 = selection.pairs.sum_per_member(selection.gates) / selection.tokens
-        losses: Tensor = size * weights.shape[2] * (l0 / wanted - 1).square()
+        losses: Tensor = size * (l0 / wanted - 1).square()
         return losses
+
+
+def reconstruction_losses(
+    weights: Weights,
+    centered: Float[Tensor, "members tokens d_in"],
+    selection: Selection,
+    nested: tuple[int, ...],
+    workspace: Workspace | None = None,
+) -> tuple[Float[Tensor, "members tokens d_in"], Float[Tensor, "members"], Float[Tensor, "members"]]:
+    """(the residual, its squared error per token, what is minimised of it) of each member; only the last has
+    gradients. centered: y - b_dec.
+
+    What is minimised is the squared error itself; with `nested`, the mean of those of the reconstructions from the
+    first m latents alone, for each m in `nested` and for all latents (Matryoshka SAEs, Bussmann et al. 2025).
+    """
+    if not nested:
+        left, error = unexplained(
+            centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec, workspace
+        )
+        error = error / selection.tokens
+        return left, error.detach(), error
+    # `centered` has no gradient: what is added is zero, and has that of b_dec at the decoder's end.
+    left, errors = centered + (weights.b_dec.detach() - weights.b_dec)[:, None], []
+    for first, last in pairwise((0, *nested, weights.shape[1])):
+        # Each prefix goes on from the residual of the one before it, so every pair is decoded once.
+        left = left - decode_between(selection.values, selection.pairs, weights.W_dec, first, last)
+        errors.append(left.square().sum(dim=(1, 2)) / selection.tokens)
+    loss: Tensor = sum(errors[1:], errors[0]) / len(errors)
+    return left.detach(), errors[-1].detach(), loss
+
+
+def checked_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The sizes of nested prefixes. Raises InputError, with this name, unless they grow from 1 on."""
+    whole_sizes = tuple(whole(name, size) for size in sizes)
+    if min(whole_sizes, default=1) < 1 or any(b <= a for a, b in pairwise(whole_sizes)):
+        raise InputError(f"{name}: expected sizes of at least 1 that grow, such as (256, 1024), got {whole_sizes}")
+    return whole_sizes
+
+
+def check_nested(nested: tuple[int, ...], d_sae: int) -> None:
+    """InputError for a prefix of an SAE of `d_sae` latents that is not smaller than the whole."""
+    if nested and nested[-1] >= d_sae:
+        raise InputError(
+            f"nested: expected prefixes of fewer than d_sae = {d_sae:,} latents, as the whole always counts, got "
+            f"{nested[-1]:,}; leave it out"
+        )
 
 
 def penalty_losses(

@@ -13,14 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.kernels.sparse_ops import unexplained
 from autopsae.kernels.workspace import Workspace
 from autopsae.sae.death import Watch
 from autopsae.sae.weights import Weights, apart, stacked
 from autopsae.seeds import stream
 from autopsae.training.checkpoint import State, layouts_of, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
-from autopsae.training.objective import penalty_losses
+from autopsae.training.objective import penalty_losses, reconstruction_losses
 from autopsae.training.optimizers import Optimizer
 from autopsae.training.records import Measured, against_divergence, bias_captured
 from autopsae.training.revival import revival_losses
@@ -88,11 +87,8 @@ class Sweep:
         y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
         selection, centered = weights.select(y, training=True, products=self._products, workspace=self._workspace)
         weights.learn(selection)
-        left, error = unexplained(
-            centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec, self._workspace
-        )
-        error = error / selection.tokens
-        loss = error + penalty_losses([c.penalty for c in configs], weights, selection, step)
+        left, error, loss = reconstruction_losses(weights, centered, selection, self.config.nested, self._workspace)
+        loss = loss + penalty_losses([c.penalty for c in configs], weights, selection, step)
         loss = loss + revival_losses([c.revival for c in configs], weights, centered, left, self._watch)
         finite = loss.isfinite()
         fine = finite.tolist()
@@ -107,8 +103,7 @@ class Sweep:
         self._resample(configs, y, left, fine)
         found = None
         if self.step % self.config.record_every == 0 or self.step == self.config.steps:
-            measured = Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
-            found = self._records(measured)
+            found = self._records(Measured(views=views, loss=loss.detach(), error=error, selection=selection))
         if not all(fine):
             self._stop(loss.detach(), fine, largest=float(views.abs().max()))
         return {m: record for m, record in (found or {}).items() if m in self._alive} or None

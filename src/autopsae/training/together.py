@@ -6,10 +6,21 @@ import torch
 
 from autopsae.arrays import InputError
 from autopsae.files import changes
+from autopsae.training.objective import check_nested
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
 
-SHARED = ("steps", "batch_tokens", "optimizer", "unit_decoder", "products", "record_every", "k_start", "k_steps")
+SHARED = (
+    "steps",
+    "batch_tokens",
+    "optimizer",
+    "unit_decoder",
+    "products",
+    "record_every",
+    "k_start",
+    "k_steps",
+    "nested",
+)
 """Settings in which members may not differ."""
 
 
@@ -25,6 +36,7 @@ def check_together(members: Sequence[Member]) -> None:
     for number, member in enumerate(members):
         if member.config.penalty:
             member.config.penalty.check(member.sae)
+        check_nested(member.config.nested, member.sae.d_sae)
         if member.sae.W_enc.dtype == torch.float16:
             raise InputError(
                 "train: expected weights in float32, float64 or bfloat16, got float16; convert the SAE"

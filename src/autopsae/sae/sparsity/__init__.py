@@ -2,7 +2,7 @@
 is.
 """
 
-from autopsae.sae.sparsity.base import SPARSITIES, Owned, Sparsity, sparsity_of
+from autopsae.sae.sparsity.base import SPARSITIES, Owned, Sparsity, read_sparsity
 from autopsae.sae.sparsity.batch_topk import BatchTopK
 from autopsae.sae.sparsity.groupmax import GroupMax
 from autopsae.sae.sparsity.jumprelu import JumpReLU
@@ -10,4 +10,4 @@ from autopsae.sae.sparsity.relu import ReLU
 from autopsae.sae.sparsity.topk import TopK, topk_unless
 
 __all__ = ["SPARSITIES", "BatchTopK", "GroupMax", "JumpReLU", "Owned", "ReLU", "Sparsity", "TopK"]
-__all__ += ["sparsity_of", "topk_unless"]
+__all__ += ["read_sparsity", "topk_unless"]

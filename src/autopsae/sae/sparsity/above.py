@@ -1,4 +1,4 @@
-"""All pairs over a threshold, which several sparsities select."""
+"""All pairs over a threshold: what ReLU, JumpReLU and BatchTopK select."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from autopsae.sae.selection import Chosen, Product
 
 
 def above(product: Product, threshold: Float[Tensor, "members d_sae"]) -> Chosen:
-    """All over their latent's threshold, which is never negative."""
+    """The pairs whose pre-activation is over their latent's threshold, which must not be negative."""
     threshold, (members, _, d_sae) = threshold.contiguous(), product.shape
     parts = []
     for block in product:

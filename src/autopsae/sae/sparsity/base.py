@@ -1,14 +1,22 @@
 """What a sparsity is: everything about which latents of a token are selected, told in one class.
 
 Drawing, counting at birth, forecasting, training, saving, loading and the autopsy ask it; none of them asks which
-class it is. A new one is a frozen dataclass with a `name` and `margins`; the rest has defaults that follow from
-`margins`, and is overridden where there is a faster way, a tensor to learn, or a limit to what goes together.
+class it is. To add one, write a frozen dataclass with a `name`, its settings (int, float, bool or str) and
+`margins`. Everything else has a default that follows from `margins`; override
+
+- `check`, for settings that cannot be;
+- `select` and `firing`, where there is a faster way than a matrix of margins;
+- `l0`, `with_k`, `pairs_per_token`, `share_selected`, where the number of selected latents is known;
+- `owned`, `layouts`, `threshold`, `thresholds` and what follows them, where the SAE has a tensor because of it.
+
+tests/sae/test_new_sparsity.py adds one and takes it through every verb.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +25,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import DENSE, Pairs
-from autopsae.kinds import Kind, number, one_of, whole
+from autopsae.kinds import Kind, check_kind, flag, number, one_of, text, whole
 from autopsae.kinds import fields as object_of
 from autopsae.sae.selection import Chosen, Product
 from autopsae.saved import Layout
@@ -32,8 +40,9 @@ SPARSITIES: dict[str, type["Sparsity"]] = {}
 class Sparsity(ABC):
     """Which latents of a token are selected, and with what value.
 
-    A latent *fires* on a token if it is selected and positive. `threshold` is what the latents have to exceed
-    where that is no matter of the token's other latents: [d_sae], a single value, or None.
+    A latent *fires* on a token if it is selected and positive. Some sparsities compare a latent with a threshold,
+    others with the token's other latents. `threshold` is, throughout, what the latents have to exceed: [d_sae], a
+    single value, or None where the other latents decide.
     """
 
     name: ClassVar[str]
@@ -41,11 +50,19 @@ class Sparsity(ABC):
     gated: ClassVar[bool] = False
     """Whether `values` gives gates with a gradient, which `L0Target` needs."""
     judges_batches: ClassVar[bool] = False
-    """Whether a batch sets its own threshold (`threshold_of_batch`)."""
+    """Whether a batch sets its own threshold (`threshold_of_batch`). Then `select` must be overridden, as the
+    default one sees a batch in blocks."""
 
     def __init_subclass__(cls) -> None:
-        if "name" in vars(cls):
-            SPARSITIES[cls.name] = cls
+        if "name" not in vars(cls):
+            return
+        other = SPARSITIES.setdefault(cls.name, cls)
+        # A cell of a notebook that is run again makes the same class anew.
+        if other.__qualname__ != cls.__qualname__:
+            raise InputError(
+                f"{cls.__name__}: expected a name of its own, got {cls.name!r}, which {other.__name__} has"
+            )
+        SPARSITIES[cls.name] = cls
 
     # Who fires
 
@@ -54,11 +71,15 @@ class Sparsity(ABC):
         self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "tokens d_sae"]:
         """How far each pre-activation is over what it has to exceed to fire: positive exactly where the latent
-        fires (of latents that tie for the last place, nowhere). pre: a batch, where the sparsity judges batches.
+        fires. Of latents that tie for the last place none has a positive margin. pre: a whole batch, where the
+        sparsity judges batches.
         """
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
-        """The selected pairs of a product, with their pre-activations. By default those with positive margins."""
+        """The selected pairs (token, latent), with their pre-activations: by default those with positive margins.
+
+        Of every member in turn, token by token. `product.positive` must be set for the latents that are positive.
+        """
         members, _, d_sae = product.shape
         values, latents, counts = [], [], []
         for block in product:
@@ -77,7 +98,9 @@ class Sparsity(ABC):
     def firing(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
     ) -> Bool[Tensor, "d_sae"]:
-        """Which of the latents that are asked about fire on some of these tokens."""
+        """Which of the latents that are asked about fire on at least one of these tokens. Counting death at birth
+        spends its time here.
+        """
         return (self.margins(pre, threshold) > 0).any(dim=0) & asked
 
     # How many
@@ -92,74 +115,72 @@ class Sparsity(ABC):
         raise InputError(f"k: expected a sparsity whose k can change, such as TopK, got {self}")
 
     def pairs_per_token(self, d_sae: int) -> int:
-        """How many latents a token selects at birth, about or at most: what memory is stated by."""
+        """How many latents a token selects at birth, about or at most. The memory of a training is told from it."""
         return self.l0 or max(1, int(DENSE * d_sae))
 
     def share_selected(self, d_sae: int) -> float | None:
-        """The share of its latents that a token selects, positive or not, for the paper's closed forms; None
-        where they do not say who fires.
+        """The fraction of the latents that a token selects, positive or not, for the paper's closed forms of
+        death; None for a sparsity that they do not cover.
         """
         return None
 
     def check(self, d_sae: int) -> None:
-        """InputError unless an SAE of `d_sae` latents can have this sparsity."""
+        """InputError unless an SAE of `d_sae` latents can have this sparsity with these settings."""
         check_k(self.l0 or 1, d_sae)
 
     # What an SAE has because of it, beside its weights
 
     def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
-        """The tensors, by their names in files, in the type and on the device of `like` (W_enc); parameters are
-        those of `learned_by_gradient`. threshold: to begin at, as of `SAE`.
+        """The tensors that an SAE gets at birth, by their names in files, in the type and on the device of `like`
+        (W_enc). threshold: where they begin, as given to `SAE`.
         """
         return {}
 
     learned_by_gradient: ClassVar[tuple[str, ...]] = ()
-    """Those of `owned` that are parameters; the others are buffers, which `learn` changes."""
+    """The names among `owned` that are parameters; the others are buffers, which `learn` changes."""
 
     def layouts(self, d_sae: int, dtypes: tuple[torch.dtype, ...]) -> dict[str, Layout]:
         """What these tensors must be in a file. dtypes: of the weights."""
         return {}
 
     def threshold(self, owned: Owned) -> Float[Tensor, "..."] | None:
-        """What latents have to exceed by what was learned; None where nothing was."""
+        """The threshold that an SAE has learned, for `margins`; None where there is none."""
         return None
 
     def threshold_at_birth(
         self, d_sae: int, threshold: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "..."] | None:
-        """What latents have to exceed before any training, in the unit in which SAEs are `born`. threshold: what a
-        trained one has, which may be known to have been no higher.
+        """The threshold before any training, in the unit in which SAEs are `born`. threshold: that of a trained
+        SAE, where its birth is asked for: some sparsities begin no higher than it.
         """
         return None
 
     def threshold_of_batch(self, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, ""]:
-        """What the latents of a batch have to exceed that is judged as a whole; of a sparsity that
-        `judges_batches`.
-        """
+        """The threshold that a batch sets for all its tokens, for a sparsity that `judges_batches`."""
         raise NotImplementedError
 
-    def bars(self, owned: Owned, *, training: bool) -> Float[Tensor, "members _"] | None:
-        """The threshold that `select` is given, of every member."""
+    def thresholds(self, owned: Owned, *, training: bool) -> Float[Tensor, "members _"] | None:
+        """The threshold of every member of a stack, for `select`."""
         return None
 
     def values(
         self, pre: Float[Tensor, "pairs"], latents: Int[Tensor, "pairs"], owned: Owned
     ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"] | None]:
-        """(codes of selected pairs, zero where they do not fire; gates: 1 where a pair fires, with a gradient for
-        what is learned, or None). latents: numbered through all members.
+        """(the codes of selected pairs, zero where they do not fire; their gates, 1 where a pair fires, with a
+        gradient for what is learned, or None). latents: of each pair, numbered through all members.
         """
         return pre.relu(), None
 
     def learn(  # noqa: B027
         self, values: Float[Tensor, "pairs"], pairs: Pairs, owned: Owned
     ) -> None:
-        """Change the buffers after a batch of training, in place. values: the codes, without gradient."""
+        """Change the buffers in place after a batch of training. values: the codes, without gradient."""
 
     def redraw(  # noqa: B027
         self, owned: Owned, member: int, silent: Int[Tensor, "some"], dead: Bool[Tensor, "d_sae"], *, size: float
     ) -> None:
-        """Begin anew with the latents `silent` of a member, whose rows were drawn afresh at `size` times the
-        length of the others, those that are not `dead`.
+        """Set the tensors of the latents `silent` of a member anew: they were resampled, with rows of `size` times
+        the mean length of the living, which are all that are not `dead`.
         """
 
     # In files
@@ -175,16 +196,29 @@ class Sparsity(ABC):
         """
         needed: dict[str, Kind] = {"name": one_of(cls.name)}
         optional: dict[str, Kind] = {}
+        types = get_type_hints(cls)
         for field in fields(cls):  # type: ignore[arg-type]
             kinds = needed if field.default is MISSING else optional
-            kinds[field.name] = _KINDS[field.type if isinstance(field.type, str) else field.type.__name__]
+            kinds[field.name] = _KINDS[types[field.name]]
         return object_of(needed, optional=optional)
 
 
-_KINDS: dict[str, Kind] = {"int": whole(), "float": number(over=0.0)}
+# What a setting may be beyond its type is up to `check`, which is asked when a file is read.
+_KINDS: dict[Any, Kind] = {int: whole(-(2**53)), float: number(), bool: flag, str: text}
 
 
-def sparsity_of(content: Mapping[str, Any]) -> Sparsity:
-    """The sparsity that `to_dict` described; the content has been checked by `kind`."""
+def read_sparsity(path: Path, content: Mapping[str, Any], d_sae: int) -> Sparsity:
+    """The sparsity that `to_dict` described in a file, whose name is one of SPARSITIES, for `d_sae` latents.
+
+    Raises InputError, naming the file, for settings that are missing, of another type, or refused by `check`.
+    """
     settings = dict(content)
-    return SPARSITIES[settings.pop("name")](**settings)
+    made = SPARSITIES[content["name"]]
+    check_kind(path, content, made.kind())
+    settings.pop("name")
+    try:
+        sparsity = made(**settings)
+        sparsity.check(d_sae)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return sparsity

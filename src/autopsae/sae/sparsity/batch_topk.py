@@ -60,10 +60,10 @@ class BatchTopK(Sparsity):
         guess = some.flatten(1).topk(among, dim=1).values[:, -1:].relu() if among else some.new_zeros(members, 1)
         for lowered in (guess, guess / 2, torch.zeros_like(guess)):
             values, pairs = above(product, lowered.expand(members, d_sae))
-            found = pairs.per_member_counts
-            if bool(((found >= wanted) | (lowered[:, 0] == 0)).all()):
+            counts = pairs.per_member_counts
+            if bool(((counts >= wanted) | (lowered[:, 0] == 0)).all()):
                 break
-        best = _best(values, found, wanted)
+        best = _best(values, counts, wanted)
         if len(best) == len(values):
             return values, pairs
         per_token = torch.bincount(pairs.tokens[best], minlength=members * n_tokens)
@@ -97,7 +97,7 @@ class BatchTopK(Sparsity):
         learned = owned["learned_threshold"]
         return None if bool(learned.isnan()) else learned
 
-    def bars(self, owned: Owned, *, training: bool) -> Float[Tensor, "members 1"] | None:
+    def thresholds(self, owned: Owned, *, training: bool) -> Float[Tensor, "members 1"] | None:
         """None where a batch is judged as a whole: in training, and where nothing was learned yet."""
         learned = owned["learned_threshold"]
         return None if training or bool(learned.isnan().any()) else learned[:, None]
@@ -111,10 +111,12 @@ class BatchTopK(Sparsity):
         before.copy_(torch.where(smallest.isfinite(), learned, before))
 
 
-def _best(values: Float[Tensor, "pairs"], found: Int[Tensor, "members"], wanted: int) -> Int[Tensor, "best"]:
-    """The places of the `wanted` largest of each member, whose values follow each other, in their order."""
+def _best(values: Float[Tensor, "pairs"], counts: Int[Tensor, "members"], wanted: int) -> Int[Tensor, "best"]:
+    """The places of the `wanted` largest values of each member, in their order. values: member by member, as many
+    of each as `counts` says.
+    """
     places, start = [], 0
-    for part in values.split(found.tolist()):
+    for part in values.split(counts.tolist()):
         if len(part) <= wanted:
             best = torch.arange(len(part), device=values.device)
         else:

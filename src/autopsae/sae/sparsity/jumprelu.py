@@ -16,6 +16,8 @@ from autopsae.sae.sparsity.above import above
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
+_ALMOST_NOTHING = 0.01  # of a pre-activation, which is about 1 where the layer is scaled
+
 
 @dataclass(frozen=True, kw_only=True)
 class JumpReLU(Sparsity):
@@ -53,6 +55,10 @@ class JumpReLU(Sparsity):
             if not (isfinite(value) and value > 0):
                 raise InputError(f"JumpReLU: expected {name} > 0, got {value}; pass about {hint}")
 
+    def pairs_per_token(self, d_sae: int) -> int:
+        """Half of the latents where thresholds begin at almost nothing, as all positive ones are then selected."""
+        return d_sae // 2 if self.start < _ALMOST_NOTHING else super().pairs_per_token(d_sae)
+
     def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
         """The logarithm of each latent's threshold. Raises InputError for none, or one that is not over zero."""
         if threshold is None or not bool((threshold > 0).all()):
@@ -60,7 +66,7 @@ class JumpReLU(Sparsity):
         return {"log_threshold": threshold.to(like).log().expand(len(like)).clone()}
 
     def layouts(self, d_sae: int, dtypes: tuple[torch.dtype, ...]) -> dict[str, Layout]:
-        """One for each latent, in the type of the weights."""
+        """A logarithm for each latent, in the type of the weights."""
         return {"log_threshold": Layout(shape=(d_sae,), dtypes=dtypes)}
 
     def threshold(self, owned: Owned) -> Float[Tensor, "d_sae"]:
@@ -75,8 +81,8 @@ class JumpReLU(Sparsity):
             return torch.full((d_sae,), self.start)
         return threshold.clamp_max(self.start)
 
-    def bars(self, owned: Owned, *, training: bool) -> Float[Tensor, "members d_sae"]:
-        """As `threshold`."""
+    def thresholds(self, owned: Owned, *, training: bool) -> Float[Tensor, "members d_sae"]:
+        """exp(log_threshold), in training and after it."""
         return owned["log_threshold"].exp()
 
     def values(

@@ -31,7 +31,7 @@ class ReLU(Sparsity):
     def firing(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
     ) -> Bool[Tensor, "d_sae"]:
-        """As of any sparsity."""
+        """Those whose largest pre-activation is positive: one pass, and no matrix of truth values."""
         return (pre.amax(dim=0) > 0) & asked
 
     def pairs_per_token(self, d_sae: int) -> int:

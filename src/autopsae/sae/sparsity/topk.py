@@ -52,11 +52,11 @@ class TopK(Sparsity):
             ]
             values, latents = (_joined([block[i] for block in blocks]) for i in range(2))
             return values.flatten(), Pairs.of_matrix(latents, d_sae)
-        found = [
+        blocks = [
             choose.largest(block.rows, product.biases(block.members), self.k, product.positive[block.members])
             for block in product
         ]
-        values, latents = (torch.cat([parts[i].flatten(0, 1) for parts in found]) for i in range(2))
+        values, latents = (torch.cat([block[i].flatten(0, 1) for block in blocks]) for i in range(2))
         return values.flatten(), Pairs.of_matrix(latents.view(members, -1, self.k), d_sae)
 
     def firing(

@@ -1,6 +1,6 @@
 """diagnose(tokens, d_sae=..., k=...): how an SAE would fare on a layer, and what to change, before training it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,8 @@ from autopsae.diagnosis.room import bytes_of_diagnosis
 from autopsae.diagnosis.severity import severity
 from autopsae.passes import same_passes
 from autopsae.progress import Progress
-from autopsae.remedies.remedy import Remedy, center, untouched, z_score
+from autopsae.remedies.remedy import Remedy, center, z_score
+from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import stream
@@ -34,7 +35,7 @@ from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import FOLLOWED, forecast_birth
 from autopsae.survival.outlook import Outlook
-from autopsae.survival.recovery import Recovery, recovery
+from autopsae.survival.recovery import Recovery, recovery_of
 
 _SHOWN_TOKENS = 64
 _DRAW = "diagnosis"  # the purpose of the seed: the same rows for forecasts and counts, under every remedy
@@ -94,18 +95,19 @@ def diagnose(
     geometry = severity(statistics, median)
     ladder, asked = remedy_ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
     rows = draw_rows(d_sae, statistics.d_in, generator=stream(seed, _DRAW)).to(median.device)
-    expected = _expected(
-        ladder, asked, statistics.sample, rows, sparsity, at_tokens=at_tokens, acceptable=acceptable
-    )
+    others = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
+    views = {remedy.name: remedy.enters(statistics.sample) for remedy in [*ladder, *others]}
+    expected = _expected(ladder, asked, views, rows, sparsity, at_tokens=at_tokens, acceptable=acceptable)
     most = float(sample_size(repeats))
     expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
     stuck = expected["none"].dead_by_relu.value > acceptable
-    recovered = _recovered(statistics.sample, rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
-    counted = [remedy for remedy in ladder if remedy.name in {*expected, "whiten"}]
-    counted += [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    birth = _births(tokens, counted, statistics, d_sae, sparsity, seed=seed, progress=progress)
+    recovered = _recovered(views["none"], rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
+    counted = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [remedy.name for remedy in others]
+    birth = _births(
+        tokens, {name: views[name] for name in counted}, statistics, d_sae, sparsity, seed=seed, progress=progress
+    )
     prescription = prescribe(expected, ladder, layer=layer, d_sae=d_sae, sparsity=sparsity, acceptable=acceptable)
-    prescription = replace(prescription, scale=prescription.remedy.enters(statistics.sample).scale)
+    prescription = replace(prescription, scale=views[prescription.remedy.name].scale)
     measured = Measured(
         tokens=statistics.tokens,
         severity=geometry,
@@ -144,7 +146,7 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Di
 
 def _births(
     tokens: Tokens,
-    counted: Sequence[Remedy],
+    views: Mapping[str, View],
     statistics: Statistics,
     d_sae: int,
     sparsity: Sparsity,
@@ -156,11 +158,10 @@ def _births(
     drawn, device = stream(seed, _DRAW), statistics.raw.mean.device
     births = measure_birth(
         tokens,
-        counted,
+        views,
         d_sae=d_sae,
         sparsity=sparsity,
         generator=drawn,
-        sample=statistics.sample,
         device=device,
         progress=progress,
     )
@@ -169,7 +170,7 @@ def _births(
 
 
 def _recovered(
-    sample: Float[Tensor, "sample d_in"],
+    view: View,
     rows: Float[Tensor, "d_sae d_in"],
     *,
     lr: float,
@@ -177,14 +178,14 @@ def _recovered(
     at_tokens: int,
 ) -> Recovery:
     """What training would make of the dead-by-ReLU without any remedy, by the latents that a forecast follows."""
-    y = untouched(sample.shape[1]).enters(sample).tokens(sample)
-    return recovery(y, rows[:FOLLOWED].to(y), lr=lr, steps=steps, tokens=at_tokens)
+    y = view.seen
+    return recovery_of(y, rows[:FOLLOWED].to(y), lr=lr, steps=steps, tokens=at_tokens)
 
 
 def _expected(
     ladder: Sequence[Remedy],
     asked: set[str],
-    sample: Float[Tensor, "sample d_in"],
+    views: Mapping[str, View],
     rows: Float[Tensor, "d_sae d_in"],
     sparsity: Sparsity,
     *,
@@ -196,5 +197,5 @@ def _expected(
     for remedy in ladder:
         enough = any(r.name in found and suffices(r, found[r.name], acceptable) for r in ladder)
         if len(found) < 2 or remedy.name in asked or not enough:
-            found[remedy.name] = forecast_birth(sample, remedy, rows, sparsity).at(at_tokens)
+            found[remedy.name] = forecast_birth(views[remedy.name], rows, sparsity).at(at_tokens)
     return found

@@ -77,9 +77,13 @@ def margins_at_birth(sae: SAE, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tens
     """How far each pre-activation of a birth is over what it has to exceed, without what training has made of it:
     BatchTopK judges batches, and JumpReLU's thresholds are no higher than where they start.
     """
+    return sae.sparsity.margins(pre, threshold_at_birth(sae, pre))
+
+
+def threshold_at_birth(sae: SAE, like: Float[Tensor, "..."]) -> Float[Tensor, "..."] | None:
+    """The threshold of a birth, in the type of `like`; None where the other latents decide."""
     learned = sae.threshold
-    threshold = sae.sparsity.threshold_at_birth(sae.d_sae, None if learned is None else learned.detach().to(pre))
-    return sae.sparsity.margins(pre, threshold)
+    return sae.sparsity.threshold_at_birth(sae.d_sae, None if learned is None else learned.detach().to(like))
 
 
 def began_away(

@@ -39,7 +39,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.evaluation.births import Births, began_away, margins_at_birth
+from autopsae.evaluation.births import Births, began_away, margins_at_birth, threshold_at_birth
 from autopsae.evaluation.space import Space, margins
 from autopsae.sae.model import SAE
 
@@ -99,10 +99,8 @@ def counterfactuals(
         fired["born_here"] |= (margins_at_birth(sae, birth) > 0).any(dim=0)
         fired["born_at_zero"] |= (margins_at_birth(sae, birth - to_zero) > 0).any(dim=0)
         birth -= to_center
-        over = margins_at_birth(sae, birth)
-        fired["born_at_center"] |= (over > 0).any(dim=0)
-        # What the birth of this latent has to exceed is what its present row has to.
-        fired["as_it_is"] |= (own > birth - over).any(dim=0)
+        fired["born_at_center"] |= (margins_at_birth(sae, birth) > 0).any(dim=0)
+        fired["as_it_is"] |= sae.sparsity.admits(own, birth, threshold_at_birth(sae, birth)).any(dim=0)
     return Counterfactuals(**fired)
 
 

@@ -32,6 +32,8 @@ class View(Result):
     scale: float
     """At which the median token, as the SAE sees it, has the norm sqrt(d_in): then learning rates and thresholds
     mean the same on every layer."""
+    sample: Float[Tensor, "sample d_in"] | None = None
+    """The raw tokens that told the scale; None where none did."""
 
     @staticmethod
     def of(
@@ -43,7 +45,8 @@ class View(Result):
         view = View(through=through, subspace=subspace, scale=1.0)
         if sample is None:
             return view
-        return replace(view, scale=sqrt(sample.shape[1]) / typical_norm(view.affine(sample.double())))
+        scale = sqrt(sample.shape[1]) / typical_norm(view.affine(sample.double()))
+        return replace(view, scale=scale, sample=sample)
 
     @property
     def only_centers(self) -> bool:
@@ -72,6 +75,12 @@ class View(Result):
         """
         y = self.through(x.double())
         return shortened(y * self.scale, _FAR * sqrt(x.shape[1])).float()
+
+    @property
+    def seen(self) -> Float[Tensor, "sample d_in"]:
+        """Its sample, as by `tokens`."""
+        assert self.sample is not None
+        return self.tokens(self.sample)
 
     def encoder(
         self, drawn: Float[Tensor, "d_sae d_in"]

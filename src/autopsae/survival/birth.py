@@ -4,7 +4,7 @@ A remedy folds into the encoder, so every remedy is a matrix W and a centre c wi
 only center share W, and so one product serves them all: their pre-activations differ by a constant per latent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -52,7 +52,7 @@ class Birth(Result):
 @whole_arguments("d_sae", "k")
 def measure_birth(
     tokens: Tokens,
-    remedies: Sequence[Remedy],
+    remedies: Sequence[Remedy] | Mapping[str, View],
     *,
     d_sae: int,
     sparsity: Sparsity | None = None,
@@ -69,7 +69,8 @@ def measure_birth(
     settled and costs nothing more; reading ends when all are. Products in float32, of tokens less their
     approximate centre and over their typical size, so neither a large mean nor an extreme scale costs precision.
 
-    sparsity: k = 64 is short for TopK(k=64); sample: raw tokens from all over the stream, which tell the unit of
+    remedies: or what an SAE sees under them, by name (`Remedy.enters`), with a sample of their own; sparsity:
+    k = 64 is short for TopK(k=64); sample: raw tokens from all over the stream, which tell the unit of
     thresholds, and the threshold that BatchTopK's first batches set (default: 4,096 tokens, drawn in a pass of
     their own where a sparsity has thresholds); device: where to multiply (default: the generator's); progress:
     told the tokens read, as "birth".
@@ -79,21 +80,21 @@ def measure_birth(
     sparsity = topk_unless(sparsity, k)
     sparsity.check(d_sae)
     check_generator(generator)
-    if len({remedy.name for remedy in remedies}) < len(remedies):
-        raise InputError(f"expected remedies of different names, got {[remedy.name for remedy in remedies]}")
     check_device(device, torch.float64)
     device = torch.device(device) if device is not None else generator.device
     blocks = chunks(tokens, _BLOCK, dtype=torch.float64, device=device)
     first = next(blocks)
-    if sample is None and (sparsity.judges_batches or sparsity.threshold_at_birth(d_sae) is not None):
+    asks = sparsity.judges_batches or sparsity.threshold_at_birth(d_sae) is not None
+    if sample is None and asks and not isinstance(remedies, Mapping):
         sample = _sample(tokens)
     # A large mean would eat the digits of float32 products, and extreme scales its range.
     reference = first.median(dim=0).values
     scale = typical_norm(first - reference)
     rows = draw_rows(d_sae, first.shape[1], generator=generator).to(device).double()
+    views = _views(remedies, sample)
     families: list[_Family] = []
-    for remedy in remedies:
-        _join(families, remedy, rows, sparsity, sample, reference=reference, scale=scale)
+    for name, view in views.items():
+        _join(families, name, view, rows, sparsity, reference=reference, scale=scale)
     product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
     read, total = 0, known_tokens(tokens)
     for x in chain([first], blocks):
@@ -106,7 +107,7 @@ def measure_birth(
         if all(family.settled for family in families):
             break
     births = {count.name: count.birth(read) for family in families for count in family.counts}
-    return {remedy.name: births[remedy.name] for remedy in remedies}
+    return {name: births[name] for name in views}
 
 
 class _Count:
@@ -186,12 +187,22 @@ class _Family:
         return some
 
 
+def _views(
+    remedies: Sequence[Remedy] | Mapping[str, View], sample: Float[Tensor, "sample d_in"] | None
+) -> Mapping[str, View]:
+    if isinstance(remedies, Mapping):
+        return remedies
+    if len({remedy.name for remedy in remedies}) < len(remedies):
+        raise InputError(f"expected remedies of different names, got {[remedy.name for remedy in remedies]}")
+    return {remedy.name: remedy.enters(sample) for remedy in remedies}
+
+
 def _join(
     families: list[_Family],
-    remedy: Remedy,
+    name: str,
+    view: View,
     rows: Float[Tensor, "d_sae d_in"],
     sparsity: Sparsity,
-    sample: Float[Tensor, "sample d_in"] | None,
     *,
     reference: Float[Tensor, "d_in"],
     scale: float,
@@ -199,12 +210,11 @@ def _join(
     """Put a remedy into the family of its product: W (x - c) = W (x - reference) + W (reference - c), all over the
     typical size of a row of W and of a token; who is positive, and who is largest, does not depend on it.
     """
-    view = remedy.enters(sample)
     W, center = view.encoder(rows)
     size = float(W.norm(dim=1).median())
     away = shortened((reference - center.to(reference))[None] / scale, _FAR)[0]
     shift = (W @ away) / size
-    threshold = _threshold(view, rows, sparsity, sample)
+    threshold = _threshold(view, rows, sparsity)
     if threshold is not None:
         threshold = (threshold / (view.scale * scale * size)).to(shift.device, torch.float32)
     drawn = W is rows
@@ -212,17 +222,14 @@ def _join(
     if family is None:
         family = _Family((W if drawn else W / size).float(), drawn=drawn)
         families.append(family)
-    family.counts.append(_Count(remedy.name, away, shift.float(), sparsity, threshold))
+    family.counts.append(_Count(name, away, shift.float(), sparsity, threshold))
 
 
-def _threshold(
-    view: View, rows: Float[Tensor, "d_sae d_in"], sparsity: Sparsity, sample: Float[Tensor, "sample d_in"] | None
-) -> Float[Tensor, "..."] | None:
+def _threshold(view: View, rows: Float[Tensor, "d_sae d_in"], sparsity: Sparsity) -> Float[Tensor, "..."] | None:
     """What latents exceed at birth, in the unit in which SAEs are born; None where a token's own latents decide."""
     if not sparsity.judges_batches:
         return sparsity.threshold_at_birth(len(rows))
-    assert sample is not None
-    y, W = view.tokens(sample), view.rows(rows).float()
+    y, W = view.seen, view.rows(rows).float()
     batches = [sparsity.threshold_of_batch(y[some] @ W.T) for some in spread(len(y), y.device).split(_BLOCK)]
     return torch.stack(batches).mean()
 

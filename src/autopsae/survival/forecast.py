@@ -13,6 +13,7 @@ from torch import Tensor
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
 from autopsae.remedies.remedy import Remedy
+from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.sample import BLOCK, spread
@@ -139,7 +140,18 @@ def forecast(
     Raises InputError for tokens as `chunks`, for a sample too small, and for thresholds under zero or that the
     sparsity does not have.
     """
-    y = matrix(y).to(W)
+    return _forecast(matrix(y).to(W), W, sparsity, b_enc=b_enc, threshold=threshold, followed=followed)
+
+
+def _forecast(
+    y: Float[Tensor, "sample d_in"],
+    W: Float[Tensor, "d_sae d_in"],
+    sparsity: Sparsity,
+    *,
+    b_enc: Float[Tensor, "d_sae"] | None = None,
+    threshold: Float[Tensor, "..."] | None = None,
+    followed: int = FOLLOWED,
+) -> Forecast:
     if threshold is not None and bool((threshold < 0).any()):
         raise InputError(f"expected thresholds of at least 0, got {float(threshold.min()):g}")
     sampled = margins(y, W, sparsity, b_enc=b_enc, threshold=threshold, followed=min(followed, len(W)))
@@ -222,20 +234,16 @@ def forecast_births(
     """
     sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
-    return {r.name: forecast_birth(sample, r, rows, sparsity, followed=followed) for r in remedies}
+    return {r.name: forecast_birth(r.enters(sample), rows, sparsity, followed=followed) for r in remedies}
 
 
 def forecast_birth(
-    sample: Float[Tensor, "sample d_in"],
-    remedy: Remedy,
-    drawn: Float[Tensor, "d_sae d_in"],
-    sparsity: Sparsity,
-    *,
-    followed: int = FOLLOWED,
+    view: View, drawn: Float[Tensor, "d_sae d_in"], sparsity: Sparsity, *, followed: int = FOLLOWED
 ) -> Forecast:
-    """The forecast for an SAE of the rows `drawn`, born under one remedy; otherwise as `forecast_births`."""
-    view = remedy.enters(sample)
-    return forecast(view.tokens(sample), view.rows(drawn), sparsity, followed=followed)
+    """The forecast for an SAE of the rows `drawn`, born under the remedy that `view` is of, from the view's sample;
+    otherwise as `forecast_births`.
+    """
+    return _forecast(view.seen, view.rows(drawn), sparsity, followed=followed)
 
 
 def _usage(fired: Int[Tensor, "latents"]) -> float:

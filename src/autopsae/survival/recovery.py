@@ -94,7 +94,19 @@ def recovery(
     """
     if not (lr >= 0 and steps >= 0):
         raise InputError(f"recovery: expected lr and steps of at least 0, got {lr:g} and {steps}")
-    y = matrix(y).to(W)
+    return recovery_of(matrix(y).to(W), W, lr=lr, steps=steps, tokens=tokens, frozen=frozen)
+
+
+def recovery_of(
+    y: Float[Tensor, "sample d_in"],
+    W: Float[Tensor, "d_sae d_in"],
+    *,
+    lr: float,
+    steps: int,
+    tokens: int | None = None,
+    frozen: Collection[str] = (),
+) -> Recovery:
+    """As `recovery`, of arguments that have been checked."""
     tokens, travel = tokens or len(y), 0.0 if "b_dec" in frozen else lr * steps
     mean, spread = y.mean(dim=0), float(y.std(dim=0).norm())
     gamma = float(mean.norm()) / spread if spread else inf

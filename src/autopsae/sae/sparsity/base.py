@@ -103,6 +103,15 @@ class Sparsity(ABC):
         """
         return (self.margins(pre, threshold) > 0).any(dim=0) & asked
 
+    def admits(
+        self,
+        own: Float[Tensor, "tokens d_sae"],
+        beside: Float[Tensor, "tokens d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> Bool[Tensor, "tokens d_sae"]:
+        """Where one more latent with the pre-activation `own`, put beside those of all others, would fire."""
+        return (own > beside - self.margins(beside, threshold)) & (own > 0)
+
     # How many
 
     @property

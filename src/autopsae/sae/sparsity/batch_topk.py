@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autopsae.arguments import check_k, whole_fields
@@ -39,6 +39,16 @@ class BatchTopK(Sparsity):
         Raises InputError for k outside 1 ... d_sae.
         """
         return pre - (self.threshold_of_batch(pre) if threshold is None else threshold.to(pre))
+
+    def admits(
+        self,
+        own: Float[Tensor, "tokens d_sae"],
+        beside: Float[Tensor, "tokens d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> Bool[Tensor, "tokens d_sae"]:
+        """Where `own` reaches the threshold, or the least value that the batch admits."""
+        least = beside.flatten().topk(self.k * len(beside)).values[-1] if threshold is None else threshold.to(own)
+        return (own >= least) & (own > 0)
 
     def threshold_of_batch(self, pre: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, ""]:
         """The largest value that the batch does not admit, at least zero."""

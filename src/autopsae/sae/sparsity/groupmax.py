@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.arguments import check_k, whole_fields
@@ -52,6 +52,17 @@ class GroupMax(Sparsity):
             values.append(largest.values.flatten(0, 1))
             latents.append((first + largest.indices).flatten(0, 1))
         return torch.cat(values).flatten(), Pairs.of_matrix(torch.cat(latents).view(members, -1, self.k), d_sae)
+
+    def admits(
+        self,
+        own: Float[Tensor, "tokens d_sae"],
+        beside: Float[Tensor, "tokens d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> Bool[Tensor, "tokens d_sae"]:
+        """Where `own` reaches the largest of its group."""
+        groups = beside.unflatten(1, (self.k, -1))
+        largest: Tensor = groups.amax(dim=2, keepdim=True).expand_as(groups)
+        return (own >= largest.flatten(1)) & (own > 0)
 
     @property
     def l0(self) -> int:

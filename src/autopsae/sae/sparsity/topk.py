@@ -70,6 +70,15 @@ class TopK(Sparsity):
         fired[latents[values > 0]] = True  # > 0: with fewer than k positive, top-k also selects the rest
         return fired & asked
 
+    def admits(
+        self,
+        own: Float[Tensor, "tokens d_sae"],
+        beside: Float[Tensor, "tokens d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> Bool[Tensor, "tokens d_sae"]:
+        """Where `own` reaches the k-th largest."""
+        return (own >= beside.topk(self.k, dim=1).values[:, -1:]) & (own > 0)
+
     @property
     def l0(self) -> int:
         return self.k

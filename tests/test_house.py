@@ -19,7 +19,6 @@ TESTS = Path(__file__).parent
 ROOMS = [
     "words",
     "lazy",
-    "version",
     "progress",
     "modules",
     "defaults",

@@ -22,9 +22,9 @@ from autopsae import (
     SAE,
     Member,
     ReLU,
-    Sweep,
     TopK,
     TrainConfig,
+    Training,
     born,
     center,
     evaluate,
@@ -100,7 +100,7 @@ def follow(members: Sequence[Member], layers: Sequence[Layer]) -> list[Curve]:
     curves: list[Curve] = [{"step": [], **{name: [] for name in MEASURES}} for _ in members]
     for curve, member, of in zip(curves, members, layers, strict=True):
         _measure(curve, member.sae, of, 0)
-    for records in Sweep(members):
+    for records in Training(members):
         for place, record in records.items():
             _measure(curves[place], members[place].sae, layers[place], record.step + 1)
     return curves

@@ -22,7 +22,7 @@ from experiments.outliers_2605_31518.curves import unpacked
 from experiments.outliers_2605_31518.dynamics import SETTINGS, Setting, Watched, born_plain, offset, stream
 from torch import Tensor
 
-from autopsae import Member, Sweep, TrainConfig, fates
+from autopsae import Member, TrainConfig, Training, fates
 from autopsae.arrays import InputError
 from autopsae.files import write_text
 from autopsae.survival.recovery import recovery
@@ -100,7 +100,7 @@ def train_spread() -> None:
     training, held_out = stream(setting)
     members = spread_members(setting)
     watched = [Watched(member, held_out, training) for member in members]
-    for record in Sweep(members, training):
+    for record in Training(members, training):
         for place in record:
             watched[place].look()
     runs = {member.name: each.packed() for member, each in zip(members, watched, strict=True)}

@@ -18,9 +18,9 @@ from experiments.training.remedies import remedies
 from autopsae import (
     Member,
     Remedy,
-    Sweep,
     TopK,
     TrainConfig,
+    Training,
     active_subspace,
     born,
     collect,
@@ -66,7 +66,7 @@ def trained(tokens: Activations, *, k: int, steps: int) -> list[dict[str, Any]]:
         for remedy in with_subspace(statistics)
     ]
     births = [evaluate(member.sae, held_out) for member in members]
-    for _ in Sweep(members, training):
+    for _ in Training(members, training):
         pass
     rows = []
     for member, birth in zip(members, births, strict=True):

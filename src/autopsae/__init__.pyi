@@ -34,7 +34,6 @@ from autopsae.training.loop import Diverged, Training, steps, train
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 
 __all__ = [
     "L1",
@@ -72,7 +71,6 @@ __all__ = [
     "Sparsity",
     "Statistics",
     "Survey",
-    "Sweep",
     "TensorBoard",
     "TopK",
     "TrainConfig",

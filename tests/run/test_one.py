@@ -145,7 +145,7 @@ def test_a_nan_at_step_1000_stops_the_run_says_where_and_leaves_the_last_good_ch
     with pytest.raises(InputError, match=r"step 1008: expected finite activations, got NaN.*token 321") as raised:
         run(new_sae(), stream, tokens(100), config, out, about={}, plan=plan)
     assert f"the last good checkpoint is {checkpoint}" in str(raised.value)
-    resumed = Training(new_sae(), tokens(), config)
+    resumed = Training([Member(sae=new_sae(), config=config)], tokens())
     resumed.load(checkpoint)
     assert resumed.step == 1000
     assert all(torch.isfinite(value).all() for value in resumed.sae.state_dict().values())
@@ -166,7 +166,7 @@ def test_a_run_that_diverges_says_at_which_step_and_leaves_the_last_good_checkpo
     )
     with pytest.raises(Diverged, match=message):
         run(sae, tokens(), tokens(100), CONFIG, tmp_path / "out", about={}, plan=plan, progress=poison)
-    resumed = Training(new_sae(), tokens(), CONFIG)
+    resumed = Training([Member(sae=new_sae(), config=CONFIG)], tokens())
     resumed.load(tmp_path / "out" / "checkpoint.safetensors")
     assert resumed.step == 40
 

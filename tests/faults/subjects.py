@@ -308,7 +308,7 @@ def make_run(kind: str, folder: Path) -> None:
     else:
         try:
             if kind == "run":
-                run(entry("m"), X[:300], X[300:], folder / "out", plan=PLAN, progress=stop)
+                run(entry("m"), X[:300], X[300:], folder / "out", plan=PLAN, observer=Observer(progress=stop))
             portions = Portions(groups=[["a"], ["b"]], bytes_at_once=0)
 
             def stop_b(records: dict[str, Any]) -> None:
@@ -316,7 +316,15 @@ def make_run(kind: str, folder: Path) -> None:
                     stop(records)
 
             entries = [entry("a"), entry("b")]
-            run_sweep(entries, X[:300], X[300:], folder / "out", plan=PLAN, portions=portions, progress=stop_b)
+            run_sweep(
+                entries,
+                X[:300],
+                X[300:],
+                folder / "out",
+                plan=PLAN,
+                portions=portions,
+                observer=Observer(progress=stop_b),
+            )
         except Stopped:
             return
 

@@ -16,6 +16,7 @@ from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run import one
 from autopsae.run.folder import Entry, Plan
+from autopsae.run.observer import Observer
 from autopsae.run.start import layer_normed
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
@@ -56,7 +57,7 @@ def run(
         if progress:
             progress(records["one"])
 
-    return one.run(entry, training, held_out, out, plan=plan, resume=resume, progress=each)
+    return one.run(entry, training, held_out, out, plan=plan, resume=resume, observer=Observer(progress=each))
 
 
 class Stopped(Exception):
@@ -148,7 +149,7 @@ def test_a_nan_at_step_1000_stops_the_run_says_where_and_leaves_the_last_good_ch
     resumed = Training([Member(sae=new_sae(), config=config)], tokens())
     resumed.load(checkpoint)
     assert resumed.step == 1000
-    assert all(torch.isfinite(value).all() for value in resumed.sae.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in resumed.members[0].sae.state_dict().values())
     assert not (out / "summary.json").exists()
 
 
@@ -453,8 +454,7 @@ def test_what_held_out_tokens_say_at_birth_is_told_before_the_first_step_also_of
                 tmp_path,
                 plan=plan,
                 resume=resume,
-                progress=progress,
-                at_birth=lambda births: told.append(births["one"]),
+                observer=Observer(progress=progress, at_birth=lambda births: told.append(births["one"])),
             )
 
     go(resume=False, stop=30)

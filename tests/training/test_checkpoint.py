@@ -80,6 +80,7 @@ import sys
 from pathlib import Path
 from tests.training.test_checkpoint import CONFIG, new_sae, tokens
 from autopsae.run.folder import Entry, Plan
+from autopsae.run.observer import Observer
 from autopsae.run.one import run
 from autopsae.sae.sparsity import TopK
 from autopsae.training.revival import AuxK
@@ -91,7 +92,7 @@ def progress(records):
     print(records["one"].step, flush=True)
 one = Entry(member=Member(sae=new_sae(TopK(k=4)), config=config, name="one"), about={})
 run(one, tokens(), tokens()[:200], Path(sys.argv[1]),
-    plan=Plan(checkpoint_every=3, evaluate_every=50), resume=True, progress=progress)
+    plan=Plan(checkpoint_every=3, evaluate_every=50), resume=True, observer=Observer(progress=progress))
 """
 
 

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.activations.store import open_activations
-from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.cli.interrupts import delayed
-from autopsae.cli.members import Births, about_of, choices_of, config_of, name_of, sparsity_of, with_defaults
+from autopsae.cli.members import about_of, choices_of, config_of, entry_of, sparsity_of, with_defaults
 from autopsae.cli.options import Birth, Fit, Integers, Keep, Padding
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
 from autopsae.cli.printing import print_note
@@ -21,6 +20,8 @@ from autopsae.run.data import count_tokens, hold_out
 from autopsae.run.finished import Settings
 from autopsae.run.folder import Plan
 from autopsae.run.many import check_sweep_out, finished_sweep, run_sweep
+from autopsae.run.members import Layer
+from autopsae.run.observer import Observer
 from autopsae.run.one import check_out, finished_run, run
 from autopsae.run.portions import Portions
 from autopsae.run.start import load_start
@@ -62,7 +63,7 @@ def train(
     many = len(choices) > 1
     _check(out, birth, keep, many=many)
     device = checked_device(device)
-    configs = [config_of(birth, fit, keep, choice) for choice in choices]
+    configs = [config_of(birth, fit, keep, choice) for choice in choices.values()]
     plan = Plan(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
     )
@@ -74,23 +75,24 @@ def train(
         about_of, birth=birth, strays=fit.strays, saved=saved, layer=training.layer, held_out=held.tokens
     )
     settings = {
-        name_of(choice, choices): Settings(about=told(choice), config=config)
-        for choice, config in zip(choices, configs, strict=True)
+        name: Settings(about=told(choice), config=config)
+        for (name, choice), config in zip(choices.items(), configs, strict=True)
     }
     if keep.resume and _is_finished(out, settings):
         return
     loggers = partial(_loggers, keep)
     with progress_bar("reading the statistics") as (bar, task):
-        births = Births(training, birth, fit.strays, saved, device)
+        read = Layer(training, layer_norm=birth.layer_norm, strays=fit.strays, device=device)
         entries = [
-            births.entry(choice, one, name) for choice, (name, one) in zip(choices, settings.items(), strict=True)
+            entry_of(read, choice, birth, saved, settings=settings[name], name=name)
+            for name, choice in choices.items()
         ]
-        tokens = births.tokens(seed[0])
+        tokens = read.training_tokens(seed[0])
         print_tokens(bar.console, count_tokens(tokens), held.tokens)
         print_differences(bar.console, birth.prescription, entries[0])
         live = Live(bar, task, fit.steps)
-        common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": loggers}
-        common |= {"progress": live.advance, "at_birth": live.be_born, "delay": delayed}
+        observer = Observer(loggers=loggers, at_birth=live.be_born, progress=live.advance, delay=delayed)
+        common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "observer": observer}
         if not many:
             result = run(entries[0], tokens, held, out, **common)
         else:
@@ -106,9 +108,7 @@ def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:
     """InputError where the results cannot be written, or no such SAE can be."""
     (check_sweep_out if many else check_out)(out, resume=keep.resume)
     check_unlocked(out)
-    sparsity_of(birth).check(birth.d_sae)
-    if birth.sparsity != "relu":
-        check_k(birth.k, birth.d_sae)
+    sparsity_of(birth)
     if keep.memory is not None and not 0 < keep.memory < inf:
         raise InputError(f"--memory: expected a number of GB over 0, got {keep.memory:g}")
 

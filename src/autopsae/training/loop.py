@@ -6,7 +6,6 @@ one member; `steps` and `train` are short for that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +16,6 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.kernels.sparse_ops import unexplained
 from autopsae.kernels.workspace import Workspace
 from autopsae.sae.model import SAE
-from autopsae.sae.weights import Weights
 from autopsae.seeds import stream
 from autopsae.training.checkpoint import State, completed, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
@@ -28,7 +26,7 @@ from autopsae.training.records import Account, Measured, against_divergence, row
 from autopsae.training.revival import revival_losses
 from autopsae.training.roster import End, Roster
 from autopsae.training.sources import Member, Sources
-from autopsae.training.together import apart, check_in_place, check_together, stacked
+from autopsae.training.together import apart, check_in_place, check_together, stacked, weights_at
 
 
 class Diverged(RuntimeError):
@@ -80,11 +78,10 @@ class Training:
         """One step of training of all members that go on; their records, where it is time for them.
 
         A member whose loss is not finite ends before the step is taken. Raises InputError for tokens that are not
-        finite, too few, or of another width than the SAEs, where no step or no member is left, and where an SAE got
-        other weights meanwhile.
+        finite, too few or of another width, where no step or member is left, and where an SAE got other weights.
         """
         self._check()
-        weights, configs = self._weights_of_step(), self._configs()
+        weights, configs = weights_at(self.step, self._weights, self.config), self._configs()
 
         # Members that see the same tokens in the same way share a view, so that it is read and measured once.
         views = next(self._sources)
@@ -132,13 +129,6 @@ class Training:
 
     def _configs(self) -> list[TrainConfig]:
         return [self.members[m].config for m in self._roster.going_on]
-
-    def _weights_of_step(self) -> Weights:
-        """With the k of this step, where k falls from `k_start`."""
-        sparsity, config = self._weights.sparsity, self.config
-        if config.k_start is None or sparsity.l0 is None:
-            return self._weights
-        return replace(self._weights, sparsity=sparsity.with_k(config.k(self.step, sparsity.l0)))
 
     def _resample(
         self, y: Float[Tensor, "members batch d_in"], residual: Float[Tensor, "..."], fine: list[bool]

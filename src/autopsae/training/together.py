@@ -1,6 +1,7 @@
 """Trained as one: what SAEs must have in common, and how their weights are laid into one stack."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from autopsae.arrays import InputError
 from autopsae.files import changes
 from autopsae.sae.model import SAE
 from autopsae.sae.weights import PARAMETERS, Weights
+from autopsae.training.config import TrainConfig
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
 
@@ -76,6 +78,14 @@ def apart(saes: Sequence[SAE]) -> None:
     for sae in saes:
         for tensor in [*sae.parameters(), *sae.buffers()]:
             tensor.data = tensor.data.clone()
+
+
+def weights_at(step: int, weights: Weights, config: TrainConfig) -> Weights:
+    """The weights with the k of this step, where k falls from `k_start`."""
+    sparsity = weights.sparsity
+    if config.k_start is None or sparsity.l0 is None:
+        return weights
+    return replace(weights, sparsity=sparsity.with_k(config.k(step, sparsity.l0)))
 
 
 def check_in_place(weights: Weights, members: Mapping[int, Member]) -> None:

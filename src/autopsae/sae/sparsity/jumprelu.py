@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,6 +29,7 @@ class JumpReLU(Sparsity):
     name: ClassVar[str] = "jumprelu"
     gated: ClassVar[bool] = True
     learned_by_gradient: ClassVar[tuple[str, ...]] = ("log_threshold",)
+    usual_penalty: ClassVar[Literal["l0", "l1"] | None] = "l0"
     bandwidth: float = 0.3
     start: float = 0.1
     """Where thresholds begin, at least (`born` may set them higher, so that each latent fires at a rate)."""
@@ -51,6 +52,10 @@ class JumpReLU(Sparsity):
             value = getattr(self, name)
             if not (isfinite(value) and value > 0):
                 raise InputError(f"JumpReLU: expected {name} > 0, got {value}; pass about {hint}")
+
+    def firing_rate_at_birth(self, d_sae: int, l0: float) -> float:
+        """l0 / d_sae: the target is met from the first step on."""
+        return l0 / d_sae
 
     def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
         """The logarithm of each latent's threshold. Raises InputError for none, or one that is not over zero."""

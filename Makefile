@@ -1,4 +1,5 @@
-# The commands: `make demo`, `make test`, and `make check` for the long checks. Each makes what it needs, from a machine with Python 3.11+ only.
+# The commands: `make demo`, and three tiers of tests: `make quick`, `make test`, `make check`. Each makes what it needs,
+# from a machine with Python 3.11+ only.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,19 +10,30 @@ TOKENS ?= 16384
 SCALE ?= quick
 CASES ?= 10000
 KILLS ?= 200
+WORKERS ?= 2
 
-.PHONY: demo test check lint format bench reproduce clean
+# Modules of tests are compiled once for all workers and runs, also where Python is told to keep no bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+.PHONY: demo quick test check lint format bench reproduce clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/autopsae harvest smollm2 $(DEMO)/smollm2 --tokens $(TOKENS)
 	$(BIN)/autopsae diagnose $(DEMO)/smollm2 --d-sae 8192 --k 64 \
 	  --json $(DEMO)/smollm2.json --figure $(DEMO)/smollm2.png --prescriptions $(DEMO)/prescriptions
 
-test: $(VENV)/test.stamp lint
-	$(BIN)/python -m pytest
+# In half a minute, while one works: the modules marked `quick`, which touch every room.
+quick: $(VENV)/test.stamp
+	$(PYTEST) -m "quick and not long" $(shell grep -rl --include='test_*.py' 'pytest.mark.quick' tests)
 
-# The long checks, of which `make test` does a share. Further ones go here.
+# Before each submission, and in continuous integration: all but what is marked `long`.
+test: $(VENV)/test.stamp lint
+	$(PYTEST) -m "not long"
+
+# After a change to what is read or written: the long checks, of which `make test` does a share. Further ones go here.
 check: $(VENV)/test.stamp
+	$(PYTEST) -m long
 	$(BIN)/python -m tests.faults.fuzz --cases $(CASES)
 	$(BIN)/python -m tests.faults.kills --kills $(KILLS)
 	$(BIN)/python -m tests.faults.disks --rounds 3

@@ -1,9 +1,27 @@
-"""Shapes and types in signatures are checked while the tests run: a wrong shape is an error at its call."""
+"""Shapes and types in signatures are checked while the tests run: a wrong shape is an error at its call.
+
+One thread, in this process and in those that it starts: two processes test side by side (`-n 2`), and no number
+depends on the machine. A test of more threads asks for them. Each test begins with the same seeds, so that no draw
+depends on which tests ran before.
+"""
 
 import os
+import random
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
+import pytest
 from jaxtyping import install_import_hook
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when PyTorch is imported
+
 install_import_hook("autopsae", "beartype.beartype").__enter__()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures, which draw too
+def pytest_runtest_setup() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)

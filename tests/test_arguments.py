@@ -1,7 +1,5 @@
 """One rule for numbers that count: integers of Python and NumPy, no truth values, no floats."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,9 @@ from autopsae.arrays import InputError
 from autopsae.run.data import hold_out
 from autopsae.run.folder import Plan
 from autopsae.statistics.spectrum import Spectrum
+from tests import processes
+
+pytestmark = pytest.mark.quick
 
 WRONG = [16.0, 1.5, True, np.float64(16), np.bool_(True), "16", [16], torch.tensor(16)]
 
@@ -150,13 +151,12 @@ print("all")
 
 
 def test_every_public_count_that_is_no_integer_is_refused() -> None:
-    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True, check=False)
+    done = processes.run(processes.code, REFUSED)
     assert done.stdout == "all\n", done.stderr[-600:]
 
 
 def test_every_public_count_may_be_an_integer_of_numpy_and_is_saved_as_one(tmp_path: Path) -> None:
-    place = str(tmp_path / "sae")
-    done = subprocess.run([sys.executable, "-c", TAKEN, place], capture_output=True, text=True, check=False)
+    done = processes.run(processes.code, TAKEN, tmp_path / "sae")
     assert done.stdout == "all\n", done.stderr[-600:]
 
 

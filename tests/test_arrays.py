@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 import autopsae
 from autopsae.arrays import InputError, Tokens, chunks
 
+pytestmark = pytest.mark.quick
+
 
 class Batches:
     """A re-iterable that is not a list."""

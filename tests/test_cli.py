@@ -1,11 +1,11 @@
-"""The command line as a user meets it: a subprocess, its files, its exit code, its one line of error."""
+"""The command line as a user meets it: a process, its files, its exit code, its one line of error."""
 
 import importlib
 import io
 import json
+import os
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -29,12 +29,11 @@ from autopsae.sae.sparsity import TopK
 from autopsae.statistics.median import geometric_median
 from autopsae.training.config import Record
 from autopsae.training.revival import Resampling
-
-RUN = [sys.executable, "-m", "autopsae"]
+from tests import processes
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*RUN, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return processes.run(processes.command, *arguments)
 
 
 @pytest.fixture
@@ -378,13 +377,11 @@ def test_train_resumes_after_an_interrupt(tmp_path: Path, source: Path) -> None:
     out = tmp_path / "out"
     sizes = ["--d-sae", "64", "--k", "4", "--steps", "400", "--batch-tokens", "200", "--held-out", "300"]
     command: list[str | Path] = ["train", source, "--layer", "1", "--out", out, *sizes, "--checkpoint-every", "20"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "autopsae", *map(str, command)], stderr=subprocess.PIPE
-    ) as process:
+    with processes.running(processes.command, *command) as running:
         while not (out / "checkpoint.safetensors").exists():
-            assert process.poll() is None
+            assert running.process.is_alive(), running.errors.read_text()
             time.sleep(0.01)
-        process.kill()
+        running.process.kill()
     refused = run(*command)
     assert refused.returncode == 2
     assert "holds the checkpoint of an unfinished run; resume it, or pass another name" in refused.stderr
@@ -505,12 +502,13 @@ def test_a_token_that_is_nan_is_named_with_its_layer(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_diagnosis_with_one_line_and_no_file(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60_000, 256)).astype(np.float32) + 3)
     out = tmp_path / "out"
-    command = [*RUN, "diagnose", str(tmp_path / "x.npy"), "--d-sae", "32768", "--json", str(out / "d.json")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(6)  # long enough to be at work; the whole diagnosis takes far longer
-    process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130, stderr
+    command = ["diagnose", str(tmp_path / "x.npy"), "--d-sae", "32768", "--json", str(out / "d.json")]
+    with processes.running(processes.command, *command) as running:
+        time.sleep(3)  # long enough to be at work; the whole diagnosis takes far longer
+        os.kill(running.process.pid or 0, signal.SIGINT)
+        running.process.join(60)
+        stderr = running.errors.read_text()
+    assert running.process.exitcode == 130, stderr
     assert "interrupted; what was written before is whole" in stderr
     assert "Traceback" not in stderr
     assert not out.exists()

@@ -19,6 +19,7 @@ from autopsae import disk, files
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, DiskFull, check_unlocked, locked, new_partial, sweep
 from autopsae.files import changes, tensors_digest, write_folder, write_tensors, write_text, write_whole
+from tests import processes
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices and mounts, and gives files away")
 
@@ -43,6 +44,7 @@ def python(code: str, *words: object) -> "subprocess.Popen[str]":
 # What is written
 
 
+@pytest.mark.quick
 def test_tensors_are_written_as_safetensors_writes_them(tmp_path: Path) -> None:
     tensors = {
         f"{name} {shape}": torch.ones(shape).to(dtype)
@@ -163,12 +165,8 @@ def test_standard_output_that_goes_into_a_file_keeps_what_else_is_printed(tmp_pa
     (tmp_path / "link").symlink_to("/dev/stdout")
     code = "import sys; from autopsae.files import write_text; print('before'); write_text(sys.argv[1], 'told\\n')"
     code += "; print('after')"
-    with (tmp_path / "out").open("w") as out:
-        arguments = [sys.executable, "-c", code, name.replace("LINK", str(tmp_path / "link"))]
-        subprocess.run(
-            arguments, stdout=out, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        )
-    assert (tmp_path / "out").read_text() == "before\ntold\nafter\n"
+    done = processes.run(processes.code, code, name.replace("LINK", str(tmp_path / "link")))
+    assert done.stdout == "before\ntold\nafter\n", done.stderr
 
 
 def as_nobody(work: Callable[[], None]) -> str:
@@ -200,6 +198,7 @@ def test_a_folder_that_may_not_be_written_is_one_line() -> None:
 # Folders
 
 
+@pytest.mark.quick
 def test_a_folder_of_the_same_files_stays_and_any_other_is_refused(tmp_path: Path) -> None:
     def write(words: str) -> Callable[[Path], None]:
         return lambda folder: write_text(folder / "a", words)
@@ -401,6 +400,7 @@ def test_the_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_no
     assert not [*out.iterdir()]
 
 
+@pytest.mark.quick
 def test_what_is_no_folder_is_not_locked(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with locked(tmp_path / "file" / LOCK, what="file"):

@@ -1,15 +1,20 @@
 """The house's own laws: imports point one way, importing is light, every module is small."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 import autopsae
 
+pytestmark = pytest.mark.quick
+
 HOUSE = Path(autopsae.__file__).parent
+TESTS = Path(__file__).parent
 # In the order of the data's way; a room imports only itself and rooms named before it.
 ROOMS = [
     "words",
@@ -105,3 +110,42 @@ def test_a_module_can_be_read_in_one_sitting(module: Path) -> None:
         if isinstance(node, ast.FunctionDef):
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
             assert (node.end_lineno or 0) - first.lineno < 45, f"{module}: {node.name} is long"
+
+
+# The tiers of tests: `make quick`, `make test`, `make check`.
+
+OF_PYTEST = {"filterwarnings", "parametrize", "skip", "skipif", "usefixtures", "xfail"}
+
+
+def recipe(target: str) -> str:
+    [lines] = re.findall(rf"^{target}:.*\n((?:\t.*\n)+)", (TESTS.parent / "Makefile").read_text(), re.MULTILINE)
+    return str(lines)
+
+
+def markers_of(module: Path) -> set[str]:
+    return set(re.findall(r"pytest\.mark\.(\w+)", module.read_text()))
+
+
+def test_every_marker_of_a_test_is_known() -> None:
+    settings = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    known = {line.split(":")[0] for line in settings["markers"]}
+    for module in TESTS.rglob("*.py"):
+        assert markers_of(module) <= known | OF_PYTEST, module
+
+
+def test_what_make_test_leaves_out_is_run_by_make_check() -> None:
+    assert recipe("test").strip() == '$(PYTEST) -m "not long"'
+    assert recipe("check").splitlines()[0].strip() == "$(PYTEST) -m long"
+
+
+def test_the_quick_tests_touch_every_room() -> None:
+    quick = [module for module in TESTS.rglob("test_*.py") if "quick" in markers_of(module)]
+    touched = {
+        room(name)
+        for module in quick
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        for name in [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if name.startswith("autopsae.")
+    }
+    assert set(ROOMS) - {"__main__"} <= touched

@@ -58,6 +58,7 @@ def test_memory_is_refused_over_what_is_free_and_not_up_to_it() -> None:
         check_memory(FREE + 2**26, CPU, "for x", "try y")
 
 
+@pytest.mark.quick
 def test_little_memory_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: 0)
     check_memory(SMALL, CPU, "for x", "try y")
@@ -65,6 +66,7 @@ def test_little_memory_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None
         check_memory(SMALL + 1, CPU, "for x", "try y")
 
 
+@pytest.mark.quick
 def test_where_the_system_does_not_tell_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def silent(_: torch.device) -> int:
         raise InputError("memory: expected a system that tells")
@@ -77,6 +79,7 @@ def test_free_memory_is_told() -> None:
     assert 2**20 < available_bytes(CPU) < 2**50
 
 
+@pytest.mark.quick
 def test_a_layer_that_is_too_wide_is_refused_at_its_first_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autopsae.memory.SMALL", 0)
     monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: bytes_of_moments(64, streams=2) - 1)

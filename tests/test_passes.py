@@ -12,6 +12,8 @@ import autopsae
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.passes import Digest, SamePasses, same_passes
 
+pytestmark = pytest.mark.quick
+
 X = torch.randn(6000, 16, generator=torch.Generator().manual_seed(7)) * torch.linspace(0.1, 3, 16) + 1
 
 

@@ -17,6 +17,8 @@ from autopsae.arrays import InputError
 from autopsae.pickles import LARGEST, check_torch_save
 from autopsae.reading import as_object, parse, parse_foreign, read_json, read_object, reading, whole_of
 
+pytestmark = pytest.mark.quick
+
 
 def refused(path: Path) -> str:
     with pytest.raises(InputError) as caught:

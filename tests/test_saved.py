@@ -33,6 +33,8 @@ from autopsae.saved import load_object, save_object
 from autopsae.statistics.spectrum import Spectrum
 from tests.damage import change_object, change_pair, flips
 
+pytestmark = pytest.mark.quick
+
 Change = Callable[[dict[str, Tensor]], object]
 
 

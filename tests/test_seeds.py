@@ -16,6 +16,8 @@ from autopsae.seeds import hashed, stream
 from autopsae.survival.birth import measure_birth
 from autopsae.training.data import Shuffled
 
+pytestmark = pytest.mark.quick
+
 D_IN, D_SAE, K = 64, 512, 16
 
 

@@ -1,7 +1,5 @@
 """Input that is nearly right: what cannot be used is an InputError that names it, and what can gives the same."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 import autopsae
 from autopsae.arrays import InputError
 from autopsae.run.data import hold_out
+from tests import processes
 
 D_IN = 12
 
@@ -141,7 +140,7 @@ for one in tries:
 
 def test_numbers_and_generators_of_another_type_are_refused_by_name() -> None:
     """In a process of its own: here the types in the signatures are checked."""
-    done = subprocess.run([sys.executable, "-c", WRONG_TYPES], capture_output=True, text=True, check=True)
+    done = processes.run(processes.code, WRONG_TYPES)
     said = done.stdout.splitlines()
     assert len(said) == 32
     for name, lines in zip(

@@ -8,6 +8,8 @@ from autopsae.activations.parts import NoLayers
 from autopsae.arrays import InputError, NoTokens
 from autopsae.words import listed, printable, reason, shown
 
+pytestmark = pytest.mark.quick
+
 HOSTILE = "\x1b[2J a\nb\r\x00\x9b\u202e\u2028 \udcff é \ud800"
 
 

@@ -7,7 +7,30 @@ for them. Rules are for the tree *after*; before = after needs none.
 
 from dataclasses import dataclass
 
-RENAMED: tuple[tuple[str, str], ...] = ()
+RENAMED: tuple[tuple[str, str], ...] = (
+    # Deaths by pathway
+    ("**/birth/*/relu", "**/birth/*/dead_by_relu"),
+    ("**/birth/*/topk", "**/birth/*/dead_by_topk"),
+    ("**/birth/relu", "**/birth/dead_by_relu"),
+    ("**/birth/topk", "**/birth/dead_by_topk"),
+    ("**/predicted/relu", "**/predicted/dead_by_relu"),
+    ("**/expected/*/relu/*", "**/expected/*/dead_by_relu/*"),
+    ("**/revival/relu", "**/revival/dead_by_relu"),
+    ("**/revival/unrevived", "**/revival/unrecovered"),
+    ("**/revival/**", "**/recovery/**"),
+    ("**/summary.json/relu", "**/summary.json/dead_by_relu"),
+    ("**/summary.json/topk", "**/summary.json/dead_by_topk"),
+    ("**/members/*/relu", "**/members/*/dead_by_relu"),
+    ("**/members/*/topk", "**/members/*/dead_by_topk"),
+    ("**/records.jsonl/*/relu", "**/records.jsonl/*/dead_by_relu"),
+    ("**/records.jsonl/*/topk", "**/records.jsonl/*/dead_by_topk"),
+    ("**/held_out.jsonl/*/relu", "**/held_out.jsonl/*/dead_by_relu"),
+    ("**/held_out.jsonl/*/topk", "**/held_out.jsonl/*/dead_by_topk"),
+    # Counts of an autopsy
+    *((f"autopsy/*/{name}", f"autopsy/*/n_{name}") for name in ("alive", "dead", "rare", "always_on")),
+    *((f"autopsy/*/dead_by_{way}", f"autopsy/*/n_dead_by_{way}") for way in ("relu", "topk")),
+    *((f"**/recentred/{name}", f"**/recentred/n_{name}") for name in ("dead", "woken", "displaced")),
+)
 """(path before, path after), applied one after the other; `*` and `**` of the second are those of the first, in
 order: ("**/birth/*/relu", "**/birth/*/dead_by_relu")."""
 
@@ -18,6 +41,8 @@ ADDED: dict[str, str] = {
     "**/sparsity/*": "a prescription and a diagnosis say for which sparsity they are",
     "**/scale": "a prescription carries the scale of its layer",
     "**/folder": "a sweep says in which folder each member is",
+    "autopsy/*/dead": "an autopsy says fractions beside counts",
+    "autopsy/*/dead_by_*": "an autopsy says fractions beside counts",
 }
 """Paths that may be there after alone, and why."""
 
@@ -42,8 +67,12 @@ class Option:
     """Its name in the JSON of `--config FILE`, where it is no option any more; "fit.steps" is a nested name."""
 
 
-OPTIONS: dict[tuple[str, str], Option] = {}
+OPTIONS: dict[tuple[str, str], Option] = {("autopsy", "--revive"): Option(name="--recentre")}
 """{(verb, option before): how it is given after}: ("autopsy", "--revive"): Option(name="--recentre")."""
 
-NAMES: dict[str, tuple[str, ...]] = {}
+NAMES: dict[str, tuple[str, ...]] = {
+    "dead_by_relu": ("predicted_dead_by_relu",),
+    "dead_by_topk": ("predicted_dead",),
+    "revival": ("recovery",),
+}
 """{name in Python before: its new names}, tried before the old one. Names that only moved need no entry."""

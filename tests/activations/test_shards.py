@@ -21,6 +21,7 @@ from autopsae.activations.shards import HarvestInterrupted, ShardWriter
 from autopsae.activations.store import open_layers
 from autopsae.arrays import InputError
 from autopsae.saved import checksum
+from tests import processes
 
 REQUEST = {"model": "tiny", "context": 4}
 SOURCES = str(Path(autopsae.__file__).parents[1])
@@ -171,11 +172,10 @@ def test_what_a_dead_run_left_is_removed_before_anything_is_added(tmp_path: Path
 KILLED_EVERYWHERE = """
 import os, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_shards import InputError, contents, open_layers, torch, write
+from tests.activations.test_shards import InputError, contents, open_layers, torch, write
 
-EVENTS = {{"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "tempfile.mkstemp"}}
-root = Path({root!r})
+EVENTS = {"open", "os.rename", "os.remove", "os.chmod", "os.mkdir", "tempfile.mkstemp"}
+root = Path(sys.argv[1])
 write(root / "whole")
 whole = torch.cat(list(open_layers(root / "whole")["wide"]))
 
@@ -212,21 +212,10 @@ print(stage)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_a_process_killed_at_any_file_operation_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    script = KILLED_EVERYWHERE.format(tests=str(Path(__file__).parent), root=str(tmp_path))
-    ran = _python(script)
+    ran = processes.run(processes.code, KILLED_EVERYWHERE, tmp_path)
     assert ran.returncode == 0, ran.stderr
     # Seven files (index, then three shards with the index after each), several operations for each.
     assert int(ran.stdout) > 20
-
-
-def _python(script: str, *prefix: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*prefix, sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": SOURCES, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def _failing(number: int, error: BaseException) -> Callable[[int], None]:
@@ -310,7 +299,14 @@ def test_a_disk_that_is_really_full_is_reported_and_resumed_with_more_room(tmp_p
     if not shutil.which("unshare") or subprocess.run(trial, capture_output=True, check=False).returncode:
         pytest.skip("a private tmpfs cannot be mounted here")
     tests = str(Path(__file__).parent)
-    ran = _python(REAL_FULL_DISK.format(tests=tests, disk=str(disk), whole=str(tmp_path / "whole")), *own)
+    script = REAL_FULL_DISK.format(tests=tests, disk=str(disk), whole=str(tmp_path / "whole"))
+    ran = subprocess.run(
+        [*own, sys.executable, "-c", script],
+        env=os.environ | {"PYTHONPATH": SOURCES},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
 
 

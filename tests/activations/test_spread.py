@@ -4,6 +4,8 @@ from scipy.stats import binomtest
 
 from autopsae.activations.spread import spread
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("chosen", "of"), [(1, 1), (1, 9), (7, 100), (50, 100), (99, 100), (100, 100), (333, 10_007)]

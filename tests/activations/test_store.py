@@ -12,6 +12,8 @@ from autopsae.activations.spread import spread
 from autopsae.activations.store import open_activations, open_layers, select_layers
 from autopsae.arrays import InputError, Tokens
 
+pytestmark = pytest.mark.quick
+
 
 def matrix(tokens: int = 10, d_in: int = 3, start: int = 0) -> torch.Tensor:
     return torch.arange(start * d_in, (start + tokens) * d_in, dtype=torch.float32).reshape(tokens, d_in)

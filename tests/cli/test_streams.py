@@ -17,6 +17,7 @@ from autopsae.arrays import InputError
 from autopsae.cli.printing import print_error, print_line, print_note, write_all
 from autopsae.cli.streams import Guarded, guarded, harmless, unwritten
 from autopsae.cli.terminal import progress_bar
+from tests import processes
 
 SMALL = ["--d-sae", "32", "--k", "4", "--json"]
 
@@ -88,6 +89,7 @@ def test_a_guarded_stream_goes_silent_at_its_first_failure(error: OSError, told:
     assert unwritten(stream) is (error if told else None)
 
 
+@pytest.mark.quick
 def test_characters_that_the_terminal_lacks_become_question_marks() -> None:
     held = io.BytesIO()
     stream = Guarded(io.TextIOWrapper(held, encoding="cp1252"))
@@ -96,6 +98,7 @@ def test_characters_that_the_terminal_lacks_become_question_marks() -> None:
     assert held.getvalue() == "? é\n".encode("cp1252")
 
 
+@pytest.mark.quick
 def test_only_colours_and_progress_bars_control_the_terminal() -> None:
     bar = "\x1b[2K\x1b[1A\r\x1b[?25l\x1b[1;31mred\x1b[0m\n\tword"
     assert harmless(bar) == bar
@@ -103,6 +106,7 @@ def test_only_colours_and_progress_bars_control_the_terminal() -> None:
         assert harmless(f"a{hostile}b").isprintable()
 
 
+@pytest.mark.quick
 def test_streams_are_as_before_when_the_command_is_done() -> None:
     before = sys.stdout, sys.stderr
     with guarded():
@@ -115,6 +119,7 @@ NAME = "[red]a[/]\nerror: forged\x1b[2J"
 SHOWN = r"[red]a[/]\nerror: forged\x1b[2J"
 
 
+@pytest.mark.quick
 def test_a_line_is_one_line_whatever_a_name_in_it_holds(capsys: pytest.CaptureFixture[str]) -> None:
     print_line(NAME)
     print_note(NAME)
@@ -131,12 +136,13 @@ def test_a_progress_bar_shows_a_name_as_it_stands(capsys: pytest.CaptureFixture[
     assert SHOWN in capsys.readouterr().err
 
 
+@pytest.mark.quick
 def test_names_of_layers_reach_the_terminal_as_words(tmp_path: Path) -> None:
     x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
     save_file({NAME: x, "b": x.clone()}, tmp_path / "h.safetensors")
-    words = [sys.executable, "-m", "autopsae", "diagnose", "h.safetensors", "--d-sae", "32", "--k", "4"]
+    words = ["diagnose", "h.safetensors", "--d-sae", "32", "--k", "4"]
     for more, code in (([], 0), (["--layers", "nope"], 2)):
-        done = subprocess.run([*words, *more], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = processes.run(processes.command, *words, *more, folder=tmp_path)
         assert done.returncode == code, done.stderr
         shown = "".join((done.stdout + done.stderr).replace(" ", "").split("\n"))
         assert SHOWN.replace(" ", "") in shown

@@ -2,6 +2,8 @@ import pytest
 
 from autopsae.diagnosis.finding import Finding
 
+pytestmark = pytest.mark.quick
+
 
 def finding(value: float, threshold: float = 2.0) -> Finding:
     return Finding(

@@ -1,7 +1,6 @@
 """What a diagnosis may be asked: in a process of its own, as the types in the signatures are checked here."""
 
-import subprocess
-import sys
+from tests import processes
 
 WRONG = """
 import torch, autopsae
@@ -20,7 +19,7 @@ for asked in (
 
 
 def test_what_cannot_be_asked_is_refused_by_name_before_the_tokens_are_read() -> None:
-    done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True, check=True)
+    done = processes.run(processes.code, WRONG)
     expected = [
         "acceptable: expected a number, got '1'",
         "acceptable: expected a number, got True",

@@ -15,6 +15,8 @@ from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.forecast import Expected, Outlook
 
+pytestmark = pytest.mark.quick
+
 D_IN = 5
 SPECTRUM = Spectrum.of(torch.diag(torch.arange(1.0, 6.0, dtype=torch.float64)))
 POINT = torch.arange(5.0, dtype=torch.float64)

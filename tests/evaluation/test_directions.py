@@ -6,6 +6,8 @@ import torch
 
 from autopsae import InputError, mmcs
 
+pytestmark = pytest.mark.quick
+
 
 def test_agrees_with_a_loop() -> None:
     rng = np.random.default_rng(0)

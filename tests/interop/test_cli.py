@@ -15,13 +15,13 @@ from autopsae.cli.main import main
 from autopsae.evaluation.autopsy import autopsy
 from autopsae.interop.convert import load_sae
 from autopsae.sae.sparsity import JumpReLU
+from tests import processes
 from tests.interop import suites
 from tests.interop.formats import an_sae, tokens, written
 
 
 def convert(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "autopsae", "convert", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return processes.run(processes.command, "convert", *arguments)
 
 
 def test_an_sae_goes_through_all_formats_and_comes_back_the_same(tmp_path: Path) -> None:
@@ -72,17 +72,8 @@ def test_what_no_file_says_is_told_on_the_command_line(tmp_path: Path) -> None:
 def test_another_librarys_sae_is_autopsied(tmp_path: Path) -> None:
     folder = written(tmp_path / "theirs", "saelens")
     np.save(tmp_path / "x.npy", tokens().repeat(40, 1).numpy())
-    command = [
-        sys.executable,
-        "-m",
-        "autopsae",
-        "autopsy",
-        folder,
-        tmp_path / "x.npy",
-        "--json",
-        tmp_path / "a.json",
-    ]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    command = ["autopsy", folder, tmp_path / "x.npy", "--json", tmp_path / "a.json"]
+    done = processes.run(processes.command, *command)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["d_sae"] == 15

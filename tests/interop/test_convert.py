@@ -19,6 +19,8 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 from tests.interop.formats import D_IN, D_SAE, K, an_sae, change_settings, change_tensors, tokens, written
 
+pytestmark = pytest.mark.quick
+
 FORMATS = ["autopsae", "saelens", "dictionary_learning", "sparsify"]
 LEARNED = {"threshold": torch.tensor(0.7)}
 

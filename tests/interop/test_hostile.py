@@ -68,6 +68,7 @@ class Harm:
 
 
 @pytest.mark.parametrize("how", ["torch", "torch, old", "pickle"])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")  # by PyTorch, of Python's own pickles
 def test_a_pickle_with_code_in_it_is_not_run(tmp_path: Path, how: str) -> None:
     folder, mark = written(tmp_path / "x", "dictionary_learning"), tmp_path / "mark"
     content = {"encoder.weight": Harm(mark)}

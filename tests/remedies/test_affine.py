@@ -1,6 +1,9 @@
+import pytest
 import torch
 
 from autopsae.remedies.affine import Affine
+
+pytestmark = pytest.mark.quick
 
 
 def random_affine(d_in: int, seed: int) -> Affine:

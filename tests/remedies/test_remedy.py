@@ -8,6 +8,8 @@ from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched,
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
 
+pytestmark = pytest.mark.quick
+
 D_IN = 12
 
 

@@ -15,6 +15,8 @@ from autopsae.report.text import autopsy_text, survey_text
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(scope="module")
 def found() -> Survey:
@@ -67,6 +69,15 @@ def test_a_hostile_name_is_shown_as_words_at_any_width(width: int) -> None:
     assert "\x1b" not in text
     assert r"[red]a\n\x1b[2Jb: " in text
     assert "\nhs1" in text
+
+
+def test_a_name_longer_than_a_line_is_folded_and_never_cut() -> None:
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    names = [f"{number}{'a' * 150}" for number in range(9)]
+    text = printed(survey(dict.fromkeys(names, x), d_sae=32, k=4), width=80)
+    bullets = text.split("\nPrescriptions")[1]
+    assert "…" not in bullets
+    assert names[0] in bullets.replace("\n", "").replace(" ", "")
 
 
 def test_every_finding_and_reason_stands_under_the_table(found: Survey) -> None:

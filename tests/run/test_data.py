@@ -13,6 +13,8 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.run import data
 from autopsae.run.data import Counted, at_most, count_tokens, hold_out, known_tokens
 
+pytestmark = pytest.mark.quick
+
 
 def numbered(n: int) -> torch.Tensor:
     """Tokens that say which they are."""

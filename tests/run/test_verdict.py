@@ -11,6 +11,8 @@ from autopsae.run.verdict import Resampled, divergence, idle_resampling, resampl
 from autopsae.sae.death import Fates
 from autopsae.training.revival import Resampling
 
+pytestmark = pytest.mark.quick
+
 FATES = Fates(tokens=500, fired=torch.ones(4, dtype=torch.int64), positive=torch.ones(4, dtype=torch.bool))
 GOOD = Evaluation(
     tokens=500, fvu_raw=0.2, fvu_typical=0.3, strays=0.01, mse_raw=0.1, l0=4.0, bias_captured=1.0, fates=FATES

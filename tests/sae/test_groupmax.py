@@ -11,6 +11,8 @@ from autopsae.training.config import TrainConfig
 from autopsae.training.loop import train
 from autopsae.training.revival import AuxK
 
+pytestmark = pytest.mark.quick
+
 D_IN, D_SAE = 6, 24
 
 

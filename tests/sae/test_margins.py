@@ -5,6 +5,8 @@ from autopsae.arrays import InputError
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, TopK
 from tests import oracles
 
+pytestmark = pytest.mark.quick
+
 
 def pre(tokens: int = 40, d_sae: int = 30, shift: float = 0.0) -> torch.Tensor:
     return torch.randn(tokens, d_sae, generator=torch.Generator().manual_seed(0)) + shift

@@ -12,6 +12,8 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 
+pytestmark = pytest.mark.quick
+
 PRESCRIPTION = Prescription(
     remedy=center(torch.ones(6), "median"), reason="", layer="hs3", d_sae=32, sparsity=TopK(k=4), scale=2.0
 )
@@ -41,6 +43,7 @@ def sae(d_sae: int = 32, sparsity: Sparsity | None = None) -> SAE:
     ],
     ids=str,
 )
+@pytest.mark.filterwarnings("ignore:born. the prescription was made for another SAE")  # which is tested below
 def test_what_differs_from_what_a_prescription_was_made_for_is_named(
     d_sae: int, sparsity: Sparsity, layer: str, expected: list[str]
 ) -> None:

@@ -8,6 +8,8 @@ from scipy import stats
 from autopsae.arrays import InputError
 from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu, reach
 
+pytestmark = pytest.mark.quick
+
 AUTHORS = Path(__file__).parents[2] / "experiments/outliers_2605_31518/authors/init_stats.csv"
 
 

@@ -1,11 +1,8 @@
 """A run that is broken off goes on as if it had not been: bit by bit, wherever it was killed."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
+from tests import processes
 
 D_IN, D_SAE = 12, 64
 CONFIG = TrainConfig(steps=40, lr=3e-3, batch_tokens=100, warmup_steps=5, decay_steps=10, buffer_tokens=350)
@@ -85,6 +83,7 @@ from autopsae.run.one import run
 from autopsae.sae.sparsity import TopK
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
+from tests import processes
 from dataclasses import replace
 
 config = replace(CONFIG, steps=int(sys.argv[2]), revival=AuxK(dead_after_tokens=2000))
@@ -96,32 +95,20 @@ run(one, tokens(), tokens()[:200], Path(sys.argv[1]),
 """
 
 
-def started(out: Path, steps: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(out), str(steps)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-
-
 def test_a_run_killed_at_twenty_random_steps_ends_with_the_same_bits(tmp_path: Path) -> None:
     steps, kills = 400, 20
     chosen = sorted(random.Random(0).sample(range(5, steps - 5), kills))
-    with started(tmp_path / "unbroken", steps) as process:
-        process.communicate()
-    assert process.returncode == 0
+    done = processes.run(processes.code, PROGRAM, tmp_path / "unbroken", steps)
+    assert done.returncode == 0, done.stderr
     for step in chosen:
-        with started(tmp_path / "killed", steps) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
+        with processes.running(processes.code, PROGRAM, tmp_path / "killed", steps) as running:
+            for line in running.lines:
                 if int(line) >= step:
-                    process.send_signal(signal.SIGKILL)
+                    running.process.kill()
                     break
-        assert process.returncode == -signal.SIGKILL
-    with started(tmp_path / "killed", steps) as process:
-        process.communicate()
-    assert process.returncode == 0
+        assert running.process.exitcode == -signal.SIGKILL
+    done = processes.run(processes.code, PROGRAM, tmp_path / "killed", steps)
+    assert done.returncode == 0, done.stderr
     for name in ("records.jsonl", "held_out.jsonl", "summary.json", "birth.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
     weights = [load_file(tmp_path / run / "sae.safetensors") for run in ("killed", "unbroken")]
@@ -140,18 +127,10 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Pa
     path = tmp_path / "c.safetensors"
     chance = random.Random(1)
     for _ in range(5):
-        with subprocess.Popen(
-            [sys.executable, "-c", program, str(path)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        ) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            try:
-                process.wait(chance.random() * 0.05)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        with processes.running(processes.code, program, path) as running:
+            running.lines.readline()
+            running.process.join(chance.random() * 0.05)
+            running.process.kill()
         resumed = Training([Member(sae=new_sae(TopK(k=4)), config=CONFIG)], tokens())
         resumed.load(path)
         assert resumed.step >= 1

@@ -10,6 +10,8 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.training.data import Place, Shuffled
 
+pytestmark = pytest.mark.quick
+
 
 def numbered(n: int = 100) -> Tensor:
     return torch.arange(float(n))[:, None].expand(n, 2)

@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
@@ -13,10 +11,10 @@ from typing import Any
 
 import pytest
 
-import autopsae
 from autopsae.arrays import InputError
 from autopsae.training.config import Record
 from autopsae.training.logs import Csv, JsonLines, Logger, TensorBoard, WandB
+from tests import processes
 
 Value = int | float | None
 Points = dict[str, dict[int, Any]]
@@ -261,10 +259,9 @@ def test_wandb_s_run_is_given_each_step_and_stays_open() -> None:
 
 KILLED = """
 import os, sys
-sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_logs import Csv, JsonLines, TensorBoard, record
-folder = Path({folder!r})
+from tests.training.test_logs import Csv, JsonLines, TensorBoard, record
+folder = Path(sys.argv[1])
 loggers = [JsonLines(folder / "json"), Csv(folder / "csv"), TensorBoard(folder / "events")]
 for step in range(5):
     for logger in loggers:
@@ -275,9 +272,7 @@ os._exit(9)
 
 def test_a_killed_process_leaves_every_record(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    sources = str(Path(autopsae.__file__).parents[1])
-    code = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    killed = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": sources}, check=False)
+    killed = processes.run(processes.code, KILLED, tmp_path)
     assert killed.returncode == 9
     records = [record(step) for step in range(5)]
     assert read_json(tmp_path / "json") == read_csv(tmp_path / "csv") == [asdict(one) for one in records]

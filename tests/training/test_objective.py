@@ -16,6 +16,8 @@ from autopsae.training.sources import Member
 from tests.training.known_fates import ALIVE, BY_RELU, BY_TOPK, reached, sae_with_known_fates
 from tests.ways import squared_error
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_latents_of_this_file_have_the_fates_they_should() -> None:
     sae, x = sae_with_known_fates()

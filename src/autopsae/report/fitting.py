@@ -1,9 +1,9 @@
 """A table where the terminal is wide enough for it, and lines that wrap between words where it is not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +17,7 @@ class Fitting:
     def __init__(self, table: Table, lines: Sequence[RenderableType]) -> None:
         self._table, self._lines = table, lines
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         widths = [self._needed(console, options, number) for number in range(len(self._table.columns))]
         if sum(widths) + len(widths) - 1 <= options.max_width:
             yield self._table

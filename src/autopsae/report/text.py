@@ -2,7 +2,7 @@
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from autopsae.diagnosis.finding import Finding
@@ -185,7 +185,9 @@ def _counted(layers: list[str], survey: Survey) -> str:
 
 
 def _bullet(text: str) -> RenderableType:
-    bullet = Table.grid(padding=(0, 1))
+    bullet = Table.grid(
+        Column(), Column(overflow="fold"), padding=(0, 1)
+    )  # a path is longer than a line: no word is cut
     bullet.add_row(" -", plain(text))
     return bullet
 

@@ -1,4 +1,8 @@
+import pytest
+
 from autopsae.training.roster import End, Roster
+
+pytestmark = pytest.mark.quick
 
 
 def test_places_stay_and_rows_move_up_as_members_end() -> None:

@@ -6,6 +6,7 @@ one member; `steps` and `train` are short for that.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from autopsae.training.config import Record, TrainConfig
 from autopsae.training.layouts import layouts_of
 from autopsae.training.objective import penalty_losses
 from autopsae.training.optimizers import Optimizer
-from autopsae.training.records import Account, Measured, against_divergence, rows_of
+from autopsae.training.records import Account, Measured, against_divergence
 from autopsae.training.revival import revival_losses
 from autopsae.training.roster import End, Roster
 from autopsae.training.sources import Member, Sources
@@ -114,6 +115,7 @@ class Training:
         if self.step % self.config.record_every == 0 or self.step == self.config.steps:
             measured = Measured(views=views, loss=loss.detach(), error=error.detach(), selection=selection)
             records = self._records(measured)
+        # Last, as rows move up where a member ends: all above is by the rows of this step.
         if not all(fine):
             self._diverge(loss.detach(), largest=float(views.abs().max()))
         return {m: record for m, record in (records or {}).items() if m in self._roster.going_on} or None
@@ -131,7 +133,10 @@ class Training:
         return [self.members[m].config for m in self._roster.going_on]
 
     def _resample(
-        self, y: Float[Tensor, "members batch d_in"], residual: Float[Tensor, "..."], fine: list[bool]
+        self,
+        y: Float[Tensor, "members batch d_in"],
+        residual: Float[Tensor, "members batch d_in"],
+        fine: list[bool],
     ) -> None:
         """Draw dead latents afresh in the members whose time it is, unless their loss is not finite."""
         for row, (config, is_fine) in enumerate(zip(self._configs(), fine, strict=True)):
@@ -150,16 +155,16 @@ class Training:
 
     def _records(self, measured: Measured) -> dict[int, Record]:
         """Of every member that goes on, since the last ones."""
-        saes, tokens = [self.members[m].sae for m in self._roster.going_on], self.step * measured.selection.tokens
-        columns = measured.columns(self._sources.of_member) | self._account.columns(saes, tokens)
-        records = (Record(step=self.step - 1, tokens=tokens, **row) for row in rows_of(columns))
+        saes = [self.members[m].sae for m in self._roster.going_on]
+        records = self._account.records(measured, saes, self._sources.of_member, steps=self.step)
+        self._account.restart_counts()
         return dict(zip(self._roster.going_on, records, strict=True))
 
     def _diverge(self, loss: Float[Tensor, "members"], *, largest: float) -> None:
         """End the members whose loss is not finite. largest: of the numbers that the members saw."""
         step, ends = self.step - 1, {}
-        for m, value, is_fine in zip(self._roster.going_on, loss.tolist(), loss.isfinite().tolist(), strict=True):
-            if not is_fine:
+        for m, value in zip(self._roster.going_on, loss.tolist(), strict=True):
+            if not isfinite(value):
                 advice = against_divergence(self.members[m].config.lr, largest)
                 ends[m] = End(steps=step, diverged=f"step {step}: the loss is {value}; {advice}")
         self._end(ends)

@@ -1,8 +1,7 @@
 """What a step reports of every member, and what is kept for it between steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +10,7 @@ from torch import Tensor
 from autopsae.sae.death import Watch
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
+from autopsae.training.config import Record
 from autopsae.training.sources import Member
 
 _OVERFLOWS = 1e16  # the square of a larger number, summed over a batch, is near the end of float32
@@ -74,17 +74,23 @@ class Account:
         self.watch.forget(row, latents)
         self.resampled[row] += len(latents)
 
-    def columns(self, saes: Sequence[SAE], tokens: int) -> dict[str, Sequence[int | float | None]]:
-        """As in `Record`: who is dead, how much of the mean b_dec holds, how many latents were drawn afresh. The
-        counts begin anew after that. tokens: how many each member has seen.
-        """
+    def records(
+        self, measured: Measured, saes: Sequence[SAE], of_member: Int[Tensor, "members"], *, steps: int
+    ) -> list[Record]:
+        """A record of each member after its last step. steps: how many it took; of_member: the view of each."""
+        tokens = steps * measured.selection.tokens
         columns = {
+            **measured.columns(of_member),
             **self.watch.columns(tokens),
             "bias_captured": bias_captured(saes, self.sum / tokens),
             "resampled": self.resampled.tolist(),
         }
+        rows = zip(*columns.values(), strict=True)
+        return [Record(step=steps - 1, tokens=tokens, **dict(zip(columns, row, strict=True))) for row in rows]
+
+    def restart_counts(self) -> None:
+        """Count anew what records count since the last ones."""
         self.resampled.zero_()
-        return columns
 
     def keep(self, rows: Int[Tensor, "some"]) -> None:
         """Go on for these members alone."""
@@ -95,11 +101,6 @@ class Account:
         """All that is kept, by its name in a checkpoint."""
         watch = {name: getattr(self.watch, name) for name in ("since_positive", "since_fired", "ever_fired")}
         return {**watch, "changes": self.watch.counted, "sum": self.sum, "resampled": self.resampled}
-
-
-def rows_of(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """A mapping for each member."""
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ RENAMED: tuple[tuple[str, str], ...] = (
     ("**/revival/relu", "**/revival/dead_by_relu"),
     ("**/revival/unrevived", "**/revival/unrecovered"),
     ("**/revival/**", "**/recovery/**"),
+    ("**/training/recovery/**", "**/training/revival/**"),  # the loss of a training, not the forecast
     ("**/summary.json/relu", "**/summary.json/dead_by_relu"),
     ("**/summary.json/topk", "**/summary.json/dead_by_topk"),
     ("**/members/*/relu", "**/members/*/dead_by_relu"),
@@ -26,6 +27,23 @@ RENAMED: tuple[tuple[str, str], ...] = (
     ("**/records.jsonl/*/topk", "**/records.jsonl/*/dead_by_topk"),
     ("**/held_out.jsonl/*/relu", "**/held_out.jsonl/*/dead_by_relu"),
     ("**/held_out.jsonl/*/topk", "**/held_out.jsonl/*/dead_by_topk"),
+    ("**/records.csv/*/relu", "**/records.csv/*/dead_by_relu"),
+    ("**/records.csv/*/topk", "**/records.csv/*/dead_by_topk"),
+    # A birth that the tree before wrote stays as it is when the run is resumed
+    *(
+        (f"carried_half/birth.json/birth/dead_by_{way}", f"carried_half/birth.json/birth/{way}")
+        for way in ("relu", "topk")
+    ),
+    # Remedies have an instruction, findings an advice
+    ("diagnose/*/*.json/advice", "diagnose/*/*.json/instruction"),
+    ("autopsy/*_next.json/advice", "autopsy/*_next.json/instruction"),
+    ("**/prescription/advice", "**/prescription/instruction"),
+    ("diagnose/*/layers/*/revival", "diagnose/*/layers/*/recovery"),
+    # From Python
+    ("python/numbers.json/**/relu", "python/numbers.json/**/dead_by_relu"),
+    ("python/numbers.json/**/topk", "python/numbers.json/**/dead_by_topk"),
+    ("python/numbers.json/forecasts/**/relu/*", "python/numbers.json/forecasts/**/dead_by_relu/*"),
+    ("python/numbers.json/forecasts/**/unrevived", "python/numbers.json/forecasts/**/unrecovered"),
     # Counts of an autopsy
     *((f"autopsy/*/{name}", f"autopsy/*/n_{name}") for name in ("alive", "dead", "rare", "always_on")),
     *((f"autopsy/*/dead_by_{way}", f"autopsy/*/n_dead_by_{way}") for way in ("relu", "topk")),

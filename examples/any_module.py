@@ -1,4 +1,4 @@
-"""Diagnose any torch module: hook it in your own forward passes, keep its tokens on disk, read the diagnosis."""
+"""Diagnose any torch module: harvest its activations from your own batches, then diagnose each point."""
 
 import tempfile
 from pathlib import Path
@@ -10,11 +10,11 @@ from autopsae import harvest, survey
 
 torch.manual_seed(0)
 model = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32), nn.LayerNorm(32))
-# Your data, in batches that can be iterated again; dicts go to model(**batch), tensors to model(batch).
+# Your data, in batches that can be iterated again. A dict is given as model(**batch), a tensor as model(batch).
 batches = [torch.randn(512, 32) for _ in range(16)]
 
 with tempfile.TemporaryDirectory() as folder:
-    # "2" is the output of model[2], "2:input" what goes into it. A second run resumes, or only opens the shards.
+    # "2" is the output of model[2], "2:input" is its input. A second run continues, or only opens the shards.
     layers = harvest(model, batches, Path(folder) / "activations", points=["2:input", "2"])
     found = survey(layers, d_sae=1024, k=8)
     for diagnosis in found:

@@ -1,4 +1,4 @@
-"""Train with dictionary_learning, started as prescribed: its trainer class, cured, goes into `trainer_configs`."""
+"""Train with dictionary_learning from a prescribed start: the cured trainer class goes into `trainer_configs`."""
 
 import torch
 from dictionary_learning.trainers import StandardTrainer
@@ -10,7 +10,7 @@ from autopsae.cure import cure_dictionary_learning, peek
 torch.manual_seed(0)
 tokens = torch.randn(8000, 64) + 8 * torch.randn(64)
 buffer = (tokens[torch.randint(len(tokens), (512,))] for _ in iter(int, 1))  # yours: an ActivationBuffer
-sample, buffer = peek(buffer, 8000)  # a look, which takes nothing from the training
+sample, buffer = peek(buffer, 8000)  # reads ahead; the training still gets all tokens
 prescription = autopsae.diagnose(sample, d_sae=512, k=16).prescription
 config = {
     "trainer": cure_dictionary_learning(StandardTrainer, prescription),

@@ -1,4 +1,4 @@
-"""Train with SAELens, started as prescribed; its runner for language models takes the SAE as `override_sae=`."""
+"""Train with SAELens from a prescribed start; its runner for language models takes the SAE as `override_sae=`."""
 
 import torch
 from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig

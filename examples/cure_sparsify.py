@@ -1,4 +1,4 @@
-"""Train with sparsify, started as prescribed: its Trainer, cured, does not put its first batch's mean over it."""
+"""Train with sparsify from a prescribed start: the cured Trainer does not start at its first batch's mean."""
 
 import os
 
@@ -21,7 +21,7 @@ with autopsae.hooked(model, [f"model.{name}" for name in hookpoints]) as capture
     model(ids)
     tokens = capture.take().values()
 diagnoses = [autopsae.diagnose(x, d_sae=256, k=8) for x in tokens]
-# Its Trainer has no place for whitening; where that is prescribed, its centre is better than nothing.
+# sparsify's Trainer cannot whiten. Where whitening is prescribed, at least its centre can be used.
 found = {name: only_centered(d.prescription) for name, d in zip(hookpoints, diagnoses, strict=True)}
 config = TrainConfig(
     SparseCoderConfig(num_latents=256, k=8),

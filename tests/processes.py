@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 CONTEXT = multiprocessing.get_context("forkserver")
-LOOPS = ["autopsae.sae.numba_choose", "autopsae.sae.numba_sums"]
+LOOPS = [f"autopsae.kernels.numba_{name}" for name in ("adam", "choose", "sums")]
 CONTEXT.set_forkserver_preload(["autopsae.cli.verbs", *LOOPS, "matplotlib.figure", "pandas", "pytest"])
 SECONDS = 300
 """A process that takes longer hangs."""

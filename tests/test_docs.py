@@ -1,48 +1,73 @@
 """What the docs show runs as it stands."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from tests import processes
+from tests.test_house import HOUSE, ROOMS
 
 ROOT = Path(__file__).parents[1]
 PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
-def run(work: processes.Work, code: str | Path, folder: Path) -> str:
-    done = processes.run(work, code, folder=folder)
+def run(work: processes.Work, words: list[str], folder: Path) -> str:
+    done = processes.run(work, *words, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=lambda code: code.splitlines()[0])
-def test_the_readmes_python_runs(tmp_path: Path, code: str) -> None:
-    printed = run(processes.code, code, tmp_path)
-    [written] = re.findall(r'save\("(\w+)"\)', code)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{written}.json", f"{written}.safetensors"]
-    assert {"layer": "center by the median", "sae": "40 0."}[written] in printed
+def test_the_readmes_python_diagnoses_trains_and_saves(tmp_path: Path) -> None:
+    [code] = PYTHON
+    *diagnosis, dead = run(processes.code, [code], tmp_path).splitlines()
+    assert "center by the median" in diagnosis[0]
+    assert 0 <= float(dead) < 0.1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sae.json", "sae.safetensors"]
+
+
+def commands(page: str) -> list[list[str]]:
+    """The command lines of autopsae in a page's shell blocks, word by word."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
+    return [words[1:] for words in lines if words[:1] == ["autopsae"]]
+
+
+def test_the_commands_of_readme_and_autopsy_page_run_one_after_the_other(tmp_path: Path) -> None:
+    made = torch.Generator().manual_seed(0)
+    layers = {f"hs{n}": torch.randn(6000, 16, generator=made) + 3 for n in (3, 12)}
+    (tmp_path / "OUT").mkdir()
+    save_file(layers, tmp_path / "OUT" / "0.safetensors")
+    smaller = {"16384": "64", "32": "4", "10000": "20"}  # d_sae, k, steps
+    shown = [words for words in commands("README.md") + commands("docs/autopsy.md") if words[0] != "harvest"]
+    assert [words[0] for words in shown] == ["diagnose", "train", "autopsy", "convert", "autopsy"]
+    for words in shown:
+        run(processes.command, [smaller.get(word, word) for word in words], tmp_path)
+    written = {"d.json", "d.png", "p", "sae12", "a.png", "sae12-saelens", "a.json", "a.parquet", "cure.json"}
+    assert written <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_python_of_the_training_page_runs_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
     code, _ = training_page()
     said = "\nimport json\nlogged = open('records.jsonl').read().splitlines()\n"
     said += "print(len(logged), len(records), json.loads(logged[-1])['loss'] == records[-1].loss)"
-    assert run(processes.code, code + said, tmp_path).strip() == "60 30 True"
+    assert run(processes.code, [code + said], tmp_path).strip() == "60 30 True"
 
 
 def test_the_sweep_of_the_training_page_names_the_best(tmp_path: Path) -> None:
     _, code = training_page()
-    printed = run(processes.code, code + "\nprint(best.name)", tmp_path).splitlines()
+    printed = run(processes.code, [code + "\nprint(best.name)"], tmp_path).splitlines()
     assert [line.count(":") for line in printed[:-1]] == [4, 4, 4]
     assert printed[-1] == "median_0.003"
 
 
 def test_the_python_of_the_interop_page_writes_and_reads_the_same_sae(tmp_path: Path) -> None:
     [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "interop.md").read_text(), flags=re.DOTALL)
-    difference, dead = map(float, run(processes.code, code, tmp_path).split())
+    difference, dead = map(float, run(processes.code, [code], tmp_path).split())
     assert difference < 1e-6
     assert 0 <= dead < 0.1
     assert [path.name for path in tmp_path.iterdir()] == ["for_saelens"]
@@ -55,7 +80,7 @@ def training_page() -> list[str]:
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_runs_and_prints(tmp_path: Path, example: Path) -> None:
-    assert run(processes.file, example, tmp_path).strip()
+    assert run(processes.file, [str(example)], tmp_path).strip()
 
 
 def test_there_is_something_to_run() -> None:
@@ -68,3 +93,15 @@ def test_links_between_the_docs_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_on_the_house_names_all_rooms_in_their_order_and_all_their_modules() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    rooms = [re.findall(r"`(\w+)`", row[0])[0] for row in rows]
+    assert rooms == [room for room in ROOMS if room != "__main__"]
+    for room, row in zip(rooms, rows, strict=True):
+        if len(row) == 3:
+            entries = [path for path in (HOUSE / room).iterdir() if path.suffix == ".py" or path.is_dir()]
+            there = {path.stem for path in entries if not path.stem.startswith("__")}
+            assert there <= {*re.findall(r"`(\w+)`", row[2])}, room

@@ -13,7 +13,7 @@ from experiments.training import table as trainings
 
 ROOT = Path(__file__).parents[1]
 SURVIVAL = ROOT / "experiments" / "survival" / "results"
-README, FORECAST = "README.md", "docs/forecast.md"
+README, FORECAST, LIMITS = "README.md", "docs/forecast.md", "docs/limits.md"
 
 
 def words(page: str) -> str:
@@ -52,24 +52,24 @@ def test_readme_says_how_many_claims_hold_as_the_table_of_claims_does() -> None:
     assert quoted(README, sentence) == [totals[1], held[1], held[3]]
 
 
-def test_readme_says_how_far_off_the_forecast_is_where_it_is_judged() -> None:
+def test_the_limits_say_how_far_off_the_forecast_is_where_it_is_judged() -> None:
     rows = judging()
     mean, worst = summary.errors(rows, lambda row: float(row["predicted"]))
     layers = len({(row["model"], row["layer"]) for row in rows})
     sentence = "The forecast is # points off on average, # at worst, over # hidden states of the three networks"
-    assert quoted(README, sentence) == [round(mean, 1), round(worst, 1), layers]
+    assert quoted(LIMITS, sentence) == [round(mean, 1), round(worst, 1), layers]
 
 
-def test_readme_compares_prescriptions_as_their_results_do() -> None:
+def test_the_limits_compare_prescriptions_as_their_results_do() -> None:
     rules = results("prescription")["rules"]
     ours, paper = rules["all"]["prescribed"], rules["all"]["paper"]
     sentence = "under 1 % dead on # (the paper's rule on #), and also within 5 % of the best raw error on # (#)"
     both = [found[key] for key in ("few_dead", "few_dead_and_near_best") for found in (ours, paper)]
-    assert quoted(README, sentence) == both
+    assert quoted(LIMITS, sentence) == both
     constant = rules["all"]["whiten_0.3"]["few_dead"], rules["all"]["whiten_0.15"]["few_dead_and_near_best"]
     sentence = "alpha 0.3 everywhere leaves under 1 % dead on #, alpha 0.15 everywhere is near the best on #"
-    assert quoted(README, sentence) == [*constant]
-    assert quoted(README, "The rule of prescription was set on # of the #.") == [
+    assert quoted(LIMITS, sentence) == [*constant]
+    assert quoted(LIMITS, "The rule of prescription was set on # of the #.") == [
         ours["layers"] - rules["judged"]["prescribed"]["layers"],
         ours["layers"],
     ]
@@ -105,7 +105,7 @@ def test_the_closed_forms_are_as_far_off_as_quoted() -> None:
     layers = results("closed_form")["layers"]
     off = [round(100 * layers["topk"], 1), round(100 * layers["relu"], 1)]
     sentence = "The closed forms are # points (TopK) and # points (ReLU) off on average over the # layers"
-    assert quoted(README, sentence) == [*off, layers["layers"]]
+    assert quoted(LIMITS, sentence) == [*off, layers["layers"]]
     sentence = "on the # layers that the paper's authors released: # points (TopK) and # points (ReLU) off"
     assert quoted(FORECAST, sentence) == [layers["layers"], *off]
 
@@ -139,7 +139,7 @@ def tables() -> dict[str, tuple[str, str]]:
     """(page, table) of what scripts print."""
     real, trained = ROOT / "experiments/real_models/results", ROOT / "experiments/training/results"
     layers = {name: json.loads((real / f"{name}.json").read_text())["layers"] for name in ("gemma3", "smollm2")}
-    shown = ("hs0", "hs1", "hs6", "hs11", "hs12", "hs20", "hs29")
+    shown = ("hs0", "hs12", "hs29")
     runs = {name: json.loads((trained / f"{name}.json").read_text()) for name in ("gemma3_hs2", "smollm2_hs12")}
     return {
         "births of Gemma": ("docs/gemma3.md", births.table(layers["gemma3"])),
@@ -159,7 +159,7 @@ def test_a_table_in_the_docs_is_what_its_script_prints(name: str) -> None:
     assert table in (ROOT / page).read_text()
 
 
-def test_readmes_speeds_are_those_of_the_benchmarks() -> None:
+def test_the_speeds_are_those_of_the_benchmarks() -> None:
     small, large = (benchmark("train_step")[size] for size in ("small", "large"))
     step = [
         sorted(round(size["of_ours"][peer], digits) for size in (small, large))
@@ -171,7 +171,7 @@ def test_readmes_speeds_are_those_of_the_benchmarks() -> None:
         "encoder product"
     )
     product = sorted(round(size["of_product"]["autopsae"], 1) for size in (small, large))
-    said = quoted(README, sentence)
+    said = quoted(LIMITS, sentence)
     assert said == [*step[0], *step[1], step[2][0], 11, *step[3], *product]
     assert round(step[2][1]) == 11
     sweep = benchmark("sweep")
@@ -184,5 +184,5 @@ def test_readmes_speeds_are_those_of_the_benchmarks() -> None:
         )
     ]
     sentence = "A sweep of 32 small SAEs is # (batch 512) and # times (batch 4096) as fast as the fastest"
-    assert quoted(README, sentence) == fastest[:2]
-    assert quoted(README, "one of 8 SAEs of real shape # times (#") == [fastest[2], 5.2]
+    assert quoted(LIMITS, sentence) == fastest[:2]
+    assert quoted(LIMITS, "one of 8 SAEs of real shape # times (#") == [fastest[2], 5.2]

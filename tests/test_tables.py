@@ -15,8 +15,8 @@ def test_nested_names_are_joined_by_dots() -> None:
 def test_every_text_in_html_is_escaped() -> None:
     html = html_table(["<a>"], [["<b>", "1 & 2"]], ["<script>"])
     assert html == (
-        "<table><thead><tr><th>&lt;a&gt;</th></tr></thead><tbody><tr><td>&lt;b&gt;</td><td>1 &amp; 2</td></tr></tbody>"
-        "</table><ul><li>&lt;script&gt;</li></ul>"
+        "<table><thead><tr><th>&lt;a&gt;</th></tr></thead>"
+        "<tbody><tr><td>&lt;b&gt;</td><td>1 &amp; 2</td></tr></tbody></table><ul><li>&lt;script&gt;</li></ul>"
     )
 
 

@@ -15,14 +15,31 @@ RENAMED: tuple[tuple[str, str], ...] = (
     ("**/birth/topk", "**/birth/dead_by_topk"),
     ("**/predicted/relu", "**/predicted/dead_by_relu"),
     ("**/expected/*/relu/*", "**/expected/*/dead_by_relu/*"),
-    ("**/revival/relu", "**/revival/dead_by_relu"),
-    ("**/revival/unrevived", "**/revival/unrecovered"),
-    ("**/revival/**", "**/recovery/**"),
-    ("**/training/recovery/**", "**/training/revival/**"),  # the loss of a training, not the forecast
+    *(
+        rule
+        for layer in ("diagnose/**", "python/**")
+        for rule in (
+            (f"{layer}/revival/relu", f"{layer}/revival/dead_by_relu"),
+            (f"{layer}/revival/unrevived", f"{layer}/revival/unrecovered"),
+            (f"{layer}/revival/**", f"{layer}/recovery/**"),
+        )
+    ),
+    ("autopsy/*/revival/**", "autopsy/*/recovery/**"),
     ("**/summary.json/relu", "**/summary.json/dead_by_relu"),
     ("**/summary.json/topk", "**/summary.json/dead_by_topk"),
     ("**/members/*/relu", "**/members/*/dead_by_relu"),
     ("**/members/*/topk", "**/members/*/dead_by_topk"),
+    ("**/records/*/relu", "**/records/*/dead_by_relu"),
+    ("**/records/*/topk", "**/records/*/dead_by_topk"),
+    ("**/records/*/*/relu", "**/records/*/*/dead_by_relu"),
+    ("**/records/*/*/topk", "**/records/*/*/dead_by_topk"),
+    ("**/fates/relu", "**/fates/dead_by_relu"),
+    ("**/fates/topk", "**/fates/dead_by_topk"),
+    ("**/records.csv/*/relu", "**/records.csv/*/dead_by_relu"),
+    ("**/records.csv/*/topk", "**/records.csv/*/dead_by_topk"),
+    ("**/prescription/advice", "**/prescription/instruction"),
+    ("diagnose/*/*.json/advice", "diagnose/*/*.json/instruction"),
+    ("autopsy/*_next.json/advice", "autopsy/*_next.json/instruction"),
     ("**/records.jsonl/*/relu", "**/records.jsonl/*/dead_by_relu"),
     ("**/records.jsonl/*/topk", "**/records.jsonl/*/dead_by_topk"),
     ("**/held_out.jsonl/*/relu", "**/held_out.jsonl/*/dead_by_relu"),
@@ -68,6 +85,8 @@ REMOVED: dict[str, str] = {}
 """Paths (as before) that may be there before alone, and why."""
 
 IGNORED: dict[str, str] = {
+    "autopsy/*.csv/*/margin": "of latents that fire: now over the k-th largest of the others, as in the forecast",
+    "autopsy/*_next.json/k": "a prescription for a sparsity without a k says none",
     "**/*sha256": "checksum of a file, whose keys are renamed; all in it is compared",
 }
 """Paths that are not compared, and why."""

@@ -44,17 +44,11 @@ RENAMED: tuple[tuple[str, str], ...] = (
     ("**/records.jsonl/*/topk", "**/records.jsonl/*/dead_by_topk"),
     ("**/held_out.jsonl/*/relu", "**/held_out.jsonl/*/dead_by_relu"),
     ("**/held_out.jsonl/*/topk", "**/held_out.jsonl/*/dead_by_topk"),
-    ("**/records.csv/*/relu", "**/records.csv/*/dead_by_relu"),
-    ("**/records.csv/*/topk", "**/records.csv/*/dead_by_topk"),
-    # A birth that the tree before wrote stays as it is when the run is resumed
+    # A birth that the tree before wrote stays as it is where its run is resumed
     *(
         (f"carried_half/birth.json/birth/dead_by_{way}", f"carried_half/birth.json/birth/{way}")
         for way in ("relu", "topk")
     ),
-    # Remedies have an instruction, findings an advice
-    ("diagnose/*/*.json/advice", "diagnose/*/*.json/instruction"),
-    ("autopsy/*_next.json/advice", "autopsy/*_next.json/instruction"),
-    ("**/prescription/advice", "**/prescription/instruction"),
     ("diagnose/*/layers/*/revival", "diagnose/*/layers/*/recovery"),
     # From Python
     ("python/numbers.json/**/relu", "python/numbers.json/**/dead_by_relu"),

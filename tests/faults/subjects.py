@@ -25,6 +25,7 @@ from autopsae.interop.convert import load_sae, save_sae
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import active_subspace, whiten
 from autopsae.run.many import run_sweep
+from autopsae.run.observer import Observer
 from autopsae.run.one import run
 from autopsae.run.portions import Portions
 from autopsae.sae.model import SAE

@@ -20,9 +20,9 @@ from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import TrainConfig
+from autopsae.training.loop import Training
 from autopsae.training.memory import bytes_of
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 from benchmarks.harness import interleaved, peak_memory, save
 from benchmarks.peers import PEERS, Setting, versions
 
@@ -81,7 +81,7 @@ def products(setting: Setting, x: Tensor, count: int) -> Callable[[], Any]:
 
 def turn(setting: Setting, count: int, x: Tensor, **settings: Any) -> Callable[[], Any]:
     """Ten steps of a sweep."""
-    sweep = Sweep(members(setting, count, **settings), x)
+    sweep = Training(members(setting, count, **settings), x)
     return lambda: [sweep.advance() for _ in range(TURN)]
 
 
@@ -118,10 +118,10 @@ def contest(setting: Setting, count: int, rounds: int) -> dict[str, Any]:
 def memory(setting: Setting, count: int) -> dict[str, float]:
     """Peak of five steps, in MB, against what the sweep says."""
     x = tokens(setting)
-    Sweep(members(setting, 2), x).advance()  # compiled
+    Training(members(setting, 2), x).advance()  # compiled
     with peak_memory() as peak:
         listed = members(setting, count)
-        sweep = Sweep(listed, x)
+        sweep = Training(listed, x)
         for _ in range(5):
             sweep.advance()
     said = bytes_of(listed) / 1e6

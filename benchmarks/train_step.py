@@ -18,6 +18,7 @@ from autopsae.sae.sparsity import TopK
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training
 from autopsae.training.revival import AuxK
+from autopsae.training.sources import Member
 from benchmarks.harness import interleaved, peak_memory, save
 from benchmarks.peers import PEERS, Setting, versions
 
@@ -41,11 +42,11 @@ def ours(setting: Setting, x: Tensor, **settings: Any) -> Callable[[], Any]:
     config = TrainConfig(
         steps=10**9, lr=setting.lr, batch_tokens=setting.batch_tokens, revival=auxk, clip_norm=None, **settings
     )
-    training = Training(sae, x, config)
+    training = Training([Member(sae=sae, config=config)], x)
     dead = torch.randperm(setting.d_sae)[: round(setting.auxk_dead * setting.d_sae)]
 
     def step() -> None:
-        training._sweep._watch.since_fired[:, dead] = 10**9
+        training._account.watch.since_fired[:, dead] = 10**9
         training.advance()
 
     return step

@@ -343,7 +343,7 @@ def test_a_result_worse_than_the_mean_is_said_on_the_line_and_as_a_warning(tmp_p
 @pytest.mark.parametrize(("steps", "until"), [(1000, 900), (1005, 904), (10_000, 9000)])
 def test_the_command_line_draws_no_latents_afresh_in_the_last_tenth(steps: int, until: int) -> None:
     fit, birth = Fit(steps=steps, revive="resample"), with_defaults(Birth())
-    [choice] = choices_of(birth, fit, (0,))
+    [choice] = choices_of(birth, fit, (0,)).values()
     method = config_of(birth, fit, Keep(), choice).resampling
     assert method == Resampling(every_steps=1000, until_step=until)
     assert max((done for done in range(steps + 1) if method.due(done - 1)), default=0) <= until
@@ -435,8 +435,8 @@ def test_resuming_what_is_finished_says_so_prints_the_result_and_reads_no_token(
             "--k: expected --sparsity batch_topk or groupmax or topk with it, got",
         ),
         (["--start", "1"], "--start: expected --sparsity jumprelu with it, got topk; leave it out"),
-        (["--sparsity", "relu"], "expected --l1 with --sparsity relu and with no other, got relu, --l1 None"),
-        (["--l1", "0.1"], "expected --l1 with --sparsity relu and with no other, got topk, --l1 0.1"),
+        (["--sparsity", "relu"], "(--l1) with the sparsity relu and with no other, got relu and None"),
+        (["--l1", "0.1"], "(--l1) with the sparsity relu and with no other, got topk and 0.1"),
         ({"target_fvu": 0.1}, "target_fvu: expected evaluate_every too"),
         (["--lr", "0"], "TrainConfig: expected lr > 0 and finite, got 0.0"),
         (["--k", "9000"], "expected 1 <= k <= d_sae = 8,192, got k = 9,000"),

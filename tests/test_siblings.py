@@ -187,7 +187,7 @@ def test_a_shift_that_is_not_finite_is_refused() -> None:
     config = autopsae.TrainConfig(steps=5, lr=1e-3, batch_tokens=100)
     member = autopsae.training.Member(sae=an_sae(), config=config, shift=torch.full((D_IN,), torch.nan), name="a")
     with pytest.raises(InputError, match="member 'a': expected a finite shift, got NaN or infinite values in it"):
-        autopsae.training.Sweep([member], tokens())
+        autopsae.training.Training([member], tokens())
 
 
 def test_an_autopsy_needs_tokens_that_differ_and_finite_settings() -> None:

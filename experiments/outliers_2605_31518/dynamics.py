@@ -37,9 +37,9 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import TrainConfig
+from autopsae.training.loop import Training
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ def trained(setting: Setting) -> Data:
     members = list(_members(setting))
     watched = [Watched(member, held_out, train) for member in members]
     steps = [0]
-    for record in Sweep(members, train):
+    for record in Training(members, train):
         for place in record:
             watched[place].look()
         steps.append(next(iter(record.values())).step + 1)

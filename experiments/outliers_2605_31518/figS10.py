@@ -27,8 +27,8 @@ from torch import Tensor
 from autopsae.remedies.affine import Affine
 from autopsae.sae.model import SAE
 from autopsae.training.config import TrainConfig
+from autopsae.training.loop import Training
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 
 GAMMA = 10.0
 MEANS = (10.0, 20.0, 50.0, 100.0, 200.0)
@@ -75,7 +75,7 @@ def _sign_sgd(setting: Setting) -> Data:
     ]
     watched = [Watched(member, held_out, held_out) for member in members]
     steps = [0]
-    for record in Sweep(members, train):
+    for record in Training(members, train):
         for place in record:
             watched[place].look()
         steps.append(next(iter(record.values())).step + 1)

@@ -23,7 +23,7 @@ from autopsae.activations.synthetic import synthetic_features
 from autopsae.evaluation import mmcs
 from autopsae.remedies import center, untouched
 from autopsae.statistics import geometric_median
-from autopsae.training import Member, Sweep
+from autopsae.training import Member, Training
 
 BATCH = 512
 CALIBRATION = 500
@@ -91,7 +91,7 @@ def follow(members: Sequence[Member], layers: Sequence[Layer]) -> list[Curve]:
     curves: list[Curve] = [{"step": [], **{name: [] for name in MEASURES}} for _ in members]
     for curve, member, of in zip(curves, members, layers, strict=True):
         _measure(curve, member.sae, of, 0)
-    for records in Sweep(members):
+    for records in Training(members):
         for place, record in records.items():
             _measure(curves[place], members[place].sae, layers[place], record.step + 1)
     return curves

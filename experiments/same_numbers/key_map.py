@@ -44,6 +44,17 @@ RENAMED: tuple[tuple[str, str], ...] = (
     ("**/records.jsonl/*/topk", "**/records.jsonl/*/dead_by_topk"),
     ("**/held_out.jsonl/*/relu", "**/held_out.jsonl/*/dead_by_relu"),
     ("**/held_out.jsonl/*/topk", "**/held_out.jsonl/*/dead_by_topk"),
+    # A birth that the tree before wrote stays as it is where its run is resumed
+    *(
+        (f"carried_half/birth.json/birth/dead_by_{way}", f"carried_half/birth.json/birth/{way}")
+        for way in ("relu", "topk")
+    ),
+    ("diagnose/*/layers/*/revival", "diagnose/*/layers/*/recovery"),
+    # From Python
+    ("python/numbers.json/**/relu", "python/numbers.json/**/dead_by_relu"),
+    ("python/numbers.json/**/topk", "python/numbers.json/**/dead_by_topk"),
+    ("python/numbers.json/forecasts/**/relu/*", "python/numbers.json/forecasts/**/dead_by_relu/*"),
+    ("python/numbers.json/forecasts/**/unrevived", "python/numbers.json/forecasts/**/unrecovered"),
     # Counts of an autopsy
     *((f"autopsy/*/{name}", f"autopsy/*/n_{name}") for name in ("alive", "dead", "rare", "always_on")),
     *((f"autopsy/*/dead_by_{way}", f"autopsy/*/n_dead_by_{way}") for way in ("relu", "topk")),

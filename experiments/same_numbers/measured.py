@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.same_numbers.names import forecast_with, get, sparsity, with_k
+from experiments.same_numbers.names import forecast_with, get, sparsity, training_of, with_k
 from experiments.same_numbers.written import digest
 from torch import Tensor
 
@@ -162,7 +162,7 @@ def swept(tokens: dict[str, Tensor]) -> Any:
         get("Member")(sae=_born(x, "topk"), config=_config(**kind), shift=torch.full((x.shape[1],), 0.1 * place))
         for place, kind in enumerate(kinds)
     ]
-    records = [{str(member): record for member, record in told.items()} for told in get("Sweep")(members, x)]
+    records = [{str(member): record for member, record in told.items()} for told in training_of(members, x)]
     return {"records": records, "weights": [dict(member.sae.state_dict()) for member in members]}
 
 

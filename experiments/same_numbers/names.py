@@ -56,6 +56,14 @@ def with_k(function: Any, k: int) -> dict[str, Any]:
     return {"k": k} if "k" in inspect.signature(function).parameters else {"sparsity": sparsity("topk", k)}
 
 
+def training_of(members: list[Any], tokens: Any) -> Any:
+    """Members trained at once: before that was `Sweep`, and `Training` was for one SAE alone."""
+    try:
+        return get("Sweep")(members, tokens)
+    except LookupError:
+        return get("Training")(members, tokens)
+
+
 @cache
 def _rooms() -> list[ModuleType]:
     package = importlib.import_module("autopsae")

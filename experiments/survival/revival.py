@@ -26,7 +26,7 @@ from autopsae import TrainConfig, fates
 from autopsae.arrays import InputError
 from autopsae.files import write_text
 from autopsae.survival.recovery import recovery
-from autopsae.training import Member, Sweep
+from autopsae.training import Member, Training
 
 HERE = Path(__file__).parent
 DYNAMICS = HERE.parent / "outliers_2605_31518" / "results"
@@ -101,7 +101,7 @@ def train_spread() -> None:
     training, held_out = stream(setting)
     members = spread_members(setting)
     watched = [Watched(member, held_out, training) for member in members]
-    for record in Sweep(members, training):
+    for record in Training(members, training):
         for place in record:
             watched[place].look()
     runs = {member.name: each.packed() for member, each in zip(members, watched, strict=True)}

@@ -23,7 +23,7 @@ from autopsae.remedies import active_subspace
 from autopsae.statistics import collect, geometric_median
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.training import Member, Sweep
+from autopsae.training import Member, Training
 
 HERE = Path(__file__).parent
 HELD_OUT, D_SAE, LR, BATCH = 20_480, 2048, 3e-4, 1024
@@ -57,7 +57,7 @@ def trained(tokens: Activations, *, k: int, steps: int) -> list[dict[str, Any]]:
         for remedy in with_subspace(statistics)
     ]
     births = [evaluate(member.sae, held_out) for member in members]
-    for _ in Sweep(members, training):
+    for _ in Training(members, training):
         pass
     rows = []
     for member, birth in zip(members, births, strict=True):

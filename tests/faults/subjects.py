@@ -25,6 +25,7 @@ from autopsae.interop.convert import load_sae, save_sae
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import active_subspace, whiten
 from autopsae.run.many import run_sweep
+from autopsae.run.observer import Observer
 from autopsae.run.one import run
 from autopsae.run.portions import Portions
 from autopsae.sae.model import SAE
@@ -308,7 +309,7 @@ def make_run(kind: str, folder: Path) -> None:
     else:
         try:
             if kind == "run":
-                run(entry("m"), X[:300], X[300:], folder / "out", plan=PLAN, progress=stop)
+                run(entry("m"), X[:300], X[300:], folder / "out", plan=PLAN, observer=Observer(progress=stop))
             portions = Portions(groups=[["a"], ["b"]], bytes_at_once=0)
 
             def stop_b(records: dict[str, Any]) -> None:
@@ -316,7 +317,15 @@ def make_run(kind: str, folder: Path) -> None:
                     stop(records)
 
             entries = [entry("a"), entry("b")]
-            run_sweep(entries, X[:300], X[300:], folder / "out", plan=PLAN, portions=portions, progress=stop_b)
+            run_sweep(
+                entries,
+                X[:300],
+                X[300:],
+                folder / "out",
+                plan=PLAN,
+                portions=portions,
+                observer=Observer(progress=stop_b),
+            )
         except Stopped:
             return
 

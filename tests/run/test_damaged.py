@@ -13,6 +13,7 @@ import torch
 from autopsae.arrays import InputError
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep
+from autopsae.run.observer import Observer
 from autopsae.run.one import run
 from autopsae.run.portions import Portions
 from autopsae.training.config import Record
@@ -40,7 +41,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run and a sweep, the second group of which has not begun."""
     folder = tmp_path_factory.mktemp("broken")
     with pytest.raises(Stopped):
-        run(entry("m"), X[:300], X[300:], folder / "run", plan=PLAN, progress=stop)
+        run(entry("m"), X[:300], X[300:], folder / "run", plan=PLAN, observer=Observer(progress=stop))
     portions = Portions(groups=[["a"], ["b"]], bytes_at_once=0)
 
     def stop_b(records: dict[str, Record]) -> None:
@@ -48,7 +49,15 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
             stop(records)
 
     with pytest.raises(Stopped):
-        run_sweep(entries(), X[:300], X[300:], folder / "sweep", plan=PLAN, portions=portions, progress=stop_b)
+        run_sweep(
+            entries(),
+            X[:300],
+            X[300:],
+            folder / "sweep",
+            plan=PLAN,
+            portions=portions,
+            observer=Observer(progress=stop_b),
+        )
     return folder
 
 
@@ -235,7 +244,15 @@ def test_a_member_that_a_checkpoint_says_had_ended_must_have_its_summary(tmp_pat
     with torch.no_grad():
         listed[0].member.sae.W_enc.mul_(torch.finfo(torch.float32).max)  # diverges at once
     with pytest.raises(Stopped):
-        run_sweep(listed, X[:300], X[300:], tmp_path / "out", plan=PLAN, portions=portions, progress=stop)
+        run_sweep(
+            listed,
+            X[:300],
+            X[300:],
+            tmp_path / "out",
+            plan=PLAN,
+            portions=portions,
+            observer=Observer(progress=stop),
+        )
     (tmp_path / "out" / "a" / "summary.json").unlink()
     before = contents(tmp_path / "out")
     with pytest.raises(InputError) as raised:

@@ -15,14 +15,17 @@ from autopsae.arrays import InputError
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.memory import available_bytes
 from autopsae.remedies.remedy import center, untouched
+from autopsae.run.driver import Interrupted
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep
-from autopsae.run.one import Interrupted, run
+from autopsae.run.observer import Observer
+from autopsae.run.one import run
 from autopsae.run.portions import Portions
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import Record, TrainConfig
+from autopsae.training.loop import train
 from autopsae.training.memory import buffer_bytes, bytes_needed
 from autopsae.training.sources import Member
 
@@ -111,8 +114,10 @@ def test_births_are_told_by_name_before_the_steps_of_those_trained_at_once(tmp_p
         HELD_OUT,
         tmp_path / "out",
         portions=Portions(groups=[["slow", "good"], ["fast"]], bytes_at_once=0),
-        at_birth=lambda births: told.append(["born", *births]),
-        progress=lambda records: told.append(["step", *records]),
+        observer=Observer(
+            at_birth=lambda births: told.append(["born", *births]),
+            progress=lambda records: told.append(["step", *records]),
+        ),
     )
     assert told == [["born", "slow", "good"], ["step", "slow", "good"], ["born", "fast"], ["step", "fast"]]
 
@@ -141,6 +146,68 @@ def test_a_member_that_reaches_the_target_stops_there(tmp_path: Path) -> None:
     assert len(lines) == steps["fast"][0]
 
 
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_a_member_is_trained_on_its_own_tokens_and_shift(tmp_path: Path, kind: str) -> None:
+    shift = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    own, plain = entry("good", 3e-3), entry("good", 3e-3)
+    own = replace(own, member=replace(own.member, tokens=TOKENS[:600], shift=shift))
+    if kind == "run":
+        run(own, TOKENS, HELD_OUT, tmp_path / "out")
+    else:
+        run_sweep([own], TOKENS, HELD_OUT, tmp_path / "out")
+    train(plain.member.sae, TOKENS[:600] + shift, plain.member.config)
+    for name, value in plain.member.sae.state_dict().items():
+        assert torch.allclose(own.member.sae.state_dict()[name], value, rtol=1e-9, atol=1e-9), name
+
+
+class Poisoned:
+    """Tokens of which one is NaN from the 3rd pass on."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self.passes += 1
+        x = TOKENS.clone()
+        if self.passes > 2:
+            x[321, 2] = torch.nan
+        yield x
+
+
+def test_tokens_that_go_bad_in_a_sweep_are_told_with_the_step_and_the_checkpoint_that_is_left(
+    tmp_path: Path,
+) -> None:
+    checkpoint = tmp_path / "out" / "checkpoint-0.safetensors"
+    with pytest.raises(InputError, match=r"^step \d+: .*got NaN.*token 321") as raised:
+        run_sweep(entries(), Poisoned(), HELD_OUT, tmp_path / "out", plan=Plan(checkpoint_every=10))
+    assert str(raised.value).endswith(
+        f"; the last good checkpoint is {checkpoint}, from which the run can be resumed"
+    )
+
+
+def test_an_interruption_in_the_step_that_reaches_the_target_costs_nothing(tmp_path: Path) -> None:
+    plan, one = Plan(evaluate_every=20, target_fvu=10.0), entry("good", 3e-3)
+    whole = run(one, TOKENS, HELD_OUT, tmp_path / "whole", plan=plan)
+    assert whole["steps"] == 20
+    steps = 0
+
+    @contextmanager
+    def interrupted_at_the_target() -> Iterator[Callable[[], bool]]:
+        yield lambda: steps == 20
+        raise KeyboardInterrupt
+
+    def count(records: dict[str, Record]) -> None:
+        nonlocal steps
+        steps = records["good"].step + 1
+
+    observer = Observer(progress=count, delay=interrupted_at_the_target)
+    out = tmp_path / "broken"
+    with pytest.raises(Interrupted, match="interrupted after 20 of 60 steps"):
+        run(entry("good", 3e-3), TOKENS, HELD_OUT, out, plan=plan, observer=observer)
+    assert run(entry("good", 3e-3), TOKENS, HELD_OUT, out, plan=plan, resume=True) == whole
+    assert files(out) == files(tmp_path / "whole")
+
+
 @contextmanager
 def interrupted_at_once() -> Iterator[Callable[[], bool]]:
     """As the command line delays a signal that came during the first step."""
@@ -161,9 +228,9 @@ def test_an_interruption_is_answered_after_the_step_whenever_the_next_record_is_
 
     act(tmp_path / "whole")
     with pytest.raises(Interrupted, match=r"^interrupted after 1 of 60 steps; the checkpoint is .*/checkpoint"):
-        act(tmp_path / "broken", delay=interrupted_at_once)
+        act(tmp_path / "broken", observer=Observer(delay=interrupted_at_once))
     with pytest.raises(Interrupted, match=r"^interrupted after 2 of 60 steps"):
-        act(tmp_path / "broken", delay=interrupted_at_once, resume=True)
+        act(tmp_path / "broken", observer=Observer(delay=interrupted_at_once), resume=True)
     act(tmp_path / "broken", resume=True)
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
 
@@ -182,7 +249,9 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_bytes(
             raise Killed
 
     with pytest.raises(Killed):
-        run_sweep(entries(), TOKENS, HELD_OUT, killed, portions=portions, plan=plan, progress=kill)
+        run_sweep(
+            entries(), TOKENS, HELD_OUT, killed, portions=portions, plan=plan, observer=Observer(progress=kill)
+        )
     with pytest.raises(InputError, match="unfinished sweep; resume it"):
         run_sweep(entries(), TOKENS, HELD_OUT, killed, portions=portions, plan=plan)
     # The groups are those of the beginning, whatever memory is free now.
@@ -196,7 +265,7 @@ def test_a_sweep_resumed_with_other_members_is_refused(tmp_path: Path) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out", progress=kill)
+        run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out", observer=Observer(progress=kill))
     before = files(tmp_path / "out")
     others = [*entries()[:2], entry("other", 1e-2)]
     with pytest.raises(InputError, match="these differ: fast, other"):

@@ -16,6 +16,7 @@ from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run import one
 from autopsae.run.folder import Entry, Plan
+from autopsae.run.observer import Observer
 from autopsae.run.start import layer_normed
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
@@ -56,7 +57,7 @@ def run(
         if progress:
             progress(records["one"])
 
-    return one.run(entry, training, held_out, out, plan=plan, resume=resume, progress=each)
+    return one.run(entry, training, held_out, out, plan=plan, resume=resume, observer=Observer(progress=each))
 
 
 class Stopped(Exception):
@@ -145,10 +146,10 @@ def test_a_nan_at_step_1000_stops_the_run_says_where_and_leaves_the_last_good_ch
     with pytest.raises(InputError, match=r"step 1008: expected finite activations, got NaN.*token 321") as raised:
         run(new_sae(), stream, tokens(100), config, out, about={}, plan=plan)
     assert f"the last good checkpoint is {checkpoint}" in str(raised.value)
-    resumed = Training(new_sae(), tokens(), config)
+    resumed = Training([Member(sae=new_sae(), config=config)], tokens())
     resumed.load(checkpoint)
     assert resumed.step == 1000
-    assert all(torch.isfinite(value).all() for value in resumed.sae.state_dict().values())
+    assert all(torch.isfinite(value).all() for value in resumed.members[0].sae.state_dict().values())
     assert not (out / "summary.json").exists()
 
 
@@ -166,7 +167,7 @@ def test_a_run_that_diverges_says_at_which_step_and_leaves_the_last_good_checkpo
     )
     with pytest.raises(Diverged, match=message):
         run(sae, tokens(), tokens(100), CONFIG, tmp_path / "out", about={}, plan=plan, progress=poison)
-    resumed = Training(new_sae(), tokens(), CONFIG)
+    resumed = Training([Member(sae=new_sae(), config=CONFIG)], tokens())
     resumed.load(tmp_path / "out" / "checkpoint.safetensors")
     assert resumed.step == 40
 
@@ -453,8 +454,7 @@ def test_what_held_out_tokens_say_at_birth_is_told_before_the_first_step_also_of
                 tmp_path,
                 plan=plan,
                 resume=resume,
-                progress=progress,
-                at_birth=lambda births: told.append(births["one"]),
+                observer=Observer(progress=progress, at_birth=lambda births: told.append(births["one"])),
             )
 
     go(resume=False, stop=30)

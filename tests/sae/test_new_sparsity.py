@@ -31,11 +31,10 @@ from autopsae.survival.birth import measure_birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import forecast_births
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.loop import Training, train
 from autopsae.training.memory import bytes_needed
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,16 +196,16 @@ def test_a_sweep_of_two_is_two_trainings_and_goes_on_from_a_checkpoint_bit_by_bi
         return [Member(sae=new_sae(seed), config=config, name=str(seed)) for seed, config in enumerate(configs)]
 
     x, whole, broken, resumed = tokens(), members(), members(), members()
-    for _ in Sweep(whole, x):
+    for _ in Training(whole, x):
         pass
     for member, alone in zip(whole, members(), strict=True):
         train(alone.sae, x, alone.config)
         assert torch.allclose(member.sae.W_enc, alone.sae.W_enc, atol=1e-5)
-    sweep = Sweep(broken, x)
+    sweep = Training(broken, x)
     for _ in range(9):
         sweep.advance()
     sweep.save(tmp_path / "checkpoint")
-    again = Sweep(resumed, x)
+    again = Training(resumed, x)
     again.load(tmp_path / "checkpoint")
     for _ in again:
         pass

@@ -20,12 +20,11 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.saved import tensors_checksum
 from autopsae.training.checkpoint import load_checkpoint
-from autopsae.training.config import Record, TrainConfig
+from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 from tests import processes
 
 D_IN, D_SAE = 12, 64
@@ -62,11 +61,11 @@ def test_a_resumed_run_ends_with_the_same_bits_and_records(tmp_path: Path, way: 
     sparsity, settings = WAYS[way]
     config = replace(CONFIG, dead_after_tokens=500, **settings)
     unbroken, broken, resumed = (new_sae(sparsity) for _ in range(3))
-    expected = list(Training(unbroken, tokens(), config))
-    first = Training(broken, tokens(), config)
+    expected = list(Training([Member(sae=unbroken, config=config)], tokens()))
+    first = Training([Member(sae=broken, config=config)], tokens())
     records = [first.advance() for _ in range(at)]
     first.save(tmp_path / "c.safetensors")
-    second = Training(resumed, tokens(), config)
+    second = Training([Member(sae=resumed, config=config)], tokens())
     second.load(tmp_path / "c.safetensors")
     assert second.step == at
     assert [*records, *second] == expected
@@ -79,6 +78,7 @@ import sys
 from pathlib import Path
 from tests.training.test_checkpoint import CONFIG, new_sae, tokens
 from autopsae.run.folder import Entry, Plan
+from autopsae.run.observer import Observer
 from autopsae.run.one import run
 from autopsae.sae.sparsity import TopK
 from autopsae.training.revival import AuxK
@@ -91,7 +91,7 @@ def progress(records):
     print(records["one"].step, flush=True)
 one = Entry(member=Member(sae=new_sae(TopK(k=4)), config=config, name="one"), about={})
 run(one, tokens(), tokens()[:200], Path(sys.argv[1]),
-    plan=Plan(checkpoint_every=3, evaluate_every=50), resume=True, progress=progress)
+    plan=Plan(checkpoint_every=3, evaluate_every=50), resume=True, observer=Observer(progress=progress))
 """
 
 
@@ -118,7 +118,8 @@ def test_a_run_killed_at_twenty_random_steps_ends_with_the_same_bits(tmp_path: P
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path) -> None:
     program = PROGRAM.split("config = ")[0] + (
         "from autopsae.training.loop import Training\n"
-        "training = Training(new_sae(TopK(k=4)), tokens(), CONFIG)\n"
+        "from autopsae.training.sources import Member\n"
+        "training = Training([Member(sae=new_sae(TopK(k=4)), config=CONFIG)], tokens())\n"
         "for _ in training:\n"
         "    for _ in range(1000):\n"
         "        training.save(sys.argv[1]); print(training.step, flush=True)\n"
@@ -130,13 +131,13 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Pa
             running.lines.readline()
             running.process.join(chance.random() * 0.05)
             running.process.kill()
-        resumed = Training(new_sae(TopK(k=4)), tokens(), CONFIG)
+        resumed = Training([Member(sae=new_sae(TopK(k=4)), config=CONFIG)], tokens())
         resumed.load(path)
         assert resumed.step >= 1
 
 
 def saved(tmp_path: Path) -> Path:
-    training = Training(new_sae(TopK(k=4)), tokens(), CONFIG)
+    training = Training([Member(sae=new_sae(TopK(k=4)), config=CONFIG)], tokens())
     training.advance()
     training.save(tmp_path / "c.safetensors")
     return tmp_path / "c.safetensors"
@@ -155,7 +156,7 @@ def saved(tmp_path: Path) -> Path:
 def test_a_checkpoint_of_another_run_is_refused(
     tmp_path: Path, sparsity: Sparsity, change: dict[str, Any], message: str
 ) -> None:
-    training = Training(new_sae(sparsity), tokens(), replace(CONFIG, **change))
+    training = Training([Member(sae=new_sae(sparsity), config=replace(CONFIG, **change))], tokens())
     with pytest.raises(InputError, match=message):
         training.load(saved(tmp_path))
     assert training.step == 0
@@ -164,13 +165,13 @@ def test_a_checkpoint_of_another_run_is_refused(
 def test_without_a_decay_a_run_may_be_prolonged(tmp_path: Path) -> None:
     short, long = (replace(CONFIG, decay_steps=0, steps=steps) for steps in (10, 20))
     broken, unbroken = new_sae(TopK(k=4)), new_sae(TopK(k=4))
-    training = Training(broken, tokens(), short)
+    training = Training([Member(sae=broken, config=short)], tokens())
     list(training)
     training.save(tmp_path / "c.safetensors")
-    prolonged = Training(broken, tokens(), long)
+    prolonged = Training([Member(sae=broken, config=long)], tokens())
     prolonged.load(tmp_path / "c.safetensors")
-    records: list[Record] = list(prolonged)
-    assert records == list(Training(unbroken, tokens(), long))[10:]
+    records = list(prolonged)
+    assert records == list(Training([Member(sae=unbroken, config=long)], tokens()))[10:]
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "missing", "foreign"])
@@ -185,7 +186,7 @@ def test_a_file_that_is_no_whole_checkpoint_is_refused_and_changes_nothing(tmp_p
     else:
         path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"")
     sae = new_sae(TopK(k=4))
-    training = Training(sae, tokens(), CONFIG)
+    training = Training([Member(sae=sae, config=CONFIG)], tokens())
     before = {name: value.clone() for name, value in sae.state_dict().items()}
     with pytest.raises(InputError, match=r"expected a saved autopsae-checkpoint"):
         training.load(path)
@@ -193,7 +194,7 @@ def test_a_file_that_is_no_whole_checkpoint_is_refused_and_changes_nothing(tmp_p
 
 
 def refused(path: Path) -> str:
-    training = Training(new_sae(TopK(k=4)), tokens(), CONFIG)
+    training = Training([Member(sae=new_sae(TopK(k=4)), config=CONFIG)], tokens())
     with pytest.raises(InputError) as raised:
         training.load(path)
     assert training.step == 0
@@ -283,6 +284,6 @@ def test_what_identifies_the_data_is_kept(tmp_path: Path) -> None:
     assert header_of(path)["data"] == {}
     write_again(path, data={"digest": "abc", "passes": [1, 2]})
     sae = new_sae(TopK(k=4))
-    layouts = Sweep([Member(sae=sae, config=CONFIG)], tokens())._layouts
+    layouts = Training([Member(sae=sae, config=CONFIG)], tokens())._layouts
     state, _ = load_checkpoint(path, [Member(sae=sae, config=CONFIG)], [0], layouts)
     assert state.data == {"digest": "abc", "passes": [1, 2]}

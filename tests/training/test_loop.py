@@ -17,6 +17,7 @@ from autopsae.training.data import Shuffled
 from autopsae.training.loop import Diverged, Training, steps, train
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK
+from autopsae.training.sources import Member
 
 
 def tokens(n: int = 3000, d_in: int = 16) -> torch.Tensor:
@@ -124,13 +125,16 @@ def test_records_say_nothing_of_death_until_its_tokens_have_passed(after: int, k
 def test_never_fired_is_the_share_of_latents_that_fired_in_no_batch_so_far() -> None:
     x = tokens()[:500] + 1
     sae = new_sae(x)
-    training = Training(sae, x, TrainConfig(steps=12, lr=3e-2, batch_tokens=500, record_every=4))
+    training = Training(
+        [Member(sae=sae, config=TrainConfig(steps=12, lr=3e-2, batch_tokens=500, record_every=4))], x
+    )
     ever = torch.zeros(sae.d_sae, dtype=torch.bool)
     shares = []
     for _ in range(12):
         ever |= fates(sae, x).fired > 0  # a batch is all of the tokens
-        record = training.advance()
-        if record is not None:
+        records = training.advance()
+        if records is not None:
+            [record] = records.values()
             assert record.never_fired == float((~ever).double().mean())
             shares.append(record.never_fired)
     assert len(shares) == 3

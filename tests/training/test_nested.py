@@ -16,15 +16,14 @@ from autopsae.remedies.remedy import untouched, whiten
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
-from autopsae.sae.weights import stacked
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.loop import Training, train
 from autopsae.training.memory import bytes_needed
 from autopsae.training.objective import reconstruction_losses
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
+from autopsae.training.together import stacked
 from tests.training.members import D_IN, D_SAE, new_sae, settings, tokens
 from tests.ways import residual, without_numba
 
@@ -97,7 +96,7 @@ def test_by_hand() -> None:
 
 def test_a_member_that_diverges_touches_no_other() -> None:
     members = [Member(sae=new_sae(seed), config=settings(nested=(4, 20), steps=30)) for seed in range(2)]
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     for _ in range(5):
         sweep.advance()
     with torch.no_grad():

@@ -12,6 +12,7 @@ from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target, penalty_losses
+from autopsae.training.sources import Member
 from tests.training.known_fates import ALIVE, BY_RELU, BY_TOPK, reached, sae_with_known_fates
 from tests.ways import squared_error
 
@@ -133,7 +134,7 @@ def test_an_l0_target_without_thresholds_is_refused(sparsity: Sparsity) -> None:
         "and top-k needs neither"
     )
     with pytest.raises(InputError, match=message):
-        Training(new_sae(sparsity), some_tokens(), config)
+        Training([Member(sae=new_sae(sparsity), config=config)], some_tokens())
 
 
 def test_penalties_that_cannot_be_are_refused() -> None:

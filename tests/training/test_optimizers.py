@@ -19,6 +19,7 @@ from autopsae.training.loop import Training, train
 from autopsae.training.objective import L0Target
 from autopsae.training.optimizers import Optimizer
 from autopsae.training.revival import Resampling
+from autopsae.training.sources import Member
 
 OPTIMIZERS: list[Name] = ["adam", "sparse_adam", "sign_sgd"]
 D_IN, D_SAE = 6, 24
@@ -220,7 +221,7 @@ def test_freezing_what_is_not_there_or_everything_is_refused(frozen: tuple[str, 
     x = tokens()
     message = f"frozen: expected some, but not all, of W_enc, W_dec, b_dec, b_enc, got {got}"
     with pytest.raises(InputError, match=re.escape(message)):
-        Training(new_sae(x), x, settings(frozen=frozen))
+        Training([Member(sae=new_sae(x), config=settings(frozen=frozen))], x)
 
 
 @pytest.mark.parametrize("name", ["W_enc", "W_dec", "b_enc"])

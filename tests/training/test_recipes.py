@@ -12,13 +12,12 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, ReLU
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.loop import Training, train
 from autopsae.training.memory import bytes_needed
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.recipes import Recipe, jumprelu_paper, paper_recipe, relu_lindsey
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 from autopsae.training.terms import terms
 
 D_IN, D_SAE = 8, 24
@@ -48,7 +47,7 @@ def new_sae(recipe: Recipe, *, scaled: bool = True) -> SAE:
 def one_step(sae: SAE, x: Tensor, recipe: Recipe, **more: Any) -> tuple[float, dict[str, Tensor]]:
     """(the loss, the gradients) of the first step on all tokens; nothing moves."""
     settings: dict[str, Any] = {"steps": 20, "lr": 1e-300, "batch_tokens": len(x), **recipe.training, **more}
-    sweep = Sweep([Member(sae=sae, config=TrainConfig(**settings))], x)
+    sweep = Training([Member(sae=sae, config=TrainConfig(**settings))], x)
     records = sweep.advance()
     assert records is not None
     parameters = sweep._weights.parameters

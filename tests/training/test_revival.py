@@ -12,12 +12,13 @@ from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
-from autopsae.sae.weights import stacked
 from autopsae.training.config import Optimizer as Name
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training, train
 from autopsae.training.optimizers import Optimizer
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
+from autopsae.training.sources import Member
+from autopsae.training.together import stacked
 from tests.training.known_fates import BY_RELU, BY_TOPK, D_IN, D_SAE, dead, reached, sae_with_known_fates
 from tests.ways import residual
 
@@ -336,9 +337,9 @@ def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Name)
     config = TrainConfig(
         steps=5, lr=1e-3, batch_tokens=250, dead_after_tokens=750, optimizer=kind, resampling=method
     )
-    training = Training(sae, x, config)
-    first, second, third, *after = training
-    assert training.last_resampling == (3, third.resampled)
+    training = Training([Member(sae=sae, config=config)], x)
+    first, second, third, *after = (records[0] for records in training)
+    assert training.last_resampling(0) == (3, third.resampled)
     assert [record.resampled for record in (first, second, *after)] == [0, 0, 0, 0]
     assert third.resampled >= 12
     assert third.died == third.resampled
@@ -348,7 +349,7 @@ def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Name)
     # Drawn afresh is not fired: they have never fired until they do.
     assert second.never_fired == third.never_fired >= 12 / 32
     assert after[0].never_fired < third.never_fired
-    assert Training(sae, x, config).last_resampling == (0, 0)
+    assert Training([Member(sae=sae, config=config)], x).last_resampling(0) == (0, 0)
     assert float((sae.encode(x)[:, :12] > 0).any(dim=0).float().mean()) > 0.9
     assert torch.allclose(sae.W_dec.norm(dim=1), torch.ones(32), atol=1e-5)
 

@@ -19,7 +19,6 @@ from autopsae.training.loop import Training, train
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 from autopsae.training.together import SHARED
 from tests.training.members import D_IN, STEPS, new_sae, settings, tokens
 from tests.ways import without_numba
@@ -72,7 +71,7 @@ def sweep_and_alone(ones: list[One], sparsity: Sparsity) -> tuple[list[list[Reco
     common, own = tokens(), {one.tokens: tokens(1000, one.tokens) for one in ones if one.tokens is not None}
     members = [one.member(seed, sparsity, own) for seed, one in enumerate(ones)]
     starts = [[p.detach().clone() for p in member.sae.parameters()] for member in members]
-    found = list(Sweep(members, common))
+    found = list(Training(members, common))
     expected = []
     for seed, (one, trained) in enumerate(zip(ones, members, strict=True)):
         alone = one.member(seed, sparsity, own)
@@ -176,7 +175,7 @@ def test_in_bfloat16_members_are_those_alone_but_for_the_order_of_equals(
         check([One(config=change) for change in changes], TopK(k=3))
         return
     members = [Member(sae=new_sae(m), config=settings(**change)) for m, change in enumerate(changes)]
-    found = list(Sweep(members, tokens()))
+    found = list(Training(members, tokens()))
     for m, change in enumerate(changes):
         alone = train(new_sae(m), tokens(), settings(**change))
         assert found[0][m].loss == pytest.approx(alone[0].loss, rel=1e-3)
@@ -225,7 +224,7 @@ def test_with_and_without_numba_training_is_the_same(sparsity: Sparsity, monkeyp
     both = []
     for _ in range(2):
         members = [Member(sae=new_sae(m, sparsity), config=settings(lr=lr)) for m, lr in enumerate((1e-3, 1e-2))]
-        both.append((members, list(Sweep(members, tokens()))[-1]))
+        both.append((members, list(Training(members, tokens()))[-1]))
         without_numba(monkeypatch)
     for m in range(2):
         same_weights(both[1][0][m].sae, both[0][0][m].sae)
@@ -235,8 +234,8 @@ def test_with_and_without_numba_training_is_the_same(sparsity: Sparsity, monkeyp
 def test_a_sweep_of_one_is_a_training_of_one_and_many_members_may_be_equal() -> None:
     alone, one, twins = new_sae(), new_sae(), [new_sae(), new_sae()]
     records = train(alone, tokens(), settings())
-    assert [found[0] for found in Sweep([Member(sae=one, config=settings())], tokens())] == records
-    last = list(Sweep([Member(sae=sae, config=settings()) for sae in twins], tokens()))[-1]
+    assert [found[0] for found in Training([Member(sae=one, config=settings())], tokens())] == records
+    last = list(Training([Member(sae=sae, config=settings()) for sae in twins], tokens()))[-1]
     assert last[0] == last[1]
     for name, value in alone.state_dict().items():
         assert torch.equal(one.state_dict()[name], value)
@@ -246,7 +245,7 @@ def test_a_sweep_of_one_is_a_training_of_one_and_many_members_may_be_equal() -> 
 # Divergence
 
 
-def breaks_at(step: int, members: list[Member], which: int, sweep: Sweep) -> dict[int, Record]:
+def breaks_at(step: int, members: list[Member], which: int, sweep: Training) -> dict[int, Record]:
     """Run up to a step, at which one member's weights become NaN; the last records."""
     records: dict[int, Record] = {}
     while sweep.step < step:
@@ -266,7 +265,7 @@ def test_where_one_diverges_the_others_go_on_as_alone(which: int) -> None:
     ]
     own = {8: tokens(1000, 8)}
     members = [one.member(m, TopK(k=3), own) for m, one in enumerate(ones)]
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     breaks_at(40, members, which, sweep)
     before = {name: value.clone() for name, value in members[which].sae.state_dict().items()}
     records = list(sweep)
@@ -292,7 +291,7 @@ def test_a_member_that_diverges_at_birth_touches_no_other(sparsity: Sparsity) ->
     members = [Member(sae=new_sae(m, sparsity), config=config) for m in range(3)]
     with torch.no_grad():
         members[1].sae.W_enc.mul_(1e200)
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     before = [p.detach().clone() for p in members[1].sae.parameters()]
     records = list(sweep)
     assert list(sweep.diverged) == [1]
@@ -309,7 +308,7 @@ def test_a_member_that_diverges_at_birth_touches_no_other(sparsity: Sparsity) ->
 def test_a_member_that_diverges_when_resampling_is_due_is_not_resampled(size: float) -> None:
     config = settings(steps=25, resampling=Resampling(every_steps=10, dead_after_tokens=64))
     members = [Member(sae=new_sae(m), config=config) for m in range(2)]
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     for _ in range(9):
         sweep.advance()
     with torch.no_grad():
@@ -327,7 +326,7 @@ def test_a_member_that_diverges_when_resampling_is_due_is_not_resampled(size: fl
 
 def test_where_all_diverge_the_iteration_ends() -> None:
     members = [Member(sae=new_sae(m), config=settings(lr=lr, record_every=13)) for m, lr in enumerate((1e-3, 0.02))]
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     breaks_at(10, members, 1, sweep)
     sweep.advance()
     assert list(sweep.diverged) == [1]
@@ -353,7 +352,7 @@ def test_records_come_at_multiples_and_at_the_end_and_count_all_steps_between(ev
             Member(sae=new_sae(m), config=settings(record_every=record_every, **change))
             for m, change in enumerate(changes)
         ]
-        return list(Sweep(members, tokens()))
+        return list(Training(members, tokens()))
 
     sparse, full = run(every), run(1)
     assert [found[0].step + 1 for found in full] == list(range(1, STEPS + 1))
@@ -380,12 +379,12 @@ def shared(members: list[Member]) -> bool:
 
 def test_saes_show_their_weights_while_running_and_own_them_afterwards(tmp_path: Any) -> None:
     members = [Member(sae=new_sae(m, BatchTopK(k=3)), config=settings(steps=30)) for m in range(2)]
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     for _ in range(12):
         sweep.advance()
     for m, member in enumerate(members):
         alone = new_sae(m, BatchTopK(k=3))
-        training = Training(alone, tokens(), settings(steps=30))
+        training = Training([Member(sae=alone, config=settings(steps=30))], tokens())
         for _ in range(12):
             training.advance()
         same_weights(member.sae, alone)
@@ -410,7 +409,7 @@ def test_saes_show_their_weights_while_running_and_own_them_afterwards(tmp_path:
 
 def test_stopping_the_iteration_stops_the_training_of_all() -> None:
     members = [Member(sae=new_sae(m), config=settings()) for m in range(2)]
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     for found in sweep:
         if found[0].step == 4:
             break
@@ -421,7 +420,7 @@ def test_stopping_the_iteration_stops_the_training_of_all() -> None:
 
 def test_moments_of_resampled_latents_are_forgotten_in_their_member_alone() -> None:
     changes: list[dict[str, Any]] = [{}, {"resampling": Resampling(every_steps=30, dead_after_tokens=320)}]
-    sweep = Sweep([Member(sae=new_sae(1), config=settings(lr=1e-2, **change)) for change in changes], tokens())
+    sweep = Training([Member(sae=new_sae(1), config=settings(lr=1e-2, **change)) for change in changes], tokens())
     for _ in range(29):
         sweep.advance()
     records = sweep.advance()
@@ -466,7 +465,7 @@ def test_members_that_cannot_be_trained_as_one_are_refused(
     before = {name: value.data_ptr() for name, value in good[0].sae.state_dict().items()}
     expected = f"expected members to agree, but member 2 'odd' differs from the first: {message}; train them in"
     with pytest.raises(InputError, match=expected):
-        Sweep([*good, other], tokens())
+        Training([*good, other], tokens())
     assert {name: value.data_ptr() for name, value in good[0].sae.state_dict().items()} == before
 
 
@@ -478,40 +477,40 @@ def test_every_shared_setting_was_tried() -> None:
 
 
 def test_no_members_no_tokens_and_two_kinds_of_auxk_are_refused() -> None:
-    with pytest.raises(InputError, match="sweep: expected at least one member, got none"):
-        Sweep([], tokens())
+    with pytest.raises(InputError, match="training: expected at least one member, got none"):
+        Training([], tokens())
     members = [
         Member(sae=new_sae(), config=settings(), tokens=tokens()),
         Member(sae=new_sae(), config=settings(), name="b"),
     ]
     with pytest.raises(InputError, match="member 'b': expected tokens, of its own or of the sweep, got none"):
-        Sweep(members)
+        Training(members)
     auxk = [settings(revival=AuxK(k_aux=k, dead_after_tokens=64)) for k in (2, 3)]
     with pytest.raises(InputError, match=r"expected one k_aux for all members with AuxK, got \[2, 3\]"):
-        Sweep([Member(sae=new_sae(), config=config) for config in auxk], tokens())
+        Training([Member(sae=new_sae(), config=config) for config in auxk], tokens())
     one = new_sae()
     with pytest.raises(InputError, match="an SAE of its own for each member, got the same object twice"):
-        Sweep([Member(sae=one, config=settings()) for _ in range(2)], tokens())
+        Training([Member(sae=one, config=settings()) for _ in range(2)], tokens())
     with pytest.raises(InputError, match=r"member 'm': expected a shift of shape \[d_in = 12\], got \(1,\)"):
-        Sweep([Member(sae=new_sae(), config=settings(), shift=torch.ones(1), name="m")], tokens())
+        Training([Member(sae=new_sae(), config=settings(), shift=torch.ones(1), name="m")], tokens())
     with pytest.raises(InputError, match="expected tokens of width d_in = 12, as the SAE has, got 13"):
-        Sweep([Member(sae=new_sae(), config=settings())], torch.randn(500, 13)).advance()
+        Training([Member(sae=new_sae(), config=settings())], torch.randn(500, 13)).advance()
     with pytest.raises(InputError, match="expected weights in float32, float64 or bfloat16, got float16"):
-        Sweep([Member(sae=new_sae(dtype=torch.float16), config=settings())], tokens())
+        Training([Member(sae=new_sae(dtype=torch.float16), config=settings())], tokens())
 
 
 def test_an_sae_whose_weights_moved_and_a_sweep_that_is_over_take_no_step() -> None:
     members = [Member(sae=new_sae(m), config=settings(steps=3)) for m in range(2)]
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     sweep.advance()
-    list(Sweep([Member(sae=members[1].sae, config=settings(steps=1))], tokens()))
+    list(Training([Member(sae=members[1].sae, config=settings(steps=1))], tokens()))
     assert sweep.advance()  # a stack of one moves nothing
-    list(Sweep([Member(sae=member.sae, config=settings(steps=1)) for member in members[::-1]], tokens()))
-    with pytest.raises(InputError, match="member 0 '': expected the SAE's weights where this sweep put them"):
+    list(Training([Member(sae=member.sae, config=settings(steps=1)) for member in members[::-1]], tokens()))
+    with pytest.raises(InputError, match="member 0 '': expected the SAE's weights where this training put them"):
         sweep.advance()
-    over = Sweep([Member(sae=new_sae(), config=settings(steps=2))], tokens())
+    over = Training([Member(sae=new_sae(), config=settings(steps=2))], tokens())
     assert len(list(over)) == 2
-    with pytest.raises(InputError, match="got 2 of 2 steps done and 1 members; begin another sweep"):
+    with pytest.raises(InputError, match="got 2 of 2 steps done and 1 members; begin another training"):
         over.advance()
 
 
@@ -519,7 +518,7 @@ def test_members_with_penalties_of_both_kinds_are_each_as_alone() -> None:
     penalties = L1(coefficient=0.3), L0Target(l0=3.0), None
     configs = [settings(penalty=penalty) for penalty in penalties]
     members = [Member(sae=new_sae(m, sparsity=JumpReLU()), config=c) for m, c in enumerate(configs)]
-    list(Sweep(members, tokens()))
+    list(Training(members, tokens()))
     alone = [new_sae(m, sparsity=JumpReLU()) for m in range(3)]
     for sae, config, member in zip(alone, configs, members, strict=True):
         train(sae, tokens(), config)
@@ -537,7 +536,7 @@ def test_weights_in_another_order_of_memory_are_trained() -> None:
 
 def test_stopped_members_stay_and_the_others_go_on() -> None:
     members = [Member(sae=new_sae(m), config=settings(steps=20)) for m in range(3)]
-    sweep, kept = Sweep(members, tokens()), None
+    sweep, kept = Training(members, tokens()), None
     for records in sweep:
         if sweep.step == 5:
             sweep.stop([1])
@@ -557,4 +556,4 @@ def test_a_penalty_or_frozen_part_that_one_member_cannot_have_is_refused() -> No
     ):
         members = [Member(sae=new_sae(), config=config) for config in (settings(), settings(**change))]
         with pytest.raises(InputError, match=message):
-            Sweep(members, tokens())
+            Training(members, tokens())

@@ -13,9 +13,9 @@ from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.sparsity import BatchTopK, TopK
 from autopsae.training.config import Record
+from autopsae.training.loop import Training
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
 from tests.training.members import D_IN, new_sae, settings, tokens
 
 STEPS = 40
@@ -60,7 +60,7 @@ def same_bits(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(found[name].nan_to_num(7.0), value.nan_to_num(7.0)), name
 
 
-def advance(sweep: Sweep, to: int, members: list[Member], diverging: dict[int, int]) -> list[dict[int, Record]]:
+def advance(sweep: Training, to: int, members: list[Member], diverging: dict[int, int]) -> list[dict[int, Record]]:
     """Step up to a step; before some of them a member's weights become NaN."""
     records = []
     while sweep.step < to and len(sweep.diverged) < len(members):
@@ -77,7 +77,7 @@ def broken_equals_unbroken(
     changes: list[dict[str, Any]], at: int, path: Path, diverging: dict[int, int], **more: Any
 ) -> None:
     unbroken, broken, resumed = (members_of(changes, **more) for _ in range(3))
-    whole, first = Sweep(unbroken, tokens()), Sweep(broken, tokens())
+    whole, first = Training(unbroken, tokens()), Training(broken, tokens())
     expected = advance(whole, STEPS, unbroken, diverging)
     records = advance(first, at, broken, diverging)
     first.save(path)
@@ -86,7 +86,7 @@ def broken_equals_unbroken(
     with torch.no_grad():
         for member in resumed:
             member.sae.W_enc.mul_(1.5)
-    second = Sweep(resumed, tokens())
+    second = Training(resumed, tokens())
     second.load(path)
     assert second.step == at
     assert second.diverged == {m: whole.diverged[m] for m in whole.diverged if diverging[m] < at}
@@ -118,10 +118,10 @@ def test_learned_thresholds_are_resumed(tmp_path: Path) -> None:
 
 def test_a_sweep_in_which_all_diverged_is_over_when_loaded(tmp_path: Path) -> None:
     members = members_of(WAYS["seeds and buffers"])
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     advance(sweep, STEPS, members, {0: 3, 1: 3, 2: 5})
     sweep.save(tmp_path / "c.safetensors")
-    again = Sweep(members_of(WAYS["seeds and buffers"]), tokens())
+    again = Training(members_of(WAYS["seeds and buffers"]), tokens())
     again.load(tmp_path / "c.safetensors")
     assert (again.step, again.diverged) == (6, sweep.diverged)
     assert list(again) == []
@@ -140,11 +140,11 @@ def test_a_sweep_in_which_all_diverged_is_over_when_loaded(tmp_path: Path) -> No
 def test_a_checkpoint_of_other_members_is_refused_and_nothing_is_touched(
     tmp_path: Path, others: list[dict[str, Any]], message: str
 ) -> None:
-    saved = Sweep(members_of([{}, {"seed": 1}, {}]), tokens())
+    saved = Training(members_of([{}, {"seed": 1}, {}]), tokens())
     advance(saved, 3, saved.members, {})
     saved.save(tmp_path / "c.safetensors")
     members = members_of(others)
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     before = state(members)
     with pytest.raises(InputError, match=message):
         sweep.load(tmp_path / "c.safetensors")
@@ -153,10 +153,10 @@ def test_a_checkpoint_of_other_members_is_refused_and_nothing_is_touched(
 
 
 def test_a_checkpoint_of_another_sparsity_is_refused(tmp_path: Path) -> None:
-    saved = Sweep(members_of([{}, {}]), tokens())
+    saved = Training(members_of([{}, {}]), tokens())
     saved.save(tmp_path / "c.safetensors")
     members = members_of([{}, {}], sparsity=TopK(k=2))
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     before = state(members)
     with pytest.raises(InputError, match=r"expected a checkpoint of TopK\(k=2\), .* got one of TopK\(k=3\)"):
         sweep.load(tmp_path / "c.safetensors")
@@ -171,11 +171,11 @@ def test_a_stream_that_outlives_its_first_member_goes_on(tmp_path: Path) -> None
 def test_members_that_share_their_tokens_otherwise_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.safetensors"
     members = [Member(sae=new_sae(m), config=settings(**BASE)) for m in range(2)]
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     sweep.advance()
     sweep.save(path)
     others = [Member(sae=new_sae(m), config=settings(**BASE), tokens=tokens()) for m in range(2)]
-    refusing = Sweep(others)
+    refusing = Training(others)
     before = state(others)
     with pytest.raises(InputError, match=r"share their tokens as before \(\[0, 0\].*got \[0, 1\]; pass the same"):
         refusing.load(path)
@@ -187,12 +187,12 @@ def saved_by_the_version_before(
 ) -> list[dict[int, Record]]:
     """A checkpoint that does not say who has ever fired; the records up to it."""
     members = members_of(changes)
-    sweep = Sweep(members, tokens())
+    sweep = Training(members, tokens())
     records = advance(sweep, at, members, {})
     later = ("ever_fired", "last_resampling")
     before = {name: tensor for name, tensor in sweep._tensors().items() if name not in later}
     with monkeypatch.context() as patched:
-        patched.setattr(Sweep, "_tensors", lambda sweep: before)
+        patched.setattr(Training, "_tensors", lambda sweep: before)
         sweep.save(path)
     return records
 
@@ -203,10 +203,10 @@ def test_a_checkpoint_of_the_version_before_goes_on_with_the_same_records(
 ) -> None:
     path, unbroken, resumed = tmp_path / "c.safetensors", members_of(WAYS[way]), members_of(WAYS[way])
     records = saved_by_the_version_before(WAYS[way], 14, path, monkeypatch)
-    second = Sweep(resumed, tokens())
+    second = Training(resumed, tokens())
     second.load(path)
     records += advance(second, STEPS, resumed, {})
-    assert records == advance(Sweep(unbroken, tokens()), STEPS, unbroken, {})
+    assert records == advance(Training(unbroken, tokens()), STEPS, unbroken, {})
 
 
 def test_a_checkpoint_of_the_version_before_is_refused_where_latents_are_resampled(
@@ -214,7 +214,7 @@ def test_a_checkpoint_of_the_version_before_is_refused_where_latents_are_resampl
 ) -> None:
     path, members = tmp_path / "c.safetensors", members_of(WAYS["resampling"])
     saved_by_the_version_before(WAYS["resampling"], 14, path, monkeypatch)
-    sweep, before = Sweep(members, tokens()), state(members)
+    sweep, before = Training(members, tokens()), state(members)
     with pytest.raises(
         InputError, match=r"which latents have ever fired, got one of an earlier version of autopsae"
     ):

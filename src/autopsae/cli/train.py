@@ -7,19 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.activations.store import Activations, open_activations
-from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.cli.interrupts import delayed
-from autopsae.cli.members import (
-    Births,
-    Choice,
-    about_of,
-    choices_of,
-    config_of,
-    name_of,
-    sparsity_of,
-    with_defaults,
-)
+from autopsae.cli.members import about_of, choices_of, config_of, entry_of, sparsity_of, with_defaults
 from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
 from autopsae.cli.printing import print_note
@@ -28,10 +18,13 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.disk import check_unlocked
 from autopsae.passes import known_digest
 from autopsae.provenance import recorded
+from autopsae.run.choices import Choice
 from autopsae.run.data import count_tokens, hold_out
 from autopsae.run.finished import Settings
 from autopsae.run.folder import Plan
 from autopsae.run.many import check_sweep_out, finished_sweep, run_sweep
+from autopsae.run.members import Layer
+from autopsae.run.observer import Observer
 from autopsae.run.one import check_out, finished_run, run
 from autopsae.run.portions import Portions
 from autopsae.run.start import load_start
@@ -47,7 +40,7 @@ def train(options: TrainOptions) -> None:
     many = len(choices) > 1
     _check(out, birth, keep, many=many)
     checked_device(options.device)
-    configs = [config_of(birth, fit, keep, choice) for choice in choices]
+    configs = [config_of(birth, fit, keep, choice) for choice in choices.values()]
     plan = Plan(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
     )
@@ -61,8 +54,8 @@ def train(options: TrainOptions) -> None:
         about_of, birth=birth, strays=fit.strays, saved=saved, layer=training.layer, held_out=held.tokens
     )
     settings = {
-        name_of(choice, choices): Settings(about=told(choice), config=config)
-        for choice, config in zip(choices, configs, strict=True)
+        name: Settings(about=told(choice), config=config)
+        for (name, choice), config in zip(choices.items(), configs, strict=True)
     }
     if keep.resume and _is_finished(out, settings):
         return
@@ -79,22 +72,25 @@ def _train(
     training: Activations,
     held: Activations,
     settings: dict[str, Settings],
-    choices: list[Choice],
+    choices: dict[str, Choice],
 ) -> None:
     """Draw the SAEs, train them, and print what became of them."""
     fit, keep, out, many = options.fit, options.keep, options.out, len(settings) > 1
     with progress_bar("reading the statistics") as (bar, task):
-        births = Births(training, birth, fit.strays, saved, options.device)
+        read = Layer(training, layer_norm=birth.layer_norm, strays=fit.strays, device=options.device)
         entries = [
-            births.entry(choice, one, name) for choice, (name, one) in zip(choices, settings.items(), strict=True)
+            entry_of(read, choice, birth, saved, settings=settings[name], name=name)
+            for name, choice in choices.items()
         ]
-        tokens = births.tokens(options.seed[0])
+        tokens = read.training_tokens(options.seed[0])
         print_tokens(bar.console, count_tokens(tokens), held.tokens)
         print_differences(bar.console, birth.prescription, entries[0])
         live = Live(bar, task, fit.steps)
-        common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "loggers": partial(_loggers, keep)}
-        common |= {"progress": live.advance, "at_birth": live.be_born, "delay": delayed}
-        known = known_digest(births.all_tokens)
+        observer = Observer(
+            loggers=partial(_loggers, keep), at_birth=live.be_born, progress=live.advance, delay=delayed
+        )
+        common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "observer": observer}
+        known = known_digest(read.all_tokens)
         wrote = recorded(digest=known and asdict(known))
         if not many:
             result = wrote(run)(entries[0], tokens, held, out, **common)
@@ -118,9 +114,7 @@ def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:
     """InputError where the results cannot be written, or no such SAE can be."""
     (check_sweep_out if many else check_out)(out, resume=keep.resume)
     check_unlocked(out)
-    sparsity_of(birth).check(birth.d_sae)
-    if birth.sparsity != "relu" and birth.k is not None:
-        check_k(birth.k, birth.d_sae)
+    sparsity_of(birth)
     if keep.memory is not None and not 0 < keep.memory < inf:
         raise InputError(f"--memory: expected a number of GB over 0, got {keep.memory:g}")
 

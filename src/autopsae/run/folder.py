@@ -1,6 +1,5 @@
 """The folder of one SAE: what it was at birth, its records, what held-out tokens said, the SAE, and a summary."""
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from math import isfinite
@@ -22,15 +21,6 @@ from autopsae.saved import as_json, save_object
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
 from autopsae.training.sources import Member, shifted
-
-Loggers = Callable[[Path, int], list[Logger]]
-"""More loggers of a member, given its folder and the number of steps already done."""
-
-Delay = Callable[[], AbstractContextManager[Callable[[], bool]]]
-"""Makes a context in which steps are taken and interruptions wait; what it yields says whether one does."""
-
-Births = Callable[[dict[str, dict[str, Any]]], None]
-"""Given what held-out tokens say of SAEs before their first step (as `measured`), by the members' names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +144,7 @@ class Folder(AbstractContextManager["Folder"]):
     ) -> dict[str, Any]:
         """Write the SAE and the summary, and return it; of a member that diverged, the summary alone.
 
-        diverged: what befell it in training; last_resampling: as of `Sweep`.
+        diverged: what befell it in training; last_resampling: as of `Training`.
         """
         sae, config = self._member.sae, self._member.config
         if diverged is None and (bad := sae.not_finite()):

@@ -1,7 +1,6 @@
 """A sweep from activations to a folder: each SAE in a folder of its own, and which is best on held-out tokens."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,12 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, DiskFull, locked
 from autopsae.kinds import anything, fields, listed, mapped, nothing_or, text
 from autopsae.passes import same_passes
+from autopsae.run.driver import Group, drive
 from autopsae.run.finished import Settings, check_folder, finished, present, summary_kind, with_names_of_now
-from autopsae.run.folder import Births, Delay, Entry, Folder, Loggers, Plan
-from autopsae.run.one import saved_if_interrupted, uninterrupted
+from autopsae.run.folder import Entry, Plan
+from autopsae.run.observer import Observer
 from autopsae.run.portions import Portions, groups_of, other_members
 from autopsae.saved import load_object, save_object
-from autopsae.training.config import Record
-from autopsae.training.sweep import Sweep
-from autopsae.words import listed as several
 from autopsae.words import shown
 
 SWEEP = "autopsae-sweep"
@@ -74,10 +71,7 @@ def run_sweep(
     portions: Portions | None = None,
     plan: Plan | None = None,
     resume: bool = False,
-    loggers: Loggers = lambda folder, after: [],
-    progress: Callable[[dict[str, Record]], None] | None = None,
-    at_birth: Births | None = None,
-    delay: Delay = uninterrupted,
+    observer: Observer | None = None,
 ) -> dict[str, Any]:
     """Train all members in place, so many at once as `portions` says; each writes into a folder of its own in
     `out`, called by its name (`file_names`), what `run` writes for one. Returns what it writes into sweep.json:
@@ -85,13 +79,10 @@ def run_sweep(
     member with the least mean squared error on held-out tokens (None where all diverged).
 
     resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are, and
-    of a sweep that is finished the results are returned.
-    delay: as of `run`.
-    progress: given the records of a step by name; at_birth: what held-out tokens say of the SAEs that are trained
-    at once, before their first step. A member that diverges or reaches the plan's target stops, the others go on;
-    one whose result is absurd (`divergence`) has diverged too, and is never the best.
+    of a sweep that is finished the results are returned. A member that diverges or reaches the plan's target stops,
+    the others go on; one whose result is absurd (`divergence`) has diverged too, and is never the best.
 
-    Raises InputError where another process writes `out`, as `check_sweep_out`, `Sweep` and `Plan.check`, for two
+    Raises InputError where another process writes `out`, as `check_sweep_out`, `Training` and `Plan.check`, for two
     members of one name, where what is resumed began with other members, and, before anything is trained, where the
     SAE of a member that is done is not there or is damaged.
     """
@@ -106,7 +97,7 @@ def run_sweep(
         result = _ended(out, {name: entry.settings for name, entry in by_name.items()})
         if result is None:
             try:
-                result = _all(by_name, training, held_out, out, portions, plan, loggers, progress, at_birth, delay)
+                result = _all(by_name, training, held_out, out, portions, plan, observer or Observer())
             except DiskFull as error:
                 raise DiskFull(f"{error}; members that are done stay as they are: resume the sweep") from error
         (out / "portions.json").unlink(missing_ok=True)
@@ -129,22 +120,23 @@ def _all(
     out: Path,
     portions: Portions | None,
     plan: Plan,
-    loggers: Loggers,
-    progress: Callable[[dict[str, Record]], None] | None,
-    at_birth: Births | None,
-    delay: Delay,
+    observer: Observer,
 ) -> dict[str, Any]:
     """Train the groups that are not done, and write what became of all."""
     folders = folders_of(out, entries)
     # All before the first step: what cannot be resumed is told before the work.
-    found = {name: finished(folders[name], entry.settings) for name, entry in entries.items()}
-    summaries = {name: summary for name, summary in found.items() if summary is not None}
+    ended = {name: finished(folders[name], entry.settings) for name, entry in entries.items()}
+    summaries = {name: summary for name, summary in ended.items() if summary is not None}
     for number, names in enumerate(groups_of(out, [*entries.values()], portions, summaries)):
-        checkpoint = out / f"checkpoint-{number}.safetensors"
+        group = Group(
+            entries=[entries[name] for name in names],
+            folders=[folders[name] for name in names],
+            checkpoint=out / f"checkpoint-{number}.safetensors",
+            goes_on=True,
+        )
         if not {*names} <= {*summaries}:
-            group = {folders[name]: entries[name] for name in names}
-            _train(group, summaries, training, held_out, checkpoint, plan, loggers, progress, at_birth, delay)
-        checkpoint.unlink(missing_ok=True)
+            summaries = drive(group, training, held_out, plan=plan, observer=observer, done=summaries)
+        group.checkpoint.unlink(missing_ok=True)
     members = [_with_names(summaries[name], name, entry.data, folders[name]) for name, entry in entries.items()]
     result = {"best": _best(members), "chosen_by": "mse_raw", "members": members}
     return save_object(out / "sweep.json", format=SWEEP, content=result)
@@ -185,68 +177,3 @@ def _best(members: Sequence[dict[str, Any]]) -> dict[str, str | None]:
         finished = [m for m in members if m["data"] == data and m["diverged"] is None]
         best[data] = min(finished, key=lambda m: m["mse_raw"])["name"] if finished else None
     return best
-
-
-def _train(
-    group: Mapping[Path, Entry],
-    summaries: dict[str, dict[str, Any]],
-    training: Tokens,
-    held_out: Tokens,
-    checkpoint: Path,
-    plan: Plan,
-    loggers: Loggers,
-    progress: Callable[[dict[str, Record]], None] | None,
-    at_birth: Births | None,
-    delay: Delay,
-) -> None:
-    """Train one group, by the members' folders, and add the summaries of those that have none, by name."""
-    resumed, entries = present(checkpoint), [*group.values()]
-    sweep = Sweep([entry.member for entry in entries], training)
-    folders = [Folder(out, entry, training, held_out) for out, entry in group.items()]
-
-    def finish(m: int) -> None:
-        if entries[m].name not in summaries:  # one from before a break stays, as the sweep goes on after it
-            summaries[entries[m].name] = folders[m].finish(
-                sweep.steps_of(m), diverged=sweep.diverged.get(m), last_resampling=sweep.last_resampling(m)
-            )
-
-    with ExitStack() as stack:
-        for folder in folders:
-            stack.enter_context(folder).be_born(resumed=resumed)
-        if at_birth:
-            at_birth({entry.name: folder.birth for entry, folder in zip(entries, folders, strict=True)})
-        if resumed:
-            sweep.load(checkpoint)
-            _check_ended(checkpoint, [entries[m].name for m in {*sweep.diverged, *sweep.stopped}], summaries)
-        for m, folder in enumerate(folders):
-            # One that had ended when the checkpoint was written has no records after that, and gets none.
-            if m not in sweep.diverged and m not in sweep.stopped:
-                folder.log(plan, loggers(folder.out, sweep.step), after=sweep.step)
-        between_steps = stack.enter_context(saved_if_interrupted(sweep, sweep.config.steps, checkpoint))
-        with delay() as interrupted:
-            # After every step, as an interruption cannot wait for the next records.
-            for records in sweep.each_step():
-                reached = [m for m, record in (records or {}).items() if folders[m].take(record)]
-                if progress and records:
-                    progress({entries[m].name: record for m, record in records.items()})
-                for m in [*reached, *sweep.diverged]:
-                    finish(m)
-                sweep.stop(reached)
-                if interrupted():
-                    break
-                if plan.saves(sweep.step):
-                    sweep.save(checkpoint)
-            between_steps(True)
-        for m in range(len(entries)):
-            finish(m)
-
-
-def _check_ended(checkpoint: Path, names: Sequence[str], summaries: Collection[str]) -> None:
-    """InputError where members that a checkpoint goes on without have no summary: how many steps they took, only
-    that could tell.
-    """
-    if lost := [name for name in names if name not in summaries]:
-        raise InputError(
-            f"{checkpoint}: expected the summary.json of members that had ended before it was written, but "
-            f"{several(lost)} has none; put it back, or remove this checkpoint to train its SAEs from the start"
-        )

@@ -50,7 +50,7 @@ class Resampled:
 
     @staticmethod
     def of(last: tuple[int, int], *, steps: int) -> "Resampled | None":
-        """None where none were. last: as of `Sweep.last_resampling`; steps: how many the run had."""
+        """None where none were. last: as of `Training.last_resampling`; steps: how many the run had."""
         at, latents = last
         late = latents > 0 and at > resampling_until(steps)
         return Resampled(latents=latents, steps_before_end=steps - at) if late else None

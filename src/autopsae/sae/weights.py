@@ -1,8 +1,7 @@
 """The weights of SAEs of one shape side by side, and what is computed with them; an SAE alone is a stack of one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -12,9 +11,6 @@ from autopsae.kernels.sparse_ops import encode
 from autopsae.kernels.workspace import Workspace
 from autopsae.sae.selection import Product, Selection
 from autopsae.sae.sparsity import Sparsity
-
-if TYPE_CHECKING:
-    from autopsae.sae.model import SAE
 
 PARAMETERS = ("W_enc", "W_dec", "b_dec", "b_enc")
 """Those of every SAE; a sparsity may add some."""
@@ -80,37 +76,3 @@ class Weights:
     def learn(self, selection: Selection) -> None:
         """Change what the sparsity learns from a batch of training, in place: BatchTopK's threshold."""
         self.sparsity.learn(selection.values.detach(), selection.pairs, self.owned)
-
-
-def stacked(saes: Sequence["SAE"]) -> Weights:
-    """The weights of all as leaves of their own; the SAEs hold parts of them from now on, so that what is trained
-    here is seen there. SAEs of one shape, sparsity, type and device.
-    """
-
-    def together(name: str) -> Tensor | None:
-        tensors = [getattr(sae, name) for sae in saes]
-        if tensors[0] is None:
-            return None
-        one = len(tensors) == 1
-        # One SAE's tensor is the stack, unless its rows lie in another order.
-        joined = tensors[0].detach()[None].contiguous() if one else torch.stack([t.detach() for t in tensors])
-        for tensor, part in zip(tensors, joined, strict=True):
-            tensor.data = part
-        return joined
-
-    sparsity = saes[0].sparsity
-    weights = Weights(
-        **{name: together(name) for name in PARAMETERS},  # type: ignore[arg-type]
-        owned={name: together(name) for name in saes[0].owned},  # type: ignore[misc]
-        sparsity=sparsity,
-    )
-    for tensor in weights.parameters.values():
-        tensor.requires_grad_()
-    return weights
-
-
-def apart(saes: Sequence["SAE"]) -> None:
-    """Give SAEs that held parts of a stack tensors of their own."""
-    for sae in saes:
-        for tensor in [*sae.parameters(), *sae.buffers()]:
-            tensor.data = tensor.data.clone()

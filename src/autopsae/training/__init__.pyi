@@ -17,4 +17,3 @@ from autopsae.training.revival import AuxK as AuxK
 from autopsae.training.revival import GhostGradients as GhostGradients
 from autopsae.training.revival import Resampling as Resampling
 from autopsae.training.sources import Member as Member
-from autopsae.training.sweep import Sweep as Sweep

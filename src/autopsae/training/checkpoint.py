@@ -1,8 +1,8 @@
-"""A sweep of training runs in one file, so that a kill at any moment leaves the old checkpoint or the new one."""
+"""A training run in one file, so that a kill at any moment leaves the old checkpoint or the new one."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from autopsae.passes import Digest
 from autopsae.reading import parse
 from autopsae.saved import Layout, check_tensors, read_tensors, reading_saved, tensors_checksum
 from autopsae.training.data import Place
+from autopsae.training.layouts import among, place_layouts, sae_layouts
 from autopsae.training.sources import Member
 from autopsae.training.terms import terms, with_defaults
 from autopsae.words import shown
@@ -34,9 +35,6 @@ from autopsae.words import shown
 FORMAT, VERSION = "autopsae-checkpoint", 3
 UNREADABLE = 2
 """The version that has no checksum, and says neither how its tokens were drawn nor which of them were held out."""
-
-LATER = ("ever_fired", "last_resampling")
-"""Tensors of the state that the first files of this version lack, and that `Sweep` tells from the others."""
 
 # What the header must say.
 _ABOUT = fields(
@@ -118,14 +116,6 @@ Saved = tuple[dict[str, Tensor], float]
 """An SAE's state dict, and its scale: measured on the tokens, so that its last bits depend on the machine."""
 
 
-def layouts_of(tensors: Mapping[str, Tensor]) -> dict[str, Layout]:
-    """What the tensors of a state must be, given those that `Sweep` has before its first step."""
-    return {
-        name: Layout(shape=tuple(tensor.shape), dtypes=(tensor.dtype,), needed=name not in LATER)
-        for name, tensor in tensors.items()
-    }
-
-
 def load_checkpoint(
     path: str | Path, members: Sequence[Member], stream_of_member: Sequence[int], layouts: Mapping[str, Layout]
 ) -> tuple[State, list[Saved]]:
@@ -140,9 +130,9 @@ def load_checkpoint(
     gone = {*map(int, about["diverged"]), *about["stopped"]}
     going_on = [stream for m, stream in enumerate(stream_of_member) if m not in gone]
     _check_streams(path, about, going_on)
-    state_layouts = {name: _among(len(going_on), name, one) for name, one in layouts.items()} if going_on else {}
+    state_layouts = {name: among(len(going_on), name, one) for name, one in layouts.items()} if going_on else {}
     expected = {f"state.{name}": layout for name, layout in state_layouts.items()}
-    check_tensors(path, tensors, expected | _sae_layouts(members) | _place_layouts(about, members, tensors))
+    check_tensors(path, tensors, expected | sae_layouts(members) | place_layouts(about, members, tensors))
     state = State(
         step=about["step"],
         diverged={int(m): message for m, message in about["diverged"].items()},
@@ -154,6 +144,23 @@ def load_checkpoint(
     )
     weights = [_under(f"sae.{m}", tensors, {*member.sae.state_dict()}) for m, member in enumerate(members)]
     return state, list(zip(weights, about["scales"], strict=True))
+
+
+def completed(path: str | Path, state: State, members: Sequence[Member]) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, and what the first files of this version lack but can be told from the rest.
+    Raises InputError where latents may have been drawn afresh, as it cannot be told then who has ever fired.
+    """
+    tensors, first = dict(state.tensors), members[0].config
+    if tensors and "ever_fired" not in tensors:
+        if any(member.config.resampling for member in members):
+            raise InputError(
+                f"{path}: expected a checkpoint that says which latents have ever fired, got one of an earlier "
+                "version of autopsae, in which they are resampled; go on with that version, or start afresh"
+            )
+        # Without resampling only firing sets the count back.
+        tensors["ever_fired"] = tensors["since_fired"] < state.step * first.batch_tokens
+        tensors["last_resampling"] = torch.zeros(len(members), 2, dtype=torch.int64)
+    return tensors
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -177,38 +184,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     check_kind(path, about, _ABOUT)
     return about, tensors
-
-
-def _among(going_on: int, name: str, layout: Layout) -> Layout:
-    """For the members that go on: they come second in the moments and in what was counted, else first."""
-    if name == "last_resampling":  # of all members, as their summaries tell it
-        return layout
-    axis = 1 if name.startswith("moments.") or name == "changes" else 0
-    return replace(layout, shape=(*layout.shape[:axis], going_on, *layout.shape[axis + 1 :]))
-
-
-def _sae_layouts(members: Sequence[Member]) -> dict[str, Layout]:
-    """Weights may be infinite, where the next step would say so."""
-    return {
-        f"sae.{m}.{name}": Layout(shape=tuple(tensor.shape), dtypes=(tensor.dtype,), finite=False)
-        for m, member in enumerate(members)
-        for name, tensor in member.sae.state_dict().items()
-    }
-
-
-def _place_layouts(
-    about: dict[str, Any], members: Sequence[Member], tensors: Mapping[str, Tensor]
-) -> dict[str, Layout]:
-    """Tokens held over from one buffer to the next, as many as there are, and the state of a generator."""
-    d_in, state = members[0].sae.d_in, torch.Generator().get_state()
-    layouts = {}
-    for p in range(len(about["places"])):
-        held = tensors.get(f"place.{p}.held", torch.empty(0, 0))
-        rows = len(held) if held.ndim else 0
-        # [0, 0] before the first buffer was read.
-        layouts[f"place.{p}.held"] = Layout(shape=(0, 0) if tuple(held.shape) == (0, 0) else (rows, d_in))
-        layouts[f"place.{p}.generator"] = Layout(shape=tuple(state.shape), dtypes=(state.dtype,))
-    return layouts
 
 
 def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -> None:

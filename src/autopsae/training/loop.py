@@ -1,14 +1,33 @@
-"""Training one SAE: for record in steps(sae, tokens, config). It is a sweep of one (`sweep`, where the loop is)."""
+"""Training one SAE, or many of one shape at once: for records in Training(members, tokens).
 
-from collections.abc import Iterator
+Members differ in learning rate, start, remedy, seed, coefficients, what is frozen, and their data; each is trained
+as it would be alone (tested), is watched on its own, and stops on its own where it diverges. One SAE is a list of
+one member; `steps` and `train` are short for that.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 
-from autopsae.arrays import Tokens
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import InputError, Tokens
+from autopsae.kernels.workspace import Workspace
 from autopsae.progress import Progress
 from autopsae.sae.model import SAE
+from autopsae.seeds import stream
+from autopsae.training.checkpoint import State, completed, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
-from autopsae.training.sources import Member
-from autopsae.training.sweep import Sweep
+from autopsae.training.layouts import layouts_of
+from autopsae.training.objective import penalty_losses, reconstruction_losses
+from autopsae.training.optimizers import Optimizer
+from autopsae.training.records import Account, Measured, against_divergence
+from autopsae.training.revival import revival_losses
+from autopsae.training.roster import End, Roster
+from autopsae.training.sources import Member, Sources
+from autopsae.training.together import apart, check_in_place, check_together, stacked, weights_at
 
 
 class Diverged(RuntimeError):
@@ -16,62 +35,235 @@ class Diverged(RuntimeError):
 
 
 class Training:
-    """A training run: iterate for its records, stop at any time, save it and resume it bit by bit.
+    """Iterate for the records of every `record_every`-th step, by the member's place in the list. Stop at any time,
+    save it and resume it bit by bit.
 
-    sae: trained in place, and left in evaluation mode; tokens: raw; step: the number of the next one.
+    step: the number of the next one. The members' SAEs are trained in place, and left in evaluation mode. tokens:
+    raw, for members that have none of their own.
     """
 
-    def __init__(self, sae: SAE, tokens: Tokens, config: TrainConfig) -> None:
-        """Raises InputError for a penalty or a frozen part that the SAE cannot have."""
-        self.sae, self.config = sae, config
-        self._sweep = Sweep([Member(sae=sae, config=config)], tokens)
+    def __init__(self, members: Sequence[Member], tokens: Tokens | None = None) -> None:
+        """Raises InputError for members that cannot be trained together (other shapes, sparsities, types, devices,
+        or settings of `together.SHARED`), for a penalty or a frozen part that an SAE cannot have, for a member
+        without tokens, and for a shift that does not fit.
+        """
+        check_together(members)
+        self.members, self.config, self._tokens = list(members), members[0].config, tokens
+        self._products = getattr(torch, self.config.products) if self.config.products else None
+        self._workspace = Workspace()
+        self._begin()
 
-    @property
-    def step(self) -> int:
-        """The number of the next step."""
-        return self._sweep.step
+    def _begin(self) -> None:
+        """Before the first step, with the weights that the SAEs have now."""
+        members, self.step = self.members, 0
+        self._roster = Roster(len(members))
+        self._sources = Sources(members, self._tokens)
+        self._weights = stacked([member.sae for member in members])
+        self._optimizer = Optimizer(self._weights, [member.config for member in members])
+        self._account = Account(members)
+        self._last_resampling = torch.zeros(len(members), 2, dtype=torch.int64)
+        self._layouts = layouts_of(self._tensors())
 
-    @property
-    def last_resampling(self) -> tuple[int, int]:
-        """As `Sweep.last_resampling`."""
-        return self._sweep.last_resampling(0)
+    def __iter__(self) -> Iterator[dict[int, Record]]:
+        yield from (records for records in self.each_step() if records is not None)
 
-    def __iter__(self) -> Iterator[Record]:
-        yield from (record for record in self.each_step() if record is not None)
-
-    def each_step(self) -> Iterator[Record | None]:
-        """As iteration, but after every step, with None where it is not time for a record."""
+    def each_step(self) -> Iterator[dict[int, Record] | None]:
+        """As iteration, but after every step, with None where it is not time for records."""
         try:
-            while self.step < self.config.steps:
+            while self.step < self.config.steps and self._roster.going_on:
                 yield self.advance()
         finally:
-            self._sweep.close()
+            self.close()
 
-    def advance(self) -> Record | None:
-        """One step of training; a record, where it is time for one.
+    def advance(self) -> dict[int, Record] | None:
+        """One step of training of all members that go on; their records, where it is time for them.
 
-        Raises InputError as `Shuffled`, and Diverged where the loss is not finite, before the step is taken.
+        A member whose loss is not finite ends before the step is taken. Raises InputError for tokens that are not
+        finite, too few or of another width, where no step or member is left, and where an SAE got other weights.
         """
-        records = self._sweep.advance()
-        if 0 in self._sweep.diverged:
-            raise Diverged(self._sweep.diverged[0])
-        return records[0] if records else None
+        self._check()
+        weights, configs = weights_at(self.step, self._weights, self.config), self._configs()
+
+        # Members that see the same tokens in the same way share a view, so that it is read and measured once.
+        views = next(self._sources)
+        y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
+
+        selection, centered = weights.select(y, training=True, products=self._products, workspace=self._workspace)
+        weights.learn(selection)
+        nested = self.config.nested
+        residual, error, loss = reconstruction_losses(weights, centered, selection, nested, self._workspace)
+        loss = loss + penalty_losses([c.penalty for c in configs], weights, selection, self.step)
+        # Before this batch is accounted for: who was silent until now is revived on it.
+        loss = loss + revival_losses([c.revival for c in configs], weights, centered, residual, self._account.watch)
+
+        # The device is waited for here: which members take this step is known from the losses alone.
+        finite = loss.isfinite()
+        fine = finite.tolist()
+        for parameter in weights.parameters.values():
+            parameter.grad = None
+        # Members share no parameter, so the gradient of the sum is that of each alone. A loss that is not finite
+        # stays out of it, and its member moves at a rate of 0.
+        (loss if all(fine) else loss[finite]).sum().backward()
+        rates = torch.tensor([config.rate(self.step) for config in configs], dtype=torch.float64, device=y.device)
+        self._optimizer.step(rates * finite)
+        self.step += 1
+
+        self._account.see(views, self._sources.of_member, selection)
+        self._resample(y, residual, fine)
+        records = None
+        if self.step % self.config.record_every == 0 or self.step == self.config.steps:
+            measured = Measured(views=views, loss=loss.detach(), error=error, selection=selection)
+            records = self._records(measured)
+        # Last, as rows move up where a member ends: all above is by the rows of this step.
+        if not all(fine):
+            self._diverge(loss.detach(), largest=float(views.abs().max()))
+        return {m: record for m, record in (records or {}).items() if m in self._roster.going_on} or None
+
+    def _check(self) -> None:
+        going_on = self._roster.going_on
+        if self.step >= self.config.steps or not going_on:
+            raise InputError(
+                f"training: expected steps and members that are left, got {self.step} of {self.config.steps} steps "
+                f"done and {len(going_on)} members; begin another training"
+            )
+        check_in_place(self._weights, {m: self.members[m] for m in going_on})
+
+    def _configs(self) -> list[TrainConfig]:
+        return [self.members[m].config for m in self._roster.going_on]
+
+    def _resample(
+        self,
+        y: Float[Tensor, "members batch d_in"],
+        residual: Float[Tensor, "members batch d_in"],
+        fine: list[bool],
+    ) -> None:
+        """Draw dead latents afresh in the members whose time it is, unless their loss is not finite."""
+        for row, (config, is_fine) in enumerate(zip(self._configs(), fine, strict=True)):
+            method = config.resampling
+            if method is None or not method.due(self.step - 1) or not is_fine:
+                continue
+            # A stream for each step, so that a resumed run draws the same.
+            generator = stream(config.seed, f"resampling after step {self.step}")
+            dead = self._account.watch.since_fired[row] >= method.dead_after_tokens
+            redrawn = method.apply(self._weights, row, y[row], residual[row], dead, generator)
+            # Moments and silence are those of the latents that were there before.
+            self._optimizer.forget(row, redrawn)
+            self._account.redraw(row, redrawn)
+            if len(redrawn):
+                self._last_resampling[self._roster.going_on[row]] = torch.tensor([self.step, len(redrawn)])
+
+    def _records(self, measured: Measured) -> dict[int, Record]:
+        """Of every member that goes on, since the last ones."""
+        saes = [self.members[m].sae for m in self._roster.going_on]
+        records = self._account.records(measured, saes, self._sources.of_member, steps=self.step)
+        self._account.restart_counts()
+        return dict(zip(self._roster.going_on, records, strict=True))
+
+    def _diverge(self, loss: Float[Tensor, "members"], *, largest: float) -> None:
+        """End the members whose loss is not finite. largest: of the numbers that the members saw."""
+        step, ends = self.step - 1, {}
+        for m, value in zip(self._roster.going_on, loss.tolist(), strict=True):
+            if not isfinite(value):
+                advice = against_divergence(self.members[m].config.lr, largest)
+                ends[m] = End(steps=step, diverged=f"step {step}: the loss is {value}; {advice}")
+        self._end(ends)
+
+    @property
+    def diverged(self) -> dict[int, str]:
+        """What was wrong with the members whose loss was not finite, by their place."""
+        return self._roster.diverged
+
+    @property
+    def stopped(self) -> set[int]:
+        """The places of the members that were told to stop."""
+        return self._roster.stopped
+
+    def stop(self, members: Sequence[int]) -> None:
+        """Train these no further; the others go on. Raises InputError for a place where no member is."""
+        if {*members} - {*range(len(self.members))}:
+            raise InputError(f"stop: expected places from 0 to {len(self.members) - 1}, got {[*members]}")
+        self._end({m: End(steps=self.step, diverged=None) for m in members})
+
+    def _end(self, ends: Mapping[int, End]) -> None:
+        """Go on without these members."""
+        before = [self.members[m] for m in self._roster.going_on]
+        rows = self._roster.end(ends)
+        if len(rows) == len(before):
+            return
+        apart([member.sae for member in before])
+        kept = torch.tensor(rows, dtype=torch.int64, device=self._weights.W_enc.device)
+        self._account.keep(kept)
+        if members := [before[row] for row in rows]:
+            self._weights = stacked([member.sae for member in members])
+            self._optimizer.keep(self._weights, kept)
+            self._sources.keep(members, kept)
+
+    def steps_of(self, member: int) -> int | None:
+        """How many steps a member took; None for one that ended before the checkpoint that was loaded, which does
+        not say.
+        """
+        end = self._roster.ended.get(member)
+        return end.steps if end else self.step
+
+    def last_resampling(self, member: int) -> tuple[int, int]:
+        """(steps done when latents of a member were last drawn afresh, how many were); (0, 0) for never."""
+        steps, latents = self._last_resampling[member].tolist()
+        return steps, latents
+
+    def close(self) -> None:
+        """Leave the SAEs in evaluation mode and, once trained, with weights of their own."""
+        if self.step == self.config.steps and len(self._roster.going_on) > 1:
+            apart([self.members[m].sae for m in self._roster.going_on])
+        for member in self.members:
+            member.sae.eval()
 
     def save(self, path: str | Path) -> None:
-        """As `Sweep.save`."""
-        self._sweep.save(path)
+        """Write one checkpoint file, whole or not at all, with all that the next step depends on."""
+        state = State(
+            step=self.step,
+            diverged=self.diverged,
+            stopped=self.stopped,
+            places=self._sources.places if self._roster.going_on else [],
+            stream_of_member=self._sources.stream_of_member if self._roster.going_on else [],
+            tensors=self._tensors(),
+        )
+        save_checkpoint(path, state, self.members)
 
     def load(self, path: str | Path) -> None:
-        """As `Sweep.load`."""
-        self._sweep.load(path)
+        """Go on from a checkpoint of the same members and tokens, as if there had been no break. Raises InputError
+        for a file that is no whole checkpoint, or one of other members; nothing has changed then.
+        """
+        streams = Sources(self.members, self._tokens).stream_of_member
+        state, saes = load_checkpoint(path, self.members, streams, self._layouts)
+        tensors = completed(path, state, self.members)
+        self._begin()
+        for member, (weights, scale) in zip(self.members, saes, strict=True):
+            member.sae.load_state_dict(weights)
+            member.sae.scale = scale
+        self.step = self._optimizer.steps = state.step
+        self._end({m: End(steps=None, diverged=state.diverged.get(m)) for m in {*state.diverged, *state.stopped}})
+        for name, tensor in self._tensors().items():
+            tensor.copy_(tensors[name])
+        if going_on := [self.members[m] for m in self._roster.going_on]:
+            self._sources = Sources(going_on, self._tokens, state.places)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps besides the SAEs; nothing, where no member goes on."""
+        if not self._roster.going_on:
+            return {}
+        moments = {f"moments.{name}": moments for name, moments in self._optimizer.moments.items()}
+        return {**moments, **self._account.tensors(), "last_resampling": self._last_resampling}
 
 
 def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:
     """Train `sae` in place on raw tokens, one record per `record_every` steps. Stop iterating to stop training.
 
-    Raises InputError as `Training` and `Shuffled`, and Diverged where the loss is not finite, before that step.
+    Raises InputError as `Training`, and Diverged where the loss is not finite, before that step.
     """
-    yield from Training(sae, tokens, config)
+    training = Training([Member(sae=sae, config=config)], tokens)
+    yield from (records[0] for records in training)
+    if training.diverged:
+        raise Diverged(training.diverged[0])
 
 
 def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: Progress | None = None) -> list[Record]:

@@ -1,4 +1,4 @@
-"""What a step reports of every member."""
+"""What a step reports of every member, and what is kept for it between steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autopsae.sae.death import Watch
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
+from autopsae.training.config import Record
+from autopsae.training.sources import Member
 
 _OVERFLOWS = 1e16  # the square of a larger number, summed over a batch, is near the end of float32
 
@@ -42,6 +45,63 @@ class Measured:
         heard = by_member.isfinite()
         threshold = by_member.where(heard, 0).sum(dim=1) / heard.sum(dim=1).clamp_min(1)
         return pairs.sum_per_member(fired.to(values)) / self.selection.tokens, threshold
+
+
+class Account:
+    """What the steps so far say of the members that go on.
+
+    watch: for how long each latent has been silent; sum: of all tokens that a member saw, in its SAE's space;
+    resampled: latents that were drawn afresh since the last records.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        sae, after = members[0].sae, [member.config.dead_after_tokens for member in members]
+        device = sae.W_enc.device
+        self.watch = Watch(sae.d_sae, dead_after_tokens=after, device=device)
+        # float64, as it is added to at every step.
+        self.sum = torch.zeros(len(members), sae.d_in, dtype=torch.float64, device=device)
+        self.resampled = torch.zeros(len(members), dtype=torch.int64, device=device)
+
+    def see(
+        self, views: Float[Tensor, "views batch d_in"], of_member: Int[Tensor, "members"], selection: Selection
+    ) -> None:
+        """Account for one step. of_member: the view of each."""
+        self.sum += views.sum(dim=1, dtype=torch.float64)[of_member]
+        self.watch.see(selection)
+
+    def redraw(self, row: int, latents: Int[Tensor, "some"]) -> None:
+        """Account for latents of a member that were drawn afresh."""
+        self.watch.forget(row, latents)
+        self.resampled[row] += len(latents)
+
+    def records(
+        self, measured: Measured, saes: Sequence[SAE], of_member: Int[Tensor, "members"], *, steps: int
+    ) -> list[Record]:
+        """A record of each member after its last step. steps: how many it took; of_member: the view of each."""
+        tokens = steps * measured.selection.tokens
+        columns = {
+            **measured.columns(of_member),
+            **self.watch.columns(tokens),
+            "bias_captured": bias_captured(saes, self.sum / tokens),
+            "resampled": self.resampled.tolist(),
+        }
+        rows = zip(*columns.values(), strict=True)
+        return [Record(step=steps - 1, tokens=tokens, **dict(zip(columns, row, strict=True))) for row in rows]
+
+    def restart_counts(self) -> None:
+        """Count anew what records count since the last ones."""
+        self.watch.restart_counts()
+        self.resampled.zero_()
+
+    def keep(self, rows: Int[Tensor, "some"]) -> None:
+        """Go on for these members alone."""
+        self.sum, self.resampled = self.sum[rows], self.resampled[rows]
+        self.watch.keep(rows)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is kept, by its name in a checkpoint."""
+        watch = {name: getattr(self.watch, name) for name in ("since_positive", "since_fired", "ever_fired")}
+        return {**watch, "changes": self.watch.counted, "sum": self.sum, "resampled": self.resampled}
 
 
 @torch.no_grad()

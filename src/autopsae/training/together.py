@@ -1,11 +1,16 @@
-"""What SAEs must have in common to be trained as one."""
+"""Trained as one: what SAEs must have in common, and how their weights are laid into one stack."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import changes
+from autopsae.sae.model import SAE
+from autopsae.sae.weights import PARAMETERS, Weights
+from autopsae.training.config import TrainConfig
 from autopsae.training.objective import check_nested
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
@@ -29,9 +34,9 @@ def check_together(members: Sequence[Member]) -> None:
     of another sparsity, float16, whose range sums of squares leave.
     """
     if not members:
-        raise InputError("sweep: expected at least one member, got none")
+        raise InputError("training: expected at least one member, got none")
     if len({id(member.sae) for member in members}) < len(members):
-        raise InputError("sweep: expected an SAE of its own for each member, got the same object twice")
+        raise InputError("training: expected an SAE of its own for each member, got the same object twice")
     first = _described(members[0])
     for number, member in enumerate(members):
         if member.config.penalty:
@@ -47,10 +52,66 @@ def check_together(members: Sequence[Member]) -> None:
         differing = changes(first, mine)
         if differing:
             raise InputError(
-                f"sweep: expected members to agree, but member {number} {member.name!r} differs from the first: "
-                f"{differing}; train them in sweeps of their own"
+                f"training: expected members to agree, but member {number} {member.name!r} differs from the first: "
+                f"{differing}; train them in trainings of their own"
             )
     _check_k_aux(members)
+
+
+def stacked(saes: Sequence[SAE]) -> Weights:
+    """The weights of all as leaves of their own; the SAEs hold parts of them from now on, so that what is trained
+    here is seen there. The SAEs have one shape, sparsity, type and device.
+    """
+
+    def together(name: str) -> Tensor | None:
+        tensors = [getattr(sae, name) for sae in saes]
+        if tensors[0] is None:
+            return None
+        one = len(tensors) == 1
+        # One SAE's tensor is the stack, unless its rows lie in another order.
+        joined = tensors[0].detach()[None].contiguous() if one else torch.stack([t.detach() for t in tensors])
+        for tensor, part in zip(tensors, joined, strict=True):
+            tensor.data = part
+        return joined
+
+    sparsity = saes[0].sparsity
+    weights = Weights(
+        **{name: together(name) for name in PARAMETERS},  # type: ignore[arg-type]
+        owned={name: together(name) for name in saes[0].owned},  # type: ignore[misc]
+        sparsity=sparsity,
+    )
+    for tensor in weights.parameters.values():
+        tensor.requires_grad_()
+    return weights
+
+
+def apart(saes: Sequence[SAE]) -> None:
+    """Give SAEs that held parts of a stack tensors of their own."""
+    for sae in saes:
+        for tensor in [*sae.parameters(), *sae.buffers()]:
+            tensor.data = tensor.data.clone()
+
+
+def weights_at(step: int, weights: Weights, config: TrainConfig) -> Weights:
+    """The weights with the k of this step, where k falls from `k_start`."""
+    sparsity = weights.sparsity
+    if config.k_start is None or sparsity.l0 is None:
+        return weights
+    return replace(weights, sparsity=sparsity.with_k(config.k(step, sparsity.l0)))
+
+
+def check_in_place(weights: Weights, members: Mapping[int, Member]) -> None:
+    """InputError where the SAE of a member no longer holds its part of the stack: it would not be seen to change.
+    members: by their place, in the order of the stack.
+    """
+    stack = weights.W_enc
+    size = stack.element_size() * stack.stride(0)
+    for row, (place, member) in enumerate(members.items()):
+        if member.sae.W_enc.data_ptr() != stack.data_ptr() + row * size:
+            raise InputError(
+                f"member {place} {member.name!r}: expected the SAE's weights where this training put them, but "
+                "another one or a conversion has moved them; train an SAE in one training at a time"
+            )
 
 
 def _check_k_aux(members: Sequence[Member]) -> None:
@@ -58,7 +119,7 @@ def _check_k_aux(members: Sequence[Member]) -> None:
         m.config.revival.k_aux or max(1, m.sae.d_in // 2) for m in members if isinstance(m.config.revival, AuxK)
     }
     if len(found) > 1:
-        raise InputError(f"sweep: expected one k_aux for all members with AuxK, got {sorted(found)}")
+        raise InputError(f"training: expected one k_aux for all members with AuxK, got {sorted(found)}")
 
 
 def _check_k_start(member: Member) -> None:

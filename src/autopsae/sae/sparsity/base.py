@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -136,6 +136,18 @@ class Sparsity(ABC):
     def check(self, d_sae: int) -> None:
         """InputError unless an SAE of `d_sae` latents can have this sparsity with these settings."""
         check_k(self.l0 or 1, d_sae)
+
+    # How it is born and trained
+
+    usual_penalty: ClassVar[Literal["l0", "l1"] | None] = None
+    """What keeps the codes sparse in training, unless the selection does: "l1", a price on every code; "l0", a
+    target for how many latents fire."""
+
+    def firing_rate_at_birth(self, d_sae: int, l0: float) -> float | None:
+        """The share of the tokens on which each latent should fire at birth, where `l0` shall fire per token; None
+        where biases and thresholds are left as they begin.
+        """
+        return None
 
     # What an SAE has because of it, beside its weights
 

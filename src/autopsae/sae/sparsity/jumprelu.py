@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -31,6 +31,7 @@ class JumpReLU(Sparsity):
     name: ClassVar[str] = "jumprelu"
     gated: ClassVar[bool] = True
     learned_by_gradient: ClassVar[tuple[str, ...]] = ("log_threshold",)
+    usual_penalty: ClassVar[Literal["l0", "l1"] | None] = "l0"
     bandwidth: float = 0.3
     """Width of the kernel, in units of the pre-activations."""
     start: float = 0.1
@@ -58,6 +59,10 @@ class JumpReLU(Sparsity):
     def pairs_per_token(self, d_sae: int) -> int:
         """Half of the latents where thresholds begin at almost nothing, as all positive ones are then selected."""
         return d_sae // 2 if self.start < _ALMOST_NOTHING else super().pairs_per_token(d_sae)
+
+    def firing_rate_at_birth(self, d_sae: int, l0: float) -> float:
+        """l0 / d_sae: the target is met from the first step on."""
+        return l0 / d_sae
 
     def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
         """The logarithm of each latent's threshold. Raises InputError for none, or one that is not over zero."""

@@ -1,7 +1,7 @@
 """ReLU: all positive latents."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -16,6 +16,7 @@ class ReLU(Sparsity):
     """All positive latents fire; how many is up to an L1 penalty (Bricken et al. 2023)."""
 
     name: ClassVar[str] = "relu"
+    usual_penalty: ClassVar[Literal["l0", "l1"] | None] = "l1"
 
     def margins(
         self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None

@@ -37,7 +37,7 @@ def test_chunks_keep_every_token_in_order_whatever_the_batches(sizes: tuple[int,
 def an_sae() -> autopsae.SAE:
     generator = torch.Generator().manual_seed(0)
     return autopsae.born(
-        autopsae.remedies.untouched(3), d_sae=16, sparsity=autopsae.TopK(k=2), sample=None, generator=generator
+        autopsae.remedies.untouched(3), d_sae=16, sparsity=autopsae.TopK(k=2), scaled=False, generator=generator
     )
 
 

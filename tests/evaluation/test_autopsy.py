@@ -204,7 +204,7 @@ def test_every_number_is_what_it_is_by_hand() -> None:
     assert torch.allclose(found.travel, torch.tensor([0.0, 0.0, 3.0, 0.0, 0.0]).double())
     assert found.reachable.tolist() == [True, True, False, True, True]
     assert found.strays == 0
-    assert found.to_dict()["revival"] == {"lr": 0.1, "steps": 20, "reach": 2.0, "out_of_reach": 1}
+    assert found.to_dict()["recovery"] == {"lr": 0.1, "steps": 20, "reach": 2.0, "out_of_reach": 1}
 
 
 def test_a_row_of_zeros_is_beyond_reach() -> None:
@@ -224,17 +224,18 @@ def test_the_counts_are_those_of_fates_and_say_so_in_every_form() -> None:
     found, counted = autopsy(sae, list(x.split(700)), rare=0.01), fates(sae, x)
     assert torch.equal(found.fired, counted.fired)
     said = found.to_dict()
-    assert said["alive"] == int((counted.fired > 0).sum())
-    assert said["dead_by_relu"] == int((~counted.positive).sum())
-    assert said["alive"] + said["dead_by_relu"] + said["dead_by_topk"] == said["d_sae"] == 512
+    assert said["n_alive"] == int((counted.fired > 0).sum())
+    assert said["n_dead_by_relu"] == int((~counted.positive).sum())
+    assert said["n_alive"] + said["n_dead_by_relu"] + said["n_dead_by_topk"] == said["d_sae"] == 512
     assert said["tokens"] == 4000
-    assert said["rare"] == int(((counted.fired > 0) & (counted.fired < 40)).sum()) > 0
-    assert said["always_on"] == int((counted.fired >= 3600).sum())
+    assert said["n_rare"] == int(((counted.fired > 0) & (counted.fired < 40)).sum()) > 0
+    assert said["n_always_on"] == int((counted.fired >= 3600).sum())
     assert sum(found.fates.values()) == 512
-    assert sum(said["causes"].values()) == said["dead"]
+    assert sum(said["causes"].values()) == said["n_dead"]
+    assert said["dead"] == pytest.approx(said["dead_by_relu"] + said["dead_by_topk"]) == said["n_dead"] / 512
     table = found.to_frame()
     assert [*table.columns] == list(COLUMNS)
-    assert (table["cause"] == "none").sum() == said["alive"]
+    assert (table["cause"] == "none").sum() == said["n_alive"]
 
 
 @pytest.mark.parametrize("layer_norm", [False, True])

@@ -88,7 +88,7 @@ def test_the_cost_is_what_two_evaluations_say(sparsity: Sparsity) -> None:
     assert cost.n_displaced == int((~silent & ~firing).sum())
     assert cost.n_dead - cost.n_woken + cost.n_displaced == int((~firing).sum())
     assert cost.firings_of_woken == pytest.approx(float(new.fates.fired[silent].sum() / new.fates.fired.sum()))
-    assert cost.to_dict()["woken"] == cost.n_woken
+    assert cost.to_dict()["n_woken"] == cost.n_woken
 
 
 @pytest.mark.parametrize("sparsity", SPARSITIES, ids=lambda s: s.name)

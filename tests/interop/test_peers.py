@@ -185,7 +185,8 @@ def test_an_sae_of_ours_with_everything_on_is_the_same_in_all_that_can_express_i
     sae.W_dec.add_(0.3 * torch.randn(D_SAE, D_IN, generator=drawn))
     sae.b_dec.add_(0.1)
     if isinstance(sparsity, BatchTopK):
-        sae(0.9 * x)  # learns a threshold, which is then no token's own value
+        # A threshold that is no token's own value.
+        sae.learn(sae.select(sae.enter(0.9 * x)[0]))
     sae.eval()
     for to in targets(sae):
         save_sae(sae, tmp_path / to, to=to)

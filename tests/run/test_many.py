@@ -67,7 +67,8 @@ def test_every_member_gets_the_folder_that_a_run_alone_would_give_it(tmp_path: P
         assert alone == together
     assert {p.name for p in (tmp_path / "sweep").iterdir()} == {*NAMES, "sweep.json"}
     saved = json.loads((tmp_path / "sweep" / "sweep.json").read_text())
-    header = {"format": "autopsae-sweep", "version": 2, "content_sha256": saved["content_sha256"]}
+    header = {"format": "autopsae-sweep", "version": 2}
+    header |= {name: saved[name] for name in ("content_sha256", "provenance")}
     assert saved == {**result, **header}
 
 

@@ -89,7 +89,8 @@ def test_a_run_leaves_the_sae_its_records_measurements_and_a_summary_and_no_chec
         "summary.json",
     }
     saved = json.loads((tmp_path / "out" / "summary.json").read_text())
-    header = {"format": "autopsae-summary", "version": 2, "content_sha256": saved["content_sha256"]}
+    header = {"format": "autopsae-summary", "version": 2}
+    header |= {name: saved[name] for name in ("content_sha256", "provenance")}
     assert saved == {**summary, **header}
     assert summary["layer"] == "hs3"
     assert sum(summary["firing_rates"].values()) == 40

@@ -91,12 +91,13 @@ def diagnose(
     needs = partial(bytes_of_diagnosis, d_sae=d_sae, alphas=len(alphas), ranks=len(ranks))
     statistics = collect(tokens, seed=seed, device=device, needs=needs, progress=progress)
     repeats = repeats or statistics.rows.repeats()
-    median = geometric_median(statistics.sample)
+    sample = statistics.sample  # a copy is made each time that it is asked for
+    median = geometric_median(sample)
     geometry = severity(statistics, median)
     ladder, asked = remedy_ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
     rows = draw_rows(d_sae, statistics.d_in, generator=stream(seed, _DRAW)).to(median.device)
     others = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    views = {remedy.name: remedy.enters(statistics.sample) for remedy in [*ladder, *others]}
+    views = {remedy.name: remedy.enters(sample) for remedy in [*ladder, *others]}
     expected = _expected(ladder, asked, views, rows, sparsity, at_tokens=at_tokens, acceptable=acceptable)
     most = float(sample_size(repeats))
     expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
@@ -119,7 +120,7 @@ def diagnose(
         prescription=prescription,
         acceptable=acceptable,
     )
-    return _diagnosis(measured, layer_norm(statistics.sample[:_SHOWN_TOKENS]).float().cpu())
+    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu())
 
 
 def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Diagnosis:

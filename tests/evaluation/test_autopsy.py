@@ -298,7 +298,7 @@ def test_the_table_has_a_row_per_latent(tmp_path: Path, suffix: str) -> None:
         pytest.importorskip("pyarrow")
     found.save_table(path)
     if suffix == "csv":
-        header, *rows = list(csv.reader(path.open()))
+        header, *rows = list(csv.reader(path.read_text().splitlines()))
     else:
         import pandas
 

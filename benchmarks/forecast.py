@@ -13,7 +13,7 @@ from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import TopK
 from autopsae.survival.forecast import forecast, margins
-from autopsae.survival.tails import observed
+from autopsae.survival.tails import observe_tails
 from benchmarks.harness import interleaved, save
 
 TOKENS, D_IN, D_SAE, K, ROUNDS, BLOCK = 4096, 576, 8192, 64, 5, 512
@@ -41,8 +41,8 @@ def main() -> None:
                 "encoding": partial(encode, x, W),
                 "forecast": partial(forecast, x, W, TopK(k=K)),
                 "forecast, all followed": partial(forecast, x, W, TopK(k=K), followed=D_SAE),
-                "tails of 8,192 latents": partial(observed, all_.over, all_.part),
-                "fit of 8,192 latents": partial(observed(all_.over, all_.part).tail),
+                "tails of 8,192 latents": partial(observe_tails, all_.over, all_.part),
+                "fit of 8,192 latents": partial(observe_tails(all_.over, all_.part).tail),
             },
             ROUNDS,
         )

@@ -10,7 +10,7 @@ from sparsify import SparseCoderConfig, TrainConfig, Trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import autopsae
-from autopsae.cure import cure_sparsify, only_centered
+from autopsae.cure import cure_sparsify
 
 torch.manual_seed(0)
 sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4}
@@ -22,7 +22,7 @@ with autopsae.activations.hooked(model, [f"model.{name}" for name in hookpoints]
     tokens = capture.take().values()
 diagnoses = [autopsae.diagnose(x, d_sae=256, k=8) for x in tokens]
 # sparsify's Trainer cannot whiten. Where whitening is prescribed, at least its centre can be used.
-found = {name: only_centered(d.prescription) for name, d in zip(hookpoints, diagnoses, strict=True)}
+found = {name: center_only(d.prescription) for name, d in zip(hookpoints, diagnoses, strict=True)}
 config = TrainConfig(
     SparseCoderConfig(num_latents=256, k=8),
     batch_size=8,

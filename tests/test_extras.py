@@ -14,7 +14,7 @@ from autopsae.cure.saelens import saelens_scaler
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey
 from autopsae.extras import missing
-from autopsae.interop.hub import fetched
+from autopsae.interop.hub import fetch
 from autopsae.remedies.remedy import whiten
 from autopsae.report.plots import check_figure
 from autopsae.sae.sparsity import TopK
@@ -46,7 +46,7 @@ NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "figure": ("matplotlib", "'autopsae[report]'", lambda folder: check_figure(folder / "a.png")),
     "parquet activations": ("pyarrow", "pyarrow", lambda folder: import_pyarrow(folder, "a Parquet file")),
     "model": ("transformers", "'autopsae[models]'", lambda folder: load_model(str(folder))),
-    "hub": ("huggingface_hub", "huggingface_hub", lambda _: fetched("a/b", [], [])),
+    "hub": ("huggingface_hub", "huggingface_hub", lambda _: fetch("a/b", [], [])),
     "tensorboard": ("tensorboard", "'autopsae[tensorboard]'", TensorBoard),
     "saelens": ("sae_lens", "sae-lens", lambda _: saelens_scaler(whitened())),
 }

@@ -17,7 +17,7 @@ import torch
 
 from autopsae import disk, files
 from autopsae.arrays import InputError
-from autopsae.disk import LOCK, DiskFull, check_unlocked, locked, new_partial, sweep
+from autopsae.disk import LOCK, DiskFull, check_unlocked, hold_lock, new_partial, sweep
 from autopsae.files import changes, tensors_digest, write_folder, write_tensors, write_text, write_whole
 from tests import processes
 
@@ -387,7 +387,7 @@ def test_the_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_no
     message = (
         rf"out: expected a place that no other process writes, but 'process {process.pid} on .+ since 20.+' does"
     )
-    with pytest.raises(InputError, match=message), locked(out / LOCK, what=out):
+    with pytest.raises(InputError, match=message), hold_lock(out / LOCK, what=out):
         pass
     with pytest.raises(InputError, match=message):
         check_unlocked(out)
@@ -395,7 +395,7 @@ def test_the_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_no
     process.communicate()
     assert (out / LOCK).exists()
     check_unlocked(out)
-    with locked(out / LOCK, what=out):
+    with hold_lock(out / LOCK, what=out):
         pass
     assert not [*out.iterdir()]
 
@@ -403,7 +403,7 @@ def test_the_second_process_is_told_who_holds_the_folder_and_a_dead_one_holds_no
 @pytest.mark.quick
 def test_what_is_no_folder_is_not_locked(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with locked(tmp_path / "file" / LOCK, what="file"):
+    with hold_lock(tmp_path / "file" / LOCK, what="file"):
         pass
     assert (tmp_path / "file").read_text() == "mine"
 
@@ -415,7 +415,7 @@ def test_one_process_at_a_time_holds_a_lock(tmp_path: Path) -> None:
         nonlocal held, most
         for _ in range(30):
             try:
-                with locked(tmp_path / LOCK, what="out"):
+                with hold_lock(tmp_path / LOCK, what="out"):
                     with lock:
                         held += 1
                         most = max(most, held)

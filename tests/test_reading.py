@@ -15,7 +15,7 @@ import torch
 from autopsae.activations.formats import pt
 from autopsae.arrays import InputError
 from autopsae.pickles import LARGEST, check_torch_save
-from autopsae.reading import as_object, parse, parse_foreign, read_json, read_object, reading, whole_of
+from autopsae.reading import as_object, input_errors, parse, parse_foreign, read_json, read_object, whole_of
 
 pytestmark = pytest.mark.quick
 
@@ -81,10 +81,13 @@ def test_what_is_no_whole_number_is_refused(value: Any) -> None:
 
 
 def test_any_error_of_a_reader_is_one_line_that_says_what_to_try() -> None:
-    with pytest.raises(InputError) as caught, reading("x", "a matrix", "write it again"):
+    with pytest.raises(InputError) as caught, input_errors("x", "a matrix", "write it again"):
         raise struct.error("bad\nworse")
     assert str(caught.value) == "x: expected a matrix, could not read it (error: bad); write it again"
-    with pytest.raises(InputError, match=r"^y: expected a JSON object, got 3; get it again$"), reading("x", "a"):
+    with (
+        pytest.raises(InputError, match=r"^y: expected a JSON object, got 3; get it again$"),
+        input_errors("x", "a"),
+    ):
         as_object(3, "y")
 
 

@@ -16,8 +16,8 @@ from autopsae.kinds import (
     anything,
     fields,
     flag,
-    listed,
-    mapped,
+    list_of,
+    mapping_of,
     nothing_or,
     number,
     one_of,
@@ -81,8 +81,8 @@ def test_numbers_that_are_not_finite_are_absent() -> None:
         (number(over=0.0), [5e-324, 1], [0, 0.0, -1]),
         (one_of("a", "b"), ["a", "b"], ["c", ["a"], None, 1]),
         (nothing_or(text), [None, "a"], [1]),
-        (listed(whole()), [[], [1, 2]], [None, {}, [1, 0]]),
-        (mapped(text), [{}, {"x": "a"}], [None, [], {"x": 1}]),
+        (list_of(whole()), [[], [1, 2]], [None, {}, [1, 0]]),
+        (mapping_of(text), [{}, {"x": "a"}], [None, [], {"x": 1}]),
         (fields({"a": text}), [{"a": "b"}], [{}, {"a": 1}, {"a": "b", "c": 1}, []]),
         (fields({"a": text}, others=whole()), [{"a": "b", "c": 1}], [{"a": "b", "c": "d"}]),
         (anything, [None, 1, [{}]], []),
@@ -94,7 +94,7 @@ def test_a_kind_tells_good_values_from_bad_ones(kind: Any, good: list[object], b
 
 
 def test_what_is_wrong_is_told_by_its_place() -> None:
-    kind = fields({"members": listed(fields({"step": whole(0)}))})
+    kind = fields({"members": list_of(fields({"step": whole(0)}))})
     assert kind({"members": [{"step": 1}, {"step": True}]}) == (
         f".members[1].step: expected a whole number from 0 to {2**53}, got True"
     )
@@ -103,7 +103,7 @@ def test_what_is_wrong_is_told_by_its_place() -> None:
 
 
 CONTENT: dict[str, Any] = {"words": "ä", "count": 3, "parts": [1.5, None, {"a": True}]}
-KIND = fields({"words": text, "count": whole(), "parts": listed(anything)})
+KIND = fields({"words": text, "count": whole(), "parts": list_of(anything)})
 
 
 def test_an_object_is_read_as_it_was_saved_and_numbers_that_are_not_finite_as_absent(tmp_path: Path) -> None:

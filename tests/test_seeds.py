@@ -12,7 +12,7 @@ from autopsae.diagnosis.diagnose import diagnose
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born, draw_rows
 from autopsae.sae.sparsity import TopK
-from autopsae.seeds import hashed, stream
+from autopsae.seeds import hash_seed, stream
 from autopsae.survival.birth import measure_birth
 from autopsae.training.data import Shuffled
 
@@ -75,10 +75,10 @@ def test_a_diagnosis_with_the_seed_of_the_tokens_is_one_with_another_seed_up_to_
 
 
 def test_purposes_of_one_seed_and_seeds_of_one_purpose_are_unrelated() -> None:
-    numbers = [hashed(seed, purpose) for seed in (0, 1, 2, -1, 2**64) for purpose in ("rows", "order", "sample")]
+    numbers = [hash_seed(seed, purpose) for seed in (0, 1, 2, -1, 2**64) for purpose in ("rows", "order", "sample")]
     assert len(set(numbers)) == len(numbers)
     assert all(0 <= number < 2**63 for number in numbers)
-    assert hashed(3, "rows") == hashed(3, "rows")
+    assert hash_seed(3, "rows") == hash_seed(3, "rows")
 
 
 def test_a_generator_moves_on_by_one_draw_whatever_is_drawn_from_its_stream() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from autopsae.activations.parts import NoLayers
 from autopsae.arrays import InputError, NoTokens
-from autopsae.words import listed, printable, reason, shown
+from autopsae.words import list_names, printable, reason, show
 
 pytestmark = pytest.mark.quick
 
@@ -36,15 +36,15 @@ def test_a_value_of_any_size_is_shown_in_a_line() -> None:
     endless: list[object] = []
     endless += [endless] * 100
     for value in (endless, "x" * 10**6, 10**5000, -(10**5000), {str(i): i for i in range(10**5)}, HOSTILE):
-        assert len(shown(value)) <= 80
-        assert shown(value).isprintable()
-    assert shown(10**5000) == "a whole number of 16,610 bits"
-    assert shown({"k": 3}) == "{'k': 3}"
+        assert len(show(value)) <= 80
+        assert show(value).isprintable()
+    assert show(10**5000) == "a whole number of 16,610 bits"
+    assert show({"k": 3}) == "{'k': 3}"
 
 
 def test_names_are_listed_up_to_a_number_of_them() -> None:
-    assert listed(["a", "b\n"], 2) == "a, b\\n"
-    assert listed(iter("abc"), 2) == "a, b, ..."
+    assert list_names(["a", "b\n"], 2) == "a, b\\n"
+    assert list_names(iter("abc"), 2) == "a, b, ..."
 
 
 def test_a_reason_is_the_first_line_of_an_error_with_its_type() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from autopsae.kernels import choose, dispatch, sums
-from autopsae.kernels.sparse_ops import unexplained
+from autopsae.kernels.sparse_ops import subtract_decoded
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
 
@@ -19,7 +19,7 @@ def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
 def squared_error(sae: SAE, y: Tensor, selection: Selection) -> Tensor:
     """Mean over tokens of ||y - its reconstruction||^2, as training computes it."""
     centered, weights = (y - sae.b_dec.detach())[None], sae.weights
-    _, error = unexplained(centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec)
+    _, error = subtract_decoded(centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec)
     return error[0] / len(y)
 
 

@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import ParamSpec, TypeVar
 
 from autopsae.arrays import InputError
-from autopsae.words import shown
+from autopsae.words import show
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,21 +25,21 @@ def is_whole(value: object) -> bool:
 def whole(name: str, value: object) -> int:
     """`value` as an int. Raises InputError, naming the argument, unless it is a whole number."""
     if not is_whole(value):
-        raise InputError(f"{name}: expected a whole number, got {shown(value)}; pass an int")
+        raise InputError(f"{name}: expected a whole number, got {show(value)}; pass an int")
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
 def check_whole(name: str, value: object, *, least: int, most: int) -> None:
     """InputError unless `value` is a whole number in [least, most]."""
     if not (is_whole(value) and least <= int(value) <= most):  # type: ignore[call-overload]
-        raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {shown(value)}")
+        raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {show(value)}")
 
 
 def check_k(k: int, d_sae: int) -> None:
     """InputError unless both are whole numbers and 1 <= k <= d_sae."""
     check_whole("d_sae", d_sae, least=1, most=2**31)
     if not is_whole(k):
-        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {shown(k)}")
+        raise InputError(f"k: expected a whole number from 1 to d_sae = {d_sae:,}, got {show(k)}")
     if not 1 <= k <= d_sae:
         raise InputError(f"expected 1 <= k <= d_sae = {d_sae:,}, got k = {k:,}; lower k or raise d_sae")
 

@@ -116,7 +116,7 @@ def batches(tokens: Tokens, size: int = CHUNK_TOKENS) -> Iterator[Tensor]:
     Raises InputError at the first batch that cannot be one.
     """
     d_in = None
-    for number, batch in enumerate(_noted(tokens, size)):
+    for number, batch in enumerate(_with_notes(tokens, size)):
         matrix = _matrix(batch, number)
         d_in = d_in or matrix.shape[1]
         if matrix.shape[1] != d_in:
@@ -145,7 +145,7 @@ def _pieces(tokens: Tokens, size: int) -> Iterator[Any]:
     return pieces
 
 
-def _noted(tokens: Tokens, size: int) -> Iterator[Any]:
+def _with_notes(tokens: Tokens, size: int) -> Iterator[Any]:
     """`_pieces`. An exception of the user's own source stays what it is, so that it shows the source's lines and is
     caught where the user catches it; a note says at which batch it was raised.
     """
@@ -208,7 +208,7 @@ def _matrix(batch: Any, number: int) -> Tensor:
 def _from_numpy(batch: NDArray[Any], number: int) -> Tensor:
     """A NumPy array in torch's types: in this machine's byte order, without the rows that are masked."""
     if isinstance(batch, np.ma.MaskedArray):
-        batch = _unmasked(batch, number)
+        batch = _whole_rows(batch, number)
     if batch.dtype.type not in (np.float16, np.float32, np.float64):
         raise InputError(
             f"batch {number}: expected a floating-point matrix (float16, float32 or float64), got {batch.dtype}; "
@@ -219,7 +219,7 @@ def _from_numpy(batch: NDArray[Any], number: int) -> Tensor:
     return torch.from_numpy(np.array(batch, dtype=batch.dtype.newbyteorder("="), subok=False))
 
 
-def _unmasked(batch: Any, number: int) -> NDArray[Any]:
+def _whole_rows(batch: Any, number: int) -> NDArray[Any]:
     """The rows of a masked array of which nothing is masked. Raises InputError for rows that are masked in part."""
     masked = np.ma.getmaskarray(batch)
     if masked.ndim != 2:

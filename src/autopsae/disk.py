@@ -76,7 +76,7 @@ def free_space(path: Path) -> str:
 
 
 @contextmanager
-def locked(path: str | Path, *, what: str | Path) -> Iterator[None]:
+def hold_lock(path: str | Path, *, what: str | Path) -> Iterator[None]:
     """Hold the lock file `path` while in this context; its folder is created. what: what it stands for.
 
     Raises InputError, naming the holder, where another process holds it. A file left by a dead process is no lock,

@@ -131,7 +131,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """The names under which what lies in a file is not what is asked for: it cannot be resumed as that."""
     return [key for key in {**there, **asked} if there.get(key, ...) != asked.get(key, ...)]
 
@@ -139,7 +139,7 @@ def differing(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
 def changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """What is `differing`, with both values, as the end of an error message."""
     told = (
-        (printable(one, 200) for one in (key, there.get(key), asked.get(key))) for key in differing(there, asked)
+        (printable(one, 200) for one in (key, there.get(key), asked.get(key))) for key in differences(there, asked)
     )
     return "; ".join(f"{key} {before}, got {now}" for key, before, now in told)
 
@@ -224,11 +224,11 @@ def _write_through(path: Path, descriptor: int | None, write: Callable[[Path], N
     with TemporaryDirectory() as folder:
         temporary = Path(folder) / "partial"
         write(temporary)
-        with _opened(path, descriptor) as out, temporary.open("rb") as written:
+        with _open(path, descriptor) as out, temporary.open("rb") as written:
             shutil.copyfileobj(written, out)
 
 
-def _opened(path: Path, descriptor: int | None) -> BinaryIO:
+def _open(path: Path, descriptor: int | None) -> BinaryIO:
     if descriptor is not None:
         # What was printed before must come before; opened by its name, a redirected file would be cut.
         sys.stdout.flush()

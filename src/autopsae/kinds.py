@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.words import shown
+from autopsae.words import show
 
 Kind = Callable[[object], str | None]
 
 
 def of(what: str, holds: Callable[[Any], bool]) -> Kind:
     """The kind of what `holds`; `what` describes it in a message."""
-    return lambda value: None if holds(value) else f": expected {what}, got {shown(value)}"
+    return lambda value: None if holds(value) else f": expected {what}, got {show(value)}"
 
 
 def whole(least: int = 1, most: int = 2**53) -> Kind:
@@ -38,19 +38,19 @@ def nothing_or(kind: Kind) -> Kind:
     return lambda value: None if value is None else kind(value)
 
 
-def listed(kind: Kind) -> Kind:
+def list_of(kind: Kind) -> Kind:
     """An array of this kind."""
 
     def check(value: object) -> str | None:
         if not isinstance(value, list):
-            return f": expected a list, got {shown(value)}"
+            return f": expected a list, got {show(value)}"
         wrong = ((i, kind(item)) for i, item in enumerate(value))
         return next((f"[{i}]{found}" for i, found in wrong if found), None)
 
     return check
 
 
-def mapped(kind: Kind) -> Kind:
+def mapping_of(kind: Kind) -> Kind:
     """An object whose values are of this kind, under any names."""
     return lambda value: fields(dict.fromkeys(value, kind))(value) if isinstance(value, dict) else _no_object(value)
 
@@ -69,7 +69,7 @@ def fields(
         if missing := [name for name in needed if name not in value]:
             return f": expected {', '.join(needed)}, but it lacks {', '.join(missing)}"
         if others is None and (more := [name for name in value if name not in known]):
-            return f": expected only {', '.join(needed)}, got also {shown(more)}"
+            return f": expected only {', '.join(needed)}, got also {show(more)}"
         wrong = ((name, (known.get(name) or others or anything)(item)) for name, item in value.items())
         return next((f".{name}{found}" for name, found in wrong if found), None)
 
@@ -77,7 +77,7 @@ def fields(
 
 
 def _no_object(value: object) -> str:
-    return f": expected an object with names, got {shown(value)}"
+    return f": expected an object with names, got {show(value)}"
 
 
 def anything(value: object) -> None:

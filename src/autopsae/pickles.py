@@ -10,7 +10,7 @@ import zipfile
 from struct import Struct
 
 from autopsae.arrays import InputError
-from autopsae.words import shown
+from autopsae.words import show
 
 LARGEST = 4 * 2**20
 """Bytes of the pickle of a `torch.save`, whose tensors lie elsewhere: those of SAEs have a few thousand, those of
@@ -68,10 +68,10 @@ def _check_archive(content: io.BytesIO | io.BufferedReader, where: object, most_
             )
         if len({member.filename for member in members}) < len(members):
             raise InputError(f"{where}: expected a torch.save, got a name that stands twice in it; save it again")
-        moved = _misplaced(content, archive)
+        moved = _find_misplaced(content, archive)
         if moved is not None:
             raise InputError(
-                f"{where}: expected an archive whose headers and directory agree, got others for {shown(moved)}: "
+                f"{where}: expected an archive whose headers and directory agree, got others for {show(moved)}: "
                 "the file is damaged; get it again"
             )
         summed = most_summed is None or size <= most_summed
@@ -82,12 +82,12 @@ def _check_archive(content: io.BytesIO | io.BufferedReader, where: object, most_
                     _check_pickle(pickled.read(LARGEST + 1), where)
     if damaged is not None:
         raise InputError(
-            f"{where}: expected the checksums that torch.save wrote, got another in {shown(damaged)}: the file is "
+            f"{where}: expected the checksums that torch.save wrote, got another in {show(damaged)}: the file is "
             "damaged; get it again"
         )
 
 
-def _misplaced(content: io.BytesIO | io.BufferedReader, archive: zipfile.ZipFile) -> str | None:
+def _find_misplaced(content: io.BytesIO | io.BufferedReader, archive: zipfile.ZipFile) -> str | None:
     """The first member that does not lie where its own header and the directory at the end say; None if all do.
 
     The directory says where a member's header is, the header how long it is itself. One flipped bit in that length
@@ -160,14 +160,14 @@ def _why_not_one(file: io.BytesIO) -> str | None:
         elif name in ("GET", "BINGET", "LONG_BINGET"):
             depths.append(memo[int(str(argument))])
         else:
-            depth = _taken(depths, opcode) + name.startswith("TUPLE")
+            depth = _take_deepest(depths, opcode) + name.startswith("TUPLE")
             if depth > DEEPEST:
                 return f"it has tuples in tuples, more than {DEEPEST} deep"
             depths.extend([depth] * len(opcode.stack_after))
     return None
 
 
-def _taken(depths: list[int | None], opcode: pickletools.OpcodeInfo) -> int:
+def _take_deepest(depths: list[int | None], opcode: pickletools.OpcodeInfo) -> int:
     """The deepest of the objects that an opcode takes from the stack, which are removed."""
     before, taken = opcode.stack_before, 0
     count = len(before)

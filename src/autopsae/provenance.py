@@ -16,7 +16,7 @@ import torch
 
 from autopsae.arrays import InputError
 from autopsae.version import version
-from autopsae.words import shown
+from autopsae.words import show
 
 PROVENANCE = "provenance"
 """Its name in JSON files."""
@@ -45,6 +45,5 @@ def _today() -> str:
         return datetime.fromtimestamp(time.time() if told is None else int(told), UTC).strftime("%Y-%m-%d")
     except (ValueError, OverflowError, OSError) as error:
         raise InputError(
-            f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {shown(told)}; set it to such a number "
-            "or unset it"
+            f"SOURCE_DATE_EPOCH: expected seconds since 1970, got {show(told)}; set it to such a number or unset it"
         ) from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.words import reason, shown
+from autopsae.words import reason, show
 
 MOST_JSON = 32 * 2**20
 """Bytes of JSON at most: an index of 200,000 shards has fewer."""
@@ -27,7 +27,7 @@ LARGEST_COUNT = 2**53
 
 
 @contextmanager
-def reading(where: object, what: str, again: str = "get it again") -> Iterator[None]:
+def input_errors(where: object, what: str, again: str = "get it again") -> Iterator[None]:
     """Whatever a reader raises within is one InputError: `where` is not `what`; `again` says what to try."""
     try:
         yield
@@ -143,7 +143,7 @@ def read_json(path: Path, what: str = "a JSON file", again: str = "get it again"
     """What a JSON file of others holds. Raises InputError, naming `what` was expected, for a file that is missing,
     over `MOST_JSON` bytes, or no JSON.
     """
-    with reading(path, what, again):
+    with input_errors(path, what, again):
         return parse_foreign(read_bytes(path))
 
 
@@ -152,7 +152,7 @@ def as_object(value: object, where: object, what: str = "a JSON object") -> dict
     if not isinstance(value, dict):
         # Of a value that is none of JSON's, such as a tensor, the type says more than its first numbers.
         of_json = value is None or isinstance(value, (bool, int, float, str, list))
-        got = shown(value, 60) if of_json else type(value).__name__
+        got = show(value, 60) if of_json else type(value).__name__
         raise InputError(f"{where}: expected {what}, got {got}; get it again")
     return value
 
@@ -171,7 +171,7 @@ def whole_of(
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InputError(
-            f"{where}: {name}: expected a whole number from {least:,} to {most:,}, got {shown(value)}; correct it "
+            f"{where}: {name}: expected a whole number from {least:,} to {most:,}, got {show(value)}; correct it "
             "there"
         )
     return value

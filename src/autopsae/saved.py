@@ -22,8 +22,8 @@ from autopsae.arrays import InputError
 from autopsae.files import pair_files, raw_bytes, write_tensors, write_text
 from autopsae.kinds import Kind, check_kind
 from autopsae.provenance import PROVENANCE, provenance
-from autopsae.reading import check_regular, parse, read_bytes, reading
-from autopsae.words import shown
+from autopsae.reading import check_regular, input_errors, parse, read_bytes
+from autopsae.words import show
 
 VERSION = 2
 """Of our JSON files. Those of version 1 lack `content_sha256`."""
@@ -52,12 +52,12 @@ def load_object(path: str | Path, *, format: str, kind: Kind) -> dict[str, Any]:
     """
     path = Path(path)
     found = _read_object(path, format)
-    return _checked(path, found, format, kind, unsigned=not {*_HEADER} & {*found})
+    return _check(path, found, format, kind, unsigned=not {*_HEADER} & {*found})
 
 
 def provenance_of(path: Path) -> dict[str, Any]:
     """What wrote a JSON file of ours; {} where it does not say. Raises InputError for a file that is no JSON."""
-    with reading(path, "a JSON file of autopsae", "take an earlier copy, or make it anew"):
+    with input_errors(path, "a JSON file of autopsae", "take an earlier copy, or make it anew"):
         found = parse(read_bytes(path))
     told = found.get(PROVENANCE) if isinstance(found, dict) else None
     return told if isinstance(told, dict) else {}
@@ -85,8 +85,8 @@ def load_pair(path: str | Path, *, format: str, kind: Kind) -> tuple[dict[str, A
     found = _read_object(described, format, called=Path(path))
     first = (found.get("format"), found.get("version")) == (format, 1) and _CHECKSUM not in found
     digest = found.pop(_TENSORS, None)  # of any type here, as it is compared with that of the tensors
-    content = _checked(described, found, format, kind, unsigned=first)
-    with reading_saved(stored, format):
+    content = _check(described, found, format, kind, unsigned=first)
+    with input_errors_of_saved(stored, format):
         check_regular(stored)
         with stored.open("rb") as file:
             same = digest == file_digest(file, "sha256").hexdigest()
@@ -119,7 +119,7 @@ def check_tensors(path: str | Path, tensors: Mapping[str, Tensor], layouts: Mapp
     missing = [name for name, layout in layouts.items() if layout.needed and name not in tensors]
     more = [name for name in tensors if name not in layouts]
     if missing or more:
-        wrong = f"it lacks {', '.join(missing)}" if missing else f"got also {shown(more)}"
+        wrong = f"it lacks {', '.join(missing)}" if missing else f"got also {show(more)}"
         raise InputError(f"{path}: expected the tensors {', '.join(layouts)}, but {wrong}; save it again")
     for name, layout in layouts.items():
         if name not in tensors:
@@ -166,21 +166,21 @@ def tensors_checksum(words: str, tensors: Mapping[str, Tensor]) -> str:
 
 def _read_object(path: Path, format: str, called: Path | None = None) -> dict[str, Any]:
     """called: the name by which the user called it."""
-    with reading_saved(called or path, format):
+    with input_errors_of_saved(called or path, format):
         found = parse(read_bytes(path))
     if not isinstance(found, dict):
         raise InputError(
-            f"{path}: expected a saved {format}, got {shown(found)}; take an earlier copy, or make it anew"
+            f"{path}: expected a saved {format}, got {show(found)}; take an earlier copy, or make it anew"
         )
     return found
 
 
-def _checked(path: Path, found: dict[str, Any], format: str, kind: Kind, *, unsigned: bool) -> dict[str, Any]:
+def _check(path: Path, found: dict[str, Any], format: str, kind: Kind, *, unsigned: bool) -> dict[str, Any]:
     """What stands under the header, if it is of this kind and, unless `unsigned`, header and checksum are right."""
     signed = _without(found, *_HEADER)
     content = _without(signed, PROVENANCE)
     if not unsigned and (found.get("format"), found.get("version")) != (format, VERSION):
-        got = f"{shown(found.get('format'))} version {shown(found.get('version'))}"
+        got = f"{show(found.get('format'))} version {show(found.get('version'))}"
         raise InputError(f"{path}: expected format {format!r} version {VERSION} or 1, got {got}")
     check_kind(path, content, kind)
     if not unsigned and found.get(_CHECKSUM) != checksum(signed):
@@ -195,6 +195,6 @@ def _without(content: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in names}
 
 
-def reading_saved(path: Path, format: str) -> AbstractContextManager[None]:
+def input_errors_of_saved(path: Path, format: str) -> AbstractContextManager[None]:
     """InputError for whatever keeps a file of ours from being read."""
-    return reading(path, f"a saved {format}", "take an earlier copy, or make it anew")
+    return input_errors(path, f"a saved {format}", "take an earlier copy, or make it anew")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from autopsae.arrays import InputError
 
 
-def hashed(seed: Any, purpose: str) -> int:
+def hash_seed(seed: Any, purpose: str) -> int:
     """A 63-bit number for one purpose of a seed, SHA-256(purpose, seed): different purposes have unrelated numbers.
 
     seed: any whole number. Raises InputError for anything else.
@@ -59,4 +59,4 @@ def stream(source: Any, purpose: str) -> torch.Generator:
     """
     if isinstance(source, torch.Generator):
         source = int(torch.randint(2**63 - 1, (), generator=source, device=source.device))
-    return torch.Generator().manual_seed(hashed(source, purpose))
+    return torch.Generator().manual_seed(hash_seed(source, purpose))

@@ -13,7 +13,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.extras import missing
 from autopsae.files import write_whole
-from autopsae.words import listed, shown
+from autopsae.words import list_names, show
 
 Columns = Mapping[str, list[Any]]
 
@@ -114,7 +114,7 @@ def brief(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return f"{{{listed(value, 3)}}}"
+        return f"{{{list_names(value, 3)}}}"
     if isinstance(value, list | tuple) and len(value) > 4:
         return f"[{len(value)} of {type(value[0]).__name__}]"
     if isinstance(value, list | tuple):
@@ -125,7 +125,7 @@ def brief(value: object) -> str:
         return f"{type(value).__name__}(...)"
     if is_dataclass(value):
         return _call(value, 2 * _SHORT)
-    return shown(value, 2 * _SHORT)
+    return show(value, 2 * _SHORT)
 
 
 def _call(result: object, most: int) -> str:

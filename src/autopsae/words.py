@@ -27,12 +27,12 @@ _REPR = _Repr()
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 80
 
 
-def shown(value: object, characters: int = 80) -> str:
+def show(value: object, characters: int = 80) -> str:
     """A value as Python writes it, cut: it may be long, of many lines, or a list of lists that name each other."""
     return printable(_REPR.repr(value), characters)
 
 
-def listed(names: Iterable[object], most: int = 6) -> str:
+def list_names(names: Iterable[object], most: int = 6) -> str:
     """The first names of several."""
     first = [printable(name, 60) for name in islice(names, most + 1)]
     return ", ".join(first[:most]) + (", ..." if len(first) > most else "")

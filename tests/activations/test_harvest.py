@@ -27,7 +27,7 @@ from autopsae.activations.hooks import hooked, layer_names, select_points
 from autopsae.activations.presets import LanguageModel, load_model
 from autopsae.activations.store import Activations
 from autopsae.arrays import InputError
-from autopsae.disk import LOCK, locked
+from autopsae.disk import LOCK, hold_lock
 
 
 class Network(nn.Module):
@@ -323,7 +323,7 @@ harvest(network, sequences(200), {folder!r}, points=["first", "second:input"], s
 def test_a_folder_that_another_process_harvests_into_is_left_alone(network: Network, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     message = "out: expected a place that no other process writes"
-    with locked(folder / LOCK, what=folder), pytest.raises(InputError, match=message):
+    with hold_lock(folder / LOCK, what=folder), pytest.raises(InputError, match=message):
         harvest(network, sequences(3), folder, points=["first"])
     assert not [*folder.iterdir()]
     harvest(network, sequences(3), folder, points=["first"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from autopsae.activations.index import BLOCK, INDEX, digest, sealed
+from autopsae.activations.index import BLOCK, INDEX, digest, with_checksum
 from autopsae.activations.shards import ShardWriter
 from autopsae.activations.store import open_activations, open_layers
 from autopsae.arrays import InputError
@@ -37,7 +37,7 @@ def change_index(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
     """Another index under a checksum that is right."""
     index = json.loads((folder / INDEX).read_text())
     change(index)
-    (folder / INDEX).write_text(json.dumps(sealed(index)))
+    (folder / INDEX).write_text(json.dumps(with_checksum(index)))
 
 
 def of_version_1(index: dict[str, Any]) -> None:

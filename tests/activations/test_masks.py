@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from autopsae.activations.harvest import harvest
 from autopsae.activations.hooks import hooked
-from autopsae.activations.masks import as_mask, kept_mask, side_of
+from autopsae.activations.masks import as_mask, keep_mask, side_of
 from autopsae.activations.store import open_layers
 from autopsae.arrays import InputError
 from autopsae.evaluation.loss_recovered import loss_recovered
@@ -136,7 +136,7 @@ def test_a_point_that_sees_all_tokens_in_one_list_takes_the_mask_of_rows_and_pos
     with pytest.raises(
         InputError, match=r"attention_mask: expected a mask of the tokens' shape \(40,\), got \(4, 10\)"
     ):
-        kept_mask(other, None, torch.Size([40]))
+        keep_mask(other, None, torch.Size([40]))
 
 
 def test_positions_before_rows_are_not_read_as_rows_before_positions(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autopsae.activations.replace import at_module, replaced
+from autopsae.activations.replace import at_module, replace_activations
 from autopsae.arrays import InputError
 
 
@@ -59,11 +59,11 @@ POINTS = [name + end for name in ("bare", "pair", "many", "named") for end in ("
 @pytest.mark.parametrize("shape", [(5, 4), (2, 5, 4)])
 def test_the_pass_goes_on_with_the_new_activations(point: str, shape: tuple[int, ...]) -> None:
     network, x = Network(), torch.randn(*shape)
-    with replaced(network, point, lambda x: 3 * x):
+    with replace_activations(network, point, lambda x: 3 * x):
         found = network(x)
     assert torch.allclose(found, by_hand(network, x, point), atol=1e-6)
     assert not torch.allclose(found, network(x))
-    with replaced(network, point, lambda x: x):
+    with replace_activations(network, point, lambda x: x):
         unchanged = network(x)
     assert torch.equal(unchanged, by_hand(network, x, "nothing"))
 
@@ -75,7 +75,7 @@ def test_the_hook_is_removed_however_the_context_ends() -> None:
         raise KeyboardInterrupt
 
     for point in POINTS:
-        with pytest.raises(KeyboardInterrupt), replaced(network, point, fail):
+        with pytest.raises(KeyboardInterrupt), replace_activations(network, point, fail):
             network(torch.ones(1, 4))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
@@ -85,7 +85,7 @@ def test_a_point_that_is_not_reached_once_is_refused(point: str, times: int) -> 
     network = Network()
     with (
         pytest.raises(InputError, match=f"{point}: expected to be reached once, got {times} times; replace only"),
-        replaced(network, point, lambda x: x),
+        replace_activations(network, point, lambda x: x),
     ):
         network(torch.ones(1, 4))
 
@@ -93,7 +93,7 @@ def test_a_point_that_is_not_reached_once_is_refused(point: str, times: int) -> 
 def test_unknown_points_are_refused_with_near_ones() -> None:
     with pytest.raises(InputError, match="unknown layer 'nmaed'; near names: named"):
         at_module(Network(), "nmaed", torch.ones(1, 4))
-    with pytest.raises(InputError, match="near names: bare"), replaced(Network(), "bear", lambda x: x):
+    with pytest.raises(InputError, match="near names: bare"), replace_activations(Network(), "bear", lambda x: x):
         pass
 
 
@@ -145,14 +145,14 @@ def test_a_replaced_hidden_state_is_all_that_comes_after_it() -> None:
     with torch.no_grad():
         other = model((IDS + 9) % 30, output_hidden_states=True)
         for number, state in enumerate(other.hidden_states):
-            with replaced(model, at_module(model, f"hs{number}", IDS), lambda _, state=state: state):  # type: ignore[misc]
+            with replace_activations(model, at_module(model, f"hs{number}", IDS), lambda _, state=state: state):  # type: ignore[misc]
                 assert torch.equal(model(IDS).logits, other.logits), number
 
 
 def test_a_hidden_state_that_no_module_takes_is_refused() -> None:
     model: Any = tiny("Llama")
     with pytest.raises(InputError, match=r"hs1: expected a point at a module, got a hidden state; pass at_module"):
-        replaced(model, "hs1", lambda x: x).__enter__()
+        replace_activations(model, "hs1", lambda x: x).__enter__()
     headless = model.model
     message = "hs2: expected a hidden state that a block or the output layer takes as it is, found no such module; "
     with pytest.raises(InputError, match=message):

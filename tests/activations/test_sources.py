@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from autopsae.activations.sources import watched
+from autopsae.activations.sources import watch
 from autopsae.arrays import InputError
 
 
@@ -19,25 +19,25 @@ def failing(error: BaseException) -> Iterator[int]:
 
 @pytest.mark.parametrize("timeout", [None, 10.0])
 def test_the_items_come_in_order_also_from_a_thread(timeout: float | None) -> None:
-    assert list(watched(range(5), "batch", timeout)) == [0, 1, 2, 3, 4]
-    assert list(watched([], "batch", timeout)) == []
-    assert list(watched([None, 1], "batch", timeout)) == [None, 1]
+    assert list(watch(range(5), "batch", timeout)) == [0, 1, 2, 3, 4]
+    assert list(watch([], "batch", timeout)) == []
+    assert list(watch([None, 1], "batch", timeout)) == [None, 1]
 
 
 @pytest.mark.parametrize("timeout", [None, 10.0])
 def test_an_exception_of_the_source_names_the_item(timeout: float | None) -> None:
     message = r"^batch 1: its source raised OSError: gone; mend the source and run the same again$"
     with pytest.raises(InputError, match=message):
-        list(watched(failing(OSError("gone\nand more")), "batch", timeout))
+        list(watch(failing(OSError("gone\nand more")), "batch", timeout))
     with pytest.raises(InputError, match=r"^mine$"):
-        list(watched(failing(InputError("mine")), "batch", timeout))
+        list(watch(failing(InputError("mine")), "batch", timeout))
 
 
 @pytest.mark.parametrize("timeout", [None, 10.0])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_what_ends_the_program_ends_it(timeout: float | None, error: type[BaseException]) -> None:
     with pytest.raises(error):
-        list(watched(failing(error()), "batch", timeout))
+        list(watch(failing(error()), "batch", timeout))
 
 
 def test_what_cannot_be_iterated_is_refused() -> None:
@@ -46,9 +46,9 @@ def test_what_cannot_be_iterated_is_refused() -> None:
             raise TypeError
 
     with pytest.raises(InputError, match="expected a list or another source of batches, got Closed"):
-        list(watched(Closed(), "batch"))
+        list(watch(Closed(), "batch"))
     with pytest.raises(InputError, match=r"timeout: expected a positive number of seconds, got 0.0; leave it out"):
-        list(watched([1], "batch", 0.0))
+        list(watch([1], "batch", 0.0))
 
 
 def test_a_source_that_stalls_ends_with_one_line_where_a_limit_is_asked_for() -> None:
@@ -62,7 +62,7 @@ def test_a_source_that_stalls_ends_with_one_line_where_a_limit_is_asked_for() ->
     with pytest.raises(
         InputError, match=r"^batch 1: expected it within 0.05 seconds, got nothing; see why its source"
     ):
-        list(watched(stalling(), "batch", 0.05))
+        list(watch(stalling(), "batch", 0.05))
     assert time.monotonic() - started < 5
     go.set()
 
@@ -76,11 +76,11 @@ def test_a_thread_does_not_run_ahead_of_who_asks_and_ends_with_them() -> None:
             yield memory.fill_(number)
 
     others, seen = threading.enumerate(), list[Any]()
-    for item in watched(refilling(), "batch", 10.0):
+    for item in watch(refilling(), "batch", 10.0):
         time.sleep(0.01)
         seen.append(item.tolist())
     assert seen == [[float(number)] * 3 for number in range(4)]
-    for _ in watched(refilling(), "batch", 10.0):
+    for _ in watch(refilling(), "batch", 10.0):
         break
     time.sleep(0.05)
     assert not {*threading.enumerate()} - {*others}

@@ -112,13 +112,13 @@ def test_a_signal_waits_while_steps_are_taken_and_raises_elsewhere() -> None:
 
     def interrupted() -> None:
         interrupts.install()
-        with interrupts.raised():
+        with interrupts.raise_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1)
 
     def interrupted_in_a_step() -> None:
         interrupts.install()
-        with interrupts.raised(), interrupts.delayed() as waiting:
+        with interrupts.raise_signals(), interrupts.delay_signals() as waiting:
             waited.append(waiting())
             os.kill(os.getpid(), signal.SIGINT)
             waited.append(waiting())

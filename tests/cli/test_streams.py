@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from autopsae.arrays import InputError
 from autopsae.cli.printing import print_error, print_line, print_note, write_all
-from autopsae.cli.streams import Guarded, guarded, harmless, unwritten
+from autopsae.cli.streams import Guarded, guard_streams, harmless, unwritten
 from autopsae.cli.terminal import progress_bar
 from tests import processes
 
@@ -109,7 +109,7 @@ def test_only_colours_and_progress_bars_control_the_terminal() -> None:
 @pytest.mark.quick
 def test_streams_are_as_before_when_the_command_is_done() -> None:
     before = sys.stdout, sys.stderr
-    with guarded():
+    with guard_streams():
         assert isinstance(sys.stdout, Guarded)
         assert isinstance(sys.stderr, Guarded)
     assert (sys.stdout, sys.stderr) == before

@@ -12,14 +12,14 @@ from benchmarks.nnsight_patches import take_back_patches
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
 from autopsae.cure import (
+    center_only,
     cure_dictionary_learning,
     cure_saelens,
     cure_sparsify,
-    mapped,
-    only_centered,
+    map_tokens,
     peek,
     saelens_scaler,
-    unmapped,
+    unmap_sae,
 )
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.remedy import Remedy, active_subspace, center, whiten
@@ -241,7 +241,7 @@ def test_dictionary_learning_whitens_through_its_tokens() -> None:
     with pytest.raises(InputError, match="mapped\\(prescription, data\\)"):
         cure_dictionary_learning(base, WHITENED)
     trainer = base(**settings)
-    for step, y in enumerate(itertools.islice(mapped(WHITENED, batches()), 3)):
+    for step, y in enumerate(itertools.islice(map_tokens(WHITENED, batches()), 3)):
         trainer.update(step, y)
     assert float(bias_of(trainer.ae).norm()) < 0.1 * float(MEDIAN.norm())
 
@@ -382,15 +382,15 @@ def test_sparsify_counts_zeros_among_the_selected_as_firings_and_saelens_does_no
 
 
 def test_an_sae_of_mapped_tokens_is_made_one_of_raw_tokens() -> None:
-    [y] = mapped(WHITENED, [X])
+    [y] = map_tokens(WHITENED, [X])
     generator = torch.Generator().manual_seed(0)
     inner = born(CENTERED_AT_ZERO, d_sae=D_SAE, sparsity=TopK(k=K), scaled=False, generator=generator).eval()
-    whole = unmapped(inner, WHITENED)
+    whole = unmap_sae(inner, WHITENED)
     torch.testing.assert_close(whole.encode(X), inner.encode(y), rtol=1e-3, atol=1e-4)
     raw = WHITENED.remedy.affine.invert(inner(y).double()).float()
     torch.testing.assert_close(whole(X), raw, rtol=1e-3, atol=1e-2)
     with pytest.raises(InputError, match="expected an SAE of plain weights"):
-        unmapped(born(WHITENED, d_sae=D_SAE, sparsity=TopK(k=K), sample=X, generator=generator), WHITENED)
+        unmap_sae(born(WHITENED, d_sae=D_SAE, sparsity=TopK(k=K), sample=X, generator=generator), WHITENED)
 
 
 CENTERED_AT_ZERO = center(torch.zeros(D_IN, dtype=torch.float64), "median")
@@ -398,6 +398,6 @@ CENTERED_AT_ZERO = center(torch.zeros(D_IN, dtype=torch.float64), "median")
 
 def test_without_whitening_a_prescription_is_its_centre() -> None:
     for whole in (WHITENED, NARROW, CENTERED):
-        alone = only_centered(whole)
+        alone = center_only(whole)
         assert (alone.remedy.name, alone.remedy.affine.linear, alone.remedy.subspace) == ("median", None, None)
         assert torch.equal(alone.b_dec, MEDIAN)

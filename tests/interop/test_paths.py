@@ -232,7 +232,7 @@ def test_weights_that_pytorch_stores_and_does_not_read_are_refused(tmp_path: Pat
     packed = torch.zeros(15, D_IN, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
     state = {"encoder.weight": packed}
     with pytest.raises(InputError, match=r"encoder\.weight: expected weights that PyTorch computes with, got"):
-        checks.checked(state, {"encoder.weight": (15, D_IN)}, folder)
+        checks.take_tensors(state, {"encoder.weight": (15, D_IN)}, folder)
 
 
 @pytest.mark.parametrize("library", ["saelens", "dictionary_learning", "sparsify"])

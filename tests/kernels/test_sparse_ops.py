@@ -4,7 +4,7 @@ from torch import Tensor
 
 from autopsae.kernels import pairs as pairs_module
 from autopsae.kernels.pairs import Pairs
-from autopsae.kernels.sparse_ops import decode, decode_between, encode, unexplained
+from autopsae.kernels.sparse_ops import decode, decode_between, encode, subtract_decoded
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from tests.ways import without_numba
@@ -239,7 +239,7 @@ def test_the_squared_errors_of_stacked_members_have_the_gradients_of_dense_autog
     b_enc = stack["b_enc"] if with_bias else None
     rows = centered.flatten(0, 1)
     values = encode(pre[place].detach(), rows, pairs, stack["W_enc"], b_enc, stack["b_dec"]).tanh()
-    found_left, found = unexplained(centered, values, pairs, stack["W_dec"], stack["b_dec"])
+    found_left, found = subtract_decoded(centered, values, pairs, stack["W_dec"], stack["b_dec"])
     assert torch.allclose(found_left, left, rtol=1e-10, atol=1e-10)
     assert torch.allclose(found, errors, rtol=1e-10, atol=1e-10)
     for mine, other in zip(torch.autograd.grad((found * weight).sum(), wanted), expected, strict=True):

@@ -62,7 +62,14 @@ def test_no_pairs_have_no_dots() -> None:
 
 def test_who_fired_is_who_has_a_value_over_zero(path: str) -> None:
     values = torch.tensor([0.0, 2.0, -1.0, 3.0, 1e-30])
-    assert sums.fired(values, torch.tensor([0, 1, 2, 1, 4]), 6).tolist() == [False, True, False, False, True, False]
+    assert sums.mark_fired(values, torch.tensor([0, 1, 2, 1, 4]), 6).tolist() == [
+        False,
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_dots_carry_nan() -> None:

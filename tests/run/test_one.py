@@ -11,13 +11,13 @@ import torch
 from autopsae.activations.spread import spread
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.disk import LOCK, DiskFull, full_disk_told, locked
+from autopsae.disk import LOCK, DiskFull, full_disk_told, hold_lock
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run import one
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.observer import Observer
-from autopsae.run.start import layer_normed
+from autopsae.run.start import layer_norm_tokens
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
@@ -190,7 +190,7 @@ def test_plans_that_cannot_be_are_refused(plan: dict[str, float], message: str) 
 def test_statistics_of_layer_normed_tokens_are_those_of_the_normalised_matrix() -> None:
     x = tokens().double()
     normed = (x - x.mean(dim=1, keepdim=True)) / x.std(dim=1, keepdim=True, unbiased=False)
-    assert torch.allclose(collect(layer_normed(x)).raw.mean, normed.mean(dim=0), atol=1e-6)
+    assert torch.allclose(collect(layer_norm_tokens(x)).raw.mean, normed.mean(dim=0), atol=1e-6)
 
 
 @pytest.mark.parametrize("target", [False, True])
@@ -239,7 +239,7 @@ def test_resuming_a_finished_run_returns_its_summary_and_changes_nothing(tmp_pat
 def test_a_folder_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with (
-        locked(out / LOCK, what=out),
+        hold_lock(out / LOCK, what=out),
         pytest.raises(InputError, match="out: expected a place that no other process"),
     ):
         run(new_sae(), tokens(), tokens(100), CONFIG, out, about={})

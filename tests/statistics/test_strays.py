@@ -3,7 +3,7 @@ import torch
 from autopsae.remedies.remedy import center
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
-from autopsae.statistics.strays import left_out, shortened, typical_norm, weighed_down
+from autopsae.statistics.strays import leave_out, shorten, typical_norm, weigh_down
 
 
 def tokens() -> torch.Tensor:
@@ -14,14 +14,14 @@ def tokens() -> torch.Tensor:
 
 def test_leaving_out_keeps_the_others_in_order_each_time() -> None:
     x, limit = tokens(), 30.0
-    stream = left_out(list(x.split(130)), limit)
+    stream = leave_out(list(x.split(130)), limit)
     for _ in range(2):
         assert torch.equal(torch.cat(list(stream)), x[x.norm(dim=1) <= limit])
 
 
 def test_weighing_down_moves_only_strays_and_along_their_direction() -> None:
     x, limit, point = tokens(), 30.0, torch.full((8,), 0.5)
-    y = torch.cat(list(weighed_down(x, limit, point)))
+    y = torch.cat(list(weigh_down(x, limit, point)))
     stray = x.norm(dim=1) > limit
     assert torch.equal(y[~stray], x[~stray])
     assert torch.allclose((y - point)[stray].norm(dim=1), torch.tensor(limit))
@@ -44,18 +44,18 @@ def test_to_a_topk_sae_centered_there_it_is_a_weight_on_the_squared_error() -> N
         error: torch.Tensor = (tokens - sae(tokens)).square().sum(dim=1)
         return error
 
-    y = torch.cat([z.double() for z in weighed_down(x, limit, point)])
+    y = torch.cat([z.double() for z in weigh_down(x, limit, point)])
     weight = ((y - point).norm(dim=1) / (x - point).norm(dim=1)).square()
     assert torch.allclose(errors(y), weight * errors(x), rtol=1e-4)
 
 
 def test_shortened_tokens_keep_their_direction_and_the_others_stay() -> None:
     x = tokens().double()
-    y = shortened(x, 30.0)
+    y = shorten(x, 30.0)
     long = x.norm(dim=1) > 30
     assert torch.equal(y[~long], x[~long])
     assert torch.allclose(y[long], 30 * torch.nn.functional.normalize(x[long], dim=1))
-    assert torch.equal(shortened(torch.zeros(3, 2), 1.0), torch.zeros(3, 2))
+    assert torch.equal(shorten(torch.zeros(3, 2), 1.0), torch.zeros(3, 2))
 
 
 def test_the_typical_norm_of_a_sample_is_that_of_the_tokens_that_are_not_zero() -> None:

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from autopsae.arrays import InputError
-from autopsae.survival.tails import Margins, Tail, observed
+from autopsae.survival.tails import Margins, Tail, observe_tails
 
 PARTS = 8
 
@@ -24,7 +24,7 @@ def pareto(shape: float, chance: torch.Tensor, tokens: int) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [-0.3, 0.0, 0.2])
 def test_death_far_beyond_the_sample_is_that_of_the_true_chances(shape: float) -> None:
     chance = torch.logspace(-7, -2, 3000, dtype=torch.float64)
-    tail = observed(pareto(shape, chance, 4096), parts(4096)).tail()
+    tail = observe_tails(pareto(shape, chance, 4096), parts(4096)).tail()
     # Where tails end (shape under zero), what lies 250 samples ahead hangs on where each latent's does.
     for tokens, tolerance in ((10_000, 0.01), (100_000, 0.03), (1_000_000, 0.1)):
         true = float(((1 - chance) ** tokens).mean())
@@ -43,7 +43,7 @@ def test_up_to_the_sample_death_is_the_mean_over_all_choices_of_tokens() -> None
 
 
 def test_the_chances_explain_how_many_were_silent_on_the_sample() -> None:
-    found = observed(pareto(0.1, torch.logspace(-6, -2, 1000, dtype=torch.float64), 2000), parts(2000))
+    found = observe_tails(pareto(0.1, torch.logspace(-6, -2, 1000, dtype=torch.float64), 2000), parts(2000))
     tail = found.tail()
     explained = float((-tail.chance * tail.tokens).exp().mean())
     assert explained == pytest.approx(float((tail.fired == 0).double().mean()), abs=1e-3)
@@ -51,7 +51,7 @@ def test_the_chances_explain_how_many_were_silent_on_the_sample() -> None:
 
 def test_death_only_falls_with_tokens_and_reaches_the_count_at_the_sample() -> None:
     margins = pareto(0.0, torch.logspace(-6, -2, 500, dtype=torch.float64), 1000)
-    tail = observed(margins, parts(1000)).tail()
+    tail = observe_tails(margins, parts(1000)).tail()
     curve = [tail.silent(round(10**power)) for power in (0, 1, 2, 2.9, 3, 3.1, 4, 6, 8)]
     assert curve == sorted(curve, reverse=True)
     assert tail.silent(1000) == pytest.approx(float((margins <= 0).all(dim=1).double().mean()))
@@ -60,35 +60,35 @@ def test_death_only_falls_with_tokens_and_reaches_the_count_at_the_sample() -> N
 def test_the_unit_of_each_latents_margins_is_of_no_matter() -> None:
     margins = pareto(0.1, torch.logspace(-6, -2, 300, dtype=torch.float64), 1000)
     unit = torch.logspace(-6, 6, 300)[:, None]
-    one, other = (observed(m, parts(1000)).tail().silent(50_000) for m in (margins, margins * unit))
+    one, other = (observe_tails(m, parts(1000)).tail().silent(50_000) for m in (margins, margins * unit))
     assert one == pytest.approx(other, abs=1e-5)
 
 
 def test_where_all_fire_nothing_is_extrapolated() -> None:
-    tail = observed(torch.rand(10, 200) + 0.1, parts(200)).tail()
+    tail = observe_tails(torch.rand(10, 200) + 0.1, parts(200)).tail()
     assert tail.shape is None
     assert tail.silent(200) == tail.silent(10**8) == 0
 
 
 def test_where_nothing_comes_near_firing_all_stay_dead() -> None:
-    tail = observed(torch.rand(10, 200) - 1e9, parts(200)).tail()
+    tail = observe_tails(torch.rand(10, 200) - 1e9, parts(200)).tail()
     assert tail.silent(10**8) == 1
 
 
 def test_without_a_part_the_tail_is_that_of_the_other_tokens() -> None:
     margins = pareto(0.1, torch.logspace(-4, -2, 200, dtype=torch.float64), 800)
-    found = observed(margins, parts(800))
+    found = observe_tails(margins, parts(800))
     tail = found.tail(without=3)
     left = margins[:, parts(800) != 3]
     assert tail.tokens == left.shape[1]
     assert torch.equal(tail.fired, (left > 0).sum(dim=1))
     # Fitted afresh the levels would lie a little lower; the forecast is nearly the same.
-    assert tail.silent(20_000) == pytest.approx(observed(left, parts(700)).tail().silent(20_000), abs=0.02)
+    assert tail.silent(20_000) == pytest.approx(observe_tails(left, parts(700)).tail().silent(20_000), abs=0.02)
 
 
 def test_independent_tokens_do_not_clump_and_copies_do() -> None:
     def clumping(margins: torch.Tensor) -> float:
-        found: Margins = observed(margins, parts(margins.shape[1]))
+        found: Margins = observe_tails(margins, parts(margins.shape[1]))
         return found.clumping
 
     margins = pareto(0.0, torch.full((2000,), 0.01, dtype=torch.float64), 800)
@@ -99,4 +99,4 @@ def test_independent_tokens_do_not_clump_and_copies_do() -> None:
 
 def test_a_sample_without_a_tail_is_refused() -> None:
     with pytest.raises(InputError, match="sample of at least 40 tokens, got 39"):
-        observed(torch.rand(3, 39), parts(39))
+        observe_tails(torch.rand(3, 39), parts(39))

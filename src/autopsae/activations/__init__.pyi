@@ -9,7 +9,7 @@ from autopsae.activations.hooks import layer_names as layer_names
 from autopsae.activations.presets import LanguageModel as LanguageModel
 from autopsae.activations.presets import load_model as load_model
 from autopsae.activations.presets import preset_names as preset_names
-from autopsae.activations.replace import replaced as replaced
+from autopsae.activations.replace import replace_activations as replace_activations
 from autopsae.activations.store import Activations as Activations
 from autopsae.activations.store import open_activations as open_activations
 from autopsae.activations.store import open_layers as open_layers

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autopsae.activations.presets import LanguageModel, embedding_rows
-from autopsae.activations.sources import one_line, watched
+from autopsae.activations.sources import one_line, watch
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 
@@ -41,7 +41,7 @@ def first_batch(batches: Iterable[Any], timeout: float | None = None) -> Any:
     """
     if isinstance(batches, Iterator):
         raise InputError("expected batches that can be iterated more than once, got an iterator; pass a list")
-    for batch in watched(batches, "batch", timeout):
+    for batch in watch(batches, "batch", timeout):
         return batch
     raise InputError("expected at least one batch, got none; is the source empty?")
 
@@ -126,7 +126,7 @@ def text_batches(
     language_model: LanguageModel, documents: Iterable[str], *, context: int = 128, batch_size: int = 8
 ) -> TextBatches:
     """Documents as `harvest_text` reads them: sequences of at most `context` tokens, none across two documents."""
-    read = watched(documents, "document")
+    read = watch(documents, "document")
     return batches_of(language_model, list(language_model.sequences(read, context)), batch_size, {})
 
 

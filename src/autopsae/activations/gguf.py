@@ -56,7 +56,7 @@ class _Header:
         if self._number("I") & 0xFFFF == 0:  # a version that is written in the other byte order
             self._order = ">"
         tensors, fields = self._number("Q"), self._number("Q")
-        told = self._told(fields)
+        told = self._whole_numbers(fields)
         # The loader makes as many blocks as are told, and where none are told as many as it likes.
         if told.get(b"block_count", tensors + 1) > tensors:
             raise ValueError("more blocks than tensors")
@@ -68,7 +68,7 @@ class _Header:
         if any(told.get(name, 0) > max(lengths, default=0) for name in _PARTS):
             raise ValueError("more heads or words than the longest tensor has rows")
 
-    def _told(self, fields: int) -> dict[bytes, int]:
+    def _whole_numbers(self, fields: int) -> dict[bytes, int]:
         """The whole numbers among the fields, by the last part of their names."""
         found = {}
         for _ in range(fields):

@@ -21,15 +21,15 @@ from autopsae.activations.batches import (
     row_count,
 )
 from autopsae.activations.hooks import hidden_state_names, hooked, select_points
-from autopsae.activations.masks import kept_mask, side_of
+from autopsae.activations.masks import keep_mask, side_of
 from autopsae.activations.presets import LanguageModel
 from autopsae.activations.room import Room, check_disk, room_for
 from autopsae.activations.shards import SHARD_TOKENS, ShardWriter
-from autopsae.activations.sources import watched
+from autopsae.activations.sources import watch
 from autopsae.activations.store import Activations, open_layers
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
-from autopsae.disk import LOCK, locked
+from autopsae.disk import LOCK, hold_lock
 from autopsae.files import raw_bytes
 from autopsae.modules import evaluating
 from autopsae.progress import Progress
@@ -76,19 +76,19 @@ def harvest(
         "points": points,
         "dtype": str(dtype).removeprefix("torch."),
         "tokens": tokens,
-        "weights": _digest((name, _sampled(value)) for name, value in model.state_dict().items()),
+        "weights": _digest((name, _few_values(value)) for name, value in model.state_dict().items()),
         "first_batch": _digest(parts_of(first_batch(batches, timeout)).items()),
     }
-    with locked(Path(folder) / LOCK, what=folder):
+    with hold_lock(Path(folder) / LOCK, what=folder):
         writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
         if not writer.complete:
             first = writer.batches_done
             with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
-                undone = _undone(watched(batches, "batch", timeout), writer, tokens)
+                undone = _undone(watch(batches, "batch", timeout), writer, tokens)
                 for number, batch, document, inputs in undone:
                     forward(model, batch, number)
                     side = side_of(model, points, batch)
-                    mask = kept_mask(batch, keep, capture.shape, side)
+                    mask = keep_mask(batch, keep, capture.shape, side)
                     if tokens is not None:
                         mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
                     found = capture.take(mask)
@@ -175,7 +175,7 @@ def _digest(parts: Iterable[tuple[str, Any]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _sampled(value: Any) -> Any:
+def _few_values(value: Any) -> Any:
     """A few values per weight: enough to tell checkpoints apart, without reading all of a large model."""
     return value.reshape(-1)[:: max(1, value.numel() // 64)] if isinstance(value, Tensor) else value
 
@@ -215,9 +215,9 @@ def harvest_text(
     model = language_model.model
     points = select_points(model, layers if layers is not None else hidden_state_names(model))
     sequences, total = [], 0
-    for document, ids in language_model.sequences(watched(documents, "document", timeout), context):
+    for document, ids in language_model.sequences(watch(documents, "document", timeout), context):
         sequences.append((document, ids))
-        total += int(_kept(torch.tensor([ids]), skip_first, skip_ids).sum())
+        total += int(_keep(torch.tensor([ids]), skip_first, skip_ids).sum())
         if tokens is not None and total >= tokens:
             total = max(0, tokens)
             break
@@ -237,7 +237,7 @@ def harvest_text(
         batches,
         folder,
         points=points,
-        keep=lambda batch: _kept(parts_of(batch)["input_ids"], skip_first, skip_ids),
+        keep=lambda batch: _keep(parts_of(batch)["input_ids"], skip_first, skip_ids),
         dtype=dtype,
         request={
             "model": language_model.name,
@@ -264,7 +264,7 @@ def _one_token(
         return capture.take()
 
 
-def _kept(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:
+def _keep(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:
     mask = ~torch.isin(ids, torch.tensor(sorted(skip_ids), dtype=ids.dtype))
     if skip_first:
         mask[:, 0] = False

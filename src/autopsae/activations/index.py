@@ -12,9 +12,9 @@ from typing import Any
 from autopsae.activations.formats.rows import neighbour
 from autopsae.activations.formats.safetensors import FLOATS, Entry, read_header
 from autopsae.arrays import InputError
-from autopsae.reading import as_object, read_json, reading, whole_of
+from autopsae.reading import as_object, input_errors, read_json, whole_of
 from autopsae.saved import checksum
-from autopsae.words import listed, printable, shown
+from autopsae.words import list_names, printable, show
 
 INDEX = "index.json"
 FORMAT = "autopsae-activations"
@@ -39,10 +39,10 @@ def read_index(folder: Path) -> dict[str, Any]:
     index = as_object(read_json(path, f"an index of {FORMAT}"), path)
     held_format, version = index.get("format"), index.get("version", 1)
     if held_format != FORMAT:
-        got = shown(held_format, 60)
+        got = show(held_format, 60)
         raise InputError(f"{path}: expected format {FORMAT!r}, got {got}; give another folder")
     if version not in (1, VERSION):
-        got = shown(version, 60)
+        got = show(version, 60)
         raise InputError(f"{path}: expected version 1 or {VERSION} of {FORMAT}, got {got}; update autopsae")
     _check_names(index, NAMES if version == VERSION else ["shards"], path)
     if not isinstance(index["shards"], list):
@@ -61,7 +61,7 @@ def read_index(folder: Path) -> dict[str, Any]:
                 f"{path}: says {index['tokens']:,} tokens, its shards have {total:,}; is a shard "
                 "missing from it? harvest the folder again"
             )
-    if version == VERSION and index != sealed(index):
+    if version == VERSION and index != with_checksum(index):
         raise InputError(
             f"{path}: expected what was harvested, got other content than its checksum says; it was "
             "changed or damaged since: put the harvested one back, or harvest into a new folder"
@@ -69,7 +69,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     return dict(index)
 
 
-def sealed(index: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(index: Mapping[str, Any]) -> dict[str, Any]:
     """An index with the checksum of what it says."""
     content = {name: value for name, value in index.items() if name != CHECKSUM}
     return {**content, CHECKSUM: checksum(content)}
@@ -78,7 +78,7 @@ def sealed(index: Mapping[str, Any]) -> dict[str, Any]:
 def _check_names(held: Mapping[str, Any], names: Sequence[str], path: Path) -> None:
     missing = [name for name in names if name not in held]
     if missing:
-        raise InputError(f"{path}: not an index of {FORMAT} (no {listed(missing)}); harvest it again")
+        raise InputError(f"{path}: not an index of {FORMAT} (no {list_names(missing)}); harvest it again")
 
 
 def check_shards(folder: Path, index: Mapping[str, Any]) -> None:
@@ -128,7 +128,7 @@ def digest(path: Path) -> str:
     of a few bytes between them.
     """
     entries, _ = read_header(path)
-    with reading(path, "a readable shard", "was it written whole?"), path.open("rb") as file:
+    with input_errors(path, "a readable shard", "was it written whole?"), path.open("rb") as file:
         size = path.stat().st_size
         data = 8 + int.from_bytes(file.read(8), "little")
         file.seek(0)

@@ -74,7 +74,7 @@ def _two_sequences(model: nn.Module, batch: Any) -> bool:
     )
 
 
-def kept_mask(
+def keep_mask(
     batch: Any, keep: Callable[[Any], Any] | None, shape: torch.Size, side: str = ""
 ) -> Bool[Tensor, "*batch"]:
     """Where both the batch's attention mask and `keep(batch)` keep a token; everywhere without either.

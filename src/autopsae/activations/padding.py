@@ -11,10 +11,10 @@ from torch import Tensor
 
 from autopsae.activations.formats.npy import only_array
 from autopsae.activations.formats.pt import load_pt
-from autopsae.activations.parts import Part, kept
+from autopsae.activations.parts import Part, keep_rows
 from autopsae.arrays import InputError
-from autopsae.reading import is_folder, reading
-from autopsae.words import shown
+from autopsae.reading import input_errors, is_folder
+from autopsae.words import show
 
 Numbers = str | Path | Tensor | NDArray[Any] | Sequence[Any]
 """Whole numbers or booleans, or the file that holds them (.npy, .npz, .pt, .txt)."""
@@ -34,7 +34,7 @@ def without_padding(
     each token, as [sequences, tokens] or in a row. Raises InputError for both, for other values, and for a number
     of them that is not the layer's.
     """
-    where = f"layer {shown(layer, 80)}"
+    where = f"layer {show(layer, 80)}"
     if lengths is not None and mask is not None:
         raise InputError("expected lengths or a mask, got both; give the mask alone")
     if lengths is not None:
@@ -46,7 +46,9 @@ def without_padding(
     if not is_real.any():
         raise InputError(f"{where}: expected a token to keep, got only padding; is the mask the other way round?")
     ends = np.cumsum([part.tokens for part in parts])
-    return [kept(part, mine) for part, mine in zip(parts, np.split(is_real, ends[:-1]), strict=True) if mine.any()]
+    return [
+        keep_rows(part, mine) for part, mine in zip(parts, np.split(is_real, ends[:-1]), strict=True) if mine.any()
+    ]
 
 
 def _by_lengths(lengths: Numbers, parts: Sequence[Part], where: str) -> Bool[NDArray[np.bool_], "tokens"]:
@@ -111,7 +113,7 @@ def _numbers(source: Numbers, what: str, most: int) -> NDArray[Any]:
     if isinstance(source, str | Path):
         numbers = _read(Path(source), what, most)
     else:
-        with reading(what, "an array of numbers", "give a NumPy array or a tensor"):
+        with input_errors(what, "an array of numbers", "give a NumPy array or a tensor"):
             numbers = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
     fits = numbers.dtype.kind in ("iub" if what == "lengths" else "iubf")
     if not fits or not numbers.size:
@@ -126,7 +128,7 @@ def _read(path: Path, what: str, most: int) -> NDArray[Any]:
     """The one array in a .npy, .npz, .pt, .pth or .txt file; none is read that tells of more than `most` values."""
     if is_folder(path):
         raise InputError(f"{path}: expected a file of {what}, got a folder")
-    with reading(path, f"a file of {what}", "save one array of whole numbers or booleans"):
+    with input_errors(path, f"a file of {what}", "save one array of whole numbers or booleans"):
         if path.suffix in (".npy", ".npz"):
             return only_array(path, most)
         if path.suffix in (".pt", ".pth"):

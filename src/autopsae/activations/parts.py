@@ -33,7 +33,7 @@ class NoLayers(InputError):
     """A file that can be read, but holds no matrix of floats."""
 
 
-def shaped(shape: Sequence[int], where: object) -> tuple[int, int, int | None]:
+def shape_as_tokens(shape: Sequence[int], where: object) -> tuple[int, int, int | None]:
     """(tokens, d_in, tokens of a sequence or None) of an array [tokens, d_in] or [sequences, tokens, d_in].
 
     Raises InputError for any other number of dimensions, and for rows without a value.
@@ -52,7 +52,7 @@ def runs(start: int, stop: int, length: int) -> Iterator[tuple[int, int, int]]:
         yield number, max(0, start - number * length), min(length, stop - number * length)
 
 
-def kept(part: Part, mask: Bool[NDArray[np.bool_], "tokens"]) -> Part:
+def keep_rows(part: Part, mask: Bool[NDArray[np.bool_], "tokens"]) -> Part:
     """The rows of a part where the mask is True; never more than a chunk of the others is read at once."""
     starts = range(0, part.tokens, CHUNK_TOKENS)
     counts = [int(mask[start : start + CHUNK_TOKENS].sum()) for start in starts]

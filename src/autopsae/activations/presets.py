@@ -123,7 +123,7 @@ def load_model(
     check_device(device)
     local = Path(name).expanduser()
     if name in _PRESETS:
-        local = _installed(name)
+        local = _is_installed(name)
     elif not local.exists():
         _check_hub_name(name)
         return _load(name, {"pretrained_model_name_or_path": name}, dtype, device)
@@ -211,7 +211,7 @@ def _check_hub_name(name: str) -> None:
         raise InputError(f"unknown model {name!r}; did you mean {near[0]!r}? ({', '.join(_PRESETS)})")
 
 
-def _installed(name: str) -> Path:
+def _is_installed(name: str) -> Path:
     preset = _PRESETS[name]
     modules = [wheel.partition("==")[0].replace("-", "_") for wheel in preset.wheels]
     absent = [wheel for wheel, module in zip(preset.wheels, modules, strict=True) if not _package_folder(module)]

@@ -14,13 +14,13 @@ from autopsae.arrays import InputError
 
 
 @contextmanager
-def replaced(model: nn.Module, point: str, new: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def replace_activations(model: nn.Module, point: str, new: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Within the context, one forward pass of `model` goes on with `new(x)` where a module takes or gives x.
 
     point: a module's name, or `name:input`; x and new(x): [batch, seq, d_in] or [tokens, d_in]. The hook is removed
     however the context ends.
 
-        with replaced(model, "transformer.h.3.mlp", torch.zeros_like):
+        with replace_activations(model, "transformer.h.3.mlp", torch.zeros_like):
             logits = model(ids).logits
 
     Raises InputError for a point that the model does not have or that is a hidden state (`at_module` says where

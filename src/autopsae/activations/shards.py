@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autopsae.activations.index import FORMAT, INDEX, VERSION, check_shards, digest, read_index, sealed
+from autopsae.activations.index import FORMAT, INDEX, VERSION, check_shards, digest, read_index, with_checksum
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, PARTIAL, DiskFull, free_space, sweep
-from autopsae.files import differing, raw_bytes, write_whole
+from autopsae.files import differences, raw_bytes, write_whole
 
 SHARD_TOKENS = 4096
 """Tokens, of all layers, held in memory before a shard is written: also the most that an interruption can cost."""
@@ -103,7 +103,7 @@ class ShardWriter:
         rows = {name: len(tensor) for name, tensor in batch.items()}
         if len(set(rows.values())) != 1:
             raise InputError(f"expected as many tokens in every layer and label of a batch, got {rows}")
-        described = _described(layers)
+        described = _describe(layers)
         if (expected := self._index["layers"] or described) != described:
             raise InputError(f"expected layers as in the batches before ({expected}), got {described}")
         if self._held and self._held[0].keys() != batch.keys():
@@ -144,7 +144,7 @@ class ShardWriter:
         return {**index, "version": VERSION, "shards": shards}
 
     def _write_index(self, index: dict[str, Any]) -> None:
-        self._write(INDEX, [json.dumps(sealed(index), indent=1).encode()])
+        self._write(INDEX, [json.dumps(with_checksum(index), indent=1).encode()])
 
     def _write(self, name: str, blocks: Iterable[bytes | memoryview]) -> None:
         try:
@@ -184,7 +184,7 @@ def _safetensors(batches: list[dict[str, Tensor]]) -> Iterator[bytes | memoryvie
             yield raw_bytes(batch[name])
 
 
-def _described(layers: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
+def _describe(layers: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     for name, tensor in layers.items():
         if tensor.ndim != 2 or not tensor.is_floating_point() or tensor.dtype not in _DTYPES:
             raise InputError(
@@ -245,5 +245,5 @@ def _difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
         text = repr(request.get(key, "nothing"))
         return text if len(text) <= 60 else text[:57] + "..."
 
-    keys = differing(there, asked)
+    keys = differences(there, asked)
     return "; ".join(f"{key}: {shown(there, key)} there, {shown(asked, key)} asked" for key in keys)

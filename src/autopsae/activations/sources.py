@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 _END: Any = object()
 
 
-def watched(items: Iterable[Item], what: str, timeout: float | None = None) -> Iterator[Item]:
+def watch(items: Iterable[Item], what: str, timeout: float | None = None) -> Iterator[Item]:
     """The items in order; what: what one is called in messages, such as "batch".
 
     timeout: seconds to wait for an item. With it the source runs in a thread of its own, which asks for one item at

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 from numpy.typing import NDArray
 
-from autopsae.seeds import hashed, keys
+from autopsae.seeds import hash_seed, keys
 
 
 def spread(first: int, last: int, *, chosen: int, of: int) -> Int[NDArray[np.int64], "places"]:
@@ -16,6 +16,6 @@ def spread(first: int, last: int, *, chosen: int, of: int) -> Int[NDArray[np.int
     # The stretches that may reach into this part; what does not lie in it is left out below.
     numbers = np.arange(max(0, first * chosen // of - 1), min(chosen, last * chosen // of + 2))
     starts, ends = numbers * of // chosen, (numbers + 1) * of // chosen
-    within = keys(numbers, hashed(0, "spread tokens")) % (ends - starts).astype(np.uint64)
+    within = keys(numbers, hash_seed(0, "spread tokens")) % (ends - starts).astype(np.uint64)
     places = starts + within.astype(np.int64)
     return places[(places >= first) & (places < last)]

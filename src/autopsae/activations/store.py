@@ -23,7 +23,7 @@ from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
 from autopsae.memory import check_memory
 from autopsae.tables import Result
-from autopsae.words import listed, printable, shown
+from autopsae.words import list_names, printable, show
 
 COPIES = 2
 """Of a chunk while it is read: the bytes of the file, and the rows that are made of them."""
@@ -113,7 +113,7 @@ def open_activations(
     available = layers_of(Path(path))
     if layer is None:
         if len(available) > 1:
-            names = listed(list(available))
+            names = list_names(list(available))
             raise InputError(f"{path}: holds {len(available)} layers ({names}); say which")
         layer = next(iter(available))
     [name] = select_layers(list(available), [layer])
@@ -148,7 +148,7 @@ def select_layers(available: Sequence[str], wanted: Sequence[str]) -> list[str]:
         if name not in available:
             near = difflib.get_close_matches(name, available, n=3, cutoff=0.5) or list(available)
             raise InputError(
-                f"unknown layer {shown(name, 80)}; near names: {listed(near)} ({len(available)} in all)"
+                f"unknown layer {show(name, 80)}; near names: {list_names(near)} ({len(available)} in all)"
             )
     return names
 
@@ -156,10 +156,10 @@ def select_layers(available: Sequence[str], wanted: Sequence[str]) -> list[str]:
 def _layer(name: str, parts: Sequence[Part]) -> Activations:
     tokens = sum(part.tokens for part in parts)
     if not tokens:
-        raise InputError(f"layer {shown(name, 80)}: expected at least one token, the files hold none")
+        raise InputError(f"layer {show(name, 80)}: expected at least one token, the files hold none")
     # A compressed file, or one with holes, may tell of rows that are far larger than it is.
     largest = max(min(part.tokens, CHUNK_TOKENS) * part.d_in * part.dtype.itemsize for part in parts)
-    what = f"to read layer {shown(name, 80)} in chunks of {CHUNK_TOKENS:,} tokens of d_in = {parts[0].d_in:,}"
+    what = f"to read layer {show(name, 80)} in chunks of {CHUNK_TOKENS:,} tokens of d_in = {parts[0].d_in:,}"
     check_memory(COPIES * largest, torch.device("cpu"), what, "use a machine with more, or a narrower layer")
     return Activations(
         layer=name,

@@ -18,8 +18,8 @@ from autopsae.arrays import InputError
 from autopsae.cli.options.train import TrainOptions
 from autopsae.cli.parsing import declared, is_recorded, nearest
 from autopsae.provenance import PROVENANCE
-from autopsae.reading import as_object, parse, read_bytes, reading
-from autopsae.words import shown
+from autopsae.reading import as_object, input_errors, parse, read_bytes
+from autopsae.words import show
 
 
 def settings_of(options: Any) -> dict[str, Any]:
@@ -39,14 +39,14 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises InputError for a file that is no JSON object, a name that there is not, a value of another type, and the
     summary of a run that an earlier version began, which did not record its settings.
     """
-    with reading(path, "a JSON object of options, or the summary.json of a run", "correct it"):
+    with input_errors(path, "a JSON object of options, or the summary.json of a run", "correct it"):
         content = as_object(parse(read_bytes(path)), path)
     settings = _of_a_run(path, content) if {"format", "training", PROVENANCE} & {*content} else content
     hints = {name: hint for name, hint in declared(TrainOptions).items() if is_recorded(hint) and name != "source"}
     for name in settings:
         if name not in hints:
             raise InputError(
-                f"{path}: {shown(name)}: expected options of train, as with --config; the nearest is "
+                f"{path}: {show(name)}: expected options of train, as with --config; the nearest is "
                 f"{nearest(name, [*hints])!r}"
             )
     given = {name: value for name, value in settings.items() if value != []}  # as if it were not there
@@ -87,7 +87,7 @@ def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
         if inner is bool and isinstance(value, bool):
             return value
         expected = "true or false" if inner is bool else "no truth value"
-        raise InputError(f"{path}: {name}: expected {expected}, got {shown(value)}; correct it there")
+        raise InputError(f"{path}: {name}: expected {expected}, got {show(value)}; correct it there")
     word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     kind = inner
     for mark in marks:
@@ -97,7 +97,7 @@ def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
             return tyro.cli(kind, args=[word], console_outputs=False)
     except SystemExit as error:
         raise InputError(
-            f"{path}: {name}: expected {_expected(kind)}, got {shown(value)}; correct it there"
+            f"{path}: {name}: expected {_expected(kind)}, got {show(value)}; correct it there"
         ) from error
 
 

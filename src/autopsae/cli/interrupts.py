@@ -32,7 +32,7 @@ def install() -> None:
 
 
 @contextmanager
-def raised() -> Iterator[None]:
+def raise_signals() -> Iterator[None]:
     """All is imported: in this context a signal raises KeyboardInterrupt."""
     _Moment.ready = True
     try:
@@ -52,7 +52,7 @@ def exit_code() -> int:
 
 
 @contextmanager
-def delayed() -> Iterator[Callable[[], bool]]:
+def delay_signals() -> Iterator[Callable[[], bool]]:
     """In this context the first signal waits; what is yielded says whether one does. Raises KeyboardInterrupt at
     the end of the context where one has waited in vain.
     """

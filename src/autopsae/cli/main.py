@@ -3,7 +3,7 @@
 import sys
 
 from autopsae.cli.interrupts import install, interrupted
-from autopsae.cli.streams import guarded
+from autopsae.cli.streams import guard_streams
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     It is 0 also where the reader of standard output had enough. It is 2 for bad input, training that diverged, a
     full disk, and what could not be printed: each is one line. It is 130 after Ctrl-C, 143 after SIGTERM.
     """
-    with guarded():
+    with guard_streams():
         install()
         sys.unraisablehook = _unraisable
         from autopsae.cli.verbs import run

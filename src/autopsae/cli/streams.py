@@ -80,7 +80,7 @@ def harmless(text: str) -> str:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guard_streams() -> Iterator[None]:
     """In this context sys.stdout and sys.stderr are guarded."""
     _fill_closed()
     before = sys.stdout, sys.stderr

@@ -8,7 +8,7 @@ from typing import Any
 
 from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError
-from autopsae.cli.interrupts import delayed
+from autopsae.cli.interrupts import delay_signals
 from autopsae.cli.members import about_of, choices_of, config_of, entry_of, sparsity_of, with_defaults
 from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
@@ -87,7 +87,7 @@ def _train(
         print_differences(bar.console, birth.prescription, entries[0])
         live = Live(bar, task, fit.steps)
         observer = Observer(
-            loggers=partial(_loggers, keep), at_birth=live.be_born, progress=live.advance, delay=delayed
+            loggers=partial(_loggers, keep), at_birth=live.be_born, progress=live.advance, delay=delay_signals
         )
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "observer": observer}
         known = known_digest(read.all_tokens)

@@ -18,7 +18,7 @@ def work(verb: str, words: Sequence[str], options: Options) -> int:
     """Do what a verb is asked for, and return the exit code. words: those that `options` were read from."""
     act = getattr(import_module(f"autopsae.cli.{verb}"), verb)
     try:
-        with interrupts.raised():
+        with interrupts.raise_signals():
             if isinstance(options, TrainOptions) and options.config is not None:
                 options = parsed(verb, words, with_values(options, read_config(options.config)))
             settings = settings_of(options)

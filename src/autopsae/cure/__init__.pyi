@@ -1,8 +1,8 @@
 from autopsae.cure.dictionary_learning import cure_dictionary_learning as cure_dictionary_learning
-from autopsae.cure.prescribed import only_centered as only_centered
+from autopsae.cure.prescribed import center_only as center_only
 from autopsae.cure.saelens import cure_saelens as cure_saelens
 from autopsae.cure.saelens import saelens_scaler as saelens_scaler
 from autopsae.cure.sparsify import cure_sparsify as cure_sparsify
-from autopsae.cure.stream import mapped as mapped
+from autopsae.cure.stream import map_tokens as map_tokens
 from autopsae.cure.stream import peek as peek
-from autopsae.cure.stream import unmapped as unmapped
+from autopsae.cure.stream import unmap_sae as unmap_sae

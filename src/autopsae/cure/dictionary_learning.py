@@ -19,14 +19,14 @@ def cure_dictionary_learning(
 
     normalized_by: raw tokens, where trainSAE(normalize_activations=True) divides by sqrt(mean ||x||^2).
 
-    Raises InputError for whitening: train on `mapped(prescription, data)`, with any trainer; and, once the SAE is
-    made, for another width, and for a dictionary that subtracts no bias from tokens (AutoEncoderNew).
+    Raises InputError for whitening: train on `map_tokens(prescription, data)`, with any trainer; and, once the SAE
+    is made, for another width, and for a dictionary that subtracts no bias from tokens (AutoEncoderNew).
     """
     if prescription.remedy.affine.linear is not None:
         raise InputError(
             "cure: whitening is prescribed, which no trainer of dictionary_learning does; give it "
-            "mapped(prescription, data), and unmapped(load_sae(folder), prescription) afterwards, or center alone: "
-            "only_centered(prescription)"
+            "map_tokens(prescription, data), and unmap_sae(load_sae(folder), prescription) afterwards, or center "
+            "alone: center_only(prescription)"
         )
     scale = 1.0 if normalized_by is None else 1 / float(normalized_by.float().square().sum(dim=1).mean().sqrt())
 

@@ -11,7 +11,7 @@ from autopsae.remedies.remedy import center
 from autopsae.remedies.view import within
 
 
-def only_centered(prescription: Prescription) -> Prescription:
+def center_only(prescription: Prescription) -> Prescription:
     """The prescription without its whitening or subspace, where a library has no place for them: its centre. Most
     of what kills at birth is cured by it; what dies in training may not be.
     """

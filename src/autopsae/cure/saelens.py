@@ -38,7 +38,7 @@ def cure_saelens(
         raise InputError(
             f'cure: whitening is prescribed, expected normalize_activations="{_CENTERED_ANYWAY}", got '
             f'"{normalization}"; set it, and trainer.activation_scaler = saelens_scaler(prescription), or center '
-            "alone: only_centered(prescription)"
+            "alone: center_only(prescription)"
         )
     if prescription.remedy.subspace is not None:
         if normalization == _CENTERED_ANYWAY:
@@ -52,7 +52,7 @@ def cure_saelens(
     if normalization != _CENTERED_ANYWAY:
         scale = 1.0
         if normalization == "expected_average_only_in":
-            scale = sqrt(sae.cfg.d_in) / float(_needed(sample).float().norm(dim=1).mean())
+            scale = sqrt(sae.cfg.d_in) / float(_need_sample(sample).float().norm(dim=1).mean())
         center = (prescription.b_dec * scale).to(sae.b_dec)
         sae.b_dec.copy_(center)
         if not sae.cfg.apply_b_dec_to_input:
@@ -93,7 +93,7 @@ def saelens_scaler(prescription: Prescription) -> Any:
     return ActivationScaler(whitening=ActivationWhitening(**{n: t.double().contiguous() for n, t in named.items()}))
 
 
-def _needed(sample: Float[Tensor, "sample d_in"] | None) -> Float[Tensor, "sample d_in"]:
+def _need_sample(sample: Float[Tensor, "sample d_in"] | None) -> Float[Tensor, "sample d_in"]:
     if sample is None:
         raise InputError(
             'cure: expected a sample of raw tokens under normalize_activations="expected_average_only_in", whose '

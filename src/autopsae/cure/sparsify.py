@@ -30,7 +30,7 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
             what = "a transcoder" if coder.cfg.transcode else "whitening"
             raise InputError(
                 f"cure: {name}: expected an autoencoder and a centre or a subspace, got {what}; center alone: "
-                "only_centered(prescription)"
+                "center_only(prescription)"
             )
         if prescription.remedy.subspace is not None:
             for weight in (coder.W_dec, coder.encoder.weight):

@@ -12,7 +12,7 @@ from autopsae.interop.plain import Plain
 from autopsae.sae.model import SAE
 
 
-def mapped(prescription: Prescription, tokens: Iterable[Tensor]) -> Iterator[Tensor]:
+def map_tokens(prescription: Prescription, tokens: Iterable[Tensor]) -> Iterator[Tensor]:
     """The tokens as they are after the prescribed map, batch by batch: what a library that has no whitening is to
     be trained on.
     """
@@ -20,8 +20,8 @@ def mapped(prescription: Prescription, tokens: Iterable[Tensor]) -> Iterator[Ten
         yield prescription.remedy.affine(batch)
 
 
-def unmapped(sae: SAE, prescription: Prescription) -> SAE:
-    """The SAE trained on `mapped` tokens, for raw ones: the map folded into plain weights.
+def unmap_sae(sae: SAE, prescription: Prescription) -> SAE:
+    """The SAE trained on `map_tokens` tokens, for raw ones: the map folded into plain weights.
 
     Raises InputError under layer_norm, and for an SAE that has a map of its own.
     """

@@ -98,11 +98,11 @@ def diagnose(
     rows = draw_rows(d_sae, statistics.d_in, generator=stream(seed, _DRAW)).to(median.device)
     others = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
     views = {remedy.name: remedy.enters(sample) for remedy in [*ladder, *others]}
-    expected = _expected(ladder, asked, views, rows, sparsity, at_tokens=at_tokens, acceptable=acceptable)
+    expected = _outlooks(ladder, asked, views, rows, sparsity, at_tokens=at_tokens, acceptable=acceptable)
     most = float(sample_size(repeats))
     expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
     stuck = expected["none"].dead_by_relu.value > acceptable
-    recovered = _recovered(views["none"], rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
+    recovered = _recovery(views["none"], rows, lr=lr, steps=steps, at_tokens=at_tokens) if stuck else None
     counted = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [remedy.name for remedy in others]
     birth = _births(
         tokens, {name: views[name] for name in counted}, statistics, d_sae, sparsity, seed=seed, progress=progress
@@ -170,7 +170,7 @@ def _births(
     return {name: replace(birth, tokens=statistics.tokens) for name, birth in births.items()}
 
 
-def _recovered(
+def _recovery(
     view: View,
     rows: Float[Tensor, "d_sae d_in"],
     *,
@@ -183,7 +183,7 @@ def _recovered(
     return recovery_of(y, rows[:FOLLOWED].to(y), lr=lr, steps=steps, tokens=at_tokens)
 
 
-def _expected(
+def _outlooks(
     ladder: Sequence[Remedy],
     asked: set[str],
     views: Mapping[str, View],

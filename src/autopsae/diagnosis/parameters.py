@@ -8,7 +8,7 @@ from typing import Any, get_args
 from autopsae.arguments import check_whole
 from autopsae.arrays import InputError
 from autopsae.defaults import Repeated
-from autopsae.words import shown
+from autopsae.words import show
 
 MOST_TOKENS = 10**15
 """Tokens on which death can be forecast, at most: more than there are."""
@@ -35,7 +35,7 @@ def check_parameters(
     listed: dict[str, Any] = {"alphas": alphas, "ranks": ranks}
     for name, values in listed.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or len({*values}) < len(values):
-            raise InputError(f"{name}: expected a list in which each number stands once, got {shown(values)}")
+            raise InputError(f"{name}: expected a list in which each number stands once, got {show(values)}")
     for alpha in alphas:
         _check_real("alphas", alpha)
     for rank in ranks:
@@ -54,4 +54,4 @@ def check_parameters(
 
 def _check_real(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise InputError(f"{name}: expected a number, got {shown(value)}")
+        raise InputError(f"{name}: expected a number, got {show(value)}")

@@ -9,7 +9,7 @@ _LEAVE_OUT = 'mask them at harvest, or keep one of each with --repeated leave_ou
 def repeat_findings(measured: Measured) -> list[Finding | None]:
     """Where copies were left out, that alone."""
     if measured.tokens < measured.repeats.tokens:
-        return [_left_out(measured)]
+        return [_copies_left_out(measured)]
     return [_repeated_tokens(measured), _zero_tokens(measured), _few_distinct(measured)]
 
 
@@ -65,7 +65,7 @@ def _few_distinct(measured: Measured) -> Finding | None:
     )
 
 
-def _left_out(measured: Measured) -> Finding:
+def _copies_left_out(measured: Measured) -> Finding:
     read = measured.repeats.tokens
     return Finding(
         name="copies left out",

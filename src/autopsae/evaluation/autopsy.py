@@ -58,7 +58,7 @@ def autopsy(
     sae.check_finite("autopsy")
     with evaluating(sae):
         space = Space.of(sae, tokens)
-        fates, max_pre, margin = _counted(sae, space, progress)
+        fates, max_pre, margin = _count(sae, space, progress)
         W, signal = sae.W_enc, space.spread(sae.W_enc).to(sae.W_enc)
         away, size = (space.center - sae.b_dec.to(space.center)).to(W), W.norm(dim=1)
         share = (signal / size).square().nan_to_num() / max(space.typical_variance(), torch.finfo(W.dtype).tiny)
@@ -105,7 +105,7 @@ def _why(
     return cause, what_if.alone & (fates.fired == 0)
 
 
-def _counted(
+def _count(
     sae: SAE, space: Space, progress: Progress | None
 ) -> tuple[Fates, Float[Tensor, "d_sae"], Float[Tensor, "d_sae"]]:
     """(what each latent did, its largest pre-activation, its largest margin)"""

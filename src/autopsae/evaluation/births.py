@@ -47,19 +47,19 @@ def likely_births(sae: SAE, signal: Float[Tensor, "d_sae"], *, fired: Int[Tensor
     lengths are what they were at birth. signal: standard deviation of W_enc y; fired: how often.
     """
     tiny = torch.finfo(sae.W_enc.dtype).tiny
-    apart, has_moved, lengths = _apart(sae), moved(sae, signal), sae.W_enc.norm(dim=1)
+    apart, moved, lengths = _apart(sae), has_moved(sae, signal), sae.W_enc.norm(dim=1)
     born = lengths
-    if bool(has_moved[fired > 0].double().mean() > 0.5):
+    if bool(moved[fired > 0].double().mean() > 0.5):
         born = (1 / sae.W_dec.norm(dim=1).median().clamp_min(tiny)).expand_as(lengths)
     return Births(
         rows=normalize(sae.W_dec, dim=1) * born[:, None],
         length=born / lengths.clamp_min(tiny),
-        moved=has_moved,
+        moved=moved,
         untouched=apart < UNTOUCHED,
     )
 
 
-def moved(sae: SAE, signal: Float[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
+def has_moved(sae: SAE, signal: Float[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
     """Whose encoder row or bias is no longer that of a likely birth. Lengths are not compared; they hold scales."""
     away: Tensor = _apart(sae) > MOVED
     if sae.b_enc is not None:

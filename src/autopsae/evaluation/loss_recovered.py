@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from autopsae.activations.batches import first_batch, forward, parts_of
 from autopsae.activations.hooks import hooked
-from autopsae.activations.masks import is_encoder_decoder, kept_mask
-from autopsae.activations.replace import at_module, replaced
-from autopsae.activations.sources import watched
+from autopsae.activations.masks import is_encoder_decoder, keep_mask
+from autopsae.activations.replace import at_module, replace_activations
+from autopsae.activations.sources import watch
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
 from autopsae.modules import evaluating
@@ -91,12 +91,12 @@ def loss_recovered(
             )
         point = at_module(model, point, _ids(first))
         mean = _mean(model, batches, point, keep, skip_first) if ablate == "mean" else torch.zeros(())
-        for at, batch in enumerate(watched(batches, "batch")):
+        for at, batch in enumerate(watch(batches, "batch")):
             ids, real, mask = _masks(batch, keep, skip_first)
             reconstruct = _where(mask, lambda x: _reconstructed(sae, x), point)
             ablated = _where(mask, lambda x: mean.to(x).expand_as(x), point)
             for number, new in enumerate([None, reconstruct, ablated]):
-                with replaced(model, point, new) if new else nullcontext():
+                with replace_activations(model, point, new) if new else nullcontext():
                     output = forward(model, batch, at)
                 total[number] += _nats(output, ids, real)
             tokens += int(_predicted(real).sum())
@@ -119,8 +119,8 @@ def _masks(
 ) -> tuple[Tensor, Bool[Tensor, "rows positions"], Bool[Tensor, "rows positions"]]:
     """(ids, which of them are no padding, which activations are replaced)."""
     ids = _ids(batch)
-    mask = kept_mask(batch, keep, ids.shape)
-    real = mask if keep is None else kept_mask(batch, None, ids.shape)
+    mask = keep_mask(batch, keep, ids.shape)
+    real = mask if keep is None else keep_mask(batch, None, ids.shape)
     return ids, real, mask & (real.cumsum(dim=1) > skip_first)
 
 
@@ -144,7 +144,7 @@ def _mean(
     """The mean of the activations that will be replaced; sums in float64."""
     total, n = torch.zeros((), dtype=torch.float64), 0
     with hooked(model, [point]) as capture:
-        for at, batch in enumerate(watched(batches, "batch")):
+        for at, batch in enumerate(watch(batches, "batch")):
             _, _, mask = _masks(batch, keep, skip_first)
             forward(model, batch, at)
             x = capture.take(mask)[point].double()

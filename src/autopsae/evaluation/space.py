@@ -19,7 +19,7 @@ from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter
 from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
-from autopsae.statistics.strays import STRAY, left_out
+from autopsae.statistics.strays import STRAY, leave_out
 
 LEAST_TOKENS = 100
 """On fewer tokens, silence says little."""
@@ -66,7 +66,7 @@ class Space:
             )
         limit = STRAY * norms.typical
         moments: Moments | None = None
-        for y in chunks(left_out(entered, limit), dtype=torch.float64):
+        for y in chunks(leave_out(entered, limit), dtype=torch.float64):
             moments = moments.merge(Moments.of(y)) if moments else Moments.of(y)
         assert moments is not None  # half of the tokens are no longer than the median
         if float(moments.std.norm()) <= NO_SPREAD * float(moments.mean.norm()):

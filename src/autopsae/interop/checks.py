@@ -11,7 +11,7 @@ from autopsae.arrays import InputError
 from autopsae.memory import check_memory
 from autopsae.reading import whole_of
 from autopsae.sae.sparsity import Sparsity
-from autopsae.words import printable, shown
+from autopsae.words import printable, show
 
 DTYPES = {
     "float32": torch.float32,
@@ -25,7 +25,7 @@ LARGEST_SIZE = 2**31
 """Of d_in, d_sae and k."""
 
 
-def checked(
+def take_tensors(
     tensors: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], path: Path, ignored: Collection[str] = ()
 ) -> dict[str, Tensor]:
     """The tensors named by `shapes`, in float64, if they are just these, of these shapes, floating, finite.
@@ -55,7 +55,7 @@ def _check_shape(name: str, tensor: object, shape: tuple[int, ...], path: Path) 
         raise InputError(f"{path}: {name}: expected a dense tensor, got {got}; save it again")
     if tuple(tensor.shape) != shape or not tensor.is_floating_point():
         raise InputError(
-            f"{path}: {name}: expected shape {shape} in floating point, got {shown(tuple(tensor.shape))} of "
+            f"{path}: {name}: expected shape {shape} in floating point, got {show(tuple(tensor.shape))} of "
             f"{tensor.dtype}; is it the SAE that its configuration describes?"
         )
     # A pickle may describe far more values than it holds.
@@ -83,7 +83,7 @@ def sizes(tensors: Mapping[str, Any], name: str, path: Path) -> tuple[int, int]:
     """(rows, columns) of the matrix of this name, or InputError."""
     matrix = tensors.get(name)
     if not isinstance(matrix, Tensor) or matrix.ndim != 2 or 0 in matrix.shape:
-        got = f"shape {shown(tuple(matrix.shape))}" if isinstance(matrix, Tensor) else f"none in {names(tensors)}"
+        got = f"shape {show(tuple(matrix.shape))}" if isinstance(matrix, Tensor) else f"none in {names(tensors)}"
         raise InputError(f"{path}: expected the encoder's matrix {name}, got {got}; save its state_dict()")
     return matrix.shape[0], matrix.shape[1]
 
@@ -97,11 +97,11 @@ def positive(settings: Mapping[str, Any], name: str, path: Path) -> float:
     """A number over zero among settings, or InputError."""
     value = settings.get(name)
     if isinstance(value, bool) or not isinstance(value, float | int) or not 0 < value < 1e30:
-        raise InputError(f"{path}: {name}: expected a number > 0, got {shown(value)}; correct it there")
+        raise InputError(f"{path}: {name}: expected a number > 0, got {show(value)}; correct it there")
     return float(value)
 
 
-def fitting(sparsity: Sparsity, d_sae: int, path: Path) -> Sparsity:
+def fit_sparsity(sparsity: Sparsity, d_sae: int, path: Path) -> Sparsity:
     """A sparsity, if it is one for so many latents. Raises InputError."""
     try:
         sparsity.check(d_sae)
@@ -117,7 +117,7 @@ def expect(settings: Mapping[str, Any], name: str, default: Any, allowed: Collec
     if not any(type(value) is type(one) and value == one for one in allowed):
         listed = ", ".join(map(repr, allowed))
         raise InputError(
-            f"{path}: {name}: expected {listed}, got {shown(value)}, which autopsae's SAE cannot express"
+            f"{path}: {name}: expected {listed}, got {show(value)}, which autopsae's SAE cannot express"
         )
     return value
 
@@ -129,5 +129,5 @@ def dtype_of(tensor: Tensor) -> torch.dtype:
 
 def names(tensors: Iterable[object]) -> str:
     """The names of tensors, for a message."""
-    listed = sorted(shown(name) for name in tensors)
+    listed = sorted(show(name) for name in tensors)
     return printable(f"[{', '.join(listed)}]", 200)

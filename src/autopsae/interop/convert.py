@@ -9,10 +9,10 @@ from safetensors import SafetensorError
 
 from autopsae.arrays import InputError
 from autopsae.defaults import Format
-from autopsae.disk import locked
+from autopsae.disk import hold_lock
 from autopsae.files import pair_files, tensors_digest, write_folder
 from autopsae.interop import dictionary_learning, saelens, sparsify
-from autopsae.interop.hub import HUB, fetched
+from autopsae.interop.hub import HUB, fetch
 from autopsae.interop.layouts import FILES, PICKLES, library_of, read_path
 from autopsae.sae.model import SAE
 from autopsae.saved import read_tensors
@@ -56,7 +56,7 @@ def format_of(path: str | Path) -> Format:
 
 def _place(path: str | Path) -> Path:
     is_on_hub = isinstance(path, str) and path.startswith(HUB)
-    return fetched(str(path).removeprefix(HUB), FILES, PICKLES) if is_on_hub else Path(path)
+    return fetch(str(path).removeprefix(HUB), FILES, PICKLES) if is_on_hub else Path(path)
 
 
 @torch.no_grad()
@@ -105,17 +105,17 @@ def save_new(sae: SAE, path: str | Path) -> None:
     another SAE, or the rest of one.
     """
     described, stored = pair_files(path)
-    with locked(described.with_name(f".{described.name}.lock"), what=path):
+    with hold_lock(described.with_name(f".{described.name}.lock"), what=path):
         check_new_pair(path)
         if described.exists():
             if not _same(SAE.load(path), sae):
-                raise InputError(_taken(path))
+                raise InputError(_take(path))
             return
         if stored.exists():
             with stored.open("rb") as file:
                 same = file_digest(file, "sha256").hexdigest() == tensors_digest(sae.state_dict())
             if not same:
-                raise InputError(_taken(path))
+                raise InputError(_take(path))
         sae.save(path)
 
 
@@ -127,7 +127,7 @@ def check_new_pair(path: str | Path) -> None:
     described, stored = pair_files(path)
     is_foreign = not _is_an_sae(path) if described.exists() else stored.exists() and not _are_of_an_sae(stored)
     if is_foreign or Path(path).is_dir():
-        raise InputError(_taken(path))
+        raise InputError(_take(path))
 
 
 def _is_an_sae(path: str | Path) -> bool:
@@ -150,5 +150,5 @@ def _are_of_an_sae(stored: Path) -> bool:
         return False
 
 
-def _taken(path: str | Path) -> str:
+def _take(path: str | Path) -> str:
     return f"{path}: expected a new name, got one that is taken; pass another"

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import write_text, write_whole
-from autopsae.interop.checks import checked, dtype_of, fitting, sizes, whole
+from autopsae.interop.checks import dtype_of, fit_sparsity, sizes, take_tensors, whole
 from autopsae.interop.plain import Plain
 from autopsae.interop.reading import read_state_dict
 from autopsae.reading import as_object, read_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
-from autopsae.words import shown
+from autopsae.words import show
 
 CONFIG, WEIGHTS = "config.json", "ae.pt"
 TOPK, BATCH_TOPK, JUMPRELU, RELU = "AutoEncoderTopK", "BatchTopKSAE", "JumpReluAutoEncoder", "AutoEncoder"
@@ -49,7 +49,7 @@ def read(folder: Path) -> SAE:
     name = settings.get("dict_class")
     if not isinstance(name, str) or name not in TRAINERS:
         reason = f": {REASONS[name]}" if isinstance(name, str) and name in REASONS else ""
-        raise InputError(f"{path}: expected a dict_class of {', '.join(TRAINERS)}, got {shown(name)}{reason}")
+        raise InputError(f"{path}: expected a dict_class of {', '.join(TRAINERS)}, got {show(name)}{reason}")
     state = read_state_dict(folder / WEIGHTS)
     if "ae" in state and "optimizer" in state:
         raise InputError(
@@ -61,8 +61,8 @@ def read(folder: Path) -> SAE:
     shapes = _shapes(name, d_in, d_sae)
     if name in (TOPK, BATCH_TOPK) and "threshold" not in state:
         del shapes["threshold"]  # files from before it was stored
-    found = checked(state, shapes, folder / WEIGHTS, ignored=("k",))
-    sparsity = fitting(_sparsity(name, settings, state, path), d_sae, path)
+    found = take_tensors(state, shapes, folder / WEIGHTS, ignored=("k",))
+    sparsity = fit_sparsity(_sparsity(name, settings, state, path), d_sae, path)
     return _plain(name, found).sae(sparsity=sparsity, dtype=dtype_of(state[weights]))
 
 
@@ -82,7 +82,7 @@ def _sparsity(name: str, settings: Mapping[str, Any], state: Mapping[str, Any], 
         settings = {"k": stored.item()}
     k = whole(settings, "k", path)
     if stored is not None and not (_is_number(stored) and stored.item() == k):
-        raise InputError(f"{path}: k: expected that of {WEIGHTS}, {shown(stored)}, got {k}; correct it there")
+        raise InputError(f"{path}: k: expected that of {WEIGHTS}, {show(stored)}, got {k}; correct it there")
     return TopK(k=k) if name == TOPK else BatchTopK(k=k)
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import checked, dtype_of, expect, fitting, sizes
-from autopsae.interop.plain import Plain, scaling
+from autopsae.interop.checks import dtype_of, expect, fit_sparsity, sizes, take_tensors
+from autopsae.interop.plain import Plain, scale_map
 from autopsae.interop.reading import read_npz, read_safetensors
 from autopsae.reading import read_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU
-from autopsae.words import shown
+from autopsae.words import show
 
 ARRAYS = "params.npz"
 CONFIG, WEIGHTS = "config.json", "params.safetensors"
@@ -60,7 +60,7 @@ def read_2(folder: Path) -> SAE:
     is_other = settings.get("type", "sae") != "sae" or (leaves is not None and leaves != enters)
     part = next((name for name in _above(folder) if re.match("transcoder|crosscoder|clt", name)), None)
     if is_other or (part and not settings):
-        got = part or f"{shown(settings.get('type'))} from {shown(enters)} to {shown(leaves)}"
+        got = part or f"{show(settings.get('type'))} from {show(enters)} to {show(leaves)}"
         raise InputError(f"{path}: expected an SAE, got {got}: {TRANSCODER}")
     tensors = read_safetensors(path)
     return _jumprelu({re.sub("^w_", "W_", name): tensor for name, tensor in tensors.items()}, path, None)
@@ -77,7 +77,9 @@ def _jumprelu(tensors: Mapping[str, Tensor], path: Path, scale: float | None) ->
     d_in, d_sae = sizes(tensors, "W_enc", path)
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}
     shapes |= {"b_enc": (d_sae,), "b_dec": (d_in,), "threshold": (d_sae,)}
-    found = checked(tensors, shapes, path)
+    found = take_tensors(tensors, shapes, path)
     plain = Plain(**found | {"W_enc": found["W_enc"].T}).centered()
-    affine = None if scale is None else scaling(d_in, scale)
-    return plain.sae(sparsity=fitting(JumpReLU(), d_sae, path), dtype=dtype_of(tensors["W_enc"]), affine=affine)
+    affine = None if scale is None else scale_map(d_in, scale)
+    return plain.sae(
+        sparsity=fit_sparsity(JumpReLU(), d_sae, path), dtype=dtype_of(tensors["W_enc"]), affine=affine
+    )

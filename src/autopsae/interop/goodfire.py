@@ -5,7 +5,7 @@ subtracting b_dec. Linear weights are [out, in].
 from pathlib import Path
 from typing import Any
 
-from autopsae.interop.checks import checked, dtype_of, sizes
+from autopsae.interop.checks import dtype_of, sizes, take_tensors
 from autopsae.interop.plain import Plain
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import ReLU
@@ -18,6 +18,6 @@ def read(state: dict[str, Any], path: Path) -> SAE:
     """The SAE of a state_dict, as SAELens' loader reads it."""
     d_sae, d_in = sizes(state, NAMES[0], path)
     shapes = dict(zip(NAMES, [(d_sae, d_in), (d_sae,), (d_in, d_sae), (d_in,)], strict=True))
-    W_enc, b_enc, W_dec, b_dec = checked(state, shapes, path).values()
+    W_enc, b_enc, W_dec, b_dec = take_tensors(state, shapes, path).values()
     plain = Plain(W_enc=W_enc, W_dec=W_dec.T, b_enc=b_enc, b_dec=b_dec).centered()
     return plain.sae(sparsity=ReLU(), dtype=dtype_of(state[NAMES[0]]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import checked, dtype_of, sizes, whole
+from autopsae.interop.checks import dtype_of, sizes, take_tensors, whole
 from autopsae.interop.plain import Plain
 from autopsae.reading import read_object
 from autopsae.sae.model import SAE
@@ -27,6 +27,6 @@ def read(state: dict[str, Any], path: Path) -> SAE:
         if whole(settings, name, config_of(path)) != size:
             raise InputError(f"{config_of(path)}: {name}: expected that of {path.name}, {size}")
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}
-    found = checked(state, shapes | {"b_enc": (d_sae,), "b_dec": (d_in,)}, path)
+    found = take_tensors(state, shapes | {"b_enc": (d_sae,), "b_dec": (d_in,)}, path)
     plain = Plain(**found | {"W_enc": found["W_enc"].T})
     return plain.sae(sparsity=ReLU(), dtype=dtype_of(state["W_enc"]))

@@ -9,7 +9,7 @@ from autopsae.extras import missing
 HUB = "hf:"
 
 
-def fetched(name: str, files: Collection[str], suffixes: Collection[str]) -> Path:
+def fetch(name: str, files: Collection[str], suffixes: Collection[str]) -> Path:
     """Where `owner/repository/folder/in/it`, or a file in it, lies on this machine once it is fetched.
 
     files: those of a folder that are wanted; suffixes: of names that are files themselves. Raises InputError for a

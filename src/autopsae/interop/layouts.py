@@ -103,7 +103,7 @@ def _read_path(path: Path, told: Mapping[str, float | int]) -> SAE:
     if path.is_dir():
         return _from_folder(path, told)
     if all(file.is_file() for file in pair_files(path)):
-        return _called(SAE.load, path, path, told, ())
+        return _call(SAE.load, path, path, told, ())
     if path.is_file():
         return _from_file(path, told)
     if any(file.is_file() for file in pair_files(path)):
@@ -146,7 +146,7 @@ def _pickles_in(folder: Path) -> list[Path]:
 def _from_folder(folder: Path, told: Mapping[str, float | int]) -> SAE:
     found = _layouts_in(folder)
     if len(found) == 1:
-        return _called(found[0].read, folder, folder, told, found[0].told)
+        return _call(found[0].read, folder, folder, told, found[0].told)
     pickles = _pickles_in(folder)
     if not found and len(pickles) == 1:
         return _from_file(pickles[0], told)
@@ -191,7 +191,7 @@ def _from_file(path: Path, told: Mapping[str, float | int]) -> SAE:
         first = file.read(1)
     if path.suffix in PICKLES:
         if first == saev.FIRST_BYTE:
-            return _called(saev.read, path, path, told, ())
+            return _call(saev.read, path, path, told, ())
         return _from_state(read_state_dict(path), path, told)
     raise InputError(
         f"{path}: expected an SAE, got {what_it_is(path) or 'another file; name the folder of an SAE'}"
@@ -222,14 +222,14 @@ def _folder_of(path: Path) -> Path | None:
 def _from_state(state: Mapping[str, object], path: Path, told: Mapping[str, float | int]) -> SAE:
     """The SAE of a state_dict that is alone in its file: known by the names of its tensors."""
     if all(name in state for name in openai.NAMES):
-        return _called(openai.read, state, path, told, (), path)
+        return _call(openai.read, state, path, told, (), path)
     if all(name in state for name in goodfire.NAMES):
-        return _called(goodfire.read, state, path, told, (), path)
+        return _call(goodfire.read, state, path, told, (), path)
     if {"W_enc", "W_dec", "b_enc", "b_dec"} == {*state}:
         if hook_z.config_of(path).is_file():
-            return _called(hook_z.read, state, path, told, (), path)
+            return _call(hook_z.read, state, path, told, (), path)
         if path.name.endswith(qwen_scope.SUFFIX):
-            return _called(qwen_scope.read, state, path, told, ("k",), path)
+            return _call(qwen_scope.read, state, path, told, ("k",), path)
     raise InputError(
         f"{path}: expected an SAE that its file alone describes (of OpenAI, Goodfire, Qwen-Scope or saev), got "
         f"tensors {names(state)}; name the folder that holds its configuration too (if these are activations, "
@@ -237,7 +237,7 @@ def _from_state(state: Mapping[str, object], path: Path, told: Mapping[str, floa
     )
 
 
-def _called(
+def _call(
     read: Callable[..., SAE],
     source: object,
     path: Path,

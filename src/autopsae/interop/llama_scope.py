@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import checked, dtype_of, expect, fitting, positive, sizes, whole
-from autopsae.interop.plain import Plain, scaling
+from autopsae.interop.checks import dtype_of, expect, fit_sparsity, positive, sizes, take_tensors, whole
+from autopsae.interop.plain import Plain, scale_map
 from autopsae.interop.reading import read_safetensors
 from autopsae.reading import as_object, read_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
-from autopsae.words import shown
+from autopsae.words import show
 
 HYPERPARAMS, CHECKPOINT = "hyperparams.json", "checkpoints/final.safetensors"
 CONFIG, WEIGHTS = "config.json", "sae_weights.safetensors"
@@ -65,7 +65,7 @@ def read_scope(folder: Path) -> SAE:
     if settings.is_scaled:
         norms = as_object(values.get(NORM), path, f"an object {NORM}")
         if norms.get("out", norms.get("in")) != norms.get("in"):
-            raise InputError(f"{path}: {NORM}: expected one norm for an SAE, got {shown(norms)}, of a transcoder")
+            raise InputError(f"{path}: {NORM}: expected one norm for an SAE, got {show(norms)}, of a transcoder")
         scale = float(d_in**0.5 / positive(norms, "in", path))
     if isinstance(settings.sparsity, JumpReLU):
         threshold = positive(values, "jump_relu_threshold", path) * scale
@@ -95,11 +95,11 @@ def read(folder: Path, *, scale: float | None = None) -> SAE:
         plain = replace(plain, threshold=plain.threshold.exp())
     known = None
     if settings.is_scaled and norms:
-        norm = checked({name: tensors[name] for name in norms}, dict.fromkeys(norms, ()), folder / WEIGHTS).get(
-            f"{NORM}.{settings.hook}"
-        )
+        norm = take_tensors(
+            {name: tensors[name] for name in norms}, dict.fromkeys(norms, ()), folder / WEIGHTS
+        ).get(f"{NORM}.{settings.hook}")
         if norm is None:
-            raise InputError(f"{folder / WEIGHTS}: expected {NORM}.{settings.hook}, got {shown(norms)}")
+            raise InputError(f"{folder / WEIGHTS}: expected {NORM}.{settings.hook}, got {show(norms)}")
         known = plain.W_enc.shape[1] ** 0.5 / positive({NORM: float(norm)}, NORM, folder / WEIGHTS)
     return _sae(plain, settings, _scale(known, scale, settings), dtype)
 
@@ -118,11 +118,11 @@ def _scale(known: float | None, told: float | None, settings: _Settings) -> floa
 def _settings(values: Mapping[str, Any], path: Path) -> _Settings:
     for name in ("hook_point_in", "hook_point_out"):
         if not isinstance(values.get(name), str):
-            raise InputError(f"{path}: {name}: expected a name, got {shown(values.get(name))}")
+            raise InputError(f"{path}: {name}: expected a name, got {show(values.get(name))}")
     if values["hook_point_in"] != values["hook_point_out"]:
         raise InputError(
-            f"{path}: expected an SAE, got a transcoder from {shown(values['hook_point_in'])} to "
-            f"{shown(values['hook_point_out'])}: it reconstructs other activations than it reads"
+            f"{path}: expected an SAE, got a transcoder from {show(values['hook_point_in'])} to "
+            f"{show(values['hook_point_out'])}: it reconstructs other activations than it reads"
         )
     expect(values, "use_glu_encoder", False, [False], path)
     norm = expect(values, "norm_activation", "dataset-wise", ["dataset-wise", "inference"], path)
@@ -157,12 +157,12 @@ def _plain(
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (rows, columns), "W_dec": (columns, rows)}
     shapes |= {"b_enc": (d_sae,), "b_dec": (d_in,), "threshold": (d_sae,)}
     names = {ours: theirs for ours, theirs in stored.items() if ours != "b_dec" or settings.has_b_dec}
-    found = checked(tensors, {theirs: shapes[ours] for ours, theirs in names.items()}, path, ignored)
+    found = take_tensors(tensors, {theirs: shapes[ours] for ours, theirs in names.items()}, path, ignored)
     by_our_names = {ours: found[theirs] for ours, theirs in names.items()}
     by_our_names.setdefault("b_dec", torch.zeros(d_in, dtype=torch.float64))
     turned = "W_dec" if is_linear else "W_enc"
     by_our_names[turned] = by_our_names[turned].T
-    fitting(settings.sparsity, d_sae, path)
+    fit_sparsity(settings.sparsity, d_sae, path)
     return Plain(**by_our_names), dtype_of(tensors[stored["W_enc"]])
 
 
@@ -174,4 +174,4 @@ def _sae(plain: Plain, settings: _Settings, scale: float, dtype: torch.dtype) ->
         plain = plain.unit()
     if not settings.subtracts:
         plain = plain.centered()
-    return plain.sae(sparsity=settings.sparsity, dtype=dtype, affine=scaling(plain.W_enc.shape[1], scale))
+    return plain.sae(sparsity=settings.sparsity, dtype=dtype, affine=scale_map(plain.W_enc.shape[1], scale))

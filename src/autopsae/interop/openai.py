@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import checked, dtype_of, expect, fitting, sizes, whole
-from autopsae.interop.plain import Plain, unbiased
+from autopsae.interop.checks import dtype_of, expect, fit_sparsity, sizes, take_tensors, whole
+from autopsae.interop.plain import Plain, unbias_map
 from autopsae.reading import as_object
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import ReLU, Sparsity, TopK
-from autopsae.words import shown
+from autopsae.words import show
 
 NAMES = ("pre_bias", "latent_bias", "encoder.weight")
 """What makes a state_dict one of theirs."""
@@ -32,14 +32,14 @@ def read(state: dict[str, Any], path: Path) -> SAE:
     if kind == "TopK":
         options = as_object(state.get(OPTIONS), path, f"an object {OPTIONS}")
         if options.get("postact_fn") != "ReLU":
-            got = shown(options.get("postact_fn"))
+            got = show(options.get("postact_fn"))
             raise InputError(f"{path}: postact_fn: expected 'ReLU', got {got}: its codes may be negative")
         sparsity = TopK(k=whole(options, "k", path))
     if "decoder.linear.weight" in state:
         raise InputError(f"{path}: expected decoder.weight, got a tied decoder; save decoder.weight itself")
     shapes: dict[str, tuple[int, ...]] = {"encoder.weight": (d_sae, d_in), "decoder.weight": (d_in, d_sae)}
     shapes |= {"latent_bias": (d_sae,), "pre_bias": (d_in,)}
-    found = checked(state, shapes, path, ignored=(*STATISTICS, ACTIVATION, OPTIONS))
+    found = take_tensors(state, shapes, path, ignored=(*STATISTICS, ACTIVATION, OPTIONS))
     plain = Plain(
         W_enc=found["encoder.weight"],
         W_dec=found["decoder.weight"].T,
@@ -48,8 +48,8 @@ def read(state: dict[str, Any], path: Path) -> SAE:
     )
     is_topk = kind == "TopK"
     return plain.sae(
-        sparsity=fitting(sparsity, d_sae, path),
+        sparsity=fit_sparsity(sparsity, d_sae, path),
         dtype=dtype_of(state["encoder.weight"]),
-        affine=unbiased(d_in) if is_topk else None,
+        affine=unbias_map(d_in) if is_topk else None,
         layer_norm=is_topk,
     )

@@ -17,14 +17,14 @@ LARGEST_THRESHOLD = 1e30
 """Stands for JumpReLU thresholds over it, under which no latent fires."""
 
 
-def scaling(d_in: int, factor: float) -> Affine:
+def scale_map(d_in: int, factor: float) -> Affine:
     """x -> factor x."""
     return Affine(center=torch.zeros(d_in, dtype=torch.float64), scale=factor)
 
 
-def unbiased(d_in: int) -> Affine:
+def unbias_map(d_in: int) -> Affine:
     """What turns tokens that were divided by the biased standard deviation into those divided by the unbiased."""
-    return scaling(d_in, float(((d_in - 1) / d_in) ** 0.5))
+    return scale_map(d_in, float(((d_in - 1) / d_in) ** 0.5))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ from autopsae.arrays import InputError
 from autopsae.interop.checks import names
 from autopsae.memory import check_memory
 from autopsae.pickles import check_torch_save
-from autopsae.reading import as_object, check_regular, reading
+from autopsae.reading import as_object, check_regular, input_errors
 
 LARGEST_RATIO = 100
 """Of an archive's content to its size. Weights hardly shrink; a bomb does by a thousand."""
@@ -38,7 +38,7 @@ def _check_fits(path: Path, needed: int) -> None:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors in a file. Raises InputError for a missing, truncated or foreign one."""
-    with reading(path, "safetensors"):
+    with input_errors(path, "safetensors"):
         check_regular(path)
         _check_fits(path, path.stat().st_size)
         return load_file(path)
@@ -51,7 +51,7 @@ def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
     after: bytes at the beginning that are not part of it.
     """
     again = "pickles that hold code are not run: save its state_dict()"
-    with reading(path, "a torch.save of tensors alone", again):
+    with input_errors(path, "a torch.save of tensors alone", again):
         check_regular(path)
         _check_fits(path, (1 + bool(after)) * path.stat().st_size)
         with path.open("rb") as file:
@@ -68,7 +68,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     """The floating-point arrays that `numpy.savez` wrote. Raises InputError for anything else, and for an archive
     that would unfold to far more than it is.
     """
-    with reading(path, "arrays that numpy.savez wrote"):
+    with input_errors(path, "arrays that numpy.savez wrote"):
         check_regular(path)
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()

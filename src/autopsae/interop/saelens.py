@@ -16,14 +16,14 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import write_tensors, write_text
-from autopsae.interop.checks import DTYPES, checked, expect, fitting, positive, whole
-from autopsae.interop.plain import Plain, scaling, unbiased
+from autopsae.interop.checks import DTYPES, expect, fit_sparsity, positive, take_tensors, whole
+from autopsae.interop.plain import Plain, scale_map, unbias_map
 from autopsae.interop.reading import read_safetensors
 from autopsae.reading import read_object
 from autopsae.remedies.affine import Affine
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
-from autopsae.words import shown
+from autopsae.words import show
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 SCALER, WHITENING = "activation_scaler.json", "activation_whitening.safetensors"
@@ -82,13 +82,13 @@ def read(folder: Path, *, scale: float | None = None) -> SAE:
             raise InputError(
                 f"{path}: expected no scale, as its files say how tokens are scaled ({normalization}), got {scale}"
             )
-        affine = scaling(d_in, scale)
+        affine = scale_map(d_in, scale)
     if normalization == "layer_norm":
         if affine.scale != 1 or affine.linear is not None:
             raise InputError(
                 f"{folder / SCALER}: expected no scaler before layer_norm, got one; remove one of them"
             )
-        affine = affine.then(unbiased(d_in))
+        affine = affine.then(unbias_map(d_in))
     return plain.sae(
         sparsity=sparsity, dtype=DTYPES[dtype], affine=affine, layer_norm=normalization == "layer_norm"
     )
@@ -113,16 +113,16 @@ def _modern(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
 def _sparsity(settings: dict[str, Any], d_sae: int, path: Path) -> Sparsity:
     name = settings["architecture"]
     if name == "topk":
-        return fitting(TopK(k=whole(settings, "k", path)), d_sae, path)
+        return fit_sparsity(TopK(k=whole(settings, "k", path)), d_sae, path)
     if name == "batchtopk":
-        return fitting(BatchTopK(k=whole(settings, "k", path)), d_sae, path)
+        return fit_sparsity(BatchTopK(k=whole(settings, "k", path)), d_sae, path)
     if name in ("standard", "jumprelu"):
         return ReLU() if name == "standard" else JumpReLU()
     reason = REASONS.get(name) if isinstance(name, str) else None
     if isinstance(name, str) and "transcoder" in name:
         reason = "it reconstructs other activations than it reads"
     raise InputError(
-        f"{path}: expected an architecture of topk, batchtopk, standard or jumprelu, got {shown(name)}"
+        f"{path}: expected an architecture of topk, batchtopk, standard or jumprelu, got {show(name)}"
         + (f": {reason}" if reason else "")
     )
 
@@ -142,7 +142,7 @@ def _plain(path: Path, d_in: int, d_sae: int, sparsity: Sparsity, *, is_finetune
     factor = next((name for name in FACTORS if name in tensors), None)
     if factor:
         shapes[factor] = (d_sae,)
-    found = checked(tensors, shapes, path)
+    found = take_tensors(tensors, shapes, path)
     # Up to version 5: codes are multiplied by it before they are decoded. Many files hold ones that nobody uses.
     factors = found[factor] if factor else torch.ones(d_sae, dtype=torch.float64)
     if not is_finetuned and not bool((factors == 1).all()):
@@ -172,7 +172,7 @@ def _outside(folder: Path, d_in: int) -> Affine:
         raise InputError(f"{path}: expected {WHITENING} beside it, got none; get the whole checkpoint")
     if settings.get("has_whitening", True) and (folder / WHITENING).exists():
         shapes = {"mean": (d_in,), "matrix": (d_in, d_in), "inverse_matrix": (d_in, d_in)}
-        maps = checked(read_safetensors(folder / WHITENING), shapes, folder / WHITENING)
+        maps = take_tensors(read_safetensors(folder / WHITENING), shapes, folder / WHITENING)
         whitening = Affine(center=maps["mean"], linear=maps["matrix"].T, inverse=maps["inverse_matrix"].T)
         affine = affine.then(whitening)
     return affine
@@ -187,7 +187,7 @@ def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: s
     """
     before = None
     if sae.layer_norm:
-        before = scaling(sae.d_in, 1 / unbiased(sae.d_in).scale)
+        before = scale_map(sae.d_in, 1 / unbias_map(sae.d_in).scale)
     name, extra, threshold = _architecture(sae)
     plain = Plain.of(sae, before)
     tensors = {"W_enc": plain.W_enc.T, "W_dec": plain.W_dec, "b_enc": plain.b_enc, "b_dec": plain.b_dec}

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.interop.checks import checked, dtype_of, fitting, sizes, whole
+from autopsae.interop.checks import dtype_of, fit_sparsity, sizes, take_tensors, whole
 from autopsae.interop.plain import Plain
 from autopsae.interop.reading import read_state_dict
-from autopsae.reading import MOST_JSON, as_object, parse_foreign, reading
+from autopsae.reading import MOST_JSON, as_object, input_errors, parse_foreign
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, ReLU, Sparsity, TopK
-from autopsae.words import shown
+from autopsae.words import show
 
 FIRST_BYTE = b"{"
 """No file of `torch.save` begins with it."""
@@ -36,7 +36,7 @@ def read(path: Path) -> SAE:
     between versions, and for damaged files.
     """
     what = "a JSON object in its first line"
-    with reading(path, what):
+    with input_errors(path, what):
         with path.open("rb") as file:
             line = file.readline(MOST_JSON + 1)
         if len(line) > MOST_JSON:
@@ -44,11 +44,11 @@ def read(path: Path) -> SAE:
         header = as_object(parse_foreign(line), path, what)
     schema = header.get("schema", 0)
     if isinstance(schema, bool) or not isinstance(schema, int) or schema not in SUBTRACTS:
-        raise InputError(f"{path}: schema: expected none or 1 to {max(SUBTRACTS)}, got {shown(schema)}")
+        raise InputError(f"{path}: schema: expected none or 1 to {max(SUBTRACTS)}, got {show(schema)}")
     settings = as_object(header["cfg"], path, "an object `cfg`") if "cfg" in header else header
     state = read_state_dict(path, after=len(line))
     d_in, d_sae = sizes(state, "W_enc", path)
-    sparsity = fitting(_sparsity(header, settings, path), d_sae, path)
+    sparsity = fit_sparsity(_sparsity(header, settings, path), d_sae, path)
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}
     shapes |= {"b_enc": (d_sae,), "b_dec": (d_in,)}
     if isinstance(sparsity, BatchTopK):
@@ -58,7 +58,7 @@ def read(path: Path) -> SAE:
                 "version of saev, which the file does not say"
             )
         shapes[LEARNED] = ()
-    found = checked(state, shapes, path)
+    found = take_tensors(state, shapes, path)
     subtracts = SUBTRACTS[schema]
     if subtracts is None and bool(found["b_dec"].any()):
         raise InputError(
@@ -82,5 +82,5 @@ def _sparsity(header: Mapping[str, Any], settings: Mapping[str, Any], path: Path
         k = whole(options, "top_k", path)
         return TopK(k=k) if kind == "TopK" else BatchTopK(k=k)
     if kind != "Relu":
-        raise InputError(f"{path}: activation: expected Relu, TopK or BatchTopK, got {shown(kind)}")
+        raise InputError(f"{path}: activation: expected Relu, TopK or BatchTopK, got {show(kind)}")
     return ReLU()

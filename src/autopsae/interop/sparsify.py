@@ -5,7 +5,7 @@ from pathlib import Path
 
 from autopsae.arrays import InputError
 from autopsae.files import write_tensors, write_text
-from autopsae.interop.checks import checked, dtype_of, expect, fitting, whole
+from autopsae.interop.checks import dtype_of, expect, fit_sparsity, take_tensors, whole
 from autopsae.interop.plain import Plain
 from autopsae.interop.reading import read_safetensors
 from autopsae.reading import read_object
@@ -33,11 +33,11 @@ def read(folder: Path) -> SAE:
         d_sae = d_in * whole({"expansion_factor": 32, **settings}, "expansion_factor", path)
     shapes = {"encoder.weight": (d_sae, d_in), "encoder.bias": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     tensors = read_safetensors(folder / WEIGHTS)
-    found = checked(tensors, shapes, folder / WEIGHTS)
+    found = take_tensors(tensors, shapes, folder / WEIGHTS)
     plain = Plain(
         W_enc=found["encoder.weight"], W_dec=found["W_dec"], b_enc=found["encoder.bias"], b_dec=found["b_dec"]
     )
-    sparsity = fitting(TopK(k=k) if activation == "topk" else GroupMax(k=k), d_sae, path)
+    sparsity = fit_sparsity(TopK(k=k) if activation == "topk" else GroupMax(k=k), d_sae, path)
     return plain.sae(sparsity=sparsity, dtype=dtype_of(tensors["encoder.weight"]))
 
 

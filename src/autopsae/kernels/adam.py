@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from autopsae.kernels.dispatch import stepping, threads_for
+from autopsae.kernels.dispatch import step_loops, threads_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tens
     correction1, correction2 = 1 - beta1**how.step, (1 - beta2**how.step) ** 0.5
     # torch.optim.SparseAdam adds it before the correction, torch.optim.Adam after.
     eps = how.eps / correction2 if how.sparse else how.eps
-    loops = stepping(rows, grads, firsts, seconds)
+    loops = step_loops(rows, grads, firsts, seconds)
     if loops is not None:
         settings = rows.new_tensor([1 - beta1, beta2, 1 - beta2, correction1, correction2, eps]).numpy()
         arrays = (t.numpy() for t in (rows, grads, firsts, seconds, rates.to(rows.dtype)))

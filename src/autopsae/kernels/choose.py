@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.kernels.dispatch import SUMMED, choosing, loaded, spans, threads_for
+from autopsae.kernels.dispatch import SUMMED, choose_loops, load_loops, spans, threads_for
 
 Block = Float[Tensor, "members rows d_sae"]
 Bias = Float[Tensor, "members d_sae"] | None
@@ -31,7 +31,7 @@ def _addends(product: Block, bias: Bias) -> tuple[Tensor, Tensor]:
     return product.view(-1, n), product.new_zeros(members, n) if bias is None else bias.contiguous()
 
 
-def _ordered(t: Tensor) -> Tensor:
+def _order_keys(t: Tensor) -> Tensor:
     return t.view(torch.int16) if t.dtype == torch.bfloat16 else t
 
 
@@ -43,7 +43,7 @@ def largest(
 
     Where fewer than k of a row are positive, some that are not fill the rest. The product may be overwritten.
     """
-    loops = choosing(product)
+    loops = choose_loops(product)
     if loops is None:
         pre = _sum(product, bias)
         positive |= (pre > 0).any(dim=1)
@@ -56,7 +56,7 @@ def largest(
     # As an integer, 12 is a tenth of a bfloat16's value or so.
     factor, less = (1.0, 12) if product.dtype == torch.bfloat16 else (0.9, 0.0)
     addends = (t.numpy() for t in _addends(product, bias))
-    found = (_ordered(values).view(-1, k).numpy(), latents.view(-1, k).numpy())
+    found = (_order_keys(values).view(-1, k).numpy(), latents.view(-1, k).numpy())
     loops.largest(*addends, k, *found, seen.numpy(), factor, less, threads)
     positive |= seen.any(dim=0)
     return values, latents
@@ -65,14 +65,14 @@ def largest(
 def has_largest_by_latent(W_enc: Float[Tensor, "members d_sae d_in"], k: int) -> bool:
     """Is `largest_by_latent` there, and worth it? A token costs it k d_sae, without a branch."""
     small = k <= 16 and k * W_enc.shape[1] <= 2048
-    return small and W_enc.device.type == "cpu" and W_enc.dtype in SUMMED and loaded() is not None
+    return small and W_enc.device.type == "cpu" and W_enc.dtype in SUMMED and load_loops() is not None
 
 
 def largest_by_latent(
     product: Float[Tensor, "members d_sae rows"], bias: Bias, k: int, positive: Positive
 ) -> tuple[Float[Tensor, "members rows k"], Int[Tensor, "members rows k"]]:
     """As `largest`, from the product the other way round; only where `has_largest_by_latent`."""
-    loops = choosing(product)
+    loops = choose_loops(product)
     assert loops is not None
     members, n, rows = product.shape
     values = product.new_empty(members, rows, k)
@@ -92,7 +92,7 @@ def above(
     row by row; `positive` and the product as in `largest`.
     """
     thresholds = thresholds.to(product.dtype)
-    loops = choosing(product, thresholds)
+    loops = choose_loops(product, thresholds)
     if loops is None:
         pre = _sum(product, bias)
         positive |= (pre > 0).any(dim=1)
@@ -101,11 +101,11 @@ def above(
     threads, (members, rows, n) = threads_for(product.numel()), product.shape
     counts = torch.empty(members * rows, dtype=torch.int64)
     seen = torch.zeros(threads, members, n, dtype=torch.bool)
-    rows_and_thresholds = [t.numpy() for t in (*_addends(product, bias), _ordered(thresholds))]
+    rows_and_thresholds = [t.numpy() for t in (*_addends(product, bias), _order_keys(thresholds))]
     loops.count_above(*rows_and_thresholds, counts.numpy(), seen.numpy(), threads)
     total = int(counts.sum())
     values, latents = product.new_empty(total), torch.empty(total, dtype=torch.int64)
     starts = (counts.cumsum(0) - counts).numpy()
-    loops.gather_above(*rows_and_thresholds, starts, _ordered(values).numpy(), latents.numpy(), threads)
+    loops.gather_above(*rows_and_thresholds, starts, _order_keys(values).numpy(), latents.numpy(), threads)
     positive |= seen.any(dim=0)
     return values, latents, counts

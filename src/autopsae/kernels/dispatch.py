@@ -14,21 +14,21 @@ SMALL = 1 << 19
 """Values over which a loop takes longer than waiting for other threads."""
 
 
-def choosing(*tensors: Tensor) -> ModuleType | None:
+def choose_loops(*tensors: Tensor) -> ModuleType | None:
     """The compiled loops that choose, where they take such tensors."""
-    loops = loaded() if fit(tensors, COMPARED) else None
+    loops = load_loops() if fit(tensors, COMPARED) else None
     return loops.choose if loops else None
 
 
-def summing(*tensors: Tensor) -> ModuleType | None:
+def sum_loops(*tensors: Tensor) -> ModuleType | None:
     """The compiled loops that sum, where they take such tensors."""
-    loops = loaded() if fit(tensors, SUMMED) else None
+    loops = load_loops() if fit(tensors, SUMMED) else None
     return loops.sums if loops else None
 
 
-def stepping(*tensors: Tensor) -> ModuleType | None:
+def step_loops(*tensors: Tensor) -> ModuleType | None:
     """The compiled loop of an optimizer's step, where it takes such tensors."""
-    loops = loaded() if fit(tensors, SUMMED) else None
+    loops = load_loops() if fit(tensors, SUMMED) else None
     return loops.adam if loops else None
 
 
@@ -41,7 +41,7 @@ class Loops(NamedTuple):
 
 
 @cache
-def loaded() -> Loops | None:
+def load_loops() -> Loops | None:
     """The compiled loops, or None without Numba."""
     try:
         from autopsae.kernels import numba_adam, numba_choose, numba_sums

@@ -8,13 +8,13 @@ is read. Members are SAEs trained side by side: each has as many rows, and biase
 import numba
 import numpy as np
 
-from autopsae.kernels.numba_compile import compiled, parallel
+from autopsae.kernels.numba_compile import compile_loop, parallel
 
 EACH, TOP = np.uint64(0x0101010101010101), np.uint64(56)
 """A row is compared in vector instructions, a byte per value; read eight at a time, most bytes are zero."""
 
 
-@compiled(inline="always")
+@compile_loop(inline="always")
 def _move_largest_to_front(values, latents, n, k):  # type: ignore[no-untyped-def]
     """Hoare's selection: the k largest of the first n values come first, in any order."""
     low, high = 0, n - 1
@@ -38,7 +38,7 @@ def _move_largest_to_front(values, latents, n, k):  # type: ignore[no-untyped-de
             break
 
 
-@compiled(inline="always")
+@compile_loop(inline="always")
 def _candidates(row, bias, over, flags, words, values, latents):  # type: ignore[no-untyped-def]
     """Gather what is not at or below `over` (so NaN too, which must not go unseen); how many there are."""
     found = 0
@@ -101,7 +101,7 @@ LANES = 256
 """Tokens whose largest values are found side by side; few enough for all of them to stay in the first cache."""
 
 
-@compiled()
+@compile_loop()
 def _load(row, bias, latent, values, latents, is_nan):  # type: ignore[no-untyped-def]
     """Copy a span of a latent's pre-activations; whether any is positive."""
     some = np.int32(0)
@@ -115,7 +115,7 @@ def _load(row, bias, latent, values, latents, is_nan):  # type: ignore[no-untype
     return some
 
 
-@compiled()
+@compile_loop()
 def _rise(held, held_latents, values, latents):  # type: ignore[no-untyped-def]
     """Keep the larger of two in `held`, and hand on the smaller: no branches, so many tokens at once."""
     for i in range(LANES):
@@ -127,7 +127,7 @@ def _rise(held, held_latents, values, latents):  # type: ignore[no-untyped-def]
         latents[i] = of_a if over else of_b
 
 
-@compiled()
+@compile_loop()
 def _rise_twice(held, of_held, next_held, of_next_held, values, latents):  # type: ignore[no-untyped-def]
     """`_rise` at two places in one reading."""
     for i in range(LANES):
@@ -141,7 +141,7 @@ def _rise_twice(held, of_held, next_held, of_next_held, values, latents):  # typ
         values[i], latents[i] = a if over else b, of_a if over else of_b
 
 
-@compiled()
+@compile_loop()
 def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # type: ignore[no-untyped-def]
     """`largest_by_latent` of one member's rows from begin to end."""
     k = values.shape[1]

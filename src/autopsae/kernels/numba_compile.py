@@ -10,7 +10,7 @@ from typing import Any
 import numba
 
 
-def compiled(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
+def compile_loop(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
     def compile(function: Callable[..., Any]) -> Any:
         plain = inspect.unwrap(function)  # the tests check shapes by wrapping every function
         try:
@@ -31,7 +31,7 @@ def parallel(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
         # Numba's cache goes by the name alone, so the second needs one of its own.
         again = FunctionType(plain.__code__, plain.__globals__, plain.__name__)
         again.__qualname__ = f"{plain.__qualname__}_shared"
-        alone, shared = compiled(**flags)(plain), compiled(parallel=True, **flags)(again)
+        alone, shared = compile_loop(**flags)(plain), compile_loop(parallel=True, **flags)(again)
 
         def run(*arguments: Any) -> None:
             (alone if arguments[-1] == 1 else shared)(*arguments)

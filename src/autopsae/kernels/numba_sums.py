@@ -7,7 +7,7 @@ side) over some spans of each. Sums over a row may be taken in any order.
 import numba
 import numpy as np
 
-from autopsae.kernels.numba_compile import compiled, parallel
+from autopsae.kernels.numba_compile import compile_loop, parallel
 
 
 @parallel(fastmath={"reassoc", "contract"})
@@ -92,7 +92,7 @@ def left_gradients(left, values, latents, ends, W, slopes, dots, sums, threads):
                         out[c] += value * row[c]
 
 
-@compiled()
+@compile_loop()
 def mark(values, latents, marked):  # type: ignore[no-untyped-def]
     """marked[latent] becomes true where a value is over zero."""
     for p in range(len(values)):
@@ -100,7 +100,7 @@ def mark(values, latents, marked):  # type: ignore[no-untyped-def]
             marked[latents[p]] = True
 
 
-@compiled()
+@compile_loop()
 def group(latents, counts, starts, order):  # type: ignore[no-untyped-def]
     """A stable counting sort: order lists the pairs by latent, given how many each has and where they begin."""
     place = starts.copy()

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 from autopsae.kernels import sums
-from autopsae.kernels.dispatch import spans, summing
+from autopsae.kernels.dispatch import spans, sum_loops
 from autopsae.kernels.workspace import Workspace
 
 DENSE = 1 / 16
@@ -146,7 +146,7 @@ class Pairs:
     def _summed_unsorted(self, values: Tensor, rows: Tensor) -> bool:
         """Is it best to add pairs to their latents' sums as they come, a thread for each member?"""
         fits = spans(self.members, rows.numel()) == 1 or self.d_sae * rows.shape[-1] <= SMALL_SUM
-        return not self._dense and fits and summing(values, rows) is not None
+        return not self._dense and fits and sum_loops(values, rows) is not None
 
     def left_gradients(
         self,
@@ -156,7 +156,7 @@ class Pairs:
         slopes: Float[Tensor, "members"],
     ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "members d_sae d_in"]]:
         """(`dots` of `left` and W, `per_latent` of values and `left`), each times its member's slope."""
-        if self._summed_unsorted(values, left) and summing(W):
+        if self._summed_unsorted(values, left) and sum_loops(W):
             dots, sums_ = sums.left_gradients(left, values, self.latents, self.ends, W.flatten(0, 1), slopes)
             return dots, sums_.view(W.shape)
         rows, per_pair = left.flatten(0, 1), slopes if self.members == 1 else self.spread(slopes)
@@ -179,7 +179,7 @@ class Pairs:
         workspace: Workspace | None = None,
     ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"]]:
         """What `per_token` leaves of a target, and each member's sum of squares of that."""
-        if not self._dense and summing(target, values, W):
+        if not self._dense and sum_loops(target, values, W):
             shape = tuple(target.shape)
             left = workspace.take("left", shape, target) if workspace else torch.empty_like(target)
             return left, sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1), left)

@@ -31,7 +31,7 @@ def decode_between(
     return decoded.view(pairs.members, -1, W_dec.shape[2])
 
 
-def unexplained(
+def subtract_decoded(
     target: Float[Tensor, "members batch d_in"],
     values: Float[Tensor, "pairs"],
     pairs: Pairs,

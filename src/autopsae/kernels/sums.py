@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.kernels.dispatch import loaded, spans, summing, threads_for
+from autopsae.kernels.dispatch import load_loops, spans, sum_loops, threads_for
 
 
 def dots(
@@ -19,7 +19,7 @@ def dots(
     """<the token's row, the latent's row> of every pair; no [pairs, d_in] matrix is made. ends: 0, then where each
     token's pairs end.
     """
-    loops = summing(of_tokens, of_latents)
+    loops = sum_loops(of_tokens, of_latents)
     if loops is None:
         tokens = torch.arange(len(of_tokens), device=ends.device).repeat_interleave(
             ends.diff(), output_size=len(latents)
@@ -46,7 +46,7 @@ def leave(
     """`left` becomes the target minus each token's sum of value times row of W; the sums of its squares. Only where
     there is a compiled loop (`dispatch.summing`). ends: 0, then where each token's pairs end.
     """
-    loops = summing(target, values, W, left)
+    loops = sum_loops(target, values, W, left)
     assert loops is not None
     error = torch.empty(len(target), spans(len(target), target.numel()), dtype=torch.float64)
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), W.numpy())
@@ -66,7 +66,7 @@ def scatter(
     """For each latent, value times its token's row, summed over its pairs, without sorting them; only where
     there is a compiled loop (`dispatch.summing`). n_latents: of all members.
     """
-    loops = summing(values, rows)
+    loops = sum_loops(values, rows)
     assert loops is not None
     sums = rows.new_empty(spans(members, rows.numel()), n_latents, rows.shape[1])
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), rows.numpy())
@@ -74,9 +74,11 @@ def scatter(
     return sums[0] if len(sums) == 1 else sums.sum(dim=0)
 
 
-def fired(values: Float[Tensor, "pairs"], latents: Int[Tensor, "pairs"], n_latents: int) -> Bool[Tensor, "latents"]:
+def mark_fired(
+    values: Float[Tensor, "pairs"], latents: Int[Tensor, "pairs"], n_latents: int
+) -> Bool[Tensor, "latents"]:
     """Which latents have a value over zero."""
-    loops = summing(values)
+    loops = sum_loops(values)
     marked = torch.zeros(n_latents, dtype=torch.bool, device=values.device)
     if loops is None:
         return marked.index_fill_(0, latents[values > 0], True)
@@ -95,7 +97,7 @@ def left_gradients(
     """(`dots` of what is left and W, `scatter` of values and what is left), each times its member's slope, in one
     reading; only where there is a compiled loop.
     """
-    loops = summing(left, values, W)
+    loops = sum_loops(left, values, W)
     assert loops is not None
     dots = left.new_empty(len(latents))
     sums = left.new_empty(spans(len(left), left.numel()), *W.shape)
@@ -109,7 +111,7 @@ def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "latents"]) -> Int[
 
     A fixed order makes the sums, and so the training, the same every time.
     """
-    loops = loaded() if latents.device.type == "cpu" else None
+    loops = load_loops() if latents.device.type == "cpu" else None
     if loops is None:
         return torch.argsort(latents.int(), stable=True)
     order = torch.empty_like(latents)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.remedies.affine import Affine
-from autopsae.statistics.strays import shortened, typical_norm
+from autopsae.statistics.strays import shorten, typical_norm
 from autopsae.tables import Result
 
 _FAR = 2.0**30  # in typical tokens: further ones are brought there, as fourth powers in float32 end at 2^32
@@ -74,7 +74,7 @@ class View(Result):
         which latents fire on it depends on its direction alone.
         """
         y = self.through(x.double())
-        return shortened(y * self.scale, _FAR * sqrt(x.shape[1])).float()
+        return shorten(y * self.scale, _FAR * sqrt(x.shape[1])).float()
 
     @property
     def seen(self) -> Float[Tensor, "sample d_in"]:

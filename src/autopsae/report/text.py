@@ -80,7 +80,7 @@ def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> Render
             lines.append(Text.assemble((row[0], "bold"), f": {row[1]} latents ({row[2]}): {row[3]}"))
         table.add_section()
     findings = [_bullet(str(finding)) for finding in autopsy.findings]
-    return Group(Fitting(table, lines), Text(), *findings, *([_bullet(_recentred(cost))] if cost else []))
+    return Group(Fitting(table, lines), Text(), *findings, *([_bullet(_recentring_line(cost))] if cost else []))
 
 
 _CAUSES = {
@@ -108,7 +108,7 @@ def _latents(autopsy: Autopsy) -> str:
     )
 
 
-def _recentred(cost: RecentringCost) -> str:
+def _recentring_line(cost: RecentringCost) -> str:
     before, after = cost.fvu_before, cost.fvu_after
     change = f" ({after / before - 1:+.1%})" if before and after is not None else ""
     typical = f" ({fvu_text(cost.fvu_typical_before)} to {fvu_text(cost.fvu_typical_after)} without stray tokens)"
@@ -171,16 +171,16 @@ def _by_finding(survey: Survey) -> list[RenderableType]:
         for finding in d.findings:
             found.setdefault(finding.name, []).append((d.layer, finding))
     lines: list[RenderableType] = [Text("\nPrescriptions", style="bold")]
-    lines.extend(_bullet(f"{advice}: {_counted(layers, survey)}") for advice, layers in advised.items())
-    lines.extend(_bullet(f"(the paper's rule: {name}: {_counted(on, survey)})") for name, on in by_paper.items())
+    lines.extend(_bullet(f"{advice}: {_count_line(layers, survey)}") for advice, layers in advised.items())
+    lines.extend(_bullet(f"(the paper's rule: {name}: {_count_line(on, survey)})") for name, on in by_paper.items())
     lines.append(Text("\nFindings, at the layer where each is gravest (all are in the JSON)", style="bold"))
     for group in found.values():
         layer, worst = max(group, key=lambda pair: pair[1].gravity)
-        lines.append(_bullet(f"{_counted([name for name, _ in group], survey)}; {layer}: {worst}"))
+        lines.append(_bullet(f"{_count_line([name for name, _ in group], survey)}; {layer}: {worst}"))
     return lines
 
 
-def _counted(layers: list[str], survey: Survey) -> str:
+def _count_line(layers: list[str], survey: Survey) -> str:
     names = ", ".join(layers[:_NAMED]) + (", ..." if len(layers) > _NAMED else "")
     return f"{len(layers)} of {len(survey)} layers ({names})"
 

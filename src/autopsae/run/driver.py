@@ -12,7 +12,7 @@ from autopsae.run.finished import present
 from autopsae.run.folder import Entry, Folder, Plan
 from autopsae.run.observer import Observer
 from autopsae.training.loop import Diverged, Training
-from autopsae.words import listed as several
+from autopsae.words import list_names as several
 
 
 class Interrupted(KeyboardInterrupt):

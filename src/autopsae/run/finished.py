@@ -10,7 +10,7 @@ from typing import Any
 
 from autopsae.arrays import InputError
 from autopsae.files import changes, tensors_digest
-from autopsae.kinds import Kind, anything, fields, mapped, nothing_or, number, text, whole
+from autopsae.kinds import Kind, anything, fields, mapping_of, nothing_or, number, text, whole
 from autopsae.run.same_data import KIND
 from autopsae.sae.model import SAE
 from autopsae.saved import as_json, load_object
@@ -19,13 +19,13 @@ from autopsae.words import printable, reason
 
 BIRTH, SUMMARY = "autopsae-birth", "autopsae-summary"
 
-_NUMBERS = mapped(nothing_or(number()))
+_NUMBERS = mapping_of(nothing_or(number()))
 _ENDED: dict[str, Kind] = {
     "birth": _NUMBERS,
     "scale": number(over=0.0),
     "diverged": nothing_or(text),
     "steps": whole(0),
-    "training": mapped(anything),
+    "training": mapping_of(anything),
 }
 _MEASURED: dict[str, Kind] = dict.fromkeys(("dead", "dead_by_relu", "dead_by_topk", "mse_raw", "l0"), number())
 _MEASURED["fvu_raw"] = nothing_or(number())
@@ -105,7 +105,7 @@ def summary_kind(value: object) -> str | None:
 
 def begun(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """What a run began with; InputError where it was about something else."""
-    kind = fields({"about": mapped(anything), "birth": _NUMBERS}, others=KIND)
+    kind = fields({"about": mapping_of(anything), "birth": _NUMBERS}, others=KIND)
     before = with_names_of_now(load_object(out / "birth.json", format=BIRTH, kind=kind))
     if changed := changes(before["about"], about):
         raise InputError(f"{out}: expected the settings that the run began with: {changed}")

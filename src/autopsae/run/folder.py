@@ -15,12 +15,12 @@ from autopsae.passes import known_tokens, same_passes
 from autopsae.run.data import ON_THE_WAY, at_most
 from autopsae.run.finished import BIRTH, SUMMARY, Settings, begun, named
 from autopsae.run.measured import HeldOut, measured
-from autopsae.run.same_data import check_described, described
+from autopsae.run.same_data import check_described, digests_of
 from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
 from autopsae.saved import as_json, save_object
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
-from autopsae.training.sources import Member, shifted
+from autopsae.training.sources import Member, shift_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Folder(AbstractContextManager["Folder"]):
         path = self.out / "birth.json"
         if not resumed:
             birth = measured(evaluate(self._member.sae, self._held_out))
-            content = {"about": self._about, "birth": birth, "digests": described(self._training, self._raw)}
+            content = {"about": self._about, "birth": birth, "digests": digests_of(self._training, self._raw)}
             self.birth = save_object(path, format=BIRTH, content=content)["birth"]
             return
         before = begun(self.out, self._about)
@@ -175,13 +175,13 @@ class Folder(AbstractContextManager["Folder"]):
                     *idle_resampling(config.resampling, steps=steps),
                 ],
             }
-        digests = described(self._training, self._raw)
+        digests = digests_of(self._training, self._raw)
         content = {**summary, "steps": steps, "training": named(config), "digests": digests}
         return save_object(self.out / "summary.json", format=SUMMARY, content=content)
 
     def _seen(self, raw: Tokens) -> Tokens:
         """Tokens as the member gets them."""
-        return raw if self._member.shift is None else shifted(raw, self._member.shift)
+        return raw if self._member.shift is None else shift_tokens(raw, self._member.shift)
 
     def _prescription(self) -> dict[str, Any] | None:
         """What the SAE was born from, and what it is used for else."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from autopsae.activations.names import file_names
 from autopsae.arrays import InputError, Tokens
-from autopsae.disk import LOCK, DiskFull, locked
-from autopsae.kinds import anything, fields, listed, mapped, nothing_or, text
+from autopsae.disk import LOCK, DiskFull, hold_lock
+from autopsae.kinds import anything, fields, list_of, mapping_of, nothing_or, text
 from autopsae.passes import same_passes
 from autopsae.run.driver import Group, drive
 from autopsae.run.finished import Settings, check_folder, finished, present, summary_kind, with_names_of_now
@@ -15,7 +15,7 @@ from autopsae.run.folder import Entry, Plan
 from autopsae.run.observer import Observer
 from autopsae.run.portions import Portions, groups_of, other_members
 from autopsae.saved import load_object, save_object
-from autopsae.words import shown
+from autopsae.words import show
 
 SWEEP = "autopsae-sweep"
 
@@ -24,7 +24,7 @@ def _member(value: object) -> str | None:
     return fields({"name": text, "data": text}, others=anything)(value) or summary_kind(value)
 
 
-_RESULT = fields({"best": mapped(nothing_or(text)), "chosen_by": text, "members": listed(_member)})
+_RESULT = fields({"best": mapping_of(nothing_or(text)), "chosen_by": text, "members": list_of(_member)})
 
 
 def check_sweep_out(out: Path, *, resume: bool = False) -> None:
@@ -47,7 +47,7 @@ def finished_sweep(out: Path, members: Mapping[str, Settings]) -> dict[str, Any]
     """
     if not present(out / "sweep.json"):
         return None
-    with locked(out / LOCK, what=out):
+    with hold_lock(out / LOCK, what=out):
         result = _ended(out, members)
         if result is not None:
             (out / "portions.json").unlink(missing_ok=True)
@@ -92,7 +92,7 @@ def run_sweep(
     _check_names([entry.name for entry in entries])
     folders_of(out, by_name)
     plan.check(entries[0].member.config)
-    with locked(out / LOCK, what=out):
+    with hold_lock(out / LOCK, what=out):
         check_sweep_out(out, resume=resume)  # another process may have ended since
         result = _ended(out, {name: entry.settings for name, entry in by_name.items()})
         if result is None:
@@ -106,11 +106,11 @@ def run_sweep(
 
 def _check_names(names: Sequence[str]) -> None:
     if not names or len({*names}) < len(names):
-        raise InputError(f"sweep: expected members, each with a name of its own, got {shown(names)}")
+        raise InputError(f"sweep: expected members, each with a name of its own, got {show(names)}")
     for name in names:
         # What JSON cannot hold could be written, but not resumed.
         if not isinstance(name, str) or any("\ud800" <= c <= "\udfff" for c in name):
-            raise InputError(f"sweep: expected names of Unicode characters, got {shown(name)}; pass another name")
+            raise InputError(f"sweep: expected names of Unicode characters, got {show(name)}; pass another name")
 
 
 def _all(

@@ -9,7 +9,7 @@ from autopsae.defaults import Strays
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy
-from autopsae.run.start import layer_normed, start_from, without_strays
+from autopsae.run.start import layer_norm_tokens, start_from, without_strays
 from autopsae.run.verdict import resampling_until
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
@@ -126,6 +126,6 @@ class Layer:
         if seed not in self._read:
             raw = collect(self._tokens, seed=seed, device=self._device)
             normed = self._layer_norm
-            seen = collect(layer_normed(self._tokens), seed=seed, device=self._device) if normed else raw
+            seen = collect(layer_norm_tokens(self._tokens), seed=seed, device=self._device) if normed else raw
             self._read[seed] = raw, seen
         return self._read[seed]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.disk import LOCK, locked
+from autopsae.disk import LOCK, hold_lock
 from autopsae.passes import same_passes
 from autopsae.run.driver import Group, checkpoint_left, drive
 from autopsae.run.finished import Settings, check_folder, finished, present
@@ -34,7 +34,7 @@ def finished_run(out: Path, settings: Settings) -> dict[str, Any] | None:
     """
     if not present(out / "summary.json"):
         return None
-    with locked(out / LOCK, what=out):
+    with hold_lock(out / LOCK, what=out):
         summary = finished(out, settings)
         return summary and _ended(out, summary)
 
@@ -74,7 +74,7 @@ def run(
     out, plan = Path(out), plan or Plan()
     check_out(out, resume=resume)
     plan.check(entry.member.config)
-    with locked(out / LOCK, what=out):
+    with hold_lock(out / LOCK, what=out):
         check_out(out, resume=resume)  # another process may have ended since
         summary = finished(out, entry.settings)
         if summary is None:

@@ -5,21 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autopsae.arrays import InputError
-from autopsae.files import differing
-from autopsae.kinds import anything, fields, listed, mapped, text
+from autopsae.files import differences
+from autopsae.kinds import anything, fields, list_of, mapping_of, text
 from autopsae.memory import available_bytes
 from autopsae.run.finished import present
 from autopsae.run.folder import Entry
 from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.memory import bytes_of, groups_that_fit
 from autopsae.training.terms import terms, with_defaults
-from autopsae.words import listed as several
-from autopsae.words import shown
+from autopsae.words import list_names as several
+from autopsae.words import show
 
 FORMAT = "autopsae-portions"
 
-_MEMBERS = mapped(fields({"about": mapped(anything), "settings": mapped(anything), "sae": text}))
-_BEGUN = fields({"groups": listed(listed(text)), "members": _MEMBERS})
+_MEMBERS = mapping_of(fields({"about": mapping_of(anything), "settings": mapping_of(anything), "sae": text}))
+_BEGUN = fields({"groups": list_of(list_of(text)), "members": _MEMBERS})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def groups_of(
     if present(path):
         before = load_object(path, format=FORMAT, kind=_BEGUN)
         was = {name: {**one, "settings": with_defaults(one["settings"])} for name, one in before["members"].items()}
-        if changed := differing(was, about):
+        if changed := differences(was, about):
             raise InputError(other_members(out, changed))
         groups: list[list[str]] = before["groups"]
         _check_all(path, groups, about)
@@ -81,4 +81,4 @@ def other_members(out: Path, names: Collection[str]) -> str:
 
 def _check_all(where: object, groups: list[list[str]], names: Collection[str]) -> None:
     if sorted(name for group in groups for name in group) != sorted(names):
-        raise InputError(f"{where}: expected groups of all members, got {shown(groups)}; pass another folder")
+        raise InputError(f"{where}: expected groups of all members, got {show(groups)}; pass another folder")

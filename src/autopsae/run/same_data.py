@@ -12,7 +12,7 @@ KIND: Kind = fields({"training": nothing_or(digest), "held_out": nothing_or(dige
 """What `described` returns, as JSON."""
 
 
-def described(training: Tokens, held_out: Tokens) -> dict[str, Any]:
+def digests_of(training: Tokens, held_out: Tokens) -> dict[str, Any]:
     """The digests of both, as far as they are known without another pass: those of a matrix, and of what has been
     read to its end (`passes.known_digest`).
     """

@@ -12,7 +12,7 @@ from autopsae.statistics.collect import Statistics
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.statistics.strays import STRAY, left_out, weighed_down
+from autopsae.statistics.strays import STRAY, leave_out, weigh_down
 
 
 def start_from(name: str, statistics: Statistics, *, alpha: float, rank: int) -> Remedy:
@@ -60,11 +60,11 @@ def without_strays(tokens: Tokens, how: Strays, statistics: Statistics) -> Token
         return tokens
     limit = STRAY * statistics.norms.typical
     if how == "leave_out":
-        left = left_out(tokens, limit)
+        left = leave_out(tokens, limit)
         return Counted(left, count_tokens(left))
-    return Counted(weighed_down(tokens, limit, geometric_median(statistics.sample)), statistics.raw.tokens)
+    return Counted(weigh_down(tokens, limit, geometric_median(statistics.sample)), statistics.raw.tokens)
 
 
-def layer_normed(tokens: Tokens) -> Mapped:
+def layer_norm_tokens(tokens: Tokens) -> Mapped:
     """The same tokens, each normalised: what an SAE with `layer_norm` sees, for statistics of it."""
     return Mapped(tokens, layer_norm)

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from autopsae.arrays import Tokens, chunks
-from autopsae.kernels.sums import fired
+from autopsae.kernels.sums import mark_fired
 from autopsae.modules import evaluating
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress, tell_progress
@@ -124,7 +124,7 @@ class Watch:
         """Account for one batch of training."""
         dead_before, by_relu_before = self.is_dead, self.is_dead_by_relu
         shape, pairs = self.since_fired.shape, selection.pairs
-        heard = fired(selection.values.detach(), pairs.latents, pairs.n_latents).view(shape)
+        heard = mark_fired(selection.values.detach(), pairs.latents, pairs.n_latents).view(shape)
         self.since_positive.add_(selection.tokens).masked_fill_(selection.positive.view(shape), 0)
         self.since_fired.add_(selection.tokens).masked_fill_(heard, 0)
         self.ever_fired |= heard

@@ -88,10 +88,10 @@ def born(
     outside (0, 1) and one without a sample.
     """
     remedy, prescribed = (start, None) if isinstance(start, Remedy) else (start.remedy, start)
-    d_sae, sparsity = _asked(prescribed, d_sae, sparsity)
+    d_sae, sparsity = _choose(prescribed, d_sae, sparsity)
     sparsity.check(d_sae)
     d_in = len(remedy.affine.center)
-    tokens = _checked(sample, d_in, layer_norm)
+    tokens = _check_sample(sample, d_in, layer_norm)
     view = _view(remedy, tokens, prescribed, scaled=scaled, layer_norm=layer_norm, dtype=dtype)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     W = view.rows(draw_rows(d_sae, d_in, generator=generator, dtype=dtype))
@@ -99,7 +99,7 @@ def born(
     b_enc = W.new_zeros(d_sae) if encoder_bias else None
     threshold = sparsity.threshold_at_birth(d_sae)
     if firing_rate is not None:
-        reached = _reached(affine, tokens, W, b_dec, firing_rate)
+        reached = _rate_thresholds(affine, tokens, W, b_dec, firing_rate)
         least, threshold = threshold, None if threshold is None else reached.maximum(threshold.to(reached))
         b_enc = -reached if least is None else threshold - reached  # type: ignore[operator]
     sae = SAE(
@@ -118,7 +118,7 @@ def born(
     return sae
 
 
-def _asked(prescribed: Prescribed | None, d_sae: int | None, sparsity: Sparsity | None) -> tuple[int, Sparsity]:
+def _choose(prescribed: Prescribed | None, d_sae: int | None, sparsity: Sparsity | None) -> tuple[int, Sparsity]:
     """What was given, or else what was prescribed."""
     if prescribed:
         return prescribed.d_sae if d_sae is None else d_sae, sparsity or prescribed.sparsity
@@ -130,7 +130,7 @@ def _asked(prescribed: Prescribed | None, d_sae: int | None, sparsity: Sparsity 
     return d_sae, sparsity
 
 
-def _checked(sample: Tensor | NDArray[Any] | None, d_in: int, layer_norm: bool) -> Tensor | None:
+def _check_sample(sample: Tensor | NDArray[Any] | None, d_in: int, layer_norm: bool) -> Tensor | None:
     if sample is None:
         return None
     if not isinstance(sample, Tensor | np.ndarray) or sample.ndim != 2 or sample.shape[1] != d_in:
@@ -174,7 +174,7 @@ def _view(
     return view
 
 
-def _reached(
+def _rate_thresholds(
     affine: Affine, sample: Tensor | None, W: Tensor, b_dec: Tensor, rate: float
 ) -> Float[Tensor, "d_sae"]:
     """What each latent's pre-activation exceeds on the share `rate` of the sample."""

@@ -81,7 +81,7 @@ def geometric_median(
                 "geometric_median: expected `sample` beside a stream of tokens; see statistics.collect"
             )
         sample = tokens = torch.cat(list(chunks(tokens, dtype=torch.float64)))
-        starts = [*_repeated(sample), sample.median(dim=0).values]
+        starts = [*_frequent_vectors(sample), sample.median(dim=0).values]
     else:
         sample = matrix(sample).double()
         starts = [geometric_median(sample, tolerance=max(tolerance, 1e-4))]
@@ -227,7 +227,7 @@ def _unit(sample: Float[Tensor, "sample d_in"]) -> float:
     return 2.0 ** -max(-1000, min(1000, exponent))
 
 
-def _repeated(sample: Float[Tensor, "tokens d_in"]) -> list[Tensor]:
+def _frequent_vectors(sample: Float[Tensor, "tokens d_in"]) -> list[Tensor]:
     """The vectors that are many of the tokens, the most frequent first: each may be the median, which steps only
     approach.
     """

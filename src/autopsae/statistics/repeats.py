@@ -187,14 +187,14 @@ def row_hashes(x: Float[Tensor, "tokens d_in"]) -> NDArray[Any]:
     # Numbers that were float32 or less have zeros in their lower bits, and multiples of 2^29 would collide.
     bits ^= bits >> 32
     bits *= _factors(x.shape[1]).to(x.device)
-    return _mixed(bits.sum(dim=1).cpu().numpy().view(np.uint64))
+    return _mix(bits.sum(dim=1).cpu().numpy().view(np.uint64))
 
 
 def _factors(d_in: int) -> Tensor:
-    return torch.from_numpy((_mixed(np.arange(1, d_in + 1, dtype=np.uint64)) | np.uint64(1)).view(np.int64))
+    return torch.from_numpy((_mix(np.arange(1, d_in + 1, dtype=np.uint64)) | np.uint64(1)).view(np.int64))
 
 
-def _mixed(z: NDArray[Any]) -> NDArray[Any]:
+def _mix(z: NDArray[Any]) -> NDArray[Any]:
     """The output function of SplitMix64 (Steele, Lea and Flood 2014): one to one, and uniform in every bit."""
     with np.errstate(over="ignore"):
         z = z * np.uint64(0x9E3779B97F4A7C15)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.seeds import hashed, keys
+from autopsae.seeds import hash_seed, keys
 
 SAMPLE_TOKENS = 4096
 """Tokens in a sample, unless told otherwise."""
@@ -34,7 +34,7 @@ class Reservoir:
     def add(self, x: Float[Tensor, "tokens d_in"], start: int) -> None:
         """Show it the tokens at places start, start + 1, ... of the stream."""
         places = np.arange(start, start + len(x))
-        drawn = keys(places, hashed(self.seed, "sample of the tokens"))
+        drawn = keys(places, hash_seed(self.seed, "sample of the tokens"))
         if len(self._keys) == self.size:
             below = np.flatnonzero(drawn < self._keys.max())
             places, drawn, x = places[below], drawn[below], x[torch.from_numpy(below).to(x.device)]

@@ -19,18 +19,18 @@ def typical_norm(x: Float[Tensor, "tokens d_in"]) -> float:
     return float(norms[norms > 0].median()) if bool((norms > 0).any()) else 1.0
 
 
-def shortened(x: Float[Tensor, "tokens d_in"], limit: float) -> Float[Tensor, "tokens d_in"]:
+def shorten(x: Float[Tensor, "tokens d_in"], limit: float) -> Float[Tensor, "tokens d_in"]:
     """The tokens, those of a norm over `limit` brought to it along their own direction."""
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return x * (limit / norms).clamp_max(1) if float(norms.max()) > limit else x
 
 
-def left_out(tokens: Tokens, limit: float) -> Mapped:
+def leave_out(tokens: Tokens, limit: float) -> Mapped:
     """The tokens whose norm is at most `limit`."""
     return Mapped(tokens, lambda x: x[torch.linalg.vector_norm(x, dim=1) <= limit])
 
 
-def weighed_down(tokens: Tokens, limit: float, point: Float[Tensor, "d_in"]) -> Mapped:
+def weigh_down(tokens: Tokens, limit: float, point: Float[Tensor, "d_in"]) -> Mapped:
     """All tokens, those of over `limit` drawn towards `point` until they are `limit` away from it.
 
     To a TopK SAE without encoder bias whose b_dec is `point` this is a weight (limit / ||x - point||)^2 on their

@@ -22,7 +22,7 @@ from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import check_generator
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir, spread
-from autopsae.statistics.strays import shortened, typical_norm
+from autopsae.statistics.strays import shorten, typical_norm
 from autopsae.tables import Result
 
 _FAR = 2.0**100  # in typical tokens: further ones are brought there, as float32 ends at 2^128
@@ -98,7 +98,7 @@ def measure_birth(
     product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
     read, total = 0, known_tokens(tokens)
     for x in chain([first], blocks):
-        centered = shortened((x - reference) / scale, _FAR)
+        centered = shorten((x - reference) / scale, _FAR)
         read += len(x)
         for family in families:
             family.see(centered, product, shifted)
@@ -212,7 +212,7 @@ def _join(
     """
     W, center = view.encoder(rows)
     size = float(W.norm(dim=1).median())
-    away = shortened((reference - center.to(reference))[None] / scale, _FAR)[0]
+    away = shorten((reference - center.to(reference))[None] / scale, _FAR)[0]
     shift = (W @ away) / size
     threshold = _threshold(view, rows, sparsity)
     if threshold is not None:

@@ -19,7 +19,7 @@ from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.sample import BLOCK, spread
 from autopsae.statistics.spectrum import effective_rank
 from autopsae.survival.outlook import Expected, Outlook
-from autopsae.survival.tails import Margins, Tail, observed
+from autopsae.survival.tails import Margins, Tail, observe_tails
 from autopsae.tables import Result
 
 FOLLOWED = 2048
@@ -155,7 +155,7 @@ def _forecast(
     if threshold is not None and bool((threshold < 0).any()):
         raise InputError(f"expected thresholds of at least 0, got {float(threshold.min()):g}")
     sampled = margins(y, W, sparsity, b_enc=b_enc, threshold=threshold, followed=min(followed, len(W)))
-    fires, positive = observed(sampled.over, sampled.part), observed(sampled.pre, sampled.part)
+    fires, positive = observe_tails(sampled.over, sampled.part), observe_tails(sampled.pre, sampled.part)
     return Forecast(
         tokens=len(y),
         d_sae=len(W),

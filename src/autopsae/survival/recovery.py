@@ -110,12 +110,12 @@ def recovery_of(
     tokens, travel = tokens or len(y), 0.0 if "b_dec" in frozen else lr * steps
     mean, spread = y.mean(dim=0), float(y.std(dim=0).norm())
     gamma = float(mean.norm()) / spread if spread else inf
-    left = _left(mean, spread, lr=0.0 if "b_dec" in frozen else lr, steps=steps, alone="W_enc" in frozen)
+    left = _remaining_mean(mean, spread, lr=0.0 if "b_dec" in frozen else lr, steps=steps, alone="W_enc" in frozen)
     gone = _dead(y, W, (W @ left) - (W @ mean), tokens)
     born = _dead(y, W, None, tokens)
     gamma_left = float(left.norm()) / spread if spread else inf
     lasting = _ratio(predicted_dead_by_relu(gamma_left, tokens), predicted_dead_by_relu(gamma, tokens))
-    drowned = 0.0 if "W_enc" in frozen else _drowned(mean, spread, lr=lr, steps=steps)
+    drowned = 0.0 if "W_enc" in frozen else _share_drowned(mean, spread, lr=lr, steps=steps)
     square = float(mean.square().sum())
     return Recovery(
         lr=lr,
@@ -131,7 +131,7 @@ def recovery_of(
     )
 
 
-def _left(
+def _remaining_mean(
     mean: Float[Tensor, "d_in"], spread: float, *, lr: float, steps: int, alone: bool
 ) -> Float[Tensor, "d_in"]:
     """What of the mean `b_dec` has not taken over at the end: every coordinate moves towards it at one speed, and
@@ -146,7 +146,7 @@ def _left(
     return left
 
 
-def _drowned(mean: Float[Tensor, "d_in"], spread: float, *, lr: float, steps: int) -> float:
+def _share_drowned(mean: Float[Tensor, "d_in"], spread: float, *, lr: float, steps: int) -> float:
     """Share of the living that fall under zero as the features that carry the mean shrink: the more, the further a
     step moves pre-activations along the mean, beside their signal, spread / sqrt(d_in).
     """

@@ -94,11 +94,11 @@ class Margins:
         number = kept.sum(dim=1)
         mean, own = _moments(self.excess * kept, kept, number)
         rate = number / tokens
-        chance, shape = _calibrated(self.level, mean, own, rate, fired, tokens)
+        chance, shape = _calibrate(self.level, mean, own, rate, fired, tokens)
         return Tail(fired=fired, chance=chance, tokens=tokens, shape=shape)
 
 
-def observed(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]) -> Margins:
+def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]) -> Margins:
     """The tails of the margins of each latent on a sample of tokens, of which each belongs to a part, 0, 1, ...
 
     Raises InputError for a sample too small to have a tail.
@@ -135,7 +135,7 @@ def _moments(
     return mean, 2 - mean / (mean - 2 * weighted).clamp_min(1e-300)
 
 
-def _calibrated(
+def _calibrate(
     level: Float[Tensor, "latents"],
     mean: Float[Tensor, "latents"],
     own: Float[Tensor, "latents"],

@@ -16,8 +16,8 @@ from autopsae.kinds import (
     check_kind,
     digest,
     fields,
-    listed,
-    mapped,
+    list_of,
+    mapping_of,
     nothing_or,
     number,
     text,
@@ -25,12 +25,12 @@ from autopsae.kinds import (
 )
 from autopsae.passes import Digest
 from autopsae.reading import parse
-from autopsae.saved import Layout, check_tensors, read_tensors, reading_saved, tensors_checksum
+from autopsae.saved import Layout, check_tensors, input_errors_of_saved, read_tensors, tensors_checksum
 from autopsae.training.data import Place
 from autopsae.training.layouts import among, place_layouts, sae_layouts
 from autopsae.training.sources import Member
 from autopsae.training.terms import terms, with_defaults
-from autopsae.words import shown
+from autopsae.words import show
 
 FORMAT, VERSION = "autopsae-checkpoint", 3
 UNREADABLE = 2
@@ -42,10 +42,10 @@ _ABOUT = fields(
         "format": text,
         "version": whole(),
         "step": whole(0),
-        "diverged": mapped(text),
-        "stopped": listed(whole(0)),
-        "stream_of_member": listed(whole(0)),
-        "places": listed(
+        "diverged": mapping_of(text),
+        "stopped": list_of(whole(0)),
+        "stream_of_member": list_of(whole(0)),
+        "places": list_of(
             fields(
                 {
                     "buffers": whole(0),
@@ -55,9 +55,9 @@ _ABOUT = fields(
                 }
             )
         ),
-        "members": listed(fields({"settings": mapped(nothing_or(text)), "sae": text})),
-        "scales": listed(number(over=0.0)),
-        "data": mapped(anything),
+        "members": list_of(fields({"settings": mapping_of(nothing_or(text)), "sae": text})),
+        "scales": list_of(number(over=0.0)),
+        "data": mapping_of(anything),
     }
 )
 
@@ -165,7 +165,7 @@ def completed(path: str | Path, state: State, members: Sequence[Member]) -> dict
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(the header, the tensors) of a file whose checksum is right."""
-    with reading_saved(path, FORMAT):
+    with input_errors_of_saved(path, FORMAT):
         metadata, tensors = read_tensors(path)
         about = parse(metadata.get("about", "null").encode())
     if not isinstance(about, dict) or about.get("format") != FORMAT:
@@ -174,7 +174,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if version != VERSION:
         why = " (it has no checksum, and tokens were drawn and held out otherwise)" if version == UNREADABLE else ""
         raise InputError(
-            f"{path}: expected a checkpoint of version {VERSION}, got {shown(version)}{why}; go on with the "
+            f"{path}: expected a checkpoint of version {VERSION}, got {show(version)}{why}; go on with the "
             "autopsae that wrote it, or start afresh in a new folder"
         )
     if metadata.get("sha256") != tensors_checksum(metadata["about"], tensors):
@@ -191,7 +191,7 @@ def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -
     gone = [*about["diverged"], *map(str, about["stopped"])]
     if not {*gone} <= {*map(str, range(len(before)))} or len(about["scales"]) != len(before):
         raise InputError(
-            f"{path}: expected members 0 to {len(before) - 1}, got {shown(gone)} that ended; start afresh"
+            f"{path}: expected members 0 to {len(before) - 1}, got {show(gone)} that ended; start afresh"
         )
     if len(before) != len(now):
         raise InputError(f"{path}: expected a checkpoint of {len(now)} SAEs, got one of {len(before)}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autopsae.arguments import whole, whole_fields
 from autopsae.arrays import InputError
-from autopsae.kernels.sparse_ops import decode_between, unexplained
+from autopsae.kernels.sparse_ops import decode_between, subtract_decoded
 from autopsae.kernels.workspace import Workspace
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
@@ -100,14 +100,14 @@ def reconstruction_losses(
     nested: tuple[int, ...],
     workspace: Workspace | None = None,
 ) -> tuple[Float[Tensor, "members tokens d_in"], Float[Tensor, "members"], Float[Tensor, "members"]]:
-    """(the residual, its squared error per token, what is minimised of it) of each member; only the last has
-    gradients. centered: y - b_dec.
+    """(what decoding leaves, its squared error per token, what is minimised of it) of each member; only the last
+    has gradients. centered: y - b_dec.
 
     What is minimised is the squared error itself; with `nested`, the mean of those of the reconstructions from the
     first m latents alone, for each m in `nested` and for all latents (Matryoshka SAEs, Bussmann et al. 2025).
     """
     if not nested:
-        left, error = unexplained(
+        left, error = subtract_decoded(
             centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec, workspace
         )
         error = error / selection.tokens

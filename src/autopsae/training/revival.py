@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import Pairs
-from autopsae.kernels.sparse_ops import encode, unexplained
+from autopsae.kernels.sparse_ops import encode, subtract_decoded
 from autopsae.sae.death import Watch
 from autopsae.sae.selection import Product
 from autopsae.sae.sparsity import TopK
@@ -70,7 +70,7 @@ class AuxK:
             latents = some.ids.flatten()[among.latents]
             pairs = Pairs(latents=latents, per_token_counts=counts.flatten(), d_sae=d_sae, members=n_members)
         codes = encode(pre, centered.flatten(0, 1), pairs, weights.W_enc, weights.b_enc, weights.b_dec).relu()
-        _, error = unexplained(left, codes, pairs, weights.W_dec, None)
+        _, error = subtract_decoded(left, codes, pairs, weights.W_dec, None)
         reached = torch.zeros(n_members, dtype=torch.bool, device=left.device).index_fill_(0, some.members, True)
         size = left.new_tensor([method.coefficient for method in methods])
         return size * torch.where(reached, error / variance.where(reached, 1), 0)

@@ -29,7 +29,7 @@ class Member:
     """For messages and folders; "" where it needs none."""
 
 
-def shifted(tokens: Tokens, shift: Float[Tensor, "d_in"]) -> Mapped:
+def shift_tokens(tokens: Tokens, shift: Float[Tensor, "d_in"]) -> Mapped:
     """Raw tokens with something added to each."""
     return Mapped(tokens, lambda x: x + shift.to(x), dtype=shift.dtype)
 
@@ -90,7 +90,7 @@ class Sources:
             [x] = batches.values()
             y = x[None] + self._offset if self._moved else x[None]
             return y * self._scale if self._scaled else y
-        return torch.stack([_entered(member, batches[id(stream)]) for member, stream in self._views])
+        return torch.stack([_enter(member, batches[id(stream)]) for member, stream in self._views])
 
     def keep(self, members: Sequence[Member], kept: Int[Tensor, "some"]) -> None:
         """Go on for these members alone, which are those at these places."""
@@ -134,7 +134,7 @@ def _shift(member: Member) -> Float[Tensor, "d_in"]:
     return torch.zeros_like(member.sae.center) if member.shift is None else member.shift.to(member.sae.center)
 
 
-def _entered(member: Member, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
+def _enter(member: Member, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "batch d_in"]:
     return member.sae.enter(x if member.shift is None else x + _shift(member))[0]
 
 

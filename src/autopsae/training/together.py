@@ -37,7 +37,7 @@ def check_together(members: Sequence[Member]) -> None:
         raise InputError("training: expected at least one member, got none")
     if len({id(member.sae) for member in members}) < len(members):
         raise InputError("training: expected an SAE of its own for each member, got the same object twice")
-    first = _described(members[0])
+    first = _describe(members[0])
     for number, member in enumerate(members):
         if member.config.penalty:
             member.config.penalty.check(member.sae)
@@ -46,7 +46,7 @@ def check_together(members: Sequence[Member]) -> None:
             raise InputError(
                 "train: expected weights in float32, float64 or bfloat16, got float16; convert the SAE"
             )
-        mine = _described(member)
+        mine = _describe(member)
         if member.config.k_start is not None:
             _check_k_start(member)
         differing = changes(first, mine)
@@ -133,7 +133,7 @@ def _check_k_start(member: Member) -> None:
         )
 
 
-def _described(member: Member) -> dict[str, object]:
+def _describe(member: Member) -> dict[str, object]:
     """What members must have in common."""
     sae, config = member.sae, member.config
     return {

@@ -15,8 +15,8 @@ from autopsae.activations.names import layer_name
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
 from autopsae.extras import missing
-from autopsae.reading import as_object, check_regular, read_json, reading
-from autopsae.words import listed, shown
+from autopsae.reading import as_object, check_regular, input_errors, read_json
+from autopsae.words import list_names, show
 
 STATE = "state.json"
 """What tells the folder of a dataset from others."""
@@ -34,7 +34,7 @@ def dataset_layers(folder: Path) -> dict[str, list[Part]]:
     """
     pyarrow = import_pyarrow(folder, "a Hugging Face dataset")
     state = as_object(read_json(folder / STATE), folder / STATE)
-    with reading(folder, WHAT, "cache it again"):
+    with input_errors(folder, WHAT, "cache it again"):
         if state.get("_indices_data_files"):
             raise ValueError("its rows are chosen by indices; flatten_indices() it")
         files = [neighbour(folder, entry["filename"], folder / STATE) for entry in state["_data_files"]]
@@ -51,7 +51,7 @@ def dataset_layers(folder: Path) -> dict[str, list[Part]]:
         raise InputError(
             f"{folder}: expected a column of [context, d_in] matrices of one size, float16, 32 or "
             f"64, got "
-            f"{listed([f'{field.name} {field.type}' for field in table.schema])}"
+            f"{list_names([f'{field.name} {field.type}' for field in table.schema])}"
         )
     return layers
 
@@ -60,11 +60,11 @@ def split_layers(folder: Path) -> dict[str, list[Part]]:
     """The layers of the one split of a DatasetDict. Raises InputError where there are several, naming them."""
     names = as_object(read_json(folder / SPLITS), folder / SPLITS).get("splits")
     if not isinstance(names, list) or not names:
-        raise InputError(f"{folder / SPLITS}: expected a list of splits, got {shown(names, 60)}")
+        raise InputError(f"{folder / SPLITS}: expected a list of splits, got {show(names, 60)}")
     splits = [neighbour(folder, name, folder / SPLITS) for name in names]
     if len(splits) > 1:
         raise InputError(
-            f"{folder}: holds {len(splits)} splits ({listed(names)}); give one of them, as {splits[0]}"
+            f"{folder}: holds {len(splits)} splits ({list_names(names)}); give one of them, as {splits[0]}"
         )
     return dataset_layers(splits[0])
 
@@ -85,13 +85,13 @@ def column_parts(column: Any, folder: Path) -> list[Part]:
 
     Raises ValueError where a row is missing.
     """
-    chunks = [flattened(chunk) for chunk in column.chunks if len(chunk)]
+    chunks = [flatten_lists(chunk) for chunk in column.chunks if len(chunk)]
     if not chunks or len({lengths for _, lengths in chunks}) > 1 or not chunks[0][1]:
         return []
     return [_part(values, lengths, folder) for values, lengths in chunks]
 
 
-def flattened(chunk: Any) -> tuple[Any, tuple[int, ...]]:
+def flatten_lists(chunk: Any) -> tuple[Any, tuple[int, ...]]:
     """(the floats in nested lists, the length of the lists at each level).
 
     No lengths where they differ within a level, and where there are no lists or no floats in them. Raises
@@ -118,7 +118,7 @@ def _part(values: Any, lengths: tuple[int, ...], folder: Path) -> Part:
     d_in = lengths[-1]
 
     def read(start: int, stop: int) -> Tensor:
-        with reading(folder, WHAT, "cache it again"):
+        with input_errors(folder, WHAT, "cache it again"):
             # Numbers that are missing cannot be had without a copy of the rest, and so are refused.
             rows = values.slice(start * d_in, (stop - start) * d_in).to_numpy(zero_copy_only=True)
             return torch.from_numpy(np.array(rows).reshape(-1, d_in))

@@ -13,7 +13,7 @@ from pathlib import Path
 from autopsae.activations.names import layer_name, natural
 from autopsae.activations.parts import NoLayers, Part
 from autopsae.arrays import InputError
-from autopsae.words import listed, printable, shown
+from autopsae.words import list_names, printable, show
 
 SHARD = re.compile(
     r"(?:(?P<name>.*?)[-_. ]+)??(?P<word>shard|part|chunk|batch)?[-_. ]*\d+(?:[-_. ]*of[-_. ]*(?P<all>\d+))?",
@@ -44,20 +44,20 @@ def files_layers(folder: Path, files: Mapping[Path, Reader]) -> Layers:
     unnamed = {file: parts for file, parts in opened.items() if isinstance(parts, list)}
     if len(kinds) > 1 or (named and unnamed):
         raise InputError(
-            f"{folder}: expected files of one kind, got {listed([file.name for file in opened])}; "
+            f"{folder}: expected files of one kind, got {list_names([file.name for file in opened])}; "
             "give one of them, or a folder for each kind"
         )
     if named:
         _check_layers_in_names(folder, named)
-        return joined(named)
+        return join_files(named)
     groups = _by_layer(folder, unnamed)
     return {
-        name: joined({file: {name: parts} for file, parts in groups[name].items()})[name]
+        name: join_files({file: {name: parts} for file, parts in groups[name].items()})[name]
         for name in sorted(groups, key=natural)
     }
 
 
-def joined(opened: Mapping[Path, Layers]) -> Layers:
+def join_files(opened: Mapping[Path, Layers]) -> Layers:
     """The layers of the first file, each joined with those of that name in all the others.
 
     Raises InputError where another file lacks a layer or holds one of another width.
@@ -70,8 +70,8 @@ def joined(opened: Mapping[Path, Layers]) -> Layers:
             name = next(name for name in [*layers, *held] if name not in held or name not in layers)
             lacks, has = (file, first) if name in layers else (first, file)
             raise InputError(
-                f"{lacks}: expected layer {shown(name, 80)} as in {has.name}, got "
-                f"{listed(list(held if lacks is file else layers))}"
+                f"{lacks}: expected layer {show(name, 80)} as in {has.name}, got "
+                f"{list_names(list(held if lacks is file else layers))}"
             )
         for name in layers:
             layers[name] += held[name]
@@ -86,7 +86,7 @@ def _check_widths(name: str, parts: list[Part], opened: Mapping[Path, Layers]) -
         for part in held[name]:
             if part.d_in != width:
                 raise InputError(
-                    f"{file}: expected layer {shown(name, 80)} of d_in = {width} as in "
+                    f"{file}: expected layer {show(name, 80)} of d_in = {width} as in "
                     f"{printable(next(iter(opened)).name)}, got {part.d_in}; were two "
                     "harvests written into one folder?"
                 )
@@ -105,7 +105,7 @@ def _by_layer(folder: Path, opened: Mapping[Path, list[Part]]) -> dict[str, dict
             whole.add(name)
         groups.setdefault(name, {})[file] = parts
         if name in whole and len(groups[name]) > 1:
-            raise InputError(f"{folder}: two files hold the layer {shown(name, 80)}; rename one")
+            raise InputError(f"{folder}: two files hold the layer {show(name, 80)}; rename one")
     return groups
 
 
@@ -124,7 +124,7 @@ def _check_layers_in_names(folder: Path, opened: Mapping[Path, Layers]) -> None:
     numbers = {number[1] for file in opened if (number := NUMBERED_LAYER.search(file.stem))}
     if len(numbers) > 1 and len({frozenset(layers) for layers in opened.values()}) == 1:
         raise InputError(
-            f"{folder}: {listed([file.name for file in opened], 3)} are named as several layers, but "
+            f"{folder}: {list_names([file.name for file in opened], 3)} are named as several layers, but "
             "hold tensors of the same names, as shards of one do; open one at a time, or name each tensor as "
             "its layer"
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autopsae.activations.formats.arrow import SPLITS, STATE, dataset_layers, split_layers
-from autopsae.activations.formats.folder import Layers, Reader, files_layers, joined
+from autopsae.activations.formats.folder import Layers, Reader, files_layers, join_files
 from autopsae.activations.formats.npy import npy_layer, npz_layers
 from autopsae.activations.formats.parquet import METADATA, bionemo_layers, parquet_layers
 from autopsae.activations.formats.pt import pt_layers
@@ -14,8 +14,8 @@ from autopsae.activations.formats.weights import refuse_foreign_folder, refuse_m
 from autopsae.activations.index import INDEX, check_shards, read_index
 from autopsae.activations.names import layer_name, natural
 from autopsae.arrays import InputError
-from autopsae.reading import is_folder, reading
-from autopsae.words import listed, shown
+from autopsae.reading import input_errors, is_folder
+from autopsae.words import list_names, show
 
 
 def layers_of(path: Path) -> Layers:
@@ -32,15 +32,15 @@ def layers_of(path: Path) -> Layers:
         refuse_model_file(path)
         raise InputError(
             f"{path}: expected {KINDS} or a folder, got "
-            f"{shown(path.suffix or 'no suffix', 40)}; "
+            f"{show(path.suffix or 'no suffix', 40)}; "
             "convert with numpy.save or safetensors.torch.save_file"
         )
     layers = FILES[path.suffix](path)
-    return joined({path: layers if isinstance(layers, dict) else {layer_name(path.stem): layers}})
+    return join_files({path: layers if isinstance(layers, dict) else {layer_name(path.stem): layers}})
 
 
 def _folder_layers(folder: Path) -> Layers:
-    with reading(folder, "a readable folder", "check its permissions"):
+    with input_errors(folder, "a readable folder", "check its permissions"):
         # Hidden files are nobody's shards: macOS leaves a ._NAME beside each NAME on foreign disks.
         files = sorted((f for f in folder.iterdir() if not f.name.startswith(".")), key=lambda f: natural(f.name))
     names = [file.name for file in files]
@@ -59,11 +59,11 @@ def _inside(files: Sequence[Path]) -> str:
     """What a folder holds instead, for a message."""
     folders = [file.name for file in files if file.is_dir()]
     if folders:
-        return f", but the folders {listed(folders)}; give one of them"
-    return f" among {listed([file.name for file in files])}" if files else ""
+        return f", but the folders {list_names(folders)}; give one of them"
+    return f" among {list_names([file.name for file in files])}" if files else ""
 
 
-def _harvested(folder: Path) -> Layers:
+def _read_harvest(folder: Path) -> Layers:
     index = read_index(folder)
     if not index.get("complete", True):
         raise InputError(
@@ -74,7 +74,7 @@ def _harvested(folder: Path) -> Layers:
     shards = [folder / shard["file"] for shard in index["shards"]]
     if not shards:
         raise InputError(f"{folder}: expected shards in {INDEX}, found none; harvest it again")
-    return joined({shard: safetensors_layers(shard) for shard in shards})
+    return join_files({shard: safetensors_layers(shard) for shard in shards})
 
 
 FILES: dict[str, Reader] = {
@@ -90,7 +90,7 @@ FILES: dict[str, Reader] = {
 KINDS = ", ".join(FILES)
 
 FOLDERS: dict[tuple[str, ...], Callable[[Path], Layers]] = {
-    (INDEX,): _harvested,
+    (INDEX,): _read_harvest,
     (STATE,): dataset_layers,
     (SPLITS,): split_layers,
     (METADATA, SHARDS): saev_layers,

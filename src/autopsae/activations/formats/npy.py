@@ -15,9 +15,9 @@ from autopsae.activations.formats.rows import rows_at
 from autopsae.activations.formats.streams import forward_only
 from autopsae.activations.formats.weights import refuse_weights
 from autopsae.activations.names import layer_name
-from autopsae.activations.parts import NoLayers, Part, runs, shaped
+from autopsae.activations.parts import NoLayers, Part, runs, shape_as_tokens
 from autopsae.arrays import CHUNK_TOKENS, InputError
-from autopsae.reading import reading
+from autopsae.reading import input_errors
 
 MOST_HEADER = 2**16
 """Bytes of a header at most. NumPy reads as many as the file says, up to 4 GiB, before it refuses over 10,000."""
@@ -40,12 +40,12 @@ def npy_layer(path: Path) -> list[Part]:
 
     Raises InputError for a damaged file, NoLayers for what is no array of floats.
     """
-    with reading(path, "a readable .npy matrix", "was it written whole?"), path.open("rb") as file:
+    with input_errors(path, "a readable .npy matrix", "was it written whole?"), path.open("rb") as file:
         shape, by_column, held = read_header(file)
         offset, size = file.tell(), path.stat().st_size
         dtype = float_type(held, shape, path)
         _check_bytes(shape, held, size - offset)
-    tokens, d_in, sequence = shaped(shape, path)
+    tokens, d_in, sequence = shape_as_tokens(shape, path)
     if by_column and tokens:
         return [_by_column(path, offset, shape, held, dtype)]
     _check_byte_order(path, offset, held)
@@ -61,7 +61,7 @@ def npz_layers(path: Path) -> dict[str, list[Part]]:
 
     Its members may be compressed, so they are streamed: every pass decompresses them anew, and nothing is kept.
     """
-    with reading(path, "a readable .npz archive", "was it written whole?"), ZipFile(path) as archive:
+    with input_errors(path, "a readable .npz archive", "was it written whole?"), ZipFile(path) as archive:
         names = archive.namelist()
         if len({*names}) < len(names):
             raise ValueError("a name stands twice in it")
@@ -178,7 +178,7 @@ def _member(path: Path, archive: ZipFile, name: str) -> Part:
         if len(shape) not in (2, 3):
             raise NoLayers(f"{where}: expected a matrix [tokens, d_in], got shape {shape}; reshape it")
         _check_bytes(shape, held, archive.getinfo(name).file_size - file.tell())
-    tokens, d_in, sequence = shaped(shape, where)
+    tokens, d_in, sequence = shape_as_tokens(shape, where)
     if by_column:
         raise InputError(f"{where}: expected rows, got columns; save numpy.ascontiguousarray of it")
 
@@ -208,7 +208,7 @@ def _native(values: NDArray[Any]) -> Tensor:
 def _by_column(path: Path, offset: int, shape: tuple[int, ...], held: np.dtype[Any], dtype: torch.dtype) -> Part:
     """An array in Fortran's order, whose rows lie all over the file: mapped."""
     array: NDArray[Any] = np.memmap(path, mode="r", dtype=held, offset=offset, shape=shape, order="F")
-    tokens, d_in, sequence = shaped(shape, path)
+    tokens, d_in, sequence = shape_as_tokens(shape, path)
     sequences = array if sequence else array[None]
 
     def read(start: int, stop: int) -> Tensor:

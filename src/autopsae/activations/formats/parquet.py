@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.activations.formats.arrow import flattened, import_pyarrow
-from autopsae.activations.formats.folder import joined
+from autopsae.activations.formats.arrow import flatten_lists, import_pyarrow
+from autopsae.activations.formats.folder import join_files
 from autopsae.activations.formats.streams import forward_only
 from autopsae.activations.names import layer_name, natural
-from autopsae.activations.parts import NoLayers, Part, shaped
+from autopsae.activations.parts import NoLayers, Part, shape_as_tokens
 from autopsae.arrays import CHUNK_TOKENS, InputError
-from autopsae.reading import as_object, check_regular, read_json, reading, whole_of
-from autopsae.words import listed, printable
+from autopsae.reading import as_object, check_regular, input_errors, read_json, whole_of
+from autopsae.words import list_names, printable
 
 METADATA = "metadata.json"
 WHAT, AGAIN = "a readable Parquet file", "was it written whole?"
@@ -30,11 +30,11 @@ WHAT, AGAIN = "a readable Parquet file", "was it written whole?"
 
 def parquet_layers(path: Path) -> dict[str, list[Part]]:
     """Each column of lists of floats, all of one length, is a layer. Raises InputError for a damaged file."""
-    with _opened(path) as (file, pyarrow):
+    with _open_file(path) as (file, pyarrow):
         names = [field.name for field in file.schema_arrow if _is_list(field.type, pyarrow)]
         layers = {layer_name(name): [_part(path, file, [name], _width(file, name))] for name in names}
         if not layers:
-            held = listed([f"{field.name} {field.type}" for field in file.schema_arrow])
+            held = list_names([f"{field.name} {field.type}" for field in file.schema_arrow])
             raise NoLayers(f"{path}: expected a column of lists of floats, got {held}")
     return layers
 
@@ -49,7 +49,7 @@ def bionemo_layers(folder: Path) -> dict[str, list[Part]]:
     about = as_object(read_json(where), where)
     shards = sorted(folder.glob("[!.]*.parquet"), key=lambda file: natural(file.name))
     if "hidden_dim" not in about:
-        return joined({shard: parquet_layers(shard) for shard in shards})
+        return join_files({shard: parquet_layers(shard) for shard in shards})
     d_in = whole_of(about, "hidden_dim", where)
     if "n_shards" in about and whole_of(about, "n_shards", where) != len(shards):
         raise InputError(
@@ -70,7 +70,7 @@ def bionemo_layers(folder: Path) -> dict[str, list[Part]]:
 
 
 def _shard(path: Path, d_in: int) -> Part:
-    with _opened(path) as (file, pyarrow):
+    with _open_file(path) as (file, pyarrow):
         lists = [field.name for field in file.schema_arrow if _is_list(field.type, pyarrow)]
         floats = [field.name for field in file.schema_arrow if pyarrow.types.is_floating(field.type)]
         names = lists if len(lists) == 1 else floats
@@ -79,19 +79,22 @@ def _shard(path: Path, d_in: int) -> Part:
             raise InputError(
                 f"{path}: expected one column of lists of {d_in:,} floats, or {d_in:,} columns of "
                 f"floats, "
-                f"got lists {listed(lists) or 'none'} and {len(floats):,} columns of floats"
+                f"got lists {list_names(lists) or 'none'} and {len(floats):,} columns of floats"
             )
         return _part(path, file, names, d_in)
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
+def _open_file(path: Path) -> Iterator[tuple[Any, Any]]:
     """(the file, the module pyarrow)."""
     pyarrow = import_pyarrow(path, "a Parquet file")
-    with reading(path, WHAT, AGAIN):
+    with input_errors(path, WHAT, AGAIN):
         check_regular(path)
     # Without pre-buffering pages are read as they are needed, instead of whole columns.
-    with reading(path, WHAT, AGAIN), pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file:
+    with (
+        input_errors(path, WHAT, AGAIN),
+        pyarrow.parquet.ParquetFile(path, buffer_size=2**20, pre_buffer=False) as file,
+    ):
         yield file, pyarrow
 
 
@@ -125,14 +128,14 @@ def _part(path: Path, file: Any, names: list[str], d_in: int) -> Part:
     begins = [0, *accumulate(groups)]
     fields = [file.schema_arrow.field(name).type for name in names]
     held = np.result_type(*(getattr(field, "value_type", field).to_pandas_dtype() for field in fields))
-    tokens, d_in, _ = shaped((begins[-1], d_in), path)
+    tokens, d_in, _ = shape_as_tokens((begins[-1], d_in), path)
 
     def opened(start: int) -> tuple[int, Iterator[Tensor]]:
         first = bisect_right(begins, start) - 1
         return begins[first], batches(range(first, len(groups)))
 
     def batches(chosen: range) -> Iterator[Tensor]:
-        with _opened(path) as (again, _):
+        with _open_file(path) as (again, _):
             for batch in again.iter_batches(batch_size=CHUNK_TOKENS, row_groups=[*chosen], columns=names):
                 yield torch.from_numpy(_rows(batch, d_in).astype(held))
 
@@ -142,7 +145,7 @@ def _part(path: Path, file: Any, names: list[str], d_in: int) -> Part:
 
 def _rows(batch: Any, d_in: int) -> NDArray[Any]:
     """A block of rows. Raises ValueError for numbers that are missing and for lists of another length."""
-    columns = [flattened(column) for column in batch.columns]
+    columns = [flatten_lists(column) for column in batch.columns]
     if len(columns) == 1 and columns[0][1] == (d_in,):
         rows: NDArray[Any] = columns[0][0].to_numpy(zero_copy_only=True).reshape(-1, d_in)
         return rows

@@ -14,12 +14,12 @@ from torch import Tensor
 from autopsae.activations.formats.rows import WIDENED
 from autopsae.activations.formats.weights import refuse_weights
 from autopsae.activations.names import layer_name
-from autopsae.activations.parts import NoLayers, Part, runs, shaped
+from autopsae.activations.parts import NoLayers, Part, runs, shape_as_tokens
 from autopsae.arrays import InputError
 from autopsae.memory import check_memory
 from autopsae.pickles import check_torch_save
-from autopsae.reading import check_regular, reading
-from autopsae.words import listed
+from autopsae.reading import check_regular, input_errors
+from autopsae.words import list_names
 
 MOST_SUMMED = 2 * 2**30
 """Bytes of the largest file whose checksums are compared when it is opened, which takes 0.3 s for each GiB that the
@@ -32,7 +32,9 @@ def pt_layers(path: Path) -> dict[str, list[Part]] | list[Part]:
     Raises InputError for code, for weights, and for other content than tensors, NoLayers where no tensor is a
     layer.
     """
-    with reading(path, "a torch.save of tensors", "code in pickles is not run: save tensors, or a dict of them"):
+    with input_errors(
+        path, "a torch.save of tensors", "code in pickles is not run: save tensors, or a dict of them"
+    ):
         held = load_pt(path)
     refuse_weights(path, [*_names(held)])
     if isinstance(held, Tensor) and _is_layer(held):
@@ -70,7 +72,7 @@ def load_pt(path: Path) -> object:
 
 def tensor_part(tensor: Tensor, where: object) -> Part:
     """A layer that is a tensor. Raises InputError unless it is dense, with a value of its own for each place."""
-    tokens, d_in, sequence = shaped(tensor.shape, where)
+    tokens, d_in, sequence = shape_as_tokens(tensor.shape, where)
     tensor = tensor.detach()
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         raise InputError(f"{where}: expected a dense tensor, got {tensor.layout} on {tensor.device}")
@@ -102,5 +104,5 @@ def _description(held: object) -> str:
     if isinstance(held, Tensor):
         return f"shape {list(held.shape)} of {held.dtype}"
     if isinstance(held, Mapping):
-        return f"a dict of {listed([str(name) for name in held]) or 'nothing'}"
+        return f"a dict of {list_names([str(name) for name in held]) or 'nothing'}"
     return type(held).__name__

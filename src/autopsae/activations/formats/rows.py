@@ -8,8 +8,8 @@ from torch import Tensor
 
 from autopsae.activations.parts import Part, runs
 from autopsae.arrays import InputError
-from autopsae.reading import reading
-from autopsae.words import shown
+from autopsae.reading import input_errors
+from autopsae.words import show
 
 WIDENED = (torch.float8_e4m3fn, torch.float8_e5m2)
 """Types with too few operators to compute with; every value of theirs is one of float32."""
@@ -19,7 +19,7 @@ def neighbour(folder: Path, name: object, where: object) -> Path:
     """The file of that name in `folder`. Raises InputError for a name that leads anywhere else."""
     if not isinstance(name, str) or name in ("", ".", "..") or any(c in name for c in "/\\:\0"):
         raise InputError(
-            f"{where}: expected the plain names of files in its folder, got {shown(name, 80)}"
+            f"{where}: expected the plain names of files in its folder, got {show(name, 80)}"
             "; an index must not lead out of its folder"
         )
     return folder / name
@@ -48,7 +48,7 @@ def rows_at(
         held = np.empty((stop - start) * row, dtype=np.uint8)
         view, done, size = memoryview(held.data), 0, block or tokens
         with (
-            reading(path, "a readable file of activations", "was it changed while it was read?"),
+            input_errors(path, "a readable file of activations", "was it changed while it was read?"),
             path.open("rb") as file,
         ):
             for number, first, last in runs(start, stop, size):

@@ -14,7 +14,7 @@ from autopsae.activations.formats.rows import neighbour, rows_at
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
 from autopsae.reading import as_object, is_folder, read_json, whole_of
-from autopsae.words import shown
+from autopsae.words import show
 
 METADATA, SHARDS = "metadata.json", "shards.json"
 
@@ -30,11 +30,11 @@ def saev_layers(folder: Path) -> dict[str, list[Part]]:
     if told != ("2.1", "float32"):
         raise InputError(
             f"{where}: expected shards of saev with protocol 2.1 in float32, got "
-            f"{shown(told[0], 40)} in {shown(told[1], 40)}; save the layers as .npy"
+            f"{show(told[0], 40)} in {show(told[1], 40)}; save the layers as .npy"
         )
     names, d_in = about.get("layers"), whole_of(about, "d_model", where)
     if not isinstance(names, list) or not names or len({*map(str, names)}) < len(names) or not d_in:
-        raise InputError(f"{where}: expected layers, each once, got {shown(names, 80)}")
+        raise InputError(f"{where}: expected layers, each once, got {show(names, 80)}")
     tokens = whole_of(about, "patches_per_ex", where) + bool(about.get("cls_token"))
     image = len(names) * tokens * d_in * 4
     layers: dict[str, list[Part]] = {str(name): [] for name in names}
@@ -65,7 +65,7 @@ def _shards(folder: Path, about: Mapping[str, Any]) -> list[tuple[Path, int]]:
     where = folder / SHARDS
     held = read_json(where)
     if not isinstance(held, list):
-        raise InputError(f"{where}: expected a list of shards, got {shown(held, 60)}")
+        raise InputError(f"{where}: expected a list of shards, got {show(held, 60)}")
     entries = [as_object(entry, where) for entry in held]
     shards = [
         (neighbour(folder, entry.get("name"), where), whole_of(entry, "n_examples", where)) for entry in entries

@@ -15,9 +15,9 @@ import torch
 from autopsae.activations.formats.rows import rows_at
 from autopsae.activations.formats.weights import refuse_weights
 from autopsae.activations.names import layer_name
-from autopsae.activations.parts import NoLayers, Part, shaped
-from autopsae.reading import MOST_JSON, as_object, parse, reading, whole_of
-from autopsae.words import listed
+from autopsae.activations.parts import NoLayers, Part, shape_as_tokens
+from autopsae.reading import MOST_JSON, as_object, input_errors, parse, whole_of
+from autopsae.words import list_names
 
 FLOATS = {
     "F64": torch.float64,
@@ -49,12 +49,12 @@ def safetensors_layers(path: Path) -> dict[str, list[Part]]:
     layers = {}
     for name, entry in entries.items():
         if entry.dtype in FLOATS and len(entry.shape) in (2, 3):
-            tokens, d_in, sequence = shaped(entry.shape, f"{path}: {name}")
+            tokens, d_in, sequence = shape_as_tokens(entry.shape, f"{path}: {name}")
             dtype, offset = FLOATS[entry.dtype], entry.begin
             part = rows_at(path, offset=offset, tokens=tokens, d_in=d_in, dtype=dtype, sequence=sequence)
             layers[layer_name(name)] = [part]
     if not layers:
-        held = listed([f"{name} {entry.dtype} {list(entry.shape)}" for name, entry in entries.items()])
+        held = list_names([f"{name} {entry.dtype} {list(entry.shape)}" for name, entry in entries.items()])
         raise NoLayers(
             f"{path}: expected floating-point matrices [tokens, d_in], found none ({held or 'it is empty'})"
         )
@@ -66,7 +66,7 @@ def read_header(path: Path) -> tuple[dict[str, Entry], Mapping[str, Any]]:
 
     Raises InputError unless tensors of known sizes fill the file from the header to its end, as the format asks.
     """
-    with reading(path, "a readable safetensors file", "was it written whole?"), path.open("rb") as file:
+    with input_errors(path, "a readable safetensors file", "was it written whole?"), path.open("rb") as file:
         size = path.stat().st_size
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(MOST_JSON, size - 8):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.reading import reading
+from autopsae.reading import input_errors
 
 MOST_OPEN = 16
 """Streams that are kept open at most, of all files together."""
@@ -51,7 +51,7 @@ def forward_only(
     """
 
     def read(start: int, stop: int) -> Tensor:
-        with reading(path, "a readable file of activations", "was it written whole?"):
+        with input_errors(path, "a readable file of activations", "was it written whole?"):
             ahead = [stream for stream in _open if stream.of is opened and stream.place <= start]
             if ahead:
                 stream = max(ahead, key=lambda stream: stream.place)

@@ -50,7 +50,7 @@ class TopK(Sparsity):
                 choose.largest_by_latent(block, product.b_enc, self.k, product.positive)
                 for block in product.by_latent()
             ]
-            values, latents = (_joined([block[i] for block in blocks]) for i in range(2))
+            values, latents = (_join([block[i] for block in blocks]) for i in range(2))
             return values.flatten(), Pairs.of_matrix(latents, d_sae)
         blocks = [
             choose.largest(block.rows, product.biases(block.members), self.k, product.positive[block.members])
@@ -104,7 +104,7 @@ def topk_unless(sparsity: Sparsity | None, k: int | None) -> Sparsity:
     return sparsity
 
 
-def _joined(blocks: list[Tensor]) -> Float[Tensor, "members tokens k"] | Int[Tensor, "members tokens k"]:
+def _join(blocks: list[Tensor]) -> Float[Tensor, "members tokens k"] | Int[Tensor, "members tokens k"]:
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
 
 

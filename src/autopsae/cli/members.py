@@ -15,6 +15,7 @@ from autopsae.run.folder import Entry
 from autopsae.run.members import Layer, penalty_for, resampling_for
 from autopsae.sae.sparsity import SPARSITIES, Sparsity
 from autopsae.training.config import TrainConfig
+from autopsae.training.recipes import Recipe, paper_recipe
 from autopsae.training.revival import AuxK, GhostGradients
 from autopsae.training.sources import Member
 
@@ -46,12 +47,25 @@ def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> dict[str, Choi
     return combinations(starts=starts, alphas=birth.alpha, lrs=fit.lr, l1s=fit.l1, seeds=seeds)
 
 
+def recipe_of(birth: Birth, *, steps: int, l1: float | None = None) -> Recipe | None:
+    """The published settings that were asked for. birth: with its defaults.
+
+    Raises InputError for a sparsity that has none, and for a setting of the sparsity beside them.
+    """
+    if birth.recipe is None:
+        return None
+    if given := [name for name in firing.settings_given(birth) if name != "k"]:
+        raise InputError(f"recipe: expected it alone, as it sets {' and '.join(given)} too; leave one of them out")
+    return paper_recipe(birth.sparsity, l0=float(_k(birth)), l1=l1, steps=steps)
+
+
 def sparsity_of(birth: Birth) -> Sparsity:
     """Which latents fire. birth: with its defaults; a k that is not the sparsity's is that of its penalty.
 
     Raises InputError for one that an SAE of this size cannot have, and for a k that is no number of its latents.
     """
-    sparsity = firing.sparsity_of(birth, also=("k",))
+    recipe = recipe_of(birth, steps=1)
+    sparsity = recipe.sparsity if recipe else firing.sparsity_of(birth, also=("k",))
     sparsity.check(birth.d_sae)
     if sparsity.usual_penalty == "l0":
         check_k(_k(birth), birth.d_sae)
@@ -60,19 +74,25 @@ def sparsity_of(birth: Birth) -> Sparsity:
 
 def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig:
     """How a member is trained. Raises InputError as `TrainConfig` and `penalty_for`."""
+    recipe = recipe_of(birth, steps=fit.steps, l1=choice.l1)
+    published = dict(recipe.training) if recipe else {}
+    decay_steps = published.pop("decay_steps", 0)
+    if not recipe:
+        published["penalty"] = penalty_for(sparsity_of(birth), l0=float(_k(birth)), l1=choice.l1)
     return TrainConfig(
         steps=fit.steps,
         lr=choice.lr,
         b_dec_lr=fit.b_dec_lr,
         batch_tokens=fit.batch_tokens,
         warmup_steps=fit.warmup_steps,
-        decay_steps=fit.decay_steps,
-        penalty=penalty_for(sparsity_of(birth), l0=float(_k(birth)), l1=choice.l1),
+        decay_steps=fit.decay_steps or decay_steps,
+        nested=fit.nested,
         revival=AuxK() if fit.revive == "auxk" else GhostGradients() if fit.revive == "ghost" else None,
         resampling=resampling_for(fit.steps) if fit.revive == "resample" else None,
         products="bfloat16" if fit.bfloat16 else None,
         record_every=keep.record_every,
         seed=choice.seed,
+        **published,
     )
 
 
@@ -89,6 +109,7 @@ def about_of(
         **options,
         **({} if saved else {"alpha": choice.alpha}),
         **({"sparsity_settings": settings} if settings else {}),
+        **({"recipe": birth.recipe} if birth.recipe else {}),
         "strays_in_training": strays,
         "held_out": held_out,
         "seed": choice.seed,
@@ -113,6 +134,7 @@ def entry_of(
         seed=choice.seed,
         firing_rate=birth.firing_rate,
         scaled=birth.scale,
+        recipe=recipe_of(birth, steps=settings.config.steps, l1=choice.l1),
     )
     member = Member(sae=sae, config=settings.config, name=name)
     return Entry(member=member, about={**settings.about}, data=settings.about["layer"], prescription=saved)

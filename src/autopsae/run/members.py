@@ -16,6 +16,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.training.objective import L1, L0Target
+from autopsae.training.recipes import Recipe
 from autopsae.training.revival import Resampling
 
 LEAST_TOKENS = 4
@@ -91,11 +92,12 @@ class Layer:
         seed: int = 0,
         firing_rate: float | None = None,
         scaled: bool = True,
+        recipe: Recipe | None = None,
     ) -> SAE:
         """An SAE as `sae.init.born` draws it, on a sample of this layer.
 
         l0: latents that shall fire per token, by which a sparsity whose thresholds are set at birth sets them;
-        firing_rate: as of `born`, in the place of that.
+        firing_rate: as of `born`, in the place of that; recipe: how the SAE is born by it, in the place of both.
 
         Raises InputError for a prescription with LayerNorm, and as `born`. Does not warn of a prescription that was
         made for another SAE: ask `Prescription.differences`.
@@ -106,7 +108,7 @@ class Layer:
                 "they are; leave one of them out"
             )
         sample = self._statistics(seed)[0].sample
-        rate = sparsity.firing_rate_at_birth(d_sae, l0)
+        rate = sparsity.firing_rate_at_birth(d_sae, l0) if recipe is None else None
         if rate is not None:
             rate = max(rate, LEAST_TOKENS / len(sample))
         with warnings.catch_warnings(action="ignore"):
@@ -119,6 +121,7 @@ class Layer:
                 firing_rate=rate if firing_rate is None else firing_rate,
                 scaled=scaled,
                 layer_norm=self._layer_norm,
+                **({} if recipe is None else recipe.birth),
             )
 
     def _statistics(self, seed: int) -> tuple[Statistics, Statistics]:

@@ -33,6 +33,8 @@ class Birth(Firing):
     """Set biases or thresholds so that each latent fires on this share of the tokens (jumprelu: k / d_sae)."""
     scale: Rare[bool] = True
     """Scale the layer to a median token norm of sqrt(d_in); false for the paper's setting."""
+    recipe: Rare[Literal["paper"] | None] = None
+    """paper: jumprelu or relu at the settings of the paper, with the penalty that goes with them."""
     layer_norm: Rare[bool] = False
     """Normalise every token before the SAE and undo it after; the SAE can then not be folded."""
 
@@ -59,6 +61,8 @@ class Fit:
     """Steps over which the learning rate rises."""
     decay_steps: Rare[int] = 0
     """Last steps, over which it falls to 0."""
+    nested: Rare[Integers] = ()
+    """Sizes of prefixes for Matryoshka training, such as 256,1024; none for all latents alone."""
     bfloat16: Rare[bool] = False
     """Choose latents in bfloat16, for speed; their values stay float32."""
 

@@ -10,7 +10,7 @@ from sparsify import SparseCoderConfig, TrainConfig, Trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import autopsae
-from autopsae.cure import cure_sparsify
+from autopsae.cure import center_only, cure_sparsify
 
 torch.manual_seed(0)
 sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4}

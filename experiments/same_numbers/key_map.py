@@ -15,15 +15,9 @@ RENAMED: tuple[tuple[str, str], ...] = (
     ("**/birth/topk", "**/birth/dead_by_topk"),
     ("**/predicted/relu", "**/predicted/dead_by_relu"),
     ("**/expected/*/relu/*", "**/expected/*/dead_by_relu/*"),
-    *(
-        rule
-        for layer in ("diagnose/**", "python/**")
-        for rule in (
-            (f"{layer}/revival/relu", f"{layer}/revival/dead_by_relu"),
-            (f"{layer}/revival/unrevived", f"{layer}/revival/unrecovered"),
-            (f"{layer}/revival/**", f"{layer}/recovery/**"),
-        )
-    ),
+    ("diagnose/**/revival/relu", "diagnose/**/revival/dead_by_relu"),
+    ("diagnose/**/revival/unrevived", "diagnose/**/revival/unrecovered"),
+    ("diagnose/**/revival/**", "diagnose/**/recovery/**"),
     ("autopsy/*/revival/**", "autopsy/*/recovery/**"),
     ("**/summary.json/relu", "**/summary.json/dead_by_relu"),
     ("**/summary.json/topk", "**/summary.json/dead_by_topk"),

@@ -171,3 +171,32 @@ HalfMade()
     before, after = done.stderr.split("interrupted\n")
     assert "AttributeError: half made" in before
     assert after == ""
+
+
+IN_C = """
+import os, signal, sys
+from types import ModuleType
+from autopsae.cli import interrupts, parsing, work
+def draw(options):  # code in C under a signal: KeyboardInterrupt becomes something else
+    try:
+        if len(sys.argv) > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        pass
+    raise ValueError("Invalid bounding box")
+sys.modules["autopsae.cli.diagnose"] = ModuleType("diagnose")
+sys.modules["autopsae.cli.diagnose"].diagnose = draw
+interrupts.install()
+words = ["x.npy"]
+raise SystemExit(work.work("diagnose", words, parsing.parsed("diagnose", words)))
+"""
+
+
+def test_an_exception_that_a_signal_became_in_c_is_an_interruption_and_no_other_is() -> None:
+    def ended(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", IN_C, *words], capture_output=True, text=True, check=False)
+
+    signalled, faulty = ended("signal"), ended()
+    assert (signalled.returncode, "Traceback" in signalled.stderr) == (143, False)
+    assert "interrupted; what was written before is whole" in signalled.stderr
+    assert (faulty.returncode, "ValueError: Invalid bounding box" in faulty.stderr) == (1, True)

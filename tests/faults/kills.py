@@ -30,12 +30,16 @@ def chain_of(bench: Bench, name: str, random: Random, most: int) -> tuple[int, i
     words = verb.words(bench.here)
     while kills < most and (not kills or random.random() < AGAIN):
         moment, sent = random.uniform(0, seconds), random.choice(SIGNALS)
+        left_before = {*contents(bench.work)}
         process, since = start(words, bench.work)
         time.sleep(moment)
         os.kill(process, sent)
         ran = wait(process, since, bench.work)
         kills, met, words = kills + 1, met + (ran.code != 0), [*verb.words(bench.here), *verb.again]
-        wrong += [f"{name} after {sent.name} at {moment:.3f} s: {what}" for what in _at_once(bench, ran, sent)]
+        wrong += [
+            f"{name} after {sent.name} at {moment:.3f} s: {what}"
+            for what in _at_once(bench, ran, sent, left_before)
+        ]
     ran = wait(*start(words, bench.work), bench.work)
     found = contents(bench.work / "out")
     if ran.code != 0 and not (ran.code == 2 and DONE in ran.errors):
@@ -46,15 +50,16 @@ def chain_of(bench: Bench, name: str, random: Random, most: int) -> tuple[int, i
     return kills, met, wrong
 
 
-def _at_once(bench: Bench, ran: Ran, sent: signal.Signals) -> list[str]:
-    """What is wrong right after a signal."""
+def _at_once(bench: Bench, ran: Ran, sent: signal.Signals, left_before: set[str]) -> list[str]:
+    """What is wrong right after a signal. left_before: files of runs that were killed before."""
     if sent is signal.SIGKILL:
         return [] if ran.code in (0, -sent) or DONE in ran.errors else [f"code {ran.code}: {ran.errors}"]
     wrong = [f"a traceback: {ran.errors[-800:]}"] if "Traceback" in ran.errors else []
     if ran.code not in (0, 128 + sent, -sent) and DONE not in ran.errors:
         wrong.append(f"code {ran.code}: {ran.errors[-800:]}")
     if ran.code == 128 + sent:  # it was handled, so it has tidied up
-        wrong += [f"left {name}" for name in contents(bench.work) if PARTIAL.fullmatch(Path(name).name)]
+        left = {*contents(bench.work)} - left_before
+        wrong += [f"left {name}" for name in left if PARTIAL.fullmatch(Path(name).name)]
     return wrong
 
 

@@ -13,6 +13,8 @@ from autopsae.cli.printing import print_error, print_note
 from autopsae.provenance import recorded
 from autopsae.training.loop import Diverged
 
+_INTERRUPTED = "interrupted; what was written before is whole; the same can be run again"
+
 
 def work(verb: str, words: Sequence[str], options: Options) -> int:
     """Do what a verb is asked for, and return the exit code. words: those that `options` were read from."""
@@ -30,6 +32,12 @@ def work(verb: str, words: Sequence[str], options: Options) -> int:
         print_error(str(error))
         return 2
     except KeyboardInterrupt as interrupt:
-        print_note(str(interrupt) or "interrupted; what was written before is whole; the same can be run again")
+        print_note(str(interrupt) or _INTERRUPTED)
+        return interrupts.exit_code()
+    except Exception:
+        # Code in C that a signal interrupts may make another exception of it (matplotlib: "Invalid bounding box").
+        if not interrupts.interrupted():
+            raise
+        print_note(_INTERRUPTED)
         return interrupts.exit_code()
     return 0

@@ -109,21 +109,23 @@ def parse_foreign(data: bytes) -> Any:
 
 def _parse(data: bytes, number: Callable[[str], float | None]) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        content = dict(pairs)
+        if len(content) < len(pairs):
             raise ValueError("a name stands twice in one object")
-        return found
+        return content
 
     try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_float=number, parse_constant=number)
+        content = json.loads(
+            data.decode("utf-8"), object_pairs_hook=once, parse_float=number, parse_constant=number
+        )
     except RecursionError as error:
         raise ValueError(f"over {DEEPEST} levels within each other") from error
-    _check_levels(found)
-    return found
+    _check_levels(content)
+    return content
 
 
-def _check_levels(found: Any) -> None:
-    level, depth = [found], 0
+def _check_levels(content: Any) -> None:
+    level, depth = [content], 0
     while level:
         if depth > DEEPEST:
             raise ValueError(f"over {DEEPEST} levels within each other")

@@ -91,11 +91,11 @@ def harvest(
                     mask = keep_mask(batch, keep, capture.shape, side)
                     if tokens is not None:
                         mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
-                    found = capture.take(mask)
+                    activations = capture.take(mask)
                     if tokens is not None and number == first:
                         asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
-                        check_disk(folder, room_for(found, **asked_for))
-                    writer.add(found, _labels(batch, mask, document, side), inputs=inputs)
+                        check_disk(folder, room_for(activations, **asked_for))
+                    writer.add(activations, _labels(batch, mask, document, side), inputs=inputs)
                     if progress:
                         progress("harvest", writer.tokens, tokens)
             if not writer.tokens:

@@ -34,9 +34,9 @@ def autopsy(options: AutopsyOptions) -> None:
     opened = open_activations(options.source, options.layer, lengths=padding.lengths, mask=padding.mask)
     source = opened.take(options.tokens)
     with recorded(layer=source.layer):
-        found, woken, cost = _examined(loaded, source, options)
-        write_all(_writers(loaded, found, woken, cost, options, source.layer))
-    print_text(autopsy_text(found, cost))
+        result, woken, cost = _examined(loaded, source, options)
+        write_all(_writers(loaded, result, woken, cost, options, source.layer))
+    print_text(autopsy_text(result, cost))
 
 
 def _examined(
@@ -45,7 +45,7 @@ def _examined(
     """(the autopsy, the SAE with its dead latents re-centred, what that costs), the last two where asked for."""
     prescription = options.prescription
     with progress_bar("reading the tokens") as (bar, task):
-        found = examine(
+        result = examine(
             loaded,
             source,
             lr=options.lr,
@@ -56,15 +56,15 @@ def _examined(
             progress=progress_on(bar, task),
         )
         if not options.recentre:
-            return found, None, None
+            return result, None, None
         bar.update(task, description="re-centring")
-        woken = recentre_dead(loaded, center=found.center, is_dead=found.is_dead)
-        return found, woken, cost_of_recentring(loaded, woken, source)
+        woken = recentre_dead(loaded, center=result.center, is_dead=result.is_dead)
+        return result, woken, cost_of_recentring(loaded, woken, source)
 
 
 def _writers(
     loaded: SAE,
-    found: Autopsy,
+    result: Autopsy,
     woken: SAE | None,
     cost: RecentringCost | None,
     options: AutopsyOptions,
@@ -72,14 +72,14 @@ def _writers(
 ) -> list[Callable[[], object]]:
     writers: list[Callable[[], object]] = []
     if options.json:
-        counts = found.to_dict() | ({"recentred": cost.to_dict()} if cost else {}) | {PROVENANCE: provenance()}
+        counts = result.to_dict() | ({"recentred": cost.to_dict()} if cost else {}) | {PROVENANCE: provenance()}
         writers.append(partial(write_text, options.json, json.dumps(counts, indent=2) + "\n"))
     if options.table:
-        writers.append(partial(found.save_table, options.table))
+        writers.append(partial(result.save_table, options.table))
     if options.figure:
-        writers.append(partial(save_figure, found, options.figure))
+        writers.append(partial(save_figure, result, options.figure))
     if options.prescription:
-        writers.append(partial(fresh_start(loaded, found, layer=layer).save, options.prescription))
+        writers.append(partial(fresh_start(loaded, result, layer=layer).save, options.prescription))
     if options.recentre and woken:
         # The last: its name has to be a new one, so a run that was killed before it can be run again.
         writers.append(partial(save_new, woken, options.recentre))

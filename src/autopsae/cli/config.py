@@ -24,13 +24,13 @@ from autopsae.words import show
 
 def settings_of(options: Any) -> dict[str, Any]:
     """The settings of a verb as JSON, by the names of the options; not where results are written."""
-    hints, found = declared(type(options)), dict[str, Any]()
+    hints, settings = declared(type(options)), dict[str, Any]()
     for name, value in vars(options).items():
         if is_dataclass(value):
-            found |= settings_of(value)
+            settings |= settings_of(value)
         elif is_recorded(hints[name]):
-            found[name] = str(value) if isinstance(value, Path) else value
-    return found
+            settings[name] = str(value) if isinstance(value, Path) else value
+    return settings
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -72,12 +72,12 @@ def _of_a_member(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dic
     own = {"lr": training.get("lr"), "seed": summary.get("seed"), "init": start, "alpha": summary.get("alpha")}
     own["l1"] = penalty.get("coefficient") if isinstance(penalty, dict) else None
     several = {name for name, value in settings.items() if isinstance(value, list) and len(value) > 1}
-    found = {**settings, **{name: value for name, value in own.items() if name in several}}
+    own_settings = {**settings, **{name: value for name, value in own.items() if name in several}}
     # What goes with another start alone is refused beside this one.
     if "init" in several:
-        found |= {"alpha": found.get("alpha") if start == "whiten" else []}
-        found |= {"rank": found.get("rank") if start == "asi" else None}
-    return found
+        own_settings |= {"alpha": own_settings.get("alpha") if start == "whiten" else []}
+        own_settings |= {"rank": own_settings.get("rank") if start == "asi" else None}
+    return own_settings
 
 
 def _value(path: Path, name: str, hint: Any, value: Any) -> Any:

@@ -41,9 +41,9 @@ def parsed(verb: str, arguments: Sequence[str], default: Options | None = None) 
     Raises SystemExit for --help and for what cannot be understood, of which tyro has told; RareOption.
     """
     _check_rare(VERBS[verb], arguments)
-    found = tyro.cli(VERBS[verb], default=default, prog=f"autopsae {verb}", args=[*arguments])
-    assert found is not None
-    return found
+    options = tyro.cli(VERBS[verb], default=default, prog=f"autopsae {verb}", args=[*arguments])
+    assert options is not None
+    return options
 
 
 def choose(arguments: Sequence[str]) -> None:
@@ -61,11 +61,11 @@ def _union(types: Sequence[Any]) -> Any:
 
 def declared(options: Any) -> dict[str, Any]:
     """Every option by its name, with its type and what is marked on it; those in groups too."""
-    hints, found = get_type_hints(options, include_extras=True), dict[str, Any]()
+    hints, types = get_type_hints(options, include_extras=True), dict[str, Any]()
     for name, hint in hints.items():
         inner = get_args(hint)[0] if get_args(hint) else hint
-        found |= declared(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
-    return found
+        types |= declared(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
+    return types
 
 
 def is_rare(hint: Any) -> bool:

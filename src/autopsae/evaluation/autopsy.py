@@ -122,12 +122,12 @@ def _count(
 def _fate(fates: Fates, rare: float) -> Int[Tensor, "d_sae"]:
     """The number in FATES of what each latent did."""
     rate = fates.fired.double() / fates.tokens
-    found = torch.zeros_like(fates.fired)
+    fate = torch.zeros_like(fates.fired)
     for name, holds in (
         ("rare", rate < rare),
         ("always_on", rate >= ALWAYS),
         ("dead_by_topk", fates.fired == 0),
         ("dead_by_relu", ~fates.positive),
     ):
-        found[holds] = FATES.index(name)
-    return found
+        fate[holds] = FATES.index(name)
+    return fate

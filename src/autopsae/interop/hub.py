@@ -32,11 +32,11 @@ def fetch(name: str, files: Collection[str], suffixes: Collection[str]) -> Path:
         raise InputError(
             f"{HUB}{name}: could not be fetched ({type(error).__name__}: {reason}); check the name and the network"
         ) from error
-    found = Path(snapshot) / inside
+    local = Path(snapshot) / inside
     if not any((Path(snapshot) / file).is_file() for file in wanted):
         listed = inside if is_file else ", ".join(files)
         raise InputError(
             f"{HUB}{name}: expected one of {listed} there, got none; check the name, and name a file that "
             "is an SAE by itself"
         )
-    return found
+    return local

@@ -30,14 +30,14 @@ _LANDSCAPES = 3
 _BRIGHTEST = 6.0  # colour limit of a landscape, in a token's own standard deviations
 
 
-def save_figure(found: Survey | Autopsy, path: str | Path) -> None:
+def save_figure(result: Survey | Autopsy, path: str | Path) -> None:
     """Write the figure of a survey or an autopsy as .png, .pdf or .svg, whole or not at all.
 
     Raises InputError for another suffix, or where matplotlib is missing.
     """
     path = Path(path)
     check_figure(path)
-    figure = survey_figure(found) if isinstance(found, Survey) else autopsy_figure(found)
+    figure = survey_figure(result) if isinstance(result, Survey) else autopsy_figure(result)
     write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
 
 

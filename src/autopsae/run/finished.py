@@ -145,9 +145,9 @@ def _defaults(part: Any) -> dict[str, Any]:
 
 def _check_sae(out: Path, summary: dict[str, Any]) -> None:
     try:
-        found = tensors_digest(SAE.load(out / "sae").state_dict())
+        digest = tensors_digest(SAE.load(out / "sae").state_dict())
         # Versions before 0.1.0 did not write it.
-        if found != summary.get("sae_sha256", found):
+        if digest != summary.get("sae_sha256", digest):
             raise InputError(f"{out / 'sae.safetensors'}: another SAE than the one that was trained here")
     except InputError as error:
         raise InputError(

@@ -135,9 +135,9 @@ class Folder(AbstractContextManager["Folder"]):
             return False
         if self._member.sae.not_finite():
             return False  # the next step, or the end, says so
-        found = HeldOut(step=record.step, **measured(evaluate(self._member.sae, self._few)))
-        self._held_out_log(found)
-        return target is not None and found.fvu_raw is not None and found.fvu_raw <= target
+        held_out = HeldOut(step=record.step, **measured(evaluate(self._member.sae, self._few)))
+        self._held_out_log(held_out)
+        return target is not None and held_out.fvu_raw is not None and held_out.fvu_raw <= target
 
     def finish(
         self, steps: int, *, diverged: str | None = None, last_resampling: tuple[int, int] = (0, 0)

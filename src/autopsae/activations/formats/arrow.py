@@ -43,10 +43,10 @@ def dataset_layers(folder: Path) -> dict[str, list[Part]]:
         tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in files]
         table = pyarrow.concat_tables(tables)
         columns = zip(table.column_names, table.columns, strict=True)
-        found = {layer_name(name): column_parts(column, folder) for name, column in columns}
+        columns_by_layer = {layer_name(name): column_parts(column, folder) for name, column in columns}
         # Where there are matrices, a list of numbers is something told of each context: the loss of each token.
-        flat = all(part.sequence is None for parts in found.values() for part in parts)
-        layers = {name: parts for name, parts in found.items() if parts and (flat or parts[0].sequence)}
+        flat = all(part.sequence is None for parts in columns_by_layer.values() for part in parts)
+        layers = {name: parts for name, parts in columns_by_layer.items() if parts and (flat or parts[0].sequence)}
     if not layers:
         raise InputError(
             f"{folder}: expected a column of [context, d_in] matrices of one size, float16, 32 or "

@@ -49,7 +49,7 @@ def is_folder(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: no such file or folder; {_pair_named(path)}") from error
+        raise InputError(f"{path}: no such file or folder; {_advise_on_name(path)}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be opened ({reason(error)}); check the name") from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
@@ -57,7 +57,7 @@ def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def _pair_named(path: Path) -> str:
+def _advise_on_name(path: Path) -> str:
     """What to try. A saved SAE or prescription is known by its name without a suffix, and is nothing else."""
     if path.with_name(path.name + ".json").is_file() and path.with_name(path.name + ".safetensors").is_file():
         return "there is an SAE or a prescription of that name, expected are activations"

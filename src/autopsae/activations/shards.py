@@ -241,9 +241,9 @@ def _check_request(folder: Path, held: dict[str, Any], asked: dict[str, Any]) ->
 
 
 def _difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
-    def shown(request: dict[str, Any], key: str) -> str:
+    def show_value(request: dict[str, Any], key: str) -> str:
         text = repr(request.get(key, "nothing"))
         return text if len(text) <= 60 else text[:57] + "..."
 
     keys = differences(there, asked)
-    return "; ".join(f"{key}: {shown(there, key)} there, {shown(asked, key)} asked" for key in keys)
+    return "; ".join(f"{key}: {show_value(there, key)} there, {show_value(asked, key)} asked" for key in keys)

@@ -9,7 +9,7 @@ from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, checked_device, progress_bar, progress_on
+from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.fresh_start import check_raw, fresh_start
 from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring
@@ -17,7 +17,7 @@ from autopsae.evaluation.recentre import recentre as recentre_dead
 from autopsae.evaluation.result import Autopsy
 from autopsae.files import pair_files, write_text
 from autopsae.interop.convert import check_new_pair, format_of, load_sae, save_new
-from autopsae.provenance import PROVENANCE, provenance, recorded
+from autopsae.provenance import PROVENANCE, add_provenance, provenance
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import autopsy_text
 from autopsae.sae.model import SAE
@@ -27,19 +27,19 @@ from autopsae.tables import check_table
 def autopsy(options: AutopsyOptions) -> None:
     """Examine an SAE, write what was asked for, and print who is dead of what. Raises InputError."""
     _check_outputs(options)
-    loaded = load_sae(options.sae, scale=options.scale, k=options.k).to(checked_device(options.device))
+    loaded = load_sae(options.sae, scale=options.scale, k=options.k).to(take_device(options.device))
     if options.prescription:
         check_raw(loaded)
     padding = options.padding
     opened = open_activations(options.source, options.layer, lengths=padding.lengths, mask=padding.mask)
     source = opened.take(options.tokens)
-    with recorded(layer=source.layer):
-        result, woken, cost = _examined(loaded, source, options)
+    with add_provenance(layer=source.layer):
+        result, woken, cost = _examine(loaded, source, options)
         write_all(_writers(loaded, result, woken, cost, options, source.layer))
     print_text(autopsy_text(result, cost))
 
 
-def _examined(
+def _examine(
     loaded: SAE, source: Activations, options: AutopsyOptions
 ) -> tuple[Autopsy, SAE | None, RecentringCost | None]:
     """(the autopsy, the SAE with its dead latents re-centred, what that costs), the last two where asked for."""

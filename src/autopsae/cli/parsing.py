@@ -35,7 +35,7 @@ class RareOption(Exception):
     """An option was given on the command line that only `--config FILE` takes. The message says how."""
 
 
-def parsed(verb: str, arguments: Sequence[str], default: Options | None = None) -> Options:
+def parse_options(verb: str, arguments: Sequence[str], default: Options | None = None) -> Options:
     """The options of a verb. default: those that the command line does not give.
 
     Raises SystemExit for --help and for what cannot be understood, of which tyro has told; RareOption.
@@ -59,12 +59,12 @@ def _union(types: Sequence[Any]) -> Any:
     return union
 
 
-def declared(options: Any) -> dict[str, Any]:
+def option_types(options: Any) -> dict[str, Any]:
     """Every option by its name, with its type and what is marked on it; those in groups too."""
     hints, types = get_type_hints(options, include_extras=True), dict[str, Any]()
     for name, hint in hints.items():
         inner = get_args(hint)[0] if get_args(hint) else hint
-        types |= declared(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
+        types |= option_types(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
     return types
 
 
@@ -85,7 +85,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
 
 
 def _check_rare(options: type[Options], arguments: Sequence[str]) -> None:
-    names = {name for name, hint in declared(options).items() if is_rare(hint)}
+    names = {name for name, hint in option_types(options).items() if is_rare(hint)}
     for word in arguments:
         name = word.split("=")[0].removeprefix("--").replace("-", "_")
         plain = name.removeprefix("no_")

@@ -13,7 +13,7 @@ from autopsae.evaluation.births import likely_births
 from autopsae.evaluation.causes import causes, counterfactuals
 from autopsae.evaluation.result import FATES, Autopsy
 from autopsae.evaluation.space import Space, margins, shift_to
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 from autopsae.progress import Progress, tell_progress
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
@@ -56,7 +56,7 @@ def autopsy(
             f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
         )
     sae.check_finite("autopsy")
-    with evaluating(sae):
+    with evaluation_mode(sae):
         space = Space.of(sae, tokens)
         fates, max_pre, margin = _count(sae, space, progress)
         W, signal = sae.W_enc, space.spread(sae.W_enc).to(sae.W_enc)

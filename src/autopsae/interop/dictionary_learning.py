@@ -98,7 +98,7 @@ def _plain(name: str, tensors: dict[str, Tensor]) -> Plain:
             b_enc=tensors["b_enc"],
             b_dec=tensors["b_dec"],
             threshold=tensors["threshold"],
-        ).centered()
+        ).add_centering()
     threshold = tensors.get("threshold")
     plain = Plain(
         W_enc=tensors["encoder.weight"],
@@ -152,7 +152,7 @@ def _tensors(sae: SAE) -> tuple[str, dict[str, Tensor]]:
     """(the class, its tensors)"""
     sparsity, plain = sae.sparsity, Plain.of(sae)
     if isinstance(sparsity, JumpReLU):
-        plain = plain.uncentered()
+        plain = plain.remove_centering()
         assert plain.threshold is not None
         biases = {"b_enc": plain.b_enc, "b_dec": plain.b_dec, "threshold": plain.threshold}
         return JUMPRELU, {"W_enc": plain.W_enc.T, "W_dec": plain.W_dec, **biases}

@@ -78,7 +78,7 @@ def _jumprelu(tensors: Mapping[str, Tensor], path: Path, scale: float | None) ->
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}
     shapes |= {"b_enc": (d_sae,), "b_dec": (d_in,), "threshold": (d_sae,)}
     weights = take_tensors(tensors, shapes, path)
-    plain = Plain(**weights | {"W_enc": weights["W_enc"].T}).centered()
+    plain = Plain(**weights | {"W_enc": weights["W_enc"].T}).add_centering()
     affine = None if scale is None else scale_map(d_in, scale)
     return plain.sae(
         sparsity=fit_sparsity(JumpReLU(), d_sae, path), dtype=dtype_of(tensors["W_enc"]), affine=affine

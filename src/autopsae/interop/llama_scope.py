@@ -173,5 +173,5 @@ def _sae(plain: Plain, settings: _Settings, scale: float, dtype: torch.dtype) ->
     if settings.by_norm and isinstance(settings.sparsity, TopK | BatchTopK):
         plain = plain.unit()
     if not settings.subtracts:
-        plain = plain.centered()
+        plain = plain.add_centering()
     return plain.sae(sparsity=settings.sparsity, dtype=dtype, affine=scale_map(plain.W_enc.shape[1], scale))

@@ -38,5 +38,5 @@ def read(state: dict[str, Any], path: Path, *, k: int | None = None) -> SAE:
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_sae, d_in), "W_dec": (d_in, d_sae)}
     weights = take_tensors(state, shapes | {"b_enc": (d_sae,), "b_dec": (d_in,)}, path)
     sparsity = fit_sparsity(TopK(k=active), d_sae, path)
-    plain = Plain(**weights | {"W_dec": weights["W_dec"].T}).centered()
+    plain = Plain(**weights | {"W_dec": weights["W_dec"].T}).add_centering()
     return plain.sae(sparsity=sparsity, dtype=dtype_of(state["W_enc"]))

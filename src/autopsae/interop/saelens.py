@@ -75,7 +75,7 @@ def read(folder: Path, *, scale: float | None = None) -> SAE:
     if by_norm and isinstance(sparsity, TopK | BatchTopK):
         plain = plain.unit()
     if not subtracts:
-        plain = plain.centered()
+        plain = plain.add_centering()
     affine = _outside(folder, d_in)
     if scale is not None:
         if normalization != "expected_average_only_in" or affine.scale != 1:

@@ -70,7 +70,7 @@ def read(path: Path) -> SAE:
         **weights | {"W_enc": weights["W_enc"].T}, threshold=None if threshold is None else threshold.clamp_min(0)
     )
     dtype = dtype_of(state["W_enc"]) if isinstance(state["W_enc"], torch.Tensor) else torch.float32
-    return (plain if subtracts else plain.centered()).sae(sparsity=sparsity, dtype=dtype)
+    return (plain if subtracts else plain.add_centering()).sae(sparsity=sparsity, dtype=dtype)
 
 
 def _sparsity(header: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> Sparsity:

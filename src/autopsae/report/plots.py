@@ -10,7 +10,7 @@ from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import COMPARED, Survey
 from autopsae.evaluation.causes import CAUSES
 from autopsae.evaluation.result import FATES, Autopsy
-from autopsae.extras import missing
+from autopsae.extras import package_error
 from autopsae.files import write_whole
 from autopsae.survival.closed_form import reach
 
@@ -48,7 +48,7 @@ def check_figure(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise missing(f"{path}", "matplotlib", error, install="autopsae[report]") from error
+        raise package_error(f"{path}", "matplotlib", error, install="autopsae[report]") from error
 
 
 def survey_figure(survey: Survey) -> "Figure":

@@ -26,7 +26,7 @@ class HeldOut:
     bias_captured: float
 
 
-def measured(evaluation: Evaluation) -> dict[str, Any]:
+def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation, as in `HeldOut`."""
     fates = evaluation.fates
     return {

@@ -58,7 +58,7 @@ def check_together(members: Sequence[Member]) -> None:
     _check_k_aux(members)
 
 
-def stacked(saes: Sequence[SAE]) -> Weights:
+def stack_weights(saes: Sequence[SAE]) -> Weights:
     """The weights of all as leaves of their own; the SAEs hold parts of them from now on, so that what is trained
     here is seen there. The SAEs have one shape, sparsity, type and device.
     """

@@ -14,7 +14,7 @@ from autopsae.activations.formats.rows import neighbour
 from autopsae.activations.names import layer_name
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
-from autopsae.extras import missing
+from autopsae.extras import package_error
 from autopsae.reading import as_object, check_regular, input_errors, read_json
 from autopsae.words import list_names, show
 
@@ -76,7 +76,7 @@ def import_pyarrow(path: Path, what: str) -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise missing(f"{path}: {what}", "pyarrow", error, install="pyarrow") from error
+        raise package_error(f"{path}: {what}", "pyarrow", error, install="pyarrow") from error
     return pyarrow
 
 

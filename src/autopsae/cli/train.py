@@ -60,7 +60,7 @@ def train(options: TrainOptions) -> None:
     if keep.resume and _is_finished(out, settings):
         return
     made_for = None if saved is None else saved.made_for()
-    with add_provenance(layer=training.layer, prescription=made_for, **(_begun(out) if keep.resume else {})):
+    with add_provenance(layer=training.layer, prescription=made_for, **(_first_day(out) if keep.resume else {})):
         _train(options, birth, plan, saved, training, held, settings, choices)
 
 
@@ -103,7 +103,7 @@ def _train(
     (print_sweep if many else print_run)(out, result)
 
 
-def _begun(out: Path) -> dict[str, str]:
+def _first_day(out: Path) -> dict[str, str]:
     """The day on which a run that is resumed began, so that it ends as if nothing had interrupted it."""
     first = next((path for name in ("portions.json", "birth.json") if (path := out / name).is_file()), None)
     date = None if first is None else provenance_of(first).get("date")

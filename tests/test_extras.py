@@ -13,7 +13,7 @@ from autopsae.arrays import InputError
 from autopsae.cure.saelens import saelens_scaler
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey
-from autopsae.extras import missing
+from autopsae.extras import package_error
 from autopsae.interop.hub import fetch
 from autopsae.remedies.remedy import whiten
 from autopsae.report.plots import check_figure
@@ -32,11 +32,11 @@ def whitened() -> Prescription:
 
 def test_the_message_says_what_needs_the_package_why_it_is_not_there_and_what_to_install() -> None:
     error = ImportError("No module named 'pandas'")
-    assert str(missing("to_frame", "pandas", error, install="autopsae[report]")) == (
+    assert str(package_error("to_frame", "pandas", error, install="autopsae[report]")) == (
         "to_frame: expected the package pandas (ImportError: No module named 'pandas'); pip install "
         "'autopsae[report]'"
     )
-    assert str(missing("a", "b", error, install="b")).endswith("; pip install b")
+    assert str(package_error("a", "b", error, install="b")).endswith("; pip install b")
 
 
 NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {

@@ -222,7 +222,7 @@ FULL_DISK = """
 import subprocess, sys, torch
 from pathlib import Path
 from autopsae.arrays import InputError
-from autopsae.disk import LOCK, DiskFull, locked
+from autopsae.disk import LOCK, DiskFull, hold_lock
 from autopsae.files import write_folder, write_tensors, write_text, write_whole
 from autopsae.training.logs import Csv, JsonLines
 from tests.training.test_logs import record
@@ -266,7 +266,7 @@ try:
             assert str(error) == f"[Errno 30] Read-only file system: '{disk / place}'", error
         else:
             raise AssertionError(place)
-    with locked(disk / LOCK, what=disk):
+    with hold_lock(disk / LOCK, what=disk):
         pass
 finally:
     subprocess.run(["umount", disk], check=True)
@@ -372,8 +372,8 @@ def test_the_next_process_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from autopsae.disk import LOCK, locked
-with locked(Path(sys.argv[1]) / LOCK, what=sys.argv[1]):
+from autopsae.disk import LOCK, hold_lock
+with hold_lock(Path(sys.argv[1]) / LOCK, what=sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """

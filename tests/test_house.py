@@ -1,4 +1,4 @@
-"""The house's own laws: imports point one way, importing is light, every module is small."""
+"""The house's own laws: imports point one way, importing is light, a module is small, a name says what it names."""
 
 import ast
 import re
@@ -115,6 +115,65 @@ def test_a_module_can_be_read_in_one_sitting(module: Path) -> None:
         if isinstance(node, ast.FunctionDef):
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
             assert (node.end_lineno or 0) - first.lineno < 45, f"{module}: {node.name} is long"
+
+
+# A function is named by a verb, and by is_ or has_ where it says yes or no: a participle hides what is done.
+PARTICIPLES = {"begun", "born", "chosen", "drawn", "given", "grown", "held", "hidden", "kept", "known", "left"}
+PARTICIPLES |= {"lost", "made", "seen", "sent", "shown", "taken", "told", "woken", "written"}
+NOUNS = {"anything", "firing", "mapping", "nothing", "recentring", "resampling", "string", "training"}
+"""First words that end in -ing and are nouns."""
+NAMED_FOR_WHAT_THEY_GIVE = {
+    "_born_dead",
+    "_closed_form",
+    "_dragged_mean",
+    "_hidden_state",
+    "_remaining_mean",
+    "_repeated_tokens",
+    "born",  # the word of all docs for an SAE before its first step
+    "embedding_rows",
+    "hidden_state_names",
+    "hooked",
+    "known_digest",
+    "known_tokens",
+    "left_gradients",
+    "made_for",
+    "predicted_dead",
+    "predicted_dead_by_relu",
+    "untouched",
+}
+
+
+def functions_named_by_a_participle(source: str) -> set[str]:
+    named = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and not any("property" in ast.unparse(d) for d in node.decorator_list):
+            first = node.name.strip("_").split("_")[0]
+            if first in PARTICIPLES or (re.search(r"[^e]ed$|ing$", first) and first not in NOUNS):
+                named.add(node.name)
+    return named
+
+
+def variables(source: str) -> set[str]:
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return names | {node.arg for node in nodes if isinstance(node, ast.arg)}
+
+
+def test_no_function_is_named_by_a_participle() -> None:
+    named = {name for module in MODULES for name in functions_named_by_a_participle(module.read_text())}
+    assert named == NAMED_FOR_WHAT_THEY_GIVE
+
+
+def test_a_participle_is_told_from_a_verb_and_a_property() -> None:
+    bad = "def _checked(): ...\ndef shown_to(): ...\nclass A:\n    def missing(self): ..."
+    assert functions_named_by_a_participle(bad) == {"_checked", "shown_to", "missing"}
+    good = "def need(): ...\ndef is_checked(): ...\n@property\ndef settled(): ...\ndef training_tokens(): ..."
+    assert functions_named_by_a_participle(good) == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(HOUSE)))
+def test_a_variable_says_what_it_holds(module: Path) -> None:
+    assert "found" not in variables(module.read_text())
 
 
 # The tiers of tests: `make quick`, `make test`, `make check`.

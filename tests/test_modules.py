@@ -1,13 +1,13 @@
 import pytest
 from torch import nn
 
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 
 pytestmark = pytest.mark.quick
 
 
 def leave_by_an_error(model: nn.Module) -> None:
-    with evaluating(model):
+    with evaluation_mode(model):
         assert not any(module.training for module in model.modules())
         raise RuntimeError
 

@@ -13,7 +13,7 @@ from autopsae.sae.selection import Selection
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if Numba were not installed."""
     for module in (dispatch, choose, sums):
-        monkeypatch.setattr(module, "loaded", lambda: None)
+        monkeypatch.setattr(module, "load_loops", lambda: None)
 
 
 def squared_error(sae: SAE, y: Tensor, selection: Selection) -> Tensor:

@@ -13,7 +13,7 @@ from experiments.training.remedies import D_SAE, K, remedies, split
 
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import write_text
-from autopsae.run.measured import measured
+from autopsae.run.measured import numbers_of
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
@@ -38,7 +38,7 @@ def main() -> None:
         generator = torch.Generator().manual_seed(0)
         sae = born(median, d_sae=D_SAE, sparsity=TopK(k=K), sample=statistics.sample, generator=generator)
         train(sae, training, config)
-        ends[name] = measured(evaluate(sae, held_out))
+        ends[name] = numbers_of(evaluate(sae, held_out))
         print(layer, name, ends[name], flush=True)
     write_text(Path(out), json.dumps({"layer": layer, "remedy": "median", "ends": ends}, indent=1) + "\n")
 

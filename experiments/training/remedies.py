@@ -18,7 +18,7 @@ import autopsae
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import write_text
 from autopsae.remedies.remedy import Remedy, center, untouched, whiten
-from autopsae.run.measured import measured
+from autopsae.run.measured import numbers_of
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import Statistics, collect
@@ -58,10 +58,10 @@ def main() -> None:
         for remedy in listed:
             generator = torch.Generator().manual_seed(0)
             sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=generator)
-            curve = [{"step": 0, **measured(evaluate(sae, held_out))}]
+            curve = [{"step": 0, **numbers_of(evaluate(sae, held_out))}]
             for record in steps(sae, training, settings):
                 if (record.step + 1) % EVERY == 0:
-                    curve.append({"step": record.step + 1, **measured(evaluate(sae, held_out))})
+                    curve.append({"step": record.step + 1, **numbers_of(evaluate(sae, held_out))})
             rows.append({"remedy": remedy.name, "auxk": auxk is not None, "curve": curve})
             print(layer, remedy.name, "AuxK" if auxk else "", curve[0]["dead"], curve[-1], flush=True)
             write_text(Path(out), json.dumps({"layer": layer, "rows": rows}, indent=1) + "\n")

@@ -53,14 +53,14 @@ def whole_arguments(*names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         parameters = signature(function)
 
         @wraps(function)
-        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        def call_with_whole(*args: P.args, **kwargs: P.kwargs) -> R:
             bound = parameters.bind(*args, **kwargs)
             for name in names:
                 if bound.arguments.get(name) is not None:
                     bound.arguments[name] = whole(name, bound.arguments[name])
             return function(*bound.args, **bound.kwargs)
 
-        return checked
+        return call_with_whole
 
     return decorate
 

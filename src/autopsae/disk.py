@@ -40,7 +40,7 @@ class DiskFull(OSError):
 
 
 @contextmanager
-def full_disk_told(path: Path) -> Iterator[None]:
+def name_full_disk(path: Path) -> Iterator[None]:
     """Raise DiskFull, which names `path`, where what is done here fails for want of space on its disk. Where the
     system refuses to write on an open file for another reason, raise its OSError with that name.
     """
@@ -87,7 +87,7 @@ def hold_lock(path: str | Path, *, what: str | Path) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk_told(path):
+    with name_full_disk(path):
         descriptor = _take(path, what)
     try:
         since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")

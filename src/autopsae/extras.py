@@ -4,11 +4,11 @@ from autopsae.arrays import InputError
 from autopsae.words import reason
 
 
-def missing(what: str, package: str, error: ImportError, *, install: str) -> InputError:
+def package_error(what: str, package: str, error: ImportError, *, install: str) -> InputError:
     """The error to raise where `package` cannot be imported. what: needs it; install: what pip is to install.
 
     except ImportError as error:
-        raise missing("to_frame", "pandas", error, install="autopsae[report]") from error
+        raise package_error("to_frame", "pandas", error, install="autopsae[report]") from error
     """
     # A shell would read the brackets of an extra.
     quoted = f"'{install}'" if "[" in install else install

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.disk import full_disk_told, new_partial, sweep_once
+from autopsae.disk import name_full_disk, new_partial, sweep_once
 from autopsae.words import printable
 
 # In safetensors' order: the tensors of a file follow each other by type, then by name.
@@ -48,7 +48,7 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
     Raises DiskFull, OSError where the system refuses, and InputError for a pipe that nobody reads.
     """
     path = Path(path)
-    with full_disk_told(path):
+    with name_full_disk(path):
         descriptor, there = _descriptor(path), _status(path)
         if descriptor is not None or (there is not None and not stat.S_ISREG(there.st_mode)):
             _write_through(path, descriptor, write)
@@ -94,7 +94,7 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> None:
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_once(path.parent)
-    with full_disk_told(path):
+    with name_full_disk(path):
         temporary, held = new_partial(path, folder=True)
         try:
             write(temporary)

@@ -45,7 +45,7 @@ def list_of(kind: Kind) -> Kind:
         if not isinstance(value, list):
             return f": expected a list, got {show(value)}"
         wrong = ((i, kind(item)) for i, item in enumerate(value))
-        return next((f"[{i}]{found}" for i, found in wrong if found), None)
+        return next((f"[{i}]{problem}" for i, problem in wrong if problem), None)
 
     return check
 
@@ -71,7 +71,7 @@ def fields(
         if others is None and (more := [name for name in value if name not in known]):
             return f": expected only {', '.join(needed)}, got also {show(more)}"
         wrong = ((name, (known.get(name) or others or anything)(item)) for name, item in value.items())
-        return next((f".{name}{found}" for name, found in wrong if found), None)
+        return next((f".{name}{problem}" for name, problem in wrong if problem), None)
 
     return check
 

@@ -7,7 +7,7 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Within the context every module is in evaluation mode, after it in its own again."""
     modes = [(module, module.training) for module in model.modules()]
     try:

@@ -25,7 +25,7 @@ _TOLD: ContextVar[Mapping[str, Any]] = ContextVar("told")
 
 
 @contextmanager
-def recorded(**told: Any) -> Iterator[None]:
+def add_provenance(**told: Any) -> Iterator[None]:
     """In this context results say this too: values that JSON has, by name."""
     token = _TOLD.set({**_TOLD.get({}), **told})
     try:

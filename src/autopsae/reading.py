@@ -49,7 +49,7 @@ def is_folder(path: Path) -> bool:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"{path}: no such file or folder; {_pair_named(path)}") from error
+        raise InputError(f"{path}: no such file or folder; {_advise_on_name(path)}") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be opened ({reason(error)}); check the name") from error
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
@@ -57,7 +57,7 @@ def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(mode)
 
 
-def _pair_named(path: Path) -> str:
+def _advise_on_name(path: Path) -> str:
     """What to try. A saved SAE or prescription is known by its name without a suffix, and is nothing else."""
     if path.with_name(path.name + ".json").is_file() and path.with_name(path.name + ".safetensors").is_file():
         return "there is an SAE or a prescription of that name, expected are activations"
@@ -109,21 +109,23 @@ def parse_foreign(data: bytes) -> Any:
 
 def _parse(data: bytes, number: Callable[[str], float | None]) -> Any:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        content = dict(pairs)
+        if len(content) < len(pairs):
             raise ValueError("a name stands twice in one object")
-        return found
+        return content
 
     try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_float=number, parse_constant=number)
+        content = json.loads(
+            data.decode("utf-8"), object_pairs_hook=once, parse_float=number, parse_constant=number
+        )
     except RecursionError as error:
         raise ValueError(f"over {DEEPEST} levels within each other") from error
-    _check_levels(found)
-    return found
+    _check_levels(content)
+    return content
 
 
-def _check_levels(found: Any) -> None:
-    level, depth = [found], 0
+def _check_levels(content: Any) -> None:
+    level, depth = [content], 0
     while level:
         if depth > DEEPEST:
             raise ValueError(f"over {DEEPEST} levels within each other")

@@ -51,15 +51,15 @@ def load_object(path: str | Path, *, format: str, kind: Kind) -> dict[str, Any]:
     Raises InputError for one that is missing, damaged, too large, of another format, or not of this kind.
     """
     path = Path(path)
-    found = _read_object(path, format)
-    return _check(path, found, format, kind, unsigned=not {*_HEADER} & {*found})
+    saved = _read_object(path, format)
+    return _check(path, saved, format, kind, unsigned=not {*_HEADER} & {*saved})
 
 
 def provenance_of(path: Path) -> dict[str, Any]:
     """What wrote a JSON file of ours; {} where it does not say. Raises InputError for a file that is no JSON."""
     with input_errors(path, "a JSON file of autopsae", "take an earlier copy, or make it anew"):
-        found = parse(read_bytes(path))
-    told = found.get(PROVENANCE) if isinstance(found, dict) else None
+        content = parse(read_bytes(path))
+    told = content.get(PROVENANCE) if isinstance(content, dict) else None
     return told if isinstance(told, dict) else {}
 
 
@@ -82,10 +82,10 @@ def load_pair(path: str | Path, *, format: str, kind: Kind) -> tuple[dict[str, A
     that the content promises is for `check_tensors` to say.
     """
     described, stored = pair_files(path)
-    found = _read_object(described, format, called=Path(path))
-    first = (found.get("format"), found.get("version")) == (format, 1) and _CHECKSUM not in found
-    digest = found.pop(_TENSORS, None)  # of any type here, as it is compared with that of the tensors
-    content = _check(described, found, format, kind, unsigned=first)
+    saved = _read_object(described, format, called=Path(path))
+    first = (saved.get("format"), saved.get("version")) == (format, 1) and _CHECKSUM not in saved
+    digest = saved.pop(_TENSORS, None)  # of any type here, as it is compared with that of the tensors
+    content = _check(described, saved, format, kind, unsigned=first)
     with input_errors_of_saved(stored, format):
         check_regular(stored)
         with stored.open("rb") as file:
@@ -96,7 +96,7 @@ def load_pair(path: str | Path, *, format: str, kind: Kind) -> tuple[dict[str, A
 
 
 def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """(the metadata of a safetensors file, its tensors). Raises what `reading_saved` turns into InputError."""
+    """(the metadata of a safetensors file, its tensors). For within `input_errors_of_saved`."""
     check_regular(path)
     with safe_open(path, framework="pt") as opened:
         return opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
@@ -145,8 +145,8 @@ def _short(dtype: torch.dtype) -> str:
 
 def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """`content` as it will be read back: names are text, tuples lists, numbers that are not finite None."""
-    found: dict[str, Any] = json.loads(json.dumps(content), parse_constant=lambda _: None)
-    return found
+    read_back: dict[str, Any] = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    return read_back
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -167,23 +167,23 @@ def tensors_checksum(words: str, tensors: Mapping[str, Tensor]) -> str:
 def _read_object(path: Path, format: str, called: Path | None = None) -> dict[str, Any]:
     """called: the name by which the user called it."""
     with input_errors_of_saved(called or path, format):
-        found = parse(read_bytes(path))
-    if not isinstance(found, dict):
+        content = parse(read_bytes(path))
+    if not isinstance(content, dict):
         raise InputError(
-            f"{path}: expected a saved {format}, got {show(found)}; take an earlier copy, or make it anew"
+            f"{path}: expected a saved {format}, got {show(content)}; take an earlier copy, or make it anew"
         )
-    return found
+    return content
 
 
-def _check(path: Path, found: dict[str, Any], format: str, kind: Kind, *, unsigned: bool) -> dict[str, Any]:
+def _check(path: Path, saved: dict[str, Any], format: str, kind: Kind, *, unsigned: bool) -> dict[str, Any]:
     """What stands under the header, if it is of this kind and, unless `unsigned`, header and checksum are right."""
-    signed = _without(found, *_HEADER)
+    signed = _without(saved, *_HEADER)
     content = _without(signed, PROVENANCE)
-    if not unsigned and (found.get("format"), found.get("version")) != (format, VERSION):
-        got = f"{show(found.get('format'))} version {show(found.get('version'))}"
+    if not unsigned and (saved.get("format"), saved.get("version")) != (format, VERSION):
+        got = f"{show(saved.get('format'))} version {show(saved.get('version'))}"
         raise InputError(f"{path}: expected format {format!r} version {VERSION} or 1, got {got}")
     check_kind(path, content, kind)
-    if not unsigned and found.get(_CHECKSUM) != checksum(signed):
+    if not unsigned and saved.get(_CHECKSUM) != checksum(signed):
         raise InputError(
             f"{path}: expected what was saved, got other content than its checksum says; it was changed or "
             "damaged since: take an earlier copy, or make it anew"

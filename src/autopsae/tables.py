@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.extras import missing
+from autopsae.extras import package_error
 from autopsae.files import write_whole
 from autopsae.words import list_names, show
 
@@ -28,7 +28,7 @@ def import_pandas() -> Any:
     try:
         import pandas
     except ImportError as error:
-        raise missing("to_frame", "pandas", error, install="autopsae[report]") from error
+        raise package_error("to_frame", "pandas", error, install="autopsae[report]") from error
     return pandas
 
 
@@ -58,7 +58,7 @@ def check_table(path: Path) -> None:
             import pandas  # noqa: F401
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise missing(f"{path} (or name a .csv)", "pyarrow", error, install="autopsae[report]") from error
+            raise package_error(f"{path} (or name a .csv)", "pyarrow", error, install="autopsae[report]") from error
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from autopsae.arrays import InputError
 from autopsae.cli.config import read_config, settings_of
 from autopsae.cli.options.shared import Padding
 from autopsae.cli.options.train import Birth, Fit, Keep, TrainOptions
-from autopsae.cli.parsing import parsed, with_values
+from autopsae.cli.parsing import parse_options, with_values
 from autopsae.cli.verbs import run
 from autopsae.sae.model import SAE
 
@@ -89,8 +89,8 @@ def test_every_option_is_reachable_through_the_file(options: TrainOptions) -> No
     settings = settings_of(options)
     del settings["source"]
     words = ["a.npy", "--out", "out"]
-    plain = parsed("train", words)
-    read = parsed("train", words, with_values(plain, read_config(Path(config(settings)))))
+    plain = parse_options("train", words)
+    read = parse_options("train", words, with_values(plain, read_config(Path(config(settings)))))
     assert read == options
 
 

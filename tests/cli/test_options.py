@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.cli.options.sparsity import sparsities
-from autopsae.cli.parsing import VERBS, declared, is_rare
+from autopsae.cli.parsing import VERBS, is_rare, option_types
 from autopsae.cli.verbs import run
 from autopsae.defaults import ACCEPTABLE, K
 from autopsae.diagnosis.diagnose import diagnose
@@ -32,7 +32,7 @@ NEEDED = {
 LISTS = [
     (verb, name)
     for verb, options in VERBS.items()
-    for name, hint in declared(options).items()
+    for name, hint in option_types(options).items()
     if "tuple" in str(hint) and not is_rare(hint)
 ]
 
@@ -61,7 +61,9 @@ def test_there_are_lists_in_three_verbs() -> None:
 def test_every_list_is_values_joined_by_commas_and_refused_in_the_same_words(
     verb: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [spec] = [mark for mark in get_args(declared(VERBS[verb])[name]) if isinstance(mark, PrimitiveConstructorSpec)]
+    [spec] = [
+        mark for mark in get_args(option_types(VERBS[verb])[name]) if isinstance(mark, PrimitiveConstructorSpec)
+    ]
     assert isinstance(spec.metavar, str)
     word = spec.metavar.split("[")[0]
     assert spec.metavar == f"{word}[,{word}...]"
@@ -142,7 +144,7 @@ def test_help_shows_no_rare_option_and_every_other(capsys: pytest.CaptureFixture
     for verb, options in VERBS.items():
         assert run([verb, "--help"]) == 0
         shown = capsys.readouterr().out
-        for name, hint in declared(options).items():
+        for name, hint in option_types(options).items():
             word = f"--{name.replace('_', '-')}"
             hidden = is_rare(hint) or Positional in get_args(hint)
             assert (f" {word} " in shown or f" {word}," in shown) != hidden, name
@@ -153,7 +155,7 @@ def test_every_rare_option_stands_in_the_docs_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
     table = page.split("These are in the file only:")[1].split("\n\n")[1].splitlines()[2:]
     named = [name.strip("` ") for row in table for name in row.split("|")[1].split(",")]
-    assert sorted(named) == sorted(name for name, hint in declared(VERBS["train"]).items() if is_rare(hint))
+    assert sorted(named) == sorted(name for name, hint in option_types(VERBS["train"]).items() if is_rare(hint))
 
 
 HELP = """

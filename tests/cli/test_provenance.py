@@ -11,7 +11,7 @@ import torch
 from autopsae.arrays import InputError
 from autopsae.cli import outcome
 from autopsae.cli.verbs import run
-from autopsae.provenance import provenance, recorded
+from autopsae.provenance import add_provenance, provenance
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.version import version
@@ -106,7 +106,7 @@ def test_a_run_that_is_resumed_on_another_day_ends_as_if_nothing_had_interrupted
 
 def test_provenance_is_covered_by_the_checksum_and_is_no_content() -> None:
     sae = SAE(W_enc=torch.eye(4), W_dec=torch.eye(4), b_dec=torch.zeros(4), sparsity=TopK(k=2))
-    with recorded(source="here"):
+    with add_provenance(source="here"):
         sae.save("one")
     assert wrote("one.json")["source"] == "here"
     assert torch.equal(SAE.load("one").W_enc, sae.W_enc)
@@ -118,7 +118,7 @@ def test_provenance_is_covered_by_the_checksum_and_is_no_content() -> None:
 
 @pytest.mark.quick
 def test_what_is_recorded_is_forgotten_after_its_context() -> None:
-    with recorded(source="a", layer="b"), recorded(layer="c"):
+    with add_provenance(source="a", layer="b"), add_provenance(layer="c"):
         assert (provenance()["source"], provenance()["layer"]) == ("a", "c")
     assert {*provenance()} == {"autopsae", "torch", "date"}
 

@@ -11,7 +11,7 @@ import torch
 from autopsae.activations.spread import spread
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.disk import LOCK, DiskFull, full_disk_told, hold_lock
+from autopsae.disk import LOCK, DiskFull, hold_lock, name_full_disk
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run import one
@@ -250,7 +250,7 @@ def test_a_disk_that_is_full_leaves_the_last_checkpoint_from_which_the_run_goes_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, write: object) -> None:
-        with full_disk_told(path):
+        with name_full_disk(path):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     arguments = (tokens(), tokens(100), CONFIG, tmp_path / "out")

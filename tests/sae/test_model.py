@@ -8,7 +8,7 @@ import torch
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.kernels.pairs import Pairs
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
 from autopsae.sae.death import Watch, fates
@@ -254,7 +254,7 @@ def test_batch_topk_learns_in_training_the_threshold_by_which_evaluation_judges_
     assert sae.threshold is None
     first = smallest_that_fires(x)
     assert threshold() == first
-    with evaluating(sae):
+    with evaluation_mode(sae):
         codes = sae.encode(x).detach()
         assert torch.allclose(codes[:3], sae.encode(x[:3]))
         assert float(codes[codes > 0].min()) > first
@@ -340,7 +340,7 @@ def test_a_saved_sae_is_the_same_when_loaded(tmp_path: Path, x: torch.Tensor, sp
         loaded = SAE.load(tmp_path / remedy.name)
         assert loaded.sparsity == sparsity
         assert not loaded.training
-        with evaluating(sae):
+        with evaluation_mode(sae):
             assert torch.equal(loaded.encode(x), sae.encode(x))
             assert torch.equal(loaded(x), sae(x))
         assert all(torch.equal(loaded.state_dict()[name], value) for name, value in sae.state_dict().items())

@@ -89,7 +89,7 @@ def test_margins_are_positive_exactly_where_a_loop_says_that_a_latent_fires(
     pre, asked = INPUTS[name], torch.arange(D_SAE) % 3 > 0
     fires = sparsity.margins(pre, threshold) > 0
     assert torch.equal(fires, oracle(pre))
-    counted = sparsity.firing(pre, asked, threshold)
+    counted = sparsity.which_fire(pre, asked, threshold)
     assert not counted[~asked].any()
     if name not in TIED:
         assert torch.equal(counted, fires.any(dim=0) & asked)

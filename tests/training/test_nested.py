@@ -23,7 +23,7 @@ from autopsae.training.loop import Training, train
 from autopsae.training.memory import bytes_needed
 from autopsae.training.objective import reconstruction_losses
 from autopsae.training.sources import Member
-from autopsae.training.together import stacked
+from autopsae.training.together import stack_weights
 from tests.training.members import D_IN, D_SAE, new_sae, settings, tokens
 from tests.ways import residual, without_numba
 
@@ -52,7 +52,7 @@ def test_the_loss_of_nested_prefixes_and_its_gradients_are_those_of_dense_matric
         without_numba(monkeypatch)
     saes = [new_sae(seed, sparsity) for seed in range(2)]
     y = torch.stack([tokens(90, seed) for seed in range(2)])
-    weights = stacked(saes)
+    weights = stack_weights(saes)
     selection, centered = weights.select(y, training=True)
     left, error, loss = reconstruction_losses(weights, centered, selection, nested, Workspace())
     (loss * torch.tensor([1.0, 3.0], dtype=torch.float64)).sum().backward()
@@ -75,7 +75,7 @@ def test_the_loss_of_nested_prefixes_and_its_gradients_are_those_of_dense_matric
 
 def test_without_prefixes_it_is_the_squared_error_alone() -> None:
     saes, y = [new_sae(0)], tokens(50)[None]
-    weights = stacked(saes)
+    weights = stack_weights(saes)
     selection, centered = weights.select(y, training=True)
     left, error, loss = reconstruction_losses(weights, centered, selection, ())
     assert torch.equal(error, loss)

@@ -18,7 +18,7 @@ from autopsae.training.loop import Training, train
 from autopsae.training.optimizers import Optimizer
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
-from autopsae.training.together import stacked
+from autopsae.training.together import stack_weights
 from tests.training.known_fates import BY_RELU, BY_TOPK, D_IN, D_SAE, dead, reached, sae_with_known_fates
 from tests.ways import residual
 
@@ -211,7 +211,7 @@ def test_tokens_are_drawn_in_proportion_to_their_squared_error_squared() -> None
 @pytest.mark.parametrize("kind", ["adam", "sparse_adam", "sign_sgd"])
 def test_the_optimizer_forgets_the_resampled_rows_of_a_member_and_no_others(kind: Name) -> None:
     saes = [sae_with_known_fates(bias=True)[0] for _ in range(2)]
-    weights = stacked(saes)
+    weights = stack_weights(saes)
     optimizer = Optimizer(weights, [TrainConfig(steps=1, lr=1e-3, optimizer=kind)] * 2)
     for parameter in weights.parameters.values():
         # Not ones: what is left of them in the decoder, orthogonal to a row, could be zero.
@@ -252,7 +252,7 @@ def test_each_members_loss_and_gradients_are_those_it_has_alone(method: AuxK | G
         grads = torch.autograd.grad(loss, list(sae.parameters()), allow_unused=True) if loss.requires_grad else ()
         expected.append((loss.detach(), dict(zip(dict(sae.named_parameters()), grads, strict=False))))
     left = torch.stack([residual(sae, y) for sae, y in zip(saes, tokens, strict=True)])
-    weights, y = stacked(saes), torch.stack(tokens)
+    weights, y = stack_weights(saes), torch.stack(tokens)
     centered = (y - weights.b_dec[:, None]).detach()
     losses = method.losses(methods, weights, centered, left, torch.stack(silent))  # type: ignore[arg-type]
     assert torch.allclose(losses, torch.stack([loss for loss, _ in expected]), rtol=1e-12, atol=0)

@@ -70,7 +70,7 @@ class _Header:
 
     def _whole_numbers(self, fields: int) -> dict[bytes, int]:
         """The whole numbers among the fields, by the last part of their names."""
-        found = {}
+        numbers = {}
         for _ in range(fields):
             name = self._string()
             kind = self._number("I")
@@ -78,8 +78,8 @@ class _Header:
             self._skip(kind)
             if kind in (4, 10):
                 self._file.seek(at)
-                found[name.rpartition(b".")[2]] = self._number("I" if kind == 4 else "Q")
-        return found
+                numbers[name.rpartition(b".")[2]] = self._number("I" if kind == 4 else "Q")
+        return numbers
 
     def _tensor(self) -> list[int]:
         """The lengths of a tensor; its type and its place are passed over."""

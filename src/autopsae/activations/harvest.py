@@ -31,7 +31,7 @@ from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, hold_lock
 from autopsae.files import raw_bytes
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 from autopsae.progress import Progress
 
 
@@ -83,7 +83,7 @@ def harvest(
         writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
         if not writer.complete:
             first = writer.batches_done
-            with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
+            with torch.inference_mode(), evaluation_mode(model), hooked(model, points, dtype=dtype) as capture:
                 undone = _undone(watch(batches, "batch", timeout), writer, tokens)
                 for number, batch, document, inputs in undone:
                     forward(model, batch, number)
@@ -91,11 +91,11 @@ def harvest(
                     mask = keep_mask(batch, keep, capture.shape, side)
                     if tokens is not None:
                         mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
-                    found = capture.take(mask)
+                    activations = capture.take(mask)
                     if tokens is not None and number == first:
                         asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
-                        check_disk(folder, room_for(found, **asked_for))
-                    writer.add(found, _labels(batch, mask, document, side), inputs=inputs)
+                        check_disk(folder, room_for(activations, **asked_for))
+                    writer.add(activations, _labels(batch, mask, document, side), inputs=inputs)
                     if progress:
                         progress("harvest", writer.tokens, tokens)
             if not writer.tokens:
@@ -259,7 +259,7 @@ def _one_token(
     """Each point's activations for the first token of the first sequence."""
     model, (document, ids) = language_model.model, batches.sequences[0]
     [batch] = batches_of(language_model, [(document, ids[:1])], 1, batches.extra)
-    with torch.inference_mode(), evaluating(model), hooked(model, points, dtype=dtype) as capture:
+    with torch.inference_mode(), evaluation_mode(model), hooked(model, points, dtype=dtype) as capture:
         forward(model, batch, 0)
         return capture.take()
 

@@ -22,17 +22,17 @@ class Capture:
 
     def __init__(self, points: Sequence[str], dtype: torch.dtype) -> None:
         self._dtype = dtype
-        self._found: dict[str, list[Tensor]] = {point: [] for point in points}
+        self._passes: dict[str, list[Tensor]] = {point: [] for point in points}
 
     def put(self, point: str, value: Any) -> None:
         # A copy, because what follows in the network may work in place on what the hook was shown.
         _, tensor = first_tensor(point, value)
-        self._found[point].append(tensor.detach().to("cpu", self._dtype, copy=True))
+        self._passes[point].append(tensor.detach().to("cpu", self._dtype, copy=True))
 
     @property
     def shape(self) -> torch.Size:
         """[batch, seq] of the last forward pass, or [tokens] where no point has both."""
-        shapes = [_only(point, found).shape[:-1] for point, found in self._found.items()]
+        shapes = [_only(point, passes).shape[:-1] for point, passes in self._passes.items()]
         return max(shapes, key=len)
 
     def take(self, mask: Shaped[Tensor, "*batch"] | None = None) -> dict[str, Float[Tensor, "tokens _"]]:
@@ -44,9 +44,9 @@ class Capture:
         Raises InputError for a point that was not reached or was reached more than once, and for a mask
         that is not bool or not of the shape of the tokens.
         """
-        found = self._found
-        self._found = {point: [] for point in found}
-        return {point: _tokens(point, _only(point, passes), mask) for point, passes in found.items()}
+        passes_of = self._passes
+        self._passes = {point: [] for point in passes_of}
+        return {point: _tokens(point, _only(point, passes), mask) for point, passes in passes_of.items()}
 
 
 @contextmanager

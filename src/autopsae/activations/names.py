@@ -35,7 +35,7 @@ def _file_name(name: str) -> str:
     # `pair_files` cuts off the suffixes of a pair; a dot or a space at an end would be dropped or lead upwards.
     end = re.search(r"\.(json|safetensors)$", file)
     file = f"{file[: end.start()]}%2E{end[1]}" if end else file
-    file = re.sub(r"^[. ]|[. ]$", lambda found: f"%{ord(found[0]):02X}", file)
+    file = re.sub(r"^[. ]|[. ]$", lambda end_mark: f"%{ord(end_mark[0]):02X}", file)
     if _RESERVED.fullmatch(file):
         file = f"%{ord(file[0]):02X}{file[1:]}"
     return file if len(file) <= _LONGEST_NAME else _with_digest(file, name)

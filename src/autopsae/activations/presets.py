@@ -21,7 +21,7 @@ from autopsae.activations.gguf import check_gguf
 from autopsae.activations.sources import one_line
 from autopsae.activations.texts import check_text, documents_in
 from autopsae.arrays import InputError, check_device
-from autopsae.extras import missing
+from autopsae.extras import package_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             model, told = loader.from_pretrained(**source, dtype=dtype, output_loading_info=True)
             model = model.to(device).eval()
     except ImportError as error:
-        raise missing(name, "transformers", error, install="autopsae[models]") from error
+        raise package_error(name, "transformers", error, install="autopsae[models]") from error
     # A reader of damaged weights may raise anything; Ctrl-C is no Exception.
     except Exception as error:
         if "trust_remote_code" in str(error):

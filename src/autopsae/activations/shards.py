@@ -53,12 +53,12 @@ class ShardWriter:
         self._held_tokens = 0
         self._inputs: str | None = None
         self._index = _empty_index(_as_json(request))
-        found = _found_index(self.folder)
-        if found is None or not found["shards"]:
+        index = _index_of(self.folder)
+        if index is None or not index["shards"]:
             self._write_index(self._index)
         else:
-            _check_request(self.folder, found["request"], self._index["request"])
-            self._index = found if found["complete"] else self._with_digests(found)
+            _check_request(self.folder, index["request"], self._index["request"])
+            self._index = index if index["complete"] else self._with_digests(index)
         if not self.complete:
             # Left by a run that died: the index never named it, so this run writes it again.
             (self.folder / _shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
@@ -213,7 +213,7 @@ def _empty_index(request: Any) -> dict[str, Any]:
     return {"format": FORMAT, "version": VERSION, **state, "request": request}
 
 
-def _found_index(folder: Path) -> dict[str, Any] | None:
+def _index_of(folder: Path) -> dict[str, Any] | None:
     """The index of the harvest in `folder`, None if one may begin there, InputError if neither."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: expected a folder to harvest into, got a file; pass another name")
@@ -241,9 +241,9 @@ def _check_request(folder: Path, held: dict[str, Any], asked: dict[str, Any]) ->
 
 
 def _difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
-    def shown(request: dict[str, Any], key: str) -> str:
+    def show_value(request: dict[str, Any], key: str) -> str:
         text = repr(request.get(key, "nothing"))
         return text if len(text) <= 60 else text[:57] + "..."
 
     keys = differences(there, asked)
-    return "; ".join(f"{key}: {shown(there, key)} there, {shown(asked, key)} asked" for key in keys)
+    return "; ".join(f"{key}: {show_value(there, key)} there, {show_value(asked, key)} asked" for key in keys)

@@ -9,7 +9,7 @@ from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, checked_device, progress_bar, progress_on
+from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.fresh_start import check_raw, fresh_start
 from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring
@@ -17,7 +17,7 @@ from autopsae.evaluation.recentre import recentre as recentre_dead
 from autopsae.evaluation.result import Autopsy
 from autopsae.files import pair_files, write_text
 from autopsae.interop.convert import check_new_pair, format_of, load_sae, save_new
-from autopsae.provenance import PROVENANCE, provenance, recorded
+from autopsae.provenance import PROVENANCE, add_provenance, provenance
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import autopsy_text
 from autopsae.sae.model import SAE
@@ -27,25 +27,25 @@ from autopsae.tables import check_table
 def autopsy(options: AutopsyOptions) -> None:
     """Examine an SAE, write what was asked for, and print who is dead of what. Raises InputError."""
     _check_outputs(options)
-    loaded = load_sae(options.sae, scale=options.scale, k=options.k).to(checked_device(options.device))
+    loaded = load_sae(options.sae, scale=options.scale, k=options.k).to(take_device(options.device))
     if options.prescription:
         check_raw(loaded)
     padding = options.padding
     opened = open_activations(options.source, options.layer, lengths=padding.lengths, mask=padding.mask)
     source = opened.take(options.tokens)
-    with recorded(layer=source.layer):
-        found, woken, cost = _examined(loaded, source, options)
-        write_all(_writers(loaded, found, woken, cost, options, source.layer))
-    print_text(autopsy_text(found, cost))
+    with add_provenance(layer=source.layer):
+        result, woken, cost = _examine(loaded, source, options)
+        write_all(_writers(loaded, result, woken, cost, options, source.layer))
+    print_text(autopsy_text(result, cost))
 
 
-def _examined(
+def _examine(
     loaded: SAE, source: Activations, options: AutopsyOptions
 ) -> tuple[Autopsy, SAE | None, RecentringCost | None]:
     """(the autopsy, the SAE with its dead latents re-centred, what that costs), the last two where asked for."""
     prescription = options.prescription
     with progress_bar("reading the tokens") as (bar, task):
-        found = examine(
+        result = examine(
             loaded,
             source,
             lr=options.lr,
@@ -56,15 +56,15 @@ def _examined(
             progress=progress_on(bar, task),
         )
         if not options.recentre:
-            return found, None, None
+            return result, None, None
         bar.update(task, description="re-centring")
-        woken = recentre_dead(loaded, center=found.center, is_dead=found.is_dead)
-        return found, woken, cost_of_recentring(loaded, woken, source)
+        woken = recentre_dead(loaded, center=result.center, is_dead=result.is_dead)
+        return result, woken, cost_of_recentring(loaded, woken, source)
 
 
 def _writers(
     loaded: SAE,
-    found: Autopsy,
+    result: Autopsy,
     woken: SAE | None,
     cost: RecentringCost | None,
     options: AutopsyOptions,
@@ -72,14 +72,14 @@ def _writers(
 ) -> list[Callable[[], object]]:
     writers: list[Callable[[], object]] = []
     if options.json:
-        counts = found.to_dict() | ({"recentred": cost.to_dict()} if cost else {}) | {PROVENANCE: provenance()}
+        counts = result.to_dict() | ({"recentred": cost.to_dict()} if cost else {}) | {PROVENANCE: provenance()}
         writers.append(partial(write_text, options.json, json.dumps(counts, indent=2) + "\n"))
     if options.table:
-        writers.append(partial(found.save_table, options.table))
+        writers.append(partial(result.save_table, options.table))
     if options.figure:
-        writers.append(partial(save_figure, found, options.figure))
+        writers.append(partial(save_figure, result, options.figure))
     if options.prescription:
-        writers.append(partial(fresh_start(loaded, found, layer=layer).save, options.prescription))
+        writers.append(partial(fresh_start(loaded, result, layer=layer).save, options.prescription))
     if options.recentre and woken:
         # The last: its name has to be a new one, so a run that was killed before it can be run again.
         writers.append(partial(save_new, woken, options.recentre))

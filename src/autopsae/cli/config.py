@@ -16,7 +16,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.arrays import InputError
 from autopsae.cli.options.train import TrainOptions
-from autopsae.cli.parsing import declared, is_recorded, nearest
+from autopsae.cli.parsing import is_recorded, nearest, option_types
 from autopsae.provenance import PROVENANCE
 from autopsae.reading import as_object, input_errors, parse, read_bytes
 from autopsae.words import show
@@ -24,17 +24,17 @@ from autopsae.words import show
 
 def settings_of(options: Any) -> dict[str, Any]:
     """The settings of a verb as JSON, by the names of the options; not where results are written."""
-    hints, found = declared(type(options)), dict[str, Any]()
+    hints, settings = option_types(type(options)), dict[str, Any]()
     for name, value in vars(options).items():
         if is_dataclass(value):
-            found |= settings_of(value)
+            settings |= settings_of(value)
         elif is_recorded(hints[name]):
-            found[name] = str(value) if isinstance(value, Path) else value
-    return found
+            settings[name] = str(value) if isinstance(value, Path) else value
+    return settings
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Values of the options of `train` by name, as they are given to `parsing.parsed`.
+    """Values of the options of `train` by name, as they are given to `parsing.parse_options`.
 
     Raises InputError for a file that is no JSON object, a name that there is not, a value of another type, and the
     summary of a run that an earlier version began, which did not record its settings.
@@ -42,7 +42,9 @@ def read_config(path: Path) -> dict[str, Any]:
     with input_errors(path, "a JSON object of options, or the summary.json of a run", "correct it"):
         content = as_object(parse(read_bytes(path)), path)
     settings = _of_a_run(path, content) if {"format", "training", PROVENANCE} & {*content} else content
-    hints = {name: hint for name, hint in declared(TrainOptions).items() if is_recorded(hint) and name != "source"}
+    hints = {
+        name: hint for name, hint in option_types(TrainOptions).items() if is_recorded(hint) and name != "source"
+    }
     for name in settings:
         if name not in hints:
             raise InputError(
@@ -72,12 +74,12 @@ def _of_a_member(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dic
     own = {"lr": training.get("lr"), "seed": summary.get("seed"), "init": start, "alpha": summary.get("alpha")}
     own["l1"] = penalty.get("coefficient") if isinstance(penalty, dict) else None
     several = {name for name, value in settings.items() if isinstance(value, list) and len(value) > 1}
-    found = {**settings, **{name: value for name, value in own.items() if name in several}}
+    own_settings = {**settings, **{name: value for name, value in own.items() if name in several}}
     # What goes with another start alone is refused beside this one.
     if "init" in several:
-        found |= {"alpha": found.get("alpha") if start == "whiten" else []}
-        found |= {"rank": found.get("rank") if start == "asi" else None}
-    return found
+        own_settings |= {"alpha": own_settings.get("alpha") if start == "whiten" else []}
+        own_settings |= {"rank": own_settings.get("rank") if start == "asi" else None}
+    return own_settings
 
 
 def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
@@ -97,18 +99,18 @@ def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
             return tyro.cli(kind, args=[word], console_outputs=False)
     except SystemExit as error:
         raise InputError(
-            f"{path}: {name}: expected {_expected(kind)}, got {show(value)}; correct it there"
+            f"{path}: {name}: expected {_describe_kind(kind)}, got {show(value)}; correct it there"
         ) from error
 
 
-def _expected(kind: Any) -> str:
+def _describe_kind(kind: Any) -> str:
     """What a value may be, in words."""
     if isinstance(kind, UnionType) or get_origin(kind) is Union:
-        return " or ".join("null" if one is NoneType else _expected(one) for one in get_args(kind))
+        return " or ".join("null" if one is NoneType else _describe_kind(one) for one in get_args(kind))
     if get_origin(kind) is Literal:
         return ", ".join(get_args(kind))
     if get_origin(kind) is Annotated:
         inner, *marks = get_args(kind)
         metavar = next((mark.metavar for mark in marks if isinstance(mark, PrimitiveConstructorSpec)), None)
-        return metavar or _expected(inner)
+        return metavar or _describe_kind(inner)
     return {int: "a whole number", float: "a number"}.get(kind, "text")

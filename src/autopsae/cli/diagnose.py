@@ -10,10 +10,10 @@ from autopsae.arrays import Tokens
 from autopsae.cli.firing import sparsity_of
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, checked_device, progress_bar, progress_on
+from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.passes import known_digest, same_passes
-from autopsae.provenance import recorded
+from autopsae.provenance import add_provenance
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import survey_text
 
@@ -25,7 +25,7 @@ def diagnose(options: DiagnoseOptions) -> None:
     sparsity = sparsity_of(options.firing)
     sparsity.check(options.d_sae)
     check_places(options.json, options.figure, options.prescriptions)
-    device = checked_device(options.device)
+    device = take_device(options.device)
     padding = options.padding
     opened = open_layers(options.source, options.layers, lengths=padding.lengths, mask=padding.mask)
     # Compared over their passes, after which it is known what was read.
@@ -54,12 +54,12 @@ def _writers(result: Survey, layers: Mapping[str, Tokens], options: DiagnoseOpti
     digests = {name: asdict(known) for name, tokens in layers.items() if (known := known_digest(tokens))}
     writers: list[Callable[[], object]] = []
     if options.json:
-        writers.append(recorded(digests=digests)(partial(result.save, options.json)))
+        writers.append(add_provenance(digests=digests)(partial(result.save, options.json)))
     if options.figure:
         writers.append(partial(save_figure, result, options.figure))
     if options.prescriptions:
         names = file_names([diagnosis.layer for diagnosis in result])
         for d in result:
-            wrote = recorded(layer=d.layer, digest=digests.get(d.layer))
+            wrote = add_provenance(layer=d.layer, digest=digests.get(d.layer))
             writers.append(wrote(partial(d.prescription.save, options.prescriptions / names[d.layer])))
     return writers

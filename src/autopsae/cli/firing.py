@@ -3,7 +3,7 @@
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.cli.options.sparsity import Firing, having, sparsities
+from autopsae.cli.options.sparsity import Firing, sparsities, sparsities_with
 from autopsae.defaults import K
 from autopsae.sae.sparsity import SPARSITIES, Sparsity
 
@@ -23,8 +23,8 @@ def sparsity_of(firing: Firing, *, also: tuple[str, ...] = ()) -> Sparsity:
     for name in given:
         if name not in described.settings and name not in also:
             raise InputError(
-                f"--{name.replace('_', '-')}: expected --sparsity {' or '.join(having(name))} with it, got "
-                f"{firing.sparsity}; leave it out"
+                f"--{name.replace('_', '-')}: expected --sparsity {' or '.join(sparsities_with(name))} with it, "
+                f"got {firing.sparsity}; leave it out"
             )
     settings = {name: value for name, value in ({"k": K} | given).items() if name in described.settings}
     for name in described.settings:

@@ -8,12 +8,12 @@ from autopsae.activations.room import Room
 from autopsae.activations.texts import documents_in
 from autopsae.cli.options.harvest import HarvestOptions
 from autopsae.cli.printing import print_line, print_note
-from autopsae.cli.terminal import checked_device, progress_bar, progress_on
+from autopsae.cli.terminal import progress_bar, progress_on, take_device
 
 
 def harvest(options: HarvestOptions) -> None:
     """Write activations into a folder. Raises InputError and HarvestInterrupted."""
-    device = checked_device(options.device) or "cpu"
+    device = take_device(options.device) or "cpu"
     documents = documents_in(options.text) if options.text else python_reference_text()
     with progress_bar(f"loading {options.model}") as (bar, task):
         language_model = load_model(options.model, device=device)

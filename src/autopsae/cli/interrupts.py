@@ -41,7 +41,7 @@ def raise_signals() -> Iterator[None]:
         _Moment.ready = False
 
 
-def interrupted() -> bool:
+def is_interrupted() -> bool:
     """Whether a signal came."""
     return _Moment.received is not None
 

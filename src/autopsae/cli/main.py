@@ -2,7 +2,7 @@
 
 import sys
 
-from autopsae.cli.interrupts import install, interrupted
+from autopsae.cli.interrupts import install, is_interrupted
 from autopsae.cli.streams import guard_streams
 
 
@@ -26,5 +26,5 @@ def _unraisable(error: "sys.UnraisableHookArgs") -> None:
     """What Python says of objects that fail as they are deleted. An interrupted constructor (of Numba's compiler)
     leaves such objects: after a signal that is no news.
     """
-    if not interrupted():
+    if not is_interrupted():
         sys.__unraisablehook__(error)

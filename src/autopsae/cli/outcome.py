@@ -30,11 +30,11 @@ def print_differences(console: Console, path: Path | None, entry: Entry) -> None
     """A line where a prescription is used for another layer or SAE than it was made for."""
     if entry.prescription is None:
         return
-    found = entry.prescription.differences(entry.member.sae, layer=entry.data)
-    if found:
+    differences = entry.prescription.differences(entry.member.sae, layer=entry.data)
+    if differences:
         print_note(
-            f"warning: the prescription {path} was made for another layer or SAE: {'; '.join(found)}; diagnose "
-            "again for what is trained here",
+            f"warning: the prescription {path} was made for another layer or SAE: {'; '.join(differences)}; "
+            "diagnose again for what is trained here",
             console,
         )
 

@@ -35,15 +35,15 @@ class RareOption(Exception):
     """An option was given on the command line that only `--config FILE` takes. The message says how."""
 
 
-def parsed(verb: str, arguments: Sequence[str], default: Options | None = None) -> Options:
+def parse_options(verb: str, arguments: Sequence[str], default: Options | None = None) -> Options:
     """The options of a verb. default: those that the command line does not give.
 
     Raises SystemExit for --help and for what cannot be understood, of which tyro has told; RareOption.
     """
     _check_rare(VERBS[verb], arguments)
-    found = tyro.cli(VERBS[verb], default=default, prog=f"autopsae {verb}", args=[*arguments])
-    assert found is not None
-    return found
+    options = tyro.cli(VERBS[verb], default=default, prog=f"autopsae {verb}", args=[*arguments])
+    assert options is not None
+    return options
 
 
 def choose(arguments: Sequence[str]) -> None:
@@ -59,13 +59,13 @@ def _union(types: Sequence[Any]) -> Any:
     return union
 
 
-def declared(options: Any) -> dict[str, Any]:
+def option_types(options: Any) -> dict[str, Any]:
     """Every option by its name, with its type and what is marked on it; those in groups too."""
-    hints, found = get_type_hints(options, include_extras=True), dict[str, Any]()
+    hints, types = get_type_hints(options, include_extras=True), dict[str, Any]()
     for name, hint in hints.items():
         inner = get_args(hint)[0] if get_args(hint) else hint
-        found |= declared(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
-    return found
+        types |= option_types(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
+    return types
 
 
 def is_rare(hint: Any) -> bool:
@@ -85,7 +85,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
 
 
 def _check_rare(options: type[Options], arguments: Sequence[str]) -> None:
-    names = {name for name, hint in declared(options).items() if is_rare(hint)}
+    names = {name for name, hint in option_types(options).items() if is_rare(hint)}
     for word in arguments:
         name = word.split("=")[0].removeprefix("--").replace("-", "_")
         plain = name.removeprefix("no_")

@@ -16,7 +16,7 @@ from autopsae.progress import Progress
 from autopsae.words import printable
 
 
-def checked_device(device: str | None) -> str | None:
+def take_device(device: str | None) -> str | None:
     """The device as given, or InputError where nothing can be computed on it: known before the work, not after."""
     check_device(device, torch.float64)
     return device

@@ -13,19 +13,19 @@ from autopsae.cli.members import about_of, choices_of, config_of, entry_of, spar
 from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
 from autopsae.cli.printing import print_note
-from autopsae.cli.terminal import checked_device, progress_bar
+from autopsae.cli.terminal import progress_bar, take_device
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.disk import check_unlocked
 from autopsae.passes import known_digest
-from autopsae.provenance import recorded
+from autopsae.provenance import add_provenance
 from autopsae.run.choices import Choice
 from autopsae.run.data import count_tokens, hold_out
 from autopsae.run.finished import Settings
 from autopsae.run.folder import Plan
-from autopsae.run.many import check_sweep_out, finished_sweep, run_sweep
+from autopsae.run.many import check_sweep_out, load_finished_sweep, run_sweep
 from autopsae.run.members import Layer
 from autopsae.run.observer import Observer
-from autopsae.run.one import check_out, finished_run, run
+from autopsae.run.one import check_out, load_finished_run, run
 from autopsae.run.portions import Portions
 from autopsae.run.start import load_start
 from autopsae.saved import provenance_of
@@ -39,7 +39,7 @@ def train(options: TrainOptions) -> None:
     choices = choices_of(birth, fit, options.seed)
     many = len(choices) > 1
     _check(out, birth, keep, many=many)
-    checked_device(options.device)
+    take_device(options.device)
     configs = [config_of(birth, fit, keep, choice) for choice in choices.values()]
     plan = Plan(
         checkpoint_every=keep.checkpoint_every, evaluate_every=keep.evaluate_every, target_fvu=keep.target_fvu
@@ -60,7 +60,7 @@ def train(options: TrainOptions) -> None:
     if keep.resume and _is_finished(out, settings):
         return
     made_for = None if saved is None else saved.made_for()
-    with recorded(layer=training.layer, prescription=made_for, **(_begun(out) if keep.resume else {})):
+    with add_provenance(layer=training.layer, prescription=made_for, **(_first_day(out) if keep.resume else {})):
         _train(options, birth, plan, saved, training, held, settings, choices)
 
 
@@ -91,19 +91,19 @@ def _train(
         )
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "observer": observer}
         known = known_digest(read.all_tokens)
-        wrote = recorded(digest=known and asdict(known))
+        wrote = add_provenance(digest=known and asdict(known))
         if not many:
             result = wrote(run)(entries[0], tokens, held, out, **common)
         else:
             memory = None if keep.memory is None else int(1e9 * keep.memory)
             portions = Portions.of(entries, memory, tokens=training.tokens)
             if not any((out / name).exists() for name in ("portions.json", "sweep.json")):
-                print_note(_portioned(portions), bar.console)
+                print_note(_describe_portions(portions), bar.console)
             result = wrote(run_sweep)(entries, tokens, held, out, portions=portions, **common)
     (print_sweep if many else print_run)(out, result)
 
 
-def _begun(out: Path) -> dict[str, str]:
+def _first_day(out: Path) -> dict[str, str]:
     """The day on which a run that is resumed began, so that it ends as if nothing had interrupted it."""
     first = next((path for name in ("portions.json", "birth.json") if (path := out / name).is_file()), None)
     date = None if first is None else provenance_of(first).get("date")
@@ -122,7 +122,7 @@ def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:
 def _is_finished(out: Path, settings: dict[str, Settings]) -> bool:
     """Whether nothing is left to do; then the result is printed again."""
     many = len(settings) > 1
-    result = finished_sweep(out, settings) if many else finished_run(out, *settings.values())
+    result = load_finished_sweep(out, settings) if many else load_finished_run(out, *settings.values())
     if result is not None:
         print_finished(out, out / ("sweep.json" if many else "summary.json"))
         (print_sweep if many else print_run)(out, result)
@@ -134,7 +134,7 @@ def _loggers(keep: Keep, folder: Path, after: int) -> list[Logger]:
     return [*kept, *([TensorBoard(folder, after=after)] if keep.tensorboard else [])]
 
 
-def _portioned(portions: Portions) -> str:
+def _describe_portions(portions: Portions) -> str:
     members = sum(len(group) for group in portions.groups)
     at_once = max(len(group) for group in portions.groups)
     needed = f"about {portions.bytes_at_once / 1e9:.2g} GB"

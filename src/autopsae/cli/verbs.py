@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from autopsae.cli.parsing import VERBS, RareOption, choose, parsed
+from autopsae.cli.parsing import VERBS, RareOption, choose, parse_options
 from autopsae.cli.printing import print_error, print_line
 from autopsae.cli.streams import unwritten
 from autopsae.version import version
@@ -26,7 +26,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         if verb not in VERBS:
             choose(arguments)
-        options = parsed(verb, words)
+        options = parse_options(verb, words)
     except SystemExit as asked:  # --help, and options that there are not
         return asked.code if isinstance(asked.code, int) else 0
     except RareOption as error:

@@ -8,9 +8,9 @@ from autopsae.arrays import InputError
 from autopsae.cli import interrupts
 from autopsae.cli.config import read_config, settings_of
 from autopsae.cli.options.train import TrainOptions
-from autopsae.cli.parsing import Options, parsed, with_values
+from autopsae.cli.parsing import Options, parse_options, with_values
 from autopsae.cli.printing import print_error, print_note
-from autopsae.provenance import recorded
+from autopsae.provenance import add_provenance
 from autopsae.training.loop import Diverged
 
 _INTERRUPTED = "interrupted; what was written before is whole; the same can be run again"
@@ -22,9 +22,9 @@ def work(verb: str, words: Sequence[str], options: Options) -> int:
     try:
         with interrupts.raise_signals():
             if isinstance(options, TrainOptions) and options.config is not None:
-                options = parsed(verb, words, with_values(options, read_config(options.config)))
+                options = parse_options(verb, words, with_values(options, read_config(options.config)))
             settings = settings_of(options)
-            with recorded(command=verb, source=settings.pop("source", None), settings=settings):
+            with add_provenance(command=verb, source=settings.pop("source", None), settings=settings):
                 act(options)
     except SystemExit as asked:  # a value of the file that an option does not take
         return asked.code if isinstance(asked.code, int) else 0

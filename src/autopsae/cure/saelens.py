@@ -10,7 +10,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.cure.prescribed import check_width, rows_within
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.extras import missing
+from autopsae.extras import package_error
 
 _CENTERED_ANYWAY = "covariance_whitening"
 
@@ -86,7 +86,7 @@ def saelens_scaler(prescription: Prescription) -> Any:
     try:
         from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
     except ImportError as error:
-        raise missing("saelens_scaler", "sae_lens", error, install="sae-lens") from error
+        raise package_error("saelens_scaler", "sae_lens", error, install="sae-lens") from error
     matrix, inverse = affine.linear.T * affine.scale, affine.inverse.T / affine.scale
     named = {"mean": affine.center, "matrix": matrix, "inverse_matrix": inverse}
     # In float64: SAELens folds with it, and casts it to the tokens' type at every batch.

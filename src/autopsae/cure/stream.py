@@ -42,13 +42,13 @@ def peek(batches: Iterable[Tensor], tokens: int) -> tuple[Float[Tensor, "tokens 
 
     Raises InputError for a stream that ends before.
     """
-    stream, seen, found = iter(batches), [], 0
-    while found < tokens:
+    stream, seen, count = iter(batches), [], 0
+    while count < tokens:
         batch = next(stream, None)
         if batch is None:
-            raise InputError(f"peek: expected at least {tokens:,} tokens, the stream ended after {found:,}")
+            raise InputError(f"peek: expected at least {tokens:,} tokens, the stream ended after {count:,}")
         seen.append(batch.clone())  # a stream may refill one buffer
-        found += batch[..., 0].numel()
+        count += batch[..., 0].numel()
 
     def whole() -> Iterator[Tensor]:
         yield from seen

@@ -194,9 +194,9 @@ def _outlooks(
     acceptable: float,
 ) -> dict[str, Outlook]:
     """Of no remedy, the median and what was asked for in any case; of the others up to the first that suffices."""
-    found: dict[str, Outlook] = {}
+    outlooks: dict[str, Outlook] = {}
     for remedy in ladder:
-        enough = any(r.name in found and suffices(r, found[r.name], acceptable) for r in ladder)
-        if len(found) < 2 or remedy.name in asked or not enough:
-            found[remedy.name] = forecast_birth(views[remedy.name], rows, sparsity).at(at_tokens)
-    return found
+        enough = any(r.name in outlooks and suffices(r, outlooks[r.name], acceptable) for r in ladder)
+        if len(outlooks) < 2 or remedy.name in asked or not enough:
+            outlooks[remedy.name] = forecast_birth(views[remedy.name], rows, sparsity).at(at_tokens)
+    return outlooks

@@ -237,19 +237,21 @@ def _reason(
     """`passed_over`: what the less intrusive remedies would leave."""
     dead = outlook.dead
     interval = f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
-    leaves = f"leaves {interval} of {d_sae:,} latents dead on {outlook.tokens:,} tokens, {_training(outlook)}"
+    leaves = (
+        f"leaves {interval} of {d_sae:,} latents dead on {outlook.tokens:,} tokens, {_describe_training(outlook)}"
+    )
     if not enough:
         return (
             f"{leaves}; no remedy suffices for {acceptable:.1%} dead and survival in training, this one is nearest"
         )
     if not passed_over:
         return f"{leaves}: at most {acceptable:.1%}, and they are expected to survive training"
-    left = ", ".join(f"{name} {o.dead.value:.1%} ({_training(o)})" for name, o in passed_over.items())
+    left = ", ".join(f"{name} {o.dead.value:.1%} ({_describe_training(o)})" for name, o in passed_over.items())
     return (
         f"{leaves}; the less intrusive leave over {acceptable:.1%} or are not expected to survive training: {left}"
     )
 
 
-def _training(outlook: Outlook) -> str:
+def _describe_training(outlook: Outlook) -> str:
     """What survival in training is judged by."""
     return f"usage {outlook.usage:.0%}, {outlook.dominance:.0%} of the variance in one direction"

@@ -90,7 +90,7 @@ class Diagnosis(Result):
 
     def _repr_html_(self) -> str:
         rows = [
-            [name, f"{b.dead:.1%}", f"{b.dead_by_relu:.1%}", f"{b.dead_by_topk:.1%}", self._shown(name)]
+            [name, f"{b.dead:.1%}", f"{b.dead_by_relu:.1%}", f"{b.dead_by_topk:.1%}", self._show_expected(name)]
             for name, b in self.birth.items()
         ]
         head, *notes = str(self).split("\n")
@@ -98,7 +98,7 @@ class Diagnosis(Result):
         header = ["remedy", "born dead", "by ReLU", "by TopK", f"expected on {at:,} tokens"]
         return html_table(header, rows, [head, *notes])
 
-    def _shown(self, name: str) -> str:
+    def _show_expected(self, name: str) -> str:
         if name not in self.expected:
             return ""
         dead = self.expected[name].dead

@@ -70,17 +70,17 @@ def advice(
     )
     shift += f"re-centres the SAE as it is, where {wakes:,} would fire if each were re-centred alone"
     ordered = sorted(causes, key=lambda name: -causes[name])
-    found = [(name, causes[name], _MEANINGS[name], {**_ADVICE, "shift": shift}[name]) for name in ordered]
+    rows = [(name, causes[name], _MEANINGS[name], {**_ADVICE, "shift": shift}[name]) for name in ordered]
     if travel is not None:
         meaning = (
             f"some coordinate of b_dec has to move by {travel:.3g} before half of them are positive, lr * steps "
         )
         meaning += f"allows {reach:.3g}"
-        found.append(
+        rows.append(
             ("out_of_reach", stuck, meaning, "training of that length does not reach them; move b_dec by hand")
         )
     meaning = "they fire on nine of ten tokens or more, as a bias does"
-    found.append(("always_on", always_on, meaning, "look whether they carry the mean"))
+    rows.append(("always_on", always_on, meaning, "look whether they carry the mean"))
     said = tuple(
         Finding(
             name=name,
@@ -91,7 +91,7 @@ def advice(
             advice=what,
             source="counted; docs/autopsy.md",
         )
-        for name, number, meaning, what in found
+        for name, number, meaning, what in rows
         if number > WORTH_A_WORD * d_sae
     )
     return said if repeated <= REPEATED else (_one_vector(repeated, tokens), *said)

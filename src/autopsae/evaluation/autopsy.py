@@ -13,7 +13,7 @@ from autopsae.evaluation.births import likely_births
 from autopsae.evaluation.causes import causes, counterfactuals
 from autopsae.evaluation.result import FATES, Autopsy
 from autopsae.evaluation.space import Space, margins, shift_to
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 from autopsae.progress import Progress, tell_progress
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
@@ -56,7 +56,7 @@ def autopsy(
             f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
         )
     sae.check_finite("autopsy")
-    with evaluating(sae):
+    with evaluation_mode(sae):
         space = Space.of(sae, tokens)
         fates, max_pre, margin = _count(sae, space, progress)
         W, signal = sae.W_enc, space.spread(sae.W_enc).to(sae.W_enc)
@@ -122,12 +122,12 @@ def _count(
 def _fate(fates: Fates, rare: float) -> Int[Tensor, "d_sae"]:
     """The number in FATES of what each latent did."""
     rate = fates.fired.double() / fates.tokens
-    found = torch.zeros_like(fates.fired)
+    fate = torch.zeros_like(fates.fired)
     for name, holds in (
         ("rare", rate < rare),
         ("always_on", rate >= ALWAYS),
         ("dead_by_topk", fates.fired == 0),
         ("dead_by_relu", ~fates.positive),
     ):
-        found[holds] = FATES.index(name)
-    return found
+        fate[holds] = FATES.index(name)
+    return fate

@@ -148,12 +148,12 @@ def causes(
     at_birth = what_if.as_it_is & (away | (~births.moved & ~what_if.born_here))
     low = share < torch.where(died, VERY_LOW, LOW)
     by_variance = low & (what_if.spread | (share < _NOTHING))
-    found = torch.full_like(fired, CAUSES.index("outcompeted"))
+    cause = torch.full_like(fired, CAUSES.index("outcompeted"))
     for name, holds in (
         ("died_in_training", died),
         ("low_variance", by_variance),
         ("shift", now | at_birth),
         ("none", fired > 0),
     ):
-        found[holds] = CAUSES.index(name)
-    return found
+        cause[holds] = CAUSES.index(name)
+    return cause

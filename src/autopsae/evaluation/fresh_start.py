@@ -13,7 +13,7 @@ from autopsae.sae.model import SAE
 
 
 @torch.no_grad()
-def fresh_start(sae: SAE, found: Autopsy, *, layer: str) -> Prescription:
+def fresh_start(sae: SAE, autopsy: Autopsy, *, layer: str) -> Prescription:
     """Start anew with b_dec at the centre that the autopsy has measured, brought back to raw tokens through the
     SAE's affine map: raw = A^-1 center / scale + center of the map. A whitening of the SAE is kept. It carries no
     scale, so `born` needs a sample.
@@ -22,13 +22,13 @@ def fresh_start(sae: SAE, found: Autopsy, *, layer: str) -> Prescription:
     normalised tokens.
     """
     check_raw(sae)
-    if found.center.shape != sae.b_dec.shape or found.d_sae != sae.d_sae:
+    if autopsy.center.shape != sae.b_dec.shape or autopsy.d_sae != sae.d_sae:
         raise InputError(
-            f"fresh_start: expected the SAE that was examined, of d_in = {found.d_in} and d_sae = {found.d_sae}, "
-            f"got {sae.d_in} and {sae.d_sae}"
+            f"fresh_start: expected the SAE that was examined, of d_in = {autopsy.d_in} and "
+            f"d_sae = {autopsy.d_sae}, got {sae.d_in} and {sae.d_sae}"
         )
     affine = sae.affine
-    raw = affine.invert(found.center[None])[0]
+    raw = affine.invert(autopsy.center[None])[0]
     whitened = affine.linear is not None
     options: dict[str, Any] = {"linear": affine.linear, "inverse": affine.inverse} if whitened else {}
     remedy = Remedy(
@@ -38,10 +38,10 @@ def fresh_start(sae: SAE, found: Autopsy, *, layer: str) -> Prescription:
     )
     return Prescription(
         remedy=remedy,
-        reason=f"{found.causes['shift']:,} of {found.d_sae:,} latents of an SAE of this layer are dead of the "
-        f"shift on {found.tokens:,} tokens (autopsy)",
+        reason=f"{autopsy.causes['shift']:,} of {autopsy.d_sae:,} latents of an SAE of this layer are dead of the "
+        f"shift on {autopsy.tokens:,} tokens (autopsy)",
         layer=layer,
-        d_sae=found.d_sae,
+        d_sae=autopsy.d_sae,
         sparsity=sae.sparsity,
     )
 

@@ -19,7 +19,7 @@ from autopsae.activations.replace import at_module, replace_activations
 from autopsae.activations.sources import watch
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 from autopsae.tables import Result
 
 _Map = Callable[[Tensor], Tensor]
@@ -82,7 +82,7 @@ def loss_recovered(
         raise InputError(f"ablate: expected {' or '.join(ABLATIONS)}, got {ablate!r}")
     total = torch.zeros(3, dtype=torch.float64)
     tokens = replacements = 0
-    with evaluating(model), evaluating(sae) if isinstance(sae, nn.Module) else nullcontext():
+    with evaluation_mode(model), evaluation_mode(sae) if isinstance(sae, nn.Module) else nullcontext():
         first = first_batch(batches)
         if is_encoder_decoder(model, first):
             raise InputError(
@@ -93,13 +93,13 @@ def loss_recovered(
         mean = _mean(model, batches, point, keep, skip_first) if ablate == "mean" else torch.zeros(())
         for at, batch in enumerate(watch(batches, "batch")):
             ids, real, mask = _masks(batch, keep, skip_first)
-            reconstruct = _where(mask, lambda x: _reconstructed(sae, x), point)
+            reconstruct = _where(mask, lambda x: _reconstruct(sae, x), point)
             ablated = _where(mask, lambda x: mean.to(x).expand_as(x), point)
             for number, new in enumerate([None, reconstruct, ablated]):
                 with replace_activations(model, point, new) if new else nullcontext():
                     output = forward(model, batch, at)
                 total[number] += _nats(output, ids, real)
-            tokens += int(_predicted(real).sum())
+            tokens += int(_is_predicted(real).sum())
             replacements += int(mask.sum())
     if not tokens or not replacements:
         lacking = "a token to predict: rows of two or more" if not tokens else "a token to replace"
@@ -171,7 +171,7 @@ def _where(mask: Bool[Tensor, "rows positions"], new: _Map, point: str) -> _Map:
     return change
 
 
-def _reconstructed(sae: _Map, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
+def _reconstruct(sae: _Map, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
     """Through the SAE in pieces, and back to the model's precision."""
     shape = torch.Size([len(x), getattr(sae, "d_in", x.shape[1])])
     if shape == x.shape:
@@ -200,13 +200,13 @@ def _nats(output: Any, ids: Tensor, real: Bool[Tensor, "rows positions"]) -> flo
         )
     total = 0.0
     for scores, row, predicted in zip(
-        logits, ids.to(logits.device), _predicted(real).to(logits.device), strict=True
+        logits, ids.to(logits.device), _is_predicted(real).to(logits.device), strict=True
     ):
         nats = F.cross_entropy(_at_least_float32(scores[:-1][predicted]), row[1:][predicted], reduction="none")
         total += float(nats.double().sum())
     return total
 
 
-def _predicted(real: Bool[Tensor, "rows positions"]) -> Bool[Tensor, "rows positions-1"]:
+def _is_predicted(real: Bool[Tensor, "rows positions"]) -> Bool[Tensor, "rows positions-1"]:
     """Tokens after the first that are no padding and follow none."""
     return real[:, 1:] & real[:, :-1]

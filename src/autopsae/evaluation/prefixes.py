@@ -8,9 +8,9 @@ import torch
 from autopsae.arrays import Tokens, chunks
 from autopsae.evaluation.reconstruction import Sums
 from autopsae.kernels.sparse_ops import decode_between
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 from autopsae.sae.model import SAE
-from autopsae.training.objective import check_nested, checked_sizes
+from autopsae.training.objective import check_nested, take_sizes
 
 
 @torch.no_grad()
@@ -21,11 +21,11 @@ def fvu_of_prefixes(sae: SAE, tokens: Tokens, sizes: Sequence[int]) -> dict[int,
 
     Raises InputError as `chunks`, for other sizes, and for weights that are not finite.
     """
-    nested = checked_sizes("nested", sizes)
+    nested = take_sizes("nested", sizes)
     check_nested(nested, sae.d_sae)
     sae.check_finite("fvu_of_prefixes")
     sums = dict.fromkeys((*nested, sae.d_sae), Sums())
-    with evaluating(sae):
+    with evaluation_mode(sae):
         for x in chunks(tokens, dtype=torch.float64, device=sae.W_enc.device):
             y, back = sae.enter(x)
             selection, x_hat = sae.select(y), sae.b_dec.expand_as(y)

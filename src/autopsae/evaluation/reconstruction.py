@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 from autopsae.passes import known_tokens, same_passes
 from autopsae.progress import Progress, tell_progress
 from autopsae.sae.death import Census, Fates
@@ -62,7 +62,7 @@ def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> E
     typical, stray = Sums(), Sums()
     entered, n = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device), 0
     census = Census(sae.d_sae, weight.device)
-    with evaluating(sae):
+    with evaluation_mode(sae):
         blocks = chunks(tokens, dtype=torch.float64, device=weight.device)
         for x in tell_progress(blocks, progress, "errors", known_tokens(tokens)):
             y, back = sae.enter(x)

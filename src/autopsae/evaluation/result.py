@@ -148,13 +148,13 @@ class Autopsy(Result):
 
     def columns(self) -> dict[str, list[Any]]:
         """The table: a list for each of COLUMNS, with an entry for each latent."""
-        found: dict[str, list[Any]] = {
+        computed: dict[str, list[Any]] = {
             "latent": list(range(self.d_sae)),
             "fate": [FATES[number] for number in self.fate.tolist()],
             "cause": [CAUSES[number] for number in self.cause.tolist()],
             "rate": (self.fired.double() / self.tokens).tolist(),
         }
-        return {name: found[name] if name in found else getattr(self, name).tolist() for name in COLUMNS}
+        return {name: computed[name] if name in computed else getattr(self, name).tolist() for name in COLUMNS}
 
     def to_frame(self) -> Any:
         """The table as a pandas DataFrame. Raises InputError where pandas is missing."""

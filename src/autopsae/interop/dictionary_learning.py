@@ -61,9 +61,9 @@ def read(folder: Path) -> SAE:
     shapes = _shapes(name, d_in, d_sae)
     if name in (TOPK, BATCH_TOPK) and "threshold" not in state:
         del shapes["threshold"]  # files from before it was stored
-    found = take_tensors(state, shapes, folder / WEIGHTS, ignored=("k",))
+    tensors = take_tensors(state, shapes, folder / WEIGHTS, ignored=("k",))
     sparsity = fit_sparsity(_sparsity(name, settings, state, path), d_sae, path)
-    return _plain(name, found).sae(sparsity=sparsity, dtype=dtype_of(state[weights]))
+    return _plain(name, tensors).sae(sparsity=sparsity, dtype=dtype_of(state[weights]))
 
 
 def _shapes(name: str, d_in: int, d_sae: int) -> dict[str, tuple[int, ...]]:
@@ -90,21 +90,21 @@ def _is_number(stored: object) -> TypeGuard[Tensor]:
     return isinstance(stored, Tensor) and stored.is_cpu and stored.layout == torch.strided and stored.shape == ()
 
 
-def _plain(name: str, found: dict[str, Tensor]) -> Plain:
+def _plain(name: str, tensors: dict[str, Tensor]) -> Plain:
     if name == JUMPRELU:
         return Plain(
-            W_enc=found["W_enc"].T,
-            W_dec=found["W_dec"],
-            b_enc=found["b_enc"],
-            b_dec=found["b_dec"],
-            threshold=found["threshold"],
-        ).centered()
-    threshold = found.get("threshold")
+            W_enc=tensors["W_enc"].T,
+            W_dec=tensors["W_dec"],
+            b_enc=tensors["b_enc"],
+            b_dec=tensors["b_dec"],
+            threshold=tensors["threshold"],
+        ).add_centering()
+    threshold = tensors.get("threshold")
     plain = Plain(
-        W_enc=found["encoder.weight"],
-        W_dec=found["decoder.weight"].T,
-        b_enc=found["encoder.bias"],
-        b_dec=found["bias" if name == RELU else "b_dec"],
+        W_enc=tensors["encoder.weight"],
+        W_dec=tensors["decoder.weight"].T,
+        b_enc=tensors["encoder.bias"],
+        b_dec=tensors["bias" if name == RELU else "b_dec"],
         threshold=threshold if name == BATCH_TOPK and threshold is not None and threshold >= 0 else None,
     )
     return plain.unit() if name == RELU else plain
@@ -152,7 +152,7 @@ def _tensors(sae: SAE) -> tuple[str, dict[str, Tensor]]:
     """(the class, its tensors)"""
     sparsity, plain = sae.sparsity, Plain.of(sae)
     if isinstance(sparsity, JumpReLU):
-        plain = plain.uncentered()
+        plain = plain.remove_centering()
         assert plain.threshold is not None
         biases = {"b_enc": plain.b_enc, "b_dec": plain.b_dec, "threshold": plain.threshold}
         return JUMPRELU, {"W_enc": plain.W_enc.T, "W_dec": plain.W_dec, **biases}

@@ -77,8 +77,8 @@ def _jumprelu(tensors: Mapping[str, Tensor], path: Path, scale: float | None) ->
     d_in, d_sae = sizes(tensors, "W_enc", path)
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}
     shapes |= {"b_enc": (d_sae,), "b_dec": (d_in,), "threshold": (d_sae,)}
-    found = take_tensors(tensors, shapes, path)
-    plain = Plain(**found | {"W_enc": found["W_enc"].T}).centered()
+    weights = take_tensors(tensors, shapes, path)
+    plain = Plain(**weights | {"W_enc": weights["W_enc"].T}).add_centering()
     affine = None if scale is None else scale_map(d_in, scale)
     return plain.sae(
         sparsity=fit_sparsity(JumpReLU(), d_sae, path), dtype=dtype_of(tensors["W_enc"]), affine=affine

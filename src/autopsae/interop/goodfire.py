@@ -19,5 +19,5 @@ def read(state: dict[str, Any], path: Path) -> SAE:
     d_sae, d_in = sizes(state, NAMES[0], path)
     shapes = dict(zip(NAMES, [(d_sae, d_in), (d_sae,), (d_in, d_sae), (d_in,)], strict=True))
     W_enc, b_enc, W_dec, b_dec = take_tensors(state, shapes, path).values()
-    plain = Plain(W_enc=W_enc, W_dec=W_dec.T, b_enc=b_enc, b_dec=b_dec).centered()
+    plain = Plain(W_enc=W_enc, W_dec=W_dec.T, b_enc=b_enc, b_dec=b_dec).add_centering()
     return plain.sae(sparsity=ReLU(), dtype=dtype_of(state[NAMES[0]]))

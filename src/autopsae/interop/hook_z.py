@@ -27,6 +27,6 @@ def read(state: dict[str, Any], path: Path) -> SAE:
         if whole(settings, name, config_of(path)) != size:
             raise InputError(f"{config_of(path)}: {name}: expected that of {path.name}, {size}")
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_in, d_sae), "W_dec": (d_sae, d_in)}
-    found = take_tensors(state, shapes | {"b_enc": (d_sae,), "b_dec": (d_in,)}, path)
-    plain = Plain(**found | {"W_enc": found["W_enc"].T})
+    weights = take_tensors(state, shapes | {"b_enc": (d_sae,), "b_dec": (d_in,)}, path)
+    plain = Plain(**weights | {"W_enc": weights["W_enc"].T})
     return plain.sae(sparsity=ReLU(), dtype=dtype_of(state["W_enc"]))

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from autopsae.arrays import InputError
-from autopsae.extras import missing
+from autopsae.extras import package_error
 
 HUB = "hf:"
 
@@ -21,7 +21,7 @@ def fetch(name: str, files: Collection[str], suffixes: Collection[str]) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise missing(f"{HUB}{name}", "huggingface_hub", error, install="huggingface_hub") from error
+        raise package_error(f"{HUB}{name}", "huggingface_hub", error, install="huggingface_hub") from error
     inside = "/".join(rest)
     is_file = Path(inside).suffix in suffixes
     wanted = [inside] if is_file else [f"{inside}/{file}" if inside else file for file in files]
@@ -32,11 +32,11 @@ def fetch(name: str, files: Collection[str], suffixes: Collection[str]) -> Path:
         raise InputError(
             f"{HUB}{name}: could not be fetched ({type(error).__name__}: {reason}); check the name and the network"
         ) from error
-    found = Path(snapshot) / inside
+    local = Path(snapshot) / inside
     if not any((Path(snapshot) / file).is_file() for file in wanted):
         listed = inside if is_file else ", ".join(files)
         raise InputError(
             f"{HUB}{name}: expected one of {listed} there, got none; check the name, and name a file that "
             "is an SAE by itself"
         )
-    return found
+    return local

@@ -120,13 +120,13 @@ def library_of(path: Path) -> str | None:
     Raises InputError where the path leads to a folder that holds no SAE or several.
     """
     if path.is_dir():
-        found = _layouts_in(path)
-        if len(found) == 1:
-            return found[0].library
+        layouts = _layouts_in(path)
+        if len(layouts) == 1:
+            return layouts[0].library
         pickles = _pickles_in(path)
-        if not found and len(pickles) == 1:
+        if not layouts and len(pickles) == 1:
             return None
-        raise InputError(_not_one(path, found, pickles))
+        raise InputError(_not_one(path, layouts, pickles))
     if all(file.is_file() for file in pair_files(path)):
         return OUR_LIBRARY
     folder = _folder_of(path) if path.is_file() else None
@@ -144,20 +144,22 @@ def _pickles_in(folder: Path) -> list[Path]:
 
 
 def _from_folder(folder: Path, told: Mapping[str, float | int]) -> SAE:
-    found = _layouts_in(folder)
-    if len(found) == 1:
-        return _call(found[0].read, folder, folder, told, found[0].told)
+    layouts = _layouts_in(folder)
+    if len(layouts) == 1:
+        return _call(layouts[0].read, folder, folder, told, layouts[0].told)
     pickles = _pickles_in(folder)
-    if not found and len(pickles) == 1:
+    if not layouts and len(pickles) == 1:
         return _from_file(pickles[0], told)
-    raise InputError(_not_one(folder, found, pickles))
+    raise InputError(_not_one(folder, layouts, pickles))
 
 
-def _not_one(folder: Path, found: list[Layout], pickles: list[Path]) -> str:
+def _not_one(folder: Path, layouts: list[Layout], pickles: list[Path]) -> str:
     """The message for a folder that is not that of one SAE."""
-    if found:
-        both = " and ".join(f"{layout.library} ({', '.join(layout.files)})" for layout in found)
-        return f"{folder}: expected the folder of one SAE, got files of {len(found)} formats: {both}; move one away"
+    if layouts:
+        both = " and ".join(f"{layout.library} ({', '.join(layout.files)})" for layout in layouts)
+        return (
+            f"{folder}: expected the folder of one SAE, got files of {len(layouts)} formats: {both}; move one away"
+        )
     return f"{folder}: expected the folder of one SAE, got {_got(folder, pickles)}"
 
 

@@ -157,8 +157,8 @@ def _plain(
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (rows, columns), "W_dec": (columns, rows)}
     shapes |= {"b_enc": (d_sae,), "b_dec": (d_in,), "threshold": (d_sae,)}
     names = {ours: theirs for ours, theirs in stored.items() if ours != "b_dec" or settings.has_b_dec}
-    found = take_tensors(tensors, {theirs: shapes[ours] for ours, theirs in names.items()}, path, ignored)
-    by_our_names = {ours: found[theirs] for ours, theirs in names.items()}
+    weights = take_tensors(tensors, {theirs: shapes[ours] for ours, theirs in names.items()}, path, ignored)
+    by_our_names = {ours: weights[theirs] for ours, theirs in names.items()}
     by_our_names.setdefault("b_dec", torch.zeros(d_in, dtype=torch.float64))
     turned = "W_dec" if is_linear else "W_enc"
     by_our_names[turned] = by_our_names[turned].T
@@ -173,5 +173,5 @@ def _sae(plain: Plain, settings: _Settings, scale: float, dtype: torch.dtype) ->
     if settings.by_norm and isinstance(settings.sparsity, TopK | BatchTopK):
         plain = plain.unit()
     if not settings.subtracts:
-        plain = plain.centered()
+        plain = plain.add_centering()
     return plain.sae(sparsity=settings.sparsity, dtype=dtype, affine=scale_map(plain.W_enc.shape[1], scale))

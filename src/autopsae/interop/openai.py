@@ -39,12 +39,12 @@ def read(state: dict[str, Any], path: Path) -> SAE:
         raise InputError(f"{path}: expected decoder.weight, got a tied decoder; save decoder.weight itself")
     shapes: dict[str, tuple[int, ...]] = {"encoder.weight": (d_sae, d_in), "decoder.weight": (d_in, d_sae)}
     shapes |= {"latent_bias": (d_sae,), "pre_bias": (d_in,)}
-    found = take_tensors(state, shapes, path, ignored=(*STATISTICS, ACTIVATION, OPTIONS))
+    weights = take_tensors(state, shapes, path, ignored=(*STATISTICS, ACTIVATION, OPTIONS))
     plain = Plain(
-        W_enc=found["encoder.weight"],
-        W_dec=found["decoder.weight"].T,
-        b_enc=found["latent_bias"],
-        b_dec=found["pre_bias"],
+        W_enc=weights["encoder.weight"],
+        W_dec=weights["decoder.weight"].T,
+        b_enc=weights["latent_bias"],
+        b_dec=weights["pre_bias"],
     )
     is_topk = kind == "TopK"
     return plain.sae(

@@ -82,11 +82,11 @@ class Plain:
         norms = self.W_dec.norm(dim=1)
         return replace(self, threshold=self.threshold / norms.clamp_min(SMALLEST_THRESHOLD))
 
-    def centered(self) -> "Plain":
+    def add_centering(self) -> "Plain":
         """From weights whose encoder takes tokens without subtracting b_dec: b_enc + W_enc b_dec."""
         return replace(self, b_enc=self.b_enc + self.W_enc @ self.b_dec)
 
-    def uncentered(self) -> "Plain":
+    def remove_centering(self) -> "Plain":
         """Weights whose encoder takes tokens without subtracting b_dec: b_enc - W_enc b_dec."""
         return replace(self, b_enc=self.b_enc - self.W_enc @ self.b_dec)
 

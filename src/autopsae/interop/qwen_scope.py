@@ -36,7 +36,7 @@ def read(state: dict[str, Any], path: Path, *, k: int | None = None) -> SAE:
     if any(int(match[1]) * 1024 != d_sae for match in named):
         raise InputError(f"{path}: expected the {named[0][1]}K latents of {named[0][0]}, got {d_sae:,}")
     shapes: dict[str, tuple[int, ...]] = {"W_enc": (d_sae, d_in), "W_dec": (d_in, d_sae)}
-    found = take_tensors(state, shapes | {"b_enc": (d_sae,), "b_dec": (d_in,)}, path)
+    weights = take_tensors(state, shapes | {"b_enc": (d_sae,), "b_dec": (d_in,)}, path)
     sparsity = fit_sparsity(TopK(k=active), d_sae, path)
-    plain = Plain(**found | {"W_dec": found["W_dec"].T}).centered()
+    plain = Plain(**weights | {"W_dec": weights["W_dec"].T}).add_centering()
     return plain.sae(sparsity=sparsity, dtype=dtype_of(state["W_enc"]))

@@ -60,8 +60,8 @@ def read_state_dict(path: Path, *, after: int = 0) -> dict[str, Any]:
             content: io.BytesIO | io.BufferedReader = io.BytesIO(file.read()) if after else file
             check_torch_save(content, path)
             content.seek(0)
-            found = torch.load(content, map_location="cpu", weights_only=True)
-    return as_object(found, path, "a state_dict of tensors (`autopsae diagnose` takes activations)")
+            state = torch.load(content, map_location="cpu", weights_only=True)
+    return as_object(state, path, "a state_dict of tensors (`autopsae diagnose` takes activations)")
 
 
 def read_npz(path: Path) -> dict[str, Tensor]:

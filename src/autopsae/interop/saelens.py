@@ -75,7 +75,7 @@ def read(folder: Path, *, scale: float | None = None) -> SAE:
     if by_norm and isinstance(sparsity, TopK | BatchTopK):
         plain = plain.unit()
     if not subtracts:
-        plain = plain.centered()
+        plain = plain.add_centering()
     affine = _outside(folder, d_in)
     if scale is not None:
         if normalization != "expected_average_only_in" or affine.scale != 1:
@@ -142,20 +142,20 @@ def _plain(path: Path, d_in: int, d_sae: int, sparsity: Sparsity, *, is_finetune
     factor = next((name for name in FACTORS if name in tensors), None)
     if factor:
         shapes[factor] = (d_sae,)
-    found = take_tensors(tensors, shapes, path)
+    weights = take_tensors(tensors, shapes, path)
     # Up to version 5: codes are multiplied by it before they are decoded. Many files hold ones that nobody uses.
-    factors = found[factor] if factor else torch.ones(d_sae, dtype=torch.float64)
+    factors = weights[factor] if factor else torch.ones(d_sae, dtype=torch.float64)
     if not is_finetuned and not bool((factors == 1).all()):
         raise InputError(
             f"{path}: {factor}: expected ones, as cfg.json says finetuning_scaling_factor false, got other values; "
             "correct cfg.json if the SAE was fine-tuned"
         )
-    threshold = found.get("threshold")
-    if "log_threshold" in found:
-        threshold = found["log_threshold"].exp()
-    if "topk_threshold" in found and found["topk_threshold"] > 0:  # 0 until SAELens has learned one
-        threshold = found["topk_threshold"]
-    W_enc, W_dec, b_enc, b_dec = found["W_enc"].T, found["W_dec"], found["b_enc"], found["b_dec"]
+    threshold = weights.get("threshold")
+    if "log_threshold" in weights:
+        threshold = weights["log_threshold"].exp()
+    if "topk_threshold" in weights and weights["topk_threshold"] > 0:  # 0 until SAELens has learned one
+        threshold = weights["topk_threshold"]
+    W_enc, W_dec, b_enc, b_dec = weights["W_enc"].T, weights["W_dec"], weights["b_enc"], weights["b_dec"]
     return Plain(W_enc=W_enc, W_dec=W_dec * factors[:, None], b_enc=b_enc, b_dec=b_dec, threshold=threshold)
 
 

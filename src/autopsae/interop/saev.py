@@ -58,19 +58,19 @@ def read(path: Path) -> SAE:
                 "version of saev, which the file does not say"
             )
         shapes[LEARNED] = ()
-    found = take_tensors(state, shapes, path)
+    weights = take_tensors(state, shapes, path)
     subtracts = SUBTRACTS[schema]
-    if subtracts is None and bool(found["b_dec"].any()):
+    if subtracts is None and bool(weights["b_dec"].any()):
         raise InputError(
             f"{path}: expected another schema than 1, under which some versions of saev subtract b_dec from tokens "
             "and some do not; load it with the saev that wrote it and save it with one of schema 2 or later"
         )
-    threshold = found.pop(LEARNED, None)
+    threshold = weights.pop(LEARNED, None)
     plain = Plain(
-        **found | {"W_enc": found["W_enc"].T}, threshold=None if threshold is None else threshold.clamp_min(0)
+        **weights | {"W_enc": weights["W_enc"].T}, threshold=None if threshold is None else threshold.clamp_min(0)
     )
     dtype = dtype_of(state["W_enc"]) if isinstance(state["W_enc"], torch.Tensor) else torch.float32
-    return (plain if subtracts else plain.centered()).sae(sparsity=sparsity, dtype=dtype)
+    return (plain if subtracts else plain.add_centering()).sae(sparsity=sparsity, dtype=dtype)
 
 
 def _sparsity(header: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> Sparsity:

@@ -33,9 +33,12 @@ def read(folder: Path) -> SAE:
         d_sae = d_in * whole({"expansion_factor": 32, **settings}, "expansion_factor", path)
     shapes = {"encoder.weight": (d_sae, d_in), "encoder.bias": (d_sae,), "W_dec": (d_sae, d_in), "b_dec": (d_in,)}
     tensors = read_safetensors(folder / WEIGHTS)
-    found = take_tensors(tensors, shapes, folder / WEIGHTS)
+    weights = take_tensors(tensors, shapes, folder / WEIGHTS)
     plain = Plain(
-        W_enc=found["encoder.weight"], W_dec=found["W_dec"], b_enc=found["encoder.bias"], b_dec=found["b_dec"]
+        W_enc=weights["encoder.weight"],
+        W_dec=weights["W_dec"],
+        b_enc=weights["encoder.bias"],
+        b_dec=weights["b_dec"],
     )
     sparsity = fit_sparsity(TopK(k=k) if activation == "topk" else GroupMax(k=k), d_sae, path)
     return plain.sae(sparsity=sparsity, dtype=dtype_of(tensors["encoder.weight"]))

@@ -56,8 +56,8 @@ def largest(
     # As an integer, 12 is a tenth of a bfloat16's value or so.
     factor, less = (1.0, 12) if product.dtype == torch.bfloat16 else (0.9, 0.0)
     addends = (t.numpy() for t in _addends(product, bias))
-    found = (_order_keys(values).view(-1, k).numpy(), latents.view(-1, k).numpy())
-    loops.largest(*addends, k, *found, seen.numpy(), factor, less, threads)
+    outputs = (_order_keys(values).view(-1, k).numpy(), latents.view(-1, k).numpy())
+    loops.largest(*addends, k, *outputs, seen.numpy(), factor, less, threads)
     positive |= seen.any(dim=0)
     return values, latents
 
@@ -87,7 +87,7 @@ def largest_by_latent(
 
 def above(
     product: Block, bias: Bias, thresholds: Float[Tensor, "members d_sae"], positive: Positive
-) -> tuple[Float[Tensor, "found"], Int[Tensor, "found"], Int[Tensor, "all_rows"]]:
+) -> tuple[Float[Tensor, "above"], Int[Tensor, "above"], Int[Tensor, "all_rows"]]:
     """(values, latents, how many per row) of all of product + bias that are over their column's threshold (>= 0),
     row by row; `positive` and the product as in `largest`.
     """
@@ -96,8 +96,8 @@ def above(
     if loops is None:
         pre = _sum(product, bias)
         positive |= (pre > 0).any(dim=1)
-        found = ~(pre <= thresholds[:, None])  # NaN must not go unseen
-        return pre[found], found.nonzero()[:, 2], found.sum(dim=2).flatten()
+        is_above = ~(pre <= thresholds[:, None])  # NaN must not go unseen
+        return pre[is_above], is_above.nonzero()[:, 2], is_above.sum(dim=2).flatten()
     threads, (members, rows, n) = threads_for(product.numel()), product.shape
     counts = torch.empty(members * rows, dtype=torch.int64)
     seen = torch.zeros(threads, members, n, dtype=torch.bool)

@@ -41,15 +41,15 @@ def _move_largest_to_front(values, latents, n, k):  # type: ignore[no-untyped-de
 @compile_loop(inline="always")
 def _candidates(row, bias, over, flags, words, values, latents):  # type: ignore[no-untyped-def]
     """Gather what is not at or below `over` (so NaN too, which must not go unseen); how many there are."""
-    found = 0
+    count = 0
     for j in range(len(row)):
         flags[j] = not (row[j] + bias[j] <= over)
     for w in range(len(words)):
         if words[w]:
             for j in range(8 * w, min(8 * w + 8, len(row))):
-                values[found], latents[found] = row[j] + bias[j], j
-                found += flags[j]
-    return found
+                values[count], latents[count] = row[j] + bias[j], j
+                count += flags[j]
+    return count
 
 
 @parallel()
@@ -71,21 +71,21 @@ def largest(pre, biases, k, values, latents, positive, factor, less, threads):  
             row, bias, seen = pre[r], biases[r // each], positive[t, r // each]
             for j in range(n):
                 seen[j] |= row[j] + bias[j] > 0
-            found = _candidates(row, bias, guess, flags, words, held, places)
+            count = _candidates(row, bias, guess, flags, words, held, places)
             lower, further = factor, less
-            while found < k and guess > 0:  # in ever larger steps: the row before may have been an outlier
+            while count < k and guess > 0:  # in ever larger steps: the row before may have been an outlier
                 guess = pre.dtype.type(max(guess * lower - further, 0))
                 if guess < 1e-30:
                     guess = pre.dtype.type(0)
                 lower, further = lower * lower, further + further
-                found = _candidates(row, bias, guess, flags, words, held, places)
-            if found < k:
+                count = _candidates(row, bias, guess, flags, words, held, places)
+            if count < k:
                 for j in range(n):
-                    if found < k and row[j] + bias[j] <= 0:
-                        held[found], places[found] = row[j] + bias[j], j
-                        found += 1
-            _move_largest_to_front(held, places, found, k)
-            for i in range(k, found):
+                    if count < k and row[j] + bias[j] <= 0:
+                        held[count], places[count] = row[j] + bias[j], j
+                        count += 1
+            _move_largest_to_front(held, places, count, k)
+            for i in range(k, count):
                 if held[i] != held[i]:  # NaN has no order, and must not go unseen
                     held[0], places[0] = held[i], places[i]
             smallest = held[0]
@@ -187,13 +187,13 @@ def count_above(pre, biases, thresholds, counts, positive, threads):  # type: ig
         words = flags.view(np.uint64)
         for r in range(t * span, min(rows, (t + 1) * span)):
             m = r // each
-            row, bias, over, seen, found = pre[r], biases[m], thresholds[m], positive[t, m], np.uint64(0)
+            row, bias, over, seen, count = pre[r], biases[m], thresholds[m], positive[t, m], np.uint64(0)
             for j in range(n):
                 seen[j] |= row[j] + bias[j] > 0
                 flags[j] = not (row[j] + bias[j] <= over[j])
             for w in range(len(words)):
-                found += words[w] * EACH >> TOP  # the sum of eight bytes that are 0 or 1
-            counts[r] = found
+                count += words[w] * EACH >> TOP  # the sum of eight bytes that are 0 or 1
+            counts[r] = count
 
 
 @parallel()

@@ -11,18 +11,18 @@ from autopsae.kernels.numba_compile import compile_loop, parallel
 
 
 @parallel(fastmath={"reassoc", "contract"})
-def dots(of_tokens, of_latents, latents, ends, found, threads):  # type: ignore[no-untyped-def]
-    """found: <the token's row, the latent's row> of every pair, token by token."""
+def dots(of_tokens, of_latents, latents, ends, products, threads):  # type: ignore[no-untyped-def]
+    """products: <the token's row, the latent's row> of every pair, token by token."""
     tokens, d_in = of_tokens.shape
     span = (tokens + threads - 1) // threads
     for t in numba.prange(threads):
         for r in range(t * span, min(tokens, (t + 1) * span)):
             token = of_tokens[r]
             for p in range(ends[r], ends[r + 1]):
-                latent, total = of_latents[latents[p]], found.dtype.type(0)
+                latent, total = of_latents[latents[p]], products.dtype.type(0)
                 for c in range(d_in):
                     total += token[c] * latent[c]
-                found[p] = total
+                products[p] = total
 
 
 @parallel(fastmath={"reassoc", "contract"})

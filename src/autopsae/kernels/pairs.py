@@ -131,7 +131,7 @@ class Pairs:
         shape = (self.members, self.d_sae, rows.shape[1])
         if self._dense:
             return self._by_member(self.matrix(values)).mT @ self._by_member(rows)
-        if self._summed_unsorted(values, rows):
+        if self._is_best_unsorted(values, rows):
             return sums.scatter(
                 values, self.latents, self.ends, rows, members=self.members, n_latents=self.n_latents
             ).view(shape)
@@ -143,7 +143,7 @@ class Pairs:
             mode="sum",
         ).view(shape)
 
-    def _summed_unsorted(self, values: Tensor, rows: Tensor) -> bool:
+    def _is_best_unsorted(self, values: Tensor, rows: Tensor) -> bool:
         """Is it best to add pairs to their latents' sums as they come, a thread for each member?"""
         fits = spans(self.members, rows.numel()) == 1 or self.d_sae * rows.shape[-1] <= SMALL_SUM
         return not self._dense and fits and sum_loops(values, rows) is not None
@@ -156,7 +156,7 @@ class Pairs:
         slopes: Float[Tensor, "members"],
     ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "members d_sae d_in"]]:
         """(`dots` of `left` and W, `per_latent` of values and `left`), each times its member's slope."""
-        if self._summed_unsorted(values, left) and sum_loops(W):
+        if self._is_best_unsorted(values, left) and sum_loops(W):
             dots, sums_ = sums.left_gradients(left, values, self.latents, self.ends, W.flatten(0, 1), slopes)
             return dots, sums_.view(W.shape)
         rows, per_pair = left.flatten(0, 1), slopes if self.members == 1 else self.spread(slopes)

@@ -25,14 +25,14 @@ def dots(
             ends.diff(), output_size=len(latents)
         )
         # What embedding_bag uses for the gradient of its weights.
-        found: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
             of_tokens, of_latents, latents, ends[:-1], tokens, 0
         )
-        return found
-    found = of_tokens.new_empty(len(latents))
-    arrays = (t.numpy() for t in (of_tokens, of_latents, latents, ends, found))
+        return products
+    products = of_tokens.new_empty(len(latents))
+    arrays = (t.numpy() for t in (of_tokens, of_latents, latents, ends, products))
     loops.dots(*arrays, threads_for(len(latents) * of_tokens.shape[1]))
-    return found
+    return products
 
 
 def leave(

@@ -91,7 +91,7 @@ def whiten(
     d_in = len(spectrum.eigenvalues)
     if not 0 <= alpha <= 1:
         raise InputError(f"whiten: expected alpha in [0, 1], got {alpha}; 0 centers only, 1 whitens fully")
-    rank = _checked_rank("whiten", rank if rank is not None else d_in, d_in)
+    rank = _take_rank("whiten", rank if rank is not None else d_in, d_in)
     eigenvalues = spectrum.eigenvalues
     kept = max(1, min(rank, int((eigenvalues > _FLOOR * eigenvalues[0]).sum())))
     gain = eigenvalues.clamp_min(eigenvalues[kept - 1]).pow(-alpha / 2)
@@ -110,7 +110,7 @@ def active_subspace(spectrum: Spectrum, point: Float[Tensor, "d_in"], *, rank: i
 
     Raises InputError for rank outside [1, d_in].
     """
-    rank = _checked_rank("active_subspace", rank, len(spectrum.eigenvalues))
+    rank = _take_rank("active_subspace", rank, len(spectrum.eigenvalues))
     return Remedy(
         name=f"asi_{rank}",
         instruction=f"center by the median and let the rows begin in the top {rank} principal directions",
@@ -119,7 +119,7 @@ def active_subspace(spectrum: Spectrum, point: Float[Tensor, "d_in"], *, rank: i
     )
 
 
-def _checked_rank(who: str, rank: int, d_in: int) -> int:
+def _take_rank(who: str, rank: int, d_in: int) -> int:
     if not 1 <= rank <= d_in:
         raise InputError(f"{who}: rank {rank} is not in 1 ... d_in = {d_in}; pass a rank in that range")
     return rank

@@ -18,14 +18,14 @@ class Fitting:
         self._table, self._lines = table, lines
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        widths = [self._needed(console, options, number) for number in range(len(self._table.columns))]
+        widths = [self._width_of(console, options, number) for number in range(len(self._table.columns))]
         if sum(widths) + len(widths) - 1 <= options.max_width:
             yield self._table
         else:
             title = [Text(str(self._table.title), style="italic")] if self._table.title else []
             yield Group(*title, *self._lines)
 
-    def _needed(self, console: Console, options: ConsoleOptions, number: int) -> int:
+    def _width_of(self, console: Console, options: ConsoleOptions, number: int) -> int:
         """Columns of the terminal that a column of the table needs; one that may wrap says it itself."""
         column = self._table.columns[number]
         if not column.no_wrap:

@@ -10,7 +10,7 @@ from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import COMPARED, Survey
 from autopsae.evaluation.causes import CAUSES
 from autopsae.evaluation.result import FATES, Autopsy
-from autopsae.extras import missing
+from autopsae.extras import package_error
 from autopsae.files import write_whole
 from autopsae.survival.closed_form import reach
 
@@ -30,14 +30,14 @@ _LANDSCAPES = 3
 _BRIGHTEST = 6.0  # colour limit of a landscape, in a token's own standard deviations
 
 
-def save_figure(found: Survey | Autopsy, path: str | Path) -> None:
+def save_figure(result: Survey | Autopsy, path: str | Path) -> None:
     """Write the figure of a survey or an autopsy as .png, .pdf or .svg, whole or not at all.
 
     Raises InputError for another suffix, or where matplotlib is missing.
     """
     path = Path(path)
     check_figure(path)
-    figure = survey_figure(found) if isinstance(found, Survey) else autopsy_figure(found)
+    figure = survey_figure(result) if isinstance(result, Survey) else autopsy_figure(result)
     write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
 
 
@@ -48,7 +48,7 @@ def check_figure(path: Path) -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise missing(f"{path}", "matplotlib", error, install="autopsae[report]") from error
+        raise package_error(f"{path}", "matplotlib", error, install="autopsae[report]") from error
 
 
 def survey_figure(survey: Survey) -> "Figure":

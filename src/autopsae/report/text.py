@@ -164,17 +164,17 @@ def _by_finding(survey: Survey) -> list[RenderableType]:
     """What layers have in common is said once: each advice and finding with its layers, and the gravest of them."""
     advised: dict[str, list[str]] = {}
     by_paper: dict[str, list[str]] = {}
-    found: dict[str, list[tuple[str, Finding]]] = {}
+    findings: dict[str, list[tuple[str, Finding]]] = {}
     for d in survey:
         advised.setdefault(d.prescription.remedy.instruction, []).append(d.layer)
         by_paper.setdefault(d.paper, []).append(d.layer)
         for finding in d.findings:
-            found.setdefault(finding.name, []).append((d.layer, finding))
+            findings.setdefault(finding.name, []).append((d.layer, finding))
     lines: list[RenderableType] = [Text("\nPrescriptions", style="bold")]
     lines.extend(_bullet(f"{advice}: {_count_line(layers, survey)}") for advice, layers in advised.items())
     lines.extend(_bullet(f"(the paper's rule: {name}: {_count_line(on, survey)})") for name, on in by_paper.items())
     lines.append(Text("\nFindings, at the layer where each is gravest (all are in the JSON)", style="bold"))
-    for group in found.values():
+    for group in findings.values():
         layer, worst = max(group, key=lambda pair: pair[1].gravity)
         lines.append(_bullet(f"{_count_line([name for name, _ in group], survey)}; {layer}: {worst}"))
     return lines

@@ -8,7 +8,7 @@ from typing import Any
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.disk import DiskFull
-from autopsae.run.finished import present
+from autopsae.run.finished import is_present
 from autopsae.run.folder import Entry, Folder, Plan
 from autopsae.run.observer import Observer
 from autopsae.training.loop import Diverged, Training
@@ -78,9 +78,9 @@ class _Drive:
         with ExitStack() as stack:
             for folder in self._folders:
                 stack.enter_context(folder)
-            self._begin(resumed=present(checkpoint))
-            between_steps = stack.enter_context(_saved_if_interrupted(training, checkpoint))
-            with _told_where(training, checkpoint), self._observer.delay() as interrupted:
+            self._begin(resumed=is_present(checkpoint))
+            between_steps = stack.enter_context(_save_if_interrupted(training, checkpoint))
+            with _say_where(training, checkpoint), self._observer.delay() as interrupted:
                 self._take_steps(interrupted)
                 between_steps(True)
             for m in range(len(self._folders)):
@@ -137,7 +137,7 @@ class _Drive:
 
 
 @contextmanager
-def _saved_if_interrupted(training: Training, checkpoint: Path) -> Iterator[Callable[[bool], None]]:
+def _save_if_interrupted(training: Training, checkpoint: Path) -> Iterator[Callable[[bool], None]]:
     """Where KeyboardInterrupt comes between two steps, write a checkpoint and raise Interrupted. What is yielded is
     told when no step is under way: within a step there is no state from which training could go on.
     """
@@ -160,7 +160,7 @@ def _saved_if_interrupted(training: Training, checkpoint: Path) -> Iterator[Call
 
 
 @contextmanager
-def _told_where(training: Training, checkpoint: Path) -> Iterator[None]:
+def _say_where(training: Training, checkpoint: Path) -> Iterator[None]:
     """Errors of training say at which step they came, and which checkpoint is left."""
     try:
         yield

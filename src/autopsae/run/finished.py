@@ -41,7 +41,7 @@ class Settings:
     """How it is trained."""
 
 
-def present(path: Path) -> bool:
+def is_present(path: Path) -> bool:
     """Is there a file or a folder of this name?
 
     Raises InputError for a symbolic link to nothing, as a result may lie where it led to, and where the system does
@@ -65,18 +65,18 @@ def present(path: Path) -> bool:
 
 def check_folder(path: Path) -> None:
     """InputError where `path` is there and no folder."""
-    if present(path) and not path.is_dir():
+    if is_present(path) and not path.is_dir():
         raise InputError(f"{path}: expected a folder, or nothing yet, got a file; pass another name")
 
 
-def finished(out: Path, settings: Settings) -> dict[str, Any] | None:
+def load_finished(out: Path, settings: Settings) -> dict[str, Any] | None:
     """The summary of a run or a member that is done; None where there is none.
 
-    Raises InputError as `present` and `load_object`, for a run with other settings, and where the SAE that the
+    Raises InputError as `is_present` and `load_object`, for a run with other settings, and where the SAE that the
     summary tells of is not there, is damaged, or is another one.
     """
     path = out / "summary.json"
-    if not present(path):
+    if not is_present(path):
         return None
     summary = with_names_of_now(load_object(path, format=SUMMARY, kind=summary_kind))
     _check_settings(out, summary, settings)
@@ -103,7 +103,7 @@ def summary_kind(value: object) -> str | None:
     return fields(_ENDED if diverged else _ENDED | _MEASURED, others=anything)(value)
 
 
-def begun(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def load_begun(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """What a run began with; InputError where it was about something else."""
     kind = fields({"about": mapping_of(anything), "birth": _NUMBERS}, others=KIND)
     before = with_names_of_now(load_object(out / "birth.json", format=BIRTH, kind=kind))
@@ -112,7 +112,7 @@ def begun(out: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     return before
 
 
-def named(config: TrainConfig) -> dict[str, Any]:
+def name_kinds(config: TrainConfig) -> dict[str, Any]:
     """The settings, with the names of those that are a choice of kinds."""
     parts = {name: getattr(config, name) for name in ("penalty", "revival", "resampling")}
     of_kinds = {name: part and {"name": type(part).__name__, **asdict(part)} for name, part in parts.items()}
@@ -120,14 +120,14 @@ def named(config: TrainConfig) -> dict[str, Any]:
 
 
 def _check_settings(out: Path, summary: dict[str, Any], settings: Settings) -> None:
-    begun(out, as_json(settings.about))
-    asked = as_json(named(settings.config))
-    changed = changes(_completed(summary["training"], settings.config), asked)
+    load_begun(out, as_json(settings.about))
+    asked = as_json(name_kinds(settings.config))
+    changed = changes(_complete(summary["training"], settings.config), asked)
     if changed:
         raise InputError(f"{out}: expected the settings of the finished run in it: {changed}; pass another name")
 
 
-def _completed(was: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
+def _complete(was: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     """The settings of a summary; one that there was not yet when it was written is at its default."""
     completed = {**_defaults(config), **was}
     for name, value in completed.items():
@@ -145,9 +145,9 @@ def _defaults(part: Any) -> dict[str, Any]:
 
 def _check_sae(out: Path, summary: dict[str, Any]) -> None:
     try:
-        found = tensors_digest(SAE.load(out / "sae").state_dict())
+        digest = tensors_digest(SAE.load(out / "sae").state_dict())
         # Versions before 0.1.0 did not write it.
-        if found != summary.get("sae_sha256", found):
+        if digest != summary.get("sae_sha256", digest):
             raise InputError(f"{out / 'sae.safetensors'}: another SAE than the one that was trained here")
     except InputError as error:
         raise InputError(

@@ -13,8 +13,8 @@ from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import tensors_digest
 from autopsae.passes import known_tokens, same_passes
 from autopsae.run.data import ON_THE_WAY, at_most
-from autopsae.run.finished import BIRTH, SUMMARY, Settings, begun, named
-from autopsae.run.measured import HeldOut, measured
+from autopsae.run.finished import BIRTH, SUMMARY, Settings, load_begun, name_kinds
+from autopsae.run.measured import HeldOut, numbers_of
 from autopsae.run.same_data import check_described, digests_of
 from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
 from autopsae.saved import as_json, save_object
@@ -90,7 +90,7 @@ class Folder(AbstractContextManager["Folder"]):
         own = entry.member.tokens
         self._training = training if own is None else own
         raw = self._raw = same_passes(held_out if entry.held_out is None else entry.held_out)
-        self._held_out, self._few = (self._seen(tokens) for tokens in (raw, at_most(raw, ON_THE_WAY)))
+        self._held_out, self._few = (self._tokens_of_member(tokens) for tokens in (raw, at_most(raw, ON_THE_WAY)))
         self._about = as_json(entry.about)
         self._open = ExitStack()
         self._logs: list[Logger] = []
@@ -106,11 +106,11 @@ class Folder(AbstractContextManager["Folder"]):
         """
         path = self.out / "birth.json"
         if not resumed:
-            birth = measured(evaluate(self._member.sae, self._held_out))
+            birth = numbers_of(evaluate(self._member.sae, self._held_out))
             content = {"about": self._about, "birth": birth, "digests": digests_of(self._training, self._raw)}
             self.birth = save_object(path, format=BIRTH, content=content)["birth"]
             return
-        before = begun(self.out, self._about)
+        before = load_begun(self.out, self._about)
         self.birth = before["birth"]
         # A run that an earlier version began does not say what it was trained on.
         check_described(before.get("digests", {}), self._training, self._raw)
@@ -135,9 +135,9 @@ class Folder(AbstractContextManager["Folder"]):
             return False
         if self._member.sae.not_finite():
             return False  # the next step, or the end, says so
-        found = HeldOut(step=record.step, **measured(evaluate(self._member.sae, self._few)))
-        self._held_out_log(found)
-        return target is not None and found.fvu_raw is not None and found.fvu_raw <= target
+        held_out = HeldOut(step=record.step, **numbers_of(evaluate(self._member.sae, self._few)))
+        self._held_out_log(held_out)
+        return target is not None and held_out.fvu_raw is not None and held_out.fvu_raw <= target
 
     def finish(
         self, steps: int, *, diverged: str | None = None, last_resampling: tuple[int, int] = (0, 0)
@@ -167,7 +167,7 @@ class Folder(AbstractContextManager["Folder"]):
             resampled = Resampled.of(last_resampling, steps=steps)
             summary |= {
                 "sae_sha256": tensors_digest(sae.state_dict()),
-                **measured(evaluation),
+                **numbers_of(evaluation),
                 "firing_rates": evaluation.fates.by_rate(),
                 "resampled_at_end": resampled and asdict(resampled),
                 "warnings": [
@@ -176,10 +176,10 @@ class Folder(AbstractContextManager["Folder"]):
                 ],
             }
         digests = digests_of(self._training, self._raw)
-        content = {**summary, "steps": steps, "training": named(config), "digests": digests}
+        content = {**summary, "steps": steps, "training": name_kinds(config), "digests": digests}
         return save_object(self.out / "summary.json", format=SUMMARY, content=content)
 
-    def _seen(self, raw: Tokens) -> Tokens:
+    def _tokens_of_member(self, raw: Tokens) -> Tokens:
         """Tokens as the member gets them."""
         return raw if self._member.shift is None else shift_tokens(raw, self._member.shift)
 

@@ -10,7 +10,7 @@ from autopsae.disk import LOCK, DiskFull, hold_lock
 from autopsae.kinds import anything, fields, list_of, mapping_of, nothing_or, text
 from autopsae.passes import same_passes
 from autopsae.run.driver import Group, drive
-from autopsae.run.finished import Settings, check_folder, finished, present, summary_kind, with_names_of_now
+from autopsae.run.finished import Settings, check_folder, is_present, load_finished, summary_kind, with_names_of_now
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.observer import Observer
 from autopsae.run.portions import Portions, groups_of, other_members
@@ -28,27 +28,27 @@ _RESULT = fields({"best": mapping_of(nothing_or(text)), "chosen_by": text, "memb
 
 
 def check_sweep_out(out: Path, *, resume: bool = False) -> None:
-    """InputError where a sweep's results would replace others, or could not be written; as `present`."""
+    """InputError where a sweep's results would replace others, or could not be written; as `is_present`."""
     check_folder(out)
-    begun, ended = present(out / "portions.json"), present(out / "sweep.json")
-    others = any(present(folder / "summary.json") for folder in [out, *out.glob("*")] if folder.is_dir())
+    begun, ended = is_present(out / "portions.json"), is_present(out / "sweep.json")
+    others = any(is_present(folder / "summary.json") for folder in [out, *out.glob("*")] if folder.is_dir())
     if (ended and not resume) or (others and not begun and not ended):
         raise InputError(f"{out}: expected a new folder, or one without finished results; pass another name")
     if begun and not resume:
         raise InputError(f"{out}: holds an unfinished sweep; resume it, or pass another name")
 
 
-def finished_sweep(out: Path, members: Mapping[str, Settings]) -> dict[str, Any] | None:
+def load_finished_sweep(out: Path, members: Mapping[str, Settings]) -> dict[str, Any] | None:
     """What is in the sweep.json of a sweep that is finished, without a look at the tokens; None where members are
     to be trained. members: by name.
 
     Raises InputError where another process writes `out`, for other members or settings, and where the SAE of a
     member is not there or is damaged.
     """
-    if not present(out / "sweep.json"):
+    if not is_present(out / "sweep.json"):
         return None
     with hold_lock(out / LOCK, what=out):
-        result = _ended(out, members)
+        result = _load_ended(out, members)
         if result is not None:
             (out / "portions.json").unlink(missing_ok=True)
         return result
@@ -94,7 +94,7 @@ def run_sweep(
     plan.check(entries[0].member.config)
     with hold_lock(out / LOCK, what=out):
         check_sweep_out(out, resume=resume)  # another process may have ended since
-        result = _ended(out, {name: entry.settings for name, entry in by_name.items()})
+        result = _load_ended(out, {name: entry.settings for name, entry in by_name.items()})
         if result is None:
             try:
                 result = _all(by_name, training, held_out, out, portions, plan, observer or Observer())
@@ -125,7 +125,7 @@ def _all(
     """Train the groups that are not done, and write what became of all."""
     folders = folders_of(out, entries)
     # All before the first step: what cannot be resumed is told before the work.
-    ended = {name: finished(folders[name], entry.settings) for name, entry in entries.items()}
+    ended = {name: load_finished(folders[name], entry.settings) for name, entry in entries.items()}
     summaries = {name: summary for name, summary in ended.items() if summary is not None}
     for number, names in enumerate(groups_of(out, [*entries.values()], portions, summaries)):
         group = Group(
@@ -147,12 +147,12 @@ def _with_names(summary: Mapping[str, Any], name: str, data: str, folder: Path) 
     return {**summary, "name": name, "data": data, "folder": folder.name}
 
 
-def _ended(out: Path, members: Mapping[str, Settings]) -> dict[str, Any] | None:
+def _load_ended(out: Path, members: Mapping[str, Settings]) -> dict[str, Any] | None:
     """What a sweep of the same members left when it ended; None of one that has not, or in which the summary of a
     member has gone or changed since.
     """
     path = out / "sweep.json"
-    if not present(path):
+    if not is_present(path):
         return None
     result = load_object(path, format=SWEEP, kind=_RESULT)
     result["members"] = [with_names_of_now(member) for member in result["members"]]
@@ -160,7 +160,7 @@ def _ended(out: Path, members: Mapping[str, Settings]) -> dict[str, Any] | None:
     if changed := {*told} ^ {*members}:
         raise InputError(other_members(out, sorted(changed)))
     for name, folder in folders_of(out, members).items():
-        summary, member = finished(folder, members[name]), told[name]
+        summary, member = load_finished(folder, members[name]), told[name]
         # Versions before 0.1.0 named no folder.
         if summary is None or _with_names(summary, name, member["data"], folder) != {
             **member,

@@ -26,19 +26,19 @@ class HeldOut:
     bias_captured: float
 
 
-def measured(found: Evaluation) -> dict[str, Any]:
+def numbers_of(evaluation: Evaluation) -> dict[str, Any]:
     """The numbers of an evaluation, as in `HeldOut`."""
-    fates = found.fates
+    fates = evaluation.fates
     return {
         "dead": fates.dead,
         "dead_tokens": fates.tokens,
         "dead_by_relu": fates.dead_by_relu,
         "dead_by_topk": fates.dead_by_topk,
-        "fvu_raw": found.fvu_raw,
-        "fvu_typical": found.fvu_typical,
-        "strays": found.strays,
-        "mse_raw": found.mse_raw,
-        "l0": found.l0,
-        "tokens": found.tokens,
-        "bias_captured": found.bias_captured,
+        "fvu_raw": evaluation.fvu_raw,
+        "fvu_typical": evaluation.fvu_typical,
+        "strays": evaluation.strays,
+        "mse_raw": evaluation.mse_raw,
+        "l0": evaluation.l0,
+        "tokens": evaluation.tokens,
+        "bias_captured": evaluation.bias_captured,
     }

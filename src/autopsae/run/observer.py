@@ -18,7 +18,7 @@ def _nobody(told: object) -> None:
     pass
 
 
-def uninterrupted() -> AbstractContextManager[Callable[[], bool]]:
+def without_delay() -> AbstractContextManager[Callable[[], bool]]:
     """Steps in which no interruption is expected to wait: KeyboardInterrupt is raised where it comes."""
     return nullcontext(lambda: False)
 
@@ -31,9 +31,9 @@ class Observer:
     """Asked for more loggers of a member, given its folder and the number of steps already done."""
     at_birth: Callable[[dict[str, dict[str, Any]]], None] = _nobody
     """Told what held-out tokens say of the SAEs that are trained at once, before their first step (as
-    `measured`), by the members' names."""
+    `numbers_of`), by the members' names."""
     progress: Callable[[dict[str, Record]], None] = _nobody
     """Told the records of a step, by the members' names, once they are logged."""
-    delay: Callable[[], AbstractContextManager[Callable[[], bool]]] = uninterrupted
+    delay: Callable[[], AbstractContextManager[Callable[[], bool]]] = without_delay
     """Makes a context in which steps are taken and interruptions wait. What it yields says whether one waits; then
     a checkpoint is written after the step, and Interrupted is raised."""

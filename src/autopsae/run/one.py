@@ -7,7 +7,7 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, hold_lock
 from autopsae.passes import same_passes
 from autopsae.run.driver import Group, checkpoint_left, drive
-from autopsae.run.finished import Settings, check_folder, finished, present
+from autopsae.run.finished import Settings, check_folder, is_present, load_finished
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.observer import Observer
 from autopsae.training.loop import Diverged
@@ -16,30 +16,30 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 def check_out(out: Path, *, resume: bool = False) -> None:
-    """InputError where a run's results would replace those of another, or could not be written; as `present`."""
+    """InputError where a run's results would replace those of another, or could not be written; as `is_present`."""
     check_folder(out)
     others = ("sweep.json", "portions.json", *(() if resume else ("summary.json",)))
-    if any(present(out / name) for name in others):
+    if any(is_present(out / name) for name in others):
         raise InputError(f"{out}: expected a new folder, or one without a finished run; pass another name")
-    if present(out / CHECKPOINT) and not resume:
+    if is_present(out / CHECKPOINT) and not resume:
         raise InputError(f"{out}: holds the checkpoint of an unfinished run; resume it, or pass another name")
 
 
-def finished_run(out: Path, settings: Settings) -> dict[str, Any] | None:
+def load_finished_run(out: Path, settings: Settings) -> dict[str, Any] | None:
     """The summary of the run in `out` where that is finished, without a look at the tokens; None where it is not.
     What it no longer needs is removed.
 
     Raises InputError where another process writes `out`, where it is another run, and where the SAE is not there or
     is damaged; Diverged where the run ended with that.
     """
-    if not present(out / "summary.json"):
+    if not is_present(out / "summary.json"):
         return None
     with hold_lock(out / LOCK, what=out):
-        summary = finished(out, settings)
-        return summary and _ended(out, summary)
+        summary = load_finished(out, settings)
+        return summary and _end(out, summary)
 
 
-def _ended(out: Path, summary: dict[str, Any]) -> dict[str, Any]:
+def _end(out: Path, summary: dict[str, Any]) -> dict[str, Any]:
     """The summary, with no checkpoint beside it; Diverged where that is how the run ended."""
     if summary["diverged"]:
         raise Diverged(summary["diverged"] + checkpoint_left(out / CHECKPOINT, "last"))
@@ -66,7 +66,7 @@ def run(
     of a run that is finished, return the summary.
 
     Raises InputError where another process writes `out`, where it holds a finished run or, unless resumed, an
-    unfinished one, where the SAE of a finished one is not there or is damaged, and as `present`, `Training.load`
+    unfinished one, where the SAE of a finished one is not there or is damaged, and as `is_present`, `Training.load`
     and `evaluate`; InputError or Diverged with the step where training broke off, and the checkpoint that is left.
     Diverged also where training ended, but its result is absurd (`divergence`): then the summary says so, and no
     SAE is written. DiskFull with the checkpoint that is left.
@@ -76,9 +76,9 @@ def run(
     plan.check(entry.member.config)
     with hold_lock(out / LOCK, what=out):
         check_out(out, resume=resume)  # another process may have ended since
-        summary = finished(out, entry.settings)
+        summary = load_finished(out, entry.settings)
         if summary is None:
             group = Group(entries=[entry], folders=[out], checkpoint=out / CHECKPOINT, goes_on=False)
             tokens, observer = same_passes(training), observer or Observer()
             [summary] = drive(group, tokens, held_out, plan=plan, observer=observer, done={}).values()
-        return _ended(out, summary)
+        return _end(out, summary)

@@ -8,7 +8,7 @@ from autopsae.arrays import InputError
 from autopsae.files import differences
 from autopsae.kinds import anything, fields, list_of, mapping_of, text
 from autopsae.memory import available_bytes
-from autopsae.run.finished import present
+from autopsae.run.finished import is_present
 from autopsae.run.folder import Entry
 from autopsae.saved import as_json, load_object, save_object
 from autopsae.training.memory import bytes_of, groups_that_fit
@@ -58,7 +58,7 @@ def groups_of(
     """
     path = out / "portions.json"
     about = as_json({entry.name: {"about": entry.about, **terms(entry.member)} for entry in entries})
-    if present(path):
+    if is_present(path):
         before = load_object(path, format=FORMAT, kind=_BEGUN)
         was = {name: {**one, "settings": with_defaults(one["settings"])} for name, one in before["members"].items()}
         if changed := differences(was, about):

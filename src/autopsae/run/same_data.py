@@ -26,11 +26,11 @@ def check_described(before: Mapping[str, Any], training: Tokens, held_out: Token
     """
     now = {"training": known_digest(training), "held_out": digest_of(held_out)}
     for name, what in (("training", "to train on"), ("held_out", "that are held out")):
-        was, found = before.get(name), now[name]
-        if was is not None and found is not None:
+        was, current = before.get(name), now[name]
+        if was is not None and current is not None:
             check_same(
                 Digest(**was),
-                found,
+                current,
                 expected=f"the activations {what} that the run began with",
                 advice="pass those, or begin another run in a new folder",
             )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autopsae.arrays import Tokens, chunks
 from autopsae.kernels.sums import mark_fired
-from autopsae.modules import evaluating
+from autopsae.modules import evaluation_mode
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress, tell_progress
 from autopsae.sae.model import SAE
@@ -70,7 +70,7 @@ def fates(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> Fate
     sae.check_finite("fates")
     census = Census(sae.d_sae, weight.device)
     batches = chunks(tokens, dtype=weight.dtype, device=weight.device)
-    with evaluating(sae):
+    with evaluation_mode(sae):
         for x in tell_progress(batches, progress, "fates", known_tokens(tokens)):
             census.see(sae.select(sae.enter(x)[0]))
     return census.fates()

@@ -112,8 +112,9 @@ def born(
         affine=affine,
         layer_norm=layer_norm,
     )
-    if prescribed and (found := prescribed.differences(sae)):
-        said = f"born: the prescription was made for another SAE: {'; '.join(found)}; diagnose again for this one"
+    if prescribed and (differences := prescribed.differences(sae)):
+        wrong = "; ".join(differences)
+        said = f"born: the prescription was made for another SAE: {wrong}; diagnose again for this one"
         warnings.warn(said, stacklevel=3)
     return sae
 

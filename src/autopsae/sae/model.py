@@ -60,7 +60,7 @@ class SAE(nn.Module):
         self.b_dec = nn.Parameter(b_dec.clone())
         self.b_enc = None if b_enc is None else nn.Parameter(b_enc.clone())
         self.sparsity: Sparsity = sparsity
-        begun = sparsity.owned(self.W_enc.detach(), threshold)
+        begun = sparsity.tensors_at_birth(self.W_enc.detach(), threshold)
         self._owned = tuple(begun)
         for name, tensor in begun.items():
             if name in sparsity.learned_by_gradient:

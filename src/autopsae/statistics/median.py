@@ -135,7 +135,7 @@ def _surely(cloud: "_Cloud", point: Float[Tensor, "d_in"], tolerance: float) -> 
     best, typical = pull, 1 / pull.weight if pull.weight else 0.0
     smoothing = typical
     while smoothing > _SHARPEST * typical:
-        point = _smoothed_minimum(cloud, point, smoothing)
+        point = _minimize_smoothed(cloud, point, smoothing)
         pull = cloud.pull(point)
         for candidate in (pull, cloud.pull(pull.nearest)):
             best = min(best, candidate, key=lambda pull: pull.excess)
@@ -145,15 +145,15 @@ def _surely(cloud: "_Cloud", point: Float[Tensor, "d_in"], tolerance: float) -> 
     return best
 
 
-def _smoothed_minimum(cloud: "_Cloud", point: Float[Tensor, "d_in"], smoothing: float) -> Float[Tensor, "d_in"]:
+def _minimize_smoothed(cloud: "_Cloud", point: Float[Tensor, "d_in"], smoothing: float) -> Float[Tensor, "d_in"]:
     """argmin of the mean of sqrt(r^2 + smoothing^2) by Newton's steps, shortened until they do not overshoot."""
-    slope, bend = cloud.smoothed(point, smoothing)
+    slope, bend = cloud.slope_and_curvature(point, smoothing)
     for _ in range(_STEPS):
         step = _solve(bend, slope)
         length, falls = 1.0, float(slope @ step)
         for _ in range(_STEPS):
             ahead = point + length * step
-            slope_ahead, bend_ahead = cloud.smoothed(ahead, smoothing)
+            slope_ahead, bend_ahead = cloud.slope_and_curvature(ahead, smoothing)
             rises = -float(slope_ahead @ step)
             if rises <= 0.5 * falls:
                 break
@@ -200,7 +200,7 @@ class _Cloud:
                 shortest, nearest = float(r[closest]), x[closest] * self.unit
         return _Pull(point, direction / count, weight / count, coincident / count, nearest)
 
-    def smoothed(
+    def slope_and_curvature(
         self, point: Float[Tensor, "d_in"], smoothing: float
     ) -> tuple[Float[Tensor, "d_in"], Float[Tensor, "d_in d_in"]]:
         """Downhill slope and curvature of the mean of rho = sqrt(r^2 + smoothing^2): the mean of away / rho, and of
@@ -250,7 +250,7 @@ def _lengths(away: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens"]:
 
 def _weiszfeld_step(pull: _Pull) -> Tensor:
     """Vardi and Zhang's step: Weiszfeld's, shortened by the share of tokens that lie on the iterate."""
-    return pull.direction * (_shortening(pull) / pull.weight)
+    return pull.direction * (_length_factor(pull) / pull.weight)
 
 
 def _newton_step(sample: Tensor, pull: _Pull, damping: float) -> Tensor:
@@ -263,8 +263,8 @@ def _newton_step(sample: Tensor, pull: _Pull, damping: float) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(hessian)
     if failed:
         return _weiszfeld_step(pull)
-    return torch.cholesky_solve((_shortening(pull) * pull.direction)[:, None], factor)[:, 0]
+    return torch.cholesky_solve((_length_factor(pull) * pull.direction)[:, None], factor)[:, 0]
 
 
-def _shortening(pull: _Pull) -> float:
+def _length_factor(pull: _Pull) -> float:
     return max(0.0, 1 - pull.coincident / float(pull.direction.norm()))

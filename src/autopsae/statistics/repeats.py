@@ -169,8 +169,8 @@ class _Seen:
         """The places of those hashes that it is shown for the first time; they are added."""
         new, places = np.unique(hashes, return_index=True)
         for level in self._levels:
-            found = level[np.searchsorted(level, new).clip(max=len(level) - 1)] == new
-            new, places = new[~found], places[~found]
+            is_old = level[np.searchsorted(level, new).clip(max=len(level) - 1)] == new
+            new, places = new[~is_old], places[~is_old]
         if len(new):
             self._levels.append(new)
         while len(self._levels) > 1 and len(self._levels[-2]) < 2 * len(self._levels[-1]):

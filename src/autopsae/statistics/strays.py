@@ -37,10 +37,10 @@ def weigh_down(tokens: Tokens, limit: float, point: Float[Tensor, "d_in"]) -> Ma
     squared errors: its codes and errors grow in proportion to x - point.
     """
 
-    def drawn(x: Tensor) -> Tensor:
+    def draw_in(x: Tensor) -> Tensor:
         away = x - point.to(x)
         stray = torch.linalg.vector_norm(x, dim=1, keepdim=True) > limit
         distance = torch.linalg.vector_norm(away, dim=1, keepdim=True)
         return torch.where(stray, point.to(x) + away * (limit / distance).clamp_max(1), x)
 
-    return Mapped(tokens, drawn)
+    return Mapped(tokens, draw_in)

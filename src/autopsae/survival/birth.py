@@ -134,7 +134,7 @@ class _Count:
 
     def see(self, pre: Float[Tensor, "block d_sae"]) -> None:
         """Count a block of tokens from their pre-activations under this remedy."""
-        self.fired |= self.sparsity.firing(pre, ~self.fired, self.threshold)
+        self.fired |= self.sparsity.which_fire(pre, ~self.fired, self.threshold)
         self.settled = bool(self.fired.all())
 
     def birth(self, tokens: int) -> Birth:

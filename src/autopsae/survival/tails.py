@@ -159,8 +159,8 @@ def _calibrate(
         low, high = (middle, high) if too_many else (low, middle)
     shape = (low + high) / 2
     # A latent whose level is positive fires too often for its tail to matter.
-    found = torch.where(level < 0, chance(shape), fired / tokens)
-    return found, shape
+    chances = torch.where(level < 0, chance(shape), fired / tokens)
+    return chances, shape
 
 
 def _chance(level: Tensor, mean: Tensor, shape: Tensor, rate: Tensor) -> Float[Tensor, "latents"]:
@@ -175,5 +175,5 @@ def _chance(level: Tensor, mean: Tensor, shape: Tensor, rate: Tensor) -> Float[T
 def _log_choose(n: Int[Tensor, "latents"], k: int) -> Float[Tensor, "latents"]:
     """log of n over k, -inf where n < k."""
     n = n.double()
-    found = torch.lgamma(n + 1) - torch.lgamma(torch.tensor(k + 1.0)) - torch.lgamma((n - k).clamp_min(0) + 1)
-    return torch.where(n >= k, found, -torch.inf)
+    logs = torch.lgamma(n + 1) - torch.lgamma(torch.tensor(k + 1.0)) - torch.lgamma((n - k).clamp_min(0) + 1)
+    return torch.where(n >= k, logs, -torch.inf)

@@ -146,7 +146,7 @@ def load_checkpoint(
     return state, list(zip(weights, about["scales"], strict=True))
 
 
-def completed(path: str | Path, state: State, members: Sequence[Member]) -> dict[str, Tensor]:
+def complete_tensors(path: str | Path, state: State, members: Sequence[Member]) -> dict[str, Tensor]:
     """The tensors of a checkpoint, and what the first files of this version lack but can be told from the rest.
     Raises InputError where latents may have been drawn afresh, as it cannot be told then who has ever fired.
     """

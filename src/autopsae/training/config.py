@@ -7,7 +7,7 @@ from typing import Literal
 from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.tables import Result
-from autopsae.training.objective import L1, L0Target, checked_sizes
+from autopsae.training.objective import L1, L0Target, take_sizes
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
@@ -77,7 +77,7 @@ class TrainConfig(Result):
             "record_every",
             "seed",
         )
-        object.__setattr__(self, "nested", checked_sizes("TrainConfig.nested", self.nested))
+        object.__setattr__(self, "nested", take_sizes("TrainConfig.nested", self.nested))
         rules = {
             f"steps >= 1, got {self.steps}": self.steps >= 1,
             f"batch_tokens >= 1, got {self.batch_tokens}": self.batch_tokens >= 1,

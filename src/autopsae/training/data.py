@@ -58,7 +58,7 @@ class Shuffled:
         self.place = place or Place(
             buffers=0, batches=0, held=torch.empty(0, 0), generator=state, read=Digest(), epoch=None
         )
-        self._batches = self._drawn()
+        self._batches = self._draw()
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         return self
@@ -66,7 +66,7 @@ class Shuffled:
     def __next__(self) -> Float[Tensor, "batch d_in"]:
         return next(self._batches)
 
-    def _drawn(self) -> Iterator[Tensor]:
+    def _draw(self) -> Iterator[Tensor]:
         generator = torch.Generator()
         for epoch in count():
             read, buffers = Digest(), 0

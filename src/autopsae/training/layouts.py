@@ -11,7 +11,7 @@ from autopsae.saved import Layout
 from autopsae.training.sources import Member
 
 LATER = ("ever_fired", "last_resampling")
-"""Tensors that the first files of this version lack; `checkpoint.completed` tells them from the others."""
+"""Tensors that the first files of this version lack; `checkpoint.complete_tensors` tells them from the others."""
 
 
 def layouts_of(tensors: Mapping[str, Tensor]) -> dict[str, Layout]:

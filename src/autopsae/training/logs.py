@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from autopsae.arrays import InputError
-from autopsae.disk import full_disk_told
-from autopsae.extras import missing
+from autopsae.disk import name_full_disk
+from autopsae.extras import package_error
 from autopsae.files import is_regular, write_text
 from autopsae.reading import parse
 
@@ -68,7 +68,7 @@ class JsonLines(Logger):
         _append(self._path, self._file, json.dumps(_values(record)))
 
     def close(self) -> None:
-        with full_disk_told(self._path):
+        with name_full_disk(self._path):
             self._file.close()
 
 
@@ -102,7 +102,7 @@ class Csv(Logger):
         _append(self._path, self._file, row)
 
     def close(self) -> None:
-        with full_disk_told(self._path):
+        with name_full_disk(self._path):
             self._file.close()
 
 
@@ -118,7 +118,7 @@ class TensorBoard(Logger):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise missing("TensorBoard", "tensorboard", error, install="autopsae[tensorboard]") from error
+            raise package_error("TensorBoard", "tensorboard", error, install="autopsae[tensorboard]") from error
         self._writer = SummaryWriter(str(folder), purge_step=after)
 
     def __call__(self, record: Row) -> None:
@@ -207,7 +207,7 @@ def _check_gap(last: int, number: int, every: int | None, where: str) -> None:
 
 
 def _append(path: Path, file: TextIOWrapper, line: str) -> None:
-    with full_disk_told(path):
+    with name_full_disk(path):
         file.write(line + "\n")
 
 

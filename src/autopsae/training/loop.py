@@ -18,7 +18,7 @@ from autopsae.kernels.workspace import Workspace
 from autopsae.progress import Progress
 from autopsae.sae.model import SAE
 from autopsae.seeds import stream
-from autopsae.training.checkpoint import State, completed, load_checkpoint, save_checkpoint
+from autopsae.training.checkpoint import State, complete_tensors, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.layouts import layouts_of
 from autopsae.training.objective import penalty_losses, reconstruction_losses
@@ -27,7 +27,7 @@ from autopsae.training.records import Account, Measured, against_divergence
 from autopsae.training.revival import revival_losses
 from autopsae.training.roster import End, Roster
 from autopsae.training.sources import Member, Sources
-from autopsae.training.together import apart, check_in_place, check_together, stacked, weights_at
+from autopsae.training.together import apart, check_in_place, check_together, stack_weights, weights_at
 
 
 class Diverged(RuntimeError):
@@ -58,7 +58,7 @@ class Training:
         members, self.step = self.members, 0
         self._roster = Roster(len(members))
         self._sources = Sources(members, self._tokens)
-        self._weights = stacked([member.sae for member in members])
+        self._weights = stack_weights([member.sae for member in members])
         self._optimizer = Optimizer(self._weights, [member.config for member in members])
         self._account = Account(members)
         self._last_resampling = torch.zeros(len(members), 2, dtype=torch.int64)
@@ -194,7 +194,7 @@ class Training:
         kept = torch.tensor(rows, dtype=torch.int64, device=self._weights.W_enc.device)
         self._account.keep(kept)
         if members := [before[row] for row in rows]:
-            self._weights = stacked([member.sae for member in members])
+            self._weights = stack_weights([member.sae for member in members])
             self._optimizer.keep(self._weights, kept)
             self._sources.keep(members, kept)
 
@@ -235,7 +235,7 @@ class Training:
         """
         streams = Sources(self.members, self._tokens).stream_of_member
         state, saes = load_checkpoint(path, self.members, streams, self._layouts)
-        tensors = completed(path, state, self.members)
+        tensors = complete_tensors(path, state, self.members)
         self._begin()
         for member, (weights, scale) in zip(self.members, saes, strict=True):
             member.sae.load_state_dict(weights)

@@ -122,7 +122,7 @@ def reconstruction_losses(
     return left.detach(), errors[-1].detach(), loss
 
 
-def checked_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
+def take_sizes(name: str, sizes: Sequence[int]) -> tuple[int, ...]:
     """The sizes of nested prefixes. Raises InputError, with this name, unless they grow from 1 on."""
     whole_sizes = tuple(whole(name, size) for size in sizes)
     if min(whole_sizes, default=1) < 1 or any(b <= a for a, b in pairwise(whole_sizes)):

@@ -58,7 +58,7 @@ def check_together(members: Sequence[Member]) -> None:
     _check_k_aux(members)
 
 
-def stacked(saes: Sequence[SAE]) -> Weights:
+def stack_weights(saes: Sequence[SAE]) -> Weights:
     """The weights of all as leaves of their own; the SAEs hold parts of them from now on, so that what is trained
     here is seen there. The SAEs have one shape, sparsity, type and device.
     """
@@ -115,11 +115,11 @@ def check_in_place(weights: Weights, members: Mapping[int, Member]) -> None:
 
 
 def _check_k_aux(members: Sequence[Member]) -> None:
-    found = {
+    sizes = {
         m.config.revival.k_aux or max(1, m.sae.d_in // 2) for m in members if isinstance(m.config.revival, AuxK)
     }
-    if len(found) > 1:
-        raise InputError(f"training: expected one k_aux for all members with AuxK, got {sorted(found)}")
+    if len(sizes) > 1:
+        raise InputError(f"training: expected one k_aux for all members with AuxK, got {sorted(sizes)}")
 
 
 def _check_k_start(member: Member) -> None:

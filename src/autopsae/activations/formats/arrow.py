@@ -14,7 +14,7 @@ from autopsae.activations.formats.rows import neighbour
 from autopsae.activations.names import layer_name
 from autopsae.activations.parts import Part
 from autopsae.arrays import InputError
-from autopsae.extras import missing
+from autopsae.extras import package_error
 from autopsae.reading import as_object, check_regular, input_errors, read_json
 from autopsae.words import list_names, show
 
@@ -43,10 +43,10 @@ def dataset_layers(folder: Path) -> dict[str, list[Part]]:
         tables = [pyarrow.ipc.open_stream(pyarrow.memory_map(str(file))).read_all() for file in files]
         table = pyarrow.concat_tables(tables)
         columns = zip(table.column_names, table.columns, strict=True)
-        found = {layer_name(name): column_parts(column, folder) for name, column in columns}
+        columns_by_layer = {layer_name(name): column_parts(column, folder) for name, column in columns}
         # Where there are matrices, a list of numbers is something told of each context: the loss of each token.
-        flat = all(part.sequence is None for parts in found.values() for part in parts)
-        layers = {name: parts for name, parts in found.items() if parts and (flat or parts[0].sequence)}
+        flat = all(part.sequence is None for parts in columns_by_layer.values() for part in parts)
+        layers = {name: parts for name, parts in columns_by_layer.items() if parts and (flat or parts[0].sequence)}
     if not layers:
         raise InputError(
             f"{folder}: expected a column of [context, d_in] matrices of one size, float16, 32 or "
@@ -76,7 +76,7 @@ def import_pyarrow(path: Path, what: str) -> Any:
         import pyarrow.ipc
         import pyarrow.parquet
     except ImportError as error:
-        raise missing(f"{path}: {what}", "pyarrow", error, install="pyarrow") from error
+        raise package_error(f"{path}: {what}", "pyarrow", error, install="pyarrow") from error
     return pyarrow
 
 

@@ -139,10 +139,10 @@ def float_type(dtype: np.dtype[Any], shape: tuple[int, ...], where: object) -> t
     )
 
 
-def _check_bytes(shape: tuple[int, ...], held: np.dtype[Any], found: int) -> None:
+def _check_bytes(shape: tuple[int, ...], held: np.dtype[Any], size: int) -> None:
     expected = prod(shape) * held.itemsize
-    if found != expected:
-        raise EOFError(f"the header tells of {expected:,} bytes of values, the file has {found:,}")
+    if size != expected:
+        raise EOFError(f"the header tells of {expected:,} bytes of values, the file has {size:,}")
 
 
 def _check_byte_order(path: Path, offset: int, held: np.dtype[Any]) -> None:

@@ -130,7 +130,7 @@ def _part(path: Path, file: Any, names: list[str], d_in: int) -> Part:
     held = np.result_type(*(getattr(field, "value_type", field).to_pandas_dtype() for field in fields))
     tokens, d_in, _ = shape_as_tokens((begins[-1], d_in), path)
 
-    def opened(start: int) -> tuple[int, Iterator[Tensor]]:
+    def batches_from(start: int) -> tuple[int, Iterator[Tensor]]:
         first = bisect_right(begins, start) - 1
         return begins[first], batches(range(first, len(groups)))
 
@@ -140,7 +140,7 @@ def _part(path: Path, file: Any, names: list[str], d_in: int) -> Part:
                 yield torch.from_numpy(_rows(batch, d_in).astype(held))
 
     dtype = torch.from_numpy(np.zeros(0, held)).dtype
-    return Part(tokens=tokens, d_in=d_in, dtype=dtype, read=forward_only(path, opened))
+    return Part(tokens=tokens, d_in=d_in, dtype=dtype, read=forward_only(path, batches_from))
 
 
 def _rows(batch: Any, d_in: int) -> NDArray[Any]:

@@ -39,7 +39,7 @@ def sparsities() -> dict[str, Described]:
     assert spec.submodule_search_locations
     folder = Path(spec.submodule_search_locations[0])
     classes = [node for path in sorted(folder.glob("*.py")) for node in ast.parse(path.read_text("utf-8")).body]
-    return {name: _described(node) for node in classes if isinstance(node, ast.ClassDef) for name in _name(node)}
+    return {name: _describe(node) for node in classes if isinstance(node, ast.ClassDef) for name in _name(node)}
 
 
 def _name(node: ast.ClassDef) -> list[str]:
@@ -53,7 +53,7 @@ def _name(node: ast.ClassDef) -> list[str]:
     ]
 
 
-def _described(node: ast.ClassDef) -> Described:
+def _describe(node: ast.ClassDef) -> Described:
     fields = [line for line in node.body if isinstance(line, ast.AnnAssign)]
     settings = {ast.unparse(line.target): line for line in fields if ast.unparse(line.annotation) in _TYPES}
     return Described(
@@ -62,7 +62,7 @@ def _described(node: ast.ClassDef) -> Described:
     )
 
 
-def having(setting: str) -> list[str]:
+def sparsities_with(setting: str) -> list[str]:
     """The sparsities that have a setting."""
     return [name for name, described in sparsities().items() if setting in described.settings]
 
@@ -84,7 +84,7 @@ def _others() -> Iterator[tuple[str, Any, None]]:
     for name in names:
         if name == "k":
             continue
-        owners = having(name)
+        owners = sparsities_with(name)
         first = sparsities()[owners[0]]
         default = f"; {first.defaults[name]:g} if not given" if name in first.defaults else ""
         help = f"{name.capitalize().replace('_', ' ')} of {' and '.join(owners)}{default}."

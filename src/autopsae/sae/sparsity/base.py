@@ -5,9 +5,10 @@ class it is. To add one, write a frozen dataclass with a `name`, its settings (i
 `margins`. Everything else has a default that follows from `margins`; override
 
 - `check`, for settings that cannot be;
-- `select` and `firing`, where there is a faster way than a matrix of margins;
+- `select` and `which_fire`, where there is a faster way than a matrix of margins;
 - `l0`, `with_k`, `pairs_per_token`, `share_selected`, where the number of selected latents is known;
-- `owned`, `layouts`, `threshold`, `thresholds` and what follows them, where the SAE has a tensor because of it.
+- `tensors_at_birth`, `layouts`, `threshold`, `thresholds` and what follows them, where the SAE has a tensor because
+  of it.
 
 tests/sae/test_new_sparsity.py adds one and takes it through every verb.
 """
@@ -95,7 +96,7 @@ class Sparsity(ABC):
         pairs = Pairs(latents=torch.cat(latents), per_token_counts=torch.cat(counts), d_sae=d_sae, members=members)
         return torch.cat(values), pairs
 
-    def firing(
+    def which_fire(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
     ) -> Bool[Tensor, "d_sae"]:
         """Which of the latents that are asked about fire on at least one of these tokens. Counting death at birth
@@ -151,14 +152,16 @@ class Sparsity(ABC):
 
     # What an SAE has because of it, beside its weights
 
-    def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
+    def tensors_at_birth(
+        self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None
+    ) -> dict[str, Tensor]:
         """The tensors that an SAE gets at birth, by their names in files, in the type and on the device of `like`
         (W_enc). threshold: where they begin, as given to `SAE`.
         """
         return {}
 
     learned_by_gradient: ClassVar[tuple[str, ...]] = ()
-    """The names among `owned` that are parameters; the others are buffers, which `learn` changes."""
+    """The names among `tensors_at_birth` that are parameters; the others are buffers, which `learn` changes."""
 
     def layouts(self, d_sae: int, dtypes: tuple[torch.dtype, ...]) -> dict[str, Layout]:
         """What these tensors must be in a file. dtypes: of the weights."""

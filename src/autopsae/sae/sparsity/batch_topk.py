@@ -91,7 +91,9 @@ class BatchTopK(Sparsity):
         """k / d_sae."""
         return self.k / d_sae
 
-    def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
+    def tensors_at_birth(
+        self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None
+    ) -> dict[str, Tensor]:
         """The threshold that evaluation judges by; NaN until it has learned one."""
         # At least float32: a running mean moves by less than bfloat16 can say.
         dtype = torch.promote_types(like.dtype, torch.float32)

@@ -64,7 +64,9 @@ class JumpReLU(Sparsity):
         """l0 / d_sae: the target is met from the first step on."""
         return l0 / d_sae
 
-    def owned(self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None) -> dict[str, Tensor]:
+    def tensors_at_birth(
+        self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None
+    ) -> dict[str, Tensor]:
         """The logarithm of each latent's threshold. Raises InputError for none, or one that is not over zero."""
         if threshold is None or not bool((threshold > 0).all()):
             raise InputError("JumpReLU: expected a threshold over zero for every latent; see `born`")

@@ -29,7 +29,7 @@ class ReLU(Sparsity):
         members, _, d_sae = product.shape
         return above(product, product.W_enc.new_zeros(()).expand(members, d_sae))
 
-    def firing(
+    def which_fire(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
     ) -> Bool[Tensor, "d_sae"]:
         """Those whose largest pre-activation is positive: one pass, and no matrix of truth values."""

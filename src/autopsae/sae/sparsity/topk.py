@@ -59,7 +59,7 @@ class TopK(Sparsity):
         values, latents = (torch.cat([block[i].flatten(0, 1) for block in blocks]) for i in range(2))
         return values.flatten(), Pairs.of_matrix(latents.view(members, -1, self.k), d_sae)
 
-    def firing(
+    def which_fire(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
     ) -> Bool[Tensor, "d_sae"]:
         """As of any sparsity; only tokens on which a latent may be among the k largest are looked at closely."""

@@ -36,7 +36,7 @@ def work(verb: str, words: Sequence[str], options: Options) -> int:
         return interrupts.exit_code()
     except Exception:
         # Code in C that a signal interrupts may make another exception of it (matplotlib: "Invalid bounding box").
-        if not interrupts.interrupted():
+        if not interrupts.is_interrupted():
             raise
         print_note(_INTERRUPTED)
         return interrupts.exit_code()

@@ -1,8 +1,8 @@
 """The training loop: `for records in Training(members, tokens)` trains one SAE, or many of one shape at once.
 
 Members may differ in learning rate, start, remedy, seed, coefficients, frozen parts and data. Each ends as if it
-were trained alone (tested), and stops alone if its loss is not finite. `steps` and `train` train one SAE. A member's
-*place* in the given list never changes; its *row* in the stack of weights moves up when one before it ends.
+were trained alone (tested), and stops alone if its loss is not finite. `steps` and `train` train one SAE. A *place*
+in the given list never changes; a *row* in the stack of weights moves up when a member before it ends.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -33,8 +33,8 @@ PARTS = 16
 """Number of parts of the sample, each a stretch of the stream. The jackknife leaves each out once."""
 
 FORM_ERROR = 0.05
-"""Standard error because real tails are not exactly Pareto, as a share of the extrapolated change: the fraction that
-is dead on the sample minus the fraction that is forecast."""
+"""Standard error because real tails are not exactly Pareto, as a share of the extrapolated change: the fraction
+dead on the sample minus the fraction in the forecast."""
 
 _NINE_OF_TEN = 1.645  # standard errors on each side of an interval that holds in 9 cases of 10
 

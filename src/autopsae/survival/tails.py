@@ -9,8 +9,9 @@ but its largest margins show how far it is from firing. The method is peaks over
    excesses of each latent.
 3. Continue the distribution from the level to zero. The probability beyond zero is the chance of firing: `_chance`.
 
-The *shape* of the distribution says how fast the tail falls. It is too noisy to fit for each latent. So one shape,
-common to all, is set such that the expected number of silent latents on the sample equals the observed number.
+The *shape* of the distribution says how fast the tail falls. Fitted to one latent it is mostly noise. So a latent's
+shape is a fifth of its own fit plus one shape common to all. The common shape is set such that the expected number
+of silent latents on the sample equals the observed number.
 """
 
 from dataclasses import dataclass
@@ -94,8 +95,8 @@ class Margins:
         tokens = self.sizes.sum()
         share, fired = self.sizes.double() / tokens, self.fired.sum(dim=1, keepdim=True)
         squares = (self.fired - fired * share).square().sum()
-        # Expected if tokens were independent: a part gets each of the firings with probability `share`. The factor
-        # 1 - fired / tokens is because a token holds at most one firing of a latent.
+        # Hypergeometric variance, as if tokens were independent: a part holds `share` of all tokens, and gets its
+        # firings by chance. 1 - fired / tokens, because a latent fires at most once on a token.
         variance = (fired * (1 - fired / tokens) * share * (1 - share)).sum()
         return max(1.0, float(squares / variance.clamp_min(1e-300)))
 
@@ -143,8 +144,8 @@ def _moments(
 ) -> tuple[Float[Tensor, "latents"], Float[Tensor, "latents"]]:
     """(mean excess, Pareto shape) of each latent, by probability-weighted moments (Hosking and Wallis 1987).
 
-    With a0 = E[excess] and a1 = E[(1 - F) excess], the shape is 2 - a0 / (a0 - 2 a1). F, the distribution function, is
-    estimated by (rank - 0.35) / number. kept: 1 for an excess that counts, 0 for one that is left out.
+    With a0 = E[excess] and a1 = E[(1 - F) excess], the shape is 2 - a0 / (a0 - 2 a1). The distribution function F
+    is estimated by (rank - 0.35) / number. kept: 1 for an excess that counts, 0 for one that is left out.
     """
     number = number.clamp_min(1)[:, None]
     rank = number - kept.cumsum(dim=1) + 1  # excesses come in falling order, so the first has the highest rank

@@ -1,36 +1,35 @@
-"""Why a latent is dead: which change would make it fire.
+"""Why a latent is dead: the cause is found by changing the SAE and looking whether the latent then fires.
 
-Each cause is a counterfactual, counted on the same tokens. Call m the tokens' centre, and a *birth* the SAE as it
-was probably born: every row along its decoder row, no encoder bias. For every dead latent these are asked:
+Such a changed SAE is called a counterfactual. All are counted on the same tokens. Let m be the centre of the tokens.
+A *birth* is an estimate of the SAE before training: each encoder row is parallel to its decoder row, and there is no
+encoder bias. The counterfactuals of a latent are:
 
-    alone            it as it is, re-centred; all others and their bars as they are
-    centered         the whole SAE as it is, with b_dec at m
-    spread           the same, and tokens vary along each row as along a typical direction
-    born here        a birth with b_dec where it is now
-    born at zero     a birth with b_dec = 0, where most libraries start it
-    born at centre   a birth with b_dec at m
-    as it is         born at centre, except that this one latent has its present row and bias
+    alone            this latent is re-centred; the others, and what it has to exceed, stay as they are
+    centered         the present SAE with b_dec moved to m
+    spread           `centered`, and the tokens vary along every row as much as along a typical direction
+    born_here        a birth with the present b_dec
+    born_at_zero     a birth with b_dec = 0, where most libraries start it
+    born_at_center   a birth with b_dec = m
+    as_it_is         `born_at_center`, but this one latent has its present row and bias
 
-The first cause that holds is named:
+The cause is the first of these that holds:
 
-    shift              the mean keeps it silent. Either re-centring the SAE as it is wakes it (`alone`, or
-                       `centered` where its shift stands behind). Or it would have lived if born at the centre, and
-                       no change of its own weights since then is to blame (`as it is`), while the start was bad: a
-                       birth where b_dec is does not fire, or the whole SAE began far from the centre
-                       (`began_away`).
-    low variance       `spread` wakes it, and the variance along its row is low
-    died in training   its weights are not those of a birth, and a birth in its place would fire, here or at m
-    outcompeted        none of these: what it has to exceed is too high for it
+    shift              The mean keeps the latent silent, now or since birth. Now: it fires under `alone`; or under
+                       `centered`, if its own shift puts it far behind the latents that fire. Since birth: it fires
+                       under `as_it_is`, and the start was bad, because the SAE began far from the centre
+                       (`began_away`), or because the latent is unchanged and does not fire under `born_here`.
+    low variance       It fires under `spread`, and the tokens vary little along its row.
+    died in training   Its weights have moved since birth, and it fires under `born_here` or `born_at_center`.
+    outcompeted        None of these: the value that it has to exceed is too high.
 
-The present SAE alone cannot tell of a start. While the mean keeps a latent silent the others learn, and at the end
-they are so strong that it stays silent even if b_dec is moved to m, or has got there by itself. What remembers the
-start are the latents that no gradient ever touched: they have not fired in training, so they did not fire at birth.
-If they fire when born at m, and not when born at zero, the SAE was not born at m.
+Why births are needed: the present SAE does not show where b_dec started. While the mean keeps a latent silent, the
+others learn. In the end they are so large that it stays silent even with b_dec at m. But a latent that never got a
+gradient still has its weights from birth, and it did not fire at birth. If many such latents fire under
+`born_at_center` and not under `born_at_zero`, then b_dec did not start at m.
 
-Where the weights have moved and a birth would fire, both earlier causes must be plain, or it died in training. The
-mean is to blame only where the SAE began away from the centre, or where b_dec lies between zero and the centre and
-not near the centre; elsewhere training has driven it there, or it does no harm. The variance must be under a tenth
-of the typical.
+When "died in training" also holds, `shift` and `low variance` need stronger evidence. `shift` then needs that the SAE
+began away from the centre, or that b_dec lies between zero and the centre and not near the centre; otherwise
+training moved b_dec there, or the shift is harmless. `low variance` then needs under a tenth of the typical variance.
 """
 
 from dataclasses import dataclass

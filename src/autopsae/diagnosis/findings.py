@@ -1,4 +1,4 @@
-"""The findings of a layer: a sentence for each number that is over (or under) its threshold. No finding: all is well.
+"""The findings of a layer: a sentence for each number that is past its threshold. No finding means all is well.
 
 Findings are written after the prescription and agree with it: if it changes nothing, no finding advises a remedy.
 """
@@ -79,11 +79,11 @@ def _beyond_training(measured: Measured) -> Finding | None:
         value=recovery.dead_by_relu,
         threshold=measured.acceptable,
         tokens=measured.sample_size,
-        meaning=f"without a remedy, {recovery.born:.1%} are expected to be born dead-by-ReLU, and {recovery.steps:,} "
-        f"steps at lr {recovery.lr:g} move b_dec by at most {recovery.travel:.3g} per coordinate, but the mean is "
+        meaning=f"without a remedy, {recovery.born:.1%} are expected to be born dead-by-ReLU, and "
+        f"{recovery.steps:,} steps at lr {recovery.lr:g} move b_dec by at most {recovery.travel:.3g} per coordinate, but the mean is "
         f"up to {recovery.distance:.3g} away: {recovery.at_least:.1%} cannot recover, {recovery.unrecovered:.1%} "
-        f"are not expected to recover, and {recovery.collateral:.1%} more may become dead-by-ReLU while the features "
-        "learn the mean",
+        f"are not expected to recover, and {recovery.collateral:.1%} more may become dead-by-ReLU while the "
+        "features learn the mean",
         advice="" if measured.prescription.remedy.name == "none" else start,
         source="autopsae, fitted to synthetic recovery (docs/forecast.md); paper Sec. 5.2",
     )
@@ -134,8 +134,8 @@ def _low_rank(measured: Measured) -> Finding | None:
         value=severity.effective_rank_fraction,
         threshold=LOW_RANK,
         tokens=measured.sample_size,
-        meaning=f"about {severity.effective_rank:.0f} directions carry the variance: more latents may die in training "
-        f"than at birth (after centering {measured.birth['median'].dead:.1%} are counted dead, after full "
+        meaning=f"about {severity.effective_rank:.0f} directions carry the variance: more latents may die in "
+        f"training than at birth (after centering {measured.birth['median'].dead:.1%} are counted dead, after full "
         f"whitening {measured.birth['whiten'].dead:.1%})",
         advice="watch the dead fraction in training" if only_centered else measured.cure,
         source="paper App. E: death at birth under 1.5 %; Gemma 3 270M died in training at up to 9 %",

@@ -1,7 +1,7 @@
 """Why a latent is dead: the cause is found by changing the SAE and looking whether the latent then fires.
 
-Such a changed SAE is called a counterfactual. All are counted on the same tokens. Let m be the centre of the tokens.
-A *birth* is an estimate of the SAE before training: each encoder row is parallel to its decoder row, and there is no
+Such a change is called a counterfactual. All are counted on the same tokens. Let m be the centre of the tokens. A
+*birth* is an estimate of the SAE before training: each encoder row is parallel to its decoder row, and there is no
 encoder bias. The counterfactuals of a latent are:
 
     alone            this latent is re-centred; the others, and what it has to exceed, stay as they are
@@ -27,9 +27,9 @@ others learn. In the end they are so large that it stays silent even with b_dec 
 gradient still has its weights from birth, and it did not fire at birth. If many such latents fire under
 `born_at_center` and not under `born_at_zero`, then b_dec did not start at m.
 
-When "died in training" also holds, `shift` and `low variance` need stronger evidence. `shift` then needs that the SAE
-began away from the centre, or that b_dec lies between zero and the centre and not near the centre; otherwise
-training moved b_dec there, or the shift is harmless. `low variance` then needs under a tenth of the typical variance.
+If "died in training" also holds, the two causes before it need stronger evidence. `shift` then needs that the SAE
+began away from the centre, or that b_dec lies between zero and the centre and not near the centre; otherwise training
+moved b_dec there, or the shift is harmless. `low variance` then needs under a tenth of the typical variance.
 """
 
 from dataclasses import dataclass
@@ -43,46 +43,51 @@ from autopsae.evaluation.space import Space, margins
 from autopsae.sae.model import SAE
 
 CAUSES = ("none", "shift", "low_variance", "died_in_training", "outcompeted")
-"""The names of causes, by number; living latents have none."""
+"""The names of the causes, in the order of their numbers. Living latents have the cause "none"."""
 
 LOW, VERY_LOW = 0.5, 0.1
-"""A variance under this share of the typical one is low, and very low, which outweighs death in training."""
+"""Under LOW times the typical variance, a variance is low. Under VERY_LOW times, it is named before "died in
+training"."""
 
 NEAR = 0.25
-"""A centre at less than this share of the tokens' spread from b_dec kills no birth."""
+"""b_dec is near the centre if its distance is under this share of the tokens' spread; no latent is born dead then."""
 
 BESIDE = 0.1
-"""The share of the tokens' spread by which b_dec may miss the box between zero and the centre."""
+"""b_dec counts as between zero and the centre up to this share of the tokens' spread outside the box."""
 
-_NOTHING = 1e-6  # of the typical variance: what is left are rounding errors
+_NOTHING = 1e-6  # a variance under this share of the typical one is only rounding error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counterfactuals:
-    """On which changes each latent fires; of living ones it is true too, as a rule."""
+    """A mask for each change: the latents that fire under it. Living latents usually fire under all of them."""
 
     alone: Bool[Tensor, "d_sae"]
-    """On re-centring this latent and no other, which is what `recentre` does."""
+    """Only this latent is re-centred, as `recentre` does it."""
     centered: Bool[Tensor, "d_sae"]
-    """On re-centring all."""
+    """All latents are re-centred."""
     spread: Bool[Tensor, "d_sae"]
-    """On re-centring all and making tokens vary along every row as along a typical direction."""
+    """All latents are re-centred, and the tokens vary along every row as much as along a typical direction."""
     born_here: Bool[Tensor, "d_sae"]
-    """If all latents were as they were probably born, and b_dec where it is."""
+    """All latents are as at birth, and b_dec is the present one."""
     born_at_zero: Bool[Tensor, "d_sae"]
-    """The same with b_dec = 0."""
+    """All latents are as at birth, and b_dec = 0."""
     born_at_center: Bool[Tensor, "d_sae"]
-    """The same with b_dec at the centre."""
+    """All latents are as at birth, and b_dec is the centre."""
     as_it_is: Bool[Tensor, "d_sae"]
-    """The same, but for this latent's own row and bias, which are the present ones."""
+    """All other latents are as at birth, b_dec is the centre, and this latent has its present row and bias."""
 
 
 def counterfactuals(
     sae: SAE, space: Space, *, births: Births, shift: Float[Tensor, "d_sae"], share: Float[Tensor, "d_sae"]
 ) -> Counterfactuals:
-    """One pass over the tokens. shift: `shift_to` the centre; share: variance along a row over the typical one."""
+    """Count all counterfactuals in one pass over the tokens.
+
+    shift: the change of each pre-activation when b_dec moves to the centre (`shift_to`); share: the variance of the
+    tokens along each row over the typical variance.
+    """
     b_enc = 0.0 if sae.b_enc is None else sae.b_enc
-    # What moving b_dec to zero, and to the centre, takes from the pre-activations of a birth.
+    # Moving b_dec to zero, or to the centre, subtracts these from the pre-activations of a birth.
     to_zero, to_center = births.rows @ -sae.b_dec, births.rows @ (space.center.to(sae.b_dec) - sae.b_dec)
     gain = share.clamp_min(_NOTHING).rsqrt().to(shift)
     fired = {name: torch.zeros_like(shift, dtype=torch.bool) for name in Counterfactuals.__dataclass_fields__}
@@ -104,8 +109,8 @@ def counterfactuals(
 
 
 def between(b_dec: Float[Tensor, "d_in"], center: Float[Tensor, "d_in"], *, spread: float) -> bool:
-    """Does b_dec lie in the box between zero and the centre, to a tenth of the tokens' spread, and not near the
-    centre? Adam moves all coordinates at one speed, so on its way b_dec is in the box and not on the line.
+    """True if b_dec lies in the box between zero and the centre (up to a tenth of the tokens' spread), and not near
+    the centre. It is a box and not a line because Adam moves all coordinates at the same speed.
     """
     nearest = b_dec.clamp(center.clamp_max(0), center.clamp_min(0))
     outside, away = float((b_dec - nearest).norm()), float((b_dec - center).norm())
@@ -123,11 +128,10 @@ def causes(
     signal: Float[Tensor, "d_sae"],
     share: Float[Tensor, "d_sae"],
 ) -> Int[Tensor, "d_sae"]:
-    """The number in CAUSES of each latent's cause.
+    """The cause of each latent, as its index in CAUSES.
 
-    Centring all latents changes a competition for all of them, so it names the shift only where the latent stands
-    more than a standard deviation of its signal behind those that fire, by its shift alone; low variance is named
-    only of latents with less than half of the typical one.
+    Re-centring all latents also makes others fire less. So `centered` is evidence of a shift only if the latent's own
+    shift puts it more than a standard deviation of its signal behind the latents that fire.
     """
     weights = fired.to(shift) / fired.sum().clamp_min(1)
     behind = (shift * weights).sum() - shift > signal

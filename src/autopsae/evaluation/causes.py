@@ -27,9 +27,9 @@ others learn. In the end they are so large that it stays silent even with b_dec 
 gradient still has its weights from birth, and it did not fire at birth. If many such latents fire under
 `born_at_center` and not under `born_at_zero`, then b_dec did not start at m.
 
-If "died in training" also holds, the two causes before it need stronger evidence. `shift` then needs that the SAE
-began away from the centre, or that b_dec lies between zero and the centre and not near the centre; otherwise training
-moved b_dec there, or the shift is harmless. `low variance` then needs under a tenth of the typical variance.
+If "died in training" also holds, the two causes before it need stronger evidence. `shift` needs that the SAE began
+away from the centre, or that b_dec lies between zero and the centre and not near the centre; otherwise training has
+moved b_dec there, or the shift is harmless. `low variance` needs under a tenth of the typical variance.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ LOW, VERY_LOW = 0.5, 0.1
 training"."""
 
 NEAR = 0.25
-"""b_dec is near the centre if its distance is under this share of the tokens' spread; no latent is born dead then."""
+"""b_dec is near the centre under this share of the tokens' spread. So near, no latent is born dead."""
 
 BESIDE = 0.1
 """b_dec counts as between zero and the centre up to this share of the tokens' spread outside the box."""
@@ -83,8 +83,8 @@ def counterfactuals(
 ) -> Counterfactuals:
     """Count all counterfactuals in one pass over the tokens.
 
-    shift: the change of each pre-activation when b_dec moves to the centre (`shift_to`); share: the variance of the
-    tokens along each row over the typical variance.
+    shift: what is subtracted from each pre-activation when b_dec moves to the centre (`shift_to`); share: the
+    variance of the tokens along each row over the typical variance.
     """
     b_enc = 0.0 if sae.b_enc is None else sae.b_enc
     # Moving b_dec to zero, or to the centre, subtracts these from the pre-activations of a birth.
@@ -130,8 +130,8 @@ def causes(
 ) -> Int[Tensor, "d_sae"]:
     """The cause of each latent, as its index in CAUSES.
 
-    Re-centring all latents also makes others fire less. So `centered` is evidence of a shift only if the latent's own
-    shift puts it more than a standard deviation of its signal behind the latents that fire.
+    Re-centring all latents changes what each has to exceed. So `centered` is evidence of a shift only if the
+    latent's own shift puts it more than a standard deviation of its signal behind the latents that fire.
     """
     weights = fired.to(shift) / fired.sum().clamp_min(1)
     behind = (shift * weights).sum() - shift > signal

@@ -205,7 +205,7 @@ class SAE(nn.Module):
     @torch.no_grad()
     def bias_captured(self, mean: Float[Tensor, "d_in"]) -> float:
         """The share of the tokens' mean that `b_dec` has reached: b . mu / ||mu||^2 in raw space, or in the space
-        of normalised tokens with layer_norm. 1 if the mean is zero. mean: the mean of the tokens in the SAE's space.
+        of normalised tokens with layer_norm. 1 if the mean is zero. mean: of the tokens in the SAE's space.
         """
         # With a whitening matrix, compute in its type: to convert the matrix at every step would be slow.
         exact = mean if self.inverse is None else mean.to(self.b_dec)

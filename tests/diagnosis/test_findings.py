@@ -345,7 +345,7 @@ STUCK = Recovery(
 def test_those_that_training_will_not_revive_are_a_finding() -> None:
     text = found(none=0.4, revival=STUCK)["dead-by-ReLU after training"]
     assert text.endswith("start b_dec at the geometric median instead of waiting for it")
-    assert found(none=0.4, revival=STUCK, remedy=NONE)["dead-by-ReLU after training"].endswith("carry the mean")
+    assert found(none=0.4, revival=STUCK, remedy=NONE)["dead-by-ReLU after training"].endswith("learn the mean")
     assert (
         "25.0% are expected to be born dead-by-ReLU, and 1,000 steps at lr 0.0003 move b_dec by at most 0.3" in text
     )

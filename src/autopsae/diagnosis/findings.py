@@ -81,9 +81,9 @@ def _beyond_training(measured: Measured) -> Finding | None:
         tokens=measured.sample_size,
         meaning=f"without a remedy, {recovery.born:.1%} are expected to be born dead-by-ReLU, and "
         f"{recovery.steps:,} steps at lr {recovery.lr:g} move b_dec by at most {recovery.travel:.3g} per "
-        f"coordinate, but the mean is up to {recovery.distance:.3g} away: {recovery.at_least:.1%} cannot recover, {recovery.unrecovered:.1%} "
-        f"are not expected to recover, and {recovery.collateral:.1%} more may become dead-by-ReLU while the "
-        "features learn the mean",
+        f"coordinate, but the mean is up to {recovery.distance:.3g} away: {recovery.at_least:.1%} cannot recover, "
+        f"{recovery.unrecovered:.1%} are not expected to recover, and {recovery.collateral:.1%} more may become "
+        "dead-by-ReLU while the features learn the mean",
         advice="" if measured.prescription.remedy.name == "none" else start,
         source="autopsae, fitted to synthetic recovery (docs/forecast.md); paper Sec. 5.2",
     )

@@ -167,7 +167,7 @@ def test_a_closed_form_over_ten_points_from_the_count_is_a_finding(said_by_form:
     name = "distance of the closed form from the count"
     assert (name in text) == far
     assert (
-        not far or f"says that {said_by_form:.1%} are dead on 100,000 tokens, where 40.0% are counted" in text[name]
+        not far or f"says that {said_by_form:.1%} are dead on 100,000 tokens, but 40.0% are counted" in text[name]
     )
 
 
@@ -272,7 +272,7 @@ def test_heavy_tails_that_mislead_the_formula_are_a_finding(
     form = Prediction(dead_by_relu=predicted, dead=0.4)
     text = found(replace(CALM, gamma=2.0, kurtosis=kurtosis), predicted=form, none=0.4)  # 10 % by ReLU
     assert ("excess kurtosis" in text) == said
-    assert not said or f"predicts {predicted:.1%} dead-by-ReLU, where 10.0% are" in text["excess kurtosis"]
+    assert not said or f"predicts {predicted:.1%} dead-by-ReLU, but 10.0% are counted" in text["excess kurtosis"]
 
 
 @pytest.mark.parametrize(("tokens", "said"), [(1000, False), (999, True)])
@@ -345,11 +345,11 @@ STUCK = Recovery(
 def test_those_that_training_will_not_revive_are_a_finding() -> None:
     text = found(none=0.4, revival=STUCK)["dead-by-ReLU after training"]
     assert text.endswith("start b_dec at the geometric median instead of waiting for it")
-    assert found(none=0.4, revival=STUCK, remedy=NONE)["dead-by-ReLU after training"].endswith("carry the mean")
+    assert found(none=0.4, revival=STUCK, remedy=NONE)["dead-by-ReLU after training"].endswith("learn the mean")
     assert (
         "25.0% are expected to be born dead-by-ReLU, and 1,000 steps at lr 0.0003 move b_dec by at most 0.3" in text
     )
-    assert "10.0% are out of its reach, 24.0% are not expected to be, and 3.0% more" in text
+    assert "10.0% cannot recover, 24.0% are not expected to recover, and 3.0% more" in text
     for collateral, said in ((0.0, False), (0.001, True)):
         revival = replace(STUCK, unrecovered=0.01, collateral=collateral)
         assert ("dead-by-ReLU after training" in found(none=0.4, revival=revival)) == said

@@ -1,6 +1,6 @@
-"""What a layer's numbers mean, one finding per number that has something to say; silence means all is well.
+"""The findings of a layer: a sentence for each number that is past its threshold. No finding means all is well.
 
-Findings are written after the verdict and agree with it: where nothing is to be changed, none advises a remedy.
+Findings are written after the prescription and agree with it: if it changes nothing, no finding advises a remedy.
 """
 
 from autopsae.diagnosis.finding import Finding
@@ -11,8 +11,8 @@ from autopsae.statistics.strays import STRAY
 LOW_RANK = 0.10
 HEAVY_TAILS = 0.5
 DRAGGED_MEAN = 0.5
-OFF = 0.01  # difference of two dead fractions that is worth a word
-FAR_OFF = 0.10  # difference between closed form and count over which the form misleads
+OFF = 0.01  # two dead fractions that differ by less count as equal
+FAR_OFF = 0.10  # over this difference between closed form and count, the closed form misleads
 TOKENS_PER_DIMENSION = 10.0
 EFFECTIVE_TOKENS = 500.0
 
@@ -51,7 +51,7 @@ def _outlier_severity(measured: Measured) -> Finding | None:
 
 
 def _born_dead(measured: Measured) -> Finding | None:
-    """Death that gamma does not explain."""
+    """More dead latents than accepted although gamma is small. Without a remedy prescribed, they lack tokens."""
     none = measured.birth["none"]
     if measured.severity.gamma > SEVERE_GAMMA or none.dead <= measured.acceptable:
         return None
@@ -69,7 +69,7 @@ def _born_dead(measured: Measured) -> Finding | None:
 
 
 def _beyond_training(measured: Measured) -> Finding | None:
-    """Will training revive them?"""
+    """Latents that training is not expected to bring back."""
     recovery = measured.recovery
     if recovery is None or recovery.dead_by_relu <= measured.acceptable:
         return None
@@ -79,11 +79,11 @@ def _beyond_training(measured: Measured) -> Finding | None:
         value=recovery.dead_by_relu,
         threshold=measured.acceptable,
         tokens=measured.sample_size,
-        meaning=f"untreated, {recovery.born:.1%} are expected to be born dead-by-ReLU, and {recovery.steps:,} "
-        f"steps at lr {recovery.lr:g} move b_dec by at most {recovery.travel:.3g} per coordinate where the mean is "
-        f"up to {recovery.distance:.3g} away: {recovery.at_least:.1%} are out of its reach, "
-        f"{recovery.unrecovered:.1%} are not expected to be, and {recovery.collateral:.1%} more may fall under "
-        "zero as features carry the mean",
+        meaning=f"without a remedy, {recovery.born:.1%} are expected to be born dead-by-ReLU, and "
+        f"{recovery.steps:,} steps at lr {recovery.lr:g} move b_dec by at most {recovery.travel:.3g} per "
+        f"coordinate, but the mean is up to {recovery.distance:.3g} away: {recovery.at_least:.1%} cannot recover, "
+        f"{recovery.unrecovered:.1%} are not expected to recover, and {recovery.collateral:.1%} more may become "
+        "dead-by-ReLU while the features learn the mean",
         advice="" if measured.prescription.remedy.name == "none" else start,
         source="autopsae, fitted to synthetic recovery (docs/forecast.md); paper Sec. 5.2",
     )
@@ -103,7 +103,7 @@ def _dragged_mean(measured: Measured) -> Finding | None:
         f"{severity.mean_median_angle:.0f} degrees off the geometric median): centering by it leaves "
         f"{mean:.1%} dead",
         advice="" if measured.prescription.remedy.name == "none" else instead,
-        source="paper App. D.5, Table S7; in units of the typical token's distance from the median",
+        source="paper App. D.5, Table S7; the unit is the typical token's distance from the median",
     )
 
 
@@ -124,7 +124,7 @@ def _stray_tokens(measured: Measured) -> Finding | None:
 
 
 def _low_rank(measured: Measured) -> Finding | None:
-    """Advice only where the verdict is to change more than the centre."""
+    """A remedy is advised only if one that changes more than the centre is prescribed."""
     severity, prescription = measured.severity, measured.prescription
     if severity.effective_rank_fraction >= LOW_RANK:
         return None
@@ -134,8 +134,8 @@ def _low_rank(measured: Measured) -> Finding | None:
         value=severity.effective_rank_fraction,
         threshold=LOW_RANK,
         tokens=measured.sample_size,
-        meaning=f"{severity.effective_rank:.0f} directions carry the variance: more latents may die in training "
-        f"than at birth (after centering {measured.birth['median'].dead:.1%} are counted dead, after full "
+        meaning=f"about {severity.effective_rank:.0f} directions carry the variance: more latents may die in "
+        f"training than at birth (after centering {measured.birth['median'].dead:.1%} are counted dead, after full "
         f"whitening {measured.birth['whiten'].dead:.1%})",
         advice="watch the dead fraction in training" if only_centered else measured.cure,
         source="paper App. E: death at birth under 1.5 %; Gemma 3 270M died in training at up to 9 %",
@@ -143,7 +143,7 @@ def _low_rank(measured: Measured) -> Finding | None:
 
 
 def _closed_form(measured: Measured) -> Finding | None:
-    """Where gamma alone misleads."""
+    """A closed form that is far from the count."""
     said, counted = measured.predicted.dead, measured.birth["none"].dead
     if said is None or abs(said - counted) <= FAR_OFF:
         return None
@@ -152,15 +152,15 @@ def _closed_form(measured: Measured) -> Finding | None:
         value=abs(said - counted),
         threshold=FAR_OFF,
         tokens=measured.sample_size,
-        meaning=f"from gamma alone the paper's formula says that {said:.1%} are dead on {measured.tokens:,} "
-        f"tokens, where {counted:.1%} are counted",
-        advice="go by the count and the forecast",
-        source="paper Sec. 4.2: it assumes Gaussian tokens that vary alike in all directions",
+        meaning=f"the paper's formula, which knows gamma only, says that {said:.1%} are dead on "
+        f"{measured.tokens:,} tokens, but {counted:.1%} are counted",
+        advice="use the count and the forecast",
+        source="paper Sec. 4.2: it assumes Gaussian tokens with the same variance in all directions",
     )
 
 
 def _heavy_tails(measured: Measured) -> Finding | None:
-    """Of interest only where the closed form does predict too many dead-by-ReLU."""
+    """Heavy tails, if the closed form predicts too many dead-by-ReLU latents because of them."""
     kurtosis, predicted, by_relu = (
         measured.severity.kurtosis,
         measured.predicted.dead_by_relu,
@@ -173,9 +173,9 @@ def _heavy_tails(measured: Measured) -> Finding | None:
         value=kurtosis,
         threshold=HEAVY_TAILS,
         tokens=measured.sample_size,
-        meaning=f"heavy tails lift latents over zero: the closed form predicts {predicted:.1%} dead-by-ReLU, "
-        f"where {by_relu:.1%} are",
-        advice="go by the count and the forecast",
+        meaning=f"heavy tails make more latents positive than the closed form assumes: it predicts "
+        f"{predicted:.1%} dead-by-ReLU, but {by_relu:.1%} are counted",
+        advice="use the count and the forecast",
         source="paper App. B.9",
     )
 
@@ -189,15 +189,15 @@ def _few_tokens(measured: Measured) -> Finding | None:
         value=n / d_in,
         threshold=TOKENS_PER_DIMENSION,
         tokens=n,
-        meaning="too few different tokens for a covariance: the effective rank is too low, whitening flatters "
-        "itself, and death is over-counted",
+        meaning="too few different tokens to estimate a covariance: the effective rank is too low, the dead "
+        "fraction under whitening is too low, and the other dead fractions are too high",
         advice=f"use at least {TOKENS_PER_DIMENSION * d_in:,.0f} tokens",
         source="autopsae; a covariance of d_in dimensions needs several tokens for each",
     )
 
 
 def _few_documents(measured: Measured) -> Finding | None:
-    """Only where there are more tokens than that."""
+    """A sample that is worth few independent tokens although it has many."""
     n, effective = measured.sample_size, measured.expected["none"].effective_tokens
     if effective >= EFFECTIVE_TOKENS or n < EFFECTIVE_TOKENS:
         return None
@@ -206,8 +206,8 @@ def _few_documents(measured: Measured) -> Finding | None:
         value=effective,
         threshold=EFFECTIVE_TOKENS,
         tokens=n,
-        meaning=f"firings come in heaps: the sample is worth {effective:,.0f} independent tokens, and the "
-        "death expected on more tokens may be tens of points too high",
+        meaning=f"neighbouring tokens make the same latents fire: the sample is worth {effective:,.0f} independent "
+        "tokens, and the expected dead fraction may be tens of percentage points too high",
         advice="harvest more documents or images, and fewer tokens of each",
         source="docs/forecast.md: 64 images of DINOv2 were worth 165 tokens, and the forecast 14 points off",
     )

@@ -1,36 +1,35 @@
-"""Why a latent is dead: which change would make it fire.
+"""Why a latent is dead: the cause is found by changing the SAE and looking whether the latent then fires.
 
-Each cause is a counterfactual, counted on the same tokens. Call m the tokens' centre, and a *birth* the SAE as it
-was probably born: every row along its decoder row, no encoder bias. For every dead latent these are asked:
+Such a change is called a counterfactual. All are counted on the same tokens. Let m be the centre of the tokens. A
+*birth* is an estimate of the SAE before training: each encoder row is parallel to its decoder row, and there is no
+encoder bias. The counterfactuals of a latent are:
 
-    alone            it as it is, re-centred; all others and their bars as they are
-    centered         the whole SAE as it is, with b_dec at m
-    spread           the same, and tokens vary along each row as along a typical direction
-    born here        a birth with b_dec where it is now
-    born at zero     a birth with b_dec = 0, where most libraries start it
-    born at centre   a birth with b_dec at m
-    as it is         born at centre, except that this one latent has its present row and bias
+    alone            this latent is re-centred; the others, and what it has to exceed, stay as they are
+    centered         the present SAE with b_dec moved to m
+    spread           `centered`, and the tokens vary along every row as much as along a typical direction
+    born_here        a birth with the present b_dec
+    born_at_zero     a birth with b_dec = 0, where most libraries start it
+    born_at_center   a birth with b_dec = m
+    as_it_is         `born_at_center`, but this one latent has its present row and bias
 
-The first cause that holds is named:
+The cause is the first of these that holds:
 
-    shift              the mean keeps it silent. Either re-centring the SAE as it is wakes it (`alone`, or
-                       `centered` where its shift stands behind). Or it would have lived if born at the centre, and
-                       no change of its own weights since then is to blame (`as it is`), while the start was bad: a
-                       birth where b_dec is does not fire, or the whole SAE began far from the centre
-                       (`began_away`).
-    low variance       `spread` wakes it, and the variance along its row is low
-    died in training   its weights are not those of a birth, and a birth in its place would fire, here or at m
-    outcompeted        none of these: what it has to exceed is too high for it
+    shift              The mean keeps the latent silent, now or since birth. Now: it fires under `alone`; or under
+                       `centered`, if its own shift puts it far behind the latents that fire. Since birth: it fires
+                       under `as_it_is`, and the start was bad, because the SAE began far from the centre
+                       (`began_away`), or because the latent is unchanged and does not fire under `born_here`.
+    low variance       It fires under `spread`, and the tokens vary little along its row.
+    died in training   Its weights have moved since birth, and it fires under `born_here` or `born_at_center`.
+    outcompeted        None of these: the value that it has to exceed is too high.
 
-The present SAE alone cannot tell of a start. While the mean keeps a latent silent the others learn, and at the end
-they are so strong that it stays silent even if b_dec is moved to m, or has got there by itself. What remembers the
-start are the latents that no gradient ever touched: they have not fired in training, so they did not fire at birth.
-If they fire when born at m, and not when born at zero, the SAE was not born at m.
+Why births are needed: the present SAE does not show where b_dec started. While the mean keeps a latent silent, the
+others learn. In the end they are so large that it stays silent even with b_dec at m. But a latent that never got a
+gradient still has its weights from birth, and it did not fire at birth. If many such latents fire under
+`born_at_center` and not under `born_at_zero`, then b_dec did not start at m.
 
-Where the weights have moved and a birth would fire, both earlier causes must be plain, or it died in training. The
-mean is to blame only where the SAE began away from the centre, or where b_dec lies between zero and the centre and
-not near the centre; elsewhere training has driven it there, or it does no harm. The variance must be under a tenth
-of the typical.
+If "died in training" also holds, the two causes before it need stronger evidence. `shift` needs that the SAE began
+away from the centre, or that b_dec lies between zero and the centre and not near the centre; otherwise training has
+moved b_dec there, or the shift is harmless. `low variance` needs under a tenth of the typical variance.
 """
 
 from dataclasses import dataclass
@@ -44,46 +43,51 @@ from autopsae.evaluation.space import Space, margins
 from autopsae.sae.model import SAE
 
 CAUSES = ("none", "shift", "low_variance", "died_in_training", "outcompeted")
-"""The names of causes, by number; living latents have none."""
+"""The names of the causes, in the order of their numbers. Living latents have the cause "none"."""
 
 LOW, VERY_LOW = 0.5, 0.1
-"""A variance under this share of the typical one is low, and very low, which outweighs death in training."""
+"""Under LOW times the typical variance, a variance is low. Under VERY_LOW times, it is named before "died in
+training"."""
 
 NEAR = 0.25
-"""A centre at less than this share of the tokens' spread from b_dec kills no birth."""
+"""b_dec is near the centre under this share of the tokens' spread. So near, no latent is born dead."""
 
 BESIDE = 0.1
-"""The share of the tokens' spread by which b_dec may miss the box between zero and the centre."""
+"""b_dec counts as between zero and the centre up to this share of the tokens' spread outside the box."""
 
-_NOTHING = 1e-6  # of the typical variance: what is left are rounding errors
+_NOTHING = 1e-6  # a variance under this share of the typical one is only rounding error
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counterfactuals:
-    """On which changes each latent fires; of living ones it is true too, as a rule."""
+    """A mask for each change: the latents that fire under it. Living latents usually fire under all of them."""
 
     alone: Bool[Tensor, "d_sae"]
-    """On re-centring this latent and no other, which is what `recentre` does."""
+    """Only this latent is re-centred, as `recentre` does it."""
     centered: Bool[Tensor, "d_sae"]
-    """On re-centring all."""
+    """All latents are re-centred."""
     spread: Bool[Tensor, "d_sae"]
-    """On re-centring all and making tokens vary along every row as along a typical direction."""
+    """All latents are re-centred, and the tokens vary along every row as much as along a typical direction."""
     born_here: Bool[Tensor, "d_sae"]
-    """If all latents were as they were probably born, and b_dec where it is."""
+    """All latents are as at birth, and b_dec is the present one."""
     born_at_zero: Bool[Tensor, "d_sae"]
-    """The same with b_dec = 0."""
+    """All latents are as at birth, and b_dec = 0."""
     born_at_center: Bool[Tensor, "d_sae"]
-    """The same with b_dec at the centre."""
+    """All latents are as at birth, and b_dec is the centre."""
     as_it_is: Bool[Tensor, "d_sae"]
-    """The same, but for this latent's own row and bias, which are the present ones."""
+    """All other latents are as at birth, b_dec is the centre, and this latent has its present row and bias."""
 
 
 def counterfactuals(
     sae: SAE, space: Space, *, births: Births, shift: Float[Tensor, "d_sae"], share: Float[Tensor, "d_sae"]
 ) -> Counterfactuals:
-    """One pass over the tokens. shift: `shift_to` the centre; share: variance along a row over the typical one."""
+    """Count all counterfactuals in one pass over the tokens.
+
+    shift: what is subtracted from each pre-activation when b_dec moves to the centre (`shift_to`); share: the
+    variance of the tokens along each row over the typical variance.
+    """
     b_enc = 0.0 if sae.b_enc is None else sae.b_enc
-    # What moving b_dec to zero, and to the centre, takes from the pre-activations of a birth.
+    # Moving b_dec to zero, or to the centre, subtracts these from the pre-activations of a birth.
     to_zero, to_center = births.rows @ -sae.b_dec, births.rows @ (space.center.to(sae.b_dec) - sae.b_dec)
     gain = share.clamp_min(_NOTHING).rsqrt().to(shift)
     fired = {name: torch.zeros_like(shift, dtype=torch.bool) for name in Counterfactuals.__dataclass_fields__}
@@ -105,8 +109,8 @@ def counterfactuals(
 
 
 def between(b_dec: Float[Tensor, "d_in"], center: Float[Tensor, "d_in"], *, spread: float) -> bool:
-    """Does b_dec lie in the box between zero and the centre, to a tenth of the tokens' spread, and not near the
-    centre? Adam moves all coordinates at one speed, so on its way b_dec is in the box and not on the line.
+    """True if b_dec lies in the box between zero and the centre (up to a tenth of the tokens' spread), and not near
+    the centre. It is a box and not a line because Adam moves all coordinates at the same speed.
     """
     nearest = b_dec.clamp(center.clamp_max(0), center.clamp_min(0))
     outside, away = float((b_dec - nearest).norm()), float((b_dec - center).norm())
@@ -124,11 +128,10 @@ def causes(
     signal: Float[Tensor, "d_sae"],
     share: Float[Tensor, "d_sae"],
 ) -> Int[Tensor, "d_sae"]:
-    """The number in CAUSES of each latent's cause.
+    """The cause of each latent, as its index in CAUSES.
 
-    Centring all latents changes a competition for all of them, so it names the shift only where the latent stands
-    more than a standard deviation of its signal behind those that fire, by its shift alone; low variance is named
-    only of latents with less than half of the typical one.
+    Re-centring all latents changes what each has to exceed. So `centered` is evidence of a shift only if the
+    latent's own shift puts it more than a standard deviation of its signal behind the latents that fire.
     """
     weights = fired.to(shift) / fired.sum().clamp_min(1)
     behind = (shift * weights).sum() - shift > signal

@@ -1,6 +1,4 @@
-"""What an SAE sees of raw tokens under a remedy: told here, and asked by all that draw, count, forecast or train
-one.
-"""
+"""`View`: what an SAE sees of raw tokens under a remedy. Drawing, counting, forecasting and training all use it."""
 
 from dataclasses import dataclass, replace
 from math import sqrt
@@ -13,27 +11,28 @@ from autopsae.remedies.affine import Affine
 from autopsae.statistics.strays import shorten, typical_norm
 from autopsae.tables import Result
 
-_FAR = 2.0**30  # in typical tokens: further ones are brought there, as fourth powers in float32 end at 2^32
+# In units of the typical norm. Longer tokens are shortened to it: the fourth power of 2^32 overflows float32.
+_FAR = 2.0**30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class View(Result):
-    """The tokens as `scale * through(x)`, and the rows that meet them.
+    """How tokens enter an SAE under a remedy, and the rows of the SAE at birth.
 
-    A latent's pre-activation at birth is row . (affine(x) - b_dec), where `affine` is the map that the SAE
-    carries and `b_dec` the start of its bias. A remedy that only centers leaves the map alone and is the start of
-    `b_dec`.
+    The pre-activation of a latent at birth is row . (affine(x) - b_dec). `affine` is the map that the SAE stores,
+    and `b_dec` is the start of its bias. A remedy that only centers changes `b_dec` and not the map. In both cases
+    affine(x) - b_dec = scale * through(x).
     """
 
     through: Affine
-    """The remedy's own map, of scale 1."""
+    """The map of the remedy, with scale 1."""
     subspace: Float[Tensor, "rank d_in"] | None
-    """Orthonormal rows in which the SAE's rows begin; None for the whole space."""
+    """Orthonormal rows that span the subspace in which encoder rows are drawn. None for the whole space."""
     scale: float
-    """At which the median token, as the SAE sees it, has the norm sqrt(d_in): then learning rates and thresholds
-    mean the same on every layer."""
+    """The factor that brings the median norm of tokens in the SAE's space to sqrt(d_in). So learning rates and
+    thresholds mean the same on every layer."""
     sample: Float[Tensor, "sample d_in"] | None = None
-    """The raw tokens that told the scale; None where none did."""
+    """The raw tokens from which the scale was computed. None if there were none; the scale is then 1."""
 
     @staticmethod
     def of(
@@ -41,7 +40,9 @@ class View(Result):
         subspace: Float[Tensor, "rank d_in"] | None,
         sample: Float[Tensor, "sample d_in"] | None,
     ) -> "View":
-        """sample: raw tokens that tell the scale, tokens of zeros left out; without one it is 1."""
+        """The view of a remedy. sample: raw tokens, from which the scale is computed (all-zero tokens are ignored);
+        without a sample the scale is 1.
+        """
         view = View(through=through, subspace=subspace, scale=1.0)
         if sample is None:
             return view
@@ -54,7 +55,7 @@ class View(Result):
 
     @property
     def affine(self) -> Affine:
-        """The map that the SAE carries, from raw tokens to its space."""
+        """The map from raw tokens to the SAE's space, which the SAE stores."""
         kept = Affine.identity(len(self.through.center)) if self.only_centers else self.through
         return replace(kept, scale=self.scale)
 
@@ -65,28 +66,29 @@ class View(Result):
         return self.affine(center[None])[0] if self.only_centers else torch.zeros(len(center))
 
     def rows(self, drawn: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_in"]:
-        """The rows at birth: those of `drawn` projected onto the subspace, of unit length; without one, `drawn`."""
+        """The rows at birth: `drawn` projected onto the subspace and normalised, or `drawn` if there is none."""
         return within(self.subspace, drawn)
 
     def tokens(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
-        """What the rows are multiplied with, affine(x) - b_dec: computed in float64, as a large mean would eat the
-        digits of float32, and given in float32. A token of over 2^30 times the median norm is brought to that:
-        which latents fire on it depends on its direction alone.
+        """affine(x) - b_dec in float32: what the rows are multiplied with.
+
+        It is computed in float64, because subtracting a large mean in float32 loses digits. A token of over 2^30
+        times the median norm is shortened to that norm; which latents fire on it depends on its direction only.
         """
         y = self.through(x.double())
         return shorten(y * self.scale, _FAR * sqrt(x.shape[1])).float()
 
     @property
     def seen(self) -> Float[Tensor, "sample d_in"]:
-        """Its sample, as by `tokens`."""
+        """The sample as the rows see it: `tokens(sample)`."""
         assert self.sample is not None
         return self.tokens(self.sample)
 
     def encoder(
         self, drawn: Float[Tensor, "d_sae d_in"]
     ) -> tuple[Float[Tensor, "d_sae d_in"], Float[Tensor, "d_in"]]:
-        """(W, c) such that scale * W (x - c) are the pre-activations of a raw token x: the map folded into the
-        rows. W is `drawn` itself where the remedy only centers.
+        """(W, c) such that scale * W (x - c) are the pre-activations of a raw token x. The map is multiplied into
+        the rows; if the remedy only centers, W is the rows themselves.
         """
         W = self.rows(drawn)
         return W if self.only_centers else W @ self.through.linear.to(W), self.through.center  # type: ignore[union-attr]
@@ -99,7 +101,9 @@ class View(Result):
 def within(
     subspace: Float[Tensor, "rank d_in"] | None, W: Float[Tensor, "d_sae d_in"]
 ) -> Float[Tensor, "d_sae d_in"]:
-    """Unit rows in a subspace (orthonormal rows): those of W projected onto it. W itself without one."""
+    """The rows of W projected onto a subspace and normalised; W itself if subspace is None. subspace: orthonormal
+    rows.
+    """
     if subspace is None:
         return W
     basis = subspace.to(W)

@@ -1,4 +1,4 @@
-"""The one way from activations to folders: entries trained at once, each into its folder, with one checkpoint."""
+"""`drive` trains a group of entries together. Each entry gets a folder; the group has one checkpoint."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,21 +16,22 @@ from autopsae.words import list_names as several
 
 
 class Interrupted(KeyboardInterrupt):
-    """Training was interrupted. The message says after which step, and names the checkpoint that was written."""
+    """Training was interrupted. The message says after which step, and names the checkpoint that was saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Entries that are trained at once, and where they write."""
+    """Entries that are trained together, and the paths that they write to."""
 
     entries: Sequence[Entry]
+    """An SAE each, with its settings, its data and its name."""
     folders: Sequence[Path]
     """The folder of each entry."""
     checkpoint: Path
-    """The checkpoint of all."""
+    """The path of the checkpoint of the whole group."""
     goes_on: bool
-    """What becomes of a member whose loss is not finite. True: its summary says so, and the others go on, as in a
-    sweep. False: Diverged is raised, no summary is written, and the last checkpoint stays."""
+    """What happens when the loss of a member is not finite. True (a sweep): its summary says so, and the others go
+    on. False: Diverged is raised, no summary is written, and the last checkpoint stays."""
 
 
 def drive(
@@ -42,11 +43,13 @@ def drive(
     observer: Observer,
     done: Mapping[str, dict[str, Any]],
 ) -> dict[str, dict[str, Any]]:
-    """Train the entries of a group to their end, or from its checkpoint on, and write their folders. Returns the
-    summary of each by its name. done: summaries of members that ended before a break, which stay as they are.
+    """Train the entries of a group to the last step, and write their folders. If the group's checkpoint exists,
+    training goes on from it. Returns {name of an entry: its summary}.
 
-    Raises InputError where what is resumed began otherwise; InputError, Diverged and DiskFull with the checkpoint
-    that is left; and Interrupted.
+    done: the summaries of members that had ended before an interrupted run was resumed; they are not changed.
+
+    Raises InputError if the checkpoint is from other settings or data; InputError, Diverged and DiskFull, with a
+    message that names the last checkpoint; and Interrupted.
     """
     try:
         return _Drive(group, training, held_out, plan, observer, dict(done)).to_the_end()
@@ -55,7 +58,7 @@ def drive(
 
 
 class _Drive:
-    """A group on its way. Members are called by their place in it."""
+    """The state of a group in training. m is the index of a member in the group."""
 
     def __init__(
         self,
@@ -73,7 +76,7 @@ class _Drive:
         self._folders = [Folder(out, entry, tokens, held_out) for out, entry in pairs]
 
     def to_the_end(self) -> dict[str, dict[str, Any]]:
-        """All of it; the summaries by name."""
+        """Run from birth (or from the checkpoint) to the last step, and return the summaries by name."""
         checkpoint, training = self._group.checkpoint, self._training
         with ExitStack() as stack:
             for folder in self._folders:
@@ -88,7 +91,7 @@ class _Drive:
         return self._summaries
 
     def _begin(self, *, resumed: bool) -> None:
-        """Everything before the first step, or before the next one where a checkpoint is there."""
+        """Do everything that comes before the first step, or before the next step of a resumed run."""
         checkpoint, training = self._group.checkpoint, self._training
         for folder in self._folders:
             folder.be_born(resumed=resumed)
@@ -99,23 +102,25 @@ class _Drive:
         ended = {*training.diverged, *training.stopped}
         _check_ended(checkpoint, [self._names[m] for m in ended], self._summaries)
         for m, folder in enumerate(self._folders):
-            # One that had ended when the checkpoint was written has no records after that, and gets none.
+            # A member that had ended before the checkpoint has no more records. So its log is not opened again.
             if m not in ended:
                 folder.log(self._plan, self._observer.loggers(folder.out, training.step), after=training.step)
 
     def _take_steps(self, interrupted: Callable[[], bool]) -> None:
-        """Until the last one, or an interruption."""
+        """Take steps until the last one, or until an interruption."""
         training = self._training
-        # After every step, as an interruption cannot wait for the next records.
+        # The loop runs once per step, not once per record, because an interruption cannot wait for the next record.
         for step_records in training.each_step():
             records = step_records or {}
-            # Measured before it is saved: what a kill leaves out is then done again.
+            # Records are written and measured before the checkpoint is saved. If the process is killed in between,
+            # the resumed run goes back to the checkpoint and writes them again; none is missing.
             reached = [m for m, record in records.items() if self._folders[m].take(record)]
             if records:
                 self._observer.progress({self._names[m]: record for m, record in records.items()})
             if training.diverged and not self._group.goes_on:
                 raise Diverged(*training.diverged.values())
-            # Before a checkpoint goes on without them: only their summaries tell how many steps they took.
+            # Members that end get their summaries before the next checkpoint, which no longer has them: only a
+            # summary says how many steps a member took.
             for m in [*reached, *training.diverged]:
                 self._finish(m)
             training.stop(reached)
@@ -125,7 +130,7 @@ class _Drive:
                 training.save(self._group.checkpoint)
 
     def _finish(self, m: int) -> None:
-        """Write what became of a member, unless that is done: of one that ended before a break it stays."""
+        """Write the summary of a member, unless it is already written."""
         name, training = self._names[m], self._training
         if name in self._summaries:
             return
@@ -138,8 +143,10 @@ class _Drive:
 
 @contextmanager
 def _save_if_interrupted(training: Training, checkpoint: Path) -> Iterator[Callable[[bool], None]]:
-    """Where KeyboardInterrupt comes between two steps, write a checkpoint and raise Interrupted. What is yielded is
-    told when no step is under way: within a step there is no state from which training could go on.
+    """On KeyboardInterrupt between two steps, write a checkpoint and raise Interrupted.
+
+    Yields a function to be called with True when no step is running. Within a step, some weights may be updated and
+    others not, so no checkpoint can be written then.
     """
     between = False
 
@@ -161,7 +168,7 @@ def _save_if_interrupted(training: Training, checkpoint: Path) -> Iterator[Calla
 
 @contextmanager
 def _say_where(training: Training, checkpoint: Path) -> Iterator[None]:
-    """Errors of training say at which step they came, and which checkpoint is left."""
+    """Add to each error of training the step at which it came, and the checkpoint from which to resume."""
     try:
         yield
     except (Diverged, InputError) as error:
@@ -170,14 +177,14 @@ def _say_where(training: Training, checkpoint: Path) -> Iterator[None]:
 
 
 def checkpoint_left(checkpoint: Path, which: str) -> str:
-    """The end of a message, where there is a checkpoint."""
+    """The end of an error message: the checkpoint to resume from, or "" if there is none."""
     if not checkpoint.exists():
         return ""
     return f"; the {which} checkpoint is {checkpoint}, from which the run can be resumed"
 
 
 def _check_ended(checkpoint: Path, names: Sequence[str], summaries: Collection[str]) -> None:
-    """InputError where members that a checkpoint goes on without have no summary."""
+    """Raises InputError if a member that had ended before the checkpoint has no summary. names: those members."""
     if lost := [name for name in names if name not in summaries]:
         raise InputError(
             f"{checkpoint}: expected the summary.json of members that had ended before it was written, but "

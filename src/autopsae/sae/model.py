@@ -1,4 +1,4 @@
-"""The sparse autoencoder: weights, a sparsity, and the affine map under which it works. It takes raw tokens."""
+"""The sparse autoencoder (SAE): its weights, its sparsity, and the affine map from raw tokens to its space."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,14 +23,14 @@ Back = Callable[[Float[Tensor, "tokens d_in"]], Float[Tensor, "tokens d_in"]]
 
 
 class SAE(nn.Module):
-    """x -> y = affine(x); codes z = selected, positive part of W_enc (y - b_dec) + b_enc; x_hat =
-    affine^-1(z W_dec + b_dec) (paper Sec. 2, A.2).
+    """A sparse autoencoder. `encode` has its definition (paper Sec. 2, A.2); `sae(x)` reconstructs raw tokens.
 
-    W_enc, W_dec: [d_sae, d_in], a row per latent; b_enc: [d_sae] or None; b_dec: [d_in], shared by both ends;
-    threshold: JumpReLU's [d_sae], over zero, learned; BatchTopK's single one, once learned.
-    `affine` maps raw activations to the space that the SAE works in (a scale; whitening where prescribed) and moves
-    with the weights; `fold` makes it part of them. layer_norm: every token is first brought to mean 0 and variance
-    1, and its reconstruction back (the paper's comparison); that is no affine map, so such an SAE cannot be folded.
+    W_enc, W_dec: [d_sae, d_in], a row for each latent. b_enc: [d_sae] or None. b_dec: [d_in], subtracted before the
+    encoder and added after the decoder. threshold: [d_sae] for JumpReLU, a single value for BatchTopK that has
+    learned one, else None. affine: the map from raw tokens to the space of the SAE: a scale, and whitening where
+    prescribed. It is saved with the weights; `fold` multiplies it into them. layer_norm: every token is first
+    normalised to mean 0 and variance 1, and its reconstruction is mapped back (the paper compares with this). This
+    is no affine map, so such an SAE cannot be folded.
     """
 
     center: Tensor
@@ -97,7 +97,7 @@ class SAE(nn.Module):
 
     @property
     def weights(self) -> Weights:
-        """A stack of one, which shares memory and gradients with this SAE."""
+        """The weights as a stack of one SAE. They share memory and gradients with this SAE."""
         named = {name: getattr(self, name) for name in PARAMETERS}
         parts = {name: None if tensor is None else tensor[None] for name, tensor in named.items()}
         owned = {name: tensor[None] for name, tensor in self.owned.items()}
@@ -115,18 +115,18 @@ class SAE(nn.Module):
 
     @property
     def threshold(self) -> Float[Tensor, "..."] | None:
-        """JumpReLU's thresholds [d_sae]; BatchTopK's, if it has learned one; None where there is none."""
+        """JumpReLU: [d_sae]. BatchTopK: a single value once it is learned. Else None."""
         return self.sparsity.threshold(self.owned)
 
     def not_finite(self) -> list[str]:
-        """The names of weights that are NaN or infinite somewhere."""
-        # What a sparsity learns may be NaN before it is learned.
+        """The names of the weights that have NaN or infinite values."""
+        # BatchTopK's threshold is NaN until it is learned.
         unset = {name for name, layout in self.sparsity.layouts(self.d_sae, ()).items() if not layout.finite}
         named = {name: tensor for name, tensor in self.state_dict().items() if name not in unset}
         return [name for name, tensor in named.items() if not bool(tensor.isfinite().all())]
 
     def check_finite(self, who: str) -> None:
-        """InputError where a weight is NaN or infinite. who: begins the message."""
+        """Raises InputError if a weight is NaN or infinite. who: the first word of the message."""
         if bad := self.not_finite():
             raise InputError(
                 f"{who}: expected an SAE of finite weights, got NaN or infinite values in {', '.join(bad)}; load "
@@ -134,7 +134,9 @@ class SAE(nn.Module):
             )
 
     def enter(self, x: Float[Tensor, "tokens d_in"]) -> tuple[Float[Tensor, "tokens d_in"], Back]:
-        """Raw tokens in the SAE's space, and the way back from there, for these tokens."""
+        """(y, back): the tokens in the SAE's space, and the function that maps their reconstructions back to raw
+        space.
+        """
         x = x.to(self.W_enc)
         if not self.layer_norm:
             return self.affine(x), self.affine.invert
@@ -152,48 +154,60 @@ class SAE(nn.Module):
         *,
         products: torch.dtype | None = None,
     ) -> Selection:
-        """Who fires, and how strongly, on tokens in the SAE's space.
+        """The selected latents and their codes for tokens in the SAE's space.
 
-        products: type in which the latents are chosen, torch.bfloat16 for speed; the chosen values are computed
-        again in the type of the weights.
+        products: the type in which latents are selected, such as torch.bfloat16 for speed. The codes of selected
+        latents are then computed again in the type of the weights.
         """
         selection, _ = self.weights.select(y[None], training=self.training, products=products)
         return selection
 
     def learn(self, selection: Selection) -> None:
-        """A step of what the sparsity learns without a gradient, from a batch of training: BatchTopK's threshold.
-        `train` and `steps` call it; a training loop of your own calls it once for each batch.
+        """Update what the sparsity learns without a gradient (BatchTopK's threshold) from a training batch.
+
+        `Training` does this itself. If you write a training loop of your own, call it once for each batch.
         """
         self.weights.learn(selection)
 
     def reconstruct(self, selection: Selection) -> Float[Tensor, "tokens d_in"]:
-        """z W_dec + b_dec, in the SAE's space."""
+        """z W_dec + b_dec: the reconstruction in the SAE's space."""
         return decode(selection.values, selection.pairs, self.W_dec[None]) + self.b_dec
 
     def encode(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_sae"]:
-        """Codes of raw tokens, as a dense matrix."""
+        """The codes z of raw tokens x, as a dense matrix. This is the definition of an SAE:
+
+            y     = affine(x)                        [tokens, d_in]   the tokens in the SAE's space
+            pre   = (y - b_dec) W_enc^T + b_enc      [tokens, d_sae]  the pre-activations
+            z     = where(selected, relu(pre), 0)    [tokens, d_sae]  the codes; `sparsity` selects
+            x_hat = affine^-1(z W_dec + b_dec)       [tokens, d_in]   the reconstruction, by `decode`
+
+        With layer_norm, x is normalised before the first line, and x_hat is mapped back after the last.
+        """
         selection = self.select(self.enter(x)[0])
         return selection.pairs.matrix(selection.values)
 
     def decode(self, codes: Float[Tensor, "tokens d_sae"]) -> Float[Tensor, "tokens d_in"]:
-        """Raw reconstructions of codes. Raises InputError under layer_norm, where they depend on the token too."""
+        """affine^-1(z W_dec + b_dec): the reconstructions of codes in raw space.
+
+        Raises InputError for an SAE with layer_norm: the way back needs the mean and the norm of each token.
+        """
         if self.layer_norm:
             raise InputError(
-                "decode: expected an SAE without layer_norm, which needs the token's own norm; call it"
+                "decode: expected an SAE without layer_norm, got one; it needs each token's norm, so call sae(x)"
             )
         return self.affine.invert(codes @ self.W_dec + self.b_dec)
 
     def forward(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
-        """Raw reconstructions of raw tokens."""
+        """The reconstructions of raw tokens, in raw space."""
         y, back = self.enter(x)
         return back(self.reconstruct(self.select(y)))
 
     @torch.no_grad()
     def bias_captured(self, mean: Float[Tensor, "d_in"]) -> float:
-        """b . mu / ||mu||^2 in raw space (under layer_norm, in that of the normalised tokens): the share of the
-        tokens' mean that the bias has taken over; 1 where the mean is zero. mean: of the tokens in the SAE's space.
+        """The share of the tokens' mean that `b_dec` has reached: b . mu / ||mu||^2 in raw space, or in the space
+        of normalised tokens with layer_norm. 1 if the mean is zero. mean: of the tokens in the SAE's space.
         """
-        # A matrix would have to be converted at every step.
+        # With a whitening matrix, compute in its type: to convert the matrix at every step would be slow.
         exact = mean if self.inverse is None else mean.to(self.b_dec)
         mu, b = self.affine.invert(torch.stack([exact, self.b_dec.to(exact)])).double()
         square = float(mu @ mu)
@@ -201,9 +215,10 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def fold(self) -> "SAE":
-        """The same codes and reconstructions from plain weights, the affine map multiplied into them.
+        """An SAE with the identity as its affine map that gives the same codes and reconstructions: the map is
+        multiplied into the weights.
 
-        Raises InputError under layer_norm.
+        Raises InputError for an SAE with layer_norm.
         """
         if self.layer_norm:
             raise InputError(
@@ -235,11 +250,11 @@ class SAE(nn.Module):
 
     @staticmethod
     def load(path: str | Path) -> "SAE":
-        """Read what `save` wrote, in evaluation mode.
+        """Read an SAE that `save` wrote. It is in evaluation mode.
 
-        Raises InputError for a pair that is missing, foreign or damaged, as `load_pair`; for a sparsity that is not
-        known or does not go with d_sae, a scale that is no positive number of the weights' type; for tensors of
-        another name, type or shape, NaN and infinite values; and for maps that do not undo each other.
+        Raises InputError for files that are missing, damaged or not from `save`; for an unknown sparsity, or one
+        that d_sae does not allow; for a scale that is not positive; for a tensor of another name, type or shape, or
+        with NaN or infinite values; and for a whitening map whose stored inverse does not undo it.
         """
         content, tensors, sparsity = read_parts(path)
         sae = _empty_like(content, tensors, sparsity)
@@ -248,14 +263,14 @@ class SAE(nn.Module):
 
 
 def _empty_like(content: Mapping[str, Any], tensors: Mapping[str, Tensor], sparsity: Sparsity) -> SAE:
-    """An SAE with a place for each tensor, which are then copied bit by bit."""
+    """An SAE that has every tensor of the file. `load` then copies their values into it."""
     weights = {name: tensors.get(name) for name in ("W_enc", "W_dec", "b_dec", "b_enc")}
     maps = {name: tensors.get(name) for name in ("center", "linear", "inverse")}
     affine = Affine(**maps, scale=float(content["scale"]))  # type: ignore[arg-type]
     return SAE(
         **weights,  # type: ignore[arg-type]
         sparsity=sparsity,
-        threshold=torch.ones(()),  # any, as it is copied over
+        threshold=torch.ones(()),  # any value: it is overwritten
         affine=affine,
         layer_norm=content["layer_norm"],
     )

@@ -1,4 +1,8 @@
-"""Death expected at any number of tokens, by pathway and with an interval, from a few thousand tokens."""
+"""The forecast: the fraction of latents expected dead on any number of tokens, from a sample of a few thousand.
+
+The forecast extends the tail of each latent's margins (`tails`) beyond the sample. It gives an interval, and tells
+dead-by-ReLU from all dead: `fires` is fitted to the margins, `positive` to the pre-activations.
+"""
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -23,25 +27,28 @@ from autopsae.survival.tails import Margins, Tail, observe_tails
 from autopsae.tables import Result
 
 FOLLOWED = 2048
-"""Latents whose tails are fitted, at most."""
+"""The largest number of latents whose tails are fitted. The others are only counted on the sample."""
 
 PARTS = 16
-"""Parts of the sample, in the stream's order, of which each is left out once for the interval."""
+"""Number of parts of the sample, each a stretch of the stream. The jackknife leaves each out once."""
 
 FORM_ERROR = 0.05
-"""Standard error of the fitted tails' form, as a share of the fall from the sample's count to the forecast."""
+"""Standard error because real tails are not exactly Pareto, as a share of the extrapolated change: the fraction
+dead on the sample minus the fraction in the forecast."""
 
-_NINE_OF_TEN = 1.645
+_NINE_OF_TEN = 1.645  # standard errors on each side of an interval that holds in 9 cases of 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Tails:
-    """The tails of the whole sample, and of the sample without each of its parts."""
+    """The tails fitted to the whole sample, and to the sample without each of its parts."""
 
     whole: Tail
+    """The fit to the whole sample."""
     without: tuple[Tail, ...]
+    """The fit without each part, for the jackknife."""
     silent_on_sample: float
-    """Of all latents, followed or not."""
+    """The fraction of all latents, followed or not, that are silent on the sample."""
 
     @staticmethod
     def of(margins: Margins, silent_on_sample: float) -> "_Tails":
@@ -50,18 +57,22 @@ class _Tails:
         return _Tails(whole=margins.tail(), without=without, silent_on_sample=silent_on_sample)
 
     def silent(self, tokens: int) -> Expected:
-        """Leaving out a part at a time (the jackknife) tells what the choice of the sampled tokens is worth; tokens
-        of one document, which are alike, are left out together. To this come the error of the tails' form, in
-        proportion to what they were asked, and that of the drawn latents.
+        """The fraction of latents expected silent on `tokens` tokens, and its interval.
+
+        The variance is a sum of three: from the choice of tokens (the jackknife), from the form of the tails
+        (FORM_ERROR), and from the choice of latents (binomial). A part of the sample is a stretch of the stream, so
+        the tokens of a document, which are alike, are left out together.
         """
         sample = self.whole.tokens
         followed, at_sample = self.whole.silent(tokens), self.whole.silent(min(tokens, sample))
         value = followed
         if tokens >= sample:
-            # How many of all latents are silent on the sample is known; the followed ones say how that changes.
+            # On the sample itself all latents were counted. The followed ones give the factor by which the fraction
+            # falls from the sample to `tokens`.
             value = self.silent_on_sample * (followed / at_sample if at_sample else 1.0)
         left_out = torch.tensor([tail.silent(tokens) for tail in self.without], dtype=torch.float64)
         parts = len(left_out)
+        # Jackknife variance: (n - 1) / n * sum of squared deviations, for n parts.
         sampling = (parts - 1) * float(left_out.var(correction=0))
         drawing = value * (1 - value) / len(self.whole.chance)
         half = _NINE_OF_TEN * sqrt(sampling + (FORM_ERROR * (at_sample - followed)) ** 2 + drawing)
@@ -70,41 +81,41 @@ class _Tails:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Forecast(Result):
-    """Death of an SAE at any number of tokens."""
+    """The dead fraction of an SAE at any number of tokens: `at(tokens)`."""
 
     tokens: int
-    """Tokens in the sample that it was made from."""
+    """Number of tokens in the sample."""
     d_sae: int
-    """Latents of the SAE."""
+    """Number of latents of the SAE."""
     followed: int
-    """Latents whose tails were fitted."""
+    """Number of latents whose tails were fitted."""
     usage: float
-    """As of `Outlook`."""
+    """How evenly the latents share the firings, in [0, 1]; see `Outlook.usage`."""
     dominance: float
-    """As of `Outlook`."""
+    """Share of the variance that lies in one direction; see `Outlook.dominance`."""
     effective_tokens: float
-    """As of `Outlook`."""
+    """Number of independent tokens that the sample is worth; see `Outlook.effective_tokens`."""
     fires: _Tails
-    """Tails of the margins: who fires on how many tokens."""
+    """The tails of the margins. They say how many tokens it takes until a latent fires."""
     positive: _Tails
-    """Tails of the pre-activations: who is positive on how many tokens."""
+    """The tails of the pre-activations. They say how many tokens it takes until a latent is positive."""
 
     @whole_arguments("tokens")
     def dead(self, tokens: int) -> Expected:
-        """Fraction of latents that do not fire on `tokens` tokens of this kind, the dead-by-ReLU included."""
+        """Fraction of latents expected to fire on none of `tokens` tokens, dead-by-ReLU included."""
         return self.fires.silent(tokens)
 
     @whole_arguments("tokens")
     def dead_by_relu(self, tokens: int) -> Expected:
-        """Fraction of latents that are positive on none of `tokens` tokens: no more than are dead, which are fitted
-        apart from them.
+        """Fraction of latents expected to be positive on none of `tokens` tokens. It is a part of `dead`, but is
+        fitted separately; if the fit exceeds `dead`, it is set to `dead`.
         """
         dead, by_relu = self.dead(tokens), self.positive.silent(tokens)
         return Expected(*(min(of_all, own) for of_all, own in zip(astuple(dead), astuple(by_relu), strict=True)))
 
     @whole_arguments("tokens")
     def at(self, tokens: int) -> Outlook:
-        """Both, dead and dead-by-ReLU. Raises InputError for less than one token."""
+        """The dead and the dead-by-ReLU fraction on `tokens` tokens. Raises InputError for fewer than one token."""
         if tokens < 1:
             raise InputError(f"forecast: expected at least one token, got {tokens}")
         return Outlook(
@@ -130,15 +141,17 @@ def forecast(
     threshold: Float[Tensor, "..."] | None = None,
     followed: int = FOLLOWED,
 ) -> Forecast:
-    """The forecast for an encoder W y + b_enc, where y is what it sees: the tokens, less b_dec, after any remedy.
+    """Forecast the dead fraction of an SAE whose pre-activations are W y + b_enc.
 
-    y: a sample of at least 40 tokens, in the stream's order (neighbours may be of one document), evenly or randomly
-    spread over the stream that death is asked for; threshold: of a sparsity that learns one (default: that at
-    birth; a BatchTopK SAE without one judges 512 tokens of the sample as a batch). Costs about two encodings of
-    the sample, and the memory of two matrices [followed, sample].
+    y: a sample of at least 40 tokens as the encoder sees them: after any remedy, and minus b_dec. They come in the
+    order of the stream, spread evenly or randomly over it (neighbours may be from one document).
+    threshold: for a sparsity that learns thresholds; by default the threshold at birth. BatchTopK without a
+    threshold takes each 512 tokens of the sample as a batch.
+    followed: the largest number of latents whose tails are fitted.
+    It costs about two encodings of the sample, and the memory of two matrices [followed, sample].
 
-    Raises InputError for tokens as `chunks`, for a sample too small, and for thresholds under zero or that the
-    sparsity does not have.
+    Raises InputError for tokens that are no finite matrix, for fewer than 40 tokens, and for thresholds that are
+    negative or that the sparsity does not have.
     """
     return _forecast(matrix(y).to(W), W, sparsity, b_enc=b_enc, threshold=threshold, followed=followed)
 
@@ -170,18 +183,22 @@ def _forecast(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sampled:
-    """What a sample says of the latents, the tokens in another order.
+    """Margins and pre-activations of the latents on a sample. The tokens are in the order of `spread`.
 
-    over, pre: margins and pre-activations of the followed latents, in units of the token's norm, as their tails
-    would otherwise be those of the norms; part: which of the PARTS of the sample each token is from; silent,
-    never_positive: fractions of all latents that did not fire, and were not positive, on any token.
+    Margins and pre-activations are divided by the norm of the token. Otherwise their tails would be the tail of the
+    norms: a few tokens with huge norms would decide the fit.
     """
 
     over: Float[Tensor, "followed sample"]
+    """Margin over the norm of the token, for each followed latent."""
     pre: Float[Tensor, "followed sample"]
+    """Pre-activation over the norm of the token, for each followed latent."""
     part: Int[Tensor, "sample"]
+    """The part of the sample that each token is from, in 0 ... PARTS - 1."""
     silent: float
+    """The fraction of all latents that fired on no token of the sample."""
     never_positive: float
+    """The fraction of all latents that were positive on no token of the sample."""
 
 
 def margins(
@@ -193,7 +210,8 @@ def margins(
     threshold: Float[Tensor, "..."] | None,
     followed: int,
 ) -> Sampled:
-    """The one pass over the sample; as `forecast`."""
+    """Multiply the sample with the encoder, once, and keep what the fits need. Arguments as `forecast`."""
+    # A block is a batch for BatchTopK, so it has tokens from all over the sample.
     order = spread(len(y), y.device)
     over, pre = (y.new_empty(followed, len(y)) for _ in range(2))
     fired, positive = (torch.zeros(len(W), dtype=torch.bool, device=y.device) for _ in range(2))
@@ -205,6 +223,7 @@ def margins(
         margin = sparsity.margins(product, threshold)
         fired |= margin.amax(dim=0) > 0
         positive |= product.amax(dim=0) > 0
+        # The first `followed` latents are followed: rows are drawn at random, so any choice is a random one.
         size = y[rows].norm(dim=1).clamp_min(torch.finfo(y.dtype).tiny)
         columns = slice(start, start + len(rows))
         torch.div(margin[:, :followed].T, size, out=over[:, columns])
@@ -228,9 +247,11 @@ def forecast_births(
     generator: torch.Generator,
     followed: int = FOLLOWED,
 ) -> dict[str, Forecast]:
-    """The forecast for a freshly drawn SAE under each remedy, by the remedy's name; all see the same drawn rows.
+    """{name of the remedy: forecast} for a freshly drawn SAE under each remedy, with the same drawn rows for all.
 
-    sample: raw tokens, as for `forecast`. Raises InputError for tokens as `chunks`, and for a sample too small.
+    sample: at least 40 raw tokens in the order of the stream, before any remedy.
+
+    Raises InputError for tokens that are no finite matrix, and for fewer than 40 tokens.
     """
     sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
@@ -240,19 +261,17 @@ def forecast_births(
 def forecast_birth(
     view: View, drawn: Float[Tensor, "d_sae d_in"], sparsity: Sparsity, *, followed: int = FOLLOWED
 ) -> Forecast:
-    """The forecast for an SAE of the rows `drawn`, born under the remedy that `view` is of, from the view's sample;
-    otherwise as `forecast_births`.
-    """
+    """The forecast for an SAE with the rows `drawn`, born under the remedy of `view`, from the view's sample."""
     return _forecast(view.seen, view.rows(drawn), sparsity, followed=followed)
 
 
 def _usage(fired: Int[Tensor, "latents"]) -> float:
-    """exp(entropy of the latents' shares of the firings) / latents; 0 where none fires."""
+    """exp(entropy of the latents' shares of all firings) / number of latents; 0 if no latent fires."""
     return effective_rank(fired.double()) / len(fired) if bool(fired.any()) else 0.0
 
 
 def _dominance(y: Float[Tensor, "sample d_in"]) -> float:
-    """The largest eigenvalue of the covariance over the sum of all; 0 for tokens that do not differ."""
+    """The largest eigenvalue of the covariance divided by the sum of all; 0 if all tokens are equal."""
     centered = y.double() - y.double().mean(dim=0)
     covariance = centered.T @ centered
     total = float(covariance.trace())

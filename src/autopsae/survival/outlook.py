@@ -1,4 +1,4 @@
-"""What a forecast says: fractions with intervals, on a number of tokens."""
+"""The results of a forecast: expected dead fractions with their intervals, for a given number of tokens."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from autopsae.tables import Result
 
 @dataclass(frozen=True, repr=False)
 class Expected(Result):
-    """A fraction of latents that is expected to be dead, and the interval that holds it in 9 cases of 10."""
+    """An expected fraction of latents, with an interval that contains the true fraction in 9 cases of 10."""
 
     value: float
     """The expected fraction, in [0, 1]."""
@@ -22,23 +22,23 @@ class Expected(Result):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Outlook(Result):
-    """Death expected on some number of tokens."""
+    """The fractions of latents expected to be dead on `tokens` tokens, and how far to trust them."""
 
     tokens: int
-    """Number of tokens that death is asked for."""
+    """The number of tokens that the forecast is for."""
     dead: Expected
-    """Fraction of the latents that never fire on them, the dead-by-ReLU included."""
+    """Fraction of the latents that fire on none of them: dead-by-ReLU and dead-by-TopK together."""
     dead_by_relu: Expected
-    """Fraction of the latents that are never positive on them."""
+    """Fraction of the latents that are positive on none of them."""
     usage: float
-    """How evenly the latents share the firings at birth: exp(entropy of their shares) / latents, in [0, 1]; 1 if
-    all fire equally often."""
+    """How evenly the latents share the firings at birth: exp(entropy of their shares) / number of latents. It is in
+    [0, 1], and 1 if all fire equally often."""
     dominance: float
-    """Share of the variance that lies in one direction, as the encoder sees the tokens. Stray tokens are included,
-    since they weigh in the loss."""
+    """Share of the variance that lies in the first principal direction of the tokens, after any remedy. It includes
+    stray tokens, because the loss does too."""
     effective_tokens: float
-    """Number of independent tokens that would have told as much as the sample, as those of one document are alike.
-    Where it is less than some hundred, the intervals can be too narrow."""
+    """Number of independent tokens that the sample is worth: its size over the design effect. It is less than the
+    sample, because tokens of one document are alike. Under a few hundred, the intervals can be too narrow."""
 
     def __str__(self) -> str:
         return f"expected dead on {self.tokens:,} tokens: {self.dead}; never positive: {self.dead_by_relu}"

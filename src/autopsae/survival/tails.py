@@ -1,9 +1,17 @@
-"""The chance that a token makes a latent fire, from the tail of its margins on a few thousand tokens.
+"""The probability that a latent fires on a token, estimated from the tail of its margins on a few thousand tokens.
 
-A latent that never fired on the sample still says how far it is from firing: the largest of its (negative) margins
-follow, like the largest of almost any quantity, a generalised Pareto distribution (Pickands 1975). Fitted to the
-top 2 % and continued to zero it gives the chance of firing. One number for all latents together, the shape, decides
-how steeply the tails fall; it is set so that the chances explain how many latents the sample itself left silent.
+The margin of a latent is positive where it fires. A latent that never fired on the sample has no positive margin,
+but its largest margins show how far it is from firing. The method is peaks over threshold:
+
+1. For each latent, take its largest 2 % of margins. The *level* is the margin below them; the *excesses* are the
+   margins minus the level.
+2. Excesses over a high level follow a generalised Pareto distribution (Pickands 1975). Take its mean from the
+   excesses of each latent.
+3. Continue the distribution from the level to zero. The probability beyond zero is the chance of firing: `_chance`.
+
+The *shape* of the distribution says how fast the tail falls. Fitted to one latent it is mostly noise. So a latent's
+shape is a fifth of its own fit plus one shape common to all. The common shape is set such that the expected number
+of silent latents on the sample equals the observed number.
 """
 
 from dataclasses import dataclass
@@ -16,39 +24,42 @@ from torch import Tensor
 from autopsae.arrays import InputError
 
 TOP = 0.02
-"""Share of the sample that is taken for each latent's tail."""
+"""The tail of a latent is this share of the tokens: those with its largest margins."""
 
 LEAST_TAIL = 20
-"""Tokens in the tail, at least."""
+"""The smallest number of tokens in a tail."""
 
 OWN_SHAPE = 0.2
-"""Weight of a latent's own shape beside the common one: the shape of 80 excesses alone is mostly noise."""
+"""The shape of a latent is the common shape plus this times its own fitted shape. The weight is small because a
+shape that is fitted to 80 excesses is mostly noise."""
 
-_STEEPEST, _HEAVIEST = -1.5, 0.9  # shapes: a tail that ends just above its level; hardly any mean
+# The range of shapes. At -1.5 the tail ends just above its level. From 1 on a Pareto distribution has no mean.
+_STEEPEST, _HEAVIEST = -1.5, 0.9
 _BISECTIONS = 26
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tail:
-    """How often the margins of each latent are positive.
-
-    fired: tokens of the sample on which they were; chance: per token, from the tail; tokens: in the sample;
-    shape: the Pareto shape common to all latents (under zero the tails end, at zero they are exponential); None
-    where all fired, so that there was nothing to explain.
-    """
+    """How often each latent fires: counted on the sample, and estimated from the tail of its margins."""
 
     fired: Int[Tensor, "latents"]
+    """Number of tokens of the sample on which the latent fired."""
     chance: Float[Tensor, "latents"]
+    """Estimated probability that the latent fires on a token."""
     tokens: int
+    """Number of tokens in the sample."""
     shape: float | None
+    """The Pareto shape common to all latents: negative for tails that end, 0 for exponential tails, positive for
+    heavier ones. None if every latent fired, so that nothing was fitted."""
 
     def silent(self, tokens: int) -> float:
-        """Fraction of the latents that none of `tokens` tokens makes fire.
+        """Fraction of the latents expected to fire on none of `tokens` tokens.
 
-        Up to the sample's size: exactly, of a random part of the sample. Beyond: the latents silent on the sample,
-        each with probability (1 - chance)^(tokens - sample).
+        Up to the size of the sample this is exact: the mean over all subsets of `tokens` tokens. Beyond it, a
+        latent that is silent on the sample stays so with probability (1 - chance)^(tokens - sample).
         """
         if tokens <= self.tokens:
+            # Hypergeometric: of C(N, t) subsets, C(N - fired, t) have no token on which the latent fired.
             missed = _log_choose(self.tokens - self.fired, tokens) - _log_choose(
                 torch.full_like(self.fired, self.tokens), tokens
             )
@@ -59,32 +70,38 @@ class Tail:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Margins:
-    """What a sample's margins say of each latent's tail; made by `observed`.
+    """The tail of each latent's margins on a sample, from `observe_tails`.
 
-    excess: the largest margins, in order, less the next one, `level`; group: which part of the sample each is from;
-    fired: tokens of each part on which the margin was positive; sizes: tokens of each part. Where every latent
-    fired in at least two parts there is nothing to extrapolate, and no tail is taken.
+    If every latent fired in at least two parts of the sample, `excess` has no columns: whichever part is left out,
+    every latent still fires, so there is nothing to extrapolate.
     """
 
     excess: Float[Tensor, "latents tail"]
+    """The largest margins minus `level`, in falling order (threshold exceedances)."""
     level: Float[Tensor, "latents"]
+    """The largest margin that is not in the tail."""
     group: Int[Tensor, "latents tail"]
+    """The part of the sample that each excess is from."""
     fired: Int[Tensor, "latents groups"]
+    """Number of tokens of each part on which the latent fired."""
     sizes: Int[Tensor, "groups"]
+    """Number of tokens of each part."""
 
     @property
     def clumping(self) -> float:
-        """By how much firings come in heaps: the variance of their numbers in the parts, over that of independent
-        tokens; all latents together, at least 1.
+        """The design effect, at least 1: by how much more the number of firings varies between the parts than it
+        would if tokens were independent. All latents are taken together.
         """
         tokens = self.sizes.sum()
         share, fired = self.sizes.double() / tokens, self.fired.sum(dim=1, keepdim=True)
         squares = (self.fired - fired * share).square().sum()
+        # Hypergeometric variance, as if tokens were independent: a part holds `share` of all tokens, and gets its
+        # firings by chance. 1 - fired / tokens, because a latent fires at most once on a token.
         variance = (fired * (1 - fired / tokens) * share * (1 - share)).sum()
         return max(1.0, float(squares / variance.clamp_min(1e-300)))
 
     def tail(self, *, without: int | None = None) -> Tail:
-        """The tails, fitted to the sample, or to what is left of it without one of its parts."""
+        """Fit the tails to the sample, or to the sample without the part `without`."""
         fired, tokens = self.fired.sum(dim=1), int(self.sizes.sum())
         if without is not None:
             fired, tokens = fired - self.fired[:, without], tokens - int(self.sizes[without])
@@ -93,15 +110,15 @@ class Margins:
         kept = torch.ones_like(self.excess) if without is None else (self.group != without).to(self.excess)
         number = kept.sum(dim=1)
         mean, own = _moments(self.excess * kept, kept, number)
-        rate = number / tokens
+        rate = number / tokens  # the probability that a margin exceeds the level
         chance, shape = _calibrate(self.level, mean, own, rate, fired, tokens)
         return Tail(fired=fired, chance=chance, tokens=tokens, shape=shape)
 
 
 def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]) -> Margins:
-    """The tails of the margins of each latent on a sample of tokens, of which each belongs to a part, 0, 1, ...
+    """Take the tail of each latent's margins. group: the part of the sample that each token is from, from 0.
 
-    Raises InputError for a sample too small to have a tail.
+    Raises InputError for fewer than 40 tokens.
     """
     tokens = margins.shape[1]
     tail = max(LEAST_TAIL, ceil(TOP * tokens))
@@ -111,7 +128,7 @@ def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "
     parts = torch.nn.functional.one_hot(group, len(sizes)).to(margins)
     fired = torch.cat([(rows > 0).to(parts) @ parts for rows in margins.split(512)]).long()
     if bool(((fired > 0).sum(dim=1) > 1).all()):
-        tail = 0
+        tail = 0  # nothing to extrapolate, whichever part is left out
     top, column = torch.topk(margins, tail + 1, dim=1)
     return Margins(
         excess=(top[:, :-1] - top[:, -1:]).double(),
@@ -125,11 +142,13 @@ def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "
 def _moments(
     excess: Float[Tensor, "latents tail"], kept: Float[Tensor, "latents tail"], number: Float[Tensor, "latents"]
 ) -> tuple[Float[Tensor, "latents"], Float[Tensor, "latents"]]:
-    """(mean excess, shape) of each latent, the shape by probability-weighted moments (Hosking and Wallis 1987):
-    2 - a0 / (a0 - 2 a1), a1 = E[(1 - F) excess].
+    """(mean excess, Pareto shape) of each latent, by probability-weighted moments (Hosking and Wallis 1987).
+
+    With a0 = E[excess] and a1 = E[(1 - F) excess], the shape is 2 - a0 / (a0 - 2 a1). The distribution function F
+    is estimated by (rank - 0.35) / number. kept: 1 for an excess that counts, 0 for one that is left out.
     """
     number = number.clamp_min(1)[:, None]
-    rank = number - kept.cumsum(dim=1) + 1  # the excesses come in order, the largest first
+    rank = number - kept.cumsum(dim=1) + 1  # excesses come in falling order, so the first has the highest rank
     mean = excess.sum(dim=1) / number[:, 0]
     weighted = ((1 - (rank - 0.35) / number) * excess).sum(dim=1) / number[:, 0]
     return mean, 2 - mean / (mean - 2 * weighted).clamp_min(1e-300)
@@ -143,8 +162,10 @@ def _calibrate(
     fired: Int[Tensor, "latents"],
     tokens: int,
 ) -> tuple[Float[Tensor, "latents"], float]:
-    """(chance of a positive margin, common shape), the shape such that as many latents are expected to be silent on
-    the sample as were: mean of exp(-chance tokens) = fraction that did not fire.
+    """(chance of firing of each latent, common shape).
+
+    The common shape is such that the fraction of latents expected silent on the sample, the mean of
+    exp(-chance tokens), equals the fraction that was silent. own: the shape fitted to each latent alone.
     """
     own = OWN_SHAPE * own.clamp(_STEEPEST, _HEAVIEST)
     silent = float((fired == 0).double().mean())
@@ -152,28 +173,32 @@ def _calibrate(
     def chance(common: float) -> Tensor:
         return _chance(level, mean, (common + own).clamp_max(_HEAVIEST), rate)
 
+    # Bisection: the greater the shape, the heavier the tails, and the fewer latents are expected silent.
     low, high = _STEEPEST, _HEAVIEST
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         too_many = float((-chance(middle) * tokens).exp().mean()) > silent
         low, high = (middle, high) if too_many else (low, middle)
     shape = (low + high) / 2
-    # A latent whose level is positive fires too often for its tail to matter.
+    # A latent whose level is positive fires on more tokens than its tail has. So its rate is counted, not fitted.
     chances = torch.where(level < 0, chance(shape), fired / tokens)
     return chances, shape
 
 
 def _chance(level: Tensor, mean: Tensor, shape: Tensor, rate: Tensor) -> Float[Tensor, "latents"]:
-    """rate (1 - shape level / scale)^(-1 / shape): how often a margin exceeds zero, of which a share `rate` exceeds
-    the level with excesses of that mean and shape; scale = mean (1 - shape).
+    """The probability that a margin exceeds zero: rate (1 - shape level / scale)^(-1 / shape).
+
+    It is P(margin > level) = rate, times the probability that a Pareto excess is over -level, which is the distance
+    from the level to zero. The scale of a generalised Pareto distribution is mean (1 - shape).
     """
+    # At shape 0 the formula divides by zero. Its limit is the exponential tail, to which 1e-6 comes close enough.
     shape = torch.where(shape.abs() < 1e-6, 1e-6, shape)
     scale = (mean * (1 - shape)).clamp_min(1e-300)
     return (rate * (1 - shape * level / scale).clamp_min(0).pow(-1 / shape)).clamp_max(1)
 
 
 def _log_choose(n: Int[Tensor, "latents"], k: int) -> Float[Tensor, "latents"]:
-    """log of n over k, -inf where n < k."""
+    """The logarithm of the binomial coefficient C(n, k); -inf where n < k."""
     n = n.double()
     logs = torch.lgamma(n + 1) - torch.lgamma(torch.tensor(k + 1.0)) - torch.lgamma((n - k).clamp_min(0) + 1)
     return torch.where(n >= k, logs, -torch.inf)

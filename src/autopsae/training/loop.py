@@ -1,8 +1,8 @@
-"""Training one SAE, or many of one shape at once: for records in Training(members, tokens).
+"""The training loop: `for records in Training(members, tokens)` trains one SAE, or many of one shape at once.
 
-Members differ in learning rate, start, remedy, seed, coefficients, what is frozen, and their data; each is trained
-as it would be alone (tested), is watched on its own, and stops on its own where it diverges. One SAE is a list of
-one member; `steps` and `train` are short for that.
+Members may differ in learning rate, start, remedy, seed, coefficients, frozen parts and data. Each ends as if it
+were trained alone (tested), and stops alone if its loss is not finite. `steps` and `train` train one SAE. A *place*
+in the given list never changes; a *row* in the stack of weights moves up when a member before it ends.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,21 +31,20 @@ from autopsae.training.together import apart, check_in_place, check_together, st
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer finite. The message says at which step; the weights are as they were before it."""
+    """The loss is not finite. The message says at which step. The weights are those before that step."""
 
 
 class Training:
-    """Iterate for the records of every `record_every`-th step, by the member's place in the list. Stop at any time,
-    save it and resume it bit by bit.
-
-    step: the number of the next one. The members' SAEs are trained in place, and left in evaluation mode. tokens:
-    raw, for members that have none of their own.
+    """Each iteration takes `record_every` steps and gives {place of a member: its Record}. The SAEs are trained in
+    place, and left in evaluation mode. A saved and loaded training goes on to the same bits. step: the next step.
     """
 
     def __init__(self, members: Sequence[Member], tokens: Tokens | None = None) -> None:
-        """Raises InputError for members that cannot be trained together (other shapes, sparsities, types, devices,
-        or settings of `together.SHARED`), for a penalty or a frozen part that an SAE cannot have, for a member
-        without tokens, and for a shift that does not fit.
+        """tokens: raw tokens, for the members that have no tokens of their own.
+
+        Raises InputError for members that differ in shape, sparsity, type, device or a setting of
+        `together.SHARED`, for a penalty or a frozen part that an SAE cannot have, for a member without tokens, and
+        for a shift of another width than d_in.
         """
         check_together(members)
         self.members, self.config, self._tokens = list(members), members[0].config, tokens
@@ -54,7 +53,7 @@ class Training:
         self._begin()
 
     def _begin(self) -> None:
-        """Before the first step, with the weights that the SAEs have now."""
+        """Set everything to the state before the first step, with the weights that the SAEs have now."""
         members, self.step = self.members, 0
         self._roster = Roster(len(members))
         self._sources = Sources(members, self._tokens)
@@ -68,7 +67,7 @@ class Training:
         yield from (records for records in self.each_step() if records is not None)
 
     def each_step(self) -> Iterator[dict[int, Record] | None]:
-        """As iteration, but after every step, with None where it is not time for records."""
+        """Like iteration, but yields after every step: the records, or None for a step without records."""
         try:
             while self.step < self.config.steps and self._roster.going_on:
                 yield self.advance()
@@ -76,33 +75,35 @@ class Training:
             self.close()
 
     def advance(self) -> dict[int, Record] | None:
-        """One step of training of all members that go on; their records, where it is time for them.
+        """Take one step with all members that go on. Returns their records, or None for a step without records.
 
-        A member whose loss is not finite ends before the step is taken. Raises InputError for tokens that are not
-        finite, too few or of another width, where no step or member is left, and where an SAE got other weights.
+        A member whose loss is not finite ends, with the weights from before this step. Raises InputError for tokens
+        that are not finite, too few or of another width, if no step or member is left, and for replaced weights.
         """
         self._check()
         weights, configs = weights_at(self.step, self._weights, self.config), self._configs()
 
-        # Members that see the same tokens in the same way share a view, so that it is read and measured once.
+        # A view is a batch in an SAE's space; members that see the same share one, so that it is computed once.
         views = next(self._sources)
         y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
 
+        # The selection holds the codes of selected latents only, never [batch, d_sae]. centered = y - b_dec.
         selection, centered = weights.select(y, training=True, products=self._products, workspace=self._workspace)
+        # What is learned without a gradient: BatchTopK's threshold, which only evaluation uses.
         weights.learn(selection)
         nested = self.config.nested
         residual, error, loss = reconstruction_losses(weights, centered, selection, nested, self._workspace)
         loss = loss + penalty_losses([c.penalty for c in configs], weights, selection, self.step)
-        # Before this batch is accounted for: who was silent until now is revived on it.
+        # Before `_account.see` counts this batch: it revives the latents that were silent until now.
         loss = loss + revival_losses([c.revival for c in configs], weights, centered, residual, self._account.watch)
 
-        # The device is waited for here: which members take this step is known from the losses alone.
+        # `tolist` waits for the device, once per step: Python has to know which losses are finite.
         finite = loss.isfinite()
         fine = finite.tolist()
         for parameter in weights.parameters.values():
             parameter.grad = None
-        # Members share no parameter, so the gradient of the sum is that of each alone. A loss that is not finite
-        # stays out of it, and its member moves at a rate of 0.
+        # Members share no parameter, so the sum of losses gives each member the gradient of its own loss. A loss
+        # that is not finite is left out of the sum, and its member gets the learning rate 0.
         (loss if all(fine) else loss[finite]).sum().backward()
         rates = torch.tensor([config.rate(self.step) for config in configs], dtype=torch.float64, device=y.device)
         self._optimizer.step(rates * finite)
@@ -114,7 +115,7 @@ class Training:
         if self.step % self.config.record_every == 0 or self.step == self.config.steps:
             measured = Measured(views=views, loss=loss.detach(), error=error, selection=selection)
             records = self._records(measured)
-        # Last, as rows move up where a member ends: all above is by the rows of this step.
+        # Last, because rows move up when a member ends, and all code above uses the rows of this step.
         if not all(fine):
             self._diverge(loss.detach(), largest=float(views.abs().max()))
         return {m: record for m, record in (records or {}).items() if m in self._roster.going_on} or None
@@ -137,30 +138,30 @@ class Training:
         residual: Float[Tensor, "members batch d_in"],
         fine: list[bool],
     ) -> None:
-        """Draw dead latents afresh in the members whose time it is, unless their loss is not finite."""
+        """Draw dead latents afresh in each member that resamples at this step and has a finite loss."""
         for row, (config, is_fine) in enumerate(zip(self._configs(), fine, strict=True)):
             method = config.resampling
             if method is None or not method.due(self.step - 1) or not is_fine:
                 continue
-            # A stream for each step, so that a resumed run draws the same.
+            # Each step has random numbers of its own, so that a resumed run draws the same rows.
             generator = stream(config.seed, f"resampling after step {self.step}")
             dead = self._account.watch.since_fired[row] >= method.dead_after_tokens
             redrawn = method.apply(self._weights, row, y[row], residual[row], dead, generator)
-            # Moments and silence are those of the latents that were there before.
+            # Adam's moments and the count of silent tokens belong to the old latents.
             self._optimizer.forget(row, redrawn)
             self._account.redraw(row, redrawn)
             if len(redrawn):
                 self._last_resampling[self._roster.going_on[row]] = torch.tensor([self.step, len(redrawn)])
 
     def _records(self, measured: Measured) -> dict[int, Record]:
-        """Of every member that goes on, since the last ones."""
+        """{place: Record} of every member that goes on. Counts in a record begin after the previous record."""
         saes = [self.members[m].sae for m in self._roster.going_on]
         records = self._account.records(measured, saes, self._sources.of_member, steps=self.step)
         self._account.restart_counts()
         return dict(zip(self._roster.going_on, records, strict=True))
 
     def _diverge(self, loss: Float[Tensor, "members"], *, largest: float) -> None:
-        """End the members whose loss is not finite. largest: of the numbers that the members saw."""
+        """End the members whose loss is not finite. largest: the largest absolute value in their tokens."""
         step, ends = self.step - 1, {}
         for m, value in zip(self._roster.going_on, loss.tolist(), strict=True):
             if not isfinite(value):
@@ -170,22 +171,22 @@ class Training:
 
     @property
     def diverged(self) -> dict[int, str]:
-        """What was wrong with the members whose loss was not finite, by their place."""
+        """{place: message} of the members whose loss was not finite."""
         return self._roster.diverged
 
     @property
     def stopped(self) -> set[int]:
-        """The places of the members that were told to stop."""
+        """The places of the members that `stop` ended."""
         return self._roster.stopped
 
     def stop(self, members: Sequence[int]) -> None:
-        """Train these no further; the others go on. Raises InputError for a place where no member is."""
+        """Stop the members at these places; the others go on. Raises InputError for a place outside the list."""
         if {*members} - {*range(len(self.members))}:
             raise InputError(f"stop: expected places from 0 to {len(self.members) - 1}, got {[*members]}")
         self._end({m: End(steps=self.step, diverged=None) for m in members})
 
     def _end(self, ends: Mapping[int, End]) -> None:
-        """Go on without these members."""
+        """Go on without these members: copy their weights out of the stack, and build a smaller stack."""
         before = [self.members[m] for m in self._roster.going_on]
         rows = self._roster.end(ends)
         if len(rows) == len(before):
@@ -199,26 +200,24 @@ class Training:
             self._sources.keep(members, kept)
 
     def steps_of(self, member: int) -> int | None:
-        """How many steps a member took; None for one that ended before the checkpoint that was loaded, which does
-        not say.
-        """
+        """Steps that a member took; None if it ended before the loaded checkpoint, which does not keep them."""
         end = self._roster.ended.get(member)
         return end.steps if end else self.step
 
     def last_resampling(self, member: int) -> tuple[int, int]:
-        """(steps done when latents of a member were last drawn afresh, how many were); (0, 0) for never."""
+        """(steps done when latents were last drawn afresh, how many latents); (0, 0) if none were."""
         steps, latents = self._last_resampling[member].tolist()
         return steps, latents
 
     def close(self) -> None:
-        """Leave the SAEs in evaluation mode and, once trained, with weights of their own."""
+        """Put the SAEs in evaluation mode. After the last step, also copy each SAE's weights out of the stack."""
         if self.step == self.config.steps and len(self._roster.going_on) > 1:
             apart([self.members[m].sae for m in self._roster.going_on])
         for member in self.members:
             member.sae.eval()
 
     def save(self, path: str | Path) -> None:
-        """Write one checkpoint file, whole or not at all, with all that the next step depends on."""
+        """Write everything that the next step depends on into one file, whole or not at all."""
         state = State(
             step=self.step,
             diverged=self.diverged,
@@ -230,9 +229,10 @@ class Training:
         save_checkpoint(path, state, self.members)
 
     def load(self, path: str | Path) -> None:
-        """Go on from a checkpoint of the same members and tokens, as if there had been no break. Raises InputError
-        for a file that is no whole checkpoint, or one of other members; nothing has changed then.
+        """Go on from a checkpoint of the same members and tokens, as if training had not been interrupted. Raises
+        InputError, and changes nothing, for a file that is no whole checkpoint or one of other members.
         """
+        # All checks come first, so that nothing has changed if one of them fails.
         streams = Sources(self.members, self._tokens).stream_of_member
         state, saes = load_checkpoint(path, self.members, streams, self._layouts)
         tensors = complete_tensors(path, state, self.members)
@@ -241,6 +241,7 @@ class Training:
             member.sae.load_state_dict(weights)
             member.sae.scale = scale
         self.step = self._optimizer.steps = state.step
+        # Members that had ended leave first: the tensors of a checkpoint have rows for the others only.
         self._end({m: End(steps=None, diverged=state.diverged.get(m)) for m in {*state.diverged, *state.stopped}})
         for name, tensor in self._tensors().items():
             tensor.copy_(tensors[name])
@@ -248,7 +249,7 @@ class Training:
             self._sources = Sources(going_on, self._tokens, state.places)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps besides the SAEs; nothing, where no member goes on."""
+        """The tensors that a checkpoint keeps besides the SAEs; none if no member goes on."""
         if not self._roster.going_on:
             return {}
         moments = {f"moments.{name}": moments for name, moments in self._optimizer.moments.items()}
@@ -256,9 +257,9 @@ class Training:
 
 
 def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:
-    """Train `sae` in place on raw tokens, one record per `record_every` steps. Stop iterating to stop training.
+    """Train `sae` in place on raw tokens, and yield a record every `record_every` steps. To stop, stop iterating.
 
-    Raises InputError as `Training`, and Diverged where the loss is not finite, before that step.
+    Raises InputError as `Training`, and Diverged if the loss is not finite; the weights are those before that step.
     """
     training = Training([Member(sae=sae, config=config)], tokens)
     yield from (records[0] for records in training)
@@ -267,9 +268,9 @@ def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:
 
 
 def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: Progress | None = None) -> list[Record]:
-    """`steps` to the end: the SAE is trained in place, and its records are returned. Raises as `steps`.
+    """Train `sae` in place on raw tokens to the last step, and return its records. Raises as `steps`.
 
-    progress: told the steps taken with each record, as "training".
+    progress: called with each record, as progress("training", steps done, all steps).
     """
     records = []
     for record in steps(sae, tokens, config):

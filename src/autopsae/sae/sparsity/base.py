@@ -1,16 +1,16 @@
-"""What a sparsity is: everything about which latents of a token are selected, told in one class.
+"""`Sparsity`: the rule that selects the latents of a token. One class says everything about a rule.
 
-Drawing, counting at birth, forecasting, training, saving, loading and the autopsy ask it; none of them asks which
-class it is. To add one, write a frozen dataclass with a `name`, its settings (int, float, bool or str) and
-`margins`. Everything else has a default that follows from `margins`; override
+All other code calls the methods of this class, and never asks which subclass it has. To add a sparsity, write a
+frozen dataclass with a `name`, its settings (int, float, bool or str) and `margins`. Every other method has a
+default. Override
 
-- `check`, for settings that cannot be;
-- `select` and `which_fire`, where there is a faster way than a matrix of margins;
-- `l0`, `with_k`, `pairs_per_token`, `share_selected`, where the number of selected latents is known;
-- `tensors_at_birth`, `layouts`, `threshold`, `thresholds` and what follows them, where the SAE has a tensor because
-  of it.
+- `check`, to refuse settings that make no sense;
+- `select` and `which_fire`, if they can be computed faster than from a matrix of margins;
+- `l0`, `with_k`, `pairs_per_token`, `share_selected`, if the number of selected latents is known;
+- `tensors_at_birth`, `layouts`, `threshold`, `thresholds`, `values`, `learn` and `redraw`, if the sparsity adds
+  tensors to the SAE, such as a learned threshold.
 
-tests/sae/test_new_sparsity.py adds one and takes it through every verb.
+tests/sae/test_new_sparsity.py adds a sparsity, and then counts, forecasts, trains, saves and examines with it.
 """
 
 from abc import ABC, abstractmethod
@@ -32,65 +32,70 @@ from autopsae.sae.selection import Chosen, Product
 from autopsae.saved import Layout
 
 Owned = Mapping[str, Tensor]
-"""The tensors that an SAE has because of its sparsity, by their names in its files; in a stack [members, ...]."""
+"""{name in files: tensor} that a sparsity adds to an SAE. In a stack of SAEs each tensor is [members, ...]."""
 
 SPARSITIES: dict[str, type["Sparsity"]] = {}
-"""Every sparsity by its name in files."""
+"""{name in files: class} of every sparsity. A subclass enters itself."""
 
 
 class Sparsity(ABC):
-    """Which latents of a token are selected, and with what value.
+    """The rule that selects the latents of a token, and gives each selected latent its value.
 
     A latent *fires* on a token if it is selected and positive. Some sparsities compare a latent with a threshold,
-    others with the token's other latents. `threshold` is, throughout, what the latents have to exceed: [d_sae], a
-    single value, or None where the other latents decide.
+    others compare it with the other latents of the token. The argument `threshold` always means the value that a
+    latent has to exceed: one for each latent [d_sae], or one for all, or None if the sparsity has no threshold.
     """
 
     name: ClassVar[str]
-    """In files and results."""
+    """The name of the sparsity in files and results."""
     gated: ClassVar[bool] = False
-    """Whether `values` gives gates with a gradient, which `L0Target` needs."""
+    """True if `values` also returns gates, which have a gradient. The penalty `L0Target` needs them."""
     judges_batches: ClassVar[bool] = False
-    """Whether a batch sets its own threshold (`threshold_of_batch`). Then `select` must be overridden, as the
-    default one sees a batch in blocks."""
+    """True if the threshold depends on the whole batch (`threshold_of_batch`). Such a sparsity must override
+    `select`, because the default `select` sees a batch in blocks of tokens."""
 
     def __init_subclass__(cls) -> None:
         if "name" not in vars(cls):
             return
         other = SPARSITIES.setdefault(cls.name, cls)
-        # A cell of a notebook that is run again makes the same class anew.
+        # When a notebook cell is run again, it defines the same class a second time. The new one replaces the old.
         if other.__qualname__ != cls.__qualname__:
             raise InputError(
                 f"{cls.__name__}: expected a name of its own, got {cls.name!r}, which {other.__name__} has"
             )
         SPARSITIES[cls.name] = cls
 
-    # Who fires
+    # Which latents fire
 
     @abstractmethod
     def margins(
         self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "tokens d_sae"]:
-        """How far each pre-activation is over what it has to exceed to fire: positive exactly where the latent
-        fires. Of latents that tie for the last place none has a positive margin. pre: a whole batch, where the
-        sparsity judges batches.
+        """The margin of each latent on each token: its pre-activation minus the value that it has to exceed.
+
+        The margin is positive exactly where the latent fires. Latents that tie for the last place all have a margin
+        of at most 0. pre: the pre-activations; those of a whole batch if the sparsity `judges_batches`.
         """
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
-        """The selected pairs (token, latent), with their pre-activations: by default those with positive margins.
+        """(the pre-activations of the selected pairs, the pairs). A pair is a token with a latent that it selects.
+        By default these are the pairs with positive margins.
 
-        Of every member in turn, token by token. `product.positive` must be set for the latents that are positive.
+        The pairs come in the order: member, then token. `product` computes the pre-activations block by block. The
+        method must also mark in `product.positive` each latent that is positive on any token.
         """
         members, _, d_sae = product.shape
         values, latents, counts = [], [], []
         for block in product:
             first, last, _ = block.members.indices(members)
             for m in range(first, last):
+                # The rows of a block are W_enc (y - b_dec), without the bias.
                 b_enc = product.biases(slice(m, m + 1))
                 pre = block.rows[m - first] if b_enc is None else block.rows[m - first] + b_enc
                 product.positive[m] |= (pre > 0).any(dim=0)
                 chosen = self.margins(pre, None if threshold is None else threshold[m]) > 0
                 values.append(pre[chosen])
+                # Latents are numbered through all members: latent 0 of member 1 is number d_sae.
                 latents.append(chosen.nonzero()[:, 1] + m * d_sae)
                 counts.append(chosen.sum(dim=1))
         pairs = Pairs(latents=torch.cat(latents), per_token_counts=torch.cat(counts), d_sae=d_sae, members=members)
@@ -99,8 +104,8 @@ class Sparsity(ABC):
     def which_fire(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
     ) -> Bool[Tensor, "d_sae"]:
-        """Which of the latents that are asked about fire on at least one of these tokens. Counting death at birth
-        spends its time here.
+        """A mask of the latents in the mask `asked` that fire on at least one of these tokens. Most of the time of
+        counting death at birth is spent here.
         """
         return (self.margins(pre, threshold) > 0).any(dim=0) & asked
 
@@ -110,72 +115,76 @@ class Sparsity(ABC):
         beside: Float[Tensor, "tokens d_sae"],
         threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "tokens d_sae"]:
-        """Where one more latent with the pre-activation `own`, put beside those of all others, would fire."""
+        """Where a latent with the pre-activations `own` would fire next to latents with those in `beside`. Each
+        column of `own` is tried alone, with the threshold or the group of the same column of `beside`.
+        """
         return (own > beside - self.margins(beside, threshold)) & (own > 0)
 
-    # How many
+    # How many latents fire
 
     @property
     def l0(self) -> int | None:
-        """Latents that are selected per token, where the sparsity fixes it; else None."""
+        """The number of latents that are selected per token, if the sparsity fixes it; else None."""
         return None
 
     def with_k(self, k: int) -> "Sparsity":
-        """The same with another k. Raises InputError for a sparsity whose k cannot change while it is trained."""
+        """This sparsity with another k. Raises InputError for a sparsity whose k cannot change in training."""
         raise InputError(f"k: expected a sparsity whose k can change, such as TopK, got {self}")
 
     def pairs_per_token(self, d_sae: int) -> int:
-        """How many latents a token selects at birth, about or at most. The memory of a training is told from it."""
+        """About how many latents a token selects at birth. The memory for a training is estimated from it."""
         return self.l0 or max(1, int(DENSE * d_sae))
 
     def share_selected(self, d_sae: int) -> float | None:
-        """The fraction of the latents that a token selects, positive or not, for the paper's closed forms of
-        death; None for a sparsity that they do not cover.
+        """The fraction of the latents that a token selects, including selected latents that are not positive. The
+        paper's closed forms of death need it. None for a sparsity without a closed form in the paper.
         """
         return None
 
     def check(self, d_sae: int) -> None:
-        """InputError unless an SAE of `d_sae` latents can have this sparsity with these settings."""
+        """Raises InputError if an SAE of `d_sae` latents cannot have this sparsity with these settings."""
         check_k(self.l0 or 1, d_sae)
 
-    # How it is born and trained
+    # Birth and training
 
     usual_penalty: ClassVar[Literal["l0", "l1"] | None] = None
-    """What keeps the codes sparse in training, unless the selection does: "l1", a price on every code; "l0", a
-    target for how many latents fire."""
+    """The penalty that keeps the codes sparse in training: "l1" (the L1 norm of the codes), "l0" (a target for the
+    number of latents that fire), or None if the selection alone keeps them sparse."""
 
     def firing_rate_at_birth(self, d_sae: int, l0: float) -> float | None:
-        """The share of the tokens on which each latent should fire at birth, where `l0` shall fire per token; None
-        where biases and thresholds are left as they begin.
+        """The share of the tokens on which each latent should fire at birth, so that `l0` latents fire per token.
+        None if the sparsity does not set biases or thresholds for that.
         """
         return None
 
-    # What an SAE has because of it, beside its weights
+    # The tensors that the sparsity adds to an SAE
 
     def tensors_at_birth(
         self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None
     ) -> dict[str, Tensor]:
-        """The tensors that an SAE gets at birth, by their names in files, in the type and on the device of `like`
-        (W_enc). threshold: where they begin, as given to `SAE`.
+        """{name in files: tensor} that a new SAE gets, in the type and on the device of `like` (its W_enc).
+        threshold: the start value that was given to `SAE`, or None.
         """
         return {}
 
     learned_by_gradient: ClassVar[tuple[str, ...]] = ()
-    """The names among `tensors_at_birth` that are parameters; the others are buffers, which `learn` changes."""
+    """The names in `tensors_at_birth` that are parameters. The others are buffers, which `learn` changes."""
 
     def layouts(self, d_sae: int, dtypes: tuple[torch.dtype, ...]) -> dict[str, Layout]:
-        """What these tensors must be in a file. dtypes: of the weights."""
+        """{name: shape and types} that these tensors must have in a file. dtypes: the types allowed for weights."""
         return {}
 
     def threshold(self, owned: Owned) -> Float[Tensor, "..."] | None:
-        """The threshold that an SAE has learned, for `margins`; None where there is none."""
+        """The threshold that an SAE has learned, for `margins`. None if there is none, or none yet."""
         return None
 
     def threshold_at_birth(
         self, d_sae: int, threshold: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "..."] | None:
-        """The threshold before any training, in the unit in which SAEs are `born`. threshold: that of a trained
-        SAE, where its birth is asked for: some sparsities begin no higher than it.
+        """The threshold before any training, in the scaled space of an SAE made by `born`.
+
+        threshold: the threshold of a trained SAE, to ask how this SAE was probably born. A threshold that training
+        has left under the usual start may have started there.
         """
         return None
 
@@ -184,39 +193,43 @@ class Sparsity(ABC):
         raise NotImplementedError
 
     def thresholds(self, owned: Owned, *, training: bool) -> Float[Tensor, "members _"] | None:
-        """The threshold of every member of a stack, for `select`."""
+        """The threshold of every member of a stack, for `select`. None if the sparsity has no threshold, or sets it
+        by the batch.
+        """
         return None
 
     def values(
         self, pre: Float[Tensor, "pairs"], latents: Int[Tensor, "pairs"], owned: Owned
     ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "pairs"] | None]:
-        """(the codes of selected pairs, zero where they do not fire; their gates, 1 where a pair fires, with a
-        gradient for what is learned, or None). latents: of each pair, numbered through all members.
+        """(codes, gates) of the selected pairs. A code is zero if the pair does not fire. A gate is 1 if the pair
+        fires, else 0, with a gradient to the threshold; gates are None if the sparsity is not `gated`.
+
+        latents: the latent of each pair, numbered through all members.
         """
         return pre.relu(), None
 
     def learn(  # noqa: B027
         self, values: Float[Tensor, "pairs"], pairs: Pairs, owned: Owned
     ) -> None:
-        """Change the buffers in place after a batch of training. values: the codes, without gradient."""
+        """Update the buffers in place after a training batch. values: the codes, without gradient."""
 
     def redraw(  # noqa: B027
         self, owned: Owned, member: int, silent: Int[Tensor, "some"], dead: Bool[Tensor, "d_sae"], *, size: float
     ) -> None:
-        """Set the tensors of the latents `silent` of a member anew: they were resampled, with rows of `size` times
-        the mean length of the living, which are all that are not `dead`.
+        """Reset the tensors of resampled latents of a member. silent: the indices of those latents; dead: the mask
+        of all dead latents; size: the length of the new rows over the mean length of the rows that are not dead.
         """
 
     # In files
 
     def to_dict(self) -> dict[str, Any]:
-        """{"name": ..., and its settings}."""
+        """{"name": the name, and every setting by its name}."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
 
     @classmethod
     def kind(cls) -> Kind:
-        """What `to_dict` must look like in a file. Settings that have a default may be missing: earlier versions
-        did not have them.
+        """The keys and types that a file must have. A setting with a default may be missing, because an earlier
+        version may not have had it.
         """
         needed: dict[str, Kind] = {"name": one_of(cls.name)}
         optional: dict[str, Kind] = {}
@@ -227,14 +240,15 @@ class Sparsity(ABC):
         return object_of(needed, optional=optional)
 
 
-# What a setting may be beyond its type is up to `check`, which is asked when a file is read.
+# The type of each setting. Its range is checked by `check` when a file is read.
 _KINDS: dict[Any, Kind] = {int: whole(-(2**53)), float: number(), bool: flag, str: text}
 
 
 def read_sparsity(path: Path, content: Mapping[str, Any], d_sae: int) -> Sparsity:
-    """The sparsity that `to_dict` described in a file, whose name is one of SPARSITIES, for `d_sae` latents.
+    """The sparsity that `to_dict` wrote into the file `path`. Its name must be in SPARSITIES.
 
-    Raises InputError, naming the file, for settings that are missing, of another type, or refused by `check`.
+    Raises InputError, which names the file, for settings that are missing, have another type, or are refused by
+    `check` for `d_sae` latents.
     """
     settings = dict(content)
     made = SPARSITIES[content["name"]]

@@ -1,4 +1,4 @@
-"""TopK: the k largest of each token."""
+"""TopK selects the k latents with the largest pre-activations on each token."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -18,11 +18,11 @@ from autopsae.sae.sparsity.base import Sparsity
 
 @dataclass(frozen=True, kw_only=True)
 class TopK(Sparsity):
-    """The k largest of each token; those of them that are positive fire (Gao et al. 2024)."""
+    """Selects the k largest latents of each token. The positive ones among them fire (Gao et al. 2024)."""
 
     name: ClassVar[str] = "topk"
     k: int
-    """Latents that are selected per token."""
+    """The number of latents that are selected per token."""
 
     def __post_init__(self) -> None:
         whole_fields(self, "k")
@@ -30,21 +30,24 @@ class TopK(Sparsity):
     def margins(
         self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "tokens d_sae"]:
-        """Over the k-th largest of the *other* latents, or over zero where that is negative.
+        """The pre-activation minus the k-th largest pre-activation of the *other* latents, or minus zero if that is
+        negative. A latent is among the k largest exactly if it exceeds the k-th largest of the others.
 
         Raises InputError for k outside 1 ... d_sae.
         """
         check_k(self.k, pre.shape[1])
         if self.k == pre.shape[1]:
-            return pre
+            return pre  # every latent is selected: to fire, it has to exceed zero only
         largest = torch.topk(pre, self.k + 1, dim=1).values
         last, next_ = largest[:, -2:-1], largest[:, -1:]
-        # One of the k largest would still be chosen if it fell to the next one.
+        # last is the k-th largest of all latents, next_ the (k+1)-th. For one of the k largest, the k-th largest of
+        # the others is next_. For any other latent it is last.
         return pre - torch.where(pre >= last, next_.clamp_min(0), last.clamp_min(0))
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
-        """The k largest latents of each token."""
+        """(the pre-activations of the k largest latents of each token, the pairs); see `Sparsity.select`."""
         members, _, d_sae = product.shape
+        # For small k on a CPU, a kernel that goes latent by latent is faster than one that goes token by token.
         if choose.has_largest_by_latent(product.W_enc, self.k):
             blocks = [
                 choose.largest_by_latent(block, product.b_enc, self.k, product.positive)
@@ -62,7 +65,11 @@ class TopK(Sparsity):
     def which_fire(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
     ) -> Bool[Tensor, "d_sae"]:
-        """As of any sparsity; only tokens on which a latent may be among the k largest are looked at closely."""
+        """A mask of the latents in `asked` that fire on at least one token.
+
+        Top-k over all latents is slow. So a cheap lower bound of the k-th largest value first rules out the tokens
+        on which no asked latent can be selected.
+        """
         hopeful = pre >= _floor_of_kth_largest(pre, self.k)
         hopeful.logical_and_(asked)
         values, latents = torch.topk(pre[hopeful.any(dim=1)], self.k, dim=1, sorted=False)
@@ -76,7 +83,7 @@ class TopK(Sparsity):
         beside: Float[Tensor, "tokens d_sae"],
         threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "tokens d_sae"]:
-        """Where `own` reaches the k-th largest."""
+        """Where `own` is positive and at least the k-th largest pre-activation in `beside`."""
         return (own >= beside.topk(self.k, dim=1).values[:, -1:]) & (own > 0)
 
     @property
@@ -84,7 +91,7 @@ class TopK(Sparsity):
         return self.k
 
     def with_k(self, k: int) -> "TopK":
-        """The same with another k."""
+        """TopK with another k."""
         return replace(self, k=k)
 
     def share_selected(self, d_sae: int) -> float:
@@ -93,9 +100,9 @@ class TopK(Sparsity):
 
 
 def topk_unless(sparsity: Sparsity | None, k: int | None) -> Sparsity:
-    """The sparsity that was asked for: k is short for TopK(k=k), and k = 64 where neither is given.
+    """`sparsity` if it is given; else TopK(k=k); TopK(k=64) if neither is given.
 
-    Raises InputError for both.
+    Raises InputError if both are given.
     """
     if sparsity is None:
         return TopK(k=K if k is None else k)
@@ -109,12 +116,15 @@ def _join(blocks: list[Tensor]) -> Float[Tensor, "members tokens k"] | Int[Tenso
 
 
 def _floor_of_kth_largest(pre: Float[Tensor, "block d_sae"], k: int) -> Float[Tensor, "block 1"]:
-    """A floor, at least 0, under each token's k-th largest pre-activation: the k-th largest of the maxima of 8 k
-    groups of latents. It is tight (the top k seldom share a group) and a quarter of the price of the selection.
+    """A lower bound of each token's k-th largest pre-activation, or 0 if that is greater.
+
+    The latents are divided into 8 k groups, and the k-th largest of the group maxima is taken. At least k latents
+    reach it, so the k-th largest of all does too. The bound is tight, because the k largest latents seldom share a
+    group. It costs a quarter of the full top-k.
     """
     groups = 8 * k
     size = pre.shape[1] // groups
     if size < 2:
-        return pre.new_zeros(len(pre), 1)
+        return pre.new_zeros(len(pre), 1)  # too few latents for groups: 0, as only positive latents fire
     maxima = pre[:, : groups * size].unflatten(1, (size, groups)).amax(dim=1)
     return torch.topk(maxima, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True).clamp_min_(0)

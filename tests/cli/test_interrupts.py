@@ -188,7 +188,7 @@ sys.modules["autopsae.cli.diagnose"] = ModuleType("diagnose")
 sys.modules["autopsae.cli.diagnose"].diagnose = draw
 interrupts.install()
 words = ["x.npy"]
-raise SystemExit(work.work("diagnose", words, parsing.parsed("diagnose", words)))
+raise SystemExit(work.work("diagnose", words, parsing.parse_options("diagnose", words)))
 """
 
 

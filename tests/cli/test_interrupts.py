@@ -77,7 +77,7 @@ CHILD = """
 import sys, time
 from autopsae.cli import interrupts
 interrupts.install()
-with interrupts.raised(), interrupts.delayed() as waiting:
+with interrupts.raise_signals(), interrupts.delay_signals() as waiting:
     print("ready", flush=True)
     while not waiting():
         time.sleep(0.01)
@@ -160,7 +160,7 @@ sys.unraisablehook = _unraisable
 interrupts.install()
 HalfMade()
 try:
-    with interrupts.raised():
+    with interrupts.raise_signals():
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
 except KeyboardInterrupt:

@@ -35,7 +35,8 @@ def test_the_version_is_the_same_wherever_it_is_told() -> None:
     assert autopsae.__version__ == version
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     first = re.search("^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert first and version in first[1].split()
+    assert first
+    assert version in first[1].split()
 
 
 def test_every_hook_of_a_commit_runs_a_tool_of_this_tree() -> None:

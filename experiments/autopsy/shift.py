@@ -76,7 +76,7 @@ def cases() -> Iterator[Case]:
 
 
 def tokens(case: Case) -> Tensor:
-    """[tokens, d_in]"""
+    """Tokens of a case, [tokens, d_in]."""
     generator = torch.Generator().manual_seed(100 + case.seed)
     if case.tokens == "features":
         features = synthetic_features(

@@ -1,4 +1,4 @@
-"""The claims of results/claims.json as a table in the README: python -m experiments.outliers_2605_31518.table"""
+"""The claims of results/claims.json as a table in the README: `python -m experiments.outliers_2605_31518.table`."""
 
 from pathlib import Path
 from typing import Any

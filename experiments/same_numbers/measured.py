@@ -1,4 +1,4 @@
-"""What no verb gives, from the Python names of one tree: python -m experiments.same_numbers.measured TOKENS
+"""What no verb gives, from the Python names of one tree: `python -m experiments.same_numbers.measured TOKENS`.
 
 It writes `python/numbers.json`, and SAEs that no verb trains, into this folder. Names come from `names.get`.
 """

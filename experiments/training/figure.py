@@ -1,4 +1,4 @@
-"""Death over training: python experiments/training/figure.py FIGURE.png RESULTS.json [RESULTS.json ...]
+"""Death over training: `python experiments/training/figure.py FIGURE.png RESULTS.json [RESULTS.json ...]`.
 
 A column per layer; above without AuxK, below with it. Solid: dead latents, dashed: those that are dead-by-ReLU, on
 held-out tokens.

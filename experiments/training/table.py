@@ -1,4 +1,4 @@
-"""The results of remedies.py as a Markdown table: python experiments/training/table.py RESULTS.json"""
+"""The results of remedies.py as a Markdown table: `python experiments/training/table.py RESULTS.json`."""
 
 import json
 import sys

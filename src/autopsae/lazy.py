@@ -40,7 +40,7 @@ class _Package(ModuleType):
 
 
 def lazily(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """`__getattr__` and `__dir__` of a package with the public names of the stub beside `file` and its modules:
+    """`__getattr__` and `__dir__` of a package with the public names of the stub beside `file` and its modules.
 
     __getattr__, __dir__ = lazily(__name__, __file__)
     """

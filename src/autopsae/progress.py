@@ -15,7 +15,8 @@ class Progress(Protocol):
     function does not ask for a return value; an exception ends the work.
     """
 
-    def __call__(self, stage: str, done: int, total: int | None, /) -> object: ...
+    def __call__(self, stage: str, done: int, total: int | None, /) -> object:
+        """Called with a stage, the tokens or steps done, and their total; None where it is unknown."""
 
 
 def tell_progress(

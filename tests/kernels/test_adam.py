@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("path")
 
 
 def parts(members: int, rows: int, columns: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """(rows, first moments, second moments)"""
+    """(rows, first moments, second moments)."""
     start = normal(members * rows, columns).to(dtype)
     return start, torch.zeros_like(start), torch.zeros_like(start)
 

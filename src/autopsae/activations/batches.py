@@ -31,6 +31,7 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def row_count(batch: Any) -> int:
+    """The rows of a batch: the length of its first tensor that has an axis; 0 where it has none."""
     return next((len(value) for value in parts_of(batch).values() if isinstance(value, Tensor) and value.ndim), 0)
 
 

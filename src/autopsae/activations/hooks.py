@@ -25,6 +25,7 @@ class Capture:
         self._passes: dict[str, list[Tensor]] = {point: [] for point in points}
 
     def put(self, point: str, value: Any) -> None:
+        """Keep a copy of what `point` gave for one batch."""
         # A copy, because what follows in the network may work in place on what the hook was shown.
         _, tensor = first_tensor(point, value)
         self._passes[point].append(tensor.detach().to("cpu", self._dtype, copy=True))

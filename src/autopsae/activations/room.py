@@ -27,6 +27,7 @@ class Room:
 
     @property
     def disk(self) -> int:
+        """Bytes on the disk for all tokens."""
         return self.tokens * self.token_bytes
 
     @property

@@ -44,6 +44,7 @@ class _Description(ProgressColumn):
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[tuple[Bar, TaskID]]:
+    """A bar on standard error and its task, until the context ends; its total is told later."""
     columns = (BarColumn(), TimeElapsedColumn(), _Description())
     with Bar(*columns, console=Console(stderr=True)) as bar:
         yield bar, bar.add_task(description, total=None)

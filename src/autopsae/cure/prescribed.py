@@ -25,5 +25,6 @@ def rows_within(prescription: Prescription, W_dec: Float[Tensor, "d_sae d_in"]) 
 
 
 def check_width(prescription: Prescription, d_in: int) -> None:
+    """InputError unless the prescription is for tokens of `d_in` dimensions."""
     if prescription.d_in != d_in:
         raise InputError(f"cure: expected a prescription for d_in = {d_in}, got one for {prescription.d_in}")

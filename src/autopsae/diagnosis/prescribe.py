@@ -60,6 +60,7 @@ class Prescription(Result):
 
     @property
     def d_in(self) -> int:
+        """Dimensions of a token."""
         return len(self.b_dec)
 
     @property

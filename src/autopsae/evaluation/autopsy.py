@@ -94,7 +94,7 @@ def autopsy(
 def _why(
     sae: SAE, space: Space, fates: Fates, *, signal: Float[Tensor, "d_sae"], share: Float[Tensor, "d_sae"]
 ) -> tuple[Int[Tensor, "d_sae"], Bool[Tensor, "d_sae"]]:
-    """(the number in CAUSES of each latent's cause, the dead that wake if they are re-centred alone)"""
+    """(the number in CAUSES of each latent's cause, the dead that wake if they are re-centred alone)."""
     if not fates.dead:
         return torch.zeros_like(fates.fired), torch.zeros_like(fates.positive)
     shift = shift_to(sae, space.center).to(sae.W_enc)
@@ -108,7 +108,7 @@ def _why(
 def _count(
     sae: SAE, space: Space, progress: Progress | None
 ) -> tuple[Fates, Float[Tensor, "d_sae"], Float[Tensor, "d_sae"]]:
-    """(what each latent did, its largest pre-activation, its largest margin)"""
+    """(what each latent did, its largest pre-activation, its largest margin)."""
     census = Census(sae.d_sae, sae.W_enc.device)
     largest, margin = (torch.full_like(sae.W_enc[:, 0], -torch.inf) for _ in range(2))
     for y in tell_progress(space.blocks(sae.W_enc), progress, "fates", space.tokens):

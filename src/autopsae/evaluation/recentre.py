@@ -23,7 +23,8 @@ from autopsae.tables import Result
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RecentringCost(Result):
     """What re-centring did, counted on tokens. The decoders of the woken latents learned little or nothing, so the
-    error may rise."""
+    error may rise.
+    """
 
     tokens: int
     """Number of tokens."""

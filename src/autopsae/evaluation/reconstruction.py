@@ -101,6 +101,7 @@ class Sums:
 
     @staticmethod
     def of(x: Float[Tensor, "some d_in"], error: Float[Tensor, "some"]) -> "Sums":
+        """Sums over the rows of `x`, whose squared errors are `error`; zeros where there is no row."""
         if not len(x):
             return Sums()
         mean = x.mean(dim=0)

@@ -79,6 +79,7 @@ class Autopsy(Result):
 
     @property
     def d_sae(self) -> int:
+        """Number of latents."""
         return len(self.fired)
 
     @property

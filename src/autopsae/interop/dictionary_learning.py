@@ -149,7 +149,7 @@ def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: s
 
 
 def _tensors(sae: SAE) -> tuple[str, dict[str, Tensor]]:
-    """(the class, its tensors)"""
+    """(the class, its tensors)."""
     sparsity, plain = sae.sparsity, Plain.of(sae)
     if isinstance(sparsity, JumpReLU):
         plain = plain.remove_centering()

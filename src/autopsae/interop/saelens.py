@@ -212,7 +212,7 @@ def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: s
 
 
 def _architecture(sae: SAE) -> tuple[str, dict[str, Any], Tensor | None]:
-    """(SAELens' name, the settings that only this one has, its thresholds)"""
+    """(SAELens' name, the settings that only this one has, its thresholds)."""
     if isinstance(sae.sparsity, TopK):
         return "topk", {"k": sae.sparsity.k, "rescale_acts_by_decoder_norm": False}, None
     if isinstance(sae.sparsity, ReLU):

@@ -11,6 +11,8 @@ import numba
 
 
 def compile_loop(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
+    """A decorator that compiles a loop with numba, under `flags` of `numba.njit`."""
+
     def compile(function: Callable[..., Any]) -> Any:
         plain = inspect.unwrap(function)  # the tests check shapes by wrapping every function
         try:

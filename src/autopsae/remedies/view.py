@@ -51,6 +51,7 @@ class View(Result):
 
     @property
     def only_centers(self) -> bool:
+        """Whether tokens are shifted alone: no matrix is applied to them."""
         return self.through.linear is None
 
     @property

@@ -74,6 +74,7 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """Name of the member, which is that of its folder."""
         return self.member.name
 
     @property

@@ -125,7 +125,7 @@ class Layer:
             )
 
     def _statistics(self, seed: int) -> tuple[Statistics, Statistics]:
-        """(of the tokens, of them as SAEs see them)"""
+        """(of the tokens, of them as SAEs see them)."""
         if seed not in self._read:
             raw = collect(self._tokens, seed=seed, device=self._device)
             normed = self._layer_norm

@@ -27,11 +27,17 @@ class Prescribed(Protocol):
     """A remedy with all that an SAE needs to be born under it, such as a `Prescription`."""
 
     @property
-    def remedy(self) -> Remedy: ...
+    def remedy(self) -> Remedy:
+        """What is changed about the tokens."""
+
     @property
-    def d_sae(self) -> int: ...
+    def d_sae(self) -> int:
+        """Number of latents."""
+
     @property
-    def sparsity(self) -> Sparsity: ...
+    def sparsity(self) -> Sparsity:
+        """Which latents fire."""
+
     @property
     def scale(self) -> float | None:
         """Of the layer, as of `View`; None where it is not known."""

@@ -89,10 +89,12 @@ class SAE(nn.Module):
 
     @property
     def d_in(self) -> int:
+        """Dimensions of a token."""
         return self.W_enc.shape[1]
 
     @property
     def d_sae(self) -> int:
+        """Number of latents."""
         return self.W_enc.shape[0]
 
     @property

@@ -44,7 +44,7 @@ class Product:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(members, tokens of each, d_sae)"""
+        """(members, tokens of each, d_sae)."""
         return len(self.centered), self.centered.shape[1], self.W_enc.shape[1]
 
     def __iter__(self) -> Iterator[Block]:

@@ -31,7 +31,7 @@ class Weights:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(members, d_sae, d_in)"""
+        """(members, d_sae, d_in)."""
         members, d_sae, d_in = self.W_enc.shape
         return members, d_sae, d_in
 

@@ -37,14 +37,17 @@ class Statistics(Result):
 
     @property
     def tokens(self) -> int:
+        """Tokens seen."""
         return self.raw.tokens
 
     @property
     def d_in(self) -> int:
+        """Dimensions of a token."""
         return len(self.raw.mean)
 
     @property
     def sample(self) -> Float[Tensor, "sample d_in"]:
+        """Tokens drawn uniformly from all, in the order of the stream."""
         return self.reservoir.tokens()
 
     def merge(self, other: "Statistics") -> "Statistics":

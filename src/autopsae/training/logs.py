@@ -36,17 +36,20 @@ class Row(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
-    def step(self) -> int: ...
+    def step(self) -> int:
+        """Steps of training before it."""
 
 
 class Logger(AbstractContextManager["Logger"]):
     """Takes records until it is closed; a context that closes it."""
 
     @abstractmethod
-    def __call__(self, record: Row) -> None: ...
+    def __call__(self, record: Row) -> None:
+        """Hand a record on. Raises DiskFull."""
 
     @abstractmethod
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Take no more records. Raises DiskFull where the last ones cannot be written."""
 
     def __exit__(self, *_: object) -> None:
         self.close()

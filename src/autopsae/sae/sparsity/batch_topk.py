@@ -81,6 +81,7 @@ class BatchTopK(Sparsity):
 
     @property
     def l0(self) -> int:
+        """k: a mean over the tokens of a batch."""
         return self.k
 
     def with_k(self, k: int) -> "BatchTopK":

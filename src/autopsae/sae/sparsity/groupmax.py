@@ -66,6 +66,7 @@ class GroupMax(Sparsity):
 
     @property
     def l0(self) -> int:
+        """The k groups of each token, one latent each."""
         return self.k
 
     def check(self, d_sae: int) -> None:

@@ -77,7 +77,7 @@ class JumpReLU(Sparsity):
         return {"log_threshold": Layout(shape=(d_sae,), dtypes=dtypes)}
 
     def threshold(self, owned: Owned) -> Float[Tensor, "d_sae"]:
-        """exp(log_threshold)"""
+        """exp(log_threshold)."""
         return owned["log_threshold"].exp()
 
     def threshold_at_birth(

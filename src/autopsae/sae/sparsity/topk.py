@@ -88,6 +88,7 @@ class TopK(Sparsity):
 
     @property
     def l0(self) -> int:
+        """The k latents of each token."""
         return self.k
 
     def with_k(self, k: int) -> "TopK":

@@ -1,0 +1,86 @@
+"""Check a release: `python tools/check_release.py dist`, as `make release` does after it has built `dist`.
+
+The folder holds one wheel and one source distribution. Neither may have tests, results or paths of this machine
+inside; the wheel has the types. The wheel is then installed into a bare environment, with the core dependencies
+alone, and used there. Whatever does not hold ends the program with one line.
+"""
+
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FORBIDDEN = {"tests", "results", "experiments", "benchmarks", "examples", "tools", "__pycache__"}
+EXTRAS = {"numba", "transformers", "gguf", "accelerate", "matplotlib", "pandas", "pyarrow", "tensorboard"}
+SAMPLE = "import numpy as np; np.save('tokens.npy', np.random.default_rng(0).normal(3, 1, (2000, 16)).astype('f4'))"
+
+
+def contents(archive: Path) -> dict[str, bytes]:
+    """Bytes by name, of the files in a wheel or a source distribution."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return {name: wheel.read(name) for name in wheel.namelist()}
+    with tarfile.open(archive) as source:
+        members = [member for member in source.getmembers() if member.isfile()]
+        return {member.name: handle.read() for member in members if (handle := source.extractfile(member))}
+
+
+def check_contents(archive: Path) -> None:
+    """Exit where something is inside that should not be, or a type file of `src` is missing."""
+    files = contents(archive)
+    print(f"\n{archive.name}: {archive.stat().st_size / 1000:,.0f} kB, {len(files)} files")
+    print("\n".join(f"{len(files[name]):>8,} {name}" for name in sorted(files)))
+    if wrong := sorted(name for name in files if FORBIDDEN & set(Path(name).parts)):
+        sys.exit(f"{archive.name}: expected no {', '.join(sorted(FORBIDDEN))} inside, got {wrong[:3]}")
+    machine = [f"{place}/".encode() for place in (ROOT, Path.home())]
+    if told := sorted(name for name, text in files.items() if any(place in text for place in machine)):
+        sys.exit(f"{archive.name}: expected no path of this machine inside, got one in {told[:3]}")
+    types = [path for path in (ROOT / "src").rglob("*") if path.suffix == ".pyi" or path.name == "py.typed"]
+    for path in (str(path.relative_to(ROOT / "src")) for path in types):
+        if not any(name.endswith(path) for name in files):
+            sys.exit(f"{archive.name}: expected {path} inside; see [tool.hatch.build] in pyproject.toml")
+
+
+def check_use(wheel: Path) -> None:
+    """Install the wheel with its core dependencies alone; ask its version, for help, and for a diagnosis."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def run(*words: str) -> str:
+            done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+            if done.returncode:
+                sys.exit(f"{' '.join(words)}: expected exit code 0, got {done.returncode}\n{done.stderr}")
+            return done.stdout
+
+        bare = Path(folder) / "bare" / "bin"
+        run(sys.executable, "-m", "venv", "bare")
+        pip = (f"{bare}/python", "-m", "pip", "--disable-pip-version-check")
+        run(*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel.resolve()))
+        installed = {line.split("==")[0].lower() for line in run(*pip, "list", "--format=freeze").splitlines()}
+        if installed & EXTRAS:
+            sys.exit(f"{wheel.name}: expected no package of an extra, got {sorted(installed & EXTRAS)}")
+        version = run(f"{bare}/autopsae", "--version").strip()
+        if version != f"autopsae {wheel.name.split('-')[1]}":
+            sys.exit(f"{wheel.name}: expected the version of its name, got {version!r}")
+        run(f"{bare}/autopsae", "--help")
+        run(f"{bare}/python", "-c", SAMPLE)
+        print(run(f"{bare}/autopsae", "diagnose", "tokens.npy", "--d-sae", "64", "--k", "8", "--json", "told.json"))
+        if not (Path(folder) / "told.json").exists():
+            sys.exit("autopsae diagnose: expected told.json, got no such file")
+        print(f"{version}: installed with {len(installed)} packages, asked for help, diagnosed 2,000 tokens")
+
+
+def main(folder: Path) -> None:
+    """Check what lies in `folder`."""
+    wheels, sources = sorted(folder.glob("*.whl")), sorted(folder.glob("*.tar.gz"))
+    if len(wheels) != 1 or len(sources) != 1:
+        sys.exit(f"{folder}: expected one wheel and one source distribution, got {len(wheels)} and {len(sources)}")
+    for archive in (*wheels, *sources):
+        check_contents(archive)
+    check_use(wheels[0])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

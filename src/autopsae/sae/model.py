@@ -176,7 +176,7 @@ class SAE(nn.Module):
         return decode(selection.values, selection.pairs, self.W_dec[None]) + self.b_dec
 
     def encode(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_sae"]:
-        """The codes z of raw tokens x, as a dense matrix. This is the definition of an SAE:
+        """The codes z of raw tokens x, as a dense matrix. An SAE is defined by four lines.
 
             y     = affine(x)                        [tokens, d_in]   the tokens in the SAE's space
             pre   = (y - b_dec) W_enc^T + b_enc      [tokens, d_sae]  the pre-activations

@@ -128,7 +128,7 @@ class Sparsity(ABC):
         return None
 
     def with_k(self, k: int) -> "Sparsity":
-        """This sparsity with another k. Raises InputError for a sparsity whose k cannot change in training."""
+        """The same sparsity with another k. Raises InputError for a sparsity whose k cannot change in training."""
         raise InputError(f"k: expected a sparsity whose k can change, such as TopK, got {self}")
 
     def pairs_per_token(self, d_sae: int) -> int:

@@ -238,7 +238,7 @@ def test_a_cured_trainer_goes_through_train_sae(tmp_path: Path) -> None:
 
 def test_dictionary_learning_whitens_through_its_tokens() -> None:
     base, settings = trainer_of("TopKTrainer")
-    with pytest.raises(InputError, match="mapped\\(prescription, data\\)"):
+    with pytest.raises(InputError, match="map_tokens\\(prescription, data\\)"):
         cure_dictionary_learning(base, WHITENED)
     trainer = base(**settings)
     for step, y in enumerate(itertools.islice(map_tokens(WHITENED, batches()), 3)):

@@ -26,10 +26,10 @@ def unmap_sae(sae: SAE, prescription: Prescription) -> SAE:
     Raises InputError under layer_norm, and for an SAE that has a map of its own.
     """
     if sae.linear is not None or sae.scale != 1 or bool(sae.center.any()):
-        raise InputError("unmapped: expected an SAE of plain weights; fold it first")
+        raise InputError("unmap_sae: expected an SAE of plain weights; fold it first")
     if sae.layer_norm:
         raise InputError(
-            "unmapped: expected an affine SAE, got layer_norm = True; no weights divide by a token's norm"
+            "unmap_sae: expected an affine SAE, got layer_norm = True; no weights divide by a token's norm"
         )
     plain = Plain.of(sae, prescription.remedy.affine)
     return plain.sae(sparsity=sae.sparsity, dtype=sae.W_enc.dtype).train(sae.training)

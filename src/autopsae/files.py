@@ -137,7 +137,7 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]
 
 
 def changes(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """What is `differing`, with both values, as the end of an error message."""
+    """What `differences` finds, with both values, as the end of an error message."""
     told = (
         (printable(one, 200) for one in (key, there.get(key), asked.get(key))) for key in differences(there, asked)
     )

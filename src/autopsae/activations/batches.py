@@ -38,7 +38,7 @@ def row_count(batch: Any) -> int:
 def first_batch(batches: Iterable[Any], timeout: float | None = None) -> Any:
     """The first of the batches.
 
-    Raises InputError as `watched`, where there is none, and for an iterator, of which looking would take it away.
+    Raises InputError as `watch`, where there is none, and for an iterator, of which looking would take it away.
     """
     if isinstance(batches, Iterator):
         raise InputError("expected batches that can be iterated more than once, got an iterator; pass a list")

@@ -63,7 +63,7 @@ def harvest(
     An interrupted harvest goes on where it stopped when it is called again with the same arguments; a
     finished one is only opened. What was asked, with a digest of the weights and of the first batch, is kept
     beside the shards, and a folder with another request is refused; `request` adds what else identifies it.
-    timeout: seconds to wait for a batch (see `watched`); by default there is no limit.
+    timeout: seconds to wait for a batch (see `watch`); by default there is no limit.
 
     Raises InputError for a point that the model does not have, a folder that holds anything else or that another
     process writes, batches of an unknown kind, a mask that is not bool or 0/1 of the tokens' shape, points of an

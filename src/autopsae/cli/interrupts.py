@@ -1,8 +1,9 @@
 """Ctrl-C and the signals that end a process (SIGTERM, SIGHUP), each at the moment when it does no harm.
 
 While modules are imported they end the process at once; while a verb runs they raise KeyboardInterrupt
-(`raised`); while steps are taken they wait until the step is done (`delayed`). A second one ends the process at
-once, whatever it does. Only the command line handles signals, never the library. Nothing heavy is imported here.
+(`raise_signals`); while steps are taken they wait until the step is done (`delay_signals`). A second one ends the
+process at once, whatever it does. Only the command line handles signals, never the library. Nothing heavy is
+imported here.
 """
 
 import os

@@ -33,7 +33,7 @@ class Births:
     length: Float[Tensor, "d_sae"]
     """What the present row and bias of a latent are multiplied by, to be compared with the rows of the others."""
     moved: Bool[Tensor, "d_sae"]
-    """Whose weights are no longer those of a birth (`moved`)."""
+    """Whose weights are no longer those of a birth (`has_moved`)."""
     untouched: Bool[Tensor, "d_sae"]
     """Whose weights are still exactly those of a birth."""
 

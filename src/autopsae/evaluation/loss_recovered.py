@@ -74,9 +74,9 @@ def loss_recovered(
     those where `keep(batch)` is False. ablate: "zero", or "mean" of the activations to be replaced, from a first
     pass.
 
-    Raises InputError as `at_module` and `replaced`, for batches that are no token ids, for masks that are not bool
-    or 0/1 of their shape, where no token is replaced or none predicted, for an SAE of another width, and for a
-    model that is an encoder-decoder or does not return logits.
+    Raises InputError as `at_module` and `replace_activations`, for batches that are no token ids, for masks that
+    are not bool or 0/1 of their shape, where no token is replaced or none predicted, for an SAE of another width,
+    and for a model that is an encoder-decoder or does not return logits.
     """
     if ablate not in ABLATIONS:
         raise InputError(f"ablate: expected {' or '.join(ABLATIONS)}, got {ablate!r}")

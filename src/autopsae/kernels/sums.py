@@ -44,7 +44,7 @@ def leave(
     left: Float[Tensor, "members tokens d_in"],
 ) -> Float[Tensor, "members"]:
     """`left` becomes the target minus each token's sum of value times row of W; the sums of its squares. Only where
-    there is a compiled loop (`dispatch.summing`). ends: 0, then where each token's pairs end.
+    there is a compiled loop (`dispatch.sum_loops`). ends: 0, then where each token's pairs end.
     """
     loops = sum_loops(target, values, W, left)
     assert loops is not None
@@ -64,7 +64,7 @@ def scatter(
     n_latents: int,
 ) -> Float[Tensor, "latents d_in"]:
     """For each latent, value times its token's row, summed over its pairs, without sorting them; only where
-    there is a compiled loop (`dispatch.summing`). n_latents: of all members.
+    there is a compiled loop (`dispatch.sum_loops`). n_latents: of all members.
     """
     loops = sum_loops(values, rows)
     assert loops is not None

@@ -14,7 +14,7 @@ from autopsae.kinds import Kind, anything, fields, mapping_of, nothing_or, numbe
 from autopsae.run.same_data import KIND
 from autopsae.sae.model import SAE
 from autopsae.saved import as_json, load_object
-from autopsae.training.config import TrainConfig
+from autopsae.training.config import RENAMED, TrainConfig
 from autopsae.words import printable, reason
 
 BIRTH, SUMMARY = "autopsae-birth", "autopsae-summary"
@@ -87,11 +87,10 @@ def load_finished(out: Path, settings: Settings) -> dict[str, Any] | None:
 
 def with_names_of_now(summary: Mapping[str, Any]) -> dict[str, Any]:
     """A summary of the first version with the names that its numbers have now."""
-    renamed = {"relu": "dead_by_relu", "topk": "dead_by_topk"}
-    numbers = {renamed.get(name, name): value for name, value in summary.items()}
+    numbers = {RENAMED.get(name, name): value for name, value in summary.items()}
     birth = summary.get("birth")
     if isinstance(birth, Mapping):
-        numbers["birth"] = {renamed.get(name, name): value for name, value in birth.items()}
+        numbers["birth"] = {RENAMED.get(name, name): value for name, value in birth.items()}
     return numbers
 
 

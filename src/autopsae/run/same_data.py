@@ -9,7 +9,7 @@ from autopsae.kinds import Kind, digest, fields, nothing_or
 from autopsae.passes import Digest, check_same, digest_of, known_digest
 
 KIND: Kind = fields({"training": nothing_or(digest), "held_out": nothing_or(digest)})
-"""What `described` returns, as JSON."""
+"""What `digests_of` returns, as JSON."""
 
 
 def digests_of(training: Tokens, held_out: Tokens) -> dict[str, Any]:

@@ -118,6 +118,10 @@ class TrainConfig(Result):
         return min(rising, left / self.decay_steps if left < self.decay_steps else 1.0)
 
 
+RENAMED = {"relu": "dead_by_relu", "topk": "dead_by_topk"}
+"""Names in the records and summaries of the first version, and what they are called now."""
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Record(Result):
     """One training step, and what happened to the latents since the last record. Fractions in [0, 1].

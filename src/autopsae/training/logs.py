@@ -25,8 +25,7 @@ from autopsae.disk import name_full_disk
 from autopsae.extras import package_error
 from autopsae.files import is_regular, write_text
 from autopsae.reading import parse
-
-_RENAMED = {"relu": "dead_by_relu", "topk": "dead_by_topk"}  # in records of the first version
+from autopsae.training.config import RENAMED
 
 
 @runtime_checkable
@@ -84,7 +83,7 @@ class Csv(Logger):
     def __init__(self, path: str | Path, *, after: int = 0, every: int | None = None) -> None:
         self._path = Path(path)
         head, *lines = (_whole_lines(self._path) if after else []) or [""]
-        head = ",".join(_RENAMED.get(name, name) for name in head.split(","))
+        head = ",".join(RENAMED.get(name, name) for name in head.split(","))
         self._names = head
 
         def step(line: str) -> int:
@@ -174,7 +173,7 @@ def _whole_lines(path: Path) -> list[str]:
 
 def _with_names_of_now(line: str) -> str:
     """A line of JSON that an earlier version wrote, with the names that its numbers have now."""
-    for old, new in _RENAMED.items():
+    for old, new in RENAMED.items():
         line = line.replace(f'"{old}": ', f'"{new}": ')
     return line
 

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.arguments import check_k
+from autopsae.arguments import check_k, whole_fields
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import DENSE, Pairs
 from autopsae.kinds import Kind, check_kind, flag, number, one_of, text, whole
@@ -64,6 +64,11 @@ class Sparsity(ABC):
                 f"{cls.__name__}: expected a name of its own, got {cls.name!r}, which {other.__name__} has"
             )
         SPARSITIES[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        """Raises InputError for a setting that should be a whole number and is none."""
+        types = get_type_hints(type(self))
+        whole_fields(self, *(field.name for field in fields(self) if types[field.name] is int))  # type: ignore[arg-type]
 
     # Which latents fire
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.arguments import check_k, whole_fields
+from autopsae.arguments import check_k
 from autopsae.kernels.pairs import Pairs
 from autopsae.sae.selection import Chosen, Product
 from autopsae.sae.sparsity.above import above
@@ -27,9 +27,6 @@ class BatchTopK(Sparsity):
     judges_batches: ClassVar[bool] = True
     k: int
     """Latents that are selected per token, on average."""
-
-    def __post_init__(self) -> None:
-        whole_fields(self, "k")
 
     def margins(
         self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None

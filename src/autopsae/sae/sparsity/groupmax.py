@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autopsae.arguments import check_k, whole_fields
+from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import Pairs
 from autopsae.sae.selection import Chosen, Product
@@ -23,9 +23,6 @@ class GroupMax(Sparsity):
     name: ClassVar[str] = "groupmax"
     k: int
     """Groups, of each of which one latent is selected."""
-
-    def __post_init__(self) -> None:
-        whole_fields(self, "k")
 
     def margins(
         self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None

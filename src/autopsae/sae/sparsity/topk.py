@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.arguments import check_k, whole_fields
+from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.defaults import K
 from autopsae.kernels import choose
@@ -23,9 +23,6 @@ class TopK(Sparsity):
     name: ClassVar[str] = "topk"
     k: int
     """The number of latents that are selected per token."""
-
-    def __post_init__(self) -> None:
-        whole_fields(self, "k")
 
     def margins(
         self, pre: Float[Tensor, "tokens d_sae"], threshold: Float[Tensor, "..."] | None = None

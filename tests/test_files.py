@@ -408,6 +408,26 @@ def test_what_is_no_folder_is_not_locked(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("folder", [False, True])
+@pytest.mark.parametrize("where", ["os.open", "_hold", "_names"])
+def test_a_signal_while_a_partial_file_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, folder: bool
+) -> None:
+    """Whoever asked for it does not know of it yet, and so cannot remove it."""
+    owner, name = (os, "open") if where == "os.open" else (disk, where)
+    done = getattr(owner, name)
+
+    def interrupted(*arguments: object, **options: object) -> None:
+        done(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            new_partial(tmp_path / "out", folder=folder)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_one_process_at_a_time_holds_a_lock(tmp_path: Path) -> None:
     held, most, lock = 0, 0, threading.Lock()
 

@@ -134,14 +134,18 @@ def new_partial(target: Path, *, folder: bool = False) -> tuple[Path, int]:
             if folder:
                 partial.mkdir()
             descriptor = os.open(partial, flags, 0o666)
+            _hold(descriptor, wait=True)
+            if _names(partial, descriptor):
+                return partial, descriptor
         except FileNotFoundError:  # a folder swept before it was locked
             continue
         except OSError as error:
             # In the name by which the user knows it, not that of the partial file.
             raise OSError(error.errno, error.strerror, str(target)) from error
-        _hold(descriptor, wait=True)
-        if _names(partial, descriptor):
-            return partial, descriptor
+        except BaseException:  # a signal, after the file is there and before the caller knows of it
+            with suppress(OSError):
+                partial.rmdir() if folder else partial.unlink()
+            raise
         os.close(descriptor)
 
 

@@ -221,7 +221,7 @@ def test_strays_can_be_left_out_of_training_and_the_error_is_told_without_them(t
 @pytest.mark.parametrize(
     "options",
     [
-        {"sparsity": "batch_topk", "k": 4, "revive": "resample", "bfloat16": True},
+        {"sparsity": "batch_topk", "k": 4, "revive": "resample", "products": "float32"},
         {"sparsity": "relu", "l1": 0.5, "firing_rate": 0.05, "revive": "ghost"},
         {"sparsity": "jumprelu", "k": 4, "bandwidth": 0.2, "start": 0.05, "csv": True, "tensorboard": True},
         {"sparsity": "groupmax", "k": 4},

@@ -135,7 +135,7 @@ def trained(tokens: dict[str, Tensor]) -> Any:
         "jumprelu": {"resampling": resampling},
         "frozen_b_dec": {"frozen": ("b_dec",)},
         "frozen_features": {"frozen": ("W_enc", "W_dec"), "optimizer": "sign_sgd"},
-        "bfloat16": {"products": "bfloat16", "b_dec_lr": 1e-4},
+        "b_dec_lr": {"b_dec_lr": 1e-4},
     }
     x, found = tokens["severe"], {}
     for name, setting in settings.items():

@@ -84,7 +84,7 @@ def _trainings() -> list[Verb]:
         _train("layer_norm", "severe", "--layer-norm --init whiten --alpha 0.5 --k 8"),
         _train("active_subspace", "low_rank", "--init asi --rank 8 --no-scale --k 4 --lr 1e-3"),
         _train("frozen_b_dec", "severe", "--init zero --b-dec-lr 0 --k 8 --lr 1e-3"),
-        _train("bfloat16", "mild", "--bfloat16 --k 8"),
+        _train("k_8", "mild", "--k 8"),
         _train("target", "mild", "--k 16 --lr 3e-3 --evaluate-every 5 --target-fvu 0.5", steps=400),
         _train("auxk", "severe", "--init zero --k 4 --revive auxk --lr 1e-3", steps=145, batch=2048, d_sae=96),
         _train("ghost", "severe", "--init zero --k 4 --revive ghost --lr 1e-3", steps=145, batch=2048, d_sae=96),

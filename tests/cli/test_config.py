@@ -65,7 +65,7 @@ EVERY = TrainOptions(
         b_dec_lr=1e-9,
         warmup_steps=2,
         decay_steps=3,
-        bfloat16=True,
+        products="float32",
     ),
     keep=Keep(
         held_out=11,

@@ -135,8 +135,8 @@ def test_it_is_diagnosed_and_born_from_its_prescription(tmp_path: Path) -> None:
     assert (sae.sparsity, sae.d_sae) == (Fraction(fraction=0.7), D_SAE)
 
 
-@pytest.mark.parametrize("products", ["bfloat16", None])
-def test_it_learns_and_is_saved_loaded_folded_and_evaluated(tmp_path: Path, products: str | None) -> None:
+@pytest.mark.parametrize("products", ["bfloat16", "auto"])
+def test_it_learns_and_is_saved_loaded_folded_and_evaluated(tmp_path: Path, products: str) -> None:
     sae, x = new_sae(), tokens()
     config = TrainConfig(steps=200, lr=1e-2, batch_tokens=600, products=products)  # type: ignore[arg-type]
     records = train(sae, x, config)

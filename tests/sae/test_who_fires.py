@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from autopsae.kernels.workspace import Workspace
-from autopsae.sae.selection import Product
+from autopsae.sae.product import Product
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 
 TOKENS, D_SAE = 24, 18

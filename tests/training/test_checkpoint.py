@@ -51,7 +51,7 @@ WAYS: dict[str, tuple[Sparsity, dict[str, Any]]] = {
     "resampling": (TopK(k=2), {"resampling": Resampling(every_steps=7, dead_after_tokens=300)}),
     "rows of adam": (TopK(k=4), {"optimizer": "sparse_adam", "b_dec_lr": 1e-2}),
     "sign": (TopK(k=4), {"optimizer": "sign_sgd", "frozen": ("b_dec",)}),
-    "bfloat16": (TopK(k=4), {"products": "bfloat16", "unit_decoder": False}),
+    "a screen": (TopK(k=4), {"products": "bfloat16", "unit_decoder": False}),
 }
 
 

@@ -55,7 +55,7 @@ def stack_of(matrix: Tensor, vector: Tensor, b_dec: Tensor | None = None) -> Wei
     """Weights whose matrices and encoder biases are all these; copies."""
     parts = {"W_enc": matrix, "W_dec": matrix, "b_dec": matrix[:, 0] if b_dec is None else b_dec, "b_enc": vector}
     leaves = {name: value.clone().requires_grad_() for name, value in parts.items()}
-    return Weights(**leaves, owned={}, sparsity=TopK(k=1))
+    return Weights(**leaves, owned={}, sparsity=TopK(k=1))  # type: ignore[arg-type]
 
 
 def gradients(steps: int) -> list[tuple[Tensor, Tensor]]:

@@ -89,7 +89,7 @@ def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig
         nested=fit.nested,
         revival=AuxK() if fit.revive == "auxk" else GhostGradients() if fit.revive == "ghost" else None,
         resampling=resampling_for(fit.steps) if fit.revive == "resample" else None,
-        products="bfloat16" if fit.bfloat16 else None,
+        products=fit.products,
         record_every=keep.record_every,
         seed=choice.seed,
         **published,

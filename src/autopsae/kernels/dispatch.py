@@ -38,16 +38,18 @@ class Loops(NamedTuple):
     choose: ModuleType
     sums: ModuleType
     adam: ModuleType
+    screen: ModuleType
+    screen_above: ModuleType
 
 
 @cache
 def load_loops() -> Loops | None:
     """The compiled loops, or None without Numba."""
     try:
-        from autopsae.kernels import numba_adam, numba_choose, numba_sums
+        from autopsae.kernels import numba_adam, numba_choose, numba_screen, numba_screen_above, numba_sums
     except ImportError:
         return None
-    return Loops(numba_choose, numba_sums, numba_adam)
+    return Loops(numba_choose, numba_sums, numba_adam, numba_screen, numba_screen_above)
 
 
 def fit(tensors: Sequence[Tensor], dtypes: tuple[torch.dtype, ...]) -> bool:

@@ -15,6 +15,7 @@ from autopsae.run.same_data import KIND
 from autopsae.sae.model import SAE
 from autopsae.saved import as_json, load_object
 from autopsae.training.config import RENAMED, TrainConfig
+from autopsae.training.terms import WITHOUT_EFFECT
 from autopsae.words import printable, reason
 
 BIRTH, SUMMARY = "autopsae-birth", "autopsae-summary"
@@ -128,7 +129,8 @@ def _check_settings(out: Path, summary: dict[str, Any], settings: Settings) -> N
 
 def _complete(was: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     """The settings of a summary; one that there was not yet when it was written is at its default."""
-    completed = {**_defaults(config), **was}
+    # What has no effect is as it is asked for.
+    completed = {**_defaults(config), **was, **{name: getattr(config, name) for name in WITHOUT_EFFECT}}
     for name, value in completed.items():
         part = getattr(config, name, None)
         if part is not None and isinstance(value, Mapping) and value.get("name") == type(part).__name__:

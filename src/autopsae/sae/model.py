@@ -1,6 +1,7 @@
 """The sparse autoencoder (SAE): its weights, its sparsity, and the affine map from raw tokens to its space."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autopsae.arrays import InputError
+from autopsae.kernels.screen import Products
 from autopsae.kernels.sparse_ops import decode
 from autopsae.remedies.affine import Affine
 from autopsae.sae.selection import Selection
@@ -154,14 +156,16 @@ class SAE(nn.Module):
         self,
         y: Float[Tensor, "tokens d_in"],
         *,
-        products: torch.dtype | None = None,
+        products: Products = "auto",
     ) -> Selection:
         """The selected latents and their codes for tokens in the SAE's space.
 
-        products: the type in which latents are selected, such as torch.bfloat16 for speed. The codes of selected
-        latents are then computed again in the type of the weights.
+        products: the type of the products that find the candidates: "float32", "bfloat16", "int8", or "auto" for
+        the fastest that the processor has. The codes do not depend on it: they are computed from exact values, in
+        the type of the weights.
         """
-        selection, _ = self.weights.select(y[None], training=self.training, products=products)
+        weights = replace(self.weights, products=products)
+        selection, _ = weights.select(y[None], training=self.training)
         return selection
 
     def learn(self, selection: Selection) -> None:

@@ -7,9 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.kernels.screen import Products
 from autopsae.kernels.sparse_ops import encode
 from autopsae.kernels.workspace import Workspace
-from autopsae.sae.selection import Product, Selection
+from autopsae.sae.product import Product
+from autopsae.sae.selection import Selection
 from autopsae.sae.sparsity import Sparsity
 
 PARAMETERS = ("W_enc", "W_dec", "b_dec", "b_enc")
@@ -28,6 +30,8 @@ class Weights:
     b_enc: Float[Tensor, "members d_sae"] | None
     owned: Mapping[str, Tensor]
     sparsity: Sparsity
+    products: Products | None = "auto"
+    """The screen that latents are chosen with; None for whole products. What is chosen does not depend on which."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -47,7 +51,6 @@ class Weights:
         y: Float[Tensor, "members tokens d_in"],
         *,
         training: bool,
-        products: torch.dtype | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[Selection, Float[Tensor, "members tokens d_in"]]:
         """(who fires, and how strongly, on each member's tokens; y - b_dec, without gradient), as `SAE.select`.
@@ -59,15 +62,9 @@ class Weights:
         with torch.no_grad():
             out = workspace.take("centered", tuple(y.shape), y) if workspace else None
             centered = torch.sub(y, self.b_dec[:, None], out=out)
-            dtype = products or centered.dtype
-            b_enc = None if self.b_enc is None else self.b_enc.to(dtype)
-            product = Product(centered.to(dtype), self.W_enc.to(dtype), b_enc, workspace)
+            product = Product(centered, self.W_enc.detach(), self.b_enc, workspace, self.products)
             pre, pairs = self.sparsity.select(product, self.sparsity.thresholds(self.owned, training=training))
             positive = product.positive.flatten()
-            if pre.dtype != centered.dtype:
-                pre = pairs.dots(centered.flatten(0, 1), self.W_enc)
-                pre = pre if self.b_enc is None else pre + self.b_enc.flatten()[pairs.latents]
-                positive[pairs.latents[pre > 0]] = True
         seen = y.flatten(0, 1) if y.requires_grad else None
         pre = encode(pre, centered.flatten(0, 1), pairs, self.W_enc, self.b_enc, self.b_dec, seen)
         values, gates = self.sparsity.values(pre, pairs.latents, self.owned)

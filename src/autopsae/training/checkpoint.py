@@ -11,11 +11,13 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import changes, write_tensors
+from autopsae.kernels.screen import choose_screen
 from autopsae.kinds import (
     anything,
     check_kind,
     digest,
     fields,
+    flag,
     list_of,
     mapping_of,
     nothing_or,
@@ -58,7 +60,8 @@ _ABOUT = fields(
         "members": list_of(fields({"settings": mapping_of(nothing_or(text)), "sae": text})),
         "scales": list_of(number(over=0.0)),
         "data": mapping_of(anything),
-    }
+    },
+    optional={"is_screened": flag},  # the first files of this version lack it
 )
 
 
@@ -75,6 +78,8 @@ class State:
     stream_of_member: list[int]
     """Which of the places each member that goes on is at."""
     tensors: Mapping[str, Tensor]
+    is_screened: bool
+    """Whether latents were chosen from exact values behind a screen, or from a whole product."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """What identifies the tokens, as JSON: for whoever loads it to compare."""
 
@@ -90,6 +95,7 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -
         "format": FORMAT,
         "version": VERSION,
         "step": state.step,
+        "is_screened": state.is_screened,
         "diverged": state.diverged,
         "stopped": sorted(state.stopped),
         "stream_of_member": state.stream_of_member,
@@ -127,6 +133,11 @@ def load_checkpoint(
     """
     about, tensors = _read(Path(path))
     _check(path, about, members)
+    if about.get("is_screened") and choose_screen("float32", members[0].sae.W_enc) is None:
+        raise InputError(
+            f"{path}: expected Numba and a processor, as where it was written, got none of these: values would "
+            "differ in their last bits; pip install 'autopsae[fast]', or start afresh"
+        )
     gone = {*map(int, about["diverged"]), *about["stopped"]}
     going_on = [stream for m, stream in enumerate(stream_of_member) if m not in gone]
     _check_streams(path, about, going_on)
@@ -140,6 +151,7 @@ def load_checkpoint(
         places=[_place(path, p, place, tensors) for p, place in enumerate(about["places"])],
         stream_of_member=about["stream_of_member"],
         tensors={name: tensors[f"state.{name}"] for name in state_layouts if f"state.{name}" in tensors},
+        is_screened=about.get("is_screened", False),
         data=about["data"],
     )
     weights = [_under(f"sae.{m}", tensors, {*member.sae.state_dict()}) for m, member in enumerate(members)]

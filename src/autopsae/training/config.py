@@ -6,6 +6,7 @@ from typing import Literal
 
 from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
+from autopsae.kernels.screen import PRODUCTS, Products
 from autopsae.tables import Result
 from autopsae.training.objective import L1, L0Target, take_sizes
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
@@ -54,8 +55,9 @@ class TrainConfig(Result):
     """Largest norm of an SAE's gradient, which is shortened to it; None for no limit."""
     unit_decoder: bool = True
     """Keep decoder rows at unit norm, and their gradient orthogonal to them."""
-    products: Literal["float32", "bfloat16"] | None = None
-    """Type in which latents are chosen; None for that of the weights. The chosen values are exact either way."""
+    products: Products = "auto"
+    """Type of the products that find the candidates among which latents are chosen; "auto" for the fastest that the
+    processor has. The result does not depend on it: the choice is made from exact values."""
     buffer_tokens: int = 262_144
     """Tokens from which batches are drawn at random."""
     record_every: int = 1
@@ -95,8 +97,8 @@ class TrainConfig(Result):
                 self.k_steps == 0 if self.k_start is None else min(self.k_start, self.k_steps) >= 1
             ),
             f"dead_after_tokens >= 1, got {self.dead_after_tokens}": self.dead_after_tokens >= 1,
-            f"products float32, bfloat16 or None, got {self.products}": self.products
-            in ("float32", "bfloat16", None),
+            f"products {', '.join(PRODUCTS[:-1])} or {PRODUCTS[-1]}, got {self.products}": self.products
+            in PRODUCTS,
             f"record_every >= 1, got {self.record_every}": self.record_every >= 1,
             f"buffer_tokens >= 1, got {self.buffer_tokens}": self.buffer_tokens >= 1,
             f"clip_norm > 0 or None, got {self.clip_norm}": self.clip_norm is None or self.clip_norm > 0,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
+from autopsae.kernels.screen import choose_screen
 from autopsae.kernels.workspace import Workspace
 from autopsae.progress import Progress
 from autopsae.sae.model import SAE
@@ -48,16 +49,17 @@ class Training:
         """
         check_together(members)
         self.members, self.config, self._tokens = list(members), members[0].config, tokens
-        self._products = getattr(torch, self.config.products) if self.config.products else None
         self._workspace = Workspace()
         self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, *, is_screened: bool = True) -> None:
         """Set everything to the state before the first step, with the weights that the SAEs have now."""
         members, self.step = self.members, 0
+        # Every screen gives the same bits, and a whole product others: a resumed run goes on with what it had.
+        self._products = choose_screen(self.config.products, members[0].sae.W_enc) if is_screened else None
         self._roster = Roster(len(members))
         self._sources = Sources(members, self._tokens)
-        self._weights = stack_weights([member.sae for member in members])
+        self._weights = stack_weights([member.sae for member in members], self._products)
         self._optimizer = Optimizer(self._weights, [member.config for member in members])
         self._account = Account(members)
         self._last_resampling = torch.zeros(len(members), 2, dtype=torch.int64)
@@ -88,7 +90,7 @@ class Training:
         y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
 
         # The selection holds the codes of selected latents only, never [batch, d_sae]. centered = y - b_dec.
-        selection, centered = weights.select(y, training=True, products=self._products, workspace=self._workspace)
+        selection, centered = weights.select(y, training=True, workspace=self._workspace)
         # What is learned without a gradient: BatchTopK's threshold, which only evaluation uses.
         weights.learn(selection)
         nested = self.config.nested
@@ -195,7 +197,7 @@ class Training:
         kept = torch.tensor(rows, dtype=torch.int64, device=self._weights.W_enc.device)
         self._account.keep(kept)
         if members := [before[row] for row in rows]:
-            self._weights = stack_weights([member.sae for member in members])
+            self._weights = stack_weights([member.sae for member in members], self._products)
             self._optimizer.keep(self._weights, kept)
             self._sources.keep(members, kept)
 
@@ -222,6 +224,7 @@ class Training:
             step=self.step,
             diverged=self.diverged,
             stopped=self.stopped,
+            is_screened=self._products is not None,
             places=self._sources.places if self._roster.going_on else [],
             stream_of_member=self._sources.stream_of_member if self._roster.going_on else [],
             tensors=self._tensors(),
@@ -236,7 +239,7 @@ class Training:
         streams = Sources(self.members, self._tokens).stream_of_member
         state, saes = load_checkpoint(path, self.members, streams, self._layouts)
         tensors = complete_tensors(path, state, self.members)
-        self._begin()
+        self._begin(is_screened=state.is_screened)
         for member, (weights, scale) in zip(self.members, saes, strict=True):
             member.sae.load_state_dict(weights)
             member.sae.scale = scale

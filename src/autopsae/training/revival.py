@@ -18,7 +18,7 @@ from autopsae.arrays import InputError
 from autopsae.kernels.pairs import Pairs
 from autopsae.kernels.sparse_ops import encode, subtract_decoded
 from autopsae.sae.death import Watch
-from autopsae.sae.selection import Product
+from autopsae.sae.product import Product
 from autopsae.sae.sparsity import TopK
 from autopsae.sae.weights import Weights
 
@@ -62,7 +62,8 @@ class AuxK:
             return left.new_zeros(n_members)
         with torch.no_grad():
             b_enc = torch.where(some.silent, 0 if some.b_enc is None else some.b_enc, -torch.inf)
-            product = Product(centered[some.members], some.rows_of(weights.W_enc), b_enc.to(left))
+            rows = some.rows_of(weights.W_enc)
+            product = Product(centered[some.members], rows, b_enc.to(left), products=weights.products)
             k_aux = min(methods[int(some.members[0])].k_aux or max(1, d_in // 2), int(some.silent.sum(dim=1).max()))
             pre, among = TopK(k=k_aux).select(product, None)
             counts = torch.zeros(left.shape[:2], dtype=torch.int64, device=left.device)

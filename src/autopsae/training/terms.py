@@ -9,6 +9,9 @@ from autopsae.sae.model import SAE
 from autopsae.training.config import TrainConfig
 from autopsae.training.sources import Member
 
+WITHOUT_EFFECT = ("products",)
+"""Settings that change how fast a training is, and not what comes of it."""
+
 
 def terms(member: Member) -> dict[str, Any]:
     """What must be the same for a member to go on."""
@@ -19,12 +22,14 @@ def terms(member: Member) -> dict[str, Any]:
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a saved member; a setting that there was not yet when it was saved is at its default."""
-    return {one.name: repr(one.default) for one in fields(TrainConfig) if one.default is not MISSING} | {**settings}
+    defaults = {one.name: repr(one.default) for one in fields(TrainConfig) if one.default is not MISSING}
+    return defaults | {**settings} | dict.fromkeys(WITHOUT_EFFECT, "any")
 
 
 def _settings(config: TrainConfig) -> dict[str, str]:
     """How long it shall last matters to a decay alone."""
     settings = {one.name: repr(getattr(config, one.name)) for one in fields(config)}
+    settings |= dict.fromkeys(WITHOUT_EFFECT, "any")
     if config.decay_steps == 0:
         settings["steps"] = "any"
     return settings

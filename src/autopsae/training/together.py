@@ -8,6 +8,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import changes
+from autopsae.kernels.screen import Products
 from autopsae.sae.model import SAE
 from autopsae.sae.weights import PARAMETERS, Weights
 from autopsae.training.config import TrainConfig
@@ -58,7 +59,7 @@ def check_together(members: Sequence[Member]) -> None:
     _check_k_aux(members)
 
 
-def stack_weights(saes: Sequence[SAE]) -> Weights:
+def stack_weights(saes: Sequence[SAE], products: Products | None = "auto") -> Weights:
     """The weights of all as leaves of their own; the SAEs hold parts of them from now on, so that what is trained
     here is seen there. The SAEs have one shape, sparsity, type and device.
     """
@@ -79,6 +80,7 @@ def stack_weights(saes: Sequence[SAE]) -> Weights:
         **{name: together(name) for name in PARAMETERS},  # type: ignore[arg-type]
         owned={name: together(name) for name in saes[0].owned},  # type: ignore[misc]
         sparsity=sparsity,
+        products=products,
     )
     for tensor in weights.parameters.values():
         tensor.requires_grad_()

@@ -63,8 +63,8 @@ class Fit:
     """Last steps, over which it falls to 0."""
     nested: Rare[Integers] = ()
     """Sizes of prefixes for Matryoshka training, such as 256,1024; none for all latents alone."""
-    bfloat16: Rare[bool] = False
-    """Choose latents in bfloat16, for speed; their values stay float32."""
+    products: Rare[Literal["auto", "float32", "bfloat16", "int8"]] = "auto"
+    """Type of the products that find candidates for each token; it changes the speed, and not the result."""
 
 
 @dataclass(frozen=True, kw_only=True)

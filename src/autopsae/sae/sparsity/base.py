@@ -28,7 +28,7 @@ from autopsae.arrays import InputError
 from autopsae.kernels.pairs import DENSE, Pairs
 from autopsae.kinds import Kind, check_kind, flag, number, one_of, text, whole
 from autopsae.kinds import fields as object_of
-from autopsae.sae.selection import Chosen, Product
+from autopsae.sae.product import Chosen, Product
 from autopsae.saved import Layout
 
 Owned = Mapping[str, Tensor]

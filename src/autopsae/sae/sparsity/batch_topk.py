@@ -9,8 +9,7 @@ from torch import Tensor
 
 from autopsae.arguments import check_k
 from autopsae.kernels.pairs import Pairs
-from autopsae.sae.selection import Chosen, Product
-from autopsae.sae.sparsity.above import above
+from autopsae.sae.product import Chosen, Product
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
@@ -59,14 +58,15 @@ class BatchTopK(Sparsity):
         """The positive ones of the k * tokens largest of the batch; with a threshold, all over it."""
         members, n_tokens, d_sae = product.shape
         if threshold is not None:
-            return above(product, threshold.expand(members, d_sae))
+            return product.pairs_above(threshold.expand(members, d_sae))
         wanted = self.k * n_tokens
         # A few tokens tell a threshold that lets through about half as many again; of those the best are taken.
         some = product.sample(64)
         among = min(some[0].numel(), self.k * some.shape[1] * 3 // 2)
         guess = some.flatten(1).topk(among, dim=1).values[:, -1:].relu() if among else some.new_zeros(members, 1)
         for lowered in (guess, guess / 2, torch.zeros_like(guess)):
-            values, pairs = above(product, lowered.expand(members, d_sae))
+            many = bool((lowered == 0).any())
+            values, pairs = product.pairs_above(lowered.expand(members, d_sae), many=many)
             counts = pairs.per_member_counts
             if bool(((counts >= wanted) | (lowered[:, 0] == 0)).all()):
                 break

@@ -10,7 +10,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import Pairs
-from autopsae.sae.selection import Chosen, Product
+from autopsae.sae.product import Chosen, Product
 from autopsae.sae.sparsity.base import Sparsity
 
 
@@ -38,17 +38,8 @@ class GroupMax(Sparsity):
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
         """The largest latent of each group."""
-        members, _, d_sae = product.shape
-        values, latents = [], []
-        for block in product:
-            b_enc = product.biases(block.members)
-            pre = block.rows if b_enc is None else block.rows + b_enc[:, None]
-            product.positive[block.members] |= (pre > 0).any(dim=1)
-            largest = pre.unflatten(-1, (self.k, -1)).max(dim=-1)
-            first = torch.arange(0, d_sae, d_sae // self.k, device=pre.device)
-            values.append(largest.values.flatten(0, 1))
-            latents.append((first + largest.indices).flatten(0, 1))
-        return torch.cat(values).flatten(), Pairs.of_matrix(torch.cat(latents).view(members, -1, self.k), d_sae)
+        values, latents = product.largest_of_groups(self.k)
+        return values.flatten(), Pairs.of_matrix(latents, product.shape[2])
 
     def admits(
         self,

@@ -11,8 +11,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.kernels.straight_through import jump, step
-from autopsae.sae.selection import Chosen, Product
-from autopsae.sae.sparsity.above import above
+from autopsae.sae.product import Chosen, Product
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
@@ -46,7 +45,8 @@ class JumpReLU(Sparsity):
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
         """All that fire, and the positive ones near enough to their threshold to move it."""
         assert threshold is not None
-        return above(product, (threshold - self.bandwidth / 2).relu())
+        low = (threshold - self.bandwidth / 2).relu()
+        return product.pairs_above(low, many=self.start < _ALMOST_NOTHING)
 
     def check(self, d_sae: int) -> None:
         """InputError unless there is a latent, and bandwidth and start are positive."""

@@ -6,8 +6,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autopsae.sae.selection import Chosen, Product
-from autopsae.sae.sparsity.above import above
+from autopsae.sae.product import Chosen, Product
 from autopsae.sae.sparsity.base import Sparsity
 
 
@@ -27,7 +26,7 @@ class ReLU(Sparsity):
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
         """All positive latents."""
         members, _, d_sae = product.shape
-        return above(product, product.W_enc.new_zeros(()).expand(members, d_sae))
+        return product.pairs_above(product.W_enc.new_zeros(members, d_sae), many=True)
 
     def which_fire(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None

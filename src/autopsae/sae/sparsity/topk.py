@@ -4,15 +4,14 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.defaults import K
-from autopsae.kernels import choose
 from autopsae.kernels.pairs import Pairs
-from autopsae.sae.selection import Chosen, Product
+from autopsae.sae.product import Chosen, Product
 from autopsae.sae.sparsity.base import Sparsity
 
 
@@ -43,21 +42,8 @@ class TopK(Sparsity):
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
         """(the pre-activations of the k largest latents of each token, the pairs); see `Sparsity.select`."""
-        members, _, d_sae = product.shape
-        # For small k on a CPU, a kernel that goes latent by latent is faster than one that goes token by token.
-        if choose.has_largest_by_latent(product.W_enc, self.k):
-            blocks = [
-                choose.largest_by_latent(block, product.b_enc, self.k, product.positive)
-                for block in product.by_latent()
-            ]
-            values, latents = (_join([block[i] for block in blocks]) for i in range(2))
-            return values.flatten(), Pairs.of_matrix(latents, d_sae)
-        blocks = [
-            choose.largest(block.rows, product.biases(block.members), self.k, product.positive[block.members])
-            for block in product
-        ]
-        values, latents = (torch.cat([block[i].flatten(0, 1) for block in blocks]) for i in range(2))
-        return values.flatten(), Pairs.of_matrix(latents.view(members, -1, self.k), d_sae)
+        values, latents = product.largest(self.k)
+        return values.flatten(), Pairs.of_matrix(latents, product.shape[2])
 
     def which_fire(
         self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
@@ -107,10 +93,6 @@ def topk_unless(sparsity: Sparsity | None, k: int | None) -> Sparsity:
     if k is not None:
         raise InputError(f"expected k (short for TopK) or a sparsity, got k = {k} and {sparsity}; give one of them")
     return sparsity
-
-
-def _join(blocks: list[Tensor]) -> Float[Tensor, "members tokens k"] | Int[Tensor, "members tokens k"]:
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
 
 
 def _floor_of_kth_largest(pre: Float[Tensor, "block d_sae"], k: int) -> Float[Tensor, "block 1"]:

@@ -1,0 +1,247 @@
+"""Loops of `screen`, compiled by Numba: exact choices from inexact scores. Called by `screen` alone.
+
+`scores` [tokens, latents] are those of an inexact product, `bias` is added to them. The value of a pair, which is
+x . w + bias in float32 by `_four`, lies within
+    slack[latent] * size[token] + relative * |score| + SUM * |score + bias| + tiny
+of score + bias: between its *low* and its *high* (docs/exact-selection.md has the proof). A size that is not finite
+says that there is no such bound for this token, and that all its values have to be computed.
+
+`seen` [threads, latents] becomes true where a latent is surely positive, `unsure` where it may be.
+"""
+
+import numba
+import numpy as np
+
+from autopsae.kernels.numba_bits import float_of, widen, zeros_below
+from autopsae.kernels.numba_compile import compile_loop, parallel
+
+SUM = np.float32(2.0**-21)
+"""Of the two sums with the bias, which are rounded: twice 2^-24, and some to spare."""
+SPARE = 8
+"""Places that a buffer has beyond the latents, for `exact`."""
+FINE = np.int32(1 << 14)
+"""Two floats whose bits differ by less are within 2^-9 of each other: near enough for a floor."""
+
+
+@compile_loop(inline="always")
+def error_of(score, value, slack, size, limits):  # type: ignore[no-untyped-def]
+    """How far the exact value may be from `value`, which is score + bias. limits: (relative, tiny)."""
+    return size * slack + limits[0] * abs(score) + SUM * abs(value) + limits[1]
+
+
+@compile_loop(fastmath={"reassoc", "contract"})
+def _four(x, W, places, first, values):  # type: ignore[no-untyped-def]
+    """The products of x with four rows: the only place where a selected value is computed, so that it does not
+    depend on what it was selected by. Four at a time, as each waits for its row.
+    """
+    a, b, c, d = W[places[first]], W[places[first + 1]], W[places[first + 2]], W[places[first + 3]]
+    of_a = of_b = of_c = of_d = np.float32(0)
+    for j in range(len(x)):
+        of_a += x[j] * a[j]
+        of_b += x[j] * b[j]
+        of_c += x[j] * c[j]
+        of_d += x[j] * d[j]
+    values[first], values[first + 1], values[first + 2], values[first + 3] = of_a, of_b, of_c, of_d
+
+
+@compile_loop()
+def exact(x, W, bias, places, n, values):  # type: ignore[no-untyped-def]
+    """values[i] = x . W[places[i]] + bias, for n latents; both buffers have room for SPARE more."""
+    if n == 0:
+        return
+    for i in range(n, n + 3):
+        places[i] = places[n - 1]
+    for i in range(0, n, 4):
+        _four(x, W, places, i, values)
+    for i in range(n):
+        values[i] += bias[places[i]]
+
+
+@compile_loop()
+def _mark(row, bias, slack, size, limits, guess, seen, unsure, flags):  # type: ignore[no-untyped-def]
+    """flags: which latents reach `guess` at their high (NaN too, which must not go unseen)."""
+    for j in range(len(row)):
+        score = widen(row[j])
+        value = score + bias[j]
+        error = error_of(score, value, slack[j], size, limits)
+        seen[j] |= value > error
+        unsure[j] |= value > -error
+        flags[j] = not (value + error < guess)
+
+
+@compile_loop()
+def gather(words, places):  # type: ignore[no-untyped-def]
+    """The places of the flags that are set, a byte each, read eight at a time; how many there are."""
+    count = 0
+    for w in range(len(words)):
+        word = words[w]
+        while word:
+            places[count] = 8 * w + (zeros_below(word) >> np.uint64(3))  # type: ignore[call-arg]
+            count += 1  # type: ignore[unreachable]
+            word &= word - np.uint64(1)
+    return count
+
+
+@compile_loop()
+def _bound(row, bias, slack, size, limits, places, count, lows, highs):  # type: ignore[no-untyped-def]
+    """The low and the high of some latents."""
+    for i in range(count):
+        j = places[i]
+        score = widen(row[j])
+        value = score + bias[j]
+        error = error_of(score, value, slack[j], size, limits)
+        lows[i], highs[i] = value - error, value + error
+
+
+@compile_loop()
+def _count_from(keys, n, key):  # type: ignore[no-untyped-def]
+    count = np.int32(0)
+    for i in range(n):
+        count += np.int32(keys[i] >= key)
+    return count
+
+
+@compile_loop()
+def _kth(values, n, k, fine):  # type: ignore[no-untyped-def]
+    """The bits of a value >= 0 that at least k of the n values reach, the largest such but for `fine`; 0 where
+    fewer are positive. By bisection: counting is one vector instruction for many values, and has no branch.
+    """
+    keys, low, high = values.view(np.int32), np.int32(0), np.int32(0)
+    for i in range(n):
+        high = max(high, keys[i])
+    high += 1
+    if _count_from(keys, n, np.int32(1)) < k:
+        return low
+    while high - low > fine:
+        middle = np.int32(low + ((high - low) >> 1))
+        count = _count_from(keys, n, middle)
+        if count == k and fine > 1:
+            return middle
+        if count >= k:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@compile_loop()
+def _candidates(row, bias, slack, size, limits, k, guess, marks, room):  # type: ignore[no-untyped-def]
+    """(how many latents may be among the k largest that are positive, a floor that the k-th reaches or 0): those
+    whose high reaches the k-th largest low. Only latents over `guess` are looked at, and it is lowered until no
+    other can be among them.
+    """
+    (seen, unsure, flags), (places, lows, highs) = marks, room
+    words = flags.view(np.uint64)
+    while True:
+        _mark(row, bias, slack, size, limits, guess, seen, unsure, flags)
+        count = gather(words, places)
+        _bound(row, bias, slack, size, limits, places, count, lows, highs)
+        floor = np.float32(0)
+        if count >= k:
+            floor = float_of(np.uint32(_kth(lows, count, k, FINE)))  # type: ignore[call-arg]
+        if floor >= guess:
+            break
+        guess = floor if count >= k else np.float32(guess * 0.7 if guess > 1e-30 else 0)
+    some = 0
+    for i in range(count):
+        places[some] = places[i]
+        some += not (highs[i] < floor)
+    return some, floor
+
+
+@compile_loop()
+def _choose(values, places, n, k, out_values, out_latents):  # type: ignore[no-untyped-def]
+    """The k largest positive of n values in the order of their latents, the first of equal ones; how many there
+    are. NaN has no order, and must not go unseen: it comes first.
+    """
+    least = max(_kth(values, n, k, np.int32(1)), np.int32(1))
+    keys = values.view(np.int32)
+    equal = np.int32(k) - _count_from(keys, n, least + np.int32(1))
+    count = 0
+    for i in range(n):
+        tie = keys[i] == least and equal > 0
+        equal -= tie
+        if count < k:
+            out_values[count], out_latents[count] = values[i], places[i]
+        count += keys[i] > least or tie
+    for i in range(n):
+        if values[i] != values[i]:
+            out_values[0], out_latents[0] = values[i], places[i]
+            count = max(count, 1)
+    return min(count, k)
+
+
+@compile_loop()
+def _fill(x, W, bias, count, k, out_values, out_latents, places, values):  # type: ignore[no-untyped-def]
+    """Where fewer than k are positive, the first that are not fill the rest."""
+    some, next_, j = count, 0, 0
+    while some < k:
+        if next_ < count and out_latents[next_] == j:
+            next_ += 1
+        else:
+            places[some] = j
+            some += 1
+        j += 1
+    exact(x, W, bias, places[count:], k - count, values)
+    for i in range(count, k):
+        out_values[i], out_latents[i] = values[i - count], places[i]
+
+
+@compile_loop()
+def every_value(x, W, bias, places, values, seen):  # type: ignore[no-untyped-def]
+    """Every value of a token that has no bounds."""
+    n = len(bias)
+    for j in range(n):
+        places[j] = j
+    exact(x, W, bias, places, n, values)
+    for j in range(n):
+        seen[j] |= values[j] > 0
+    return n
+
+
+@parallel()
+def largest(scores, bias, slack, sizes, limits, x, W, k, values, latents, seen, unsure, threads):  # type: ignore[no-untyped-def]
+    """The k largest of each token into values and latents [tokens, k], in the order of the latents. What the k-th
+    largest of a token was to its size is, somewhat lowered, the guess for the next.
+    """
+    rows, n = scores.shape
+    span = (rows + threads - 1) // threads
+    for t in numba.prange(threads):
+        flags, places = np.zeros((n + 7) // 8 * 8, np.uint8), np.empty(n + SPARE, np.int32)
+        lows, highs = np.empty(n + SPARE, np.float32), np.empty(n + SPARE, np.float32)
+        ratio = np.float32(0)
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            if sizes[r] < np.inf:
+                guess = np.float32(ratio * sizes[r])
+                marks, room = (seen[t], unsure[t], flags), (places, lows, highs)
+                count, floor = _candidates(scores[r], bias, slack, sizes[r], limits, k, guess, marks, room)
+                ratio = np.float32(0.93) * floor / sizes[r] if sizes[r] > 0 else np.float32(0)
+                exact(x[r], W, bias, places, count, lows)
+            else:
+                count = every_value(x[r], W, bias, places, lows, seen[t])
+            some = _choose(lows, places, count, k, values[r], latents[r])
+            if some < k:
+                _fill(x[r], W, bias, some, k, values[r], latents[r], places, lows)
+
+
+@parallel()
+def norms(rows, rounded, scales, own, of_rounded, of_error, threads):  # type: ignore[no-untyped-def]
+    """The norms of rows, of what they were rounded to (times their scale), and of the difference, in float64, whose
+    range the squares do not leave.
+    """
+    n = len(rows)
+    span = (n + threads - 1) // threads
+    for t in numba.prange(threads):
+        for r in range(t * span, min(n, (t + 1) * span)):
+            own[r], of_rounded[r], of_error[r] = _norms(rows[r], rounded[r], scales[r])
+
+
+@compile_loop(fastmath={"reassoc", "contract"})
+def _norms(row, rounded, scale):  # type: ignore[no-untyped-def]
+    own = of_rounded = of_error = np.float64(0)
+    for c in range(len(row)):
+        near = np.float64(scale * widen(rounded[c]))
+        own += np.float64(row[c]) ** 2
+        of_rounded += near**2
+        of_error += (np.float64(row[c]) - near) ** 2
+    return np.sqrt(own), np.sqrt(of_rounded), np.sqrt(of_error)

@@ -1,0 +1,231 @@
+"""Exact choices at the price of an inexact product (docs/exact-selection.md has the mathematics).
+
+A *screen* multiplies tokens and encoder rows that were rounded to a cheaper type, and knows how far each of these
+scores may be from the exact value. A latent whose score could not be among the k largest, or over its threshold, is
+out; for the others the exact value is computed, and the choice is made from these. So what is chosen, and with what
+value, does not depend on the screen. It is Numba's alone, for float32 on a processor.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from math import isfinite, sqrt
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from autopsae.kernels.dispatch import Loops, load_loops, threads_for
+from autopsae.kernels.workspace import Workspace
+
+Products = Literal["auto", "float32", "bfloat16", "int8"]
+"""The type of the products that latents are screened by; "auto" is the fastest that the processor has."""
+PRODUCTS: tuple[Products, ...] = ("auto", "float32", "bfloat16", "int8")
+
+BLOCK = 1 << 23
+"""Scores that are held at a time: few enough to be read again from the processor's cache."""
+_RELATIVE = {"float32": 0.0, "bfloat16": 2.0**-8, "int8": 2.0**-22}
+"""Of a score: what it may lose in being written, by whatever rounding."""
+_LARGEST = 2.0**126
+"""Of products of norms: below it, no partial sum overflows."""
+_SMALLEST = 2.0**-125
+"""What is lost of a number where the processor takes the smallest ones for zero, doubled."""
+_HUGE = 1e30
+_MOST_INT8 = 1 << 16
+"""Dimensions whose products of int8 an int32 surely holds."""
+_FEW_DIMENSIONS, _FEW_LATENTS = 128, 1024
+"""Below these, a whole product takes no longer than what a screen does around its own."""
+
+Tokens = Float[Tensor, "tokens d_in"]
+Rows = Float[Tensor, "d_sae d_in"]
+
+
+def choose_screen(asked: Products | None, W_enc: Float[Tensor, "*members d_sae d_in"]) -> Products | None:
+    """The screen for these encoder rows; None where there is none, or none is worth it: the whole product then."""
+    d_sae, d_in = W_enc.shape[-2:]
+    if asked is None or W_enc.device.type != "cpu" or W_enc.dtype != torch.float32 or load_loops() is None:
+        return None
+    if asked == "auto":
+        if d_in < _FEW_DIMENSIONS or d_sae < _FEW_LATENTS:
+            return None
+        return "bfloat16" if multiplies_bfloat16() else "float32"
+    return None if asked == "int8" and d_in > _MOST_INT8 else asked
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Has this processor instructions for products of bfloat16? Without them such a product is slow."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
+
+
+class _Rounded(NamedTuple):
+    """Rows in the type of a screen, and the norms (float64) of the rows, of the rounded ones and of the errors."""
+
+    rows: Tensor
+    scales: Float[Tensor, "rows"]
+    norms: Float[Tensor, "rows"]
+    rounded: Float[Tensor, "rows"]
+    errors: Float[Tensor, "rows"]
+
+
+class Scores(NamedTuple):
+    """The scores of some tokens, and what bounds their errors; see `numba_screen`."""
+
+    scores: np.ndarray
+    bias: np.ndarray
+    slack: np.ndarray
+    sizes: np.ndarray
+    limits: tuple[np.float32, np.float32]
+
+
+class Screen:
+    """One SAE's encoder, rounded for a screen. `of` makes it."""
+
+    def __init__(self, kind: Products, W_enc: Rows, b_enc: Float[Tensor, "d_sae"], workspace: Workspace) -> None:
+        self.kind, self.W_enc, self.workspace = kind, W_enc, workspace
+        # A latent at -inf is never positive; a sum with -inf has no bound, and one with this number has.
+        self.b_enc = b_enc.clamp_min(-_HUGE)
+        self._rows = _round(kind, W_enc, "rows", workspace)
+        self._largest = float(self._rows.rounded.max())
+
+    @staticmethod
+    def of(
+        kind: Products, W_enc: Rows, b_enc: Float[Tensor, "d_sae"] | None, workspace: Workspace
+    ) -> "Screen | None":
+        """None for weights that have no bounds: NaN, infinite, or biases that dwarf everything."""
+        b_enc = W_enc.new_zeros(len(W_enc)) if b_enc is None else b_enc.contiguous()
+        screen = Screen(kind, W_enc.contiguous(), b_enc, workspace)
+        bounds = float((screen._rows.errors + screen._rows.rounded + screen._rows.norms).sum())
+        fine = (b_enc.abs() <= _HUGE) | (b_enc == -torch.inf)
+        return screen if isfinite(bounds) and bool(fine.all()) else None
+
+    def scores(self, x: Tokens) -> Scores:
+        """The rounded product of some tokens and the encoder, and its bounds."""
+        tokens, d_in = _round(self.kind, x, "tokens", self.workspace), x.shape[1]
+        bounded = (tokens.norms + tokens.rounded) * self._largest < _LARGEST  # not where it is NaN
+        sizes = tokens.norms.where(bounded, torch.inf)
+        ratio = (
+            float((tokens.errors / tokens.norms).where(bounded & (tokens.norms > 0), 0).max()) if len(x) else 0.0
+        )
+        # Twice what a sum of d_in products can lose in float32, in whatever order.
+        sums = (d_in + 8) * 2.0**-23
+        slack = (1 + sums) * self._rows.errors + (2 * sums + ratio * (1 + sums)) * self._rows.rounded
+        most = float(tokens.norms.where(bounded, 0).max()) if len(x) else 0.0
+        tiny = _SMALLEST * (4 * d_in + sqrt(d_in) * (most + self._largest))
+        limits = np.float32(_RELATIVE[self.kind]), np.float32(tiny)
+        slack, sizes = (t.mul(1 + 1e-6).float() for t in (slack, sizes))  # by more than float32 rounds off
+        product = self._product(tokens).numpy()
+        return Scores(product, self.b_enc.numpy(), slack.numpy(), sizes.numpy(), limits)
+
+    def _product(self, tokens: _Rounded) -> Tensor:
+        shape = (len(tokens.rows), len(self.W_enc))
+        if self.kind == "int8":
+            whole = torch._int_mm(tokens.rows, self._rows.rows.T)
+            return whole.float().mul_(self._rows.scales).mul_(tokens.scales[:, None])
+        out = self.workspace.take("scores", shape, tokens.rows)
+        torch.mm(tokens.rows, self._rows.rows.T, out=out)
+        return out.view(torch.uint16) if self.kind == "bfloat16" else out
+
+
+def _round(kind: Products, rows: Tensor, name: str, workspace: Workspace) -> _Rounded:
+    n, d_in = rows.shape
+    scales, codes = torch.ones(n), rows.contiguous()
+    if kind == "bfloat16":
+        codes = workspace.take(f"rounded {name}", (n, d_in), torch.empty(0, dtype=torch.bfloat16))
+        codes.copy_(rows)
+    elif kind == "int8":
+        scales = rows.abs().amax(dim=1).div_(127).clamp_min_(torch.finfo(torch.float32).tiny)
+        codes = (rows / scales[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+    norms = torch.empty(3, n, dtype=torch.float64)
+    bits = codes.view(torch.uint16) if kind == "bfloat16" else codes
+    arrays = (t.numpy() for t in (rows.contiguous(), bits, scales, *norms))
+    _loops().screen.norms(*arrays, threads_for(rows.numel()))
+    return _Rounded(codes, scales, *norms)
+
+
+Positive = Bool[Tensor, "d_sae"]
+Chosen = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
+
+
+class _Block(NamedTuple):
+    """Some tokens, their scores, and the marks of latents that are positive, surely and perhaps, by thread."""
+
+    tokens: slice
+    scores: Scores
+    exact: tuple[np.ndarray, np.ndarray]
+    seen: np.ndarray
+    unsure: np.ndarray
+    threads: int
+
+
+def largest(screen: Screen, x: Tokens, positive: Positive, k: int) -> Chosen:
+    """(values, latents) of the k largest pre-activations of each token, in the order of the latents; of equal ones
+    the first. `positive` becomes true where a latent is positive on any token. Where fewer than k of a token are
+    positive, the first that are not fill the rest.
+    """
+    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
+    for b in _blocks(screen, x, positive):
+        chosen = values[b.tokens].numpy(), latents[b.tokens].numpy()
+        _loops().screen.largest(*b.scores, *b.exact, k, *chosen, b.seen, b.unsure, b.threads)
+    return values, latents
+
+
+def largest_of_groups(screen: Screen, x: Tokens, positive: Positive, k: int) -> Chosen:
+    """(values, latents) of the largest pre-activation of each of k groups of d_sae / k neighbours, the first of
+    equal ones; `positive` as in `largest`.
+    """
+    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
+    for b in _blocks(screen, x, positive):
+        chosen = values[b.tokens].numpy(), latents[b.tokens].numpy()
+        _loops().screen_above.largest_of_groups(*b.scores, *b.exact, k, *chosen, b.seen, b.unsure, b.threads)
+    return values, latents
+
+
+def above(
+    screen: Screen, x: Tokens, positive: Positive, thresholds: Float[Tensor, "d_sae"]
+) -> tuple[Float[Tensor, "above"], Int[Tensor, "above"], Int[Tensor, "tokens"]]:
+    """(values, latents, how many per token) of all pre-activations over their latent's threshold (>= 0), token by
+    token, in the order of the latents; `positive` as in `largest`.
+    """
+    parts, loops, over = [], _loops().screen_above, thresholds.float().numpy()
+    words = -(-len(screen.W_enc) // 8)
+    for b in _blocks(screen, x, positive):
+        n = len(b.scores.sizes)
+        flags = screen.workspace.take("flags", (n, 8 * words), torch.empty(0, dtype=torch.uint8)).numpy()
+        counts, kept = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64)
+        loops.count_above(*b.scores, over, flags, counts.numpy(), b.seen, b.unsure, b.threads)
+        starts = counts.cumsum(0) - counts
+        values, latents = x.new_empty(int(counts.sum())), torch.empty(int(counts.sum()), dtype=torch.int64)
+        outputs = values.numpy(), latents.numpy(), kept.numpy(), b.seen
+        known = b.scores.bias, b.scores.sizes, over
+        loops.gather_above(flags, starts.numpy(), *b.exact, *known, *outputs, b.threads)
+        # What was flagged and is not over its threshold leaves a gap behind each token's pairs.
+        filled = torch.arange(len(values)) < (starts + kept).repeat_interleave(counts, output_size=len(values))
+        parts.append((values[filled], latents[filled], kept))
+    empty = x.new_empty(0), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    return tuple(torch.cat(part) for part in zip(empty, *parts, strict=True))  # type: ignore[return-value]
+
+
+def _blocks(screen: Screen, x: Tokens, positive: Positive) -> Iterator[_Block]:
+    """The tokens in blocks, to be chosen from; in the end `positive` is what is true of all."""
+    start, W = 0, screen.W_enc.numpy()
+    for block in x.split(max(64, BLOCK // len(W))):
+        threads = threads_for(len(block) * len(W))
+        seen, unsure = (np.zeros((threads, len(W)), np.bool_) for _ in range(2))
+        scores, exact = screen.scores(block), (block.contiguous().numpy(), W)
+        yield _Block(slice(start, start + len(block)), scores, exact, seen, unsure, threads)
+        start += len(block)
+        positive |= torch.from_numpy(seen.any(axis=0))
+        asked = (torch.from_numpy(unsure.any(axis=0)) & ~positive).nonzero()[:, 0]
+        if len(asked):
+            settled = torch.zeros(len(asked), dtype=torch.bool)
+            _loops().screen_above.settle(*scores, *exact, asked.numpy(), settled.numpy(), threads)
+            positive[asked] = settled
+
+
+def _loops() -> Loops:
+    loops = load_loops()
+    assert loops is not None
+    return loops

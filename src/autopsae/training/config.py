@@ -141,7 +141,8 @@ class Record(Result):
     tokens: int
     """Number of tokens trained on, from the beginning up to and with this step."""
     loss: float
-    """The loss of the step: squared error per token, plus the penalty and the revival term, if there are any."""
+    """The loss of the step: squared error per token (with `nested`, its mean over the reconstructions), plus the
+    penalty and the revival term, if there are any."""
     fvu: float | None
     """Fraction of variance unexplained, on the batch and in the SAE's space: the squared error over the squared
     distance from the mean of the batch. None if all tokens of the batch are equal, as in a batch of one token."""

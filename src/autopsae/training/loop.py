@@ -36,7 +36,7 @@ class Diverged(RuntimeError):
 
 class Training:
     """Each iteration takes `record_every` steps and gives {place of a member: its Record}. It changes the SAEs that
-    were given, and leaves them in evaluation mode. A training that is saved and loaded ends with the same bits.
+    were given, and leaves them in evaluation mode. Saving and loading changes no bit. step: steps done so far.
     """
 
     def __init__(self, members: Sequence[Member], tokens: Tokens | None = None) -> None:

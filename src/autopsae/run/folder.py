@@ -81,8 +81,8 @@ class Entry:
     """Name of the tokens that the SAE is trained on, such as the name of the layer. A sweep names one best SAE for
     each such name, because errors on different tokens cannot be compared. "" for tokens without a name."""
     prescription: Prescription | None = None
-    """The prescription that the SAE was born from. The summary then says for which layer and SAE it was made, and in
-    what this run differs from that. None if the SAE was born from something else."""
+    """The prescription that the SAE was born from. The summary then says for which layer and SAE it was made, and
+    in what this run differs from that. None if the SAE was born from something else."""
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
-"""What `revival` says of the recovery experiments, beside what happened in them.
+"""What `recovery` expects of the recovery experiments, beside what happened in them.
 
-    python -m experiments.survival.recovery          # judge the runs that are kept, under a minute
-    python -m experiments.survival.recovery --train  # train the runs with a mean in several dimensions again
+    python -m experiments.survival.revival          # compare with the runs that are kept, under a minute
+    python -m experiments.survival.revival --train  # train the runs with a mean in several dimensions again
 
 The runs of experiments/outliers_2605_31518 at both scales (their mean is in one dimension), and of `spread.json`:
 the same features at the quick scale with the mean evenly in 5 or 50 dimensions, and at a third of the rate. The

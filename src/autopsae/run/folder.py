@@ -1,4 +1,8 @@
-"""The folder of one SAE: what it was at birth, its records, what held-out tokens said, the SAE, and a summary."""
+"""`Folder`: the files that a run writes for one SAE.
+
+birth.json (the measurements before training), records.jsonl, held_out.jsonl (the measurements during training), sae
+(the trained SAE) and summary.json. docs/outputs.md describes them.
+"""
 
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
@@ -25,14 +29,18 @@ from autopsae.training.sources import Member, shift_tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run does besides training. Steps are counted from its beginning."""
+    """What a run does besides training. Steps are counted from the beginning of the run, also after a resume.
+
+    Raises InputError for a number that is not over zero, and for `target_fvu` without `evaluate_every`.
+    """
 
     checkpoint_every: int | None = None
-    """Steps between checkpoints, each of which replaces the one before."""
+    """Number of steps from one checkpoint to the next. Each replaces the one before it. None for no checkpoints."""
     evaluate_every: int | None = None
-    """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most, spread over all."""
+    """Number of steps from one measurement on held-out tokens to the next. A measurement uses at most 4,096 tokens,
+    spread over all that are held out, and is written to held_out.jsonl. None for no measurements."""
     target_fvu: float | None = None
-    """Stop at the first of those measurements whose raw FVU is no greater."""
+    """Stop training at the first of these measurements with a raw FVU of at most this. None to train to the end."""
 
     def __post_init__(self) -> None:
         whole_fields(self, "checkpoint_every", "evaluate_every")
@@ -44,7 +52,7 @@ class Plan:
             raise InputError("target_fvu: expected evaluate_every too, as the target is one on held-out tokens")
 
     def check(self, config: TrainConfig) -> None:
-        """InputError where a step that is due falls between two records."""
+        """Raises InputError if a checkpoint or a measurement would fall between two records."""
         for name in ("checkpoint_every", "evaluate_every"):
             every = getattr(self, name)
             if every is not None and every % config.record_every:
@@ -53,45 +61,57 @@ class Plan:
                 )
 
     def saves(self, done: int) -> bool:
-        """Is a checkpoint due, after so many steps?"""
+        """Whether a checkpoint is due after `done` steps."""
         return self.checkpoint_every is not None and done % self.checkpoint_every == 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A member by its name, after which its folder is called."""
+    """One SAE of a run or a sweep: how it is trained, how it is measured, and what its summary says about it."""
 
     member: Member
-    """The SAE, and how it is trained."""
+    """The SAE and its training."""
     about: dict[str, Any]
-    """What else its summary should say."""
+    """More keys and values for summary.json, such as {"layer": "hs12", "start": "median"}, in JSON types. They also
+    identify the run: a run can only be resumed with the same `about`."""
     held_out: Tokens | None = None
-    """Raw tokens on which it is measured; None for those of the run. The member's shift is added to either."""
+    """Raw held-out tokens of this SAE, on which it is measured. None for those of the run. In both cases the
+    member's `shift` is added to them."""
     data: str = ""
-    """What it is trained on: the best is sought among members of the same."""
+    """Name of the tokens that the SAE is trained on, such as the name of the layer. A sweep names one best SAE for
+    each such name, because errors on different tokens cannot be compared. "" for tokens without a name."""
     prescription: Prescription | None = None
-    """What the SAE was born from: the summary says what it was made for, and in what this run differs from that."""
+    """The prescription that the SAE was born from. The summary then says for which layer and SAE it was made, and
+    in what this run differs from that. None if the SAE was born from something else."""
 
     @property
     def name(self) -> str:
-        """Name of the member, which is that of its folder."""
+        """Name of the member. In a sweep, its folder is called by it."""
         return self.member.name
 
     @property
     def settings(self) -> Settings:
-        """What tells it from others before a token is read."""
+        """What identifies the run before any token is read: `about`, and the settings of the training."""
         return Settings(about=self.about, config=self.member.config)
 
 
 class Folder(AbstractContextManager["Folder"]):
-    """What a run keeps of one member; a context that closes its logs."""
+    """The files of one SAE, in the folder `out`. As a context manager it closes the logs at the end.
+
+    A driver calls `be_born`, then `log`, then `take` with each record, and `finish` at the end.
+    """
 
     def __init__(self, out: Path, entry: Entry, training: Tokens, held_out: Tokens) -> None:
+        """training, held_out: the raw tokens of the run, for an entry that has none of its own."""
         self.out, self._entry, self._member = out, entry, entry.member
         own = entry.member.tokens
         self._training = training if own is None else own
-        raw = self._raw = same_passes(held_out if entry.held_out is None else entry.held_out)
-        self._held_out, self._few = (self._tokens_of_member(tokens) for tokens in (raw, at_most(raw, ON_THE_WAY)))
+        # Checked to be the same tokens in every pass, so that measurements can be compared.
+        raw = self._raw_held_out = same_passes(held_out if entry.held_out is None else entry.held_out)
+        # All of them for birth and end, some of them for the measurements during training.
+        self._held_out, self._some_held_out = (
+            self._tokens_of_member(tokens) for tokens in (raw, at_most(raw, ON_THE_WAY))
+        )
         self._about = as_json(entry.about)
         self._open = ExitStack()
         self._logs: list[Logger] = []
@@ -102,22 +122,30 @@ class Folder(AbstractContextManager["Folder"]):
         self._open.close()
 
     def be_born(self, *, resumed: bool) -> None:
-        """Measure the SAE before training, once, on all held-out tokens, so that the end compares with it;
-        InputError where what is resumed began with other settings or tokens.
+        """Measure the SAE before training on all held-out tokens, and write birth.json. The result of the training
+        is compared with it. A resumed run reads birth.json instead.
+
+        Raises InputError if the resumed run began with other settings or other tokens.
         """
         path = self.out / "birth.json"
         if not resumed:
             birth = numbers_of(evaluate(self._member.sae, self._held_out))
-            content = {"about": self._about, "birth": birth, "digests": digests_of(self._training, self._raw)}
+            content = {
+                "about": self._about,
+                "birth": birth,
+                "digests": digests_of(self._training, self._raw_held_out),
+            }
             self.birth = save_object(path, format=BIRTH, content=content)["birth"]
             return
         before = load_begun(self.out, self._about)
         self.birth = before["birth"]
-        # A run that an earlier version began does not say what it was trained on.
-        check_described(before.get("digests", {}), self._training, self._raw)
+        # An earlier version wrote no digests of the tokens.
+        check_described(before.get("digests", {}), self._training, self._raw_held_out)
 
     def log(self, plan: Plan, loggers: list[Logger], *, after: int) -> None:
-        """Open the logs, after so many steps."""
+        """Open the logs. loggers: those besides records.jsonl; after: the number of steps that are done. Records of
+        later steps, which an interrupted run may have left, are removed from the logs opened here.
+        """
         self._plan = plan
         every = self._member.config.record_every
         self._logs = [JsonLines(self.out / "records.jsonl", after=after, every=every), *loggers]
@@ -128,24 +156,27 @@ class Folder(AbstractContextManager["Folder"]):
             self._open.enter_context(self._held_out_log)
 
     def take(self, record: Record) -> bool:
-        """Log a record, and measure on held-out tokens if it is time; true where the target is reached."""
+        """Log a record, and measure on held-out tokens if it is due. Returns whether the target FVU is reached."""
         for logger in self._logs:
             logger(record)
         every, target = self._plan.evaluate_every, self._plan.target_fvu
         if self._held_out_log is None or every is None or (record.step + 1) % every:
             return False
         if self._member.sae.not_finite():
-            return False  # the next step, or the end, says so
-        held_out = HeldOut(step=record.step, **numbers_of(evaluate(self._member.sae, self._few)))
+            return False  # not measured: the next step, or `finish`, reports that the weights are not finite
+        held_out = HeldOut(step=record.step, **numbers_of(evaluate(self._member.sae, self._some_held_out)))
         self._held_out_log(held_out)
         return target is not None and held_out.fvu_raw is not None and held_out.fvu_raw <= target
 
     def finish(
         self, steps: int, *, diverged: str | None = None, last_resampling: tuple[int, int] = (0, 0)
     ) -> dict[str, Any]:
-        """Write the SAE and the summary, and return it; of a member that diverged, the summary alone.
+        """Measure the SAE on all held-out tokens, write it and its summary, and return the summary. If training has
+        diverged, only the summary is written.
 
-        diverged: what befell it in training; last_resampling: as of `Training`.
+        steps: the number of steps that are done. diverged: the message if the loss was not finite, else None; a
+        result with an absurdly large error (`divergence`) counts as diverged too. last_resampling: (steps done when
+        latents were last drawn afresh, how many latents), as from `Training.last_resampling`.
         """
         sae, config = self._member.sae, self._member.config
         if diverged is None and (bad := sae.not_finite()):
@@ -158,7 +189,7 @@ class Folder(AbstractContextManager["Folder"]):
             "prescription": self._prescription(),
             "training_tokens": known_tokens(self._training),
             "held_out_tokens": self.birth["tokens"],
-            # A run that an earlier version began did not write it.
+            # `dead_tokens` is missing in the birth.json of an earlier version.
             "birth": {**self.birth, "dead_tokens": self.birth["tokens"]},
             "scale": sae.scale,
             "diverged": diverged,
@@ -176,16 +207,16 @@ class Folder(AbstractContextManager["Folder"]):
                     *idle_resampling(config.resampling, steps=steps),
                 ],
             }
-        digests = digests_of(self._training, self._raw)
+        digests = digests_of(self._training, self._raw_held_out)
         content = {**summary, "steps": steps, "training": name_kinds(config), "digests": digests}
         return save_object(self.out / "summary.json", format=SUMMARY, content=content)
 
     def _tokens_of_member(self, raw: Tokens) -> Tokens:
-        """Tokens as the member gets them."""
+        """Raw tokens with the shift of the member."""
         return raw if self._member.shift is None else shift_tokens(raw, self._member.shift)
 
     def _prescription(self) -> dict[str, Any] | None:
-        """What the SAE was born from, and what it is used for else."""
+        """What the prescription was made for, and in what this SAE `differs` from that. None if there is none."""
         prescription, sae = self._entry.prescription, self._member.sae
         if prescription is None:
             return None

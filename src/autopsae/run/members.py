@@ -1,4 +1,4 @@
-"""How the members of a run are made: where an SAE of each sparsity starts, and what it is trained with."""
+"""How the SAEs of a run are made: the rules by which `autopsae train` turns its options into SAEs and settings."""
 
 import warnings
 
@@ -20,16 +20,16 @@ from autopsae.training.recipes import Recipe
 from autopsae.training.revival import Resampling
 
 LEAST_TOKENS = 4
-"""A firing rate is set on a sample: one of fewer of its tokens than this cannot be set."""
+"""At birth a latent fires on at least this many tokens of the sample: a lower firing rate cannot be set on it."""
 
 
 def penalty_for(sparsity: Sparsity, *, l0: float, l1: float | None = None) -> L1 | L0Target | None:
-    """What keeps the codes of an SAE sparse in training: nothing where k does (TopK), a price on each code (ReLU),
-    a target for how many fire (JumpReLU).
+    """The term of the loss that keeps the codes sparse: L1 for ReLU, L0Target for JumpReLU, None for a sparsity
+    that fixes the number of selected latents, such as TopK.
 
-    l0: latents that shall fire per token; l1: the coefficient of the price.
+    l0: the number of latents per token that L0Target aims at; l1: the coefficient of L1.
 
-    Raises InputError where a price is needed and none is given, and for one that would be without effect.
+    Raises InputError if `l1` is missing for a sparsity that needs it, or given for one that has no use for it.
     """
     if (sparsity.usual_penalty == "l1") != (l1 is not None):
         raise InputError(
@@ -42,40 +42,47 @@ def penalty_for(sparsity: Sparsity, *, l0: float, l1: float | None = None) -> L1
 
 
 def resampling_for(steps: int) -> Resampling:
-    """Resampling for a run of so many steps: every 1,000 steps, and no more in the last tenth, so that what is
-    drawn last has time to learn.
+    """Resampling for a run of `steps` steps: every 1,000 steps, but not in the last tenth of the run, so that the
+    last latents that are drawn have time to learn.
     """
     return Resampling(every_steps=1000, until_step=resampling_until(steps))
 
 
 class Layer:
-    """The tokens of one layer, from which SAEs are born. Its statistics are read once for each seed, and each start
-    is computed once.
+    """The tokens of one layer, and the SAEs that are born from them. The statistics of the tokens are computed once
+    for each seed, and each remedy once.
     """
 
     def __init__(
         self, tokens: Tokens, *, layer_norm: bool = False, strays: Strays = "keep", device: str | None = None
     ) -> None:
-        """layer_norm: SAEs normalise every token, so that starts are those of normalised tokens; strays: what
-        training does with tokens of over ten times the median norm.
+        """tokens: raw. layer_norm: whether the SAEs normalise every token; remedies are then computed from
+        normalised tokens. strays: what is done with stray training tokens (norms over ten times the median):
+        "keep", "leave_out" or "weigh_down". device: where to compute.
         """
-        self._tokens = same_passes(tokens)  # read to its end here, so that a run knows its digest from the start
+        # The statistics read all tokens. So their digest is known when training begins, and birth.json holds it.
+        self._tokens = same_passes(tokens)
         self._layer_norm, self._strays, self._device = layer_norm, strays, device
         self._read: dict[int, tuple[Statistics, Statistics]] = {}
         self._starts: dict[tuple[str, float, int, int], Remedy] = {}
 
     @property
     def all_tokens(self) -> Tokens:
-        """Those of the layer, strays included."""
+        """All raw tokens of the layer, with stray tokens."""
         return self._tokens
 
     def training_tokens(self, seed: int = 0) -> Tokens:
-        """What is trained on. Strays are judged by the statistics of this seed."""
+        """The raw tokens to train on: stray tokens are kept, left out or weighed down, as `strays` says. The median
+        norm, which decides whether a token is stray, is from the statistics of `seed`.
+        """
         return without_strays(self._tokens, self._strays, self._statistics(seed)[0])
 
     def start(self, name: str, *, alpha: float = 0.3, rank: int = 64, seed: int = 0) -> Remedy:
-        """The remedy that a start is called by (`start_from`), from the tokens as SAEs see them. Raises InputError
-        for another name, an exponent outside [0, 1] and a rank that the layer does not have.
+        """The remedy named zero, mean, median, whiten or asi, computed from the tokens as the SAEs see them.
+
+        alpha: the exponent of whiten; rank: the rank of asi; seed: chooses the sample of the statistics.
+
+        Raises InputError for another name, for an exponent outside [0, 1], and for a rank over that of the layer.
         """
         key = (name, alpha, rank, seed)
         if key not in self._starts:
@@ -94,13 +101,14 @@ class Layer:
         scaled: bool = True,
         recipe: Recipe | None = None,
     ) -> SAE:
-        """An SAE as `sae.init.born` draws it, on a sample of this layer.
+        """A freshly drawn SAE, by `sae.init.born`, with a sample of this layer.
 
-        l0: latents that shall fire per token, by which a sparsity whose thresholds are set at birth sets them;
-        firing_rate: as of `born`, in the place of that; recipe: how the SAE is born by it, in the place of both.
+        l0: the number of latents that should fire per token; only JumpReLU uses it, for its thresholds at birth.
+        seed: draws the rows, and chooses the sample. firing_rate: replaces the firing rate that follows from `l0`.
+        scaled: as for `born`. recipe: published settings; if given, `l0` sets no firing rate.
 
-        Raises InputError for a prescription with LayerNorm, and as `born`. Does not warn of a prescription that was
-        made for another SAE: ask `Prescription.differences`.
+        Raises InputError for a prescription if the layer has `layer_norm`, and as `born`. It gives no warning for a
+        prescription that was made for another SAE; `Prescription.differences` lists the differences.
         """
         if self._layer_norm and isinstance(start, Prescription):
             raise InputError(
@@ -111,6 +119,7 @@ class Layer:
         rate = sparsity.firing_rate_at_birth(d_sae, l0) if recipe is None else None
         if rate is not None:
             rate = max(rate, LEAST_TOKENS / len(sample))
+        # `born` warns of a prescription for another SAE. A run writes that into the summary instead.
         with warnings.catch_warnings(action="ignore"):
             return born(
                 start,
@@ -125,7 +134,9 @@ class Layer:
             )
 
     def _statistics(self, seed: int) -> tuple[Statistics, Statistics]:
-        """(of the tokens, of them as SAEs see them)."""
+        """(statistics of the raw tokens, statistics of the tokens as the SAEs see them). Without LayerNorm they are
+        the same object.
+        """
         if seed not in self._read:
             raw = collect(self._tokens, seed=seed, device=self._device)
             normed = self._layer_norm

@@ -1,7 +1,8 @@
-"""Who is alive, by pathway: on held-out tokens, and over the course of training.
+"""Which latents are dead: counted on held-out tokens (`fates`), and during training (`Watch`).
 
-Fired means selected and greater than zero. A latent is dead-by-ReLU if it was never positive, dead-by-TopK if it
-was positive but never fired.
+A latent *fires* on a token if it is selected and its pre-activation is greater than zero. On given tokens, a latent
+that never fires is *dead*. There are two ways to be dead: a latent that is never positive is *dead-by-ReLU*, and a
+latent that is positive on some token but never fires is *dead-by-TopK*.
 """
 
 from collections.abc import Sequence
@@ -23,33 +24,36 @@ from autopsae.tables import Result
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Fates(Result):
-    """What each latent did on some tokens: how often it fired, and whether it was ever positive."""
+    """How often each latent fired on some tokens, and whether it was ever positive."""
 
     tokens: int
-    """Number of tokens."""
+    """Number of tokens on which the latents were counted."""
     fired: Int[Tensor, "d_sae"]
-    """On how many of them each latent fired: it was selected and greater than zero."""
+    """For each latent, the number of tokens on which it fired."""
     positive: Bool[Tensor, "d_sae"]
-    """Whether each latent was positive on any of them."""
+    """Mask of the latents whose pre-activation was positive on at least one token."""
 
     @property
     def dead(self) -> float:
-        """Fraction that never fired = dead_by_relu + dead_by_topk."""
+        """Fraction of the latents that never fired: dead_by_relu + dead_by_topk."""
         return float((self.fired == 0).double().mean())
 
     @property
     def dead_by_relu(self) -> float:
-        """Fraction that was never positive."""
+        """Fraction of the latents that were never positive."""
         return float((~self.positive).double().mean())
 
     @property
     def dead_by_topk(self) -> float:
-        """Fraction that was positive but never fired (never selected)."""
+        """Fraction of the latents that were positive on some token but never fired."""
         return self.dead - self.dead_by_relu
 
     def by_rate(self, edges: Sequence[float] = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)) -> dict[str, int]:
-        """How many latents fire on what share of the tokens: a count for never, then for each interval up to and
-        with an edge, such as "<= 0.001".
+        """A histogram of firing rates: {"<= edge": number of latents}.
+
+        A firing rate is the share of the tokens on which a latent fires. The first count is of the rates up to the
+        first edge (with the default edges: the dead latents). Every other count is of the rates over the edge
+        before it and up to its own edge. edges: in rising order.
         """
         rates = self.fired.double() / self.tokens
         up_to = [int((rates <= edge).sum()) for edge in edges]
@@ -62,9 +66,12 @@ class Fates(Result):
 
 @torch.no_grad()
 def fates(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> Fates:
-    """Count every latent of `sae` on held-out raw tokens. progress: told the tokens read, as "fates".
+    """Count on raw tokens how often each latent of `sae` fires, and which latents are ever positive.
 
-    Raises InputError as `chunks`, and for weights that are not finite.
+    tokens: [tokens, d_in], raw: the SAE applies its own scale and map. Use tokens that it was not trained on.
+    progress: called as progress("fates", tokens read, all tokens or None).
+
+    Raises InputError for weights that are not finite, and as `chunks` for the tokens.
     """
     weight = sae.W_enc
     sae.check_finite("fates")
@@ -77,7 +84,7 @@ def fates(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> Fate
 
 
 class Census:
-    """Counts, batch by batch, what each latent does."""
+    """Counts, batch by batch, on how many tokens each latent fires and which latents are ever positive."""
 
     def __init__(self, d_sae: int, device: torch.device | str = "cpu") -> None:
         self._fired = torch.zeros(d_sae, dtype=torch.int64, device=device)
@@ -91,28 +98,35 @@ class Census:
         self._tokens += selection.tokens
 
     def fates(self) -> Fates:
-        """What was counted so far."""
+        """The counts so far, as a copy."""
         return Fates(tokens=self._tokens, fired=self._fired.clone(), positive=self._positive.clone())
 
 
 def firings(selection: Selection) -> Int[Tensor, "latents"]:
-    """How often each latent fired: selected and greater than zero."""
+    """For each latent of all members, the number of tokens of the batch on which it fired."""
+    # value > 0: TopK also selects latents that are not positive if fewer than k are positive.
     pairs, fired = selection.pairs, selection.values > 0
+    # Usually all selected pairs fire. Then the counts of selected pairs, which are already known, are the answer.
     if bool(fired.all()):
         return pairs.counts
     return torch.bincount(pairs.latents[fired], minlength=pairs.n_latents)
 
 
 class Watch:
-    """Death during training: tokens since each latent was last positive and since it last fired, and whether it has
-    ever fired.
+    """Which latents are dead during training. For each latent of each member of a sweep, it counts the tokens
+    since the latent last fired, and since it was last positive.
 
-    A latent is dead once it has been silent for its member's `dead_after_tokens`; dead-by-ReLU if it has not been
-    positive in them either. Until so many tokens have passed nobody knows who is dead, and the dead fractions are
-    None. `ever_fired` is known from the first batch on.
+    A latent is dead if it has not fired on the last `dead_after_tokens` tokens, and dead-by-ReLU if it has also not
+    been positive on them. Before training has seen that many tokens, no latent can be dead; the dead fractions are
+    then None, not 0. `ever_fired` is known from the first batch on.
+
+    since_positive, since_fired: [members, d_sae], in tokens; ever_fired: a mask [members, d_sae]; counted:
+    [3, members], the latents since the last record that died, that revived from dead-by-ReLU, and that revived from
+    dead-by-TopK.
     """
 
     def __init__(self, d_sae: int, *, dead_after_tokens: Sequence[int], device: torch.device | str = "cpu") -> None:
+        """dead_after_tokens: one number for each member."""
         self._after = torch.tensor(dead_after_tokens, device=device)
         shape = (len(dead_after_tokens), d_sae)
         self.since_positive = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -121,67 +135,72 @@ class Watch:
         self.counted = torch.zeros(3, shape[0], dtype=torch.int64, device=device)
 
     def see(self, selection: Selection) -> None:
-        """Account for one batch of training."""
+        """Update the counts with one training batch."""
+        # Taken before the counters move: a latent revives if it was dead before this batch and fires in it.
         dead_before, by_relu_before = self.is_dead, self.is_dead_by_relu
         shape, pairs = self.since_fired.shape, selection.pairs
-        heard = mark_fired(selection.values.detach(), pairs.latents, pairs.n_latents).view(shape)
+        fires = mark_fired(selection.values.detach(), pairs.latents, pairs.n_latents).view(shape)
         self.since_positive.add_(selection.tokens).masked_fill_(selection.positive.view(shape), 0)
-        self.since_fired.add_(selection.tokens).masked_fill_(heard, 0)
-        self.ever_fired |= heard
+        self.since_fired.add_(selection.tokens).masked_fill_(fires, 0)
+        self.ever_fired |= fires
         died, revived = self.is_dead & ~dead_before, dead_before & (self.since_fired == 0)
         from_relu = revived & by_relu_before
         self.counted += torch.stack([died, from_relu, revived & ~from_relu]).sum(dim=2)
 
     def columns(self, tokens: int) -> dict[str, Sequence[int | float | None]]:
-        """Of every member, as in `Record`: the fraction of its latents that has never fired; the fraction that is
-        dead, its two parts, and on how many tokens; how many died since `restart_counts`, and how many came back,
-        by what had kept them dead. tokens: how many have passed since training began.
+        """{name of a field of `Record`: its value for each member}, for the fields about dead latents. `died`,
+        `revived_from_relu` and `revived_from_topk` count since `restart_counts`.
+
+        tokens: the number of tokens that training has seen.
         """
         silent = torch.stack([~self.ever_fired, self.is_dead, self.is_dead_by_relu])
         never_fired, dead, by_relu = silent.double().mean(dim=2).tolist()
         after: list[int] = self._after.tolist()
-        # A latent cannot have been silent for longer than training lasts: 0 dead before that would be no finding.
+        # Before `dead_after_tokens` tokens, no latent can be dead. A 0 would look like a result, so it is None.
         known = [tokens >= n for n in after]
         died, from_relu, from_topk = self.counted.tolist()
         return {
             "never_fired": never_fired,
-            "dead": _where(known, dead),
-            "dead_by_relu": _where(known, by_relu),
-            "dead_by_topk": _where(known, [d - r for d, r in zip(dead, by_relu, strict=True)]),
-            "dead_tokens": _where(known, after),
+            "dead": _none_unless(known, dead),
+            "dead_by_relu": _none_unless(known, by_relu),
+            "dead_by_topk": _none_unless(known, [d - r for d, r in zip(dead, by_relu, strict=True)]),
+            "dead_tokens": _none_unless(known, after),
             "died": died,
             "revived_from_relu": from_relu,
             "revived_from_topk": from_topk,
         }
 
     def restart_counts(self) -> None:
-        """Count anew who dies and who comes back, after a record has told the numbers so far."""
+        """Set the counts of latents that died and revived to zero. Called after each record."""
         self.counted.zero_()
 
     @property
     def is_dead(self) -> Bool[Tensor, "members d_sae"]:
-        """Silent for at least `dead_after_tokens`."""
+        """Mask of the latents that have not fired on the last `dead_after_tokens` tokens."""
         return self.silent(self._after)
 
     @property
     def is_dead_by_relu(self) -> Bool[Tensor, "members d_sae"]:
-        """Not positive for at least `dead_after_tokens`."""
+        """Mask of the latents that have not been positive on the last `dead_after_tokens` tokens."""
         return self.since_positive >= self._after[:, None]
 
     def forget(self, member: int, latents: Int[Tensor, "some"]) -> None:
-        """Give latents a new life: they count as just seen. `ever_fired` stays: to be drawn is not to fire."""
+        """Start the counts of silent tokens again at 0 for latents of a member that were resampled. `ever_fired`
+        does not change, because a resampled latent has not fired yet.
+        """
         self.since_positive[member, latents], self.since_fired[member, latents] = 0, 0
 
     def silent(self, for_tokens: Int[Tensor, "members"]) -> Bool[Tensor, "members d_sae"]:
-        """Has not fired for at least so many tokens."""
+        """Mask of the latents that have not fired on the last `for_tokens` tokens, a number for each member."""
         return self.since_fired >= for_tokens[:, None]
 
     def keep(self, members: Int[Tensor, "some"]) -> None:
-        """Watch these alone from now on."""
+        """From now on, watch only these members. members: their indices, in the order they are to have."""
         self._after, self.counted = self._after[members], self.counted[:, members]
         self.since_positive, self.since_fired = self.since_positive[members], self.since_fired[members]
         self.ever_fired = self.ever_fired[members]
 
 
-def _where(known: list[bool], values: Sequence[int | float]) -> list[int | float | None]:
+def _none_unless(known: list[bool], values: Sequence[int | float]) -> list[int | float | None]:
+    """The values, with None where `known` is False."""
     return [value if is_known else None for is_known, value in zip(known, values, strict=True)]

@@ -1,7 +1,8 @@
-"""Death at birth, measured: which latents of a freshly drawn SAE ever fire on the tokens, under each remedy.
+"""Death at birth, counted: how many latents of a freshly drawn SAE fire on none of the tokens, under each remedy.
 
-A remedy folds into the encoder, so every remedy is a matrix W and a centre c with pre = W (x - c). Remedies that
-only center share W, and so one product serves them all: their pre-activations differ by a constant per latent.
+A remedy can be multiplied into the encoder: the pre-activations of a raw token x are W (x - c), with a matrix W and
+a centre c. Remedies that only center have the same W, and their pre-activations differ by a constant per latent. So
+one matrix product serves all of these remedies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,24 +26,32 @@ from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir, spread
 from autopsae.statistics.strays import shorten, typical_norm
 from autopsae.tables import Result
 
-_FAR = 2.0**100  # in typical tokens: further ones are brought there, as float32 ends at 2^128
-_NEAR = 2.0**-7  # of the way from the reference to a centre: nearer tokens are multiplied by themselves
-_BLOCK = 512  # tokens per product: its pre-activations stay in the cache for the counting
+_FAR = 2.0**100
+"""Tokens over this many typical norms from the reference are moved to that distance, as float32 ends at 2^128."""
+
+_NEAR = 2.0**-7
+"""Tokens closer to a remedy's centre than this share of the distance from the reference to the centre get a product
+of their own (`_Family._replace_near`)."""
+
+_BLOCK = 512
+"""Tokens per matrix product: so few that their pre-activations are still in the cache when they are counted."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Birth(Result):
-    """Death of a freshly drawn SAE on the tokens, as fractions of its latents."""
+    """The counted dead fractions of a freshly drawn SAE on some tokens."""
 
     dead: float
-    """Latents that never fired, dead_by_relu + dead_by_topk (the paper calls them dead-by-TopK)."""
+    """Fraction of the latents that never fired: dead_by_relu + dead_by_topk. The paper calls all of them
+    dead-by-TopK."""
     dead_by_relu: float
-    """Latents that were never positive."""
+    """Fraction of the latents that were never positive."""
     dead_by_topk: float
-    """Latents that were positive on some token, but never selected."""
+    """Fraction of the latents that were positive on some token but never fired."""
     tokens: int
-    """Tokens on which this was counted. Where every latent has fired under every remedy reading ends, and
-    `measure_birth` gives the tokens read so far; `diagnose` gives all, as no latent can be dead on more."""
+    """Number of tokens on which the latents were counted. `measure_birth` stops reading when every latent has fired
+    under every remedy, and gives the number read until then. `diagnose` then gives the number of all tokens: a
+    latent that has fired is not dead on more tokens either."""
 
     def __str__(self) -> str:
         parts = f"{self.dead_by_relu:.1%} by ReLU, {self.dead_by_topk:.1%} by TopK"
@@ -62,20 +71,28 @@ def measure_birth(
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Birth]:
-    """Death at birth under each remedy, by pathway, of one SAE drawn with `generator`; one pass over the tokens.
+    """{name of the remedy: Birth}: draw one SAE, and count its dead latents under each remedy in one pass.
 
     A latent fires on a token if the sparsity selects it and its pre-activation is greater than zero. All remedies
-    see the same rows, so their differences are not the draw's. A remedy under which every latent has fired is
-    settled and costs nothing more; reading ends when all are. Products in float32, of tokens less their
-    approximate centre and over their typical size, so neither a large mean nor an extreme scale costs precision.
+    are compared on the same drawn rows, so that differences between remedies do not come from the draw. A remedy
+    under which every latent has fired is not counted any further. When this holds for all remedies, reading ends.
 
-    remedies: or what an SAE sees under them, by name (`Remedy.enters`), with a sample of their own; sparsity:
-    k = 64 is short for TopK(k=64); sample: raw tokens from all over the stream, which tell the unit of
-    thresholds, and the threshold that BatchTopK's first batches set (default: 4,096 tokens, drawn in a pass of
-    their own where a sparsity has thresholds); device: where to multiply (default: the generator's); progress:
-    told the tokens read, as "birth".
+    The products are in float32. Before them, an approximate centre is subtracted from the tokens, and they are
+    divided by their typical norm. So neither a large mean nor an extreme scale costs precision.
 
-    Raises InputError as `chunks`, for k outside 1 ... d_sae, and for two remedies of one name.
+    tokens: raw, [tokens, d_in], or a re-iterable of such matrices.
+    remedies: remedies with different names; or {name: View}, what an SAE sees under each remedy
+        (`Remedy.enters`), each with its own sample.
+    sparsity: the rule that selects latents; or pass `k`, which is short for TopK(k=k). Default: TopK(k=64).
+    generator: draws the rows.
+    sample: raw tokens [sample, d_in], spread over the stream. They give the unit of thresholds, and the threshold
+        that the first batches set for BatchTopK. Default: 4,096 tokens, which are drawn in an extra pass if the
+        sparsity has thresholds.
+    device: the device of the products (default: that of the generator).
+    progress: called as progress("birth", tokens read, all tokens or None).
+
+    Raises InputError for k outside 1 ... d_sae, for both `sparsity` and `k`, for two remedies of the same name, and
+    as `chunks` for the tokens.
     """
     sparsity = topk_unless(sparsity, k)
     sparsity.check(d_sae)
@@ -84,17 +101,18 @@ def measure_birth(
     device = torch.device(device) if device is not None else generator.device
     blocks = chunks(tokens, _BLOCK, dtype=torch.float64, device=device)
     first = next(blocks)
-    asks = sparsity.judges_batches or sparsity.threshold_at_birth(d_sae) is not None
-    if sample is None and asks and not isinstance(remedies, Mapping):
-        sample = _sample(tokens)
-    # A large mean would eat the digits of float32 products, and extreme scales its range.
+    has_thresholds = sparsity.judges_batches or sparsity.threshold_at_birth(d_sae) is not None
+    if sample is None and has_thresholds and not isinstance(remedies, Mapping):
+        sample = _draw_sample(tokens)
+    # In float32, a large mean would cost the products their last digits, and an extreme scale would overflow.
     reference = first.median(dim=0).values
     scale = typical_norm(first - reference)
     rows = draw_rows(d_sae, first.shape[1], generator=generator).to(device).double()
     views = _views(remedies, sample)
     families: list[_Family] = []
     for name, view in views.items():
-        _join(families, name, view, rows, sparsity, reference=reference, scale=scale)
+        _add_to_family(families, name, view, rows, sparsity, reference=reference, scale=scale)
+    # Two matrices for all blocks: to allocate new ones for each block would take half as long as the product.
     product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
     read, total = 0, known_tokens(tokens)
     for x in chain([first], blocks):
@@ -111,55 +129,57 @@ def measure_birth(
 
 
 class _Count:
-    """Who has fired and who has been positive under one remedy, so far.
-
-    away: the way from the remedy's centre to the reference; shift: what it adds to the pre-activations;
-    threshold: in the unit of these, where the sparsity has one.
-    """
+    """The latents that have fired, and those that have been positive, under one remedy so far."""
 
     def __init__(
         self,
         name: str,
-        away: Float[Tensor, "d_in"],
+        from_center: Float[Tensor, "d_in"],
         shift: Float[Tensor, "d_sae"],
         sparsity: Sparsity,
         threshold: Float[Tensor, "..."] | None,
     ) -> None:
-        self.name, self.away, self.shift = name, away, shift
+        """from_center: the reference minus the remedy's centre; shift: W from_center, which is added to the
+        pre-activations of the family; threshold: in the unit of the pre-activations, or None.
+        """
+        self.name, self.from_center, self.shift = name, from_center, shift
         self.sparsity, self.threshold = sparsity, threshold
-        self.limit = _NEAR * float(away.norm())
+        self.near = _NEAR * float(from_center.norm())
         self.fired: Bool[Tensor, d_sae] = torch.zeros_like(shift, dtype=torch.bool)
         self.positive = torch.zeros_like(self.fired)
         self.settled = False
 
     def see(self, pre: Float[Tensor, "block d_sae"]) -> None:
-        """Count a block of tokens from their pre-activations under this remedy."""
+        """Count a block of tokens. pre: their pre-activations under this remedy."""
+        # Only latents that have not fired yet are asked for.
         self.fired |= self.sparsity.which_fire(pre, ~self.fired, self.threshold)
         self.settled = bool(self.fired.all())
 
     def birth(self, tokens: int) -> Birth:
+        """The result, after `tokens` tokens."""
         by_relu = float((~self.positive).double().mean())
         dead = float((~self.fired).double().mean())
         return Birth(dead=dead, dead_by_relu=by_relu, dead_by_topk=dead - by_relu, tokens=tokens)
 
 
 class _Family:
-    """Remedies that share one encoder matrix, and so one product."""
+    """The remedies that have the same encoder matrix W. They share one matrix product per block."""
 
     def __init__(self, W: Float[Tensor, "d_sae d_in"], *, drawn: bool) -> None:
-        """drawn: whether W are the drawn rows themselves, as under all remedies that only center."""
+        """drawn: True if W is the drawn rows themselves, as for all remedies that only center."""
         self.W, self.drawn = W, drawn
         self.counts: list[_Count] = []
 
     @property
     def settled(self) -> bool:
+        """True if every latent has fired under every remedy of the family."""
         return all(count.settled for count in self.counts)
 
     def see(
         self, x: Float[Tensor, "block d_in"], product: Float[Tensor, "_ d_sae"], shifted: Float[Tensor, "_ d_sae"]
     ) -> None:
-        """Count a block of tokens in float64. `product`, `shifted`: room for the pre-activations, as a fresh matrix
-        of this size costs half as much again as the product in it.
+        """Count a block of tokens. x: the tokens minus the reference, in float64; product, shifted: matrices that
+        are overwritten with pre-activations.
         """
         if self.settled:
             return
@@ -167,29 +187,33 @@ class _Family:
         largest = pre.amax(dim=0)
         for count in self.counts:
             if not count.settled:
-                moved = torch.add(pre, count.shift, out=shifted[: len(x)])
-                near = self._multiply_near(count, x, moved)
-                count.positive |= (moved.amax(dim=0) if near else largest + count.shift) > 0
-                count.see(moved)
+                own = torch.add(pre, count.shift, out=shifted[: len(x)])
+                some_near = self._replace_near(count, x, own)
+                # The shift is the same for all tokens: it can be added to the largest value, without another pass.
+                count.positive |= (own.amax(dim=0) if some_near else largest + count.shift) > 0
+                count.see(own)
 
-    def _multiply_near(
+    def _replace_near(
         self, count: _Count, x: Float[Tensor, "block d_in"], pre: Float[Tensor, "block d_sae"]
     ) -> bool:
-        """Overwrite the pre-activations of tokens at a remedy's centre or close to it, and say whether there are
-        some: those of a zero token, seen from zero, are zero, where a sum of two numbers of the mean's size leaves
-        rounding errors, half of them positive.
+        """Compute the pre-activations of tokens near the remedy's centre directly, as W (x - c), and write them
+        into `pre`. Returns whether there are such tokens.
+
+        At the centre the exact value is zero. W (x - reference) + W (reference - c) is a sum of two large numbers
+        there, and leaves a rounding error, which is positive for half of the latents.
         """
-        from_center = x + count.away
-        near = torch.linalg.vector_norm(from_center, dim=1) < count.limit
-        some = bool(near.any())
-        if some:
-            pre[near] = from_center[near].float() @ self.W.T
-        return some
+        x_from_center = x + count.from_center
+        near = torch.linalg.vector_norm(x_from_center, dim=1) < count.near
+        some_near = bool(near.any())
+        if some_near:
+            pre[near] = x_from_center[near].float() @ self.W.T
+        return some_near
 
 
 def _views(
     remedies: Sequence[Remedy] | Mapping[str, View], sample: Float[Tensor, "sample d_in"] | None
 ) -> Mapping[str, View]:
+    """{name of the remedy: what an SAE sees under it}. Raises InputError for two remedies of the same name."""
     if isinstance(remedies, Mapping):
         return remedies
     if len({remedy.name for remedy in remedies}) < len(remedies):
@@ -197,7 +221,7 @@ def _views(
     return {remedy.name: remedy.enters(sample) for remedy in remedies}
 
 
-def _join(
+def _add_to_family(
     families: list[_Family],
     name: str,
     view: View,
@@ -207,34 +231,40 @@ def _join(
     reference: Float[Tensor, "d_in"],
     scale: float,
 ) -> None:
-    """Put a remedy into the family of its product: W (x - c) = W (x - reference) + W (reference - c), all over the
-    typical size of a row of W and of a token; who is positive, and who is largest, does not depend on it.
+    """Add a remedy to the family that has its W, or to a new one.
+
+    W (x - c) = W (x - reference) + W (reference - c): the first term is the product of the family, the second is
+    the shift of the remedy. Both are divided by the typical norm of a token (`scale`) and of a row of W (`size`).
+    This changes neither which latents are positive nor which are largest.
     """
     W, center = view.encoder(rows)
     size = float(W.norm(dim=1).median())
-    away = shorten((reference - center.to(reference))[None] / scale, _FAR)[0]
-    shift = (W @ away) / size
+    from_center = shorten((reference - center.to(reference))[None] / scale, _FAR)[0]
+    shift = (W @ from_center) / size
     threshold = _threshold(view, rows, sparsity)
     if threshold is not None:
+        # From the unit of the SAE, in which pre-activations are view.scale W (x - c), to the unit of the family.
         threshold = (threshold / (view.scale * scale * size)).to(shift.device, torch.float32)
     drawn = W is rows
     family = next((family for family in families if drawn and family.drawn), None)
     if family is None:
         family = _Family((W if drawn else W / size).float(), drawn=drawn)
         families.append(family)
-    family.counts.append(_Count(name, away, shift.float(), sparsity, threshold))
+    family.counts.append(_Count(name, from_center, shift.float(), sparsity, threshold))
 
 
 def _threshold(view: View, rows: Float[Tensor, "d_sae d_in"], sparsity: Sparsity) -> Float[Tensor, "..."] | None:
-    """What latents exceed at birth, in the unit in which SAEs are born; None where a token's own latents decide."""
+    """The threshold at birth, in the unit of a new SAE. None for a sparsity without thresholds, such as TopK."""
     if not sparsity.judges_batches:
         return sparsity.threshold_at_birth(len(rows))
+    # BatchTopK takes its threshold from batches. The mean over batches of the sample stands for its first ones.
     y, W = view.seen, view.rows(rows).float()
     batches = [sparsity.threshold_of_batch(y[some] @ W.T) for some in spread(len(y), y.device).split(_BLOCK)]
     return torch.stack(batches).mean()
 
 
-def _sample(tokens: Tokens) -> Float[Tensor, "sample d_in"]:
+def _draw_sample(tokens: Tokens) -> Float[Tensor, "sample d_in"]:
+    """4,096 raw tokens, each equally likely, in one pass."""
     reservoir, read = Reservoir(SAMPLE_TOKENS), 0
     for x in chunks(tokens, dtype=torch.float64):
         reservoir.add(x, read)

@@ -1,7 +1,8 @@
 """The forecast: the fraction of latents expected dead on any number of tokens, from a sample of a few thousand.
 
-The forecast extends the tail of each latent's margins (`tails`) beyond the sample. It gives an interval, and tells
-dead-by-ReLU from all dead: `fires` is fitted to the margins, `positive` to the pre-activations.
+The forecast extends the tail of each latent's margins (`tails`) beyond the sample, and gives an interval. It fits
+twice: `fires`, fitted to the margins, gives all dead latents; `positive`, fitted to the pre-activations, gives the
+dead-by-ReLU latents.
 """
 
 from collections.abc import Sequence
@@ -33,8 +34,8 @@ PARTS = 16
 """Number of parts of the sample, each a stretch of the stream. The jackknife leaves each out once."""
 
 FORM_ERROR = 0.05
-"""Standard error because real tails are not exactly Pareto, as a share of the extrapolated change: the fraction
-dead on the sample minus the fraction in the forecast."""
+"""Real tails are not exactly Pareto. The standard error for that is this share of the extrapolated change, which is
+the fraction dead on the sample minus the fraction in the forecast."""
 
 _NINE_OF_TEN = 1.645  # standard errors on each side of an interval that holds in 9 cases of 10
 
@@ -143,12 +144,12 @@ def forecast(
 ) -> Forecast:
     """Forecast the dead fraction of an SAE whose pre-activations are W y + b_enc.
 
-    y: a sample of at least 40 tokens as the encoder sees them: after any remedy, and minus b_dec. They come in the
-    order of the stream, spread evenly or randomly over it (neighbours may be from one document).
+    y: a sample of at least 40 tokens as the encoder sees them: after any remedy, and minus b_dec. They are spread
+        over the stream and in its order, so that tokens of one document are neighbours.
     threshold: for a sparsity that learns thresholds; by default the threshold at birth. BatchTopK without a
-    threshold takes each 512 tokens of the sample as a batch.
-    followed: the largest number of latents whose tails are fitted.
-    It costs about two encodings of the sample, and the memory of two matrices [followed, sample].
+        threshold takes blocks of 512 tokens of the sample as its batches.
+    followed: the largest number of latents whose tails are fitted. The forecast takes about twice as long as
+        encoding the sample, and the memory of two matrices [followed, sample].
 
     Raises InputError for tokens that are no finite matrix, for fewer than 40 tokens, and for thresholds that are
     negative or that the sparsity does not have.
@@ -210,7 +211,7 @@ def margins(
     threshold: Float[Tensor, "..."] | None,
     followed: int,
 ) -> Sampled:
-    """Multiply the sample with the encoder, once, and keep what the fits need. Arguments as `forecast`."""
+    """Compute the pre-activations of the sample once, and keep what the fits need. Arguments as `forecast`."""
     # A block is a batch for BatchTopK, so it has tokens from all over the sample.
     order = spread(len(y), y.device)
     over, pre = (y.new_empty(followed, len(y)) for _ in range(2))
@@ -223,7 +224,7 @@ def margins(
         margin = sparsity.margins(product, threshold)
         fired |= margin.amax(dim=0) > 0
         positive |= product.amax(dim=0) > 0
-        # The first `followed` latents are followed: rows are drawn at random, so any choice is a random one.
+        # The first `followed` latents are followed. Rows are drawn at random, so these are as good as any others.
         size = y[rows].norm(dim=1).clamp_min(torch.finfo(y.dtype).tiny)
         columns = slice(start, start + len(rows))
         torch.div(margin[:, :followed].T, size, out=over[:, columns])

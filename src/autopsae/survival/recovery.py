@@ -1,8 +1,13 @@
-"""Will training revive them? How far `b_dec` can travel, and how many latents that leaves dead-by-ReLU.
+"""`recovery`: how many latents that are born dead-by-ReLU will training make positive again?
 
-A latent that is never positive has no gradient from the reconstruction or AuxK, so its weights stay, and only
-`b_dec` can bring it back. An Adam step moves a coordinate by about the learning rate at most. That is a bound. What
-is expected is a model with four constants, fitted to recovery on synthetic tokens (docs/forecast.md).
+A latent that is never positive gets no gradient from the reconstruction or from AuxK. Its own weights stay as they
+are, and only a move of `b_dec` can make it positive. This gives two answers:
+
+- a bound: an Adam step moves a coordinate of `b_dec` by about the learning rate at most;
+- an expectation: a model with four constants, fitted to trainings on synthetic tokens (docs/forecast.md).
+
+Names in formulas: mu is the mean of the tokens, sigma the vector of their standard deviations per dimension,
+gamma = ||mu|| / ||sigma||, and m is the number of dimensions over which the mean is spread (`_dimensions`).
 """
 
 from collections.abc import Collection
@@ -22,49 +27,58 @@ from autopsae.survival.closed_form import predicted_dead_by_relu
 from autopsae.survival.forecast import forecast
 from autopsae.tables import Result
 
-ALONE = 0.9
-"""Speed of `b_dec` where the features are frozen, as a share of the learning rate."""
+SPEED_ALONE = 0.9
+"""Distance that a coordinate of `b_dec` moves in a step if encoder and decoder are frozen, in learning rates."""
 
-BESIDE = 0.06
-"""Its speed beside features that learn and carry the mean, over sqrt(gamma) / (dimensions of the mean)."""
+SPEED_WITH_FEATURES = 0.06
+"""The same distance if the features learn too, in units of sqrt(gamma) / m learning rates. It is smaller, because
+the features soon reconstruct the mean and leave `b_dec` little gradient."""
 
-PUSH = 0.3
-"""A step that moves pre-activations by so many standard deviations along the mean drowns 1 - 1/e of the living."""
+PUSH_SCALE = 0.3
+"""Collateral death: a step that moves pre-activations by this many standard deviations pushes a share 1 - 1/e of
+the living latents under zero (`_share_pushed_under_zero`)."""
 
-COLLAPSE = 0.5
-"""The features' share of the mean has collapsed when lr * steps is well over this part of the mean's norm."""
+COLLAPSE_TIME = 0.5
+"""The features lose their part of the mean, which is called the collapse, about when lr * steps reaches this many
+times ||mu||. Collateral death happens then."""
 
-_MOMENTS = 400  # at which the bias's way is computed
+_TIME_STEPS = 400
+"""Number of time steps in which the movement of `b_dec` is computed."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Recovery(Result):
-    """What training leaves dead-by-ReLU. Fractions are of all latents, lengths in the SAE's units (`SAE.enter`)."""
+    """How many latents are expected to be dead-by-ReLU after training.
+
+    Fractions are of all latents. Lengths are in the SAE's space (`SAE.enter`).
+    """
 
     lr: float
-    """Learning rate of the training that is asked about."""
+    """Learning rate of the training."""
     steps: int
-    """Its number of steps."""
+    """Number of steps of the training."""
     travel: float
-    """lr * steps: the furthest that a coordinate of `b_dec` gets."""
+    """lr * steps, or 0 if `b_dec` is frozen: the largest distance that a coordinate of `b_dec` can move."""
     distance: float
-    """The mean's largest coordinate: where `b_dec` has to get."""
+    """The largest coordinate of the mean, as an absolute value: the distance that `b_dec` has to move."""
     captured: float
-    """Expected share of the mean that `b_dec` has taken over at the end, b . mu / ||mu||^2."""
+    """Expected share of the mean that `b_dec` has reached at the end: b_dec . mu / ||mu||^2."""
     captured_at_most: float
-    """The largest share that is within reach."""
+    """The largest share of the mean that `b_dec` can reach: travel ||mu||_1 / ||mu||^2, at most 1."""
     born: float
-    """Fraction dead-by-ReLU at birth."""
+    """Fraction of the latents that are dead-by-ReLU at birth."""
     at_least: float
-    """Fraction that was born dead-by-ReLU and that no bias within reach makes positive."""
+    """Fraction of the latents that no `b_dec` within `travel` makes positive: a lower bound for those that are born
+    dead-by-ReLU and end so."""
     unrecovered: float
-    """Fraction that was born dead-by-ReLU and is expected to be so at the end."""
+    """Fraction of the latents that are born dead-by-ReLU and expected to be dead-by-ReLU at the end."""
     collateral: float
-    """Fraction that is expected to be pushed under zero by training and to stay there (paper App. C.1)."""
+    """Fraction of the latents that are positive at birth, and that training is expected to push under zero for good
+    (collateral death: paper, App. C.1)."""
 
     @property
     def dead_by_relu(self) -> float:
-        """Expected dead-by-ReLU at the end."""
+        """Fraction of the latents expected to be dead-by-ReLU at the end: unrecovered + collateral."""
         return self.unrecovered + self.collateral
 
     def __str__(self) -> str:
@@ -83,14 +97,20 @@ def recovery(
     tokens: int | None = None,
     frozen: Collection[str] = (),
 ) -> Recovery:
-    """How training with Adam at `lr` would change the dead-by-ReLU of a TopK SAE with encoder rows W and b_dec = 0.
+    """Forecast which fraction of the latents is dead-by-ReLU after training with Adam, for a TopK SAE that starts
+    with encoder rows W and b_dec = 0.
 
-    y: a sample as for `forecast`, in the SAE's units, before any centering by `b_dec`; tokens: on how many death is
-    asked (default: the sample); frozen: as TrainConfig.frozen, where "b_dec" and "W_enc" matter. The bound counts a
-    latent as lost if max_y W_i . y + lr * steps * ||W_i||_1 <= 0. It holds for plain steps; a gradient that is rare
-    can move Adam further than lr in a step.
+    The bound `at_least` counts a latent i if max_y W_i . y + lr * steps * ||W_i||_1 <= 0, where the maximum is over
+    the tokens. It holds while each step of Adam is at most `lr`; a coordinate that rarely has a gradient can move
+    further. The expectation is the model of docs/forecast.md, section "Recovery".
 
-    Raises InputError for lr or steps under zero, for tokens as `chunks`, and for a sample too small.
+    y: a sample of at least 40 tokens in the SAE's space, before `b_dec` is subtracted, as for `forecast`.
+    tokens: the number of tokens on which latents are dead-by-ReLU (default: the size of the sample).
+    frozen: names of parameters that are not trained, as in TrainConfig.frozen. "b_dec" means that nothing recovers;
+        "W_enc" means that `b_dec` moves faster, and that there is no collateral death.
+
+    Raises InputError for a negative `lr` or `steps`, for a sample that is no finite matrix, and for fewer than 40
+    tokens in it.
     """
     if not (lr >= 0 and steps >= 0):
         raise InputError(f"recovery: expected lr and steps of at least 0, got {lr:g} and {steps}")
@@ -106,69 +126,86 @@ def recovery_of(
     tokens: int | None = None,
     frozen: Collection[str] = (),
 ) -> Recovery:
-    """As `recovery`, of arguments that have been checked."""
+    """`recovery` for arguments that have been checked."""
     tokens, travel = tokens or len(y), 0.0 if "b_dec" in frozen else lr * steps
     mean, spread = y.mean(dim=0), float(y.std(dim=0).norm())
     gamma = float(mean.norm()) / spread if spread else inf
-    left = _remaining_mean(mean, spread, lr=0.0 if "b_dec" in frozen else lr, steps=steps, alone="W_enc" in frozen)
-    gone = _dead(y, W, (W @ left) - (W @ mean), tokens)
-    born = _dead(y, W, None, tokens)
-    gamma_left = float(left.norm()) / spread if spread else inf
-    lasting = _ratio(predicted_dead_by_relu(gamma_left, tokens), predicted_dead_by_relu(gamma, tokens))
-    drowned = 0.0 if "W_enc" in frozen else _share_drowned(mean, spread, lr=lr, steps=steps)
+    bias_lr = 0.0 if "b_dec" in frozen else lr
+    remaining = _remaining_mean(mean, spread, lr=bias_lr, steps=steps, alone="W_enc" in frozen)
+    # b_dec = mean - remaining at the end. Subtracting it shifts each pre-activation by W (remaining - mean).
+    dead_at_end = _dead_by_relu(y, W, (W @ remaining) - (W @ mean), tokens)
+    born = _dead_by_relu(y, W, None, tokens)
+    # Of the latents that are pushed under zero, the share that stays there is taken from the closed form: the
+    # dead-by-ReLU fraction at the gamma of the end over that at the gamma of the beginning.
+    gamma_at_end = float(remaining.norm()) / spread if spread else inf
+    staying = _ratio(predicted_dead_by_relu(gamma_at_end, tokens), predicted_dead_by_relu(gamma, tokens))
+    pushed = 0.0 if "W_enc" in frozen else _share_pushed_under_zero(mean, spread, lr=lr, steps=steps)
     square = float(mean.square().sum())
     return Recovery(
         lr=lr,
         steps=steps,
         travel=travel,
         distance=float(mean.abs().max()),
-        captured=1 - _ratio(float(left @ mean), square),
+        captured=1 - _ratio(float(remaining @ mean), square),
         captured_at_most=min(1.0, _ratio(travel * float(mean.abs().sum()), square)),
         born=born,
-        at_least=_dead(y, W, travel * W.abs().sum(dim=1), tokens),
-        unrecovered=min(gone, born),
-        collateral=(1 - born) * drowned * lasting,
+        # No b_dec within `travel` raises the pre-activation of latent i by more than travel ||W_i||_1.
+        at_least=_dead_by_relu(y, W, travel * W.abs().sum(dim=1), tokens),
+        unrecovered=min(dead_at_end, born),
+        collateral=(1 - born) * pushed * staying,
     )
 
 
 def _remaining_mean(
     mean: Float[Tensor, "d_in"], spread: float, *, lr: float, steps: int, alone: bool
 ) -> Float[Tensor, "d_in"]:
-    """What of the mean `b_dec` has not taken over at the end: every coordinate moves towards it at one speed, and
-    stops there. Beside features the speed falls as less is left, and with the number of dimensions the mean is in.
+    """The mean minus `b_dec` at the end of training.
+
+    All coordinates of `b_dec` move at the same speed, each towards the mean, and stop when they reach it. If the
+    features learn too (not `alone`), the speed falls with gamma of the remaining mean, and is lower for a mean that
+    is spread over more dimensions. spread: ||sigma||.
     """
-    left = mean.clone()
+    remaining = mean.clone()
     dimensions = _dimensions(mean)
-    for _ in range(_MOMENTS):
-        gamma = _ratio(float(left.norm()), spread)
-        speed = ALONE if alone else min(ALONE, BESIDE * sqrt(gamma) / dimensions)
-        left = left.sign() * (left.abs() - lr * steps / _MOMENTS * speed).clamp_min(0)
-    return left
+    for _ in range(_TIME_STEPS):
+        gamma = _ratio(float(remaining.norm()), spread)
+        speed = SPEED_ALONE if alone else min(SPEED_ALONE, SPEED_WITH_FEATURES * sqrt(gamma) / dimensions)
+        moved = lr * steps / _TIME_STEPS * speed
+        remaining = remaining.sign() * (remaining.abs() - moved).clamp_min(0)
+    return remaining
 
 
-def _share_drowned(mean: Float[Tensor, "d_in"], spread: float, *, lr: float, steps: int) -> float:
-    """Share of the living that fall under zero as the features that carry the mean shrink: the more, the further a
-    step moves pre-activations along the mean, beside their signal, spread / sqrt(d_in).
+def _share_pushed_under_zero(mean: Float[Tensor, "d_in"], spread: float, *, lr: float, steps: int) -> float:
+    """Share of the living latents that are pushed under zero when the features that carry the mean shrink.
+
+    It is (1 - exp(-push / PUSH_SCALE)) (1 - exp(-(lr steps / (COLLAPSE_TIME ||mu||))^2)). The first factor grows
+    with push, the distance by which a step moves pre-activations along the mean, in standard deviations of their
+    signal (||sigma|| / sqrt(d_in)). The second factor is the share of the collapse that has happened by the end.
     """
     push = _ratio(lr * float(mean.norm()) * sqrt(_dimensions(mean) * len(mean)), spread)
-    over = _ratio(lr * steps, COLLAPSE * float(mean.norm()))
-    return (1 - exp(-push / PUSH)) * (1 - exp(-(over**2)))
+    time = _ratio(lr * steps, COLLAPSE_TIME * float(mean.norm()))
+    return (1 - exp(-push / PUSH_SCALE)) * (1 - exp(-(time**2)))
 
 
 def _dimensions(mean: Float[Tensor, "d_in"]) -> float:
-    """In how many dimensions the mean is, at least 1: (sum mu^2)^2 / sum mu^4."""
+    """m = (sum mu^2)^2 / sum mu^4, the number of dimensions over which the mean is spread (participation ratio).
+
+    It is at least 1. It is 1 if one coordinate holds the whole mean, and d_in if all coordinates are equal.
+    """
     return max(1.0, _ratio(float(mean.square().sum()) ** 2, float(mean.pow(4).sum())))
 
 
-def _dead(
+def _dead_by_relu(
     y: Float[Tensor, "sample d_in"],
     W: Float[Tensor, "d_sae d_in"],
     shift: Float[Tensor, "d_sae"] | None,
     tokens: int,
 ) -> float:
-    """Dead-by-ReLU on so many tokens, each pre-activation shifted."""
+    """Fraction of the latents expected dead-by-ReLU on `tokens` tokens. shift: added to the pre-activations."""
+    # For ReLU a margin is the pre-activation itself.
     return forecast(y, W, ReLU(), b_enc=shift).dead_by_relu(tokens).value
 
 
 def _ratio(a: float, b: float) -> float:
+    """a / b, and 0 if b is 0."""
     return a / b if b else 0.0

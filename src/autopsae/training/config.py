@@ -1,4 +1,4 @@
-"""How to train, and what a step reports."""
+"""`TrainConfig`, the settings of a training, and `Record`, what training reports every few steps."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -16,54 +16,59 @@ Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TrainConfig(Result):
-    """How to train. Checked once, here."""
+    """The settings of a training. Raises InputError, which lists every setting that is out of range."""
 
     steps: int
-    """Steps of training, each on one batch."""
+    """Number of training steps. Each step is on one batch."""
     lr: float
-    """Learning rate. One step of Adam or SignSGD moves a coordinate by about this much."""
+    """Learning rate. One step of Adam or SignSGD moves each coordinate of a weight by about this much."""
     batch_tokens: int = 4096
-    """Tokens per batch."""
+    """Number of tokens in a batch."""
     optimizer: Optimizer = "adam"
-    """sparse_adam touches only the latents that had a gradient in the step; sign_sgd keeps no state."""
+    """adam: Adam. sparse_adam: Adam that does not change a latent without a gradient in the step. sign_sgd: each
+    step moves each coordinate by the learning rate, against the sign of its gradient; it keeps no moments."""
     b_dec_lr: float | None = None
-    """Learning rate of `b_dec` alone, the bottleneck of revival; None for `lr`."""
+    """Learning rate of `b_dec`: 0 keeps it where it starts, None stands for `lr`. It limits recovery, because
+    without ghost gradients or resampling only `b_dec` can make dead-by-ReLU latents positive (docs/forecast.md)."""
     frozen: tuple[str, ...] = ()
-    """Parameters that stay as they are: ("b_dec",) for a frozen bias, ("W_enc", "W_dec") for frozen features."""
+    """Names of the parameters that training does not change, such as ("b_dec",) or ("W_enc", "W_dec")."""
     warmup_steps: int = 0
-    """Steps over which the learning rate rises linearly from 0."""
+    """Number of first steps over which the learning rate rises linearly from 0."""
     decay_steps: int = 0
-    """Last steps, over which it falls linearly to 0."""
+    """Number of last steps over which the learning rate falls linearly to 0."""
     k_start: int | None = None
-    """TopK and BatchTopK: k falls linearly from here to the SAE's own over the first `k_steps` steps."""
+    """For TopK and BatchTopK: the k of the first step. From it, k changes linearly to the k of the SAE over the
+    first `k_steps` steps. None for the k of the SAE in every step."""
     k_steps: int = 0
-    """Steps over which k falls; 0 where `k_start` is None."""
+    """Number of steps over which k changes: at least 1 with `k_start`, 0 without."""
     penalty: L1 | L0Target | None = None
-    """What keeps ReLU (L1) and JumpReLU (L0Target) sparse."""
+    """Term of the loss that keeps the codes sparse: L1 for ReLU, L0Target for JumpReLU. None for no term."""
     nested: tuple[int, ...] = ()
-    """Matryoshka training (Bussmann et al. 2025): sizes m_1 < m_2 < ... of prefixes, under d_sae. The mean is
-    minimised of the squared errors of the reconstructions from the first m_1 latents, the first m_2, ..., and all
-    of them, so that the first ones learn what is most general. () for all latents alone."""
+    """Matryoshka training (Bussmann et al. 2025): sizes m_1 < m_2 < ... < d_sae of prefixes of the latents. Each
+    prefix reconstructs the tokens without the other latents, and so do all latents together. The loss is the mean
+    of these squared errors, so the first latents learn what is most general. () for no prefixes."""
     revival: AuxK | GhostGradients | None = None
-    """A loss that brings silent latents back; None for none."""
+    """Term of the loss that makes silent latents fire again. None for no term."""
     resampling: Resampling | None = None
-    """When silent latents are drawn afresh; None for never."""
+    """When and how silent latents are drawn afresh. None for never."""
     dead_after_tokens: int = 256_000
-    """A latent counts as dead in the records once it has been silent for so many tokens; until so many have passed,
-    the records say nothing of death."""
+    """A record counts a latent as dead if it has not fired on this many tokens, the last ones. Before training has
+    seen this many, the dead fractions of the records are None."""
     clip_norm: float | None = None
-    """Largest norm of an SAE's gradient, which is shortened to it; None for no limit."""
+    """Largest norm of the gradient of an SAE (all its weights together, without frozen ones): a longer gradient is
+    shortened to this norm. None for no limit."""
     unit_decoder: bool = True
-    """Keep decoder rows at unit norm, and their gradient orthogonal to them."""
+    """True: decoder rows have norm 1 after every step, and the part of their gradient along them is removed."""
     products: Products = "auto"
-    """Type of the products that find the candidates among which latents are chosen; "auto" for the fastest that the
-    processor has. The result does not depend on it: the choice is made from exact values."""
+    """Type of the encoder product that finds, for each token, the latents that may be selected; "auto" for the
+    fastest type that the processor has. The result does not depend on it: what is selected is decided by exact
+    values."""
     buffer_tokens: int = 262_144
-    """Tokens from which batches are drawn at random."""
+    """Number of tokens in the buffer from which batches are drawn at random."""
     record_every: int = 1
-    """Steps between records; deaths and revivals are counted over all of them."""
+    """Number of steps from one record to the next. A record counts deaths and revivals over all of these steps."""
     seed: int = 0
-    """Of the order of the tokens, and of what is resampled."""
+    """Seed for the order of the tokens and for resampling."""
 
     def __post_init__(self) -> None:
         whole_fields(
@@ -108,65 +113,68 @@ class TrainConfig(Result):
             raise InputError(f"TrainConfig: expected {'; '.join(broken)}")
 
     def k(self, step: int, k: int) -> int:
-        """The k of a step, for an SAE whose own is `k`."""
+        """The k in a step (from 0) for an SAE whose own k is `k`."""
         if self.k_start is None or step >= self.k_steps:
             return k
         return round(self.k_start + (k - self.k_start) * step / self.k_steps)
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step as a fraction of the full one."""
+        """The learning rate in a step (from 0), as a fraction of `lr`, in (0, 1]."""
+        # step + 1, and `remaining` counts this step too: a rate of 0 would waste the first and the last step.
         rising = (step + 1) / self.warmup_steps if step < self.warmup_steps else 1.0
-        left = self.steps - step
-        return min(rising, left / self.decay_steps if left < self.decay_steps else 1.0)
+        remaining = self.steps - step
+        return min(rising, remaining / self.decay_steps if remaining < self.decay_steps else 1.0)
 
 
 RENAMED = {"relu": "dead_by_relu", "topk": "dead_by_topk"}
-"""Names in the records and summaries of the first version, and what they are called now."""
+"""{name in the records and summaries of the first version: its name now}."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Record(Result):
-    """One training step, and what happened to the latents since the last record. Fractions in [0, 1].
+    """What training reports of one step, and of the latents that died or revived since the record before it.
 
-    dead = dead_by_relu + dead_by_topk, all three None until the `dead_after_tokens` of the settings have passed in
-    training: no latent can have been silent for so long before. `never_fired` is known in every record.
+    The three dead fractions are None until training has seen `dead_after_tokens` tokens (a setting of
+    `TrainConfig`), because no latent can have been silent for that long. `never_fired` is never None.
     """
 
     step: int
-    """The number of the step, from 0."""
+    """Number of the step, from 0."""
     tokens: int
-    """Tokens trained on since training began, this step's included."""
+    """Number of tokens trained on, from the beginning up to and with this step."""
     loss: float
-    """What was minimised in the step: the squared error, plus penalty and revival."""
+    """The loss of the step: squared error per token (with `nested`, its mean over the reconstructions), plus the
+    penalty and the revival term, if there are any."""
     fvu: float | None
-    """Of the batch, in the SAE's space: squared error over the squared distance from the batch's mean; None where
-    the tokens of the batch do not differ, as in a batch of one."""
+    """Fraction of variance unexplained, on the batch and in the SAE's space: the squared error over the squared
+    distance from the mean of the batch. None if all tokens of the batch are equal, as in a batch of one token."""
     l0: float
-    """Latents that fired, per token."""
+    """Mean number of latents that fired on a token."""
     threshold: float
-    """The smallest value that fired, averaged over the tokens: what a latent must exceed to be heard."""
+    """The smallest code greater than zero of each token, averaged over the tokens that have one."""
     bias_captured: float
-    """Share of the mean of all tokens so far that `b_dec` has taken over."""
+    """Share of the mean of all tokens so far that `b_dec` has reached: b_dec . mean / ||mean||^2 in raw space. Over
+    1 if `b_dec` has gone further than the mean."""
     never_fired: float
-    """Fraction of the latents that have not fired since training began. A latent that is drawn afresh counts as
-    before: as one that never fired until it does, or as one that has fired."""
+    """Fraction of the latents that have not fired since training began, in [0, 1]. Drawing a latent afresh does not
+    change whether it has fired."""
     dead: float | None
-    """Fraction of the latents that have not fired for `dead_after_tokens` tokens. One that was drawn afresh counts
-    as just seen."""
+    """Fraction of the latents that did not fire on the last `dead_after_tokens` tokens: the sum of `dead_by_relu`
+    and `dead_by_topk`. For a latent that was drawn afresh, these tokens are counted from then on."""
     dead_by_relu: float | None
-    """Fraction that was not positive in those tokens either (dead-by-ReLU)."""
+    """Fraction of the latents that are dead and were not positive on any of these tokens."""
     dead_by_topk: float | None
-    """Fraction that was positive in them, but did not fire (dead-by-TopK)."""
+    """Fraction of the latents that are dead and were positive on some of these tokens."""
     dead_tokens: int | None
-    """On how many tokens the dead are counted: `dead_after_tokens`; None where `dead` is None."""
+    """Number of tokens on which dead latents are counted: `dead_after_tokens`. None if `dead` is None."""
     died: int
-    """Latents that died since the last record."""
+    """Number of latents that became dead since the last record."""
     revived_from_relu: int
-    """Latents that came back since the last record, of those that were dead-by-ReLU."""
+    """Number of dead-by-ReLU latents that fired again since the last record."""
     revived_from_topk: int
-    """Latents that came back since the last record, of those that were dead-by-TopK."""
+    """Number of dead-by-TopK latents that fired again since the last record."""
     resampled: int
-    """Dead latents that were drawn afresh."""
+    """Number of silent latents that were drawn afresh since the last record."""
 
     def __str__(self) -> str:
         fvu = "" if self.fvu is None else f", FVU {self.fvu:.4f}"

@@ -1,8 +1,8 @@
 """The training loop: `for records in Training(members, tokens)` trains one SAE, or many of one shape at once.
 
 Members may differ in learning rate, start, remedy, seed, coefficients, frozen parts and data. Each ends as if it
-were trained alone (tested), and stops alone if its loss is not finite. `steps` and `train` train one SAE. A *place*
-in the given list never changes; a *row* in the stack of weights moves up when a member before it ends.
+were trained alone; one whose loss is not finite stops, the others go on. `steps` and `train` train one SAE. The
+*place* of a member in the given list is fixed; its *row* in the stack moves up when a member before it ends.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,12 +32,12 @@ from autopsae.training.together import apart, check_in_place, check_together, st
 
 
 class Diverged(RuntimeError):
-    """The loss is not finite. The message says at which step. The weights are those before that step."""
+    """The loss is not finite. The message says at which step. The SAE has the weights from before that step."""
 
 
 class Training:
-    """Each iteration takes `record_every` steps and gives {place of a member: its Record}. The SAEs are trained in
-    place, and left in evaluation mode. A saved and loaded training goes on to the same bits. step: the next step.
+    """Each iteration takes `record_every` steps and gives {place of a member: its Record}. It changes the SAEs that
+    were given, and leaves them in evaluation mode. Saving and loading changes no bit. step: steps done so far.
     """
 
     def __init__(self, members: Sequence[Member], tokens: Tokens | None = None) -> None:
@@ -80,7 +80,7 @@ class Training:
         """Take one step with all members that go on. Returns their records, or None for a step without records.
 
         A member whose loss is not finite ends, with the weights from before this step. Raises InputError for tokens
-        that are not finite, too few or of another width, if no step or member is left, and for replaced weights.
+        that are not finite, too few or of another width, if no step or member is left, or if weights were replaced.
         """
         self._check()
         weights, configs = weights_at(self.step, self._weights, self.config), self._configs()
@@ -91,15 +91,15 @@ class Training:
 
         # The selection holds the codes of selected latents only, never [batch, d_sae]. centered = y - b_dec.
         selection, centered = weights.select(y, training=True, workspace=self._workspace)
-        # What is learned without a gradient: BatchTopK's threshold, which only evaluation uses.
+        # BatchTopK updates its threshold here. It has no gradient, and only evaluation uses it.
         weights.learn(selection)
         nested = self.config.nested
         residual, error, loss = reconstruction_losses(weights, centered, selection, nested, self._workspace)
         loss = loss + penalty_losses([c.penalty for c in configs], weights, selection, self.step)
-        # Before `_account.see` counts this batch: it revives the latents that were silent until now.
+        # Before `_account.see` counts this batch, because revival is for latents that were silent until this batch.
         loss = loss + revival_losses([c.revival for c in configs], weights, centered, residual, self._account.watch)
 
-        # `tolist` waits for the device, once per step: Python has to know which losses are finite.
+        # `tolist` waits for the device, once per step, because Python must know which losses are finite.
         finite = loss.isfinite()
         fine = finite.tolist()
         for parameter in weights.parameters.values():
@@ -202,12 +202,12 @@ class Training:
             self._sources.keep(members, kept)
 
     def steps_of(self, member: int) -> int | None:
-        """Steps that a member took; None if it ended before the loaded checkpoint, which does not keep them."""
+        """Number of steps of a member; None if it ended before the loaded checkpoint, which does not keep it."""
         end = self._roster.ended.get(member)
         return end.steps if end else self.step
 
     def last_resampling(self, member: int) -> tuple[int, int]:
-        """(steps done when latents were last drawn afresh, how many latents); (0, 0) if none were."""
+        """(number of steps done when latents were last drawn afresh, number of these latents); (0, 0) if never."""
         steps, latents = self._last_resampling[member].tolist()
         return steps, latents
 

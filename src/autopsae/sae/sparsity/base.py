@@ -35,7 +35,7 @@ Owned = Mapping[str, Tensor]
 """{name in files: tensor} that a sparsity adds to an SAE. In a stack of SAEs each tensor is [members, ...]."""
 
 SPARSITIES: dict[str, type["Sparsity"]] = {}
-"""{name in files: class} of every sparsity. A subclass enters itself."""
+"""{name in files: class} of every sparsity. Defining a subclass with a `name` adds it here."""
 
 
 class Sparsity(ABC):
@@ -78,13 +78,14 @@ class Sparsity(ABC):
     ) -> Float[Tensor, "tokens d_sae"]:
         """The margin of each latent on each token: its pre-activation minus the value that it has to exceed.
 
-        The margin is positive exactly where the latent fires. Latents that tie for the last place all have a margin
-        of at most 0. pre: the pre-activations; those of a whole batch if the sparsity `judges_batches`.
+        The margin is positive exactly where the latent fires. If several latents tie for the last place that is
+        selected, all of them have a margin of at most 0. pre: the pre-activations; those of a whole batch if the
+        sparsity `judges_batches`.
         """
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
-        """(the pre-activations of the selected pairs, the pairs). A pair is a token with a latent that it selects.
-        By default these are the pairs with positive margins.
+        """(the pre-activations of the selected pairs, the pairs). A pair is a token and a latent selected on it. By
+        default, the pairs with positive margins are selected.
 
         The pairs come in the order: member, then token. `product` computes the pre-activations block by block. The
         method must also mark in `product.positive` each latent that is positive on any token.
@@ -120,8 +121,8 @@ class Sparsity(ABC):
         beside: Float[Tensor, "tokens d_sae"],
         threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "tokens d_sae"]:
-        """Where a latent with the pre-activations `own` would fire next to latents with those in `beside`. Each
-        column of `own` is tried alone, with the threshold or the group of the same column of `beside`.
+        """Where a latent would fire if it had other pre-activations: its column of `own` instead of `beside`. Only
+        one latent is changed at a time, so it competes with the latents in `beside`, not with those in `own`.
         """
         return (own > beside - self.margins(beside, threshold)) & (own > 0)
 
@@ -141,7 +142,7 @@ class Sparsity(ABC):
         return self.l0 or max(1, int(DENSE * d_sae))
 
     def share_selected(self, d_sae: int) -> float | None:
-        """The fraction of the latents that a token selects, including selected latents that are not positive. The
+        """The fraction of the latents that are selected on a token, including those that are not positive. The
         paper's closed forms of death need it. None for a sparsity without a closed form in the paper.
         """
         return None
@@ -188,8 +189,8 @@ class Sparsity(ABC):
     ) -> Float[Tensor, "..."] | None:
         """The threshold before any training, in the scaled space of an SAE made by `born`.
 
-        threshold: the threshold of a trained SAE, to ask how this SAE was probably born. A threshold that training
-        has left under the usual start may have started there.
+        threshold: the learned threshold of a trained SAE, if the question is where it started. For JumpReLU the
+        answer is the usual start value, or the learned threshold if that is lower.
         """
         return None
 
@@ -222,7 +223,7 @@ class Sparsity(ABC):
         self, owned: Owned, member: int, silent: Int[Tensor, "some"], dead: Bool[Tensor, "d_sae"], *, size: float
     ) -> None:
         """Reset the tensors of resampled latents of a member. silent: the indices of those latents; dead: the mask
-        of all dead latents; size: the length of the new rows over the mean length of the rows that are not dead.
+        of all dead latents; size: the norm of the new encoder rows over the mean norm of the living latents' rows.
         """
 
     # In files

@@ -38,7 +38,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def configured(folder: Path, options: dict[str, Any]) -> list[str | Path]:
-    """The options that only a file takes."""
+    """Options in a file."""
     path = folder / "config.json"
     path.write_text(json.dumps(options))
     return ["--config", path]

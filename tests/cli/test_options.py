@@ -1,4 +1,4 @@
-"""The options of every verb: one syntax for lists, every sparsity, rare options in a file, help without PyTorch."""
+"""The options of every verb: one syntax for lists, every sparsity, short help, help without PyTorch."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.cli.options.sparsity import sparsities
-from autopsae.cli.parsing import VERBS, is_rare, option_types
+from autopsae.cli.parsing import VERBS, is_rare, option_types, parse_options, with_values
 from autopsae.cli.verbs import run
 from autopsae.defaults import ACCEPTABLE, K
 from autopsae.diagnosis.diagnose import diagnose
@@ -33,7 +33,7 @@ LISTS = [
     (verb, name)
     for verb, options in VERBS.items()
     for name, hint in option_types(options).items()
-    if "tuple" in str(hint) and not is_rare(hint)
+    if "tuple" in str(hint)
 ]
 
 
@@ -53,7 +53,9 @@ def test_what_is_read_of_the_sparsities_is_what_their_classes_say() -> None:
 
 
 def test_there_are_lists_in_three_verbs() -> None:
-    assert {"layers", "alphas", "ranks", "lr", "init", "seed", "l1", "skip_ids"} <= {name for _, name in LISTS}
+    assert {"layers", "alphas", "ranks", "lr", "init", "seed", "l1", "alpha", "nested", "skip_ids"} <= {
+        name for _, name in LISTS
+    }
     assert {verb for verb, _ in LISTS} == {"diagnose", "harvest", "train"}
 
 
@@ -118,16 +120,29 @@ def test_a_setting_that_a_sparsity_does_not_have_is_refused_by_name(
     assert f"error: {message}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("word", "setting"),
-    [("--warmup-steps", '{"warmup_steps": ...}'), ("--no-scale", '{"scale": false}'), ("--csv", '{"csv": ...}')],
-)
-def test_an_option_that_only_a_file_takes_is_refused_with_how_it_is_given(
-    word: str, setting: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["train", *NEEDED["train"], word]) == 2
-    expected = f"error: {word}: expected in --config FILE, a JSON object, as {setting}; docs/training.md lists what"
-    assert expected in capsys.readouterr().err
+def test_train_shows_the_dozen_options_that_people_use_config_and_resume() -> None:
+    shown = [name for name, hint in option_types(VERBS["train"]).items() if not is_rare(hint) and name != "source"]
+    of_the_sae = ["sparsity", "k", "d_sae", "prescription", "init"]
+    assert shown == [
+        "out",
+        "config",
+        "layer",
+        *of_the_sae,
+        "steps",
+        "lr",
+        "batch_tokens",
+        "resume",
+        "seed",
+        "device",
+    ]
+
+
+def test_a_rare_option_by_its_name_is_the_same_as_in_the_file() -> None:
+    by_name = ["--l1", "0.5,2", "--revive", "auxk", "--warmup-steps", "3", "--no-scale", "--csv", "--start", "0.2"]
+    in_file = {"l1": (0.5, 2.0), "revive": "auxk", "warmup_steps": 3, "scale": False, "csv": True, "start": 0.2}
+    plain = parse_options("train", NEEDED["train"])
+    assert parse_options("train", [*NEEDED["train"], *by_name]) == with_values(plain, in_file)
+    assert with_values(plain, in_file) != plain
 
 
 @pytest.mark.quick
@@ -153,7 +168,7 @@ def test_help_shows_no_rare_option_and_every_other(capsys: pytest.CaptureFixture
 @pytest.mark.quick
 def test_every_rare_option_stands_in_the_docs_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-    table = page.split("These are in the file only:")[1].split("\n\n")[1].splitlines()[2:]
+    table = page.split("Options that `--help` does not show:")[1].split("\n\n")[1].splitlines()[2:]
     named = [name.strip("` ") for row in table for name in row.split("|")[1].split(",")]
     assert sorted(named) == sorted(name for name, hint in option_types(VERBS["train"]).items() if is_rare(hint))
 

@@ -45,7 +45,7 @@ class Birth(Result):
     `measure_birth` gives the tokens read so far; `diagnose` gives all, as no latent can be dead on more."""
 
     def __str__(self) -> str:
-        parts = f"{self.dead_by_relu:.1%} by ReLU, {self.dead_by_topk:.1%} by TopK"
+        parts = f"{self.dead_by_relu:.1%} never positive, {self.dead_by_topk:.1%} positive but never selected"
         return f"{self.dead:.1%} of the latents are born dead ({parts}), on {self.tokens:,} tokens"
 
 

@@ -75,6 +75,61 @@ def test_every_list_is_values_joined_by_commas_and_refused_in_the_same_words(
         assert f"expected values joined by commas, each once ({word},{word}), got '{wrong}'" in said
 
 
+VALUES = {"FLOAT": ("0.25", "0.5"), "INT": ("4", "8"), "NAME": ("hs1", "12"), "START": ("zero", "median")}
+
+
+@pytest.mark.parametrize(("verb", "name"), LISTS)
+@pytest.mark.parametrize("typed", ["{0} {1}", "{0}, {1}", "{0} ,{1}"])
+def test_a_list_given_by_blanks_is_refused_in_one_line_that_says_what_to_type(
+    verb: str, name: str, typed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [spec] = [s for s in get_args(option_types(VERBS[verb])[name]) if isinstance(s, PrimitiveConstructorSpec)]
+    values = VALUES[str(spec.metavar).split("[")[0]]
+    given, option = typed.format(*values), f"--{name.replace('_', '-')}"
+    expected = (
+        f"error: {option}: expected values joined by commas ({spec.metavar}), got {given}; "
+        f"try {option} {','.join(values)}\n"
+    )
+    for words in (
+        [*NEEDED[verb], option, *given.split()],
+        [option, *given.split(), *NEEDED[verb]],
+        [*NEEDED[verb], *f"{option}={given}".split()],
+    ):
+        assert run([verb, *words]) == 2
+        assert capsys.readouterr().err == expected
+
+
+def test_every_list_given_by_blanks_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", *NEEDED["train"], "--lr", "0.1", "0.2", "--seed", "0", "1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: --lr: expected values joined by commas (FLOAT[,FLOAT...]), got 0.1 0.2; try --lr"
+    )
+    assert said.endswith("; --seed: expected values joined by commas (INT[,INT...]), got 0 1; try --seed 0,1\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "expected"),
+    [
+        ("harvest", ["--layers", "3", "model", "out"], {"layers": ("3",), "model": "model", "out": Path("out")}),
+        ("diagnose", ["--layers", "3", "12"], {"layers": ("3",), "source": Path("12")}),
+        ("train", ["--seed", "3", "12", "--out", "o"], {"seed": (3,), "source": Path("12")}),
+        ("train", ["--seed=3", "a.npy", "--out=o"], {"seed": (3,), "source": Path("a.npy")}),
+    ],
+)
+def test_a_list_before_what_is_positional_is_understood(
+    verb: str, words: list[str], expected: dict[str, object]
+) -> None:
+    options = vars(parse_options(verb, words))
+    assert {name: options[name] for name in expected} == expected
+
+
+def test_where_more_is_wrong_than_blanks_nothing_is_said_of_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--layers", "3", "model"], ["model", "out", "--layers", "3", "12", "--nowhere"]):
+        assert run(["harvest", *words]) == 2
+        assert "joined by commas" not in capsys.readouterr().err
+
+
 @pytest.fixture
 def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,13 +1,16 @@
 """The words of the command line as the options of a verb. Nothing heavy is imported here."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import is_dataclass, make_dataclass, replace
 from difflib import get_close_matches
+from io import StringIO
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
-from tyro.conf import Suppress, subcommand
+from tyro.conf import Positional, Suppress, subcommand
 
+from autopsae.cli.blanks import join_lists
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.options.convert import ConvertOptions
 from autopsae.cli.options.diagnose import DiagnoseOptions
@@ -31,16 +34,39 @@ _ABOUT = """How many latents of a sparse autoencoder are born dead on a layer, w
 `autopsae VERB --help` shows the options of a verb, `autopsae --version` the version."""
 
 
+class ListByBlanks(Exception):
+    """A list was given by blanks. The message says how it is given."""
+
+
 def parse_options(verb: str, arguments: Sequence[str], default: Options | None = None) -> Options:
     """The options of a verb. default: those that the command line does not give.
 
-    Raises SystemExit for --help and for what cannot be understood, of which tyro has told.
+    Raises SystemExit for --help and for what cannot be understood, of which tyro has told; ListByBlanks.
     """
-    asks_for_help = bool({"--help", "-h"} & {*arguments})
-    known = _type_for_help(VERBS[verb]) if asks_for_help else VERBS[verb]
+    known = _type_for_help(VERBS[verb]) if {"--help", "-h"} & {*arguments} else VERBS[verb]
+    _check_blanks(verb, known, arguments)
     options = tyro.cli(known, default=default, prog=f"autopsae {verb}", args=[*arguments])
     assert options is not None
     return options
+
+
+def _check_blanks(verb: str, known: type[Options], arguments: Sequence[str]) -> None:
+    """ListByBlanks where the words are not understood, but would be with commas in the place of blanks."""
+    types = option_types(VERBS[verb])
+    positional = sum(Positional in get_args(hint) for hint in types.values())
+    for left in range(positional + 1):
+        words, messages = join_lists(types, arguments, left=left)
+        if messages and not _is_understood(known, arguments) and _is_understood(known, words):
+            raise ListByBlanks("; ".join(messages))
+
+
+def _is_understood(known: type[Options], arguments: Sequence[str]) -> bool:
+    try:
+        with redirect_stderr(StringIO()):
+            tyro.cli(known, args=[*arguments], console_outputs=False)
+    except SystemExit as asked:
+        return not asked.code
+    return True
 
 
 def choose(arguments: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def configured(folder: Path, options: dict[str, Any]) -> list[str | Path]:
-    """The options that only a file takes."""
+    """Options in a file."""
     path = folder / "config.json"
     path.write_text(json.dumps(options))
     return ["--config", path]
@@ -567,9 +567,13 @@ def test_autopsy_names_fates_and_causes_and_writes_what_was_asked(
     assert sum(said["causes"].values()) == said["n_dead"] == said["causes"]["shift"] > 50
     assert said["n_always_on"] >= 1
     for line in done.stdout.splitlines():
-        for name in ("always on", "dead by relu", "dead by topk", "shift "):
+        for name, number in {
+            "always on": said["n_always_on"],
+            "dead, never positive": said["n_dead_by_relu"],
+            "dead, never selected": said["n_dead_by_topk"],
+            "shift ": said["causes"]["shift"],
+        }.items():
             if line.startswith(name):
-                number = said["causes"]["shift"] if name == "shift " else said[f"n_{name.replace(' ', '_')}"]
                 assert line.removeprefix(name).split()[0] == str(number)
     assert f"{said['n_dead']} of 128 latents (topk) are dead on 2,000 tokens of d_in = 24" in done.stdout
     assert (out / "a.csv").read_text().count("\n") == 129

@@ -42,7 +42,7 @@ def main() -> None:
     x = tokens(CASE)
     sae = trained(CASE, x)
     found = autopsy(sae, x, steps=CASE.steps, lr=CASE.lr, written_by="saelens", prescription="cure")
-    revived = recentre(sae, center=found.center, dead=found.dead)
+    revived = recentre(sae, center=found.center, is_dead=found.is_dead)
     cost = cost_of_recentring(sae, revived, x)
     again = trained(replace(CASE, start="median"), x)
     Console(width=120).print(autopsy_text(found, cost))

@@ -1,4 +1,4 @@
-"""The options of every verb: one syntax for lists, every sparsity, rare options in a file, help without PyTorch."""
+"""The options of every verb: one syntax for lists, every sparsity, short help, help without PyTorch."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.cli.options.sparsity import sparsities
-from autopsae.cli.parsing import VERBS, is_rare, option_types
+from autopsae.cli.parsing import VERBS, is_rare, option_types, parse_options, with_values
 from autopsae.cli.verbs import run
 from autopsae.defaults import ACCEPTABLE, K
 from autopsae.diagnosis.diagnose import diagnose
@@ -33,7 +33,7 @@ LISTS = [
     (verb, name)
     for verb, options in VERBS.items()
     for name, hint in option_types(options).items()
-    if "tuple" in str(hint) and not is_rare(hint)
+    if "tuple" in str(hint)
 ]
 
 
@@ -53,7 +53,9 @@ def test_what_is_read_of_the_sparsities_is_what_their_classes_say() -> None:
 
 
 def test_there_are_lists_in_three_verbs() -> None:
-    assert {"layers", "alphas", "ranks", "lr", "init", "seed", "l1", "skip_ids"} <= {name for _, name in LISTS}
+    assert {"layers", "alphas", "ranks", "lr", "init", "seed", "l1", "alpha", "nested", "skip_ids"} <= {
+        name for _, name in LISTS
+    }
     assert {verb for verb, _ in LISTS} == {"diagnose", "harvest", "train"}
 
 
@@ -71,6 +73,61 @@ def test_every_list_is_values_joined_by_commas_and_refused_in_the_same_words(
         assert run([verb, *NEEDED[verb], f"--{name.replace('_', '-')}", wrong]) == 2
         said = squeezed(capsys.readouterr().err).replace(f"({word}, {word})", f"({word},{word})")
         assert f"expected values joined by commas, each once ({word},{word}), got '{wrong}'" in said
+
+
+VALUES = {"FLOAT": ("0.25", "0.5"), "INT": ("4", "8"), "NAME": ("hs1", "12"), "START": ("zero", "median")}
+
+
+@pytest.mark.parametrize(("verb", "name"), LISTS)
+@pytest.mark.parametrize("typed", ["{0} {1}", "{0}, {1}", "{0} ,{1}"])
+def test_a_list_given_by_blanks_is_refused_in_one_line_that_says_what_to_type(
+    verb: str, name: str, typed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [spec] = [s for s in get_args(option_types(VERBS[verb])[name]) if isinstance(s, PrimitiveConstructorSpec)]
+    values = VALUES[str(spec.metavar).split("[")[0]]
+    given, option = typed.format(*values), f"--{name.replace('_', '-')}"
+    expected = (
+        f"error: {option}: expected values joined by commas ({spec.metavar}), got {given}; "
+        f"try {option} {','.join(values)}\n"
+    )
+    for words in (
+        [*NEEDED[verb], option, *given.split()],
+        [option, *given.split(), *NEEDED[verb]],
+        [*NEEDED[verb], *f"{option}={given}".split()],
+    ):
+        assert run([verb, *words]) == 2
+        assert capsys.readouterr().err == expected
+
+
+def test_every_list_given_by_blanks_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", *NEEDED["train"], "--lr", "0.1", "0.2", "--seed", "0", "1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: --lr: expected values joined by commas (FLOAT[,FLOAT...]), got 0.1 0.2; try --lr"
+    )
+    assert said.endswith("; --seed: expected values joined by commas (INT[,INT...]), got 0 1; try --seed 0,1\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "expected"),
+    [
+        ("harvest", ["--layers", "3", "model", "out"], {"layers": ("3",), "model": "model", "out": Path("out")}),
+        ("diagnose", ["--layers", "3", "12"], {"layers": ("3",), "source": Path("12")}),
+        ("train", ["--seed", "3", "12", "--out", "o"], {"seed": (3,), "source": Path("12")}),
+        ("train", ["--seed=3", "a.npy", "--out=o"], {"seed": (3,), "source": Path("a.npy")}),
+    ],
+)
+def test_a_list_before_what_is_positional_is_understood(
+    verb: str, words: list[str], expected: dict[str, object]
+) -> None:
+    options = vars(parse_options(verb, words))
+    assert {name: options[name] for name in expected} == expected
+
+
+def test_where_more_is_wrong_than_blanks_nothing_is_said_of_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--layers", "3", "model"], ["model", "out", "--layers", "3", "12", "--nowhere"]):
+        assert run(["harvest", *words]) == 2
+        assert "joined by commas" not in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -118,16 +175,29 @@ def test_a_setting_that_a_sparsity_does_not_have_is_refused_by_name(
     assert f"error: {message}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("word", "setting"),
-    [("--warmup-steps", '{"warmup_steps": ...}'), ("--no-scale", '{"scale": false}'), ("--csv", '{"csv": ...}')],
-)
-def test_an_option_that_only_a_file_takes_is_refused_with_how_it_is_given(
-    word: str, setting: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["train", *NEEDED["train"], word]) == 2
-    expected = f"error: {word}: expected in --config FILE, a JSON object, as {setting}; docs/training.md lists what"
-    assert expected in capsys.readouterr().err
+def test_train_shows_the_dozen_options_that_people_use_config_and_resume() -> None:
+    shown = [name for name, hint in option_types(VERBS["train"]).items() if not is_rare(hint) and name != "source"]
+    of_the_sae = ["sparsity", "k", "d_sae", "prescription", "init"]
+    assert shown == [
+        "out",
+        "config",
+        "layer",
+        *of_the_sae,
+        "steps",
+        "lr",
+        "batch_tokens",
+        "resume",
+        "seed",
+        "device",
+    ]
+
+
+def test_a_rare_option_by_its_name_is_the_same_as_in_the_file() -> None:
+    by_name = ["--l1", "0.5,2", "--revive", "auxk", "--warmup-steps", "3", "--no-scale", "--csv", "--start", "0.2"]
+    in_file = {"l1": (0.5, 2.0), "revive": "auxk", "warmup_steps": 3, "scale": False, "csv": True, "start": 0.2}
+    plain = parse_options("train", NEEDED["train"])
+    assert parse_options("train", [*NEEDED["train"], *by_name]) == with_values(plain, in_file)
+    assert with_values(plain, in_file) != plain
 
 
 @pytest.mark.quick
@@ -153,7 +223,7 @@ def test_help_shows_no_rare_option_and_every_other(capsys: pytest.CaptureFixture
 @pytest.mark.quick
 def test_every_rare_option_stands_in_the_docs_and_no_other() -> None:
     page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
-    table = page.split("These are in the file only:")[1].split("\n\n")[1].splitlines()[2:]
+    table = page.split("Options that `--help` does not show:")[1].split("\n\n")[1].splitlines()[2:]
     named = [name.strip("` ") for row in table for name in row.split("|")[1].split(",")]
     assert sorted(named) == sorted(name for name, hint in option_types(VERBS["train"]).items() if is_rare(hint))
 

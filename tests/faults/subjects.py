@@ -309,7 +309,7 @@ def make_run(kind: str, folder: Path) -> None:
     else:
         try:
             if kind == "run":
-                run(entry("m"), X[:300], X[300:], folder / "out", plan=PLAN, observer=Observer(progress=stop))
+                run(entry("m"), X[:300], X[300:], folder / "out", plan=PLAN, observer=Observer(on_records=stop))
             portions = Portions(groups=[["a"], ["b"]], bytes_at_once=0)
 
             def stop_b(records: dict[str, Any]) -> None:
@@ -324,7 +324,7 @@ def make_run(kind: str, folder: Path) -> None:
                 folder / "out",
                 plan=PLAN,
                 portions=portions,
-                observer=Observer(progress=stop_b),
+                observer=Observer(on_records=stop_b),
             )
         except Stopped:
             return

@@ -231,7 +231,11 @@ def test_a_screen_is_chosen_where_it_can_be_and_pays(monkeypatch: pytest.MonkeyP
         None,
         "bfloat16",
     ]
-    nowhere = [chosen("auto", dtype=torch.float64), chosen("bfloat16", dtype=torch.bfloat16), chosen("auto", device="meta")]
+    nowhere = [
+        chosen("auto", dtype=torch.float64),
+        chosen("bfloat16", dtype=torch.bfloat16),
+        chosen("auto", device="meta"),
+    ]
     assert [*nowhere, chosen("int8", **wide)] == [None] * 4
     monkeypatch.setattr(screen, "multiplies_bfloat16", lambda: False)
     assert chosen("auto") == "float32"

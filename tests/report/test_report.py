@@ -7,13 +7,15 @@ import torch
 from rich.console import Console
 
 from autopsae.arrays import InputError
+from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.evaluation.autopsy import autopsy
 from autopsae.remedies.remedy import untouched
 from autopsae.report.plots import autopsy_figure, save_figure, survey_figure
 from autopsae.report.text import autopsy_text, survey_text
+from autopsae.sae.death import fates
 from autopsae.sae.init import born
-from autopsae.sae.sparsity import TopK
+from autopsae.sae.sparsity import JumpReLU, TopK
 
 pytestmark = pytest.mark.quick
 
@@ -123,6 +125,21 @@ def test_a_figure_of_another_kind_is_refused(tmp_path: Path, found: Survey) -> N
     assert not list(tmp_path.iterdir())
 
 
+def test_ways_to_be_dead_are_called_the_same_for_every_sparsity_and_by_no_other() -> None:
+    x = torch.randn(300, 16, generator=torch.Generator().manual_seed(0)) + 1
+    diagnosis = diagnose(x, d_sae=32, sparsity=JumpReLU())
+    sae = born(untouched(16), d_sae=32, sparsity=JumpReLU(), sample=x)
+    found = autopsy(sae, x)
+    page = StringIO()
+    Console(width=120, file=page).print(autopsy_text(found))
+    legend = " ".join(str(c.get_label()) for axis in autopsy_figure(found).axes for c in axis.collections)
+    for shown in (diagnosis._repr_html_(), str(diagnosis.birth["none"]), str(fates(sae, x)), page.getvalue()):
+        assert "never positive" in shown
+        assert "never selected" in shown
+        assert "TopK" not in shown
+    assert "TopK" not in legend
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_autopsy_draws_every_latent_once_by_fate_and_once_by_cause(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -134,7 +151,7 @@ def test_an_autopsy_draws_every_latent_once_by_fate_and_once_by_cause(dtype: tor
         drawn = {c.get_label(): len(c.get_offsets()) for c in axis.collections}  # type: ignore[arg-type]
         assert sum(drawn.values()) == 100
         for name, number in groups.items():
-            label = {"dead_by_relu": "dead-by-ReLU", "dead_by_topk": "dead-by-TopK"}.get(
+            label = {"dead_by_relu": "dead, never positive", "dead_by_topk": "dead, never selected"}.get(
                 name, name.replace("_", " ")
             )
             assert drawn.get(f"{label} ({number:,})", 0) == number

@@ -41,7 +41,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run and a sweep, the second group of which has not begun."""
     folder = tmp_path_factory.mktemp("broken")
     with pytest.raises(Stopped):
-        run(entry("m"), X[:300], X[300:], folder / "run", plan=PLAN, observer=Observer(progress=stop))
+        run(entry("m"), X[:300], X[300:], folder / "run", plan=PLAN, observer=Observer(on_records=stop))
     portions = Portions(groups=[["a"], ["b"]], bytes_at_once=0)
 
     def stop_b(records: dict[str, Record]) -> None:
@@ -56,7 +56,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder / "sweep",
             plan=PLAN,
             portions=portions,
-            observer=Observer(progress=stop_b),
+            observer=Observer(on_records=stop_b),
         )
     return folder
 
@@ -251,7 +251,7 @@ def test_a_member_that_a_checkpoint_says_had_ended_must_have_its_summary(tmp_pat
             tmp_path / "out",
             plan=PLAN,
             portions=portions,
-            observer=Observer(progress=stop),
+            observer=Observer(on_records=stop),
         )
     (tmp_path / "out" / "a" / "summary.json").unlink()
     before = contents(tmp_path / "out")

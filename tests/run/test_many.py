@@ -117,7 +117,7 @@ def test_births_are_told_by_name_before_the_steps_of_those_trained_at_once(tmp_p
         portions=Portions(groups=[["slow", "good"], ["fast"]], bytes_at_once=0),
         observer=Observer(
             at_birth=lambda births: told.append(["born", *births]),
-            progress=lambda records: told.append(["step", *records]),
+            on_records=lambda records: told.append(["step", *records]),
         ),
     )
     assert told == [["born", "slow", "good"], ["step", "slow", "good"], ["born", "fast"], ["step", "fast"]]
@@ -201,7 +201,7 @@ def test_an_interruption_in_the_step_that_reaches_the_target_costs_nothing(tmp_p
         nonlocal steps
         steps = records["good"].step + 1
 
-    observer = Observer(progress=count, delay=interrupted_at_the_target)
+    observer = Observer(on_records=count, delay=interrupted_at_the_target)
     out = tmp_path / "broken"
     with pytest.raises(Interrupted, match="interrupted after 20 of 60 steps"):
         run(entry("good", 3e-3), TOKENS, HELD_OUT, out, plan=plan, observer=observer)
@@ -251,7 +251,7 @@ def test_a_killed_sweep_goes_on_and_ends_with_the_same_bytes(
 
     with pytest.raises(Killed):
         run_sweep(
-            entries(), TOKENS, HELD_OUT, killed, portions=portions, plan=plan, observer=Observer(progress=kill)
+            entries(), TOKENS, HELD_OUT, killed, portions=portions, plan=plan, observer=Observer(on_records=kill)
         )
     with pytest.raises(InputError, match="unfinished sweep; resume it"):
         run_sweep(entries(), TOKENS, HELD_OUT, killed, portions=portions, plan=plan)
@@ -266,7 +266,7 @@ def test_a_sweep_resumed_with_other_members_is_refused(tmp_path: Path) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out", observer=Observer(progress=kill))
+        run_sweep(entries(), TOKENS, HELD_OUT, tmp_path / "out", observer=Observer(on_records=kill))
     before = files(tmp_path / "out")
     others = [*entries()[:2], entry("other", 1e-2)]
     with pytest.raises(InputError, match="these differ: fast, other"):

@@ -57,7 +57,7 @@ def run(
         if progress:
             progress(records["one"])
 
-    return one.run(entry, training, held_out, out, plan=plan, resume=resume, observer=Observer(progress=each))
+    return one.run(entry, training, held_out, out, plan=plan, resume=resume, observer=Observer(on_records=each))
 
 
 class Stopped(Exception):
@@ -455,7 +455,7 @@ def test_what_held_out_tokens_say_at_birth_is_told_before_the_first_step_also_of
                 tmp_path,
                 plan=plan,
                 resume=resume,
-                observer=Observer(progress=progress, at_birth=lambda births: told.append(births["one"])),
+                observer=Observer(on_records=progress, at_birth=lambda births: told.append(births["one"])),
             )
 
     go(resume=False, stop=30)

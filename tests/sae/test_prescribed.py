@@ -1,4 +1,4 @@
-"""A prescription is one for a layer, a d_sae, a k and a sparsity; another use is said."""
+"""A prescription is one for a layer, a d_sae and a sparsity with its settings; another use is said."""
 
 import warnings
 from dataclasses import replace
@@ -48,6 +48,31 @@ def test_what_differs_from_what_a_prescription_was_made_for_is_named(
     d_sae: int, sparsity: Sparsity, layer: str, expected: list[str]
 ) -> None:
     assert PRESCRIPTION.differences(sae(d_sae, sparsity), layer=layer) == expected
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "expected"),
+    [
+        (JumpReLU(start=0.2, bandwidth=0.25), []),
+        (JumpReLU(start=0.3, bandwidth=0.25), ["start 0.2, here 0.3"]),
+        (JumpReLU(start=0.2), ["bandwidth 0.25, here 0.3"]),
+        (JumpReLU(start=0.001, bandwidth=0.001), ["bandwidth 0.25, here 0.001", "start 0.2, here 0.001"]),
+        (TopK(k=4), ["sparsity 'jumprelu', here 'topk'"]),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:born. the prescription was made for another SAE")
+def test_every_setting_of_the_sparsity_is_compared(sparsity: Sparsity, expected: list[str]) -> None:
+    prescription = replace(PRESCRIPTION, sparsity=JumpReLU(start=0.2, bandwidth=0.25))
+    assert prescription.differences(born(prescription, sparsity=sparsity)) == expected
+    # Equal settings are an equal sparsity: nothing that a sparsity may have is left out.
+    assert (not expected) == (prescription.sparsity == sparsity)
+
+
+def test_for_another_sparsity_the_settings_that_both_have_are_compared() -> None:
+    with pytest.warns(UserWarning, match="another SAE"):
+        found = sae(sparsity=BatchTopK(k=5))
+    assert PRESCRIPTION.differences(found) == ["k 4, here 5", "sparsity 'topk', here 'batch_topk'"]
 
 
 @pytest.mark.parametrize("name", ["", "layer"])

@@ -91,7 +91,7 @@ def progress(records):
     print(records["one"].step, flush=True)
 one = Entry(member=Member(sae=new_sae(TopK(k=4)), config=config, name="one"), about={})
 run(one, tokens(), tokens()[:200], Path(sys.argv[1]),
-    plan=Plan(checkpoint_every=3, evaluate_every=50), resume=True, observer=Observer(progress=progress))
+    plan=Plan(checkpoint_every=3, evaluate_every=50), resume=True, observer=Observer(on_records=progress))
 """
 
 

@@ -11,7 +11,6 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tyro
-from tyro.conf import Fixed, Suppress
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.arrays import InputError
@@ -84,22 +83,19 @@ def _of_a_member(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dic
 
 def _value(path: Path, name: str, hint: Any, value: Any) -> Any:
     """A value of JSON, read as the same word of the command line is."""
-    inner, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if inner is bool or isinstance(value, bool):
         if inner is bool and isinstance(value, bool):
             return value
         expected = "true or false" if inner is bool else "no truth value"
         raise InputError(f"{path}: {name}: expected {expected}, got {show(value)}; correct it there")
     word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    kind = inner
-    for mark in marks:
-        kind = kind if mark in (Fixed, Suppress) else Annotated[kind, mark]
     try:
         with redirect_stderr(StringIO()):
-            return tyro.cli(kind, args=[word], console_outputs=False)
+            return tyro.cli(hint, args=[word], console_outputs=False)
     except SystemExit as error:
         raise InputError(
-            f"{path}: {name}: expected {_describe_kind(kind)}, got {show(value)}; correct it there"
+            f"{path}: {name}: expected {_describe_kind(hint)}, got {show(value)}; correct it there"
         ) from error
 
 

@@ -1,18 +1,21 @@
 """The words of the command line as the options of a verb. Nothing heavy is imported here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass, replace
+from contextlib import redirect_stderr
+from dataclasses import is_dataclass, make_dataclass, replace
 from difflib import get_close_matches
+from io import StringIO
 from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
-from tyro.conf import Fixed, subcommand
+from tyro.conf import Positional, Suppress, subcommand
 
+from autopsae.cli.blanks import join_lists
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.options.convert import ConvertOptions
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.harvest import HarvestOptions
-from autopsae.cli.options.kinds import Unrecorded
+from autopsae.cli.options.kinds import Unrecorded, Unshown
 from autopsae.cli.options.train import TrainOptions
 
 Options = AutopsyOptions | ConvertOptions | DiagnoseOptions | HarvestOptions | TrainOptions
@@ -31,19 +34,39 @@ _ABOUT = """How many latents of a sparse autoencoder are born dead on a layer, w
 `autopsae VERB --help` shows the options of a verb, `autopsae --version` the version."""
 
 
-class RareOption(Exception):
-    """An option was given on the command line that only `--config FILE` takes. The message says how."""
+class ListByBlanks(Exception):
+    """A list was given by blanks. The message says how it is given."""
 
 
 def parse_options(verb: str, arguments: Sequence[str], default: Options | None = None) -> Options:
     """The options of a verb. default: those that the command line does not give.
 
-    Raises SystemExit for --help and for what cannot be understood, of which tyro has told; RareOption.
+    Raises SystemExit for --help and for what cannot be understood, of which tyro has told; ListByBlanks.
     """
-    _check_rare(VERBS[verb], arguments)
-    options = tyro.cli(VERBS[verb], default=default, prog=f"autopsae {verb}", args=[*arguments])
+    known = _type_for_help(VERBS[verb]) if {"--help", "-h"} & {*arguments} else VERBS[verb]
+    _check_blanks(verb, known, arguments)
+    options = tyro.cli(known, default=default, prog=f"autopsae {verb}", args=[*arguments])
     assert options is not None
     return options
+
+
+def _check_blanks(verb: str, known: type[Options], arguments: Sequence[str]) -> None:
+    """ListByBlanks where the words are not understood, but would be with commas in the place of blanks."""
+    types = option_types(VERBS[verb])
+    positional = sum(Positional in get_args(hint) for hint in types.values())
+    for left in range(positional + 1):
+        words, messages = join_lists(types, arguments, left=left)
+        if messages and not _is_understood(known, arguments) and _is_understood(known, words):
+            raise ListByBlanks("; ".join(messages))
+
+
+def _is_understood(known: type[Options], arguments: Sequence[str]) -> bool:
+    try:
+        with redirect_stderr(StringIO()):
+            tyro.cli(known, args=[*arguments], console_outputs=False)
+    except SystemExit as asked:
+        return not asked.code
+    return True
 
 
 def choose(arguments: Sequence[str]) -> None:
@@ -60,17 +83,41 @@ def _union(types: Sequence[Any]) -> Any:
 
 
 def option_types(options: Any) -> dict[str, Any]:
-    """Every option by its name, with its type and what is marked on it; those in groups too."""
+    """Every option by its name, with its type and what is marked on it; those in groups too. The options of a
+    rare group are rare.
+    """
     hints, types = get_type_hints(options, include_extras=True), dict[str, Any]()
     for name, hint in hints.items():
         inner = get_args(hint)[0] if get_args(hint) else hint
-        types |= option_types(inner) if is_dataclass(inner) and isinstance(inner, type) else {name: hint}
+        if not (is_dataclass(inner) and isinstance(inner, type)):
+            types[name] = hint
+            continue
+        group = option_types(inner)
+        types |= {one: Annotated[its, Unshown()] for one, its in group.items()} if is_rare(hint) else group
     return types
 
 
+def _type_for_help(options: type[Any]) -> type[Any]:
+    """The same class for `--help`, which does not show what is rare. tyro reads no option that it does not show; so
+    this class reads no command line.
+    """
+    hidden = list[tuple[str, Any, Any]]()
+    for name, hint in get_type_hints(options, include_extras=True).items():
+        inner, *marks = get_args(hint) or (hint,)
+        if is_rare(hint):
+            hidden.append((name, Annotated[hint, Suppress], getattr(options, name)))
+        elif is_dataclass(inner) and isinstance(inner, type):
+            group = _type_for_help(inner)
+            hidden.append((name, Annotated[group, *marks], group()))
+    described = {"__doc__": options.__doc__}
+    return make_dataclass(
+        options.__name__, hidden, bases=(options,), frozen=True, kw_only=True, namespace=described
+    )
+
+
 def is_rare(hint: Any) -> bool:
-    """Whether only `--config FILE` takes an option of this type."""
-    return Fixed in get_args(hint)[1:]
+    """Whether `--help` does not show an option of this type."""
+    return any(isinstance(mark, Unshown) for mark in get_args(hint)[1:])
 
 
 def is_recorded(hint: Any) -> bool:
@@ -82,19 +129,6 @@ def nearest(name: str, names: Sequence[str]) -> str:
     """What to try instead of a name that there is not."""
     near = get_close_matches(name, names, n=1, cutoff=0.0)
     return near[0]
-
-
-def _check_rare(options: type[Options], arguments: Sequence[str]) -> None:
-    names = {name for name, hint in option_types(options).items() if is_rare(hint)}
-    for word in arguments:
-        name = word.split("=")[0].removeprefix("--").replace("-", "_")
-        plain = name.removeprefix("no_")
-        if word.startswith("--") and (name in names or plain in names):
-            setting = f'{{"{name}": ...}}' if name in names else f'{{"{plain}": false}}'
-            raise RareOption(
-                f"{word.split('=')[0]}: expected in --config FILE, a JSON object, as {setting}; docs/training.md "
-                "lists what only the file takes"
-            )
 
 
 def with_values(options: Any, values: Mapping[str, Any]) -> Any:

@@ -87,7 +87,7 @@ def _train(
         print_differences(bar.console, birth.prescription, entries[0])
         live = Live(bar, task, fit.steps)
         observer = Observer(
-            loggers=partial(_loggers, keep), at_birth=live.be_born, progress=live.advance, delay=delay_signals
+            loggers=partial(_loggers, keep), at_birth=live.be_born, on_records=live.advance, delay=delay_signals
         )
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "observer": observer}
         known = known_digest(read.all_tokens)

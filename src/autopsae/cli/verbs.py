@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from autopsae.cli.parsing import VERBS, RareOption, choose, parse_options
+from autopsae.cli.parsing import VERBS, ListByBlanks, choose, parse_options
 from autopsae.cli.printing import print_error, print_line
 from autopsae.cli.streams import unwritten
 from autopsae.version import version
@@ -29,7 +29,7 @@ def _run(arguments: Sequence[str]) -> int:
         options = parse_options(verb, words)
     except SystemExit as asked:  # --help, and options that there are not
         return asked.code if isinstance(asked.code, int) else 0
-    except RareOption as error:
+    except ListByBlanks as error:
         print_error(str(error))
         return 2
     # Only now: what imports PyTorch takes seconds.

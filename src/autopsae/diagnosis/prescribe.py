@@ -82,15 +82,16 @@ class Prescription(Result):
     def differences(self, sae: SAE, *, layer: str = "") -> list[str]:
         """In what an SAE that was born from it is not the one that it was made for: "d_sae 128, here 64".
 
-        What a diagnosis found for one layer, d_sae, k or sparsity need not hold for another. layer: on which the
-        SAE is trained; layers without a name are not compared.
+        What a diagnosis found for one layer, d_sae or sparsity need not hold for another. Every setting of the
+        sparsity is compared; for another sparsity, the settings that both have. layer: on which the SAE is trained;
+        layers without a name are not compared.
         """
-        intended = self.made_for()
-        here = {"d_sae": sae.d_sae, "k": sae.sparsity.l0 or intended["k"], "sparsity": sae.sparsity.name}
-        if layer and self.layer not in UNNAMED:
-            here = {"layer": layer, **here}
-        changed = {name: value for name, value in here.items() if value != intended[name]}
-        return [f"{name} {intended[name]!r}, here {value!r}" for name, value in changed.items()]
+        intended = {"layer": self.layer, "d_sae": self.d_sae, **_settings(self.sparsity)}
+        here = {"layer": layer, "d_sae": sae.d_sae, **_settings(sae.sparsity)}
+        compared = [name for name in intended if name in here]
+        if not layer or self.layer in UNNAMED:
+            compared.remove("layer")
+        return [f"{n} {intended[n]!r}, here {here[n]!r}" for n in compared if intended[n] != here[n]]
 
     def save(self, path: str | Path) -> None:
         """Write `path`.json (words and numbers) and `path`.safetensors (tensors), each whole or not at all."""
@@ -162,6 +163,13 @@ def _content(content: object) -> str | None:
     return fields({**needed, "k": nothing_or(whole()), "sparsity": named, "scale": nothing_or(number(over=0.0))})(
         content
     )
+
+
+def _settings(sparsity: Sparsity) -> dict[str, Any]:
+    """Its settings by their names, then its own name as "sparsity"."""
+    settings = sparsity.to_dict()
+    name = settings.pop("name")
+    return {**settings, "sparsity": name}
 
 
 def _sparsity(content: Mapping[str, Any], described: Path) -> Sparsity:

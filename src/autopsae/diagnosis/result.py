@@ -95,7 +95,7 @@ class Diagnosis(Result):
         ]
         head, *notes = str(self).split("\n")
         at = next(iter(self.expected.values())).tokens
-        header = ["remedy", "born dead", "by ReLU", "by TopK", f"expected on {at:,} tokens"]
+        header = ["remedy", "born dead", "never positive", "never selected", f"expected on {at:,} tokens"]
         return html_table(header, rows, [head, *notes])
 
     def _show_expected(self, name: str) -> str:

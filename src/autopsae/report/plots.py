@@ -12,6 +12,7 @@ from autopsae.evaluation.causes import CAUSES
 from autopsae.evaluation.result import FATES, Autopsy
 from autopsae.extras import package_error
 from autopsae.files import write_whole
+from autopsae.report.text import DEAD_BY
 from autopsae.survival.closed_form import reach
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ _FATES = {
     "alive": ("#009E73", "alive"),
     "rare": ("#E69F00", "rare"),
     "always_on": ("#000000", "always on"),
-    "dead_by_relu": ("#D55E00", "dead-by-ReLU"),
-    "dead_by_topk": ("#0072B2", "dead-by-TopK"),
+    "dead_by_relu": ("#D55E00", DEAD_BY["dead_by_relu"]),
+    "dead_by_topk": ("#0072B2", DEAD_BY["dead_by_topk"]),
 }
 _CAUSES = {
     "none": ("0.85", "living"),

@@ -17,6 +17,8 @@ _COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
 _NAMED = 6  # layers of a group that are named one by one
 _NAME, _MEANING = 8, 20  # columns at least for a long name of a layer, which is folded, and for words
+# How the two ways to be dead are called for every sparsity; others are called by their names.
+DEAD_BY = {"dead_by_relu": "dead, never positive", "dead_by_topk": "dead, never selected"}
 _GOOD, _BAD = 0.01, 0.2  # dead fractions under and over which a cell is green or red
 
 
@@ -75,7 +77,12 @@ def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> Render
     lines: list[RenderableType] = []
     for named, meanings in ((autopsy.fates, _fates(autopsy)), (autopsy.causes, _CAUSES)):
         for name, number in named.items():
-            row = (name.replace("_", " "), f"{number:,}", f"{number / autopsy.d_sae:.1%}", meanings[name])
+            row = (
+                DEAD_BY.get(name, name.replace("_", " ")),
+                f"{number:,}",
+                f"{number / autopsy.d_sae:.1%}",
+                meanings[name],
+            )
             table.add_row(*row)
             lines.append(Text.assemble((row[0], "bold"), f": {row[1]} latents ({row[2]}): {row[3]}"))
         table.add_section()

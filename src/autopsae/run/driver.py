@@ -11,6 +11,7 @@ from autopsae.disk import DiskFull
 from autopsae.run.finished import is_present
 from autopsae.run.folder import Entry, Folder, Plan
 from autopsae.run.observer import Observer
+from autopsae.training.config import Record
 from autopsae.training.loop import Diverged, Training
 from autopsae.words import list_names as several
 
@@ -116,7 +117,7 @@ class _Drive:
             # the resumed run goes back to the checkpoint and writes them again; none is missing.
             reached = [m for m, record in records.items() if self._folders[m].take(record)]
             if records:
-                self._observer.progress({self._names[m]: record for m, record in records.items()})
+                self._tell(records)
             if training.diverged and not self._group.goes_on:
                 raise Diverged(*training.diverged.values())
             # Members that end get their summaries before the next checkpoint, which no longer has them: only a
@@ -128,6 +129,13 @@ class _Drive:
                 break
             if self._plan.saves(training.step):
                 training.save(self._group.checkpoint)
+
+    def _tell(self, records: Mapping[int, Record]) -> None:
+        """Tell the observer the records of a step, and how many steps are done."""
+        observer, training = self._observer, self._training
+        observer.on_records({self._names[m]: record for m, record in records.items()})
+        if observer.progress:
+            observer.progress("training", training.step, training.config.steps)
 
     def _finish(self, m: int) -> None:
         """Write the summary of a member, unless it is already written."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autopsae.progress import Progress
 from autopsae.training.config import Record
 from autopsae.training.logs import Logger
 
@@ -32,8 +33,11 @@ class Observer:
     at_birth: Callable[[dict[str, dict[str, Any]]], None] = _nobody
     """Told what held-out tokens say of the SAEs that are trained at once, before their first step (as
     `numbers_of`), by the members' names."""
-    progress: Callable[[dict[str, Record]], None] = _nobody
+    on_records: Callable[[dict[str, Record]], None] = _nobody
     """Told the records of a step, by the members' names, once they are logged."""
+    progress: Progress | None = None
+    """Told ("training", steps done, all steps) after the records of a step. In a sweep in several parts, the steps
+    of each part begin at 0."""
     delay: Callable[[], AbstractContextManager[Callable[[], bool]]] = without_delay
     """Makes a context in which steps are taken and interruptions wait. What it yields says whether one waits; then
     a checkpoint is written after the step, and Interrupted is raised."""

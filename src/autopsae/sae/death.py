@@ -60,7 +60,7 @@ class Fates(Result):
         return {f"<= {edge:g}": n - before for edge, n, before in zip(edges, up_to, [0, *up_to], strict=False)}
 
     def __str__(self) -> str:
-        parts = f"{self.dead_by_relu:.1%} by ReLU, {self.dead_by_topk:.1%} by TopK"
+        parts = f"{self.dead_by_relu:.1%} never positive, {self.dead_by_topk:.1%} positive but never selected"
         return f"{self.dead:.1%} of {len(self.fired):,} latents are dead ({parts}), on {self.tokens:,} tokens"
 
 

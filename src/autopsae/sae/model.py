@@ -164,9 +164,7 @@ class SAE(nn.Module):
         the fastest that the processor has. The codes do not depend on it: they are computed from exact values, in
         the type of the weights.
         """
-        weights = replace(self.weights, products=products)
-        selection, _ = weights.select(y[None], training=self.training)
-        return selection
+        return replace(self.weights, products=products).select(y[None], training=self.training)[0]
 
     def learn(self, selection: Selection) -> None:
         """Update what the sparsity learns without a gradient (BatchTopK's threshold) from a training batch.

@@ -20,7 +20,7 @@ MANY = 1 / 8
 
 Chosen = tuple[Float[Tensor, "pairs"], Pairs]
 """Pre-activations of the selected pairs, and the pairs."""
-Largest = tuple[Float[Tensor, "*members tokens k"], Int[Tensor, "*members tokens k"]]
+Largest = tuple[Float[Tensor, "members tokens k"], Int[Tensor, "members tokens k"]]
 """(values, latents) of as many latents for every token."""
 Above = tuple[Float[Tensor, "above"], Int[Tensor, "above"], Int[Tensor, "all_tokens"]]
 """(values, latents within their member, how many per token)."""
@@ -151,14 +151,14 @@ class Product(WholeProduct):
         """As of the whole product; with a screen in the order of the latents, and of equal ones the first."""
         if self._kind is None or k > MANY * self.shape[2]:
             return super().largest(k)
-        return _join(self._by_member(lambda one: screen.largest(*one, k), lambda whole: whole.largest(k)))
+        return _join(self._by_member(lambda one: _stack(*screen.largest(*one, k)), lambda whole: whole.largest(k)))
 
     def largest_of_groups(self, k: int) -> Largest:
         """As of the whole product; of equal ones the first."""
         if self._kind is None:
             return super().largest_of_groups(k)
         parts = self._by_member(
-            lambda one: screen.largest_of_groups(*one, k), lambda whole: whole.largest_of_groups(k)
+            lambda one: _stack(*screen.largest_of_groups(*one, k)), lambda whole: whole.largest_of_groups(k)
         )
         return _join(parts)
 
@@ -204,7 +204,11 @@ class Product(WholeProduct):
         return parts
 
 
+def _stack(values: Float[Tensor, "tokens k"], latents: Int[Tensor, "tokens k"]) -> Largest:
+    """As a stack of one member."""
+    return values[None], latents[None]
+
+
 def _join(parts: list[Largest]) -> Largest:
-    """Of all members; a screen gives those of one member without the first axis."""
-    values, latents = (torch.cat([part[i].view(-1, *part[i].shape[-2:]) for part in parts]) for i in range(2))
+    values, latents = (torch.cat([part[i] for part in parts]) for i in range(2))
     return values, latents

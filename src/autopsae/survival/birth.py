@@ -54,7 +54,7 @@ class Birth(Result):
     latent that has fired is not dead on more tokens either."""
 
     def __str__(self) -> str:
-        parts = f"{self.dead_by_relu:.1%} by ReLU, {self.dead_by_topk:.1%} by TopK"
+        parts = f"{self.dead_by_relu:.1%} never positive, {self.dead_by_topk:.1%} positive but never selected"
         return f"{self.dead:.1%} of the latents are born dead ({parts}), on {self.tokens:,} tokens"
 
 

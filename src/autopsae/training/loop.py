@@ -55,7 +55,7 @@ class Training:
     def _begin(self, *, is_screened: bool = True) -> None:
         """Set everything to the state before the first step, with the weights that the SAEs have now."""
         members, self.step = self.members, 0
-        # Every screen gives the same bits, and a whole product others: a resumed run goes on with what it had.
+        # Every screen gives the same bits, a whole product may not: a resumed run goes on as it began.
         self._products = choose_screen(self.config.products, members[0].sae.W_enc) if is_screened else None
         self._roster = Roster(len(members))
         self._sources = Sources(members, self._tokens)
@@ -102,21 +102,18 @@ class Training:
         # `tolist` waits for the device, once per step, because Python must know which losses are finite.
         finite = loss.isfinite()
         fine = finite.tolist()
-        for parameter in weights.parameters.values():
-            parameter.grad = None
+        self._optimizer.forget_gradients()
         # Members share no parameter, so the sum of losses gives each member the gradient of its own loss. A loss
         # that is not finite is left out of the sum, and its member gets the learning rate 0.
         (loss if all(fine) else loss[finite]).sum().backward()
-        rates = torch.tensor([config.rate(self.step) for config in configs], dtype=torch.float64, device=y.device)
-        self._optimizer.step(rates * finite)
+        self._optimizer.step(finite * finite.new_tensor([c.rate(self.step) for c in configs], dtype=torch.float64))
         self.step += 1
 
         self._account.see(views, self._sources.of_member, selection)
         self._resample(y, residual, fine)
         records = None
         if self.step % self.config.record_every == 0 or self.step == self.config.steps:
-            measured = Measured(views=views, loss=loss.detach(), error=error, selection=selection)
-            records = self._records(measured)
+            records = self._records(Measured(views=views, loss=loss.detach(), error=error, selection=selection))
         # Last, because rows move up when a member ends, and all code above uses the rows of this step.
         if not all(fine):
             self._diverge(loss.detach(), largest=float(views.abs().max()))
@@ -248,8 +245,8 @@ class Training:
         self._end({m: End(steps=None, diverged=state.diverged.get(m)) for m in {*state.diverged, *state.stopped}})
         for name, tensor in self._tensors().items():
             tensor.copy_(tensors[name])
-        if going_on := [self.members[m] for m in self._roster.going_on]:
-            self._sources = Sources(going_on, self._tokens, state.places)
+        if going_on := self._roster.going_on:
+            self._sources = Sources([self.members[m] for m in going_on], self._tokens, state.places)
 
     def _tensors(self) -> dict[str, Tensor]:
         """The tensors that a checkpoint keeps besides the SAEs; none if no member goes on."""

@@ -70,6 +70,11 @@ class Optimizer:
         if self._kind == "sign_sgd" and self._unit:
             self._normalize()
 
+    def forget_gradients(self) -> None:
+        """Before the backward pass of a step."""
+        for parameter in self._weights.parameters.values():
+            parameter.grad = None
+
     def forget(self, member: int, latents: Int[Tensor, "some"]) -> None:
         """Let the moments of some latents be zero."""
         for name, moments in self.moments.items():

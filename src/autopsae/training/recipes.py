@@ -49,14 +49,20 @@ def jumprelu_paper(*, l0: float = 64.0) -> Recipe:
 
 @whole_arguments("steps")
 def relu_lindsey(*, steps: int, l1: float = 5.0) -> Recipe:
-    """ReLU as in "Update on how we train SAEs" (Transformer Circuits, April 2024), which the ReLU SAEs of Simon,
-    Adams and Zou 2026 follow.
+    """ReLU as in "Update on how we train SAEs" (Transformer Circuits, April 2024), which
+    Simon, Adams and Zou 2026 (App. A.2) name for their ReLU SAEs.
 
     Decoder rows have any length, and the L1 penalty weighs each code by the length of its row: the penalty does not
     fall where codes shrink and rows grow. The coefficient `l1` rises from 0 over the first 5 % of the steps, the
     learning rate falls to 0 over the last 20 %, and the norm of the gradient is clipped to 1. The tokens are scaled
-    to a norm of about sqrt(d_in), as `born` does. Other than there, rows are of unit length at birth, and both ends
-    share `b_dec`.
+    to a norm of about sqrt(d_in), as `born` does. Other than in code that follows the update, rows begin at unit
+    length (there 0.1), and the encoder subtracts `b_dec` too (there it does not).
+
+    The numbers are not verified against the source; they are those of code that names it as its source. In
+    dictionary_learning, `StandardTrainerAprilUpdate` has free rows, the weighted penalty and the clipping to 1, and
+    the earlier `StandardTrainerNew` the 5 % and the 20 % (1,500 steps, and from step 24,000 of 30,000). The
+    coefficient 5 is from other code and a tutorial; dictionary_learning's default is 0.1. Learning rate and Adam's
+    betas are no part of this recipe.
 
     Raises InputError for less than one step and a coefficient under zero.
     """

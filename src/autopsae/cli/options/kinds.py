@@ -6,7 +6,6 @@ Each is a type, so that an option is declared once, with its type, its default a
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
-from tyro.conf import Fixed, Suppress
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.defaults import STARTS
@@ -18,8 +17,12 @@ class Unrecorded:
     """Marks what is no setting of the results: where they are written, and whether a run is resumed."""
 
 
-Rare = Annotated[T, Fixed, Suppress]
-"""An option that is given in `--config FILE` alone."""
+class Unshown:
+    """Marks what `--help` does not show."""
+
+
+Rare = Annotated[T, Unshown()]
+"""An option that `--help` does not show, but docs/training.md does. It is given by name, or in `--config FILE`."""
 
 Place = Annotated[T, Unrecorded()]
 """A file or a folder that the verb writes, or what else says nothing about its results."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import arg
 
-from autopsae.cli.options.kinds import one_of
+from autopsae.cli.options.kinds import Rare, one_of
 from autopsae.defaults import K
 
 _TYPES: dict[str, type] = {"int": int, "float": float}
@@ -93,5 +93,9 @@ def _others() -> Iterator[tuple[str, Any, None]]:
 
 if TYPE_CHECKING:
     Firing = _Firing
+    ShortFiring = _Firing
 else:
     Firing = make_dataclass("Firing", [*_others()], bases=(_Firing,), frozen=True, kw_only=True)
+    _unshown = [(name, Rare[hint], default) for name, hint, default in _others()]
+    ShortFiring = make_dataclass("ShortFiring", _unshown, bases=(Firing,), frozen=True, kw_only=True)
+    """The same options; `--help` shows only the sparsity and k."""

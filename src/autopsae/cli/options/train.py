@@ -1,4 +1,4 @@
-"""The options of `autopsae train`: those that people use, and rare ones, which `--config FILE` takes.
+"""The options of `autopsae train`: the dozen that people use, and rare ones, which `--help` does not show.
 
 Where an option is a list, several values are a sweep over all combinations.
 """
@@ -11,12 +11,12 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.cli.options.kinds import Integers, Numbers, Place, Rare, Starts
 from autopsae.cli.options.shared import Padding
-from autopsae.cli.options.sparsity import Firing
+from autopsae.cli.options.sparsity import ShortFiring
 from autopsae.defaults import Strays
 
 
 @dataclass(frozen=True, kw_only=True)
-class Birth(Firing):
+class Birth(ShortFiring):
     """The SAE as it is born. k is that of the penalty for jumprelu; relu takes --l1 instead."""
 
     d_sae: int = 8192
@@ -49,11 +49,11 @@ class Fit:
     """Learning rate of Adam."""
     batch_tokens: int = 4096
     """Tokens per step."""
-    l1: Numbers = ()
+    l1: Rare[Numbers] = ()
     """L1 coefficient of --sparsity relu."""
-    strays: Strays = "keep"
+    strays: Rare[Strays] = "keep"
     """What is done with tokens of over ten times the median norm (attention sinks), often most of the error."""
-    revive: Literal["auxk", "ghost", "resample"] | None = None
+    revive: Rare[Literal["auxk", "ghost", "resample"] | None] = None
     """Silent latents explain the residual (auxk, ghost), or are drawn afresh (docs/training.md)."""
     b_dec_lr: Rare[float | None] = None
     """Learning rate of b_dec alone; that of --lr if not given."""
@@ -73,9 +73,9 @@ class Keep:
 
     resume: Place[bool] = False
     """Go on from the checkpoint in OUT, with the same settings."""
-    held_out: int | None = None
+    held_out: Rare[int | None] = None
     """Tokens, spread over all, that are kept for the summary; a tenth, at most 100,000, if not given."""
-    checkpoint_every: int | None = 1000
+    checkpoint_every: Rare[int | None] = 1000
     """Steps between checkpoints; None for none."""
     evaluate_every: Rare[int | None] = None
     """Steps between measurements on held-out tokens (held_out.jsonl), on 4,096 of them at most."""
@@ -98,6 +98,9 @@ class TrainOptions:
 
     Where an option has several values (--lr 1e-4,3e-4), all combinations are trained at once, each into a folder of
     its own in OUT, and sweep.json says which is best on held-out tokens.
+
+    docs/training.md lists more options, such as penalties, revival and warm-up. They are given by name too, or in
+    the file of --config.
     """
 
     source: Positional[Path]
@@ -108,14 +111,14 @@ class TrainOptions:
     """Options as a JSON object (docs/training.md), or the summary.json of a run; the command line wins."""
     layer: str | None = None
     """Layer to train on, where the source holds several; N stands for hsN."""
-    padding: Annotated[Padding, OmitArgPrefixes] = Padding()
+    padding: Rare[Annotated[Padding, OmitArgPrefixes]] = Padding()
     """Which tokens are padding, and left out."""
     birth: Annotated[Birth, OmitArgPrefixes] = Birth()
-    """The SAE as it is born."""
+    """The SAE as it is born. docs/training.md lists more settings: relu needs its L1 coefficient."""
     fit: Annotated[Fit, OmitArgPrefixes] = Fit()
     """How it is trained."""
     keep: Annotated[Keep, OmitArgPrefixes] = Keep()
-    """What is measured and kept on the way."""
+    """What is kept on the way."""
     seed: Integers = (0,)
     """Of the drawn rows and of the order of the tokens."""
     device: str | None = None

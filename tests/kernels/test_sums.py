@@ -104,7 +104,8 @@ def test_what_is_left_is_the_target_without_each_tokens_sum(
     values = normal(len(pairs.latents)).to(dtype)
     values[2] = 0  # selected, but does not fire
     target, W = normal(members, 6, d_in, seed=6).to(dtype), normal(members, 9, d_in, seed=7).to(dtype)
-    left, error = pairs.leave(target, values, W)
+    left, error, dots = pairs.leave(target, values, W)
+    assert torch.allclose(dots, pairs.dots(left.flatten(0, 1), W), rtol=0, atol=100 * TOLERANCE[dtype])
     decoded = matrix_of(pairs, values) @ as_array(W.flatten(0, 1))
     expected = as_array(target) - decoded.reshape(members, 6, d_in)
     assert left.dtype == error.dtype == dtype
@@ -117,7 +118,7 @@ def test_what_is_left_carries_nan_into_its_member_alone(monkeypatch: pytest.Monk
     pairs = some_pairs(3)
     values = normal(len(pairs.latents))
     values[9] = torch.nan  # of the second member's second token
-    left, error = pairs.leave(normal(3, 6, 4), values, normal(3, 9, 4))
+    left, error, _ = pairs.leave(normal(3, 6, 4), values, normal(3, 9, 4))
     assert left.isnan().any(dim=2).tolist() == [[False] * 6, [False, True, *[False] * 4], [False] * 6]
     assert error.isnan().tolist() == [False, True, False]
 
@@ -149,8 +150,8 @@ def test_dense_and_sparse_pairs_give_the_same(members: int, monkeypatch: pytest.
     both = []
     for dense in (-1.0, 2.0):
         monkeypatch.setattr("autopsae.kernels.pairs.DENSE", dense)
-        left, error = pairs.leave(rows.view(members, 6, 5), values, W)
-        both.append([pairs.per_token(values, W), pairs.per_latent(values, rows), pairs.dots(rows, W), left, error])
+        left = pairs.leave(rows.view(members, 6, 5), values, W)
+        both.append([pairs.per_token(values, W), pairs.per_latent(values, rows), pairs.dots(rows, W), *left])
     for dense_one, sparse_one in zip(*both, strict=True):
         assert dense_one.shape == sparse_one.shape
         assert torch.allclose(dense_one, sparse_one, rtol=1e-12, atol=1e-12)

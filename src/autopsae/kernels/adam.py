@@ -3,6 +3,7 @@
 As in `choose`: Numba's loop or PyTorch's operators, with the same answers (tested).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.kernels.dispatch import step_loops, threads_for
+from autopsae.kernels.gradients import Grouped, OuterSum, join
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class Adam:
 
 
 Rows = Float[Tensor, "rows columns"]
+ROW = 10
+"""Work on a row in a step of Adam, over that of adding a token's row to its gradient."""
 ADAM = 8
 """Work on a value in a step of Adam, for which others are read once."""
 
@@ -38,15 +42,12 @@ def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tens
     gradient may be overwritten.
     """
     (beta1, beta2), each = how.betas, len(rows) // len(rates)
-    correction1, correction2 = 1 - beta1**how.step, (1 - beta2**how.step) ** 0.5
-    # torch.optim.SparseAdam adds it before the correction, torch.optim.Adam after.
-    eps = how.eps / correction2 if how.sparse else how.eps
     loops = step_loops(rows, grads, firsts, seconds)
     if loops is not None:
-        settings = rows.new_tensor([1 - beta1, beta2, 1 - beta2, correction1, correction2, eps]).numpy()
-        arrays = (t.numpy() for t in (rows, grads, firsts, seconds, rates.to(rows.dtype)))
-        loops.adam(*arrays, settings, how.unit, how.sparse, threads_for(ADAM * rows.numel()))
+        arrays = (t.numpy() for t in (rows, grads, firsts, seconds, *_sizes_and_settings(rows, rates, how)))
+        loops.adam(*arrays, how.unit, how.sparse, threads_for(ADAM * rows.numel()))
         return
+    correction1, correction2, eps = _corrections(how)
     rate = rates.to(rows).repeat_interleave(each)[:, None]
     if how.unit:
         remove_parallel(grads, rows)
@@ -59,6 +60,53 @@ def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tens
     rows.copy_(torch.where(moves, moved, rows))
     if how.unit:
         rows.copy_(torch.where(rate > 0, normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny), rows))
+
+
+def adam_from_sums(
+    rows: Rows,
+    grads: Rows | None,
+    firsts: Rows,
+    seconds: Rows,
+    rates: Float[Tensor, "members"],
+    how: Adam,
+    some: Sequence[OuterSum],
+    grouped: Grouped,
+) -> None:
+    """As `adam`, where the gradient is `grads` (None: 0) and `some`, which is never written. Only where there is a
+    compiled loop (`has_loop`).
+    """
+    loops = step_loops(rows, firsts, seconds)
+    assert loops is not None
+    values, of_tokens = join(some)
+    threads = threads_for(ADAM * rows.numel())
+    # A row costs about as much as reading ten tokens' rows.
+    work = grouped.ends + ROW * torch.arange(len(grouped.ends))
+    bounds = torch.searchsorted(work, torch.linspace(0, float(work[-1]), threads + 1, dtype=torch.float64).ceil())
+    bounds[0], bounds[-1] = 0, len(rows)
+    dense = rows[:0] if grads is None else grads
+    arrays = [t.numpy() for t in (rows, dense, firsts, seconds, *_sizes_and_settings(rows, rates, how))]
+    pairs = tuple(t.numpy() for t in (values, grouped.order, grouped.tokens, grouped.ends))
+    loops.adam_from_sums(*arrays, how.unit, how.sparse, pairs, of_tokens.numpy(), bounds.numpy(), threads)
+
+
+def has_loop(*tensors: Tensor) -> bool:
+    """Is there a compiled loop for these?"""
+    return step_loops(*tensors) is not None
+
+
+def _corrections(how: Adam) -> tuple[float, float, float]:
+    """(1 - beta1^t, sqrt(1 - beta2^t), eps as it is added after the correction)."""
+    beta1, beta2 = how.betas
+    correction1, correction2 = 1 - beta1**how.step, (1 - beta2**how.step) ** 0.5
+    # torch.optim.SparseAdam adds it before the correction, torch.optim.Adam after.
+    return correction1, correction2, how.eps / correction2 if how.sparse else how.eps
+
+
+def _sizes_and_settings(rows: Rows, rates: Float[Tensor, "members"], how: Adam) -> tuple[Tensor, Tensor]:
+    """As the loops take them."""
+    (beta1, beta2), (correction1, correction2, eps) = how.betas, _corrections(how)
+    settings = rows.new_tensor([1 - beta1, beta2, 1 - beta2, correction2, eps])
+    return rates.to(rows.dtype) / correction1, settings
 
 
 def remove_parallel(gradient: Rows, rows: Rows) -> None:

@@ -26,9 +26,9 @@ def dots(of_tokens, of_latents, latents, ends, products, threads):  # type: igno
 
 
 @parallel(fastmath={"reassoc", "contract"})
-def leave(target, values, latents, ends, W, left, error, threads):  # type: ignore[no-untyped-def]
+def leave(target, values, latents, ends, W, left, error, products, threads):  # type: ignore[no-untyped-def]
     """left = target - sum over a row's pairs of value times the latent's row of W; error [members, spans]: the sum
-    of its squares.
+    of its squares; products: `dots` of left and W, while the rows are in the cache.
     """
     (members, rows, d_in), spans = target.shape, error.shape[1]
     span = (rows + spans - 1) // spans
@@ -48,6 +48,11 @@ def leave(target, values, latents, ends, W, left, error, threads):  # type: igno
             for c in range(d_in):
                 square += out[c] * out[c]
             total += square
+            for p in range(ends[m * rows + r], ends[m * rows + r + 1]):
+                row, product = W[latents[p]], products.dtype.type(0)
+                for c in range(d_in):
+                    product += out[c] * row[c]
+                products[p] = product
         error[m, t] = total
 
 
@@ -64,29 +69,6 @@ def scatter(values, latents, ends, rows, members, sums, threads):  # type: ignor
             row = rows[r]
             for p in range(ends[r], ends[r + 1]):
                 value, out = values[p], sums[t, latents[p]]
-                if value != 0:
-                    for c in range(d_in):
-                        out[c] += value * row[c]
-
-
-@parallel(fastmath={"reassoc", "contract"})
-def left_gradients(left, values, latents, ends, W, slopes, dots, sums, threads):  # type: ignore[no-untyped-def]
-    """`dots` of `left` and W, and `scatter` of values and `left`, in one reading, each times its member's slope."""
-    (members, rows, d_in), spans = left.shape, len(sums)
-    n = sums.shape[1] // members
-    span = (rows + spans - 1) // spans
-    for task in numba.prange(members * spans):
-        m, t = task // spans, task % spans
-        slope = slopes[m]
-        sums[t, m * n : (m + 1) * n] = 0
-        for r in range(t * span, min(rows, (t + 1) * span)):
-            row = left[m, r]
-            for p in range(ends[m * rows + r], ends[m * rows + r + 1]):
-                latent, out = W[latents[p]], sums[t, latents[p]]
-                value, total = slope * values[p], dots.dtype.type(0)
-                for c in range(d_in):
-                    total += row[c] * latent[c]
-                dots[p] = slope * total
                 if value != 0:
                     for c in range(d_in):
                         out[c] += value * row[c]

@@ -116,7 +116,8 @@ class Pairs:
         return places, Pairs(latents=chosen, per_token_counts=counts, d_sae=size, members=self.members)
 
     @property
-    def _dense(self) -> bool:
+    def is_dense(self) -> bool:
+        """Whether so many pairs are selected that whole products are faster."""
         return len(self.latents) > DENSE * self.n_tokens * self.d_sae
 
     def matrix(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "tokens d_sae"]:
@@ -129,7 +130,7 @@ class Pairs:
     ) -> Float[Tensor, "members d_sae d_in"]:
         """For each latent, the sum over the tokens that selected it of value times the token's row."""
         shape = (self.members, self.d_sae, rows.shape[1])
-        if self._dense:
+        if self.is_dense:
             return self._by_member(self.matrix(values)).mT @ self._by_member(rows)
         if self._is_best_unsorted(values, rows):
             return sums.scatter(
@@ -146,27 +147,13 @@ class Pairs:
     def _is_best_unsorted(self, values: Tensor, rows: Tensor) -> bool:
         """Is it best to add pairs to their latents' sums as they come, a thread for each member?"""
         fits = spans(self.members, rows.numel()) == 1 or self.d_sae * rows.shape[-1] <= SMALL_SUM
-        return not self._dense and fits and sum_loops(values, rows) is not None
-
-    def left_gradients(
-        self,
-        left: Float[Tensor, "members batch d_in"],
-        values: Float[Tensor, "pairs"],
-        W: Float[Tensor, "members d_sae d_in"],
-        slopes: Float[Tensor, "members"],
-    ) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "members d_sae d_in"]]:
-        """(`dots` of `left` and W, `per_latent` of values and `left`), each times its member's slope."""
-        if self._is_best_unsorted(values, left) and sum_loops(W):
-            dots, sums_ = sums.left_gradients(left, values, self.latents, self.ends, W.flatten(0, 1), slopes)
-            return dots, sums_.view(W.shape)
-        rows, per_pair = left.flatten(0, 1), slopes if self.members == 1 else self.spread(slopes)
-        return self.dots(rows, W) * per_pair, self.per_latent(values * per_pair, rows)
+        return not self.is_dense and fits and sum_loops(values, rows) is not None
 
     def per_token(
         self, values: Float[Tensor, "pairs"], W: Float[Tensor, "members d_sae d_in"]
     ) -> Float[Tensor, "tokens d_in"]:
         """For each token, the sum over its latents of value times the latent's row."""
-        if self._dense:
+        if self.is_dense:
             return (self._by_member(self.matrix(values)) @ W).flatten(0, 1)
         W = W.detach().flatten(0, 1)
         return F.embedding_bag(self.latents, W, self.starts, per_sample_weights=values, mode="sum")
@@ -177,20 +164,20 @@ class Pairs:
         values: Float[Tensor, "pairs"],
         W: Float[Tensor, "members d_sae d_in"],
         workspace: Workspace | None = None,
-    ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"]]:
-        """What `per_token` leaves of a target, and each member's sum of squares of that."""
-        if not self._dense and sum_loops(target, values, W):
+    ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"], Float[Tensor, "pairs"]]:
+        """What `per_token` leaves of a target, each member's sum of squares of that, and `dots` of it and W."""
+        if not self.is_dense and sum_loops(target, values, W):
             shape = tuple(target.shape)
             left = workspace.take("left", shape, target) if workspace else torch.empty_like(target)
-            return left, sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1), left)
+            return left, *sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1), left)
         left = target - self._by_member(self.per_token(values, W))
-        return left, left.square().sum(dim=(1, 2))
+        return left, left.square().sum(dim=(1, 2)), self.dots(left.flatten(0, 1), W)
 
     def dots(
         self, of_tokens: Float[Tensor, "tokens d_in"], W: Float[Tensor, "members d_sae d_in"]
     ) -> Float[Tensor, "pairs"]:
         """<the token's row, the latent's row> of every pair."""
-        if self._dense:
+        if self.is_dense:
             whole = (self._by_member(of_tokens) @ W.mT).flatten(0, 1)
             return whole[self.tokens, self.latents if self.members == 1 else self.latents % self.d_sae]
         return sums.dots(of_tokens, W.flatten(0, 1), self.latents, self.ends)

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.kernels.gradients import Gradients, OuterSum
 from autopsae.kernels.pairs import Pairs
 from autopsae.kernels.workspace import Workspace
 
@@ -38,11 +39,13 @@ def subtract_decoded(
     W_dec: Float[Tensor, "members d_sae d_in"],
     b_dec: Float[Tensor, "members d_in"] | None,
     workspace: Workspace | None = None,
+    gradients: Gradients | None = None,
 ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"]]:
     """(what decoding leaves of `target`, each member's sum of squares of that); the sums have gradients for
-    `values`, `W_dec` and, as the target is y - b_dec, `b_dec`, what is left has none.
+    `values`, `W_dec` and, as the target is y - b_dec, `b_dec`, what is left has none. gradients: where that of
+    `W_dec` is left, unwritten.
     """
-    left, error = _Unexplained.apply(target, values, pairs, W_dec, b_dec, workspace)
+    left, error = _Unexplained.apply(target, values, pairs, W_dec, b_dec, workspace, gradients)
     return left, error
 
 
@@ -54,11 +57,13 @@ def encode(
     b_enc: Float[Tensor, "members d_sae"] | None,
     b_dec: Float[Tensor, "members d_in"],
     y: Float[Tensor, "tokens d_in"] | None = None,
+    gradients: Gradients | None = None,
 ) -> Float[Tensor, "pairs"]:
     """The pre-activations `pre` that were selected from centered @ W_enc^T + b_enc, with gradients for `W_enc`,
-    `b_enc` and, as centered = y - b_dec, for `b_dec` and, where it wants one, for `y`.
+    `b_enc` and, as centered = y - b_dec, for `b_dec` and, where it wants one, for `y`. gradients: where that of
+    `W_enc` is left, unwritten.
     """
-    selected: Tensor = _Encode.apply(pre, centered, pairs, W_enc, b_enc, b_dec, y)
+    selected: Tensor = _Encode.apply(pre, centered, pairs, W_enc, b_enc, b_dec, y, gradients)
     return selected
 
 
@@ -91,10 +96,11 @@ class _Unexplained(torch.autograd.Function):
         W_dec: Tensor,
         b_dec: Tensor | None,
         workspace: Workspace | None,
+        gradients: Gradients | None,
     ) -> tuple[Tensor, Tensor]:
-        left, error = pairs.leave(target, values, W_dec, workspace)
-        ctx.pairs = pairs
-        ctx.save_for_backward(left, values, W_dec)
+        left, error, dots = pairs.leave(target, values, W_dec, workspace)
+        ctx.pairs, ctx.gradients = pairs, gradients
+        ctx.save_for_backward(left, values, dots)
         ctx.mark_non_differentiable(left)
         ctx.set_materialize_grads(False)
         return left, error
@@ -103,14 +109,15 @@ class _Unexplained(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_error = grads[1]
         assert grad_error is not None
-        left, values, W_dec = ctx.saved_tensors
+        left, values, dots = ctx.saved_tensors
         slope = -2 * grad_error
-        grad_values, grad_W_dec = ctx.pairs.left_gradients(left, values, W_dec, slope)
-        grad_b_dec = None
+        per_pair = ctx.pairs.spread(slope)
+        grad_W_dec = grad_b_dec = None
+        if ctx.needs_input_grad[3]:  # where the decoder is frozen, its gradient goes nowhere
+            grad_W_dec = _sum(ctx, "W_dec", values * per_pair, left.flatten(0, 1))
         if ctx.needs_input_grad[4]:
             grad_b_dec = left.sum(dim=1) * slope[:, None]
-        # Where the decoder is frozen, its gradient goes nowhere.
-        return None, grad_values, None, grad_W_dec if ctx.needs_input_grad[3] else None, grad_b_dec, None
+        return None, dots * per_pair, None, grad_W_dec, grad_b_dec, None, None
 
 
 class _Encode(torch.autograd.Function):
@@ -124,8 +131,9 @@ class _Encode(torch.autograd.Function):
         b_enc: Tensor | None,
         b_dec: Tensor,
         y: Tensor | None,
+        gradients: Gradients | None,
     ) -> Tensor:
-        ctx.pairs = pairs
+        ctx.pairs, ctx.gradients = pairs, gradients
         ctx.save_for_backward(centered, W_enc)
         return pre.clone()
 
@@ -135,11 +143,21 @@ class _Encode(torch.autograd.Function):
         centered, W_enc = ctx.saved_tensors
         grad_W_enc = grad_b_enc = grad_b_dec = grad_y = None
         if ctx.needs_input_grad[3]:
-            grad_W_enc = ctx.pairs.per_latent(grad, centered)
+            grad_W_enc = _sum(ctx, "W_enc", grad, centered)
         if ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
             grad_b_enc = ctx.pairs.sum_per_latent(grad)
         if ctx.needs_input_grad[5] and grad_b_enc is not None:
             grad_b_dec = -(grad_b_enc[:, None] @ W_enc)[:, 0]
         if ctx.needs_input_grad[6]:
             grad_y = ctx.pairs.per_token(grad, W_enc)
-        return None, None, None, grad_W_enc, grad_b_enc if ctx.needs_input_grad[4] else None, grad_b_dec, grad_y
+        grad_b_enc = grad_b_enc if ctx.needs_input_grad[4] else None
+        return None, None, None, grad_W_enc, grad_b_enc, grad_b_dec, grad_y, None
+
+
+def _sum(ctx: Any, name: str, values: Tensor, rows: Tensor) -> Tensor | None:
+    """The gradient of a matrix, or None where it is left unwritten."""
+    one = OuterSum(pairs=ctx.pairs, values=values, rows=rows)
+    if ctx.gradients is None or ctx.pairs.is_dense:
+        return one.written()
+    ctx.gradients.add(name, one)
+    return None

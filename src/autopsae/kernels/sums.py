@@ -42,16 +42,19 @@ def leave(
     ends: Int[Tensor, "tokens_and_one"],
     W: Float[Tensor, "latents d_in"],
     left: Float[Tensor, "members tokens d_in"],
-) -> Float[Tensor, "members"]:
-    """`left` becomes the target minus each token's sum of value times row of W; the sums of its squares. Only where
-    there is a compiled loop (`dispatch.sum_loops`). ends: 0, then where each token's pairs end.
+) -> tuple[Float[Tensor, "members"], Float[Tensor, "pairs"]]:
+    """`left` becomes the target minus each token's sum of value times row of W; (the sums of its squares, `dots` of
+    it and W). Only where there is a compiled loop (`dispatch.sum_loops`). ends: 0, then where each token's pairs
+    end.
     """
     loops = sum_loops(target, values, W, left)
     assert loops is not None
     error = torch.empty(len(target), spans(len(target), target.numel()), dtype=torch.float64)
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), W.numpy())
-    loops.leave(target.numpy(), *pairs, left.numpy(), error.numpy(), threads_for(target.numel()))
-    return error.sum(dim=1).to(target)
+    products = left.new_empty(len(latents))
+    outputs = (t.numpy() for t in (left, error, products))
+    loops.leave(target.numpy(), *pairs, *outputs, threads_for(target.numel()))
+    return error.sum(dim=1).to(target), products
 
 
 def scatter(
@@ -84,26 +87,6 @@ def mark_fired(
         return marked.index_fill_(0, latents[values > 0], True)
     loops.mark(values.numpy(), latents.numpy(), marked.numpy())
     return marked
-
-
-def left_gradients(
-    left: Float[Tensor, "members tokens d_in"],
-    values: Float[Tensor, "pairs"],
-    latents: Int[Tensor, "pairs"],
-    ends: Int[Tensor, "tokens_and_one"],
-    W: Float[Tensor, "latents d_in"],
-    slopes: Float[Tensor, "members"],
-) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "latents d_in"]]:
-    """(`dots` of what is left and W, `scatter` of values and what is left), each times its member's slope, in one
-    reading; only where there is a compiled loop.
-    """
-    loops = sum_loops(left, values, W)
-    assert loops is not None
-    dots = left.new_empty(len(latents))
-    sums = left.new_empty(spans(len(left), left.numel()), *W.shape)
-    arrays = (t.numpy() for t in (left, values, latents, ends, W, slopes.to(left), dots, sums))
-    loops.left_gradients(*arrays, threads_for(left.numel()))
-    return dots, sums[0] if len(sums) == 1 else sums.sum(dim=0)
 
 
 def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "latents"]) -> Int[Tensor, "pairs"]:

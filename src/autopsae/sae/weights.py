@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.kernels.gradients import Gradients
 from autopsae.kernels.screen import Products
 from autopsae.kernels.sparse_ops import encode
 from autopsae.kernels.workspace import Workspace
@@ -32,6 +33,8 @@ class Weights:
     sparsity: Sparsity
     products: Products | None = "auto"
     """The screen that latents are chosen with; None for whole products. What is chosen does not depend on which."""
+    gradients: Gradients | None = None
+    """Where the backward pass leaves the gradients of W_enc and W_dec, unwritten; None to write them as usual."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,7 +69,7 @@ class Weights:
             pre, pairs = self.sparsity.select(product, self.sparsity.thresholds(self.owned, training=training))
             positive = product.positive.flatten()
         seen = y.flatten(0, 1) if y.requires_grad else None
-        pre = encode(pre, centered.flatten(0, 1), pairs, self.W_enc, self.b_enc, self.b_dec, seen)
+        pre = encode(pre, centered.flatten(0, 1), pairs, self.W_enc, self.b_enc, self.b_dec, seen, self.gradients)
         values, gates = self.sparsity.values(pre, pairs.latents, self.owned)
         return Selection(values=values, pairs=pairs, positive=positive, gates=gates), centered
 

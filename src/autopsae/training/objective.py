@@ -108,7 +108,13 @@ def reconstruction_losses(
     """
     if not nested:
         left, error = subtract_decoded(
-            centered, selection.values, selection.pairs, weights.W_dec, weights.b_dec, workspace
+            centered,
+            selection.values,
+            selection.pairs,
+            weights.W_dec,
+            weights.b_dec,
+            workspace,
+            weights.gradients,
         )
         error = error / selection.tokens
         return left, error.detach(), error

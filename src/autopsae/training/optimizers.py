@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
-from autopsae.kernels.adam import Adam, adam, remove_parallel
+from autopsae.kernels.adam import Adam, adam, adam_from_sums, has_loop, remove_parallel
+from autopsae.kernels.gradients import Gradients, OuterSum
 from autopsae.sae.weights import Weights
 from autopsae.training.config import TrainConfig
 
@@ -45,33 +46,65 @@ class Optimizer:
         if self._unit:
             self._normalize()
 
+    @property
+    def _gradients(self) -> Gradients | None:
+        return self._weights.gradients
+
     @torch.no_grad()
     def step(self, factors: Float[Tensor, "members"]) -> None:
         """Step along the gradients, each member at this fraction of its rates; 0 leaves it as it is."""
         self.steps += 1
-        if any(clip is not None for clip in self._clip):
+        clips = any(clip is not None for clip in self._clip)
+        if clips or self._kind == "sign_sgd" or not has_loop(self._weights.W_enc):
+            self._write_gradients()
+        if clips:
             self._clip_gradients()
         for name, parameter in self._weights.parameters.items():
-            if parameter.grad is None:
-                continue
-            rates, unit = self._rates[name] * factors, name == "W_dec" and self._unit
-            rows, grads = _rows(parameter), _rows(parameter.grad.contiguous())
-            if self._kind == "sign_sgd":
-                if unit:
-                    remove_parallel(grads, rows)
-                each = rates.to(rows).repeat_interleave(len(rows) // len(rates))[:, None]
-                # Where a loss was not finite, the rate is 0, and the sign may be NaN.
-                rows.sub_(torch.where(each > 0, grads.sign() * each, 0))
-            else:
-                sparse = self._kind == "sparse_adam"
-                first, second = (_rows(moment, entries=sparse) for moment in self.moments[name])
-                rows, grads = _rows(parameter, entries=sparse), _rows(grads.view(parameter.shape), entries=sparse)
-                adam(rows, grads, first, second, rates, Adam(step=self.steps, unit=unit, sparse=sparse))
+            some = self._gradients.take(name) if self._gradients else []
+            if some:
+                self._step_from_sums(name, some, self._rates[name] * factors)
+            elif parameter.grad is not None:
+                self._step_along(name, parameter.grad.contiguous(), self._rates[name] * factors)
         if self._kind == "sign_sgd" and self._unit:
             self._normalize()
 
+    def _step_along(self, name: str, grad: Tensor, rates: Float[Tensor, "members"]) -> None:
+        """Step of one parameter along its gradient."""
+        parameter, unit = self._weights.parameters[name], name == "W_dec" and self._unit
+        if self._kind == "sign_sgd":
+            rows, grads = _rows(parameter), _rows(grad)
+            if unit:
+                remove_parallel(grads, rows)
+            each = rates.to(rows).repeat_interleave(len(rows) // len(rates))[:, None]
+            # Where a loss was not finite, the rate is 0, and the sign may be NaN.
+            rows.sub_(torch.where(each > 0, grads.sign() * each, 0))
+            return
+        sparse = self._kind == "sparse_adam"
+        first, second = (_rows(moment, entries=sparse) for moment in self.moments[name])
+        rows, grads = (_rows(tensor, entries=sparse) for tensor in (parameter, grad))
+        adam(rows, grads, first, second, rates, Adam(step=self.steps, unit=unit, sparse=sparse))
+
+    def _step_from_sums(self, name: str, some: Sequence[OuterSum], rates: Float[Tensor, "members"]) -> None:
+        """Step of a weight matrix along a gradient that is made row by row, and never written."""
+        assert self._gradients is not None
+        parameter, unit = self._weights.parameters[name], name == "W_dec" and self._unit
+        first, second = (_rows(moment) for moment in self.moments[name])
+        grads = None if parameter.grad is None else _rows(parameter.grad.contiguous())
+        how = Adam(step=self.steps, unit=unit, sparse=self._kind == "sparse_adam")
+        grouped = self._gradients.group(some)
+        adam_from_sums(_rows(parameter), grads, first, second, rates, how, some, grouped)
+
+    def _write_gradients(self) -> None:
+        """Turn what the backward pass left unwritten into gradients as usual."""
+        for name, parameter in self._weights.parameters.items():
+            for one in self._gradients.take(name) if self._gradients else []:
+                written = one.written()
+                parameter.grad = written if parameter.grad is None else parameter.grad + written
+
     def forget_gradients(self) -> None:
         """Before the backward pass of a step."""
+        if self._gradients:
+            self._gradients.clear()
         for parameter in self._weights.parameters.values():
             parameter.grad = None
 

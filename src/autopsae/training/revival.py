@@ -70,8 +70,9 @@ class AuxK:
             counts[some.members] = k_aux
             latents = some.ids.flatten()[among.latents]
             pairs = Pairs(latents=latents, per_token_counts=counts.flatten(), d_sae=d_sae, members=n_members)
-        codes = encode(pre, centered.flatten(0, 1), pairs, weights.W_enc, weights.b_enc, weights.b_dec).relu()
-        _, error = subtract_decoded(left, codes, pairs, weights.W_dec, None)
+        parameters, gradients = (weights.W_enc, weights.b_enc, weights.b_dec), weights.gradients
+        codes = encode(pre, centered.flatten(0, 1), pairs, *parameters, gradients=gradients).relu()
+        _, error = subtract_decoded(left, codes, pairs, weights.W_dec, None, gradients=gradients)
         reached = torch.zeros(n_members, dtype=torch.bool, device=left.device).index_fill_(0, some.members, True)
         size = left.new_tensor([method.coefficient for method in methods])
         return size * torch.where(reached, error / variance.where(reached, 1), 0)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import changes
+from autopsae.kernels.gradients import Gradients
 from autopsae.kernels.screen import Products
 from autopsae.sae.model import SAE
 from autopsae.sae.weights import PARAMETERS, Weights
@@ -81,6 +82,7 @@ def stack_weights(saes: Sequence[SAE], products: Products | None = "auto") -> We
         owned={name: together(name) for name in saes[0].owned},  # type: ignore[misc]
         sparsity=sparsity,
         products=products,
+        gradients=Gradients(),
     )
     for tensor in weights.parameters.values():
         tensor.requires_grad_()

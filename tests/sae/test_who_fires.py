@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from autopsae.kernels.workspace import Workspace
-from autopsae.sae.product import Product
+from autopsae.sae.product import Product, WholeProduct
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 
 TOKENS, D_SAE = 24, 18
@@ -89,7 +89,9 @@ def test_margins_are_positive_exactly_where_a_loop_says_that_a_latent_fires(
     pre, asked = INPUTS[name], torch.arange(D_SAE) % 3 > 0
     fires = sparsity.margins(pre, threshold) > 0
     assert torch.equal(fires, oracle(pre))
-    counted = sparsity.which_fire(pre, asked, threshold)
+    product = WholeProduct(pre[None], torch.eye(D_SAE)[None], None)
+    counted = sparsity.which_fire(product, asked, threshold)
+    assert torch.equal(product.positive[0], (pre > 0).any(dim=0))
     assert not counted[~asked].any()
     if name not in TIED:
         assert torch.equal(counted, fires.any(dim=0) & asked)

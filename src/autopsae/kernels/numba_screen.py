@@ -225,6 +225,35 @@ def largest(scores, bias, slack, sizes, limits, x, W, k, values, latents, seen, 
 
 
 @parallel()
+def reach(scores, bias, slack, sizes, limits, x, W, k, asked, fired, seen, unsure, threads):  # type: ignore[no-untyped-def]
+    """fired [threads, latents] becomes true where a latent that is `asked` for is positive and among the k largest
+    of a token. Exact values are computed only where one of these may be.
+    """
+    rows, n = scores.shape
+    span = (rows + threads - 1) // threads
+    for t in numba.prange(threads):
+        flags, places = np.zeros((n + 7) // 8 * 8, np.uint8), np.empty(n + SPARE, np.int32)
+        lows, highs = np.empty(n + SPARE, np.float32), np.empty(n + SPARE, np.float32)
+        values, latents, ratio = np.empty(k, np.float32), np.empty(k, np.int64), np.float32(0)
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            if sizes[r] < np.inf:
+                guess = np.float32(ratio * sizes[r])
+                marks, room = (seen[t], unsure[t], flags), (places, lows, highs)
+                count, floor = _candidates(scores[r], bias, slack, sizes[r], limits, k, guess, marks, room)
+                ratio = np.float32(0.93) * floor / sizes[r] if sizes[r] > 0 else np.float32(0)
+                some = False
+                for i in range(count):
+                    some |= asked[places[i]]
+                if not some:
+                    continue
+                exact(x[r], W, bias, places, count, lows)
+            else:
+                count = every_value(x[r], W, bias, places, lows, seen[t])
+            for i in range(_choose(lows, places, count, k, values, latents)):
+                fired[t, latents[i]] |= values[i] > 0
+
+
+@parallel()
 def norms(rows, rounded, scales, own, of_rounded, of_error, threads):  # type: ignore[no-untyped-def]
     """The norms of rows, of what they were rounded to (times their scale), and of the difference, in float64, whose
     range the squares do not leave.

@@ -65,6 +65,26 @@ def gather_above(flags, starts, x, W, bias, sizes, thresholds, values, latents, 
             kept[r] = end - starts[r]
 
 
+@parallel()
+def mark_positive(scores, bias, slack, sizes, limits, x, W, seen, unsure, threads):  # type: ignore[no-untyped-def]
+    """`seen` and `unsure` alone."""
+    rows, n = scores.shape
+    span = (rows + threads - 1) // threads
+    for t in numba.prange(threads):
+        places, values = np.empty(n + SPARE, np.int32), np.empty(n + SPARE, np.float32)
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            if sizes[r] < np.inf:
+                row, surely, perhaps = scores[r], seen[t], unsure[t]
+                for j in range(n):
+                    score = widen(row[j])
+                    value = score + bias[j]
+                    error = error_of(score, value, slack[j], sizes[r], limits)
+                    surely[j] |= value > error
+                    perhaps[j] |= value > -error
+            else:
+                every_value(x[r], W, bias, places, values, seen[t])
+
+
 @compile_loop()
 def _bound_all(row, bias, slack, size, limits, lows, highs, seen, unsure):  # type: ignore[no-untyped-def]
     for j in range(len(row)):

@@ -10,19 +10,49 @@ import numpy as np
 from autopsae.kernels.numba_compile import compile_loop, parallel
 
 
+@compile_loop(fastmath={"reassoc", "contract"})
+def _subtract(out, values, latents, begin, end, W):  # type: ignore[no-untyped-def]
+    """out -= the sum over pairs of value times the latent's row, four at a time: each waits for its row."""
+    for p in range(begin, end - 3, 4):
+        of_a, of_b, of_c, of_d = values[p], values[p + 1], values[p + 2], values[p + 3]
+        a, b, c, d = W[latents[p]], W[latents[p + 1]], W[latents[p + 2]], W[latents[p + 3]]
+        if of_a != 0 or of_b != 0 or of_c != 0 or of_d != 0:
+            for j in range(len(out)):
+                out[j] -= of_a * a[j] + of_b * b[j] + of_c * c[j] + of_d * d[j]
+    for p in range(end - (end - begin) % 4, end):
+        value, row = values[p], W[latents[p]]
+        if value != 0:
+            for j in range(len(out)):
+                out[j] -= value * row[j]
+
+
+@compile_loop(fastmath={"reassoc", "contract"})
+def _multiply(row, W, latents, begin, end, products):  # type: ignore[no-untyped-def]
+    """products: <row, the latent's row> of the pairs."""
+    for p in range(begin, end - 3, 4):
+        a, b, c, d = W[latents[p]], W[latents[p + 1]], W[latents[p + 2]], W[latents[p + 3]]
+        of_a = of_b = of_c = of_d = products.dtype.type(0)
+        for j in range(len(row)):
+            of_a += row[j] * a[j]
+            of_b += row[j] * b[j]
+            of_c += row[j] * c[j]
+            of_d += row[j] * d[j]
+        products[p], products[p + 1], products[p + 2], products[p + 3] = of_a, of_b, of_c, of_d
+    for p in range(end - (end - begin) % 4, end):
+        latent, total = W[latents[p]], products.dtype.type(0)
+        for j in range(len(row)):
+            total += row[j] * latent[j]
+        products[p] = total
+
+
 @parallel(fastmath={"reassoc", "contract"})
 def dots(of_tokens, of_latents, latents, ends, products, threads):  # type: ignore[no-untyped-def]
     """products: <the token's row, the latent's row> of every pair, token by token."""
-    tokens, d_in = of_tokens.shape
+    tokens = len(of_tokens)
     span = (tokens + threads - 1) // threads
     for t in numba.prange(threads):
         for r in range(t * span, min(tokens, (t + 1) * span)):
-            token = of_tokens[r]
-            for p in range(ends[r], ends[r + 1]):
-                latent, total = of_latents[latents[p]], products.dtype.type(0)
-                for c in range(d_in):
-                    total += token[c] * latent[c]
-                products[p] = total
+            _multiply(of_tokens[r], of_latents, latents, ends[r], ends[r + 1], products)
 
 
 @parallel(fastmath={"reassoc", "contract"})
@@ -36,23 +66,14 @@ def leave(target, values, latents, ends, W, left, error, products, threads):  # 
         m, t = task // spans, task % spans
         total = np.float64(0)
         for r in range(t * span, min(rows, (t + 1) * span)):
-            x, out = target[m, r], left[m, r]
-            for c in range(d_in):
-                out[c] = x[c]
-            for p in range(ends[m * rows + r], ends[m * rows + r + 1]):
-                value, row = values[p], W[latents[p]]
-                if value != 0:
-                    for c in range(d_in):
-                        out[c] -= value * row[c]
+            out, begin, end = left[m, r], ends[m * rows + r], ends[m * rows + r + 1]
+            out[:] = target[m, r]
+            _subtract(out, values, latents, begin, end, W)
             square = left.dtype.type(0)
             for c in range(d_in):
                 square += out[c] * out[c]
             total += square
-            for p in range(ends[m * rows + r], ends[m * rows + r + 1]):
-                row, product = W[latents[p]], products.dtype.type(0)
-                for c in range(d_in):
-                    product += out[c] * row[c]
-                products[p] = product
+            _multiply(out, W, latents, begin, end, products)
         error[m, t] = total
 
 

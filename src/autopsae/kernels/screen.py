@@ -7,6 +7,7 @@ value, does not depend on the screen. It is Numba's alone, for float32 on a proc
 """
 
 from collections.abc import Iterator
+from copy import copy
 from functools import cache
 from math import isfinite, sqrt
 from typing import Literal, NamedTuple
@@ -101,6 +102,11 @@ class Screen:
         fine = (b_enc.abs() <= _HUGE) | (b_enc == -torch.inf)
         return screen if isfinite(bounds) and bool(fine.all()) else None
 
+    def blocks(self, x: Tokens) -> Iterator[tuple[Tokens, Scores]]:
+        """Tokens in blocks whose scores stay in the processor's cache."""
+        for block in x.split(max(64, BLOCK // len(self.W_enc))):
+            yield block, self.scores(block)
+
     def scores(self, x: Tokens) -> Scores:
         """The rounded product of some tokens and the encoder, and its bounds."""
         tokens, d_in = _round(self.kind, x, "tokens", self.workspace), x.shape[1]
@@ -127,6 +133,34 @@ class Screen:
         out = self.workspace.take("scores", shape, tokens.rows)
         torch.mm(tokens.rows, self._rows.rows.T, out=out)
         return out.view(torch.uint16) if self.kind == "bfloat16" else out
+
+
+class Scored:
+    """A block of tokens whose scores are computed once, for SAEs that share encoder rows and differ in biases."""
+
+    def __init__(self, screen: Screen, x: Tokens) -> None:
+        self.W_enc, self.b_enc, self.workspace = screen.W_enc, screen.b_enc, screen.workspace
+        self._x, self._scores = x, screen.scores(x)
+
+    def with_bias(self, b_enc: Float[Tensor, "d_sae"]) -> "Scored | None":
+        """The same for other biases; None for biases that have no bounds."""
+        if not bool((b_enc.abs() <= _HUGE).all()):
+            return None
+        other = copy(self)
+        other.b_enc = b_enc.contiguous()
+        other._scores = self._scores._replace(bias=other.b_enc.numpy())
+        return other
+
+    def only(self, kept: Bool[Tensor, "tokens"]) -> "Scored":
+        """The same for some of the tokens."""
+        other, mask = copy(self), kept.numpy()
+        scores, sizes = self._scores.scores[mask], self._scores.sizes[mask]
+        other._x, other._scores = self._x[kept], self._scores._replace(scores=scores, sizes=sizes)
+        return other
+
+    def blocks(self, x: Tokens) -> Iterator[tuple[Tokens, Scores]]:
+        """The one block; `x` are its tokens."""
+        yield self._x, self._scores
 
 
 def _round(kind: Products, rows: Tensor, name: str, workspace: Workspace) -> _Rounded:
@@ -160,7 +194,7 @@ class _Block(NamedTuple):
     threads: int
 
 
-def largest(screen: Screen, x: Tokens, positive: Positive, k: int) -> Chosen:
+def largest(screen: Screen | Scored, x: Tokens, positive: Positive, k: int) -> Chosen:
     """(values, latents) of the k largest pre-activations of each token, in the order of the latents; of equal ones
     the first. `positive` becomes true where a latent is positive on any token. Where fewer than k of a token are
     positive, the first that are not fill the rest.
@@ -172,7 +206,22 @@ def largest(screen: Screen, x: Tokens, positive: Positive, k: int) -> Chosen:
     return values, latents
 
 
-def largest_of_groups(screen: Screen, x: Tokens, positive: Positive, k: int) -> Chosen:
+def which_reach(
+    screen: Screen | Scored, x: Tokens, positive: Positive, k: int, asked: Bool[Tensor, "d_sae"]
+) -> Bool[Tensor, "d_sae"]:
+    """Which of the latents `asked` for are positive and among the k largest of any token; `positive` as in
+    `largest`.
+    """
+    reached = torch.zeros_like(asked)
+    for b in _blocks(screen, x, positive):
+        fired = np.zeros_like(b.seen)
+        wanted = (asked & ~reached).numpy()
+        _loops().screen.reach(*b.scores, *b.exact, k, wanted, fired, b.seen, b.unsure, b.threads)
+        reached |= torch.from_numpy(fired.any(axis=0))
+    return reached & asked
+
+
+def largest_of_groups(screen: Screen | Scored, x: Tokens, positive: Positive, k: int) -> Chosen:
     """(values, latents) of the largest pre-activation of each of k groups of d_sae / k neighbours, the first of
     equal ones; `positive` as in `largest`.
     """
@@ -184,7 +233,7 @@ def largest_of_groups(screen: Screen, x: Tokens, positive: Positive, k: int) -> 
 
 
 def above(
-    screen: Screen, x: Tokens, positive: Positive, thresholds: Float[Tensor, "d_sae"]
+    screen: Screen | Scored, x: Tokens, positive: Positive, thresholds: Float[Tensor, "d_sae"]
 ) -> tuple[Float[Tensor, "above"], Int[Tensor, "above"], Int[Tensor, "tokens"]]:
     """(values, latents, how many per token) of all pre-activations over their latent's threshold (>= 0), token by
     token, in the order of the latents; `positive` as in `largest`.
@@ -208,13 +257,19 @@ def above(
     return tuple(torch.cat(part) for part in zip(empty, *parts, strict=True))  # type: ignore[return-value]
 
 
-def _blocks(screen: Screen, x: Tokens, positive: Positive) -> Iterator[_Block]:
+def mark_positive(screen: Screen | Scored, x: Tokens, positive: Positive) -> None:
+    """`positive` as in `largest`, and nothing else."""
+    for b in _blocks(screen, x, positive):
+        _loops().screen_above.mark_positive(*b.scores, *b.exact, b.seen, b.unsure, b.threads)
+
+
+def _blocks(screen: Screen | Scored, x: Tokens, positive: Positive) -> Iterator[_Block]:
     """The tokens in blocks, to be chosen from; in the end `positive` is what is true of all."""
     start, W = 0, screen.W_enc.numpy()
-    for block in x.split(max(64, BLOCK // len(W))):
+    for block, scores in screen.blocks(x):
         threads = threads_for(len(block) * len(W))
         seen, unsure = (np.zeros((threads, len(W)), np.bool_) for _ in range(2))
-        scores, exact = screen.scores(block), (block.contiguous().numpy(), W)
+        exact = block.contiguous().numpy(), W
         yield _Block(slice(start, start + len(block)), scores, exact, seen, unsure, threads)
         start += len(block)
         positive |= torch.from_numpy(seen.any(axis=0))

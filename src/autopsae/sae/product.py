@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autopsae.kernels import choose, screen
 from autopsae.kernels.pairs import Pairs
-from autopsae.kernels.screen import Products, Screen, choose_screen
+from autopsae.kernels.screen import Products, Scored, Screen, choose_screen
 from autopsae.kernels.workspace import Workspace
 
 BLOCK_TOKENS = 512
@@ -25,7 +25,7 @@ Largest = tuple[Float[Tensor, "members tokens k"], Int[Tensor, "members tokens k
 Above = tuple[Float[Tensor, "above"], Int[Tensor, "above"], Int[Tensor, "all_tokens"]]
 """(values, latents within their member, how many per token)."""
 Parts = TypeVar("Parts")
-OneMember = tuple[Screen, Float[Tensor, "tokens d_in"], Bool[Tensor, "d_sae"]]
+OneMember = tuple[Screen | Scored, Float[Tensor, "tokens d_in"], Bool[Tensor, "d_sae"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +95,13 @@ class WholeProduct:
         values, latents = (torch.cat([block[i].flatten(0, 1) for block in blocks]) for i in range(2))
         return values.view(members, n_tokens, k), latents.view(members, n_tokens, k)
 
+    def which_reach(self, k: int, asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
+        """Which of the latents `asked` for are positive and among the k largest of any token of the one member."""
+        values, latents = self.largest(k)
+        reached = torch.zeros_like(asked)
+        reached[latents[values > 0]] = True  # > 0: with fewer than k positive, others fill the places
+        return reached & asked
+
     def largest_of_groups(self, k: int) -> Largest:
         """The largest of each of k groups of d_sae / k neighbours."""
         members, n_tokens, d_sae = self.shape
@@ -118,6 +125,17 @@ class WholeProduct:
             parts.append(choose.above(block.rows, self.biases(m), thresholds[m], self.positive[m]))
         values, latents, counts = (torch.cat([part[i] for part in parts]) for i in range(3))
         return values, latents, counts
+
+    def any_above(self, thresholds: Float[Tensor, "members d_sae"]) -> Bool[Tensor, "members d_sae"]:
+        """Which latents are over their threshold (>= 0) on any token."""
+        over = torch.zeros_like(self.positive)
+        for block in self:
+            b_enc, m = self.biases(block.members), block.members
+            largest = block.rows.amax(dim=1)
+            largest = largest if b_enc is None else largest + b_enc
+            self.positive[m] |= largest > 0
+            over[m] |= largest > thresholds[m]
+        return over
 
     def _by_latent(self) -> Iterator[Float[Tensor, "members d_sae block"]]:
         """The same the other way round, of all members, some tokens at a time: long rows would leave the cache."""
@@ -143,15 +161,23 @@ class Product(WholeProduct):
         b_enc: Float[Tensor, "members d_sae"] | None,
         workspace: Workspace | None = None,
         products: Products | None = "auto",
+        scored: Scored | None = None,
     ) -> None:
+        """scored: of one member, where its scores are known."""
         super().__init__(centered, W_enc, b_enc, workspace)
-        self._kind = choose_screen(products, W_enc)
+        self._kind, self._scored = choose_screen(products, W_enc), scored
 
     def largest(self, k: int) -> Largest:
         """As of the whole product; with a screen in the order of the latents, and of equal ones the first."""
         if self._kind is None or k > MANY * self.shape[2]:
             return super().largest(k)
         return _join(self._by_member(lambda one: _stack(*screen.largest(*one, k)), lambda whole: whole.largest(k)))
+
+    def which_reach(self, k: int, asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
+        """As of the whole product."""
+        if self._scored is None:
+            return super().which_reach(k, asked)
+        return screen.which_reach(self._scored, self.centered[0], self.positive[0], k, asked)
 
     def largest_of_groups(self, k: int) -> Largest:
         """As of the whole product; of equal ones the first."""
@@ -175,6 +201,17 @@ class Product(WholeProduct):
         values, latents, counts = (torch.cat([part[i] for part in parts]) for i in range(3))
         return values, latents, counts
 
+    def any_above(self, thresholds: Float[Tensor, "members d_sae"]) -> Bool[Tensor, "members d_sae"]:
+        """As of the whole product."""
+        if self._scored is None:
+            return super().any_above(thresholds)
+        screen.mark_positive(self._scored, self.centered[0], self.positive[0])
+        over, moved = torch.zeros_like(self.positive), self._scored.with_bias(self._scored.b_enc - thresholds[0])
+        if moved is None:
+            return super().any_above(thresholds)
+        screen.mark_positive(moved, self.centered[0], over[0])
+        return over
+
     def pairs_above(self, thresholds: Float[Tensor, "members d_sae"], *, many: bool = False) -> Chosen:
         """The pairs whose pre-activation is over their latent's threshold, as `above` gives them."""
         values, latents, counts = self.above(thresholds, many=many)
@@ -194,7 +231,8 @@ class Product(WholeProduct):
         assert self._kind is not None
         workspace, parts = self.workspace or Workspace(), []
         for m, (x, W) in enumerate(zip(self.centered, self.W_enc, strict=True)):
-            made = Screen.of(self._kind, W, None if self.b_enc is None else self.b_enc[m], workspace)
+            b_enc = None if self.b_enc is None else self.b_enc[m]
+            made = self._scored or Screen.of(self._kind, W, b_enc, workspace)
             if made:
                 parts.append(choose_from((made, x, self.positive[m])))
             else:

@@ -20,6 +20,8 @@ from autopsae.progress import Progress
 from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
+from autopsae.sae.product import WholeProduct
+from autopsae.sae.shared_product import SharedProduct
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import check_generator
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir, spread
@@ -31,7 +33,7 @@ _FAR = 2.0**100
 
 _NEAR = 2.0**-7
 """Tokens closer to a remedy's centre than this share of the distance from the reference to the centre get a product
-of their own (`_Family._replace_near`)."""
+of their own (`_Count.see`)."""
 
 _BLOCK = 512
 """Tokens per matrix product: so few that their pre-activations are still in the cache when they are counted."""
@@ -113,13 +115,12 @@ def measure_birth(
     for name, view in views.items():
         _add_to_family(families, name, view, rows, sparsity, reference=reference, scale=scale)
     # Two matrices for all blocks: to allocate new ones for each block would take half as long as the product.
-    product, shifted = (torch.empty(_BLOCK, d_sae, device=device) for _ in range(2))
     read, total = 0, known_tokens(tokens)
     for x in chain([first], blocks):
         centered = shorten((x - reference) / scale, _FAR)
         read += len(x)
         for family in families:
-            family.see(centered, product, shifted)
+            family.see(centered)
         if progress:
             progress("birth", read, total)
         if all(family.settled for family in families):
@@ -149,11 +150,27 @@ class _Count:
         self.positive = torch.zeros_like(self.fired)
         self.settled = False
 
-    def see(self, pre: Float[Tensor, "block d_sae"]) -> None:
-        """Count a block of tokens. pre: their pre-activations under this remedy."""
-        # Only latents that have not fired yet are asked for.
-        self.fired |= self.sparsity.which_fire(pre, ~self.fired, self.threshold)
+    def see(self, shared: SharedProduct, x: Float[Tensor, "block d_in"]) -> None:
+        """Count a block of tokens. shared: its product with the encoder; x: the tokens minus the reference, in
+        float64.
+
+        At the remedy's centre the exact pre-activation is zero. W (x - reference) + W (reference - c) is a sum of
+        two large numbers there, and leaves a rounding error, which is positive for half of the latents. So tokens
+        near the centre get a product of their own, W (x - c).
+        """
+        x_from_center = x + self.from_center
+        near = torch.linalg.vector_norm(x_from_center, dim=1) < self.near
+        if bool(near.any()):
+            self._count(shared.with_bias(self.shift, ~near))
+            self._count(WholeProduct(x_from_center[near].float()[None], shared.W_enc[None], None))
+        else:
+            self._count(shared.with_bias(self.shift))
         self.settled = bool(self.fired.all())
+
+    def _count(self, product: WholeProduct) -> None:
+        # Only latents that have not fired yet are asked for.
+        self.fired |= self.sparsity.which_fire(product, ~self.fired, self.threshold)
+        self.positive |= product.positive[0]
 
     def birth(self, tokens: int) -> Birth:
         """The result, after `tokens` tokens."""
@@ -167,7 +184,7 @@ class _Family:
 
     def __init__(self, W: Float[Tensor, "d_sae d_in"], *, drawn: bool) -> None:
         """drawn: True if W is the drawn rows themselves, as for all remedies that only center."""
-        self.W, self.drawn = W, drawn
+        self.drawn, self._product = drawn, SharedProduct(W)
         self.counts: list[_Count] = []
 
     @property
@@ -175,39 +192,14 @@ class _Family:
         """True if every latent has fired under every remedy of the family."""
         return all(count.settled for count in self.counts)
 
-    def see(
-        self, x: Float[Tensor, "block d_in"], product: Float[Tensor, "_ d_sae"], shifted: Float[Tensor, "_ d_sae"]
-    ) -> None:
-        """Count a block of tokens. x: the tokens minus the reference, in float64; product, shifted: matrices that
-        are overwritten with pre-activations.
-        """
+    def see(self, x: Float[Tensor, "block d_in"]) -> None:
+        """Count a block of tokens. x: the tokens minus the reference, in float64."""
         if self.settled:
             return
-        pre = torch.mm(x.float(), self.W.T, out=product[: len(x)])
-        largest = pre.amax(dim=0)
+        self._product.multiply(x.float())
         for count in self.counts:
             if not count.settled:
-                own = torch.add(pre, count.shift, out=shifted[: len(x)])
-                some_near = self._replace_near(count, x, own)
-                # The shift is the same for all tokens: it can be added to the largest value, without another pass.
-                count.positive |= (own.amax(dim=0) if some_near else largest + count.shift) > 0
-                count.see(own)
-
-    def _replace_near(
-        self, count: _Count, x: Float[Tensor, "block d_in"], pre: Float[Tensor, "block d_sae"]
-    ) -> bool:
-        """Compute the pre-activations of tokens near the remedy's centre directly, as W (x - c), and write them
-        into `pre`. Returns whether there are such tokens.
-
-        At the centre the exact value is zero. W (x - reference) + W (reference - c) is a sum of two large numbers
-        there, and leaves a rounding error, which is positive for half of the latents.
-        """
-        x_from_center = x + count.from_center
-        near = torch.linalg.vector_norm(x_from_center, dim=1) < count.near
-        some_near = bool(near.any())
-        if some_near:
-            pre[near] = x_from_center[near].float() @ self.W.T
-        return some_near
+                count.see(self._product, x)
 
 
 def _views(

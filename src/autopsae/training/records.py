@@ -27,8 +27,9 @@ class Measured:
 
     def columns(self, of_member: Int[Tensor, "members"]) -> dict[str, Sequence[float | None]]:
         """Loss, FVU, L0 and threshold of each member, as in `Record`. of_member: the view of each."""
-        variance, mean = torch.var_mean(self.views, dim=1, correction=0)
-        spread, size = variance.sum(dim=1)[of_member], mean.square().sum(dim=1)[of_member]
+        mean = self.views.mean(dim=1, keepdim=True)
+        variance = (self.views - mean).square_().sum(dim=(1, 2)) / self.views.shape[1]
+        spread, size = variance[of_member], mean.square().sum(dim=(1, 2))[of_member]
         # What is left of equal tokens are the rounding errors of their mean.
         differ = (spread > (4 * torch.finfo(spread.dtype).eps) ** 2 * size).tolist()
         fvu = [value if some else None for value, some in zip((self.error / spread).tolist(), differ, strict=True)]

@@ -28,7 +28,7 @@ from autopsae.arrays import InputError
 from autopsae.kernels.pairs import DENSE, Pairs
 from autopsae.kinds import Kind, check_kind, flag, number, one_of, text, whole
 from autopsae.kinds import fields as object_of
-from autopsae.sae.product import Chosen, Product
+from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.saved import Layout
 
 Owned = Mapping[str, Tensor]
@@ -108,12 +108,22 @@ class Sparsity(ABC):
         return torch.cat(values), pairs
 
     def which_fire(
-        self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
+        self,
+        product: WholeProduct,
+        asked: Bool[Tensor, "d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "d_sae"]:
-        """A mask of the latents in the mask `asked` that fire on at least one of these tokens. Most of the time of
-        counting death at birth is spent here.
+        """A mask of the latents in the mask `asked` that fire on at least one of the tokens of `product`, which has
+        one member. Most of the time of counting death at birth is spent here. As `select`, it marks in
+        `product.positive` each latent that is positive on any token.
         """
-        return (self.margins(pre, threshold) > 0).any(dim=0) & asked
+        fired = torch.zeros_like(asked)
+        for block in product:
+            b_enc = product.biases(slice(0, 1))
+            pre = block.rows[0] if b_enc is None else block.rows[0] + b_enc
+            product.positive[0] |= (pre > 0).any(dim=0)
+            fired |= (self.margins(pre, threshold) > 0).any(dim=0)
+        return fired & asked
 
     def admits(
         self,

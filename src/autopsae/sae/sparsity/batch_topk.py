@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autopsae.arguments import check_k
 from autopsae.kernels.pairs import Pairs
-from autopsae.sae.product import Chosen, Product
+from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
@@ -75,6 +75,17 @@ class BatchTopK(Sparsity):
             return values, pairs
         per_token = torch.bincount(pairs.tokens[best], minlength=members * n_tokens)
         return values[best], replace(pairs, latents=pairs.latents[best], per_token_counts=per_token)
+
+    def which_fire(
+        self,
+        product: WholeProduct,
+        asked: Bool[Tensor, "d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> Bool[Tensor, "d_sae"]:
+        """A mask of the latents in `asked` that are over their threshold on at least one token."""
+        if threshold is None:
+            return super().which_fire(product, asked, threshold)
+        return product.any_above(threshold.to(product.W_enc).expand(1, len(asked)))[0] & asked
 
     @property
     def l0(self) -> int:

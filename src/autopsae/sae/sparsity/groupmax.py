@@ -10,7 +10,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import Pairs
-from autopsae.sae.product import Chosen, Product
+from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Sparsity
 
 
@@ -40,6 +40,18 @@ class GroupMax(Sparsity):
         """The largest latent of each group."""
         values, latents = product.largest_of_groups(self.k)
         return values.flatten(), Pairs.of_matrix(latents, product.shape[2])
+
+    def which_fire(
+        self,
+        product: WholeProduct,
+        asked: Bool[Tensor, "d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> Bool[Tensor, "d_sae"]:
+        """A mask of the latents in `asked` that are positive and the largest of their group on any token."""
+        values, latents = product.largest_of_groups(self.k)
+        fired = torch.zeros_like(asked)
+        fired[latents[values > 0]] = True
+        return fired & asked
 
     def admits(
         self,

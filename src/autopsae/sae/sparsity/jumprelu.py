@@ -11,7 +11,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.kernels.straight_through import jump, step
-from autopsae.sae.product import Chosen, Product
+from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
@@ -47,6 +47,16 @@ class JumpReLU(Sparsity):
         assert threshold is not None
         low = (threshold - self.bandwidth / 2).relu()
         return product.pairs_above(low, many=self.start < _ALMOST_NOTHING)
+
+    def which_fire(
+        self,
+        product: WholeProduct,
+        asked: Bool[Tensor, "d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> Bool[Tensor, "d_sae"]:
+        """A mask of the latents in `asked` that are over their threshold on at least one token."""
+        over = torch.full_like(asked, self.start, dtype=product.W_enc.dtype) if threshold is None else threshold
+        return product.any_above(over.to(product.W_enc).expand(1, len(asked)))[0] & asked
 
     def check(self, d_sae: int) -> None:
         """InputError unless there is a latent, and bandwidth and start are positive."""

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autopsae.sae.product import Chosen, Product
+from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Sparsity
 
 
@@ -29,10 +30,13 @@ class ReLU(Sparsity):
         return product.pairs_above(product.W_enc.new_zeros(members, d_sae), many=True)
 
     def which_fire(
-        self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
+        self,
+        product: WholeProduct,
+        asked: Bool[Tensor, "d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "d_sae"]:
-        """Those whose largest pre-activation is positive: one pass, and no matrix of truth values."""
-        return (pre.amax(dim=0) > 0) & asked
+        """A mask of the latents in `asked` that are positive on at least one token."""
+        return product.any_above(torch.zeros_like(asked, dtype=product.W_enc.dtype)[None])[0] & asked
 
     def pairs_per_token(self, d_sae: int) -> int:
         """Half of the latents fire at birth."""

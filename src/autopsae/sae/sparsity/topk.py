@@ -11,7 +11,7 @@ from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.defaults import K
 from autopsae.kernels.pairs import Pairs
-from autopsae.sae.product import Chosen, Product
+from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Sparsity
 
 
@@ -46,19 +46,13 @@ class TopK(Sparsity):
         return values.flatten(), Pairs.of_matrix(latents, product.shape[2])
 
     def which_fire(
-        self, pre: Float[Tensor, "tokens d_sae"], asked: Bool[Tensor, "d_sae"], threshold: Tensor | None = None
+        self,
+        product: WholeProduct,
+        asked: Bool[Tensor, "d_sae"],
+        threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "d_sae"]:
-        """A mask of the latents in `asked` that fire on at least one token.
-
-        Top-k over all latents is slow. So a cheap lower bound of the k-th largest value first rules out the tokens
-        on which no asked latent can be selected.
-        """
-        hopeful = pre >= _floor_of_kth_largest(pre, self.k)
-        hopeful.logical_and_(asked)
-        values, latents = torch.topk(pre[hopeful.any(dim=1)], self.k, dim=1, sorted=False)
-        fired = torch.zeros_like(asked)
-        fired[latents[values > 0]] = True  # > 0: with fewer than k positive, top-k also selects the rest
-        return fired & asked
+        """A mask of the latents in `asked` that are positive and among the k largest on at least one token."""
+        return product.which_reach(self.k, asked)
 
     def admits(
         self,
@@ -93,18 +87,3 @@ def topk_unless(sparsity: Sparsity | None, k: int | None) -> Sparsity:
     if k is not None:
         raise InputError(f"expected k (short for TopK) or a sparsity, got k = {k} and {sparsity}; give one of them")
     return sparsity
-
-
-def _floor_of_kth_largest(pre: Float[Tensor, "block d_sae"], k: int) -> Float[Tensor, "block 1"]:
-    """A lower bound of each token's k-th largest pre-activation, or 0 if that is greater.
-
-    The latents are divided into 8 k groups, and the k-th largest of the group maxima is taken. At least k latents
-    reach it, so the k-th largest of all does too. The bound is tight, because the k largest latents seldom share a
-    group. It costs a quarter of the full top-k.
-    """
-    groups = 8 * k
-    size = pre.shape[1] // groups
-    if size < 2:
-        return pre.new_zeros(len(pre), 1)  # too few latents for groups: 0, as only positive latents fire
-    maxima = pre[:, : groups * size].unflatten(1, (size, groups)).amax(dim=1)
-    return torch.topk(maxima, k, dim=1, sorted=False).values.amin(dim=1, keepdim=True).clamp_min_(0)

@@ -1,0 +1,67 @@
+"""One product of tokens and encoder rows for several SAEs: those that are born alike but for their centre."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from autopsae.kernels.screen import Scored, Screen, choose_screen
+from autopsae.kernels.workspace import Workspace
+from autopsae.sae.product import Block, Product, WholeProduct
+
+
+class SharedProduct:
+    """The product of a block of tokens and one encoder matrix, made once for SAEs that differ in their biases."""
+
+    def __init__(self, W_enc: Float[Tensor, "d_sae d_in"]) -> None:
+        self.W_enc, self._workspace = W_enc, Workspace()
+        kind = choose_screen("auto", W_enc)
+        self._screen = None if kind is None else Screen.of(kind, W_enc, None, self._workspace)
+        self._scored: Scored | None = None
+
+    def multiply(self, x: Float[Tensor, "tokens d_in"]) -> None:
+        """Take the next block."""
+        self._x = x
+        if self._screen:
+            self._scored = Scored(self._screen, x)
+        else:
+            out = self._workspace.take("rows", (len(x), len(self.W_enc)), x)
+            self._rows = torch.mm(x, self.W_enc.T, out=out)
+
+    def with_bias(self, b_enc: Float[Tensor, "d_sae"], kept: Bool[Tensor, "tokens"] | None = None) -> WholeProduct:
+        """The pre-activations of the block, or of the tokens `kept`, in an SAE with these biases."""
+        x = self._x if kept is None else self._x[kept]
+        parts = x[None], self.W_enc[None], b_enc[None]
+        if self._screen:
+            scored = self._scored and self._scored.with_bias(b_enc)
+            scored = scored if scored is None or kept is None else scored.only(kept)
+            return Product(*parts, scored=scored) if scored else WholeProduct(*parts)
+        rows = self._rows if kept is None else self._rows[kept]
+        return _KnownProduct(*parts, rows=rows, out=self._workspace.take("moved", tuple(rows.shape), rows))
+
+
+class _KnownProduct(WholeProduct):
+    """A whole product whose rows are known."""
+
+    def __init__(
+        self,
+        centered: Float[Tensor, "1 tokens d_in"],
+        W_enc: Float[Tensor, "1 d_sae d_in"],
+        b_enc: Float[Tensor, "1 d_sae"],
+        *,
+        rows: Float[Tensor, "tokens d_sae"],
+        out: Float[Tensor, "tokens d_sae"],
+    ) -> None:
+        super().__init__(centered, W_enc, None)
+        # The kernels may overwrite what they are given.
+        self._rows = torch.add(rows, b_enc, out=out)
+
+    def __iter__(self) -> Iterator[Block]:
+        yield Block(rows=self._rows[None], members=slice(None))
+
+    def _by_latent(self) -> Iterator[Float[Tensor, "1 d_sae tokens"]]:
+        yield self._rows.T.contiguous()[None]
+
+    def sample(self, n: int) -> Float[Tensor, "1 sample d_sae"]:
+        return self._rows[None, :: max(1, len(self._rows) // n)]

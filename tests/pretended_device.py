@@ -16,10 +16,11 @@ Operators are seen in the thread that turned it on.
 
 import inspect
 import re
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,16 @@ class Mixed(RuntimeError):
 
 
 class Generator(torch.Generator):
-    """A generator that says it is on the device; what it draws is put there."""
+    """A generator that may say it is on the device. What it draws is put there."""
+
+    def __new__(cls, device: Any = "cpu") -> "Generator":
+        generator = super().__new__(cls)
+        generator.on = is_device(device)  # type: ignore[attr-defined]
+        return generator
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]
-        return CUDA
+        return CUDA if self.on else CPU  # type: ignore[attr-defined]
 
 
 class PretendedDevice(TorchDispatchMode):
@@ -69,8 +75,10 @@ class PretendedDevice(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.waits: Counter[str] = Counter()
-        self.asked = False
-        """Whether code is making a tensor by a function of Python."""
+        self._asked = False
+        """Whether a function of Python is making a tensor."""
+        self._thread = threading.get_ident()
+        self._pinned: dict[int, StorageWeakRef] = {}
         self._storages: dict[int, StorageWeakRef] = {}
         # Memory that an operator of PyTorch makes for itself. It is on the device of what it meets first.
         self._undecided: dict[int, StorageWeakRef] = {}
@@ -88,6 +96,25 @@ class PretendedDevice(TorchDispatchMode):
                 self._storages[reference.cdata] = reference
                 self._undecided.pop(reference.cdata, None)
         return value
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """While a tensor is made by a function of Python, which says where."""
+        self._asked |= (mine := threading.get_ident() == self._thread)
+        try:
+            yield
+        finally:
+            self._asked &= not mine
+
+    def pin(self, tensor: Tensor) -> Tensor:
+        """Let a tensor be in pinned memory."""
+        reference = storage_of(tensor)
+        self._pinned[reference.cdata] = reference
+        return tensor
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        """Is it in pinned memory?"""
+        return storage_of(tensor).cdata in self._pinned
 
     def take_off(self, tensor: Tensor) -> Tensor:
         self._storages.pop(storage_of(tensor).cdata, None)
@@ -110,7 +137,7 @@ class PretendedDevice(TorchDispatchMode):
             if name in WAITS or _waits_here(name, args, kwargs):
                 self.waited(name)
         result = func(*args, **kwargs)
-        if not tensors and not self.asked and isinstance(result, Tensor):
+        if not tensors and not self._asked and isinstance(result, Tensor):
             self._undecided[storage_of(result).cdata] = storage_of(result)
         if there:
             # What an operator writes stays where it is: only new memory is put where the operands are.
@@ -155,6 +182,7 @@ def pretended_device() -> Iterator[PretendedDevice]:
     changes: list[Any] = [
         mock.patch.object(torch.cuda, "mem_get_info", lambda device=None: (FREE_BYTES, FREE_BYTES)),
         mock.patch.object(torch.cuda, "is_available", lambda: True),
+        mock.patch.object(torch, "Generator", Generator),
     ]
     for name in FACTORIES:
         changes.append(mock.patch.object(torch, name, _factory(there, getattr(torch, name))))
@@ -162,14 +190,11 @@ def pretended_device() -> Iterator[PretendedDevice]:
         changes.append(_of_tensor(name, _factory(there, getattr(Tensor, name))))
     for name, change in _changed_tensor(there).items():
         changes.append(_of_tensor(name, change))
-    with there:
+    with ExitStack() as stack:
         for change in changes:
-            change.start() if hasattr(change, "start") else change.__enter__()
-        try:
+            stack.enter_context(change)
+        with there:
             yield there
-        finally:
-            for change in reversed(changes):
-                change.stop() if hasattr(change, "stop") else change.__exit__(None, None, None)
 
 
 def is_device(device: Any) -> bool:
@@ -192,68 +217,69 @@ def _of_tensor(name: str, value: Any) -> Iterator[None]:
 
 def _factory(there: PretendedDevice, original: Callable[..., Any]) -> Callable[..., Any]:
     """A function that makes a tensor, and puts it on the device if asked to."""
-    from_values = original.__name__ in ("tensor", "as_tensor", "asarray", "new_tensor")
+    name = original.__name__
+    from_values = name in ("tensor", "as_tensor", "asarray", "new_tensor")
 
-    def make(*args: Any, **kwargs: Any) -> Any:
-        device = kwargs.pop("device", None)
-        of = args[0] if args and isinstance(args[0], Tensor) else None
-        generator = kwargs.get("generator")
-        if device is None:
-            on = (of is not None and there.has(of)) if original.__name__ not in ("tensor",) else False
-        else:
-            on = is_device(device)
-        if isinstance(generator, torch.Generator) and is_device(generator.device) != on:
-            raise RuntimeError(f"expected a generator on the device of the tensor, got {generator.device}")
-        there.asked = True
-        try:
+    def make(*args: Any, device: Any = None, pin_memory: bool = False, **kwargs: Any) -> Any:
+        like = args[0] if args and isinstance(args[0], Tensor) and name != "tensor" else None
+        before = like is not None and there.has(like)
+        on = before if device is None else is_device(device)
+        if (generator := kwargs.get("generator")) is not None and is_device(generator.device) != on:
+            raise Mixed(f"{name}: expected a generator on the device of the tensor, got one on {generator.device}")
+        with there.asking():
             made = original(*args, **kwargs)
-        finally:
-            there.asked = False
-        if not on:
-            return there.take_off(made) if of is None or not shares(of, made) else made
-        if from_values and not (of is not None and there.has(of) and original.__name__ == "as_tensor"):
-            there.waited(original.__name__)  # the values are copied there from memory that is not pinned
-        return there.put(made)
+        if pin_memory:
+            there.pin(made)
+        if from_values and on and not before or name == "new_tensor" and on:
+            there.waited(name)  # the values are copied from memory that is not pinned
+        if on:
+            return there.put(made)
+        if before and storage_of(made).cdata == storage_of(like).cdata:  # type: ignore[arg-type]
+            made = made.clone()
+        return there.take_off(made)
 
     return make
-
-
-def shares(a: Tensor, b: Tensor) -> bool:
-    return storage_of(a).cdata == storage_of(b).cdata
 
 
 def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
     """What tensors do that has to do with their device."""
     real = {name: getattr(Tensor, name) for name in ("to", "numpy", "tolist", "__array__", "copy_")}
     real_device = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
-    pinned = set[int]()
 
     def device(x: Tensor) -> torch.device:
         return CUDA if there.has(x) else real_device(x)
 
-    def move(x: Tensor, on: bool, dtype: Any, *, copy: bool, non_blocking: bool, **more: Any) -> Tensor:
-        if there.has(x) == on:
-            return real["to"](x, dtype or x.dtype, copy=copy, **more)
-        if not non_blocking or (on and storage_of(x).cdata not in pinned):
-            there.waited("a copy to the device" if on else "a copy to the CPU")
-        moved = real["to"](x, dtype or x.dtype, copy=True, **more)
-        return there.put(moved) if on else there.take_off(moved)
+    def count_wait(to: bool, source: Tensor, what: str, *, non_blocking: bool) -> None:
+        # Up from memory that is not pinned, the host waits in any case.
+        if not non_blocking or (to and not there.is_pinned(source)):
+            there.waited(what)
 
-    def to(x: Tensor, *args: Any, copy: bool = False, non_blocking: bool = False, **kwargs: Any) -> Tensor:
-        target, dtype, other = kwargs.pop("device", None), kwargs.pop("dtype", None), kwargs.pop("other", None)
-        flags = [a for a in args if isinstance(a, bool)]
-        non_blocking, copy = (flags + [non_blocking, copy][len(flags) :])[:2]
-        for arg in args:
-            if isinstance(arg, Tensor):
-                other = arg
-            elif isinstance(arg, torch.dtype):
-                dtype = arg
-            elif isinstance(arg, (str, torch.device)):
-                target = arg
-        if other is not None:
-            target, dtype = device(other), other.dtype
-        on = there.has(x) if target is None else is_device(target)
-        return move(x, on, dtype, copy=copy, non_blocking=non_blocking, **kwargs)
+    def to(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        wanted = inspect.signature(arguments).bind(*ordered(args), **kwargs)
+        return move(x, *wanted.args, **wanted.kwargs)
+
+    def ordered(args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """`to` takes (device, dtype, ...), (dtype, ...) or (tensor, ...)."""
+        if args and isinstance(args[0], torch.dtype):
+            return (None, *args)
+        if args and isinstance(args[0], Tensor):
+            return (device(args[0]), args[0].dtype, *args[1:])
+        return args
+
+    def arguments(
+        device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False, **more: Any
+    ) -> None: ...
+
+    def move(
+        x: Tensor, device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False, **more: Any
+    ) -> Tensor:
+        on = there.has(x) if device is None else is_device(device)
+        dtype = x.dtype if dtype is None else dtype
+        if there.has(x) == on:
+            return real["to"](x, dtype, copy=copy, **more)
+        count_wait(on, x, "to the device" if on else "to the CPU", non_blocking=non_blocking)
+        moved = real["to"](x, dtype, copy=True, **more)
+        return there.put(moved) if on else there.take_off(moved)
 
     def refuse(name: str) -> Callable[..., Any]:
         def convert(x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -269,36 +295,23 @@ def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
         return real["tolist"](x)
 
     def copy_(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
-        if there.has(x) != there.has(source) and (
-            not non_blocking or (there.has(x) and storage_of(source).cdata not in pinned)
-        ):
-            there.waited("copy_")
+        if there.has(x) != there.has(source):
+            count_wait(there.has(x), source, "copy_", non_blocking=non_blocking)
         return real["copy_"](x, source)
-
-    def pin_memory(x: Tensor) -> Tensor:
-        copied = x.clone()
-        pinned.add(storage_of(there_kept(copied)).cdata)
-        return copied
-
-    kept: list[Tensor] = []
-
-    def there_kept(x: Tensor) -> Tensor:
-        kept.append(x)
-        return x
 
     return {
         "device": property(device),
         "is_cuda": property(there.has),
         "is_cpu": property(lambda x: not there.has(x)),
         "to": to,
-        "cpu": lambda x: to(x, "cpu"),
-        "cuda": lambda x, *args, **kwargs: to(x, CUDA),
+        "cpu": lambda x: to(x, CPU),
+        "cuda": lambda x: to(x, CUDA),
         "numpy": refuse("numpy"),
         "__array__": refuse("__array__"),
         "tolist": tolist,
         "copy_": copy_,
-        "pin_memory": pin_memory,
-        "is_pinned": lambda x: storage_of(x).cdata in pinned,
+        "pin_memory": lambda x: x if there.is_pinned(x) else there.pin(x.clone()),
+        "is_pinned": there.is_pinned,
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class Activations(Result):
     """Where the tokens lie, in order."""
     source_tokens: int
     """Tokens in the files; `tokens` of them, spread over all, are yielded."""
+    from_files: ClassVar[bool] = True
     complement: bool = False
     """Yield the tokens that would not be yielded otherwise, in number `tokens`."""
 

@@ -98,6 +98,9 @@ class Census:
 def firings(selection: Selection) -> Int[Tensor, "latents"]:
     """How often each latent fired: selected and greater than zero."""
     pairs, fired = selection.pairs, selection.values > 0
+    if fired.device.type != "cpu":
+        # Neither asks for a size nor for a truth value, for which a GPU would be waited for.
+        return pairs.latents.new_zeros(pairs.n_latents).index_add_(0, pairs.latents, fired.to(pairs.latents.dtype))
     if bool(fired.all()):
         return pairs.counts
     return torch.bincount(pairs.latents[fired], minlength=pairs.n_latents)

@@ -6,7 +6,7 @@ A tensor that was left on the CPU is then found without a GPU, and so is each wa
 - `tensor.device` is what the code asked for. All tensors that share memory are on one device.
 - an operator with tensors on both devices raises, as PyTorch does. A single number on the CPU is allowed where
   PyTorch allows it, and so are indices.
-- an operator raises if PyTorch has no kernel of it for CUDA (`native_functions.yaml` of the installed PyTorch tells).
+- an operator raises if PyTorch has no kernel of it for CUDA, as the list in the installed PyTorch tells.
 - `numpy()` of a tensor on the device raises, as there.
 - what makes the host wait for the device on a GPU is counted, with the line of autopsae that asked for it.
 
@@ -17,7 +17,6 @@ Operators are seen in the thread that turned it on.
 import inspect
 import re
 import threading
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torchgen
+import torchgen  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,17 +34,21 @@ from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda:0")
 CPU = torch.device("cpu")
-SOURCE = str(Path(inspect.getfile(torch)).parent)
 FREE_BYTES = 1 << 40
 
-FACTORIES = """zeros ones full empty arange eye linspace logspace rand randn randint randperm tensor as_tensor asarray
-zeros_like ones_like full_like empty_like rand_like randn_like randint_like tril_indices triu_indices""".split()
+FACTORIES = (
+    *("zeros", "ones", "full", "empty", "arange", "eye", "linspace", "logspace", "tril_indices", "triu_indices"),
+    *("rand", "randn", "randint", "randperm", "tensor", "as_tensor", "asarray"),
+    *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "randint_like"),
+)
 METHODS = ("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor")
 
 # Operators whose CUDA kernels wait for the device: they need the size of what they return, or check values.
-WAITS = """_local_scalar_dense nonzero masked_select bincount segment_reduce equal _unique2 unique_dim
-unique_consecutive unique_dim_consecutive _linalg_eigh _linalg_svd linalg_lstsq linalg_cholesky _linalg_check_errors
-is_nonzero histc""".split()
+WAITS = (
+    *("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "bincount", "histc"),
+    *("_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "segment_reduce"),
+    *("_linalg_eigh", "_linalg_svd", "_linalg_check_errors", "linalg_lstsq", "linalg_cholesky"),
+)
 # Operators that take tensors of both devices: copies, indices that may be on the CPU, and a number to fill with.
 COPIES = ("copy_", "set_")
 INDEXED = ("index", "index_put_", "index_put", "_index_put_impl_")
@@ -78,23 +81,22 @@ class PretendedDevice(TorchDispatchMode):
         self._asked = False
         """Whether a function of Python is making a tensor."""
         self._thread = threading.get_ident()
+        # By the number of the memory. A reference keeps the number from being given to other memory.
         self._pinned: dict[int, StorageWeakRef] = {}
-        self._storages: dict[int, StorageWeakRef] = {}
+        self._device: dict[int, StorageWeakRef] = {}
         # Memory that an operator of PyTorch makes for itself. It is on the device of what it meets first.
         self._undecided: dict[int, StorageWeakRef] = {}
 
     def has(self, tensor: Tensor) -> bool:
         """Is this tensor on the device?"""
-        return storage_of(tensor).cdata in self._storages
+        return memory_of(tensor) in self._device
 
     def put(self, value: Any) -> Any:
         """Let tensors be on the device from now on. Their memory is not copied."""
         for tensor in tree_leaves(value):
             if isinstance(tensor, Tensor):
-                reference = storage_of(tensor)
-                # The reference keeps the number from being given to other memory.
-                self._storages[reference.cdata] = reference
-                self._undecided.pop(reference.cdata, None)
+                self._device[memory_of(tensor)] = StorageWeakRef(tensor.untyped_storage())
+                self._undecided.pop(memory_of(tensor), None)
         return value
 
     @contextmanager
@@ -108,22 +110,23 @@ class PretendedDevice(TorchDispatchMode):
 
     def pin(self, tensor: Tensor) -> Tensor:
         """Let a tensor be in pinned memory."""
-        reference = storage_of(tensor)
-        self._pinned[reference.cdata] = reference
+        self._pinned[memory_of(tensor)] = StorageWeakRef(tensor.untyped_storage())
         return tensor
 
     def is_pinned(self, tensor: Tensor) -> bool:
         """Is it in pinned memory?"""
-        return storage_of(tensor).cdata in self._pinned
+        return memory_of(tensor) in self._pinned
 
     def take_off(self, tensor: Tensor) -> Tensor:
-        self._storages.pop(storage_of(tensor).cdata, None)
+        self._device.pop(memory_of(tensor), None)
         return tensor
 
     def waited(self, what: str) -> None:
         """Count a wait, at the innermost line of autopsae."""
-        lines = [f for f in traceback.extract_stack() if "/autopsae/" in f.filename]
-        where = f"{lines[-1].filename.rpartition('/autopsae/')[2]}:{lines[-1].lineno}" if lines else "elsewhere"
+        frame = inspect.currentframe()
+        while frame and "/autopsae/" not in frame.f_code.co_filename:
+            frame = frame.f_back
+        where = f"{frame.f_code.co_filename.rpartition('/autopsae/')[2]}:{frame.f_lineno}" if frame else "elsewhere"
         self.waits[f"{where} {what}"] += 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -132,17 +135,17 @@ class PretendedDevice(TorchDispatchMode):
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         there = [tensor for tensor in tensors if self.has(tensor)]
         if there:
-            self.put([tensor for tensor in tensors if storage_of(tensor).cdata in self._undecided])
+            self.put([tensor for tensor in tensors if memory_of(tensor) in self._undecided])
             self._check(func, name, tensors)
             if name in WAITS or _waits_here(name, args, kwargs):
                 self.waited(name)
         result = func(*args, **kwargs)
         if not tensors and not self._asked and isinstance(result, Tensor):
-            self._undecided[storage_of(result).cdata] = storage_of(result)
+            self._undecided[memory_of(result)] = StorageWeakRef(result.untyped_storage())
         if there:
             # What an operator writes stays where it is: only new memory is put where the operands are.
-            old = {storage_of(tensor).cdata for tensor in tensors}
-            self.put([t for t in tree_leaves(result) if isinstance(t, Tensor) and storage_of(t).cdata not in old])
+            old = {memory_of(tensor) for tensor in tensors}
+            self.put([t for t in tree_leaves(result) if isinstance(t, Tensor) and memory_of(t) not in old])
         return result
 
     def _check(self, func: Any, name: str, tensors: list[Tensor]) -> None:
@@ -159,8 +162,10 @@ class PretendedDevice(TorchDispatchMode):
             raise Mixed(f"{func}: expected all tensors on {CUDA}, got one on cpu of shape {tuple(left[0].shape)}")
 
 
-def storage_of(tensor: Tensor) -> StorageWeakRef:
-    return StorageWeakRef(tensor.untyped_storage())
+def memory_of(tensor: Tensor) -> int:
+    """The number of a tensor's memory, which no other has while it is referred to."""
+    number: int = tensor.untyped_storage()._cdata
+    return number
 
 
 def _waits_here(name: str, args: Any, kwargs: Any) -> bool:
@@ -180,8 +185,8 @@ def pretended_device() -> Iterator[PretendedDevice]:
     """Within the context, "cuda" is a device as any other."""
     there = PretendedDevice()
     changes: list[Any] = [
-        mock.patch.object(torch.cuda, "mem_get_info", lambda device=None: (FREE_BYTES, FREE_BYTES)),
-        mock.patch.object(torch.cuda, "is_available", lambda: True),
+        mock.patch.object(torch.cuda, "mem_get_info", return_value=(FREE_BYTES, FREE_BYTES)),
+        mock.patch.object(torch.cuda, "is_available", return_value=True),
         mock.patch.object(torch, "Generator", Generator),
     ]
     for name in FACTORIES:
@@ -230,11 +235,11 @@ def _factory(there: PretendedDevice, original: Callable[..., Any]) -> Callable[.
             made = original(*args, **kwargs)
         if pin_memory:
             there.pin(made)
-        if from_values and on and not before or name == "new_tensor" and on:
+        if on and from_values and (name == "new_tensor" or not before):
             there.waited(name)  # the values are copied from memory that is not pinned
         if on:
             return there.put(made)
-        if before and storage_of(made).cdata == storage_of(like).cdata:  # type: ignore[arg-type]
+        if like is not None and before and memory_of(made) == memory_of(like):
             made = made.clone()
         return there.take_off(made)
 
@@ -243,7 +248,7 @@ def _factory(there: PretendedDevice, original: Callable[..., Any]) -> Callable[.
 
 def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
     """What tensors do that has to do with their device."""
-    real = {name: getattr(Tensor, name) for name in ("to", "numpy", "tolist", "__array__", "copy_")}
+    real: dict[str, Any] = {name: getattr(Tensor, name) for name in ("to", "numpy", "tolist", "__array__", "copy_")}
     real_device = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
 
     def device(x: Tensor) -> torch.device:
@@ -254,25 +259,22 @@ def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
         if not non_blocking or (to and not there.is_pinned(source)):
             there.waited(what)
 
-    def to(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        wanted = inspect.signature(arguments).bind(*ordered(args), **kwargs)
-        return move(x, *wanted.args, **wanted.kwargs)
-
-    def ordered(args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """`to` takes (device, dtype, ...), (dtype, ...) or (tensor, ...)."""
+    def to(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        # (device, dtype, ...), (dtype, ...) or (tensor, ...)
         if args and isinstance(args[0], torch.dtype):
-            return (None, *args)
-        if args and isinstance(args[0], Tensor):
-            return (device(args[0]), args[0].dtype, *args[1:])
-        return args
-
-    def arguments(
-        device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False, **more: Any
-    ) -> None: ...
+            args = (None, *args)
+        elif args and isinstance(args[0], Tensor):
+            args = (device(args[0]), args[0].dtype, *args[1:])
+        return move(x, *args, **kwargs)
 
     def move(
-        x: Tensor, device: Any = None, dtype: Any = None, non_blocking: bool = False, copy: bool = False, **more: Any
-    ) -> Tensor:
+        x: Tensor,
+        device: Any = None,
+        dtype: Any = None,
+        non_blocking: bool = False,
+        copy: bool = False,
+        **more: Any,
+    ) -> Any:
         on = there.has(x) if device is None else is_device(device)
         dtype = x.dtype if dtype is None else dtype
         if there.has(x) == on:
@@ -294,7 +296,7 @@ def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
             there.waited("tolist")
         return real["tolist"](x)
 
-    def copy_(x: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    def copy_(x: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
         if there.has(x) != there.has(source):
             count_wait(there.has(x), source, "copy_", non_blocking=non_blocking)
         return real["copy_"](x, source)
@@ -322,7 +324,11 @@ def _without_cuda() -> frozenset[str]:
     missing, delegates, known = set(), {}, {}
     for entry in re.split(r"^- func: ", path.read_text(), flags=re.M)[1:]:
         name = entry.split("(")[0]
-        keys = {key.strip() for line in re.findall(r"^    ([A-Z][\w, ]*):", entry, flags=re.M) for key in line.split(",")}
+        keys = {
+            key.strip()
+            for line in re.findall(r"^    ([A-Z][\w, ]*):", entry, flags=re.M)
+            for key in line.split(",")
+        }
         known[name] = keys
         if delegate := re.search(r"structured_delegate: (\S+)", entry):
             delegates[name] = delegate[1]

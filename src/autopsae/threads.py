@@ -1,7 +1,7 @@
-"""An iterator in a thread of its own: its next item is read while the one before it is used, or waited for in time."""
+"""An iterator in a thread of its own: an item is read while the one before it is used, or waited for in time."""
 
 import atexit
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
@@ -43,12 +43,14 @@ class Reader:
         self._questions.put(False)
 
     def stop(self) -> bool:
-        """Let the thread end, and wait for that. False where it had been stopped before."""
+        """Let the thread end, wait for that, and close the iterator. False where it had been stopped before."""
         if self._thread is None:
             return False
         self.end()
         self._thread.join()
         self._thread = None
+        if isinstance(self._items, Generator):
+            self._items.close()
         return True
 
     def _serve(self) -> None:
@@ -59,7 +61,7 @@ class Reader:
                 self._answers.put((None, error))
 
 
-def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
+def read_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
     """The items in their order; the next one is read in a thread while this one is used.
 
     Only for sources that give each item memory of its own. At most one item waits to be used. An exception of the

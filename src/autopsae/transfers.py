@@ -36,7 +36,7 @@ def numbers_like(
 def rows_for(
     x: Shaped[Tensor, "rows columns"], rows: Int[Tensor, "some"], device: torch.device | str | None
 ) -> Shaped[Tensor, "some columns"]:
-    """x[rows], where x lies; in pinned memory if it is to go to a GPU from there (`.to(device, non_blocking=True)`)."""
+    """x[rows], where x lies; in pinned memory if it is to go to a GPU from there (`to` with non_blocking=True)."""
     if not _goes_up(x, device):
         return x[send(rows, x.device)]
     pinned = torch.empty(len(rows), x.shape[1], dtype=x.dtype, pin_memory=True)

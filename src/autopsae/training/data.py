@@ -1,9 +1,10 @@
 """The order of the training tokens: shuffled, endless, the same for the same seed, and resumable at any batch."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TypeVar
+from weakref import finalize
 
 import numpy as np
 import torch
@@ -73,6 +74,8 @@ class Shuffled:
             device=device,
         )
         self._batches = drawing.ahead(drawing.batches(self.place))
+        # Closed with this object, or at the latest before the interpreter is taken down.
+        finalize(self, self._batches.close)
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         return self
@@ -95,12 +98,12 @@ class _Drawing:
     dtype: torch.dtype
     device: torch.device | str | None
 
-    def ahead(self, items: Iterator[Item]) -> Iterator[Item]:
+    def ahead(self, items: Generator[Item, None, None]) -> Generator[Item, None, None]:
         """The items, read in a thread beside a GPU, where the source may be read in one."""
         ours = from_files(self.tokens) or isinstance(self.tokens, (Tensor, np.ndarray))
         return read_ahead(items) if ours and is_gpu(self.device) else items
 
-    def batches(self, place: Place) -> Iterator[tuple[Tensor, Place]]:
+    def batches(self, place: Place) -> Generator[tuple[Tensor, Place], None, None]:
         """Each batch from `place` on, with the place after it; in pinned memory if it is to go to a GPU."""
         generator = torch.Generator()
         for epoch in count():
@@ -129,7 +132,7 @@ class _Drawing:
                 check_pass(place.epoch, read)
             place = replace(place, buffers=0, read=Digest(), epoch=read)
 
-    def _buffers(self, epoch: int) -> Iterator[tuple[Tensor, Digest]]:
+    def _buffers(self, epoch: int) -> Generator[tuple[Tensor, Digest], None, None]:
         """The buffers of a pass over the tokens, with their digests."""
         seen = 0
         try:

@@ -303,7 +303,7 @@ def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
 
     return {
         "device": property(device),
-        "is_cuda": property(there.has),
+        "is_cuda": property(lambda x: there.has(x)),
         "is_cpu": property(lambda x: not there.has(x)),
         "to": to,
         "cpu": lambda x: to(x, CPU),
@@ -313,7 +313,7 @@ def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
         "tolist": tolist,
         "copy_": copy_,
         "pin_memory": lambda x: x if there.is_pinned(x) else there.pin(x.clone()),
-        "is_pinned": there.is_pinned,
+        "is_pinned": lambda x: there.is_pinned(x),
     }
 
 

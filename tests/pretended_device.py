@@ -249,7 +249,7 @@ def _factory(there: PretendedDevice, original: Callable[..., Any]) -> Callable[.
 def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
     """What tensors do that has to do with their device."""
     real: dict[str, Any] = {name: getattr(Tensor, name) for name in ("to", "numpy", "tolist", "__array__", "copy_")}
-    real_device = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
+    real_device = torch._C.TensorBase.device.__get__
 
     def device(x: Tensor) -> torch.device:
         return CUDA if there.has(x) else real_device(x)

@@ -42,7 +42,7 @@ def generator(device: str = "cuda") -> torch.Generator:
 
 
 def new_sae(sparsity: a.Sparsity = SPARSITIES[0], *, d_sae: int = D_SAE, **more: Any) -> a.SAE:
-    settings = {} if sparsity.name == "groupmax" else {"firing_rate": 0.15, "encoder_bias": True}
+    settings: dict[str, Any] = {} if sparsity.name == "groupmax" else {"firing_rate": 0.15, "encoder_bias": True}
     born = a.born(remedies.untouched(D_IN), d_sae=d_sae, sparsity=sparsity, sample=tokens(), **settings, **more)
     if born.b_enc is not None:
         with torch.no_grad():
@@ -197,7 +197,7 @@ def networks(folder: Path) -> object:
 
 def synthetic(_folder: Path) -> object:
     more: dict[str, Any] = {"device": "cuda", "generator": generator("cpu")}
-    spectra = [0.7, torch.ones(D_IN), there(torch.ones(D_IN))]
+    spectra: list[Any] = [0.7, torch.ones(D_IN), there(torch.ones(D_IN))]
     drawn = [activations.gaussian_tokens(50, D_IN, 2.0, spectrum=s, tail=8, **more) for s in spectra]
     drawn += activations.synthetic_features(50, 2.0, **more)
     assert {x.device.type for x in drawn} == {"cuda"}
@@ -239,9 +239,9 @@ def written_runs(folder: Path) -> object:
             runs.Entry(member=training.Member(sae=new_sae(), config=config, name=name), about={})
             for name in ("one", "two")
         ]
-        parts = runs.hold_out(x, 100)
-        summaries.append(runs.run(entries[0], *parts, folder / f"one{number}"))
-        summaries.append(runs.run_sweep(entries[1:], *parts, folder / f"many{number}"))
+        kept, held_out = runs.hold_out(x, 100)
+        summaries.append(runs.run(entries[0], kept, held_out, folder / f"one{number}"))
+        summaries.append(runs.run_sweep(entries[1:], kept, held_out, folder / f"many{number}"))
     return summaries
 
 
@@ -419,7 +419,7 @@ def test_a_function_that_forgets_the_device_backwards_is_found() -> None:
             return x * 2
 
         @staticmethod
-        def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
             assert grad.device.type == "cuda"
             return grad * torch.full((D_IN,), 2.0)
 

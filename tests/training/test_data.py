@@ -158,7 +158,8 @@ def beside_a_gpu(tokens: Tokens, place: Place | None = None, *, buffer_tokens: i
 def test_beside_a_gpu_the_batches_and_the_places_are_the_same(
     tmp_path: Path, source: str, buffer_tokens: int
 ) -> None:
-    tokens = {"files": on_disk(tmp_path), "matrix": numbered(300), "batches": [numbered(300)]}[source]
+    sources: dict[str, Tokens] = {"files": on_disk(tmp_path), "matrix": numbered(300), "batches": [numbered(300)]}
+    tokens = sources[source]
     alone = Shuffled(tokens, 30, buffer_tokens=buffer_tokens, seed=0)
     with pretended_device() as there:
         beside = beside_a_gpu(tokens, buffer_tokens=buffer_tokens)
@@ -177,7 +178,8 @@ def test_beside_a_gpu_the_batches_and_the_places_are_the_same(
 def test_beside_a_gpu_a_thread_reads_files_and_matrices_and_no_source_of_the_users(tmp_path: Path) -> None:
     before = threading.active_count()
     with pretended_device():
-        for tokens, threads in ((on_disk(tmp_path), 2), (numbered(300), 2), ([numbered(300)], 0)):
+        sources: list[tuple[Tokens, int]] = [(on_disk(tmp_path), 2), (numbered(300), 2), ([numbered(300)], 0)]
+        for tokens, threads in sources:
             batches = beside_a_gpu(tokens)
             next(batches)
             assert threading.active_count() - before == threads

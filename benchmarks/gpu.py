@@ -101,8 +101,8 @@ class Report:
         except Exception as error:  # of another library, which must not take the other figures with it
             reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         finally:
-            gc.collect()
             if self.device.type == "cuda":
+                gc.collect()
                 torch.cuda.empty_cache()
         self.not_run.append(f"{name}: {reason}")
         return None

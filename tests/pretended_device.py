@@ -18,7 +18,7 @@ import inspect
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, ValuesView
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,6 @@ import torchgen  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 CUDA = torch.device("cuda:0")
 CPU = torch.device("cpu")
@@ -87,16 +86,20 @@ class PretendedDevice(TorchDispatchMode):
         # Memory that an operator of PyTorch makes for itself. It is on the device of what it meets first.
         self._undecided: dict[int, StorageWeakRef] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # PyTorch would import its compiler, which takes seconds, to say that this class is not to be compiled.
+        return False
+
     def has(self, tensor: Tensor) -> bool:
         """Is this tensor on the device?"""
         return memory_of(tensor) in self._device
 
     def put(self, value: Any) -> Any:
         """Let tensors be on the device from now on. Their memory is not copied."""
-        for tensor in tree_leaves(value):
-            if isinstance(tensor, Tensor):
-                self._device[memory_of(tensor)] = StorageWeakRef(tensor.untyped_storage())
-                self._undecided.pop(memory_of(tensor), None)
+        for tensor in tensors_in(value):
+            self._device[memory_of(tensor)] = StorageWeakRef(tensor.untyped_storage())
+            self._undecided.pop(memory_of(tensor), None)
         return value
 
     @contextmanager
@@ -132,7 +135,7 @@ class PretendedDevice(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*tensors_in(args), *tensors_in(kwargs.values())]
         there = [tensor for tensor in tensors if self.has(tensor)]
         if there:
             self.put([tensor for tensor in tensors if memory_of(tensor) in self._undecided])
@@ -145,7 +148,7 @@ class PretendedDevice(TorchDispatchMode):
         if there:
             # What an operator writes stays where it is: only new memory is put where the operands are.
             old = {memory_of(tensor) for tensor in tensors}
-            self.put([t for t in tree_leaves(result) if isinstance(t, Tensor) and memory_of(t) not in old])
+            self.put([tensor for tensor in tensors_in(result) if memory_of(tensor) not in old])
         return result
 
     def _check(self, func: Any, name: str, tensors: list[Tensor]) -> None:
@@ -160,6 +163,15 @@ class PretendedDevice(TorchDispatchMode):
             left = [t for t in left if t.ndim]
         if left:
             raise Mixed(f"{func}: expected all tensors on {CUDA}, got one on cpu of shape {tuple(left[0].shape)}")
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors among what an operator takes or gives: one, or some in lists in lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, ValuesView)):
+        for part in value:
+            yield from tensors_in(part)
 
 
 def memory_of(tensor: Tensor) -> int:

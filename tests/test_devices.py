@@ -19,12 +19,19 @@ import autopsae as a
 from autopsae import activations, cure, diagnosis, evaluation, remedies, sae, statistics, survival, training
 from autopsae import run as runs
 from autopsae.run.members import Layer
+from autopsae.survival import tails
 from tests.pretended_device import Mixed, PretendedDevice, pretended_device
 from tests.test_house import HOUSE
 from tests.ways import without_numba
 
 D_IN, D_SAE = 12, 64
 SPARSITIES = [a.TopK(k=3), a.BatchTopK(k=3), a.GroupMax(k=4), a.ReLU(), a.JumpReLU()]
+
+
+@pytest.fixture(autouse=True)
+def few_bisections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are many small operators, the same again and again."""
+    monkeypatch.setattr(tails, "_BISECTIONS", 3)
 
 
 def tokens(n: int = 400, dtype: torch.dtype = torch.float64) -> Tensor:

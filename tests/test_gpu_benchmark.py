@@ -13,6 +13,7 @@ import torch
 from benchmarks import gpu, harness
 from benchmarks.peers import Setting
 
+from autopsae.survival import tails
 from tests.pretended_device import pretended_device
 
 
@@ -90,6 +91,8 @@ def test_on_a_pretended_gpu_all_its_tensors_are_there_and_it_writes_one_file(
     returned = {"max_memory_allocated": 1, "get_device_properties": about}
     for name in ("synchronize", "empty_cache", "reset_peak_memory_stats", "set_sync_debug_mode", *returned):
         monkeypatch.setattr(torch.cuda, name, lambda *_, name=name: returned.get(name))
+    monkeypatch.setattr("gc.collect", lambda: None)  # it takes seconds in a process that runs tests
+    monkeypatch.setattr(tails, "_BISECTIONS", 3)  # as these are many small operators
     tiny = {"tokens": 120, "d_in": 8, "d_sae": 32, "k": 2}
     monkeypatch.setattr(gpu, "FULL", replace(gpu.SMALL, diagnosis=tiny, checked=tiny))
     with pretended_device():

@@ -140,7 +140,7 @@ class PretendedDevice(TorchDispatchMode):
         if there:
             self.put([tensor for tensor in tensors if memory_of(tensor) in self._undecided])
             self._check(func, name, tensors)
-            if name in WAITS or _waits_here(name, args, kwargs):
+            if self._waits(name, args, kwargs):
                 self.waited(name)
         result = func(*args, **kwargs)
         if not tensors and not self._asked and isinstance(result, Tensor):
@@ -150,6 +150,19 @@ class PretendedDevice(TorchDispatchMode):
             old = {memory_of(tensor) for tensor in tensors}
             self.put([tensor for tensor in tensors_in(result) if memory_of(tensor) not in old])
         return result
+
+    def _waits(self, name: str, args: Any, kwargs: Any) -> bool:
+        """Whether the host waits for the device in an operator with these arguments."""
+        if name == "repeat_interleave":
+            return kwargs.get("output_size") is None
+        if name not in INDEXED:
+            return name in WAITS
+        # A mask waits for the number of its places, except where a single number is written through it. An index
+        # that is on the CPU is copied.
+        indices = [*tensors_in(args[1])]
+        masked = any(index.dtype in (torch.bool, torch.uint8) for index in indices)
+        fills = name != "index" and args[2].numel() == 1
+        return (masked and not fills) or not all(map(self.has, indices))
 
     def _check(self, func: Any, name: str, tensors: list[Tensor]) -> None:
         if not is_on_cuda(func):
@@ -178,18 +191,6 @@ def memory_of(tensor: Tensor) -> int:
     """The number of a tensor's memory, which no other has while it is referred to."""
     number: int = tensor.untyped_storage()._cdata
     return number
-
-
-def _waits_here(name: str, args: Any, kwargs: Any) -> bool:
-    """Whether an operator that waits for some arguments waits for these."""
-    if name == "repeat_interleave":
-        return kwargs.get("output_size") is None
-    if name not in INDEXED:
-        return False
-    # A mask waits for the number of its places; not where a single number is written through it. An index that is
-    # on the CPU is copied.
-    masked = any(isinstance(t, Tensor) and t.dtype in (torch.bool, torch.uint8) for t in args[1])
-    return masked and not (name != "index" and args[2].numel() == 1)
 
 
 @contextmanager

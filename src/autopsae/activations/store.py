@@ -46,9 +46,10 @@ class Activations(Result):
     """Where the tokens lie, in order."""
     source_tokens: int
     """Tokens in the files; `tokens` of them, spread over all, are yielded."""
-    from_files: ClassVar[bool] = True
     complement: bool = False
     """Yield the tokens that would not be yielded otherwise, in number `tokens`."""
+    from_files: ClassVar[bool] = True
+    """Beside a GPU, another thread may read them."""
 
     @whole_arguments("tokens")
     def take(self, tokens: int) -> "Activations":

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import autopsae as a
 from autopsae import activations, cure, diagnosis, evaluation, remedies, sae, statistics, survival, training
 from autopsae import run as runs
+from autopsae.cli import verbs
 from autopsae.run.members import Layer
 from autopsae.survival import tails
 from tests.pretended_device import Mixed, PretendedDevice, pretended_device
@@ -213,14 +214,18 @@ def synthetic(_folder: Path) -> object:
 
 def trained(sparsity: a.Sparsity, more: dict[str, Any], folder: Path) -> object:
     """Two side by side, one of which diverges; a resumed one; tokens on either device."""
+    more = {**more}
+    dtype = more.pop("dtype", torch.float32)
 
     def members() -> list[training.Member]:
         base: dict[str, Any] = {"batch_tokens": 64, "buffer_tokens": 150, "dead_after_tokens": 128, **more}
         config = partial(a.TrainConfig, steps=6, record_every=3, **base)
         shift = there(torch.ones(D_IN))
         return [
-            training.Member(sae=new_sae(sparsity), config=config(lr=1e-3)),
-            training.Member(sae=new_sae(sparsity, layer_norm=True), config=config(lr=1e-2), shift=shift),
+            training.Member(sae=new_sae(sparsity, dtype=dtype), config=config(lr=1e-3)),
+            training.Member(
+                sae=new_sae(sparsity, layer_norm=True, dtype=dtype), config=config(lr=1e-2), shift=shift
+            ),
         ]
 
     first = training.Training(members(), tokens())
@@ -252,8 +257,21 @@ def written_runs(folder: Path) -> object:
     return summaries
 
 
+def command_line(folder: Path) -> object:
+    layer, out, common = folder / "layer.npy", folder / "out", ["--device", "cuda"]
+    np.save(layer, tokens(1500, torch.float32).numpy())
+    size = ["--d-sae", "64", "--k", "3"]
+    trained = ["--out", str(out), "--init", "whiten", "--steps", "8", "--batch-tokens", "64", "--revive", "auxk"]
+    assert not verbs.run(["diagnose", str(layer), *size, *common])
+    assert not verbs.run(["train", str(layer), *size, *trained, *common])
+    assert not verbs.run(["autopsy", str(out), str(layer), *common])
+    return True
+
+
 TRAININGS: dict[str, dict[str, Any]] = {
     "plain": {},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "float64": {"dtype": torch.float64},
     "auxk": {"revival": training.AuxK(dead_after_tokens=64)},
     "ghosts": {"revival": training.GhostGradients(dead_after_tokens=64)},
     "resampling": {"resampling": training.Resampling(every_steps=3, dead_after_tokens=64)},
@@ -271,6 +289,7 @@ CASES: dict[str, Case] = {
     "networks": networks,
     "synthetic": synthetic,
     "runs": written_runs,
+    "command line": command_line,
     **{f"births {s.name}": partial(births, s) for s in SPARSITIES},
     **{f"diagnoses {s.name}": partial(diagnoses, s) for s in SPARSITIES},
     **{f"born {s.name}": partial(born, s) for s in SPARSITIES},

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from autopsae.threads import read_ahead
+from autopsae.threads import END, Reader, read_ahead
 
 pytestmark = pytest.mark.quick
 
@@ -82,3 +82,26 @@ def test_who_goes_away_ends_the_thread_and_closes_the_source() -> None:
     gc.collect()
     assert len(closed) == 1
     assert next(iter(read_ahead(read_ahead([7])))) == 7
+
+
+def test_a_reader_can_be_stopped_from_its_own_thread_where_garbage_may_be_collected() -> None:
+    readers = list[Reader]()
+
+    def source() -> Iterator[bool]:
+        yield readers[0].stop()
+
+    readers.append(Reader(source()))
+    readers[0].ask()
+    assert readers[0].answer() is True
+    assert not readers[0].stop()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
+def test_after_the_last_item_a_reader_says_so_again() -> None:
+    reader = Reader(iter([1]))
+    for expected in (1, END, END):
+        reader.ask()
+        assert reader.answer() is expected
+    assert reader.stop()

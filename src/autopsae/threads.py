@@ -3,7 +3,7 @@
 import atexit
 from collections.abc import Generator, Iterable, Iterator
 from queue import SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -46,11 +46,13 @@ class Reader:
         """Let the thread end, wait for that, and close the iterator. False where it had been stopped before."""
         if self._thread is None:
             return False
+        thread, self._thread = self._thread, None
         self.end()
-        self._thread.join()
-        self._thread = None
-        if isinstance(self._items, Generator):
-            self._items.close()
+        # Garbage may be collected in any thread, so also in this one, which cannot wait for itself.
+        if thread is not current_thread():
+            thread.join()
+            if isinstance(self._items, Generator):
+                self._items.close()
         return True
 
     def _serve(self) -> None:

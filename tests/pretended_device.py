@@ -59,12 +59,16 @@ class Mixed(RuntimeError):
 
 
 class Generator(torch.Generator):
-    """A generator that may say it is on the device. What it draws is put there."""
+    """A generator that may say it is on the device. It then draws other numbers from a seed, as a GPU's does."""
 
     def __new__(cls, device: Any = "cpu") -> "Generator":
         generator = super().__new__(cls)
         generator.on = is_device(device)  # type: ignore[attr-defined]
         return generator
+
+    def manual_seed(self, seed: int) -> "Generator":
+        super().manual_seed(seed + 1 if self.on else seed)  # type: ignore[attr-defined]
+        return self
 
     @property
     def device(self) -> torch.device:  # type: ignore[override]

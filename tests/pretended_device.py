@@ -210,7 +210,7 @@ def pretended_device() -> Iterator[PretendedDevice]:
         changes.append(mock.patch.object(torch, name, _factory(there, getattr(torch, name))))
     for name in METHODS:
         changes.append(_of_tensor(name, _factory(there, getattr(Tensor, name))))
-    for name, change in _changed_tensor(there).items():
+    for name, change in {**_copies(there), **_readings(there)}.items():
         changes.append(_of_tensor(name, change))
     with ExitStack() as stack:
         for change in changes:
@@ -263,17 +263,16 @@ def _factory(there: PretendedDevice, original: Callable[..., Any]) -> Callable[.
     return make
 
 
-def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
-    """What tensors do that has to do with their device."""
-    real: dict[str, Any] = {name: getattr(Tensor, name) for name in ("to", "numpy", "tolist", "__array__", "copy_")}
-    real_device = torch._C.TensorBase.device.__get__
+def _copies(there: PretendedDevice) -> dict[str, Any]:
+    """What of tensors tells their device, and what copies them from one to the other."""
+    real_to, real_copy, real_device = Tensor.to, Tensor.copy_, torch._C.TensorBase.device.__get__
 
     def device(x: Tensor) -> torch.device:
         return CUDA if there.has(x) else real_device(x)
 
-    def count_wait(to: bool, source: Tensor, what: str, *, non_blocking: bool) -> None:
+    def count_wait(up: bool, source: Tensor, what: str, *, non_blocking: bool) -> None:
         # Up from memory that is not pinned, the host waits in any case.
-        if not non_blocking or (to and not there.is_pinned(source)):
+        if not non_blocking or (up and not there.is_pinned(source)):
             there.waited(what)
 
     def to(x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -284,21 +283,28 @@ def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
             args = (device(args[0]), args[0].dtype, *args[1:])
         return move(x, *args, **kwargs)
 
-    def move(
-        x: Tensor,
-        device: Any = None,
-        dtype: Any = None,
-        non_blocking: bool = False,
-        copy: bool = False,
-        **more: Any,
-    ) -> Any:
+    def move(x: Tensor, device: Any = None, dtype: Any = None, non_blocking: bool = False, **more: Any) -> Any:
         on = there.has(x) if device is None else is_device(device)
         dtype = x.dtype if dtype is None else dtype
         if there.has(x) == on:
-            return real["to"](x, dtype, copy=copy, **more)
+            return real_to(x, dtype, **more)
         count_wait(on, x, "to the device" if on else "to the CPU", non_blocking=non_blocking)
-        moved = real["to"](x, dtype, copy=True, **more)
+        moved = real_to(x, dtype, **{**more, "copy": True})
         return there.put(moved) if on else there.take_off(moved)
+
+    def copy_(x: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
+        if there.has(x) != there.has(source):
+            count_wait(there.has(x), source, "copy_", non_blocking=non_blocking)
+        return real_copy(x, source)
+
+    up = {"to": to, "cpu": lambda x: to(x, CPU), "cuda": lambda x: to(x, CUDA), "copy_": copy_}
+    told = {"device": device, "is_cuda": lambda x: there.has(x), "is_cpu": lambda x: not there.has(x)}
+    return up | {name: property(tell) for name, tell in told.items()}
+
+
+def _readings(there: PretendedDevice) -> dict[str, Any]:
+    """What makes something else of tensors: lists, arrays, pinned memory."""
+    real: dict[str, Any] = {name: getattr(Tensor, name) for name in ("numpy", "__array__", "tolist")}
 
     def refuse(name: str) -> Callable[..., Any]:
         def convert(x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -313,22 +319,10 @@ def _changed_tensor(there: PretendedDevice) -> dict[str, Any]:
             there.waited("tolist")
         return real["tolist"](x)
 
-    def copy_(x: Tensor, source: Tensor, non_blocking: bool = False) -> Any:
-        if there.has(x) != there.has(source):
-            count_wait(there.has(x), source, "copy_", non_blocking=non_blocking)
-        return real["copy_"](x, source)
-
     return {
-        "device": property(device),
-        "is_cuda": property(lambda x: there.has(x)),
-        "is_cpu": property(lambda x: not there.has(x)),
-        "to": to,
-        "cpu": lambda x: to(x, CPU),
-        "cuda": lambda x: to(x, CUDA),
         "numpy": refuse("numpy"),
         "__array__": refuse("__array__"),
         "tolist": tolist,
-        "copy_": copy_,
         "pin_memory": lambda x: x if there.is_pinned(x) else there.pin(x.clone()),
         "is_pinned": lambda x: there.is_pinned(x),
     }

@@ -28,13 +28,11 @@ from torch import Tensor
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
-from autopsae.remedies.remedy import untouched
-from autopsae.sae.init import born, draw_rows
-from autopsae.sae.model import SAE
-from autopsae.sae.sparsity import TopK
+from autopsae.sae.init import draw_rows
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import Training
 from autopsae.training.sources import Member
+from benchmarks.gpu_checks import CHECKS, new_sae
 from benchmarks.harness import as_text, save
 from benchmarks.peers import DISTRIBUTIONS, PEERS, Setting
 
@@ -106,12 +104,6 @@ class Report:
                 torch.cuda.empty_cache()
         self.not_run.append(f"{name}: {reason}")
         return None
-
-
-def new_sae(*, d_in: int, d_sae: int, k: int, dtype: torch.dtype = torch.float32) -> SAE:
-    drawn = torch.Generator().manual_seed(0)
-    more: dict[str, Any] = {"sparsity": TopK(k=k), "scaled": False, "encoder_bias": True}
-    return born(untouched(d_in), d_sae=d_sae, generator=drawn, dtype=dtype, **more)
 
 
 def ours(setting: Setting, tokens: Tensor) -> Callable[[], object]:
@@ -243,56 +235,6 @@ def diagnosed(sizes: dict[str, int], report: Report) -> dict[str, Any]:
     return {"sizes": sizes, "seconds": of_diagnosis, "seconds_of_three_products": of_products, "dead": dead}
 
 
-def selection_errors(sizes: dict[str, int], device: torch.device) -> dict[str, Any]:
-    """The latents that are selected in float32 on the device, against float64 on the CPU.
-
-    largest_gap: of a latent that one selects and the other does not, how far its exact pre-activation is from the
-    exact k-th largest, over the norms of row and token, in units of float32's rounding.
-    """
-    k = sizes["k"]
-    sae = new_sae(d_in=sizes["d_in"], d_sae=sizes["d_sae"], k=k)
-    x = torch.randn(sizes["tokens"], sizes["d_in"], generator=torch.Generator().manual_seed(2))
-    with torch.no_grad():
-        exact = x.double() @ sae.W_enc.double().T
-        codes = sae.to(device).encode(x.to(device)).cpu()
-    bar = exact.topk(k, dim=1).values[:, -1:]
-    differs = (codes > 0) != ((exact >= bar) & (exact > 0))
-    size = torch.finfo(torch.float32).eps * x.double().norm(dim=1, keepdim=True)
-    gap = ((exact - bar.clamp_min(0)).abs() / size)[differs]
-    value = ((codes.double() - exact).abs() / size)[codes > 0]
-    return {
-        "pairs": int((codes > 0).sum()),
-        "selected_otherwise": int(differs.sum()),
-        "largest_gap": round(float(gap.max()), 2) if len(gap) else 0.0,
-        "largest_error_of_a_value": round(float(value.max()), 2),
-    }
-
-
-def training_errors(sizes: dict[str, int], device: torch.device) -> dict[str, float]:
-    """Ten steps in float64 on the device against the same on the CPU, from the same start on the same tokens."""
-    x = torch.randn(sizes["tokens"], sizes["d_in"], generator=torch.Generator().manual_seed(3)).double()
-    config = TrainConfig(steps=10, lr=1e-3, batch_tokens=sizes["tokens"] // 8, record_every=1)
-    saes = [
-        new_sae(d_in=sizes["d_in"], d_sae=sizes["d_sae"], k=sizes["k"], dtype=torch.float64).to(where)
-        for where in (device, "cpu")
-    ]
-    theirs, ours = ([record.loss for record in train(sae, x, config)] for sae in saes)
-    error = max(abs(a - b) / b for a, b in zip(theirs, ours, strict=True))
-    moved = (saes[0].W_dec.detach().cpu() - saes[1].W_dec.detach()).abs().max()
-    return {"largest_relative_error_of_a_loss": error, "largest_difference_of_a_weight": float(moved)}
-
-
-def diagnosis_errors(sizes: dict[str, int], device: torch.device) -> dict[str, Any]:
-    """The diagnosis on the device against that on the CPU, both of which count in float32."""
-    x = gaussian_tokens(sizes["tokens"], sizes["d_in"], 6.0, generator=torch.Generator().manual_seed(4))
-    there, here = (diagnose(x, d_sae=sizes["d_sae"], k=sizes["k"], device=where) for where in (device, "cpu"))
-    births = [abs(there.birth[name].dead - here.birth[name].dead) for name in here.birth]
-    return {
-        "largest_difference_of_a_dead_fraction": max(births),
-        "same_prescription": there.prescription.remedy.name == here.prescription.remedy.name,
-    }
-
-
 def machine_of(device: torch.device) -> dict[str, Any]:
     if device.type != "cuda":
         return {"name": str(device)}
@@ -318,12 +260,11 @@ def versions() -> dict[str, str]:
 def measured(sizes: Sizes, device: torch.device) -> dict[str, Any]:
     """All of it. The order is that of importance: time may run out."""
     report = Report(device)
-    checks = {"selection": selection_errors, "training": training_errors, "diagnosis": diagnosis_errors}
     on_device = [replace(setting, device=str(device)) for setting in sizes.steps]
     result: dict[str, Any] = {"device": machine_of(device), "versions": versions()}
     result["correctness"] = {
         name: report.attempt(f"correctness of the {name}", partial(check, sizes.checked, device))
-        for name, check in checks.items()
+        for name, check in CHECKS.items()
     }
     result["steps"] = [contest(on_device[0], report)]
     result["diagnosis"] = report.attempt("diagnosis of a wide layer", partial(diagnosed, sizes.diagnosis, report))

@@ -58,6 +58,14 @@ def _anonymous() -> float:
 
 def save(name: str, result: dict[str, Any]) -> None:
     """Print the result and write it, with the machine, to results/NAME.json."""
+    text = as_text(result)
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The result as JSON, with the machine."""
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
     machine = {
         "cpu": cpu.partition(":")[2].strip(),
@@ -66,7 +74,4 @@ def save(name: str, result: dict[str, Any]) -> None:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    text = json.dumps({"machine": machine, **result}, indent=2)
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text + "\n")
+    return json.dumps({"machine": machine, **result}, indent=2)

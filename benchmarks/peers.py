@@ -38,6 +38,8 @@ class Setting:
     lr: float = 3e-4
     auxk_dead: float = 0.0
     """Fraction of the latents that count as dead on every step; AuxK works on them, and is off at 0."""
+    device: str = "cpu"
+    """Where everyone trains; a step is given batches that are there."""
 
     @property
     def dead(self) -> int:
@@ -74,6 +76,7 @@ def saelens(setting: Setting, *, compiled: bool = False, sparse: bool = False) -
         d_in=setting.d_in,
         d_sae=setting.d_sae,
         k=setting.k,
+        device=setting.device,
         aux_loss_coefficient=AUXK_COEFFICIENT,
         use_sparse_activations=sparse,
         rescale_acts_by_decoder_norm=not sparse,
@@ -86,6 +89,7 @@ def saelens(setting: Setting, *, compiled: bool = False, sparse: bool = False) -
         train_batch_size_samples=setting.batch_tokens,
         lr=setting.lr,
         lr_end=setting.lr,
+        device=setting.device,
     )
     trainer = SAETrainer(config, sae, data_provider=iter(()))
     trainer.cfg.dead_feature_window = _silence_allowed(setting)
@@ -110,7 +114,7 @@ def dictionary_learning(setting: Setting) -> Peer:
         lr=setting.lr,
         auxk_alpha=AUXK_COEFFICIENT if setting.dead else 0.0,
         warmup_steps=0,
-        device="cpu",
+        device=setting.device,
     )
     trainer.dead_feature_threshold = _silence_allowed(setting)
     steps = itertools.count(1)  # step 0 would also compute a geometric median: initialisation, not training
@@ -132,18 +136,20 @@ def top_k_trainer() -> Any:
 def sparsify(setting: Setting) -> Peer:
     """The body of `Trainer.fit` around a `SparseCoder`, since the Trainer itself wants a language model.
 
-    Its Triton kernels need a GPU; on a CPU its one decoder is `embedding_bag`. Chunks of the batch
-    (`micro_acc_steps`) only slow it down there, so the batch is whole, which is its default.
+    Its Triton kernels need a GPU, where its forward pass is in bfloat16 too (its own autocast); on a CPU its one
+    decoder is `embedding_bag`. Chunks of the batch (`micro_acc_steps`) only slow it down there, so the batch is
+    whole, which is its default.
     """
     if setting.dead:
         raise ValueError(
             f"sparsify: auxk_dead {setting.auxk_dead}, but its AuxK has no gradient to the encoder "
             "(fused_encoder.py ignores that of the pre-activations); pass auxk_dead=0"
         )
-    os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # read at import: Triton cannot decode CPU tensors
+    if setting.device == "cpu":
+        os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")  # read at import: Triton cannot decode CPU tensors
     from sparsify import SparseCoder, SparseCoderConfig
 
-    coder = SparseCoder(setting.d_in, SparseCoderConfig(num_latents=setting.d_sae, k=setting.k))
+    coder = SparseCoder(setting.d_in, SparseCoderConfig(num_latents=setting.d_sae, k=setting.k), setting.device)
     return Peer(
         step=SparsifyLoop(coder, setting.lr).step,
         model=coder,
@@ -161,8 +167,8 @@ class SparsifyLoop:
         self.coder = coder
         self.optimizer = torch.optim.Adam([{"params": coder.parameters(), "lr": lr}])
         self.scheduler = get_linear_schedule_with_warmup(self.optimizer, 0, ENDLESS)
-        self.did_fire = torch.zeros(coder.num_latents, dtype=torch.bool)
-        self.tokens_since_fired = torch.zeros(coder.num_latents, dtype=torch.long)
+        self.did_fire = torch.zeros(coder.num_latents, dtype=torch.bool, device=coder.device)
+        self.tokens_since_fired = torch.zeros(coder.num_latents, dtype=torch.long, device=coder.device)
         self.fvu = 0.0
 
     def step(self, x: Tensor) -> None:
@@ -204,7 +210,7 @@ def _silence_allowed(setting: Setting) -> Tensor:
     allowed = torch.full((setting.d_sae,), torch.inf)
     scattered = torch.randperm(setting.d_sae, generator=torch.Generator().manual_seed(0))
     allowed[scattered[: setting.dead]] = -1.0
-    return allowed
+    return allowed.to(setting.device)
 
 
 def _train(name: str, setting: Setting, steps: int = 3) -> tuple[Peer, list[float], float]:

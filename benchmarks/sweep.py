@@ -9,6 +9,7 @@ step, and it makes no record. Also the memory that a sweep says it will take, ag
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,10 +27,10 @@ from autopsae.training.sources import Member
 from benchmarks.harness import interleaved, peak_memory, save
 from benchmarks.peers import PEERS, Setting, versions
 
-SYNTHETIC = {"d_in": 50, "d_sae": 100, "k": 5}
+SYNTHETIC = Setting(d_in=50, d_sae=100, k=5, batch_tokens=512)
 CONTESTS = {
-    "32 synthetic, batch 512": (Setting(**SYNTHETIC, batch_tokens=512), 32, 40),
-    "32 synthetic, batch 4096": (Setting(**SYNTHETIC, batch_tokens=4096), 32, 15),
+    "32 synthetic, batch 512": (SYNTHETIC, 32, 40),
+    "32 synthetic, batch 4096": (replace(SYNTHETIC, batch_tokens=4096), 32, 15),
     "8 learning rates, d_in 384, d_sae 2048": (Setting(d_in=384, d_sae=2048, k=32, batch_tokens=2048), 8, 9),
 }
 TURN = 10

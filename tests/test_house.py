@@ -23,6 +23,8 @@ ROOMS = [
     "modules",
     "defaults",
     "version",
+    "threads",
+    "transfers",
     "arrays",
     "arguments",
     "extras",

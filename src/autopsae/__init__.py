@@ -6,6 +6,8 @@ The rooms, in the order in which the data pass through them; a room imports only
     lazy, modules    names of a package imported when they are first used; PyTorch modules
     defaults, version  defaults that the library and its command line share; the version of both
     progress         what a long call tells of how far it is
+    threads          an iterator read in a thread of its own
+    transfers        from the memory of the host to a GPU without a wait
     arrays           what a token matrix is, its checks, the one error class
     arguments        counts that callers give: integers, no truth values and no floats
     extras           one message where a package that may be missing is missing

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.threads import read_ahead
+from autopsae.transfers import is_gpu, send
 from autopsae.words import printable, reason
 
 Tokens = Iterable[Any] | Tensor | NDArray[Any]
@@ -62,12 +64,16 @@ def chunks(
     start = 0
     held: list[Tensor] = []
     held_tokens = 0
-    for batch in batches(tokens, size):
+    source = batches(tokens, size)
+    # Files are read while a GPU computes; on the CPU the reader would take a core from the computation.
+    if is_gpu(device) and from_files(tokens):
+        source = read_ahead(source)
+    for batch in source:
         while len(batch):
             piece = batch[: size - held_tokens]
             batch = batch[len(piece) :]
             # Copied before the source is asked for its next batch, which may lie in the same memory.
-            held.append(piece.to(device=device, dtype=dtype, copy=True))
+            held.append(send(piece, device, dtype))
             held_tokens += len(piece)
             if held_tokens == size:
                 yield _join(held, start, tokens)
@@ -98,6 +104,13 @@ def check_device(device: torch.device | str | None, dtype: torch.dtype = torch.f
         ) from error
 
 
+def from_files(tokens: Tokens) -> bool:
+    """Whether our own code reads the tokens from files, and so may read them in another thread: a source of the
+    user's may depend on the thread that it runs in, or fill its memory anew.
+    """
+    return bool(getattr(tokens, "from_files", False))
+
+
 class Mapped:
     """Tokens seen through a function of their chunks, which may leave some out; iterated as often as wanted."""
 
@@ -105,6 +118,7 @@ class Mapped:
         self, tokens: Tokens, function: Callable[[Tensor], Tensor], *, dtype: torch.dtype = torch.float32
     ) -> None:
         self._tokens, self._function, self._dtype = tokens, function, dtype
+        self.from_files = from_files(tokens)
 
     def __iter__(self) -> Iterator[Float[Tensor, "some d_in"]]:
         return map(self._function, chunks(self._tokens, dtype=self._dtype))

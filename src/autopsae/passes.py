@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arrays import CHUNK_TOKENS, InputError, Tokens, batches
+from autopsae.arrays import CHUNK_TOKENS, InputError, Tokens, batches, from_files
 from autopsae.seeds import stream
 
 SAME = 1e-6
@@ -67,6 +67,7 @@ class SamePasses:
 
     def __init__(self, source: Tokens) -> None:
         self.source = source
+        self.from_files = from_files(source)
         self.first: Digest | None = None
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:

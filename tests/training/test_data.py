@@ -1,14 +1,22 @@
 """The order of the tokens: every one as often, another order each epoch, and resumable at any batch."""
 
+import gc
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from autopsae.arrays import InputError
+from autopsae.activations.store import Activations, open_activations
+from autopsae.arrays import InputError, Mapped, Tokens, chunks, from_files
+from autopsae.passes import same_passes
+from autopsae.run.data import hold_out
 from autopsae.training.data import Place, Shuffled
+from tests.pretended_device import pretended_device
 
 pytestmark = pytest.mark.quick
 
@@ -131,3 +139,85 @@ def test_tokens_that_were_read_before_are_checked_at_the_next_batch() -> None:
     )
     with pytest.raises(InputError, match=message):
         next(Shuffled(numbered() + 1, 20, buffer_tokens=1000, seed=3, place=place))
+
+
+# Beside a GPU, another thread reads.
+
+
+def on_disk(folder: Path) -> Activations:
+    np.save(folder / "layer.npy", numbered(300).numpy())
+    return open_activations(folder / "layer.npy")
+
+
+def beside_a_gpu(tokens: Tokens, place: Place | None = None, *, buffer_tokens: int = 70) -> Shuffled:
+    return Shuffled(tokens, 30, buffer_tokens=buffer_tokens, seed=0, device="cuda", place=place)
+
+
+@pytest.mark.parametrize("buffer_tokens", [1, 70, 1000])
+@pytest.mark.parametrize("source", ["files", "matrix", "batches"])
+def test_beside_a_gpu_the_batches_and_the_places_are_the_same(
+    tmp_path: Path, source: str, buffer_tokens: int
+) -> None:
+    sources: dict[str, Tokens] = {"files": on_disk(tmp_path), "matrix": numbered(300), "batches": [numbered(300)]}
+    tokens = sources[source]
+    alone = Shuffled(tokens, 30, buffer_tokens=buffer_tokens, seed=0)
+    with pretended_device() as there:
+        beside = beside_a_gpu(tokens, buffer_tokens=buffer_tokens)
+        for _ in range(25):
+            batch, expected = next(beside), next(alone)
+            assert batch.device.type == "cuda"
+            assert torch.equal(batch.cpu(), expected)
+            ours, theirs = vars(beside.place), vars(alone.place)
+            assert {name: str(value) for name, value in ours.items()} == {n: str(v) for n, v in theirs.items()}
+        assert not [place for place in there.waits if place.startswith("training/data")]
+        # A place goes on on either device.
+        resumed = beside_a_gpu(tokens, alone.place, buffer_tokens=buffer_tokens)
+        assert torch.equal(next(resumed).cpu(), next(alone))
+
+
+def test_beside_a_gpu_a_thread_reads_files_and_matrices_and_no_source_of_the_users(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with pretended_device():
+        sources: list[tuple[Tokens, int]] = [(on_disk(tmp_path), 2), (numbered(300), 2), ([numbered(300)], 0)]
+        for tokens, threads in sources:
+            batches = beside_a_gpu(tokens)
+            next(batches)
+            assert threading.active_count() - before == threads
+            del batches
+            gc.collect()
+            assert threading.active_count() == before
+    next(Shuffled(on_disk(tmp_path), 30, buffer_tokens=70, seed=0))
+    assert threading.active_count() == before
+
+
+def test_an_error_of_the_reader_comes_once_in_its_place_and_leaves_no_thread(tmp_path: Path) -> None:
+    tokens, before = on_disk(tmp_path), threading.active_count()
+    with pretended_device():
+        batches = beside_a_gpu(tokens)
+        for _ in range(4):  # two buffers, of which the second is read
+            next(batches)
+        damaged = numbered(300).numpy().copy()
+        damaged[150:] = np.nan
+        np.save(tmp_path / "layer.npy", damaged)
+        with pytest.raises(InputError, match="expected finite activations, got NaN or infinite values"):
+            [next(batches) for _ in range(20)]
+        with pytest.raises(StopIteration):
+            next(batches)
+        assert threading.active_count() == before
+
+
+def test_chunks_for_a_gpu_are_the_same_and_leave_no_thread(tmp_path: Path) -> None:
+    tokens, before = on_disk(tmp_path), threading.active_count()
+    with pretended_device():
+        read = [x.cpu() for x in chunks(tokens, 70, device="cuda", dtype=torch.float64)]
+        assert all(map(torch.equal, read, chunks(tokens, 70, dtype=torch.float64)))
+        for _ in chunks(tokens, 70, device="cuda"):
+            break
+        assert threading.active_count() == before
+
+
+def test_what_is_made_of_files_is_from_files(tmp_path: Path) -> None:
+    tokens = on_disk(tmp_path)
+    assert all(map(from_files, (tokens, *hold_out(tokens, 30), same_passes(tokens), Mapped(tokens, lambda x: x))))
+    assert all(map(from_files, hold_out(Mapped(tokens, lambda x: x), 30)))
+    assert not any(map(from_files, (numbered(), [numbered()], same_passes([numbered()]), *hold_out(numbered(), 3))))

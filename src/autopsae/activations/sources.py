@@ -1,14 +1,13 @@
 """Somebody else's iterator: at which item it failed, and a limit on the wait for the next one."""
 
 from collections.abc import Callable, Iterable, Iterator
-from queue import Empty, SimpleQueue
-from threading import Thread
+from queue import Empty
 from typing import Any, TypeVar
 
 from autopsae.arrays import InputError
+from autopsae.threads import END, Reader
 
 Item = TypeVar("Item")
-_END: Any = object()
 
 
 def watch(items: Iterable[Item], what: str, timeout: float | None = None) -> Iterator[Item]:
@@ -29,15 +28,22 @@ def watch(items: Iterable[Item], what: str, timeout: float | None = None) -> Ite
         iterator = iter(items)
     except TypeError as error:
         raise InputError(f"expected a list or another source of {what}es, got {type(items).__name__}") from error
-    ask = _InThread(iterator, timeout) if timeout is not None else lambda: next(iterator, _END)
+    reader = None if timeout is None else Reader(iterator)
+
+    def ask() -> Any:
+        if reader is None:
+            return next(iterator, END)
+        reader.ask()
+        return reader.answer(timeout)
+
     number = 0
     try:
-        while (item := _answer(ask, f"{what} {number}", timeout)) is not _END:
+        while (item := _answer(ask, f"{what} {number}", timeout)) is not END:
             yield item
             number += 1
     finally:
-        if isinstance(ask, _InThread):
-            ask.end()
+        if reader is not None:
+            reader.end()
 
 
 def _answer(ask: Callable[[], Any], which: str, timeout: float | None) -> Any:
@@ -54,33 +60,6 @@ def _answer(ask: Callable[[], Any], which: str, timeout: float | None) -> Any:
         raise InputError(
             f"{which}: its source raised {one_line(error)}; mend the source and run the same again"
         ) from error
-
-
-class _InThread:
-    """The next item of an iterator, asked for in a thread; Empty where it does not come in time."""
-
-    def __init__(self, iterator: Iterator[Any], timeout: float) -> None:
-        self._iterator, self._timeout = iterator, timeout
-        self._questions: SimpleQueue[bool] = SimpleQueue()
-        self._answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        Thread(target=self._serve, daemon=True).start()
-
-    def __call__(self) -> Any:
-        self._questions.put(True)
-        item, error = self._answers.get(timeout=self._timeout)
-        if error is not None:
-            raise error
-        return item
-
-    def end(self) -> None:
-        self._questions.put(False)
-
-    def _serve(self) -> None:
-        while self._questions.get():
-            try:
-                self._answers.put((next(self._iterator, _END), None))
-            except BaseException as error:
-                self._answers.put((None, error))
 
 
 def one_line(error: BaseException) -> str:

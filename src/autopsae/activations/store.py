@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -47,6 +48,8 @@ class Activations(Result):
     """Tokens in the files; `tokens` of them, spread over all, are yielded."""
     complement: bool = False
     """Yield the tokens that would not be yielded otherwise, in number `tokens`."""
+    from_files: ClassVar[bool] = True
+    """Beside a GPU, another thread may read them."""
 
     @whole_arguments("tokens")
     def take(self, tokens: int) -> "Activations":

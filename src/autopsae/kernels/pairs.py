@@ -69,7 +69,7 @@ class Pairs:
     @cached_property
     def counts(self) -> Int[Tensor, "latents"]:
         """Pairs of each latent."""
-        return torch.bincount(self.latents, minlength=self.n_latents)
+        return sums.count(self.latents, self.n_latents)
 
     @cached_property
     def per_member_counts(self) -> Int[Tensor, "members"]:

@@ -82,11 +82,21 @@ def mark_fired(
 ) -> Bool[Tensor, "latents"]:
     """Which latents have a value over zero."""
     loops = sum_loops(values)
-    marked = torch.zeros(n_latents, dtype=torch.bool, device=values.device)
     if loops is None:
-        return marked.index_fill_(0, latents[values > 0], True)
+        # Not latents[values > 0], whose size a GPU would be waited for. One mark more takes those that are not.
+        marked = torch.zeros(n_latents + 1, dtype=torch.bool, device=values.device)
+        return marked.index_fill_(0, torch.where(values > 0, latents, n_latents), True)[:-1]
+    marked = torch.zeros(n_latents, dtype=torch.bool)
     loops.mark(values.numpy(), latents.numpy(), marked.numpy())
     return marked
+
+
+def count(latents: Int[Tensor, "pairs"], n_latents: int) -> Int[Tensor, "latents"]:
+    """How many pairs each latent has."""
+    if latents.device.type == "cpu":
+        return torch.bincount(latents, minlength=n_latents)
+    # bincount would wait for a GPU, to look for the largest number.
+    return latents.new_zeros(n_latents).index_add_(0, latents, torch.ones_like(latents))
 
 
 def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "latents"]) -> Int[Tensor, "pairs"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from autopsae.activations.spread import spread
 from autopsae.activations.store import Activations
 from autopsae.arguments import whole
-from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.arrays import InputError, Tokens, chunks, from_files
 from autopsae.passes import known_tokens
 
 SHARE = 10
@@ -31,6 +31,11 @@ class Counted:
     source: Tokens
     tokens: int
 
+    @property
+    def from_files(self) -> bool:
+        """As that of its source."""
+        return from_files(self.source)
+
     def __iter__(self) -> Iterator[Any]:
         return iter(self.source)
 
@@ -42,6 +47,7 @@ class Spread:
         """places: of the tokens, in order; others: yield those elsewhere; tokens: how many are yielded."""
         self._source, self._places, self._others = source, torch.as_tensor(places), others
         self.tokens = tokens
+        self.from_files = from_files(source)
 
     def __iter__(self) -> Iterator[Float[Tensor, "some d_in"]]:
         begin = yielded = 0

@@ -121,17 +121,19 @@ class Layer:
             rate = max(rate, LEAST_TOKENS / len(sample))
         # `born` warns of a prescription for another SAE. A run writes that into the summary instead.
         with warnings.catch_warnings(action="ignore"):
-            return born(
+            sae = born(
                 start,
                 d_sae=d_sae,
                 sparsity=sparsity,
                 sample=sample,
-                generator=torch.Generator(self._device or "cpu").manual_seed(seed),
+                # On the CPU, so that what is drawn does not depend on the device.
+                generator=torch.Generator().manual_seed(seed),
                 firing_rate=rate if firing_rate is None else firing_rate,
                 scaled=scaled,
                 layer_norm=self._layer_norm,
                 **({} if recipe is None else recipe.birth),
             )
+        return sae.to(self._device)
 
     def _statistics(self, seed: int) -> tuple[Statistics, Statistics]:
         """(statistics of the raw tokens, statistics of the tokens as the SAEs see them). Without LayerNorm they are

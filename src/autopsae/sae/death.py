@@ -106,6 +106,9 @@ def firings(selection: Selection) -> Int[Tensor, "latents"]:
     """For each latent of all members, the number of tokens of the batch on which it fired."""
     # value > 0: TopK also selects latents that are not positive if fewer than k are positive.
     pairs, fired = selection.pairs, selection.values > 0
+    if fired.device.type != "cpu":
+        # Neither asks for a size nor for a truth value, for which a GPU would be waited for.
+        return pairs.latents.new_zeros(pairs.n_latents).index_add_(0, pairs.latents, fired.to(pairs.latents.dtype))
     # Usually all selected pairs fire. Then the counts of selected pairs, which are already known, are the answer.
     if bool(fired.all()):
         return pairs.counts

@@ -250,7 +250,8 @@ def _threshold(view: View, rows: Float[Tensor, "d_sae d_in"], sparsity: Sparsity
     if not sparsity.judges_batches:
         return sparsity.threshold_at_birth(len(rows))
     # BatchTopK takes its threshold from batches. The mean over batches of the sample stands for its first ones.
-    y, W = view.seen, view.rows(rows).float()
+    W = view.rows(rows).float()
+    y = view.seen.to(W.device)
     batches = [sparsity.threshold_of_batch(y[some] @ W.T) for some in spread(len(y), y.device).split(_BLOCK)]
     return torch.stack(batches).mean()
 

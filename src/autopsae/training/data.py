@@ -1,16 +1,23 @@
 """The endless stream of shuffled training batches. A seed fixes their order, and a run can resume at any batch."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import TypeVar
+from weakref import finalize
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from autopsae.arrays import InputError, NoTokens, Tokens, chunks
+from autopsae.arrays import InputError, NoTokens, Tokens, chunks, from_files
 from autopsae.passes import Digest, check_pass, check_same
 from autopsae.seeds import stream
+from autopsae.threads import read_ahead
+from autopsae.transfers import is_gpu, rows_for
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +52,9 @@ class Shuffled:
 
     Iterating raises InputError if the source has fewer tokens than a batch, if an epoch has other tokens than the
     first one, if `place` is from a stream of other tokens, and as `chunks` for the tokens.
+
+    Beside a GPU, files and matrices in main memory are read in threads: the next buffer while this one is used, and
+    the rows of the next batch while the device computes. The batches are the same.
     """
 
     def __init__(
@@ -62,28 +72,55 @@ class Shuffled:
         buffer_tokens: the size of the buffer, raised to `batch_tokens` if it is smaller. place: where to go on;
         None for the beginning.
         """
-        self._tokens, self._batch_tokens = tokens, batch_tokens
-        self._dtype, self._device = dtype, device
-        self._buffer_tokens = max(buffer_tokens, batch_tokens)
         state = stream(seed, "order of the tokens").get_state()
         self.place = place or Place(
             buffers=0, batches=0, held=torch.empty(0, 0), generator=state, read=Digest(), epoch=None
         )
-        self._batches = self._draw()
+        self._device = device
+        drawing = _Drawing(
+            tokens=tokens,
+            batch_tokens=batch_tokens,
+            buffer_tokens=max(buffer_tokens, batch_tokens),
+            dtype=dtype,
+            device=device,
+        )
+        self._batches = drawing.ahead(drawing.batches(self.place))
+        # Closed with this object, or at the latest before the interpreter is taken down.
+        finalize(self, self._batches.close)
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         return self
 
     def __next__(self) -> Float[Tensor, "batch d_in"]:
-        return next(self._batches)
+        # Moved on before the batch is given: whoever saves after using it goes on with the next.
+        batch, self.place = next(self._batches)
+        return batch.to(self._device, non_blocking=is_gpu(self._device))
 
-    def _draw(self) -> Iterator[Tensor]:
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Drawing:
+    """How batches are drawn. It does not know the `Shuffled` that it draws for, so that a thread that reads ahead
+    keeps none alive, and ends with it.
+    """
+
+    tokens: Tokens
+    batch_tokens: int
+    buffer_tokens: int
+    dtype: torch.dtype
+    device: torch.device | str | None
+
+    def ahead(self, items: Generator[Item, None, None]) -> Generator[Item, None, None]:
+        """The items, read in a thread beside a GPU, where the source may be read in one."""
+        ours = from_files(self.tokens) or isinstance(self.tokens, (Tensor, np.ndarray))
+        return read_ahead(items) if ours and is_gpu(self.device) else items
+
+    def batches(self, place: Place) -> Generator[tuple[Tensor, Place], None, None]:
+        """Each batch from `place` on, with the place after it; in pinned memory if it is to go to a GPU."""
         generator = torch.Generator()
         for epoch in count():
             read, buffers = Digest(), 0
-            for number, buffer in enumerate(self._epoch(epoch)):
-                place = self.place
-                read, buffers = read + Digest.of(buffer), number + 1
+            for number, (buffer, digest) in enumerate(self.ahead(self._buffers(epoch))):
+                read, buffers = read + digest, number + 1
                 # A run that resumes in the middle of an epoch reads the source from its beginning. Here it has read
                 # as far as before, so the digests can be compared. The current buffer counts once it is in use.
                 if buffers == place.buffers + (place.batches > 0):
@@ -94,40 +131,38 @@ class Shuffled:
                 # The saved state gives a resumed run the same order of the pool.
                 generator.set_state(place.generator)
                 order = torch.randperm(len(pool), generator=generator)
-                whole = len(pool) // self._batch_tokens
+                whole = len(pool) // self.batch_tokens
                 for batch in range(place.batches, whole):
-                    # Set before the batch is yielded, so that a checkpoint after its step goes on with the next.
-                    self.place = replace(place, batches=batch + 1, read=read)
-                    drawn = order[batch * self._batch_tokens : (batch + 1) * self._batch_tokens]
-                    yield pool[drawn].to(self._device)
-                held = pool[order[whole * self._batch_tokens :]]
-                self.place = replace(
+                    drawn = order[batch * self.batch_tokens : (batch + 1) * self.batch_tokens]
+                    yield rows_for(pool, drawn, self.device), replace(place, batches=batch + 1, read=read)
+                held = pool[order[whole * self.batch_tokens :]]
+                place = replace(
                     place, buffers=buffers, batches=0, held=held, generator=generator.get_state(), read=read
                 )
             # The source ended before the saved place, so the comparison inside the loop was never reached.
-            if buffers < self.place.buffers + (self.place.batches > 0):
-                _check_read(self.place.read, read)
-            if self.place.epoch is not None:
-                check_pass(self.place.epoch, read)
-            self.place = replace(self.place, buffers=0, read=Digest(), epoch=read)
+            if buffers < place.buffers + (place.batches > 0):
+                _check_read(place.read, read)
+            if place.epoch is not None:
+                check_pass(place.epoch, read)
+            place = replace(place, buffers=0, read=Digest(), epoch=read)
 
-    def _epoch(self, number: int) -> Iterator[Tensor]:
-        """The buffers of epoch `number`, in the order of the source."""
+    def _buffers(self, epoch: int) -> Generator[tuple[Tensor, Digest], None, None]:
+        """The buffers of a pass over the tokens, with their digests."""
         seen = 0
         try:
-            for buffer in chunks(self._tokens, self._buffer_tokens, dtype=self._dtype):
+            for buffer in chunks(self.tokens, self.buffer_tokens, dtype=self.dtype):
                 seen += len(buffer)
-                yield buffer
+                yield buffer, Digest.of(buffer)
         except NoTokens as error:
-            if number == 0:
+            if epoch == 0:
                 raise
             raise InputError(
                 f"the stream of tokens ended early: read a second time, it gave none ({error}); pass something "
                 "that starts afresh each time it is iterated"
             ) from error
-        if seen < self._batch_tokens:
+        if seen < self.batch_tokens:
             raise InputError(
-                f"expected at least batch_tokens = {self._batch_tokens:,} tokens, the stream ended after {seen:,}; "
+                f"expected at least batch_tokens = {self.batch_tokens:,} tokens, the stream ended after {seen:,}; "
                 "harvest more or take smaller batches"
             )
 

@@ -29,6 +29,7 @@ from autopsae.training.revival import revival_losses
 from autopsae.training.roster import End, Roster
 from autopsae.training.sources import Member, Sources
 from autopsae.training.together import apart, check_in_place, check_together, stack_weights, weights_at
+from autopsae.transfers import send
 
 
 class Diverged(RuntimeError):
@@ -106,7 +107,8 @@ class Training:
         # Members share no parameter, so the sum of losses gives each member the gradient of its own loss. A loss
         # that is not finite is left out of the sum, and its member gets the learning rate 0.
         (loss if all(fine) else loss[finite]).sum().backward()
-        self._optimizer.step(finite * finite.new_tensor([c.rate(self.step) for c in configs], dtype=torch.float64))
+        rates = torch.tensor([config.rate(self.step) for config in configs], dtype=torch.float64)
+        self._optimizer.step(send(rates, y.device) * finite)
         self.step += 1
 
         self._account.see(views, self._sources.of_member, selection)
@@ -200,13 +202,11 @@ class Training:
 
     def steps_of(self, member: int) -> int | None:
         """Number of steps of a member; None if it ended before the loaded checkpoint, which does not keep it."""
-        end = self._roster.ended.get(member)
-        return end.steps if end else self.step
+        return self._roster.ended[member].steps if member in self._roster.ended else self.step
 
     def last_resampling(self, member: int) -> tuple[int, int]:
         """(number of steps done when latents were last drawn afresh, number of these latents); (0, 0) if never."""
-        steps, latents = self._last_resampling[member].tolist()
-        return steps, latents
+        return int(self._last_resampling[member, 0]), int(self._last_resampling[member, 1])
 
     def close(self) -> None:
         """Put the SAEs in evaluation mode. After the last step, also copy each SAE's weights out of the stack."""

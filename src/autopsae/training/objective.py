@@ -15,6 +15,7 @@ from autopsae.kernels.workspace import Workspace
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
 from autopsae.sae.weights import Weights
+from autopsae.transfers import numbers_like, send
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class L1:
         # Not lengths[latents], whose gradient PyTorch adds up in another order each time.
         lengths = weights.W_dec.flatten(0, 1).norm(dim=1).index_select(0, selection.pairs.latents)
         summed = selection.pairs.sum_per_member(selection.values * lengths)
-        return summed / selection.tokens * summed.new_tensor([penalty.at(step) for penalty in penalties])
+        return summed / selection.tokens * numbers_like(summed, [penalty.at(step) for penalty in penalties])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +86,8 @@ class L0Target:
     def losses(penalties: "Sequence[L0Target]", weights: Weights, selection: Selection) -> Float[Tensor, "members"]:
         """Each member's penalty of its batch."""
         assert selection.gates is not None
-        wanted, size = selection.gates.new_tensor([[p.l0, p.coefficient] for p in penalties]).T
-        times_d_in = torch.tensor([p.times_d_in for p in penalties], device=size.device)
+        wanted, size = numbers_like(selection.gates, [[p.l0, p.coefficient] for p in penalties]).T
+        times_d_in = send(torch.tensor([p.times_d_in for p in penalties]), size.device)
         size = torch.where(times_d_in, size * weights.shape[2], size)
         l0 = selection.pairs.sum_per_member(selection.gates) / selection.tokens
         losses: Tensor = size * (l0 / wanted - 1).square()

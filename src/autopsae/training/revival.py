@@ -21,6 +21,7 @@ from autopsae.sae.death import Watch
 from autopsae.sae.product import Product
 from autopsae.sae.sparsity import TopK
 from autopsae.sae.weights import Weights
+from autopsae.transfers import numbers_like, send
 
 Batch = Float[Tensor, "members tokens d_in"]
 Dead = Bool[Tensor, "members d_sae"]
@@ -74,7 +75,7 @@ class AuxK:
         codes = encode(pre, centered.flatten(0, 1), pairs, *parameters, gradients=gradients).relu()
         _, error = subtract_decoded(left, codes, pairs, weights.W_dec, None, gradients=gradients)
         reached = torch.zeros(n_members, dtype=torch.bool, device=left.device).index_fill_(0, some.members, True)
-        size = left.new_tensor([method.coefficient for method in methods])
+        size = numbers_like(left, [method.coefficient for method in methods])
         return size * torch.where(reached, error / variance.where(reached, 1), 0)
 
 
@@ -120,7 +121,7 @@ class GhostGradients:
         half = residual.norm(dim=2, keepdim=True) / (2 * ghost.detach().norm(dim=2, keepdim=True)).clamp_min(tiny)
         error = (residual - ghost * half).square().sum(dim=(1, 2)) / left.shape[1]
         like_the_error = residual.square().sum(dim=(1, 2)) / left.shape[1] / error.detach().clamp_min(tiny)
-        size = left.new_tensor([method.coefficient for method in methods])
+        size = numbers_like(left, [method.coefficient for method in methods])
         return left.new_zeros(len(left)).index_add(0, some.members, size[some.members] * like_the_error * error)
 
 
@@ -222,7 +223,7 @@ def revival_losses(
         if not any(isinstance(method, kind) for method in methods):
             continue
         each: list[Any] = [m if isinstance(m, kind) else kind(coefficient=0.0) for m in methods]
-        silent = watch.silent(torch.tensor([m.dead_after_tokens for m in each], device=left.device))
-        has = torch.tensor([isinstance(m, kind) for m in methods], device=left.device)
+        silent = watch.silent(send(torch.tensor([m.dead_after_tokens for m in each]), left.device))
+        has = send(torch.tensor([isinstance(m, kind) for m in methods]), left.device)
         total = total + kind.losses(each, weights, centered, left, silent & has[:, None])
     return total

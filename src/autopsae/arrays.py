@@ -45,20 +45,21 @@ def chunks(
     tokens: Tokens,
     size: int = CHUNK_TOKENS,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     device: torch.device | str | None = None,
 ) -> Iterator[Float[Tensor, "chunk d_in"]]:
     """Yield the tokens in order as matrices of exactly `size` rows (the last may be shorter), checked.
 
     Batches of any size come in; large ones are sliced, small ones joined, so memory is bounded by `size` and
-    by the largest batch. `dtype` and `device` are those of what is yielded (default: the batch's own device).
+    by the largest batch. `dtype` and `device` are those of what is yielded (default: the batch's own device); dtype
+    None is float64 for float64 tokens and float32 for all others, which loses nothing.
     What is yielded is a copy: a source may refill one buffer for all of its batches.
 
     Raises NoTokens for none, and InputError for a device that is not there, a one-shot iterator, batches that are
     not [tokens, d_in] floating-point matrices or differ in width, rows that are masked in part, and values that are
     NaN, infinite or beyond the range of `dtype` (naming the first such token and how many there are).
     """
-    check_device(device, dtype)
+    check_device(device, dtype or torch.float64)
     start = 0
     held: list[Tensor] = []
     held_tokens = 0
@@ -67,7 +68,8 @@ def chunks(
             piece = batch[: size - held_tokens]
             batch = batch[len(piece) :]
             # Copied before the source is asked for its next batch, which may lie in the same memory.
-            held.append(piece.to(device=device, dtype=dtype, copy=True))
+            own = torch.float64 if batch.dtype == torch.float64 else torch.float32
+            held.append(piece.to(device=device, dtype=dtype or own, copy=True))
             held_tokens += len(piece)
             if held_tokens == size:
                 yield _join(held, start, tokens)

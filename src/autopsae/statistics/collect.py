@@ -9,10 +9,11 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.kernels.workspace import Workspace
 from autopsae.memory import check_memory
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress, tell_progress
-from autopsae.statistics.moments import Moments, layer_norm
+from autopsae.statistics.moments import ROWS, Moments, RunningMoments, layer_norm
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
@@ -93,14 +94,15 @@ def collect(
     whose squares would overflow (one over 2^480 = 3e144) or vanish (all under 2^-480, but not all zero).
     """
     reservoir, rows = Reservoir(sample_tokens, seed=seed), RowCounter()
-    raw: Moments | None = None
-    normed: Moments | None = None
+    memory = Workspace()
+    raw, normed = RunningMoments(memory), RunningMoments(memory)
     norms: NormHistogram | None = None
-    blocks = chunks(tokens, dtype=torch.float64, device=device)
-    for x in tell_progress(blocks, progress, "statistics", known_tokens(tokens)):
+    blocks = chunks(tokens, dtype=None, device=device)
+    for own in tell_progress(blocks, progress, "statistics", known_tokens(tokens)):
+        x = memory.take("block", tuple(own.shape), own.new_empty(0, dtype=torch.float64)).copy_(own)
         if x.shape[1] < 2:
             raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
-        if raw is None:
+        if norms is None:
             what = f"for tokens of d_in = {x.shape[1]:,}, whose covariances take [d_in, d_in] numbers each"
             check_memory(needs(x.shape[1]), x.device, what, "use a machine with more, or a narrower layer")
         reservoir.add(x, start)
@@ -108,13 +110,16 @@ def collect(
         rows.add(x)
         part = NormHistogram.of(x)  # first, as it refuses what would overflow
         norms = norms.merge(part) if norms else part
-        parts = Moments.of(x), Moments.of(layer_norm(x))
-        raw = raw.merge(parts[0]) if raw else parts[0]
-        normed = normed.merge(parts[1]) if normed else parts[1]
-    assert raw and normed and norms  # noqa: PT018 (chunks raises when there is no token)
+        raw.add(x)
+        for some in x.split(ROWS):
+            some.copy_(layer_norm(some))
+        normed.add(x, products=own.dtype)
+    assert norms is not None  # chunks raises when there is no token
     if norms.vanishing:
         raise InputError(
             f"expected activations with norms over 3.2e-145, got {norms.largest:.1e} at most, whose squares "
             "vanish; multiply all tokens by a constant first"
         )
-    return Statistics(raw=raw, normed=normed, norms=norms, reservoir=reservoir, rows=rows.counts())
+    return Statistics(
+        raw=raw.moments(), normed=normed.moments(), norms=norms, reservoir=reservoir, rows=rows.counts()
+    )

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks, matrix
 from autopsae.passes import same_passes
+from autopsae.statistics.moments import ROWS, gram
 from autopsae.statistics.repeats import row_hashes
 
 _QUICK_PASSES = 25
@@ -188,11 +189,15 @@ class _Cloud:
         coincident = count = 0
         direction, nearest = torch.zeros_like(point), point
         for x in chunks(self._tokens, dtype=torch.float64, device=point.device):
-            away = torch.add(-point, x, alpha=self.unit)
-            r = _lengths(away)
+            lengths = []
+            for rows in x.split(ROWS):
+                away = torch.add(-point, rows, alpha=self.unit)
+                r = _lengths(away)
+                lengths.append(r)
+                direction += torch.where(r > 0, 1 / r, 0) @ away
+            r = torch.cat(lengths)
             inverse = torch.where(r > 0, 1 / r, 0)
             weight += float(inverse.sum())
-            direction += inverse @ away
             coincident += int((r == 0).sum())
             count += len(x)
             closest = int(inverse.argmax())
@@ -215,7 +220,7 @@ class _Cloud:
             scaled = away / rho.sqrt()[:, None]
             slope += rho.rsqrt() @ scaled
             scaled /= rho[:, None]
-            bend -= scaled.T @ scaled
+            bend -= gram(scaled)
             bend.diagonal().add_((1 / rho).sum())
             count += len(x)
         return slope / count, bend / count
@@ -258,7 +263,7 @@ def _newton_step(sample: Tensor, pull: _Pull, damping: float) -> Tensor:
     away = sample - pull.point
     r = _lengths(away)[:, None]
     scaled = torch.where(r > 0, away / r.pow(1.5), 0)
-    hessian = scaled.T @ scaled / -len(sample)
+    hessian = gram(scaled) / -len(sample)
     hessian.diagonal().add_(pull.weight * (1 + damping))
     factor, failed = torch.linalg.cholesky_ex(hessian)
     if failed:

@@ -6,13 +6,17 @@ subtraction. Two parts merge exactly (Chan, Golub and LeVeque 1979; Pébay 2008 
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.kernels.workspace import Workspace
 from autopsae.tables import Result
 
-_STRIP = 128  # columns per product in `_gram`
+ROWS = 512
+"""Tokens that are handled at once where several operators read them: these then find them in cache, and their results
+are small enough for memory that the process has already."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -37,17 +41,7 @@ class Moments(Result):
     @staticmethod
     def of(x: Float[Tensor, "tokens d_in"]) -> "Moments":
         """Moments of one matrix."""
-        x = x.double()
-        mean = x.mean(dim=0)
-        centered = x - mean
-        squares = centered.square()
-        return Moments(
-            tokens=len(x),
-            mean=mean,
-            scatter=_gram(centered),
-            third=(squares * centered).sum(dim=0),
-            fourth=squares.square().sum(dim=0),
-        )
+        return _moments(x.detach().double(), Workspace(), torch.float64)
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both token sets together."""
@@ -71,7 +65,7 @@ class Moments(Result):
         return Moments(
             tokens=n,
             mean=self.mean + delta * (n_b / n),
-            scatter=torch.addr(self.scatter + other.scatter, delta, delta, alpha=n_a * n_b / n),
+            scatter=torch.addr(self.scatter, delta, delta, alpha=n_a * n_b / n).add_(other.scatter),
             third=third,
             fourth=fourth,
         )
@@ -96,6 +90,42 @@ class Moments(Result):
         return f"moments of {size}, mean of norm {float(self.mean.norm()):.4g}"
 
 
+class RunningMoments:
+    """Moments of a stream that comes in blocks. Each block is taken about its own mean and merged.
+
+    memory: where deviations from the mean are written; fresh memory for each block would take longer than the
+    subtraction.
+    """
+
+    def __init__(self, memory: Workspace) -> None:
+        self._memory = memory
+        self._moments: Moments | None = None
+
+    def add(self, x: Float[Tensor, "tokens d_in"], *, products: torch.dtype = torch.float64) -> None:
+        """Add a float64 block. products: the type to which the deviations from its mean are rounded before they are
+        multiplied.
+        """
+        part = _moments(x, self._memory, products)
+        self._moments = self._moments.merge(part) if self._moments else part
+
+    def moments(self) -> Moments:
+        """The moments of all blocks, at least one."""
+        assert self._moments is not None
+        return self._moments
+
+
+def _moments(x: Float[Tensor, "tokens d_in"], memory: Workspace, products: torch.dtype) -> Moments:
+    mean = x.mean(dim=0)
+    deviations = memory.take(f"deviations in {products}", tuple(x.shape), x.new_empty(0, dtype=products))
+    third, fourth = torch.zeros_like(mean), torch.zeros_like(mean)
+    for rows, away in zip(x.split(ROWS), deviations.split(ROWS), strict=True):
+        torch.sub(rows, mean, out=away)
+        cubes = away.square().mul_(away)
+        third += cubes.sum(dim=0)
+        fourth += cubes.mul_(away).sum(dim=0)
+    return Moments(tokens=len(x), mean=mean, scatter=gram(deviations).double(), third=third, fourth=fourth)
+
+
 def layer_norm(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
     """Each token minus its own mean over dimensions, divided by its standard deviation; no affine (paper Sec. 4).
 
@@ -103,16 +133,18 @@ def layer_norm(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
     the scale of the activations.
     """
     centered = x - x.mean(dim=1, keepdim=True)
-    rms = centered.square().mean(dim=1, keepdim=True).sqrt()
+    rms = torch.linalg.vector_norm(centered, dim=1, keepdim=True) / x.shape[1] ** 0.5
     # A constant token leaves rounding errors of its mean; they must not be blown up to unit size.
     noise = torch.finfo(x.dtype).eps * x.abs().amax(dim=1, keepdim=True)
-    return torch.where(rms > noise, centered / rms, torch.zeros_like(centered))
+    return centered / torch.where(rms > noise, rms, torch.inf)
 
 
-def _gram(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in d_in"]:
-    """x^T x. Only strips of the upper half are multiplied, as the product is symmetric."""
-    d_in = x.shape[1]
-    upper = x.new_zeros(d_in, d_in)
-    for i in range(0, d_in, _STRIP):
-        torch.mm(x[:, i : i + _STRIP].T, x[:, i:], out=upper[i : i + _STRIP, i:])
-    return upper.triu_() + upper.triu(1).T
+def gram(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in d_in"]:
+    """x^T x, exactly symmetric."""
+    if x.device.type == "cpu":
+        matrix = x.numpy()
+        # NumPy sees that it is one matrix and multiplies one half only (BLAS syrk), which PyTorch does not.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return torch.from_numpy(matrix.T @ matrix)
+    product = x.T @ x
+    return product.add_(product.T.clone()).div_(2)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import Tokens, chunks
+from autopsae.statistics.moments import ROWS
 from autopsae.tables import Result
 
 COUNTED = 2**18
@@ -183,11 +184,15 @@ def row_hashes(x: Float[Tensor, "tokens d_in"]) -> NDArray[Any]:
     """A 64-bit hash of each row of a float64 matrix: the bits of its numbers, each times a fixed odd factor, summed
     modulo 2^64 (multilinear hashing; Dietzfelbinger 1996).
     """
-    bits = (x + 0.0).view(torch.int64)  # -0.0 + 0.0 is 0.0
-    # Numbers that were float32 or less have zeros in their lower bits, and multiples of 2^29 would collide.
-    bits ^= bits >> 32
-    bits *= _factors(x.shape[1]).to(x.device)
-    return _mix(bits.sum(dim=1).cpu().numpy().view(np.uint64))
+    factors = _factors(x.shape[1]).to(x.device)
+    sums = []
+    for rows in x.split(ROWS):
+        bits = (rows + 0.0).view(torch.int64)  # -0.0 + 0.0 is 0.0
+        # Numbers that were float32 or less have zeros in their lower bits, and multiples of 2^29 would collide.
+        bits ^= bits >> 32
+        bits *= factors
+        sums.append(bits.sum(dim=1))
+    return _mix(torch.cat(sums).cpu().numpy().view(np.uint64))
 
 
 def _factors(d_in: int) -> Tensor:

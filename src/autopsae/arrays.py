@@ -238,8 +238,8 @@ def _whole_rows(batch: Any, number: int) -> NDArray[Any]:
 
 def _join(held: list[Tensor], start: int, tokens: Tokens) -> Tensor:
     chunk = held[0] if len(held) == 1 else torch.cat(held)
-    # A sum is finite unless a value is not, or float64 overflows: one read, no mask.
-    if not torch.isfinite(chunk.sum(dtype=torch.float64)):
+    # A sum is finite unless a value is not, or it overflows: one read, no mask.
+    if not torch.isfinite(chunk.sum()):
         bad = ~torch.isfinite(chunk).all(dim=1)
         if bad.any():
             raise InputError(_not_finite(start + int(bad.nonzero()[0]), tokens, chunk.dtype))

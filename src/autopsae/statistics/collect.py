@@ -13,7 +13,7 @@ from autopsae.kernels.workspace import Workspace
 from autopsae.memory import check_memory
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress, tell_progress
-from autopsae.statistics.moments import ROWS, Moments, RunningMoments, layer_norm
+from autopsae.statistics.moments import Moments, RunningMoments, normalize
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
@@ -98,8 +98,7 @@ def collect(
     raw, normed = RunningMoments(memory), RunningMoments(memory)
     norms: NormHistogram | None = None
     blocks = chunks(tokens, dtype=None, device=device)
-    for own in tell_progress(blocks, progress, "statistics", known_tokens(tokens)):
-        x = memory.take("block", tuple(own.shape), own.new_empty(0, dtype=torch.float64)).copy_(own)
+    for x in tell_progress(blocks, progress, "statistics", known_tokens(tokens)):
         if x.shape[1] < 2:
             raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
         if norms is None:
@@ -111,9 +110,8 @@ def collect(
         part = NormHistogram.of(x)  # first, as it refuses what would overflow
         norms = norms.merge(part) if norms else part
         raw.add(x)
-        for some in x.split(ROWS):
-            some.copy_(layer_norm(some))
-        normed.add(x, products=own.dtype)
+        out = memory.take("normed", tuple(x.shape), x.new_empty(0, dtype=torch.float64))
+        normed.add(normalize(x, out), products=x.dtype)
     assert norms is not None  # chunks raises when there is no token
     if norms.vanishing:
         raise InputError(

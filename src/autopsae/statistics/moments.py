@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.kernels.dispatch import row_loops, threads_for
 from autopsae.kernels.workspace import Workspace
 from autopsae.tables import Result
 
@@ -102,8 +103,8 @@ class RunningMoments:
         self._moments: Moments | None = None
 
     def add(self, x: Float[Tensor, "tokens d_in"], *, products: torch.dtype = torch.float64) -> None:
-        """Add a float64 block. products: the type to which the deviations from its mean are rounded before they are
-        multiplied.
+        """Add a block in float32 or float64. products: the type to which the deviations from its mean are rounded
+        before they are multiplied.
         """
         part = _moments(x, self._memory, products)
         self._moments = self._moments.merge(part) if self._moments else part
@@ -115,15 +116,28 @@ class RunningMoments:
 
 
 def _moments(x: Float[Tensor, "tokens d_in"], memory: Workspace, products: torch.dtype) -> Moments:
-    mean = x.mean(dim=0)
+    mean = x.mean(dim=0, dtype=torch.float64)
     deviations = memory.take(f"deviations in {products}", tuple(x.shape), x.new_empty(0, dtype=products))
-    third, fourth = torch.zeros_like(mean), torch.zeros_like(mean)
+    third, fourth = _center(x, mean, deviations)
+    return Moments(tokens=len(x), mean=mean, scatter=gram(deviations).double(), third=third, fourth=fourth)
+
+
+def _center(
+    x: Float[Tensor, "tokens d_in"], mean: Float[Tensor, "d_in"], deviations: Float[Tensor, "tokens d_in"]
+) -> Float[Tensor, "2 d_in"]:
+    """Writes x - mean, and returns the sums of its cubes and of its fourth powers."""
+    if loops := row_loops(x, mean, deviations):
+        threads = threads_for(x.numel())
+        sums = mean.new_zeros(threads, 2, len(mean))
+        loops.center(x.numpy(), mean.numpy(), deviations.numpy(), sums.numpy(), threads)
+        return sums.sum(dim=0)
+    sums = mean.new_zeros(2, len(mean))
     for rows, away in zip(x.split(ROWS), deviations.split(ROWS), strict=True):
         torch.sub(rows, mean, out=away)
         cubes = away.square().mul_(away)
-        third += cubes.sum(dim=0)
-        fourth += cubes.mul_(away).sum(dim=0)
-    return Moments(tokens=len(x), mean=mean, scatter=gram(deviations).double(), third=third, fourth=fourth)
+        sums[0] += cubes.sum(dim=0)
+        sums[1] += cubes.mul_(away).sum(dim=0)
+    return sums
 
 
 def layer_norm(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
@@ -137,6 +151,16 @@ def layer_norm(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
     # A constant token leaves rounding errors of its mean; they must not be blown up to unit size.
     noise = torch.finfo(x.dtype).eps * x.abs().amax(dim=1, keepdim=True)
     return centered / torch.where(rms > noise, rms, torch.inf)
+
+
+def normalize(x: Float[Tensor, "tokens d_in"], out: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
+    """`layer_norm` in float64 of tokens in float32 or float64, written to `out`."""
+    if loops := row_loops(x, out):
+        loops.normalize(x.numpy(), torch.finfo(out.dtype).eps, out.numpy(), threads_for(x.numel()))
+        return out
+    for rows, normed in zip(x.split(ROWS), out.split(ROWS), strict=True):
+        normed.copy_(layer_norm(rows.double()))
+    return out
 
 
 def gram(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in d_in"]:

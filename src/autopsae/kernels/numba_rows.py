@@ -1,5 +1,4 @@
-"""Loops over the rows of a matrix of tokens, in float64 also where the tokens are float32, compiled by Numba. Called by
-`statistics`.
+"""Loops over rows of tokens, compiled by Numba, in float64 also of float32 tokens. Called by `statistics`.
 
 PyTorch's operators would each read and write a float64 matrix that the cache does not hold; here a row stays in
 registers and in the first cache until all that is asked of it is done.
@@ -13,19 +12,20 @@ from autopsae.kernels.numba_compile import parallel
 
 @parallel(fastmath={"reassoc", "contract"})
 def center(x, mean, deviations, sums, threads):  # type: ignore[no-untyped-def]
-    """deviations = x - mean, rounded to their type; sums [threads, 2, d_in]: of the cubes and fourth powers of these
-    before they are rounded.
+    """deviations = x - mean, rounded to their type; sums [threads, 3, d_in]: of the second, third and fourth powers of
+    the deviations before they are rounded.
     """
     rows, d_in = x.shape
     span = (rows + threads - 1) // threads
     for t in numba.prange(threads):
-        third, fourth = sums[t, 0], sums[t, 1]
+        second, third, fourth = sums[t, 0], sums[t, 1], sums[t, 2]
         for r in range(t * span, min(rows, (t + 1) * span)):
             row, out = x[r], deviations[r]
             for c in range(d_in):
                 away = row[c] - mean[c]
                 square = away * away
                 out[c] = away
+                second[c] += square
                 third[c] += square * away
                 fourth[c] += square * square
 
@@ -61,8 +61,8 @@ def normalize(x, eps, normed, threads):  # type: ignore[no-untyped-def]
 
 @parallel(fastmath={"reassoc", "contract"})
 def distances(x, point, unit, shortest, longest, lengths, sums, threads):  # type: ignore[no-untyped-def]
-    """lengths: ||unit x - point|| of every row; sums [threads, d_in]: of the unit vectors from the point to the rows
-    whose length is between shortest and longest.
+    """lengths: ||unit x - point|| of every row; sums [threads, d_in]: of the unit vectors from the point to those
+    rows whose length is between shortest and longest.
     """
     rows, d_in = x.shape
     span = (rows + threads - 1) // threads
@@ -83,8 +83,8 @@ def distances(x, point, unit, shortest, longest, lengths, sums, threads):  # typ
 
 @parallel()
 def multiply_bits(x, factors, hashes, threads):  # type: ignore[no-untyped-def]
-    """hashes: for each row, the sum of the bits of its float64 numbers, those of the upper half also in the lower half,
-    times the factors, modulo 2^64.
+    """hashes: for each row, the sum modulo 2^64 of the bits of its float64 numbers times the factors. The upper
+    half of the bits is first mixed into the lower half.
     """
     rows, d_in = x.shape
     span = (rows + threads - 1) // threads

@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks, matrix
-from autopsae.kernels.dispatch import row_loops, threads_for
 from autopsae.passes import same_passes
-from autopsae.statistics.moments import ROWS, gram
+from autopsae.statistics.distances import distances, lengths
+from autopsae.statistics.moments import gram
 from autopsae.statistics.repeats import row_hashes
 
 _QUICK_PASSES = 25
@@ -34,7 +34,6 @@ _TRIED = 4  # repeated tokens that are tried, at most
 _SHARPER = 0.2  # factor by which the smoothing falls
 _SHARPEST = 1e-13  # smoothing, in typical distances, that rounding errors drown
 _STEPS = 12  # Newton steps per smoothing, at most
-_SAFE = 1e-140, 1e150  # lengths whose squares float64 holds
 _BEND = 1e-15  # least curvature, relative to the largest, along any direction
 
 
@@ -87,7 +86,7 @@ def geometric_median(
         starts = [*_frequent_vectors(sample), sample.median(dim=0).values]
     else:
         sample = matrix(sample).double()
-        # The mean of n unit vectors is known to 1 / sqrt(n): closer to the sample's median is no closer to the median.
+        # The sample's mean unit vector is that of all tokens to 1 / sqrt(n): a finer start would be no nearer.
         starts = [geometric_median(sample, tolerance=max(tolerance, len(sample) ** -0.5))]
         sample, tokens = sample.to(starts[0].device), same_passes(tokens)
     # Squares of numbers like 1e200 overflow, and those of 1e-200 vanish. A power of two costs no digit.
@@ -192,7 +191,7 @@ class _Cloud:
         coincident = count = 0
         direction, nearest = torch.zeros_like(point), point
         for x in chunks(self._tokens, dtype=None, device=point.device):
-            r, directions = _distances(x, point, self.unit)
+            r, directions = distances(x, point, self.unit)
             inverse = torch.where(r > 0, 1 / r, 0)
             weight += float(inverse.sum())
             direction += directions
@@ -213,7 +212,7 @@ class _Cloud:
         bend = torch.zeros(len(point), len(point), dtype=point.dtype, device=point.device)
         for x in chunks(self._tokens, dtype=torch.float64, device=point.device):
             away = torch.add(-point, x, alpha=self.unit)
-            r = _lengths(away)
+            r = lengths(away)
             rho = torch.hypot(r, torch.full_like(r, smoothing))
             scaled = away / rho.sqrt()[:, None]
             slope += rho.rsqrt() @ scaled
@@ -240,47 +239,6 @@ def _frequent_vectors(sample: Float[Tensor, "tokens d_in"]) -> list[Tensor]:
     return [sample[i] for i in often]
 
 
-def _distances(
-    x: Float[Tensor, "tokens d_in"], point: Float[Tensor, "d_in"], unit: float
-) -> tuple[Float[Tensor, "tokens"], Float[Tensor, "d_in"]]:
-    """||unit x - point|| of each token, and the sum of the unit vectors from the point to those not on it."""
-    if not (loops := row_loops(x, point)):
-        r, direction = [], torch.zeros_like(point)
-        for rows in x.split(ROWS):
-            away = torch.add(-point, rows, alpha=unit)
-            r.append(_lengths(away))
-            direction += torch.where(r[-1] > 0, 1 / r[-1], 0) @ away
-        return torch.cat(r), direction
-    threads = threads_for(x.numel())
-    lengths, sums = point.new_empty(len(x)), point.new_zeros(threads, len(point))
-    loops.distances(x.numpy(), point.numpy(), unit, *_SAFE, lengths.numpy(), sums.numpy(), threads)
-    direction = sums.sum(dim=0)
-    odd = (~_is_safe(lengths)).nonzero()[:, 0]
-    if len(odd):
-        away = torch.add(-point, x[odd], alpha=unit)
-        r_odd = lengths[odd] = _lengths(away)
-        # A unit vector by two divisions: 1 / r would overflow for the smallest r.
-        direction += (away[r_odd > 0] / r_odd[r_odd > 0, None]).sum(dim=0)
-    return lengths, direction
-
-
-def _lengths(away: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens"]:
-    """The norm of each row, also of rows whose squares overflow or vanish."""
-    r: Tensor = torch.linalg.vector_norm(away, dim=1)
-    odd = (~_is_safe(r)).nonzero()[:, 0]
-    if len(odd):
-        largest = away[odd].abs().amax(dim=1, keepdim=True)
-        scaled = away[odd] / largest.clamp_min(torch.finfo(r.dtype).smallest_normal)
-        r[odd] = largest[:, 0] * torch.linalg.vector_norm(scaled, dim=1)
-    return r
-
-
-def _is_safe(r: Float[Tensor, "tokens"]) -> Bool[Tensor, "tokens"]:
-    """Lengths whose squares neither overflow nor vanish."""
-    shortest, longest = _SAFE
-    return (r > shortest) & (r < longest)
-
-
 def _weiszfeld_step(pull: _Pull) -> Tensor:
     """Vardi and Zhang's step: Weiszfeld's, shortened by the share of tokens that lie on the iterate."""
     return pull.direction * (_length_factor(pull) / pull.weight)
@@ -289,7 +247,7 @@ def _weiszfeld_step(pull: _Pull) -> Tensor:
 def _newton_step(sample: Tensor, pull: _Pull, damping: float) -> Tensor:
     """Solve H step = direction with H = mean of (I - u u^T) / r over the sample, damped."""
     away = sample - pull.point
-    r = _lengths(away)[:, None]
+    r = lengths(away)[:, None]
     scaled = torch.where(r > 0, away / r.pow(1.5), 0)
     hessian = gram(scaled) / -len(sample)
     hessian.diagonal().add_(pull.weight * (1 + damping))

@@ -1,4 +1,4 @@
-"""Mean, covariance and higher moments of a token stream: one pass, mergeable, float64.
+"""Mean, covariance and higher moments of a token stream: one pass, mergeable, sums in float64.
 
 Moments are kept about the mean, never as raw power sums: with gamma = 1000, x^2 would lose six digits before the
 subtraction. Two parts merge exactly (Chan, Golub and LeVeque 1979; Pébay 2008 for the third and fourth).
@@ -16,8 +16,8 @@ from autopsae.kernels.workspace import Workspace
 from autopsae.tables import Result
 
 ROWS = 512
-"""Tokens that are handled at once where several operators read them: these then find them in cache, and their results
-are small enough for memory that the process has already."""
+"""Tokens that are handled at once where several operators read them: their results stay in cache, and in memory
+that the process has already."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -118,25 +118,30 @@ class RunningMoments:
 def _moments(x: Float[Tensor, "tokens d_in"], memory: Workspace, products: torch.dtype) -> Moments:
     mean = x.mean(dim=0, dtype=torch.float64)
     deviations = memory.take(f"deviations in {products}", tuple(x.shape), x.new_empty(0, dtype=products))
-    third, fourth = _center(x, mean, deviations)
-    return Moments(tokens=len(x), mean=mean, scatter=gram(deviations).double(), third=third, fourth=fourth)
+    second, third, fourth = _center(x, mean, deviations)
+    scatter = gram(deviations)
+    # Float32 sums of equal squares are rounded to the same side; these are float64, and what `std` needs.
+    scatter.diagonal().copy_(second)
+    return Moments(tokens=len(x), mean=mean, scatter=scatter, third=third, fourth=fourth)
 
 
 def _center(
     x: Float[Tensor, "tokens d_in"], mean: Float[Tensor, "d_in"], deviations: Float[Tensor, "tokens d_in"]
-) -> Float[Tensor, "2 d_in"]:
-    """Writes x - mean, and returns the sums of its cubes and of its fourth powers."""
+) -> Float[Tensor, "3 d_in"]:
+    """Writes x - mean, and returns the sums of its second, third and fourth powers in float64."""
     if loops := row_loops(x, mean, deviations):
         threads = threads_for(x.numel())
-        sums = mean.new_zeros(threads, 2, len(mean))
+        sums = mean.new_zeros(threads, 3, len(mean))
         loops.center(x.numpy(), mean.numpy(), deviations.numpy(), sums.numpy(), threads)
         return sums.sum(dim=0)
-    sums = mean.new_zeros(2, len(mean))
-    for rows, away in zip(x.split(ROWS), deviations.split(ROWS), strict=True):
-        torch.sub(rows, mean, out=away)
-        cubes = away.square().mul_(away)
-        sums[0] += cubes.sum(dim=0)
-        sums[1] += cubes.mul_(away).sum(dim=0)
+    sums = mean.new_zeros(3, len(mean))
+    for rows, out in zip(x.split(ROWS), deviations.split(ROWS), strict=True):
+        away = rows - mean
+        out.copy_(away)
+        powers = away.square()
+        sums[0] += powers.sum(dim=0)
+        sums[1] += powers.mul_(away).sum(dim=0)
+        sums[2] += powers.mul_(away).sum(dim=0)
     return sums
 
 
@@ -164,7 +169,16 @@ def normalize(x: Float[Tensor, "tokens d_in"], out: Float[Tensor, "tokens d_in"]
 
 
 def gram(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in d_in"]:
-    """x^T x, exactly symmetric."""
+    """x^T x in float64, exactly symmetric. A float32 matrix is multiplied in float32, few rows at a time."""
+    if x.dtype == torch.float64:
+        return _product(x)
+    total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+    for rows in x.split(ROWS):
+        total += _product(rows)
+    return total
+
+
+def _product(x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "d_in d_in"]:
     if x.device.type == "cpu":
         matrix = x.numpy()
         # NumPy sees that it is one matrix and multiplies one half only (BLAS syrk), which PyTorch does not.

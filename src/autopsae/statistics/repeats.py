@@ -182,8 +182,8 @@ class _Seen:
 
 
 def row_hashes(x: Float[Tensor, "tokens d_in"]) -> NDArray[Any]:
-    """A 64-bit hash of each row: the bits of its numbers in float64, each times a fixed odd factor, summed modulo 2^64
-    (multilinear hashing; Dietzfelbinger 1996).
+    """A 64-bit hash of each row, the same in float32 and in float64: the bits of its float64 numbers, each times a
+    fixed odd factor, summed modulo 2^64 (multilinear hashing; Dietzfelbinger 1996).
     """
     factors = _factors(x.shape[1]).to(x.device)
     sums = torch.empty(len(x), dtype=torch.int64, device=x.device)

@@ -16,8 +16,8 @@ def matrices(count: int, d_in: int) -> int:
 def bytes_of_moments(d_in: int, *, streams: int) -> int:
     """What `Moments` of some streams take at most while the moments of a chunk are added to them.
 
-    One matrix for each stream is kept. While a part is added to one of them, the part's product and the sum are there
-    too. Chunks of tokens come on top.
+    One matrix for each stream is kept. While a part is added to one of them, the part's product and the sum are
+    there too. Chunks of tokens come on top.
     """
     return matrices(streams + 2, d_in) + _NUMBER * _CHUNKS * CHUNK_TOKENS * d_in
 

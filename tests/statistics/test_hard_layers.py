@@ -29,7 +29,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 def ordinary() -> Tensor:
@@ -37,7 +38,7 @@ def ordinary() -> Tensor:
 
 
 def with_huge_mean() -> Tensor:
-    return ordinary() + 1e4 * D_IN**0.5 * drawn(D_IN, seed=3)
+    return ordinary() + 7e4 * drawn(D_IN, seed=3)  # the spread of a dimension is about 7
 
 
 def with_an_outlier_dimension() -> Tensor:
@@ -59,7 +60,8 @@ def with_stray_tokens() -> Tensor:
 
 
 def sorted_by_a_drift() -> Tensor:
-    return ordinary() + torch.linspace(0, 1e4, TOKENS, dtype=torch.float64)[:, None] * drawn(D_IN, seed=3)
+    drift: Tensor = torch.linspace(0, 1e4, TOKENS, dtype=torch.float64)[:, None]
+    return ordinary() + drift * drawn(D_IN, seed=3)
 
 
 def fewer_than_dimensions() -> Tensor:

@@ -12,8 +12,8 @@ from autopsae.kernels.numba_compile import parallel
 
 @parallel(fastmath={"reassoc", "contract"})
 def center(x, mean, deviations, sums, threads):  # type: ignore[no-untyped-def]
-    """deviations = x - mean, rounded to their type; sums [threads, 3, d_in]: of the second, third and fourth powers of
-    the deviations before they are rounded.
+    """deviations = x - mean, rounded to their type; sums [threads, 3, d_in]: of the second, third and fourth powers
+    of the deviations before they are rounded.
     """
     rows, d_in = x.shape
     span = (rows + threads - 1) // threads

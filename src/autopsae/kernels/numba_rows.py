@@ -11,6 +11,19 @@ from autopsae.kernels.numba_compile import parallel
 
 
 @parallel(fastmath={"reassoc", "contract"})
+def sum_columns(x, sums, threads):  # type: ignore[no-untyped-def]
+    """sums [threads, d_in]: of the rows."""
+    rows, d_in = x.shape
+    span = (rows + threads - 1) // threads
+    for t in numba.prange(threads):
+        total = sums[t]
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            row = x[r]
+            for c in range(d_in):
+                total[c] += row[c]
+
+
+@parallel(fastmath={"reassoc", "contract"})
 def center(x, mean, deviations, sums, threads):  # type: ignore[no-untyped-def]
     """deviations = x - mean, rounded to their type; sums [threads, 3, d_in]: of the second, third and fourth powers
     of the deviations before they are rounded.

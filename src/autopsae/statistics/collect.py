@@ -28,7 +28,7 @@ class Statistics(Result):
     raw: Moments
     """Moments of the activations."""
     normed: Moments
-    """Moments after per-token LayerNorm (paper Sec. 4)."""
+    """Moments after per-token LayerNorm (paper Sec. 4); `collect` says how exact they are."""
     norms: NormHistogram
     """The tokens' L2 norms."""
     reservoir: Reservoir
@@ -85,9 +85,9 @@ def collect(
     """Statistics of a token stream in one pass, sums in float64, memory independent of its length.
 
     All is computed in float64, with one exception: after LayerNorm, deviations from the mean of tokens that come in
-    float32 or less are multiplied in float32. Off its diagonal, `normed.covariance` is then right to 1e-6 of its norm;
-    float64 tokens are multiplied in float64. `raw.covariance` is float64 in any case, as whitening divides by its
-    smallest eigenvalues.
+    float32 or less are multiplied in float32. Off its diagonal, `normed.covariance` is then right to 1e-6 of its
+    norm; float64 tokens are multiplied in float64. `raw.covariance` is float64 in any case, as whitening divides by
+    its smallest eigenvalues.
 
     start: place of the first token in the whole stream, where this is a part that will be merged with others
     (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;

@@ -116,13 +116,23 @@ class RunningMoments:
 
 
 def _moments(x: Float[Tensor, "tokens d_in"], memory: Workspace, products: torch.dtype) -> Moments:
-    mean = x.mean(dim=0, dtype=torch.float64)
+    mean = _mean(x)
     deviations = memory.take(f"deviations in {products}", tuple(x.shape), x.new_empty(0, dtype=products))
     second, third, fourth = _center(x, mean, deviations)
     scatter = gram(deviations)
     # Float32 sums of equal squares are rounded to the same side; these are float64, and what `std` needs.
     scatter.diagonal().copy_(second)
     return Moments(tokens=len(x), mean=mean, scatter=scatter, third=third, fourth=fourth)
+
+
+def _mean(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in"]:
+    """The mean of the tokens in float64."""
+    if not (loops := row_loops(x)):
+        return x.mean(dim=0, dtype=torch.float64)
+    threads = threads_for(x.numel())
+    sums = x.new_zeros(threads, x.shape[1], dtype=torch.float64)
+    loops.sum_columns(x.numpy(), sums.numpy(), threads)
+    return sums.sum(dim=0) / len(x)
 
 
 def _center(
@@ -169,7 +179,7 @@ def normalize(x: Float[Tensor, "tokens d_in"], out: Float[Tensor, "tokens d_in"]
 
 
 def gram(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in d_in"]:
-    """x^T x in float64, exactly symmetric. A float32 matrix is multiplied in float32, few rows at a time."""
+    """x^T x in float64, exactly symmetric. A float32 matrix is multiplied in float32, some rows at a time."""
     if x.dtype == torch.float64:
         return _product(x)
     total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)

@@ -26,7 +26,7 @@ from autopsae.statistics.moments import gram
 from autopsae.statistics.spectrum import effective_rank
 from benchmarks.harness import interleaved, peak_memory, save
 
-TOKENS, D_IN, ROUNDS = 60_000, 640, 5
+TOKENS, D_IN, ROUNDS = 60_000, 640, 3
 # Exponents of the spectrum: about a third of the directions carry the variance, or (as in Gemma 3's early
 # layers) about 3 %. Both with gamma 3, heavy tails and 1 % of huge tokens.
 CASES = {"mild": 0.5, "low rank": 1.2}

@@ -24,6 +24,7 @@ import re, sys, torch, autopsae
 def peak():  # of this program alone: ru_maxrss is also that of whoever started it
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 x = torch.randn(4200, int(sys.argv[1]))
+autopsae.statistics.collect(x[:50, :16])  # what is imported and compiled is none of it
 before = peak()
 autopsae.statistics.collect(x)
 print(1024 * (peak() - before))
@@ -138,5 +139,5 @@ def test_what_is_stated_for_a_diagnosis_is_what_it_takes() -> None:
 def test_the_widest_layers_are_those_that_the_docs_state() -> None:
     free = 21 * 2**30
     assert bytes_of_diagnosis(11_750, d_sae=8192) < free < bytes_of_diagnosis(12_250, d_sae=8192)
-    assert bytes_of_moments(24_000, streams=1) < free < bytes_of_moments(25_000, streams=1)
+    assert bytes_of_moments(27_500, streams=1) < free < bytes_of_moments(28_500, streams=1)
     assert round(bytes_of_diagnosis(65_536, d_sae=8192) / 2**30) == 478

@@ -47,20 +47,21 @@ def chunks(
     tokens: Tokens,
     size: int = CHUNK_TOKENS,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     device: torch.device | str | None = None,
 ) -> Iterator[Float[Tensor, "chunk d_in"]]:
     """Yield the tokens in order as matrices of exactly `size` rows (the last may be shorter), checked.
 
     Batches of any size come in; large ones are sliced, small ones joined, so memory is bounded by `size` and
-    by the largest batch. `dtype` and `device` are those of what is yielded (default: the batch's own device).
+    by the largest batch. `dtype` and `device` are those of what is yielded (default: the batch's own device); dtype
+    None is float64 for float64 tokens and float32 for all others, which loses nothing.
     What is yielded is a copy: a source may refill one buffer for all of its batches.
 
     Raises NoTokens for none, and InputError for a device that is not there, a one-shot iterator, batches that are
     not [tokens, d_in] floating-point matrices or differ in width, rows that are masked in part, and values that are
     NaN, infinite or beyond the range of `dtype` (naming the first such token and how many there are).
     """
-    check_device(device, dtype)
+    check_device(device, dtype or torch.float64)
     start = 0
     held: list[Tensor] = []
     held_tokens = 0
@@ -73,7 +74,8 @@ def chunks(
             piece = batch[: size - held_tokens]
             batch = batch[len(piece) :]
             # Copied before the source is asked for its next batch, which may lie in the same memory.
-            held.append(send(piece, device, dtype))
+            own = torch.float64 if batch.dtype == torch.float64 else torch.float32
+            held.append(send(piece, device, dtype or own))
             held_tokens += len(piece)
             if held_tokens == size:
                 yield _join(held, start, tokens)
@@ -250,8 +252,8 @@ def _whole_rows(batch: Any, number: int) -> NDArray[Any]:
 
 def _join(held: list[Tensor], start: int, tokens: Tokens) -> Tensor:
     chunk = held[0] if len(held) == 1 else torch.cat(held)
-    # A sum is finite unless a value is not, or float64 overflows: one read, no mask.
-    if not torch.isfinite(chunk.sum(dtype=torch.float64)):
+    # A sum is finite unless a value is not, or it overflows: one read, no mask.
+    if not torch.isfinite(chunk.sum()):
         bad = ~torch.isfinite(chunk).all(dim=1)
         if bad.any():
             raise InputError(_not_finite(start + int(bad.nonzero()[0]), tokens, chunk.dtype))

@@ -1,4 +1,4 @@
-"""Tensors only: (token, latent) pairs, the k largest, sums over pairs, a step of Adam."""
+"""Tensors only: (token, latent) pairs, the k largest, sums over pairs, a step of Adam, passes over rows."""
 
 from autopsae.lazy import lazily
 

@@ -32,6 +32,12 @@ def step_loops(*tensors: Tensor) -> ModuleType | None:
     return loops.adam if loops else None
 
 
+def row_loops(*tensors: Tensor) -> ModuleType | None:
+    """The compiled loops over rows of tokens, where they take such tensors."""
+    loops = load_loops() if fit(tensors, SUMMED) else None
+    return loops.rows if loops else None
+
+
 class Loops(NamedTuple):
     """The compiled loops, a module each."""
 
@@ -40,16 +46,24 @@ class Loops(NamedTuple):
     adam: ModuleType
     screen: ModuleType
     screen_above: ModuleType
+    rows: ModuleType
 
 
 @cache
 def load_loops() -> Loops | None:
     """The compiled loops, or None without Numba."""
     try:
-        from autopsae.kernels import numba_adam, numba_choose, numba_screen, numba_screen_above, numba_sums
+        from autopsae.kernels import (
+            numba_adam,
+            numba_choose,
+            numba_rows,
+            numba_screen,
+            numba_screen_above,
+            numba_sums,
+        )
     except ImportError:
         return None
-    return Loops(numba_choose, numba_sums, numba_adam, numba_screen, numba_screen_above)
+    return Loops(numba_choose, numba_sums, numba_adam, numba_screen, numba_screen_above, numba_rows)
 
 
 def fit(tensors: Sequence[Tensor], dtypes: tuple[torch.dtype, ...]) -> bool:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.kernels.workspace import Workspace
 from autopsae.memory import check_memory
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress, tell_progress
-from autopsae.statistics.moments import Moments, layer_norm
+from autopsae.statistics.moments import Moments, RunningMoments, normalize
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
@@ -27,7 +28,7 @@ class Statistics(Result):
     raw: Moments
     """Moments of the activations."""
     normed: Moments
-    """Moments after per-token LayerNorm (paper Sec. 4)."""
+    """Moments after per-token LayerNorm (paper Sec. 4); `collect` says how exact they are."""
     norms: NormHistogram
     """The tokens' L2 norms."""
     reservoir: Reservoir
@@ -83,6 +84,11 @@ def collect(
 ) -> Statistics:
     """Statistics of a token stream in one pass, sums in float64, memory independent of its length.
 
+    All is computed in float64, with one exception: after LayerNorm, deviations from the mean of tokens that come in
+    float32 or less are multiplied in float32. Off its diagonal, `normed.covariance` is then right to 1e-6 of its
+    norm; float64 tokens are multiplied in float64. `raw.covariance` is float64 in any case, as whitening divides by
+    its smallest eigenvalues.
+
     start: place of the first token in the whole stream, where this is a part that will be merged with others
     (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;
     device: where to compute (default: where the tokens are); needs: bytes of memory that must be
@@ -93,14 +99,14 @@ def collect(
     whose squares would overflow (one over 2^480 = 3e144) or vanish (all under 2^-480, but not all zero).
     """
     reservoir, rows = Reservoir(sample_tokens, seed=seed), RowCounter()
-    raw: Moments | None = None
-    normed: Moments | None = None
+    memory = Workspace()
+    raw, normed = RunningMoments(memory), RunningMoments(memory)
     norms: NormHistogram | None = None
-    blocks = chunks(tokens, dtype=torch.float64, device=device)
+    blocks = chunks(tokens, dtype=None, device=device)
     for x in tell_progress(blocks, progress, "statistics", known_tokens(tokens)):
         if x.shape[1] < 2:
             raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
-        if raw is None:
+        if norms is None:
             what = f"for tokens of d_in = {x.shape[1]:,}, whose covariances take [d_in, d_in] numbers each"
             check_memory(needs(x.shape[1]), x.device, what, "use a machine with more, or a narrower layer")
         reservoir.add(x, start)
@@ -108,13 +114,15 @@ def collect(
         rows.add(x)
         part = NormHistogram.of(x)  # first, as it refuses what would overflow
         norms = norms.merge(part) if norms else part
-        parts = Moments.of(x), Moments.of(layer_norm(x))
-        raw = raw.merge(parts[0]) if raw else parts[0]
-        normed = normed.merge(parts[1]) if normed else parts[1]
-    assert raw and normed and norms  # noqa: PT018 (chunks raises when there is no token)
+        raw.add(x)
+        out = memory.take("normed", tuple(x.shape), x.new_empty(0, dtype=torch.float64))
+        normed.add(normalize(x, out), products=x.dtype)
+    assert norms is not None  # chunks raises when there is no token
     if norms.vanishing:
         raise InputError(
             f"expected activations with norms over 3.2e-145, got {norms.largest:.1e} at most, whose squares "
             "vanish; multiply all tokens by a constant first"
         )
-    return Statistics(raw=raw, normed=normed, norms=norms, reservoir=reservoir, rows=rows.counts())
+    return Statistics(
+        raw=raw.moments(), normed=normed.moments(), norms=norms, reservoir=reservoir, rows=rows.counts()
+    )

@@ -22,6 +22,8 @@ from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks, matrix
 from autopsae.passes import same_passes
+from autopsae.statistics.distances import distances, lengths
+from autopsae.statistics.moments import gram
 from autopsae.statistics.repeats import row_hashes
 
 _QUICK_PASSES = 25
@@ -84,7 +86,8 @@ def geometric_median(
         starts = [*_frequent_vectors(sample), sample.median(dim=0).values]
     else:
         sample = matrix(sample).double()
-        starts = [geometric_median(sample, tolerance=max(tolerance, 1e-4))]
+        # The sample's mean unit vector is that of all tokens to 1 / sqrt(n): a finer start would be no nearer.
+        starts = [geometric_median(sample, tolerance=max(tolerance, len(sample) ** -0.5))]
         sample, tokens = sample.to(starts[0].device), same_passes(tokens)
     # Squares of numbers like 1e200 overflow, and those of 1e-200 vanish. A power of two costs no digit.
     cloud = _Cloud(tokens, unit=_unit(sample))
@@ -187,17 +190,16 @@ class _Cloud:
         weight, shortest = 0.0, inf
         coincident = count = 0
         direction, nearest = torch.zeros_like(point), point
-        for x in chunks(self._tokens, dtype=torch.float64, device=point.device):
-            away = torch.add(-point, x, alpha=self.unit)
-            r = _lengths(away)
+        for x in chunks(self._tokens, dtype=None, device=point.device):
+            r, directions = distances(x, point, self.unit)
             inverse = torch.where(r > 0, 1 / r, 0)
             weight += float(inverse.sum())
-            direction += inverse @ away
+            direction += directions
             coincident += int((r == 0).sum())
             count += len(x)
             closest = int(inverse.argmax())
             if 0 < float(r[closest]) < shortest:
-                shortest, nearest = float(r[closest]), x[closest] * self.unit
+                shortest, nearest = float(r[closest]), x[closest].double() * self.unit
         return _Pull(point, direction / count, weight / count, coincident / count, nearest)
 
     def slope_and_curvature(
@@ -210,12 +212,12 @@ class _Cloud:
         bend = torch.zeros(len(point), len(point), dtype=point.dtype, device=point.device)
         for x in chunks(self._tokens, dtype=torch.float64, device=point.device):
             away = torch.add(-point, x, alpha=self.unit)
-            r = _lengths(away)
+            r = lengths(away)
             rho = torch.hypot(r, torch.full_like(r, smoothing))
             scaled = away / rho.sqrt()[:, None]
             slope += rho.rsqrt() @ scaled
             scaled /= rho[:, None]
-            bend -= scaled.T @ scaled
+            bend -= gram(scaled)
             bend.diagonal().add_((1 / rho).sum())
             count += len(x)
         return slope / count, bend / count
@@ -237,17 +239,6 @@ def _frequent_vectors(sample: Float[Tensor, "tokens d_in"]) -> list[Tensor]:
     return [sample[i] for i in often]
 
 
-def _lengths(away: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens"]:
-    """The norm of each row, also of rows whose squares overflow or vanish."""
-    r: Tensor = torch.linalg.vector_norm(away, dim=1)
-    odd = (~((r > 1e-140) & (r < 1e150))).nonzero()[:, 0]
-    if len(odd):
-        largest = away[odd].abs().amax(dim=1, keepdim=True)
-        scaled = away[odd] / largest.clamp_min(torch.finfo(r.dtype).smallest_normal)
-        r[odd] = largest[:, 0] * torch.linalg.vector_norm(scaled, dim=1)
-    return r
-
-
 def _weiszfeld_step(pull: _Pull) -> Tensor:
     """Vardi and Zhang's step: Weiszfeld's, shortened by the share of tokens that lie on the iterate."""
     return pull.direction * (_length_factor(pull) / pull.weight)
@@ -256,9 +247,9 @@ def _weiszfeld_step(pull: _Pull) -> Tensor:
 def _newton_step(sample: Tensor, pull: _Pull, damping: float) -> Tensor:
     """Solve H step = direction with H = mean of (I - u u^T) / r over the sample, damped."""
     away = sample - pull.point
-    r = _lengths(away)[:, None]
+    r = lengths(away)[:, None]
     scaled = torch.where(r > 0, away / r.pow(1.5), 0)
-    hessian = scaled.T @ scaled / -len(sample)
+    hessian = gram(scaled) / -len(sample)
     hessian.diagonal().add_(pull.weight * (1 + damping))
     factor, failed = torch.linalg.cholesky_ex(hessian)
     if failed:

@@ -1,4 +1,4 @@
-"""Mean, covariance and higher moments of a token stream: one pass, mergeable, float64.
+"""Mean, covariance and higher moments of a token stream: one pass, mergeable, sums in float64.
 
 Moments are kept about the mean, never as raw power sums: with gamma = 1000, x^2 would lose six digits before the
 subtraction. Two parts merge exactly (Chan, Golub and LeVeque 1979; Pébay 2008 for the third and fourth).
@@ -6,13 +6,18 @@ subtraction. Two parts merge exactly (Chan, Golub and LeVeque 1979; Pébay 2008 
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.kernels.dispatch import row_loops, threads_for
+from autopsae.kernels.workspace import Workspace
 from autopsae.tables import Result
 
-_STRIP = 128  # columns per product in `_gram`
+ROWS = 512
+"""Tokens that are handled at once where several operators read them: their results stay in cache, and in memory
+that the process has already."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -37,17 +42,7 @@ class Moments(Result):
     @staticmethod
     def of(x: Float[Tensor, "tokens d_in"]) -> "Moments":
         """Moments of one matrix."""
-        x = x.double()
-        mean = x.mean(dim=0)
-        centered = x - mean
-        squares = centered.square()
-        return Moments(
-            tokens=len(x),
-            mean=mean,
-            scatter=_gram(centered),
-            third=(squares * centered).sum(dim=0),
-            fourth=squares.square().sum(dim=0),
-        )
+        return _moments(x.detach().double(), Workspace(), torch.float64)
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both token sets together."""
@@ -71,7 +66,7 @@ class Moments(Result):
         return Moments(
             tokens=n,
             mean=self.mean + delta * (n_b / n),
-            scatter=torch.addr(self.scatter + other.scatter, delta, delta, alpha=n_a * n_b / n),
+            scatter=torch.addr(self.scatter, delta, delta, alpha=n_a * n_b / n).add_(other.scatter),
             third=third,
             fourth=fourth,
         )
@@ -96,6 +91,70 @@ class Moments(Result):
         return f"moments of {size}, mean of norm {float(self.mean.norm()):.4g}"
 
 
+class RunningMoments:
+    """Moments of a stream that comes in blocks. Each block is taken about its own mean and merged.
+
+    memory: where deviations from the mean are written; fresh memory for each block would take longer than the
+    subtraction.
+    """
+
+    def __init__(self, memory: Workspace) -> None:
+        self._memory = memory
+        self._moments: Moments | None = None
+
+    def add(self, x: Float[Tensor, "tokens d_in"], *, products: torch.dtype = torch.float64) -> None:
+        """Add a block in float32 or float64. products: the type to which the deviations from its mean are rounded
+        before they are multiplied.
+        """
+        part = _moments(x, self._memory, products)
+        self._moments = self._moments.merge(part) if self._moments else part
+
+    def moments(self) -> Moments:
+        """The moments of all blocks, at least one."""
+        assert self._moments is not None
+        return self._moments
+
+
+def _moments(x: Float[Tensor, "tokens d_in"], memory: Workspace, products: torch.dtype) -> Moments:
+    mean = _mean(x)
+    deviations = memory.take(f"deviations in {products}", tuple(x.shape), x.new_empty(0, dtype=products))
+    second, third, fourth = _center(x, mean, deviations)
+    scatter = gram(deviations)
+    # Float32 sums of equal squares are rounded to the same side; these are float64, and what `std` needs.
+    scatter.diagonal().copy_(second)
+    return Moments(tokens=len(x), mean=mean, scatter=scatter, third=third, fourth=fourth)
+
+
+def _mean(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in"]:
+    """The mean of the tokens in float64."""
+    if not (loops := row_loops(x)):
+        return x.mean(dim=0, dtype=torch.float64)
+    threads = threads_for(x.numel())
+    sums = x.new_zeros(threads, x.shape[1], dtype=torch.float64)
+    loops.sum_columns(x.numpy(), sums.numpy(), threads)
+    return sums.sum(dim=0) / len(x)
+
+
+def _center(
+    x: Float[Tensor, "tokens d_in"], mean: Float[Tensor, "d_in"], deviations: Float[Tensor, "tokens d_in"]
+) -> Float[Tensor, "3 d_in"]:
+    """Writes x - mean, and returns the sums of its second, third and fourth powers in float64."""
+    if loops := row_loops(x, mean, deviations):
+        threads = threads_for(x.numel())
+        sums = mean.new_zeros(threads, 3, len(mean))
+        loops.center(x.numpy(), mean.numpy(), deviations.numpy(), sums.numpy(), threads)
+        return sums.sum(dim=0)
+    sums = mean.new_zeros(3, len(mean))
+    for rows, out in zip(x.split(ROWS), deviations.split(ROWS), strict=True):
+        away = rows - mean
+        out.copy_(away)
+        powers = away.square()
+        sums[0] += powers.sum(dim=0)
+        sums[1] += powers.mul_(away).sum(dim=0)
+        sums[2] += powers.mul_(away).sum(dim=0)
+    return sums
+
+
 def layer_norm(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
     """Each token minus its own mean over dimensions, divided by its standard deviation; no affine (paper Sec. 4).
 
@@ -103,16 +162,37 @@ def layer_norm(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
     the scale of the activations.
     """
     centered = x - x.mean(dim=1, keepdim=True)
-    rms = centered.square().mean(dim=1, keepdim=True).sqrt()
+    rms = torch.linalg.vector_norm(centered, dim=1, keepdim=True) / x.shape[1] ** 0.5
     # A constant token leaves rounding errors of its mean; they must not be blown up to unit size.
     noise = torch.finfo(x.dtype).eps * x.abs().amax(dim=1, keepdim=True)
-    return torch.where(rms > noise, centered / rms, torch.zeros_like(centered))
+    return centered / torch.where(rms > noise, rms, torch.inf)
 
 
-def _gram(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in d_in"]:
-    """x^T x. Only strips of the upper half are multiplied, as the product is symmetric."""
-    d_in = x.shape[1]
-    upper = x.new_zeros(d_in, d_in)
-    for i in range(0, d_in, _STRIP):
-        torch.mm(x[:, i : i + _STRIP].T, x[:, i:], out=upper[i : i + _STRIP, i:])
-    return upper.triu_() + upper.triu(1).T
+def normalize(x: Float[Tensor, "tokens d_in"], out: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
+    """`layer_norm` in float64 of tokens in float32 or float64, written to `out`."""
+    if loops := row_loops(x, out):
+        loops.normalize(x.numpy(), torch.finfo(out.dtype).eps, out.numpy(), threads_for(x.numel()))
+        return out
+    for rows, normed in zip(x.split(ROWS), out.split(ROWS), strict=True):
+        normed.copy_(layer_norm(rows.double()))
+    return out
+
+
+def gram(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in d_in"]:
+    """x^T x in float64, exactly symmetric. A float32 matrix is multiplied in float32, some rows at a time."""
+    if x.dtype == torch.float64:
+        return _product(x)
+    total = x.new_zeros(x.shape[1], x.shape[1], dtype=torch.float64)
+    for rows in x.split(ROWS):
+        total += _product(rows)
+    return total
+
+
+def _product(x: Float[Tensor, "rows d_in"]) -> Float[Tensor, "d_in d_in"]:
+    if x.device.type == "cpu":
+        matrix = x.numpy()
+        # NumPy sees that it is one matrix and multiplies one half only (BLAS syrk), which PyTorch does not.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return torch.from_numpy(matrix.T @ matrix)
+    product = x.T @ x
+    return product.add_(product.T.clone()).div_(2)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import Tokens, chunks
+from autopsae.kernels.dispatch import row_loops, threads_for
+from autopsae.statistics.moments import ROWS
 from autopsae.tables import Result
 
 COUNTED = 2**18
@@ -114,7 +116,7 @@ class RowCounter:
         self._zero_rows = 0
 
     def add(self, x: Float[Tensor, "tokens d_in"]) -> None:
-        """Count a float64 matrix."""
+        """Count a matrix in float32 or float64."""
         self._pending.append(row_hashes(x))
         # A row that begins with zero is rare, and only such a row can be all zero.
         candidates = x[x[:, 0] == 0]
@@ -138,7 +140,7 @@ class RowCounter:
 def count_repeats(tokens: Tokens) -> Repeats:
     """How many tokens of a stream are copies of each other, in one pass. Raises InputError as `chunks`."""
     counter = RowCounter()
-    for x in chunks(tokens, dtype=torch.float64):
+    for x in chunks(tokens, dtype=None):
         counter.add(x)
     return counter.counts().repeats()
 
@@ -155,7 +157,7 @@ class OneOfEach:
 
     def __iter__(self) -> Iterator[Float[Tensor, "some d_in"]]:
         seen = _Seen()
-        for x in chunks(self._tokens, dtype=torch.float64):
+        for x in chunks(self._tokens, dtype=None):
             yield x[torch.from_numpy(seen.first(row_hashes(x))).to(x.device)]
 
 
@@ -180,14 +182,21 @@ class _Seen:
 
 
 def row_hashes(x: Float[Tensor, "tokens d_in"]) -> NDArray[Any]:
-    """A 64-bit hash of each row of a float64 matrix: the bits of its numbers, each times a fixed odd factor, summed
-    modulo 2^64 (multilinear hashing; Dietzfelbinger 1996).
+    """A 64-bit hash of each row, the same in float32 and in float64: the bits of its float64 numbers, each times a
+    fixed odd factor, summed modulo 2^64 (multilinear hashing; Dietzfelbinger 1996).
     """
-    bits = (x + 0.0).view(torch.int64)  # -0.0 + 0.0 is 0.0
-    # Numbers that were float32 or less have zeros in their lower bits, and multiples of 2^29 would collide.
-    bits ^= bits >> 32
-    bits *= _factors(x.shape[1]).to(x.device)
-    return _mix(bits.sum(dim=1).cpu().numpy().view(np.uint64))
+    factors = _factors(x.shape[1]).to(x.device)
+    sums = torch.empty(len(x), dtype=torch.int64, device=x.device)
+    if loops := row_loops(x):
+        loops.multiply_bits(x.numpy(), factors.numpy(), sums.numpy(), threads_for(x.numel()))
+    else:
+        for rows, out in zip(x.split(ROWS), sums.split(ROWS), strict=True):
+            bits = (rows.double() + 0.0).view(torch.int64)  # -0.0 + 0.0 is 0.0
+            # Numbers that were float32 or less have zeros in their lower bits, and multiples of 2^29 would collide.
+            bits ^= bits >> 32
+            bits *= factors
+            torch.sum(bits, dim=1, out=out)
+    return _mix(sums.cpu().numpy().view(np.uint64))
 
 
 def _factors(d_in: int) -> Tensor:

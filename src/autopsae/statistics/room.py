@@ -16,10 +16,10 @@ def matrices(count: int, d_in: int) -> int:
 def bytes_of_moments(d_in: int, *, streams: int) -> int:
     """What `Moments` of some streams take at most while the moments of a chunk are added to them.
 
-    One matrix for each stream is kept. While the last stream's part is made, the parts of the others are there, and
-    its product takes three: the upper half, its mirror image, and their sum. Chunks of tokens come on top.
+    One matrix for each stream is kept. While a part is added to one of them, the part's product and the sum are
+    there too. Chunks of tokens come on top.
     """
-    return matrices(2 * streams + 2, d_in) + _NUMBER * _CHUNKS * CHUNK_TOKENS * d_in
+    return matrices(streams + 2, d_in) + _NUMBER * _CHUNKS * CHUNK_TOKENS * d_in
 
 
 def bytes_of_spectrum(d_in: int) -> int:

@@ -32,7 +32,7 @@ class Reservoir:
         self._rows: Tensor | None = None
 
     def add(self, x: Float[Tensor, "tokens d_in"], start: int) -> None:
-        """Show it the tokens at places start, start + 1, ... of the stream."""
+        """Show it the tokens at places start, start + 1, ... of the stream. It keeps them in float64."""
         places = np.arange(start, start + len(x))
         drawn = keys(places, hash_seed(self.seed, "sample of the tokens"))
         if len(self._keys) == self.size:
@@ -64,7 +64,8 @@ class Reservoir:
             return
         room = self.size - len(self._keys)
         if self._rows is None or room > 0:
-            self._rows = x.clone() if self._rows is None else torch.cat([self._rows, x])
+            new = x.to(torch.float64, copy=True)
+            self._rows = new if self._rows is None else torch.cat([self._rows, new])
             self._keys = np.concatenate([self._keys, keys])
             self._places = np.concatenate([self._places, places])
             if len(self._keys) > self.size:
@@ -76,7 +77,7 @@ class Reservoir:
         leaving = np.setdiff1d(np.arange(self.size), smallest)
         self._keys[leaving], self._places[leaving] = keys[entering], places[entering]
         device = self._rows.device
-        self._rows[torch.from_numpy(leaving).to(device)] = x[torch.from_numpy(entering).to(x.device)].to(device)
+        self._rows[torch.from_numpy(leaving).to(device)] = x[torch.from_numpy(entering).to(x.device)].to(self._rows)
 
     def _keep(self, rows: NDArray[Any]) -> None:
         assert self._rows is not None

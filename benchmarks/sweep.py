@@ -35,7 +35,7 @@ CONTESTS = {
 }
 TURN = 10
 """Steps of a sweep between the clock's two looks."""
-OURS, BFLOAT16, PRODUCTS = "autopsae", "autopsae, bfloat16 selection", "encoder products alone"
+OURS, FLOAT32, PRODUCTS = "autopsae", "autopsae, float32 products", "encoder products alone"
 
 
 def members(setting: Setting, count: int, **settings: Any) -> list[Member]:
@@ -93,8 +93,8 @@ def contest(setting: Setting, count: int, rounds: int) -> dict[str, Any]:
     contestants: dict[str, Callable[[], Any]] = {PRODUCTS: products(setting, x, count)}
     contestants[OURS] = turn(setting, count, x)
     if setting.d_sae >= 1024:
-        contestants[BFLOAT16] = turn(setting, count, x, products="bfloat16")
-    steps = {PRODUCTS: count, OURS: TURN * count, BFLOAT16: TURN * count}
+        contestants[FLOAT32] = turn(setting, count, x, products="float32")
+    steps = {PRODUCTS: count, OURS: TURN * count, FLOAT32: TURN * count}
     for name, make in PEERS.items():
         contestants[name] = partial(make(setting), x[: setting.batch_tokens])
     interleaved(contestants, 3)  # compiled, and memory found
@@ -107,11 +107,11 @@ def contest(setting: Setting, count: int, rounds: int) -> dict[str, Any]:
         "milliseconds_per_member": {name: round(1000 * value, 4) for name, value in each.items()},
         "of_ours": {name: round(value / each[OURS], 2) for name, value in each.items()},
         "ours_of_products": {
-            name: round(each[name] / each[PRODUCTS], 2) for name in (OURS, BFLOAT16) if name in each
+            name: round(each[name] / each[PRODUCTS], 2) for name in (OURS, FLOAT32) if name in each
         },
         "fastest_peer": fastest[1],
         "times_the_fastest_peer": {
-            name: round(fastest[0] / each[name], 2) for name in (OURS, BFLOAT16) if name in each
+            name: round(fastest[0] / each[name], 2) for name in (OURS, FLOAT32) if name in each
         },
     }
 

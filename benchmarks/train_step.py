@@ -1,13 +1,16 @@
 """One training step, death accounting by pathway included, against those of the peers and against its own product.
 
 Every contestant takes one step on the same tokens in turn, so that a slow spell of the machine meets all; the
-medians are compared. The product is x @ W_enc^T alone into memory that is used again, the floor of an exact top-k.
+medians are compared. The products are x @ W_enc^T alone, in float32 and in bfloat16, into memory that is used again.
 `make test` installs the peers. Run as `python -m benchmarks.train_step`.
 """
 
+import importlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -24,8 +27,11 @@ from benchmarks.peers import PEERS, Setting, versions
 
 SMALL = Setting(d_in=384, d_sae=8192, k=64, batch_tokens=2048)
 LARGE = Setting(d_in=384, d_sae=32_768, k=64, batch_tokens=4096)
+WIDE = Setting(d_in=1024, d_sae=16_384, k=64, batch_tokens=4096)
 WITH_AUXK = Setting(d_in=384, d_sae=8192, k=64, batch_tokens=2048, auxk_dead=0.5)
-OURS, BFLOAT16, PRODUCT = "autopsae", "autopsae, bfloat16 selection", "encoder product alone"
+OURS, FLOAT32, PLAIN = "autopsae", "autopsae, float32 products", "autopsae without Numba"
+PRODUCT, BFLOAT16_PRODUCT = "encoder product alone", "encoder product alone, bfloat16"
+LOOPS = [importlib.import_module(f"autopsae.kernels.{name}") for name in ("dispatch", "choose", "screen", "sums")]
 
 
 def ours(setting: Setting, x: Tensor, **settings: Any) -> Callable[[], Any]:
@@ -52,19 +58,37 @@ def ours(setting: Setting, x: Tensor, **settings: Any) -> Callable[[], Any]:
     return step
 
 
-def product(setting: Setting, x: Tensor) -> Callable[[], Any]:
-    W = torch.randn(setting.d_sae, setting.d_in)
-    pre = torch.empty(setting.batch_tokens, setting.d_sae)
-    return lambda: torch.mm(x, W.T, out=pre)
+def without_numba(make: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
+    """A step that is made, and each time taken, as if Numba were not installed."""
+
+    def alone(do: Callable[[], Any]) -> Any:
+        with ExitStack() as stack:
+            for module in LOOPS:
+                stack.enter_context(mock.patch.object(module, "load_loops", lambda: None))
+            return do()
+
+    step = alone(make)
+    return lambda: alone(step)
+
+
+def product(setting: Setting, x: Tensor, dtype: torch.dtype = torch.float32) -> Callable[[], Any]:
+    W, y = torch.randn(setting.d_sae, setting.d_in).to(dtype), x.to(dtype)
+    pre = torch.empty(setting.batch_tokens, setting.d_sae, dtype=dtype)
+    return lambda: torch.mm(y, W.T, out=pre)
 
 
 def contest(setting: Setting, rounds: int) -> dict[str, Any]:
     """Medians of everyone's step, in ms, and how many times ours goes into them."""
     torch.manual_seed(0)
     x = torch.randn(setting.batch_tokens, setting.d_in)
-    contestants = {PRODUCT: product(setting, x), OURS: ours(setting, x)}
+    contestants = {
+        PRODUCT: product(setting, x),
+        BFLOAT16_PRODUCT: product(setting, x, torch.bfloat16),
+        OURS: ours(setting, x),
+    }
     if not setting.auxk_dead:
-        contestants[BFLOAT16] = ours(setting, x, products="bfloat16")
+        contestants[FLOAT32] = ours(setting, x, products="float32")
+        contestants[PLAIN] = without_numba(partial(ours, setting, x))
     for name, make in PEERS.items():
         if setting.auxk_dead and name == "sparsify":
             continue  # its AuxK never reaches the encoder
@@ -80,7 +104,7 @@ def contest(setting: Setting, rounds: int) -> dict[str, Any]:
 
 
 def memory(setting: Setting) -> dict[str, float]:
-    """Peak of five steps, in MB, against parameters, optimizer state and one [B, d_sae] matrix."""
+    """Peak of five steps, in MB, against parameters, optimizer state and one bfloat16 [B, d_sae] matrix."""
     x = torch.randn(setting.batch_tokens, setting.d_in)
     ours(setting, x)()  # compiled
     with peak_memory() as peak:
@@ -88,7 +112,7 @@ def memory(setting: Setting) -> dict[str, float]:
         for _ in range(5):
             step()
     weights = 2 * setting.d_sae * setting.d_in
-    limit = 4 * (3 * weights + setting.batch_tokens * setting.d_sae) / 1e6
+    limit = (4 * 3 * weights + 2 * setting.batch_tokens * setting.d_sae) / 1e6
     return {"peak_mb": round(peak.megabytes, 1), "of": round(limit, 1), "times": round(peak.megabytes / limit, 2)}
 
 
@@ -99,6 +123,7 @@ def main() -> None:
         "small": contest(SMALL, 15),
         "auxk on half of the latents": contest(WITH_AUXK, 9),
         "large": contest(LARGE, 3),
+        "wide": contest(WIDE, 3),
     }
     save("train_step", results)
 

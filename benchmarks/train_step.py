@@ -1,7 +1,8 @@
 """One training step, death accounting by pathway included, against those of the peers and against its own product.
 
 Every contestant takes one step on the same tokens in turn, so that a slow spell of the machine meets all; the
-medians are compared. The products are x @ W_enc^T alone, in float32 and in bfloat16, into memory that is used again.
+medians are compared. The products are x @ W_enc^T alone, in float32 and in bfloat16, into memory that is used
+again.
 `make test` installs the peers. Run as `python -m benchmarks.train_step`.
 """
 
@@ -64,7 +65,7 @@ def without_numba(make: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
     def alone(do: Callable[[], Any]) -> Any:
         with ExitStack() as stack:
             for module in LOOPS:
-                stack.enter_context(mock.patch.object(module, "load_loops", lambda: None))
+                stack.enter_context(mock.patch.object(module, "load_loops", return_value=None))
             return do()
 
     step = alone(make)

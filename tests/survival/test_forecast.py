@@ -1,3 +1,6 @@
+import sys
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +96,17 @@ def test_followed_latents_stand_for_all() -> None:
     assert (all_.followed, some.followed, some.d_sae) == (D_SAE, 512, D_SAE)
     assert some.dead(MANY).value == pytest.approx(all_.dead(MANY).value, abs=0.06)
     assert some.dead(MANY).high - some.dead(MANY).low > all_.dead(MANY).high - all_.dead(MANY).low
+
+
+@pytest.mark.parametrize("sparsity", [TopK(k=4), BatchTopK(k=4)], ids=lambda s: s.name)
+def test_how_many_pre_activations_are_held_at_once_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, sparsity: Sparsity
+) -> None:
+    x, W = layer(3.0)[:600], draw_rows(300, D_IN, generator=generator())
+    whole = forecast(x, W, sparsity).dead(MANY)
+    assert 0.01 < whole.value < 0.99
+    monkeypatch.setattr(sys.modules["autopsae.survival.forecast"], "_HELD", 300 * 7)
+    assert astuple(forecast(x, W, sparsity).dead(MANY)) == pytest.approx(astuple(whole), rel=1e-6)
 
 
 def test_usage_is_the_perplexity_of_the_firings() -> None:

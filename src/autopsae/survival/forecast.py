@@ -29,14 +29,14 @@ from autopsae.tables import Result
 
 FOLLOWED = 2048
 """The largest number of latents whose tails are fitted. The others are only counted on the sample."""
-
 PARTS = 16
 """Number of parts of the sample, each a stretch of the stream. The jackknife leaves each out once."""
-
 FORM_ERROR = 0.05
 """Real tails are not exactly Pareto. The standard error for that is this share of the extrapolated change, which is
 the fraction dead on the sample minus the fraction in the forecast."""
 
+_HELD = 1 << 22
+"""The largest number of pre-activations that are held at once, so that a wide SAE takes no more memory."""
 _NINE_OF_TEN = 1.645  # standard errors on each side of an interval that holds in 9 cases of 10
 
 
@@ -214,10 +214,11 @@ def margins(
     """Compute the pre-activations of the sample once, and keep what the fits need. Arguments as `forecast`."""
     # A block is a batch for BatchTopK, so it has tokens from all over the sample.
     order = spread(len(y), y.device)
+    block = BLOCK if sparsity.judges_batches else min(BLOCK, max(1, _HELD // len(W)))
     over, pre = (y.new_empty(followed, len(y)) for _ in range(2))
     fired, positive = (torch.zeros(len(W), dtype=torch.bool, device=y.device) for _ in range(2))
-    for start in range(0, len(y), BLOCK):
-        rows = order[start : start + BLOCK]
+    for start in range(0, len(y), block):
+        rows = order[start : start + block]
         product = y[rows] @ W.T
         if b_enc is not None:
             product += b_enc

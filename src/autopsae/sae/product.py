@@ -247,6 +247,6 @@ def _stack(values: Float[Tensor, "tokens k"], latents: Int[Tensor, "tokens k"]) 
     return values[None], latents[None]
 
 
-def _join(parts: list[Largest]) -> Largest:
+def _join(parts: list[tuple[Float[Tensor, "1 tokens k"], Int[Tensor, "1 tokens k"]]]) -> Largest:
     values, latents = (torch.cat([part[i] for part in parts]) for i in range(2))
     return values, latents

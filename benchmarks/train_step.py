@@ -31,6 +31,7 @@ LARGE = Setting(d_in=384, d_sae=32_768, k=64, batch_tokens=4096)
 WIDE = Setting(d_in=1024, d_sae=16_384, k=64, batch_tokens=4096)
 WITH_AUXK = Setting(d_in=384, d_sae=8192, k=64, batch_tokens=2048, auxk_dead=0.5)
 OURS, FLOAT32, PLAIN = "autopsae", "autopsae, float32 products", "autopsae without Numba"
+INT8 = "autopsae, int8 products"
 PRODUCT, BFLOAT16_PRODUCT = "encoder product alone", "encoder product alone, bfloat16"
 LOOPS = [importlib.import_module(f"autopsae.kernels.{name}") for name in ("dispatch", "choose", "screen", "sums")]
 
@@ -90,6 +91,8 @@ def contest(setting: Setting, rounds: int) -> dict[str, Any]:
     if not setting.auxk_dead:
         contestants[FLOAT32] = ours(setting, x, products="float32")
         contestants[PLAIN] = without_numba(partial(ours, setting, x))
+    if setting.d_in >= 1024:
+        contestants[INT8] = ours(setting, x, products="int8")
     for name, make in PEERS.items():
         if setting.auxk_dead and name == "sparsify":
             continue  # its AuxK never reaches the encoder

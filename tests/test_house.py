@@ -137,7 +137,6 @@ NAMED_FOR_WHAT_THEY_GIVE = {
     "hooked",
     "known_digest",
     "known_tokens",
-    "left_gradients",
     "made_for",
     "predicted_dead",
     "predicted_dead_by_relu",

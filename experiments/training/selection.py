@@ -21,7 +21,8 @@ from torch import Tensor
 
 from autopsae.activations.store import open_activations
 from autopsae.activations.synthetic import gaussian_tokens
-from autopsae.kernels import screen
+from autopsae.kernels import screen_choices
+from autopsae.kernels.screen import Screen
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
@@ -47,7 +48,7 @@ class Checked:
     candidates: list[float] = field(default_factory=list)
     """Latents per token that the bounds leave, median of each step."""
 
-    def see(self, one: screen.Screen, x: Tensor, positive: Tensor, latents: Tensor) -> None:
+    def see(self, one: Screen, x: Tensor, positive: Tensor, latents: Tensor) -> None:
         """Compare one selection."""
         surely, perhaps = torch.zeros_like(positive), torch.zeros_like(positive)
         for block, chosen in zip(x.split(512), latents.split(512), strict=True):
@@ -69,7 +70,7 @@ class Checked:
         self.positive_wrong += int(((surely & ~positive) | (positive & ~perhaps)).sum())
         self._count_candidates(one, x[:256])
 
-    def _count_candidates(self, one: screen.Screen, x: Tensor) -> None:
+    def _count_candidates(self, one: Screen, x: Tensor) -> None:
         s = one.scores(x)
         scores = torch.from_numpy(s.scores).view(torch.bfloat16).double()
         value = scores + torch.from_numpy(s.bias).double()
@@ -82,18 +83,18 @@ class Checked:
 @contextmanager
 def every_selection(checked: Checked) -> Iterator[None]:
     """Compare every selection of a training."""
-    largest = screen.largest
+    largest = screen_choices.largest
 
     def watched(one: Any, x: Tensor, positive: Tensor, k: int) -> tuple[Tensor, Tensor]:
         values, latents = largest(one, x, positive, k)
         checked.see(one, x, positive, latents)
         return values, latents
 
-    screen.largest = watched
+    screen_choices.largest = watched
     try:
         yield
     finally:
-        screen.largest = largest
+        screen_choices.largest = largest
 
 
 def train(x: Any, d_in: int, steps: int, *, scaled: bool) -> Checked:

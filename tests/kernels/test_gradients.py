@@ -37,7 +37,7 @@ def test_a_step_from_sums_is_the_step_along_their_written_gradient(
     members: int, sums: int, written_too: bool, unit: bool, sparse: bool, threads: int
 ) -> None:
     some = [some_sum(members, k, seed=20 + k) for k in (3, 5)[:sums]]
-    gradient = sum((one.written().flatten(0, 1) for one in some), torch.zeros(members * D_SAE, D_IN))
+    gradient = sum((one.write().flatten(0, 1) for one in some), torch.zeros(members * D_SAE, D_IN))
     other = normal(members * D_SAE, D_IN, seed=30) * (torch.arange(members * D_SAE) % 5 == 0)[:, None]
     gradient = gradient + other if written_too else gradient
     rates = torch.tensor([0.1, 0.0, 0.02][:members], dtype=torch.float64)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autopsae.kernels import screen
+from autopsae.kernels import screen, screen_choices
 from autopsae.kernels.screen import PRODUCTS, Screen, choose_screen
 from autopsae.kernels.workspace import Workspace
 from tests.ways import without_numba
@@ -103,7 +103,7 @@ def test_the_k_largest_are_those_of_float64_but_for_rounding(name: str, k: int) 
     first = None
     for kind in SCREENS:
         positive = no_one()
-        values, latents = screen.largest(*made(case, kind), positive, k)
+        values, latents = screen_choices.largest(*made(case, kind), positive, k)
         assert (latents.diff(dim=1) > 0).all() or not (values > 0).all()
         chosen = torch.zeros_like(pre, dtype=torch.bool).scatter(1, latents, True)
         assert (chosen.sum(dim=1) == k).all()
@@ -129,7 +129,7 @@ def test_those_over_a_threshold_are_those_of_float64_but_for_rounding(name: str,
     first = None
     for kind in SCREENS:
         positive = no_one()
-        values, latents, counts = screen.above(*made(case, kind), positive, thresholds)
+        values, latents, counts = screen_choices.above(*made(case, kind), positive, thresholds)
         tokens = torch.arange(len(pre)).repeat_interleave(counts)
         over = torch.zeros_like(pre, dtype=torch.bool)
         over[tokens, latents] = True
@@ -151,7 +151,7 @@ def test_the_largest_of_a_group_is_that_of_float64_but_for_rounding(name: str, k
     first = None
     for kind in SCREENS:
         positive = no_one()
-        values, latents = screen.largest_of_groups(*made(case, kind), positive, k)
+        values, latents = screen_choices.largest_of_groups(*made(case, kind), positive, k)
         assert torch.equal(latents // (D_SAE // k), torch.arange(k).expand(len(pre), -1))
         finite = best.isfinite()
         assert (pre.gather(1, latents) >= best - 2 * rounding.gather(1, latents))[finite].all()
@@ -166,7 +166,7 @@ def test_tokens_without_a_bound_are_computed_whole_and_nan_does_not_go_unseen(ki
     W[:, 0] *= 1e9
     one = Screen.of(kind, W, None, Workspace())
     assert one is not None
-    values, latents = screen.largest(one, x, no_one(), K)
+    values, latents = screen_choices.largest(one, x, no_one(), K)
     assert values[2].isnan().any()
     expected = (x.double() @ W.double().T).topk(K, dim=1)
     for row in (0, 1, 4, 5):
@@ -191,8 +191,8 @@ def test_a_bound_that_is_too_small_is_seen_by_these_tests(monkeypatch: pytest.Mo
     one, x = made(case, "bfloat16")
     one._rows.errors.zero_()
     monkeypatch.setattr(screen, "_round", lambda *a: _round_without_error(*a))
-    _, latents = screen.largest(one, x, no_one(), K)
-    _, right = screen.largest(*made(case, "float32"), no_one(), K)
+    _, latents = screen_choices.largest(one, x, no_one(), K)
+    _, right = screen_choices.largest(*made(case, "float32"), no_one(), K)
     assert not torch.equal(latents, right)
 
 
@@ -210,11 +210,11 @@ def test_blocks_and_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, thre
     case = CASES["a huge mean"]()
     one, x = made(case, "bfloat16")
     positive = no_one()
-    whole = screen.largest(one, x, positive, K)
+    whole = screen_choices.largest(one, x, positive, K)
     monkeypatch.setattr(screen, "BLOCK", 1)
-    monkeypatch.setattr(screen, "threads_for", lambda values: threads)
+    monkeypatch.setattr(screen_choices, "threads_for", lambda values: threads)
     again = no_one()
-    parts = screen.largest(one, x, again, K)
+    parts = screen_choices.largest(one, x, again, K)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
     assert torch.equal(positive, again)
 

@@ -25,7 +25,7 @@ class OuterSum:
     values: Float[Tensor, "pairs"]
     rows: Float[Tensor, "tokens d_in"]
 
-    def written(self) -> Float[Tensor, "members d_sae d_in"]:
+    def write(self) -> Float[Tensor, "members d_sae d_in"]:
         """The sum as a matrix."""
         return self.pairs.per_latent(self.values, self.rows)
 

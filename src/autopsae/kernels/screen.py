@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.kernels.dispatch import Loops, load_loops, threads_for
@@ -175,112 +175,12 @@ def _round(kind: Products, rows: Tensor, name: str, workspace: Workspace) -> _Ro
     norms = torch.empty(3, n, dtype=torch.float64)
     bits = codes.view(torch.uint16) if kind == "bfloat16" else codes
     arrays = (t.numpy() for t in (rows.contiguous(), bits, scales, *norms))
-    _loops().screen.norms(*arrays, threads_for(rows.numel()))
+    the_loops().screen.norms(*arrays, threads_for(rows.numel()))
     return _Rounded(codes, scales, *norms)
 
 
-Positive = Bool[Tensor, "d_sae"]
-Chosen = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
-
-
-class _Block(NamedTuple):
-    """Some tokens, their scores, and the marks of latents that are positive, surely and perhaps, by thread."""
-
-    tokens: slice
-    scores: Scores
-    exact: tuple[np.ndarray, np.ndarray]
-    seen: np.ndarray
-    unsure: np.ndarray
-    threads: int
-
-
-def largest(screen: Screen | Scored, x: Tokens, positive: Positive, k: int) -> Chosen:
-    """(values, latents) of the k largest pre-activations of each token, in the order of the latents; of equal ones
-    the first. `positive` becomes true where a latent is positive on any token. Where fewer than k of a token are
-    positive, the first that are not fill the rest.
-    """
-    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
-    for b in _blocks(screen, x, positive):
-        chosen = values[b.tokens].numpy(), latents[b.tokens].numpy()
-        _loops().screen.largest(*b.scores, *b.exact, k, *chosen, b.seen, b.unsure, b.threads)
-    return values, latents
-
-
-def which_reach(
-    screen: Screen | Scored, x: Tokens, positive: Positive, k: int, asked: Bool[Tensor, "d_sae"]
-) -> Bool[Tensor, "d_sae"]:
-    """Which of the latents `asked` for are positive and among the k largest of any token; `positive` as in
-    `largest`.
-    """
-    reached = torch.zeros_like(asked)
-    for b in _blocks(screen, x, positive):
-        fired = np.zeros_like(b.seen)
-        wanted = (asked & ~reached).numpy()
-        _loops().screen.reach(*b.scores, *b.exact, k, wanted, fired, b.seen, b.unsure, b.threads)
-        reached |= torch.from_numpy(fired.any(axis=0))
-    return reached & asked
-
-
-def largest_of_groups(screen: Screen | Scored, x: Tokens, positive: Positive, k: int) -> Chosen:
-    """(values, latents) of the largest pre-activation of each of k groups of d_sae / k neighbours, the first of
-    equal ones; `positive` as in `largest`.
-    """
-    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
-    for b in _blocks(screen, x, positive):
-        chosen = values[b.tokens].numpy(), latents[b.tokens].numpy()
-        _loops().screen_above.largest_of_groups(*b.scores, *b.exact, k, *chosen, b.seen, b.unsure, b.threads)
-    return values, latents
-
-
-def above(
-    screen: Screen | Scored, x: Tokens, positive: Positive, thresholds: Float[Tensor, "d_sae"]
-) -> tuple[Float[Tensor, "above"], Int[Tensor, "above"], Int[Tensor, "tokens"]]:
-    """(values, latents, how many per token) of all pre-activations over their latent's threshold (>= 0), token by
-    token, in the order of the latents; `positive` as in `largest`.
-    """
-    parts, loops, over = [], _loops().screen_above, thresholds.float().numpy()
-    words = -(-len(screen.W_enc) // 8)
-    for b in _blocks(screen, x, positive):
-        n = len(b.scores.sizes)
-        flags = screen.workspace.take("flags", (n, 8 * words), torch.empty(0, dtype=torch.uint8)).numpy()
-        counts, kept = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64)
-        loops.count_above(*b.scores, over, flags, counts.numpy(), b.seen, b.unsure, b.threads)
-        starts = counts.cumsum(0) - counts
-        values, latents = x.new_empty(int(counts.sum())), torch.empty(int(counts.sum()), dtype=torch.int64)
-        outputs = values.numpy(), latents.numpy(), kept.numpy(), b.seen
-        known = b.scores.bias, b.scores.sizes, over
-        loops.gather_above(flags, starts.numpy(), *b.exact, *known, *outputs, b.threads)
-        # What was flagged and is not over its threshold leaves a gap behind each token's pairs.
-        filled = torch.arange(len(values)) < (starts + kept).repeat_interleave(counts, output_size=len(values))
-        parts.append((values[filled], latents[filled], kept))
-    empty = x.new_empty(0), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-    return tuple(torch.cat(part) for part in zip(empty, *parts, strict=True))  # type: ignore[return-value]
-
-
-def mark_positive(screen: Screen | Scored, x: Tokens, positive: Positive) -> None:
-    """`positive` as in `largest`, and nothing else."""
-    for b in _blocks(screen, x, positive):
-        _loops().screen_above.mark_positive(*b.scores, *b.exact, b.seen, b.unsure, b.threads)
-
-
-def _blocks(screen: Screen | Scored, x: Tokens, positive: Positive) -> Iterator[_Block]:
-    """The tokens in blocks, to be chosen from; in the end `positive` is what is true of all."""
-    start, W = 0, screen.W_enc.numpy()
-    for block, scores in screen.blocks(x):
-        threads = threads_for(len(block) * len(W))
-        seen, unsure = (np.zeros((threads, len(W)), np.bool_) for _ in range(2))
-        exact = block.contiguous().numpy(), W
-        yield _Block(slice(start, start + len(block)), scores, exact, seen, unsure, threads)
-        start += len(block)
-        positive |= torch.from_numpy(seen.any(axis=0))
-        asked = (torch.from_numpy(unsure.any(axis=0)) & ~positive).nonzero()[:, 0]
-        if len(asked):
-            settled = torch.zeros(len(asked), dtype=torch.bool)
-            _loops().screen_above.settle(*scores, *exact, asked.numpy(), settled.numpy(), threads)
-            positive[asked] = settled
-
-
-def _loops() -> Loops:
+def the_loops() -> Loops:
+    """The compiled loops, which are there wherever a screen is."""
     loops = load_loops()
     assert loops is not None
     return loops

@@ -158,6 +158,6 @@ def _sum(ctx: Any, name: str, values: Tensor, rows: Tensor) -> Tensor | None:
     """The gradient of a matrix, or None where it is left unwritten."""
     one = OuterSum(pairs=ctx.pairs, values=values, rows=rows)
     if ctx.gradients is None or ctx.pairs.is_dense:
-        return one.written()
+        return one.write()
     ctx.gradients.add(name, one)
     return None

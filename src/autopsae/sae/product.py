@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.kernels import choose, screen
+from autopsae.kernels import choose
+from autopsae.kernels import screen_choices as screened
 from autopsae.kernels.pairs import Pairs
 from autopsae.kernels.screen import Products, Scored, Screen, choose_screen
 from autopsae.kernels.workspace import Workspace
@@ -171,20 +172,22 @@ class Product(WholeProduct):
         """As of the whole product; with a screen in the order of the latents, and of equal ones the first."""
         if self._kind is None or k > MANY * self.shape[2]:
             return super().largest(k)
-        return _join(self._by_member(lambda one: _stack(*screen.largest(*one, k)), lambda whole: whole.largest(k)))
+        return _join(
+            self._by_member(lambda one: _stack(*screened.largest(*one, k)), lambda whole: whole.largest(k))
+        )
 
     def which_reach(self, k: int, asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
         """As of the whole product."""
         if self._scored is None:
             return super().which_reach(k, asked)
-        return screen.which_reach(self._scored, self.centered[0], self.positive[0], k, asked)
+        return screened.which_reach(self._scored, self.centered[0], self.positive[0], k, asked)
 
     def largest_of_groups(self, k: int) -> Largest:
         """As of the whole product; of equal ones the first."""
         if self._kind is None:
             return super().largest_of_groups(k)
         parts = self._by_member(
-            lambda one: _stack(*screen.largest_of_groups(*one, k)), lambda whole: whole.largest_of_groups(k)
+            lambda one: _stack(*screened.largest_of_groups(*one, k)), lambda whole: whole.largest_of_groups(k)
         )
         return _join(parts)
 
@@ -196,7 +199,8 @@ class Product(WholeProduct):
             return super().above(thresholds)
         of_member = iter(thresholds)
         parts = self._by_member(
-            lambda one: screen.above(*one, next(of_member)), lambda whole: whole.above(next(of_member)[None])
+            lambda one: screened.above(*one, next(of_member)),
+            lambda whole: whole.above(next(of_member)[None]),
         )
         values, latents, counts = (torch.cat([part[i] for part in parts]) for i in range(3))
         return values, latents, counts
@@ -205,11 +209,11 @@ class Product(WholeProduct):
         """As of the whole product."""
         if self._scored is None:
             return super().any_above(thresholds)
-        screen.mark_positive(self._scored, self.centered[0], self.positive[0])
+        screened.mark_positive(self._scored, self.centered[0], self.positive[0])
         over, moved = torch.zeros_like(self.positive), self._scored.with_bias(self._scored.b_enc - thresholds[0])
         if moved is None:
             return super().any_above(thresholds)
-        screen.mark_positive(moved, self.centered[0], over[0])
+        screened.mark_positive(moved, self.centered[0], over[0])
         return over
 
     def pairs_above(self, thresholds: Float[Tensor, "members d_sae"], *, many: bool = False) -> Chosen:

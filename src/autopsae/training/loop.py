@@ -28,7 +28,7 @@ from autopsae.training.records import Account, Measured, against_divergence
 from autopsae.training.revival import revival_losses
 from autopsae.training.roster import End, Roster
 from autopsae.training.sources import Member, Sources
-from autopsae.training.together import apart, check_in_place, check_together, stack_weights, weights_at
+from autopsae.training.together import apart, check_in_place, check_together, stack_for_training, weights_at
 from autopsae.transfers import send
 
 
@@ -60,7 +60,7 @@ class Training:
         self._products = choose_screen(self.config.products, members[0].sae.W_enc) if is_screened else None
         self._roster = Roster(len(members))
         self._sources = Sources(members, self._tokens)
-        self._weights = stack_weights([member.sae for member in members], self._products)
+        self._weights = stack_for_training([member.sae for member in members], self._products)
         self._optimizer = Optimizer(self._weights, [member.config for member in members])
         self._account = Account(members)
         self._last_resampling = torch.zeros(len(members), 2, dtype=torch.int64)
@@ -196,7 +196,7 @@ class Training:
         kept = torch.tensor(rows, dtype=torch.int64, device=self._weights.W_enc.device)
         self._account.keep(kept)
         if members := [before[row] for row in rows]:
-            self._weights = stack_weights([member.sae for member in members], self._products)
+            self._weights = stack_for_training([member.sae for member in members], self._products)
             self._optimizer.keep(self._weights, kept)
             self._sources.keep(members, kept)
 

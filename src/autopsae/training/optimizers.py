@@ -98,7 +98,7 @@ class Optimizer:
         """Turn what the backward pass left unwritten into gradients as usual."""
         for name, parameter in self._weights.parameters.items():
             for one in self._gradients.take(name) if self._gradients else []:
-                written = one.written()
+                written = one.write()
                 parameter.grad = written if parameter.grad is None else parameter.grad + written
 
     def forget_gradients(self) -> None:

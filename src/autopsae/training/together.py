@@ -60,7 +60,7 @@ def check_together(members: Sequence[Member]) -> None:
     _check_k_aux(members)
 
 
-def stack_weights(saes: Sequence[SAE], products: Products | None = "auto") -> Weights:
+def stack_weights(saes: Sequence[SAE]) -> Weights:
     """The weights of all as leaves of their own; the SAEs hold parts of them from now on, so that what is trained
     here is seen there. The SAEs have one shape, sparsity, type and device.
     """
@@ -81,12 +81,17 @@ def stack_weights(saes: Sequence[SAE], products: Products | None = "auto") -> We
         **{name: together(name) for name in PARAMETERS},  # type: ignore[arg-type]
         owned={name: together(name) for name in saes[0].owned},  # type: ignore[misc]
         sparsity=sparsity,
-        products=products,
-        gradients=Gradients(),
     )
     for tensor in weights.parameters.values():
         tensor.requires_grad_()
     return weights
+
+
+def stack_for_training(saes: Sequence[SAE], products: Products | None) -> Weights:
+    """As `stack_weights`; the gradients of the matrices are left to the optimizer, unwritten. products: the screen;
+    None for none.
+    """
+    return replace(stack_weights(saes), products=products, gradients=Gradients())
 
 
 def apart(saes: Sequence[SAE]) -> None:

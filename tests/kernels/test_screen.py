@@ -174,6 +174,28 @@ def test_tokens_without_a_bound_are_computed_whole_and_nan_does_not_go_unseen(ki
     assert values[3].isinf().any() or values[3].isnan().any()
 
 
+@pytest.mark.parametrize("kind", SCREENS)
+def test_a_tiny_token_before_a_usual_one_ends_and_loses_nothing(kind: screen.Products) -> None:
+    """What was the k-th largest of a token over its size is the guess for the next: 1 / 1e-38 here."""
+    x = normal(4, D_IN)
+    x[0] *= 1e-38
+    x[2] *= 1e-17
+    one = Screen.of(kind, unit(), torch.ones(D_SAE), Workspace())
+    assert one is not None
+    _, latents = screen_choices.largest(one, x, no_one(), K)
+    expected = (x.double() @ unit().double().T).topk(K, dim=1).indices.sort(dim=1).values
+    assert torch.equal(latents[1::2], expected[1::2])
+
+
+def test_a_forbidden_latent_stays_so_whatever_the_token() -> None:
+    b_enc = torch.zeros(D_SAE)
+    b_enc[::2] = -torch.inf
+    one = Screen.of("bfloat16", 1e15 * unit(), b_enc, Workspace())
+    assert one is not None
+    values, latents = screen_choices.largest(one, 1e20 * normal(5, D_IN), no_one(), K)
+    assert not (values[latents % 2 == 0] > 0).any()
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -1e35, 1e31])
 def test_weights_without_a_bound_have_no_screen(value: float) -> None:
     b_enc = torch.zeros(D_SAE)
@@ -224,6 +246,7 @@ def test_a_screen_is_chosen_where_it_can_be_and_pays(monkeypatch: pytest.MonkeyP
         return choose_screen(asked, torch.empty(1, d_sae, d_in, **kind))
 
     monkeypatch.setattr(screen, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(screen, "multiplies_int8", lambda: True)
     wide = {"d_in": 1 << 17, "d_sae": 1}
     assert [chosen(asked) for asked in (None, *PRODUCTS)] == [None, "bfloat16", "float32", "bfloat16", "int8"]
     assert [chosen("auto", d_in=64), chosen("auto", d_sae=512), chosen("bfloat16", d_in=64)] == [
@@ -236,8 +259,32 @@ def test_a_screen_is_chosen_where_it_can_be_and_pays(monkeypatch: pytest.MonkeyP
         chosen("bfloat16", dtype=torch.bfloat16),
         chosen("auto", device="meta"),
     ]
-    assert [*nowhere, chosen("int8", **wide)] == [None] * 4
+    assert nowhere == [None] * 3
+    assert chosen("int8", **wide) == "float32"
+    monkeypatch.setattr(screen, "multiplies_int8", lambda: False)
+    assert chosen("int8") == "float32"
     monkeypatch.setattr(screen, "multiplies_bfloat16", lambda: False)
     assert chosen("auto") == "float32"
+    monkeypatch.setattr(screen, "multiplies_in_float32", lambda: False)
+    assert [chosen(asked) for asked in PRODUCTS] == ["bfloat16"] * 4
     without_numba(monkeypatch)
     assert [chosen("auto"), chosen("bfloat16")] == [None, None]
+
+
+def test_where_float32_is_multiplied_in_bfloat16_its_screen_is_not_used() -> None:
+    assert screen.multiplies_in_float32()
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert not screen.multiplies_in_float32()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert screen.multiplies_in_float32()
+
+
+def test_a_run_goes_on_by_the_path_on_which_it_began() -> None:
+    small, large = torch.empty(512, 64), torch.empty(4096, 512)
+    assert screen.choose_path("auto", small, is_screened=None) is None
+    assert screen.choose_path("auto", small, is_screened=True) == "float32"
+    assert screen.choose_path("auto", large, is_screened=False) is None
+    assert screen.choose_path("int8", large, is_screened=True) is not None

@@ -6,6 +6,7 @@ import torch
 from autopsae.arrays import InputError
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, z_score
 from autopsae.sae.init import draw_rows
+from autopsae.sae.sparsity import JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
@@ -178,3 +179,16 @@ def test_no_latent_fires_on_a_token_that_is_the_centre(repeated: float) -> None:
         assert found[one.name].dead_by_relu == pytest.approx(1 - positive.mean(), abs=1.5 / 256)
         assert found[one.name].dead == pytest.approx(1 - fired.mean(), abs=1.5 / 256)
         assert found[one.name].dead > 0.2
+
+
+@pytest.mark.parametrize("sparsity", [ReLU(), TopK(k=3), JumpReLU()], ids=lambda s: s.name)
+def test_a_block_of_nothing_but_padding_makes_nobody_fire(sparsity: Sparsity) -> None:
+    x = gaussian(512, 16, 3.0)
+    with_padding = torch.cat([x, torch.zeros(3, 16)])
+    remedies = [untouched(16)]
+    counted = [
+        measure_birth(tokens, remedies, d_sae=64, sparsity=sparsity, generator=generator())["none"]
+        for tokens in (x, with_padding)
+    ]
+    assert counted[0].dead == counted[1].dead
+    assert counted[0].dead_by_relu == counted[1].dead_by_relu

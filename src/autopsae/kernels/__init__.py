@@ -1,4 +1,4 @@
-"""Tensors only: (token, latent) pairs, the k largest, sums over pairs, a step of Adam, passes over rows."""
+"""Tensors only: (token, latent) pairs, exact choices from inexact products, sums over pairs, steps of Adam."""
 
 from autopsae.lazy import lazily
 

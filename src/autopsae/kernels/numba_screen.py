@@ -1,7 +1,7 @@
 """Loops of `screen`, compiled by Numba: exact choices from inexact scores. Called by `screen` alone.
 
-`scores` [tokens, latents] are those of an inexact product, `bias` is added to them. The value of a pair, which is
-x . w + bias in float32 by `_four`, lies within
+`scores` [tokens, latents] are those of an inexact product, `bias` is added to them (b_enc, made finite). The value
+of a pair, which is x . w + b_enc in float32 by `_four`, lies within
     slack[latent] * size[token] + relative * |score| + SUM * |score + bias| + tiny
 of score + bias: between its *low* and its *high* (docs/exact-selection.md has the proof). A size that is not finite
 says that there is no such bound for this token, and that all its values have to be computed.
@@ -17,6 +17,7 @@ from autopsae.kernels.numba_compile import compile_loop, parallel
 
 SUM = np.float32(2.0**-21)
 """Of the two sums with the bias, which are rounded: twice 2^-24, and some to spare."""
+HUGE = np.float32(1e30)
 SPARE = 8
 """Places that a buffer has beyond the latents, for `exact`."""
 FINE = np.int32(1 << 14)
@@ -32,7 +33,8 @@ def error_of(score, value, slack, size, limits):  # type: ignore[no-untyped-def]
 @compile_loop(fastmath={"reassoc", "contract"})
 def _four(x, W, places, first, values):  # type: ignore[no-untyped-def]
     """The products of x with four rows: the only place where a selected value is computed, so that it does not
-    depend on what it was selected by. Four at a time, as each waits for its row.
+    depend on what it was selected by (the tests look whether a compiler has made it so). Four at a time, as each
+    waits for its row.
     """
     a, b, c, d = W[places[first]], W[places[first + 1]], W[places[first + 2]], W[places[first + 3]]
     of_a = of_b = of_c = of_d = np.float32(0)
@@ -131,7 +133,9 @@ def _candidates(row, bias, slack, size, limits, k, guess, marks, room):  # type:
     other can be among them.
     """
     (seen, unsure, flags), (places, lows, highs) = marks, room
-    words = flags.view(np.uint64)
+    words, lower = flags.view(np.uint64), np.float32(0.7)
+    if not guess < HUGE:  # inf could not be lowered
+        guess = np.float32(0)
     while True:
         _mark(row, bias, slack, size, limits, guess, seen, unsure, flags)
         count = gather(words, places)
@@ -141,7 +145,9 @@ def _candidates(row, bias, slack, size, limits, k, guess, marks, room):  # type:
             floor = float_of(np.uint32(_kth(lows, count, k, FINE)))  # type: ignore[call-arg]
         if floor >= guess:
             break
-        guess = floor if count >= k else np.float32(guess * 0.7 if guess > 1e-30 else 0)
+        # In ever larger steps: the token before may have been an outlier.
+        guess = floor if count >= k else np.float32(guess * lower if guess > 1e-30 else 0)
+        lower *= lower
     some = 0
     for i in range(count):
         places[some] = places[i]
@@ -166,8 +172,9 @@ def _choose(values, places, n, k, out_values, out_latents):  # type: ignore[no-u
         count += keys[i] > least or tie
     for i in range(n):
         if values[i] != values[i]:
-            out_values[0], out_latents[0] = values[i], places[i]
-            count = max(count, 1)
+            out_values[0] = values[i]
+            if count == 0:
+                out_latents[0], count = places[i], 1
     return min(count, k)
 
 
@@ -200,7 +207,7 @@ def every_value(x, W, bias, places, values, seen):  # type: ignore[no-untyped-de
 
 
 @parallel()
-def largest(scores, bias, slack, sizes, limits, x, W, k, values, latents, seen, unsure, threads):  # type: ignore[no-untyped-def]
+def largest(scores, bias, slack, sizes, limits, x, W, b_enc, k, values, latents, seen, unsure, threads):  # type: ignore[no-untyped-def]
     """The k largest of each token into values and latents [tokens, k], in the order of the latents. What the k-th
     largest of a token was to its size is, somewhat lowered, the guess for the next.
     """
@@ -216,16 +223,16 @@ def largest(scores, bias, slack, sizes, limits, x, W, k, values, latents, seen, 
                 marks, room = (seen[t], unsure[t], flags), (places, lows, highs)
                 count, floor = _candidates(scores[r], bias, slack, sizes[r], limits, k, guess, marks, room)
                 ratio = np.float32(0.93) * floor / sizes[r] if sizes[r] > 0 else np.float32(0)
-                exact(x[r], W, bias, places, count, lows)
+                exact(x[r], W, b_enc, places, count, lows)
             else:
-                count = every_value(x[r], W, bias, places, lows, seen[t])
+                count = every_value(x[r], W, b_enc, places, lows, seen[t])
             some = _choose(lows, places, count, k, values[r], latents[r])
             if some < k:
-                _fill(x[r], W, bias, some, k, values[r], latents[r], places, lows)
+                _fill(x[r], W, b_enc, some, k, values[r], latents[r], places, lows)
 
 
 @parallel()
-def reach(scores, bias, slack, sizes, limits, x, W, k, asked, fired, seen, unsure, threads):  # type: ignore[no-untyped-def]
+def reach(scores, bias, slack, sizes, limits, x, W, b_enc, k, asked, fired, seen, unsure, threads):  # type: ignore[no-untyped-def]
     """fired [threads, latents] becomes true where a latent that is `asked` for is positive and among the k largest
     of a token. Exact values are computed only where one of these may be.
     """
@@ -246,31 +253,8 @@ def reach(scores, bias, slack, sizes, limits, x, W, k, asked, fired, seen, unsur
                     some |= asked[places[i]]
                 if not some:
                     continue
-                exact(x[r], W, bias, places, count, lows)
+                exact(x[r], W, b_enc, places, count, lows)
             else:
-                count = every_value(x[r], W, bias, places, lows, seen[t])
+                count = every_value(x[r], W, b_enc, places, lows, seen[t])
             for i in range(_choose(lows, places, count, k, values, latents)):
                 fired[t, latents[i]] |= values[i] > 0
-
-
-@parallel()
-def norms(rows, rounded, scales, own, of_rounded, of_error, threads):  # type: ignore[no-untyped-def]
-    """The norms of rows, of what they were rounded to (times their scale), and of the difference, in float64, whose
-    range the squares do not leave.
-    """
-    n = len(rows)
-    span = (n + threads - 1) // threads
-    for t in numba.prange(threads):
-        for r in range(t * span, min(n, (t + 1) * span)):
-            own[r], of_rounded[r], of_error[r] = _norms(rows[r], rounded[r], scales[r])
-
-
-@compile_loop(fastmath={"reassoc", "contract"})
-def _norms(row, rounded, scale):  # type: ignore[no-untyped-def]
-    own = of_rounded = of_error = np.float64(0)
-    for c in range(len(row)):
-        near = np.float64(scale * widen(rounded[c]))
-        own += np.float64(row[c]) ** 2
-        of_rounded += near**2
-        of_error += (np.float64(row[c]) - near) ** 2
-    return np.sqrt(own), np.sqrt(of_rounded), np.sqrt(of_error)

@@ -45,18 +45,18 @@ def count_above(scores, bias, slack, sizes, limits, thresholds, flags, counts, s
 
 
 @parallel()
-def gather_above(flags, starts, x, W, bias, sizes, thresholds, values, latents, kept, seen, threads):  # type: ignore[no-untyped-def]
+def gather_above(flags, starts, x, W, b_enc, sizes, thresholds, values, latents, kept, seen, threads):  # type: ignore[no-untyped-def]
     """Those of the flagged that are over their threshold, token by token: kept[r] of token r, from starts[r]."""
-    rows, n = len(flags), len(bias)
+    rows, n = len(flags), len(b_enc)
     span = (rows + threads - 1) // threads
     for t in numba.prange(threads):
         places, exact_values = np.empty(n + SPARE, np.int32), np.empty(n + SPARE, np.float32)
         for r in range(t * span, min(rows, (t + 1) * span)):
             if sizes[r] < np.inf:
                 count = gather(flags[r].view(np.uint64), places)
-                exact(x[r], W, bias, places, count, exact_values)
+                exact(x[r], W, b_enc, places, count, exact_values)
             else:
-                count = every_value(x[r], W, bias, places, exact_values, seen[t])
+                count = every_value(x[r], W, b_enc, places, exact_values, seen[t])
             end = starts[r]
             for i in range(count):
                 if not (exact_values[i] <= thresholds[places[i]]):
@@ -66,7 +66,7 @@ def gather_above(flags, starts, x, W, bias, sizes, thresholds, values, latents, 
 
 
 @parallel()
-def mark_positive(scores, bias, slack, sizes, limits, x, W, seen, unsure, threads):  # type: ignore[no-untyped-def]
+def mark_positive(scores, bias, slack, sizes, limits, x, W, b_enc, seen, unsure, threads):  # type: ignore[no-untyped-def]
     """`seen` and `unsure` alone."""
     rows, n = scores.shape
     span = (rows + threads - 1) // threads
@@ -82,7 +82,7 @@ def mark_positive(scores, bias, slack, sizes, limits, x, W, seen, unsure, thread
                     surely[j] |= value > error
                     perhaps[j] |= value > -error
             else:
-                every_value(x[r], W, bias, places, values, seen[t])
+                every_value(x[r], W, b_enc, places, values, seen[t])
 
 
 @compile_loop()
@@ -111,7 +111,7 @@ def _candidates_of_groups(lows, highs, n, k, places):  # type: ignore[no-untyped
 
 
 @parallel()
-def largest_of_groups(scores, bias, slack, sizes, limits, x, W, k, values, latents, seen, unsure, threads):  # type: ignore[no-untyped-def]
+def largest_of_groups(scores, bias, slack, sizes, limits, x, W, b_enc, k, values, latents, seen, unsure, threads):  # type: ignore[no-untyped-def]
     """The largest of each of k groups of neighbours, of equal ones the first: values and latents [tokens, k]."""
     rows, n = scores.shape
     span, size = (rows + threads - 1) // threads, n // k
@@ -125,9 +125,9 @@ def largest_of_groups(scores, bias, slack, sizes, limits, x, W, k, values, laten
             if sizes[r] < np.inf:
                 _bound_all(scores[r], bias, slack, sizes[r], limits, lows, highs, seen[t], unsure[t])
                 count = _candidates_of_groups(lows, highs, n, k, places)
-                exact(x[r], W, bias, places, count, lows)
+                exact(x[r], W, b_enc, places, count, lows)
             else:
-                count = every_value(x[r], W, bias, places, lows, seen[t])
+                count = every_value(x[r], W, b_enc, places, lows, seen[t])
             values[r] = -np.inf
             latents[r] = size * np.arange(k)
             for i in range(count):
@@ -137,7 +137,7 @@ def largest_of_groups(scores, bias, slack, sizes, limits, x, W, k, values, laten
 
 
 @parallel()
-def settle(scores, bias, slack, sizes, limits, x, W, asked, positive, threads):  # type: ignore[no-untyped-def]
+def settle(scores, bias, slack, sizes, limits, x, W, b_enc, asked, positive, threads):  # type: ignore[no-untyped-def]
     """positive[i]: is the latent asked[i] positive on any token that has bounds?"""
     span = (len(asked) + threads - 1) // threads
     for t in numba.prange(threads):
@@ -150,7 +150,30 @@ def settle(scores, bias, slack, sizes, limits, x, W, asked, positive, threads): 
                 error = error_of(score, value, slack[j], sizes[r], limits)
                 if sizes[r] < np.inf and value > -error:
                     place[0] = j
-                    exact(x[r], W, bias, place, 1, value_of)
+                    exact(x[r], W, b_enc, place, 1, value_of)
                     if value_of[0] > 0:
                         positive[i] = True
                         break
+
+
+@parallel()
+def norms(rows, rounded, scales, own, of_rounded, of_error, threads):  # type: ignore[no-untyped-def]
+    """The norms of rows, of what they were rounded to (times their scale), and of the difference, in float64, whose
+    range the squares do not leave.
+    """
+    n = len(rows)
+    span = (n + threads - 1) // threads
+    for t in numba.prange(threads):
+        for r in range(t * span, min(n, (t + 1) * span)):
+            own[r], of_rounded[r], of_error[r] = _norms(rows[r], rounded[r], scales[r])
+
+
+@compile_loop(fastmath={"reassoc", "contract"})
+def _norms(row, rounded, scale):  # type: ignore[no-untyped-def]
+    own = of_rounded = of_error = np.float64(0)
+    for c in range(len(row)):
+        near = np.float64(scale * widen(rounded[c]))
+        own += np.float64(row[c]) ** 2
+        of_rounded += near**2
+        of_error += (np.float64(row[c]) - near) ** 2
+    return np.sqrt(own), np.sqrt(of_rounded), np.sqrt(of_error)

@@ -27,7 +27,7 @@ PRODUCTS: tuple[Products, ...] = ("auto", "float32", "bfloat16", "int8")
 BLOCK = 1 << 23
 """Scores that are held at a time: few enough to be read again from the processor's cache."""
 _RELATIVE = {"float32": 0.0, "bfloat16": 2.0**-8, "int8": 2.0**-22}
-"""Of a score: what it may lose in being written, by whatever rounding."""
+"""Of a score: what it may lose in being rounded to the nearest number of its type, and some to spare."""
 _LARGEST = 2.0**126
 """Of products of norms: below it, no partial sum overflows."""
 _SMALLEST = 2.0**-125
@@ -47,11 +47,23 @@ def choose_screen(asked: Products | None, W_enc: Float[Tensor, "*members d_sae d
     d_sae, d_in = W_enc.shape[-2:]
     if asked is None or W_enc.device.type != "cpu" or W_enc.dtype != torch.float32 or load_loops() is None:
         return None
+    if asked == "auto" and (d_in < _FEW_DIMENSIONS or d_sae < _FEW_LATENTS):
+        return None
     if asked == "auto":
-        if d_in < _FEW_DIMENSIONS or d_sae < _FEW_LATENTS:
-            return None
-        return "bfloat16" if multiplies_bfloat16() else "float32"
-    return None if asked == "int8" and d_in > _MOST_INT8 else asked
+        asked = "bfloat16" if multiplies_bfloat16() else "float32"
+    if asked == "int8" and (d_in > _MOST_INT8 or not multiplies_int8()):
+        asked = "float32"
+    # The bound of bfloat16 asks nothing of how its products are made, that of float32 does.
+    return "bfloat16" if asked == "float32" and not multiplies_in_float32() else asked
+
+
+def choose_path(
+    asked: Products, W_enc: Float[Tensor, "d_sae d_in"], *, is_screened: bool | None
+) -> Products | None:
+    """As `choose_screen`; where a run began with a screen (True) or without one (False), as it began."""
+    if is_screened is None:
+        return choose_screen(asked, W_enc)
+    return (choose_screen(asked, W_enc) or choose_screen("float32", W_enc)) if is_screened else None
 
 
 @cache
@@ -59,6 +71,23 @@ def multiplies_bfloat16() -> bool:
     """Has this processor instructions for products of bfloat16? Without them such a product is slow."""
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name)() for name in names if hasattr(torch.cpu, name))
+
+
+@cache
+def multiplies_int8() -> bool:
+    """Has this processor instructions for products of int8? Without them sums may be cut off."""
+    return bool(getattr(torch.cpu, "_is_vnni_supported", bool)())
+
+
+def multiplies_in_float32() -> bool:
+    """Does PyTorch multiply float32 in float32? `torch.set_float32_matmul_precision` lets it round to bfloat16."""
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)
+    if getattr(matmul, "fp32_precision", "none") not in ("none", "ieee"):
+        return False
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # raised where the newer setting, above, is used besides
+        return True
 
 
 class _Rounded(NamedTuple):
@@ -86,10 +115,11 @@ class Screen:
 
     def __init__(self, kind: Products, W_enc: Rows, b_enc: Float[Tensor, "d_sae"], workspace: Workspace) -> None:
         self.kind, self.W_enc, self.workspace = kind, W_enc, workspace
-        # A latent at -inf is never positive; a sum with -inf has no bound, and one with this number has.
-        self.b_enc = b_enc.clamp_min(-_HUGE)
+        self.b_enc = b_enc
         self._rows = _round(kind, W_enc, "rows", workspace)
         self._largest = float(self._rows.rounded.max())
+        # Where a latent is at -inf, no product may reach what stands for it.
+        self._limit = 0.1 * _HUGE if bool((b_enc < -_HUGE).any()) else _LARGEST
 
     @staticmethod
     def of(
@@ -99,8 +129,8 @@ class Screen:
         b_enc = W_enc.new_zeros(len(W_enc)) if b_enc is None else b_enc.contiguous()
         screen = Screen(kind, W_enc.contiguous(), b_enc, workspace)
         bounds = float((screen._rows.errors + screen._rows.rounded + screen._rows.norms).sum())
-        fine = (b_enc.abs() <= _HUGE) | (b_enc == -torch.inf)
-        return screen if isfinite(bounds) and bool(fine.all()) else None
+        have_bounds = (b_enc.abs() <= _HUGE) | (b_enc == -torch.inf)
+        return screen if isfinite(bounds) and bool(have_bounds.all()) else None
 
     def blocks(self, x: Tokens) -> Iterator[tuple[Tokens, Scores]]:
         """Tokens in blocks whose scores stay in the processor's cache."""
@@ -110,7 +140,9 @@ class Screen:
     def scores(self, x: Tokens) -> Scores:
         """The rounded product of some tokens and the encoder, and its bounds."""
         tokens, d_in = _round(self.kind, x, "tokens", self.workspace), x.shape[1]
-        bounded = (tokens.norms + tokens.rounded) * self._largest < _LARGEST  # not where it is NaN
+        bounded = (tokens.norms + tokens.rounded) * self._largest < self._limit  # not where it is NaN
+        if self.kind == "bfloat16":  # numbers that it cannot hold, so small are they: one such token would cost all
+            bounded &= tokens.errors <= 2.0**-8 * tokens.norms
         sizes = tokens.norms.where(bounded, torch.inf)
         ratio = (
             float((tokens.errors / tokens.norms).where(bounded & (tokens.norms > 0), 0).max()) if len(x) else 0.0
@@ -123,7 +155,8 @@ class Screen:
         limits = np.float32(_RELATIVE[self.kind]), np.float32(tiny)
         slack, sizes = (t.mul(1 + 1e-6).float() for t in (slack, sizes))  # by more than float32 rounds off
         product = self._product(tokens).numpy()
-        return Scores(product, self.b_enc.numpy(), slack.numpy(), sizes.numpy(), limits)
+        bias = self.b_enc.clamp_min(-_HUGE).numpy()  # a sum with -inf has no bound, and one with this number has
+        return Scores(product, bias, slack.numpy(), sizes.numpy(), limits)
 
     def _product(self, tokens: _Rounded) -> Tensor:
         shape = (len(tokens.rows), len(self.W_enc))
@@ -136,7 +169,9 @@ class Screen:
 
 
 class Scored:
-    """A block of tokens whose scores are computed once, for SAEs that share encoder rows and differ in biases."""
+    """A block of tokens whose scores are computed once, for SAEs that share encoder rows and differ in biases. It
+    holds until its screen computes the scores of other tokens.
+    """
 
     def __init__(self, screen: Screen, x: Tokens) -> None:
         self.W_enc, self.b_enc, self.workspace = screen.W_enc, screen.b_enc, screen.workspace
@@ -175,7 +210,7 @@ def _round(kind: Products, rows: Tensor, name: str, workspace: Workspace) -> _Ro
     norms = torch.empty(3, n, dtype=torch.float64)
     bits = codes.view(torch.uint16) if kind == "bfloat16" else codes
     arrays = (t.numpy() for t in (rows.contiguous(), bits, scales, *norms))
-    the_loops().screen.norms(*arrays, threads_for(rows.numel()))
+    the_loops().screen_above.norms(*arrays, threads_for(rows.numel()))
     return _Rounded(codes, scales, *norms)
 
 

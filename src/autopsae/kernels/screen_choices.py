@@ -20,7 +20,7 @@ class _Block(NamedTuple):
 
     tokens: slice
     scores: Scores
-    exact: tuple[np.ndarray, np.ndarray]
+    exact: tuple[np.ndarray, np.ndarray, np.ndarray]
     seen: np.ndarray
     unsure: np.ndarray
     threads: int
@@ -70,7 +70,7 @@ def above(
     """(values, latents, how many per token) of all pre-activations over their latent's threshold (>= 0), token by
     token, in the order of the latents; `positive` as in `largest`.
     """
-    parts, loops, over = [], the_loops().screen_above, thresholds.float().numpy()
+    parts, loops, over = [], the_loops().screen_above, thresholds.float().contiguous().numpy()
     words = -(-len(screen.W_enc) // 8)
     for b in _blocks(screen, x, positive):
         n = len(b.scores.sizes)
@@ -80,7 +80,7 @@ def above(
         starts = counts.cumsum(0) - counts
         values, latents = x.new_empty(int(counts.sum())), torch.empty(int(counts.sum()), dtype=torch.int64)
         outputs = values.numpy(), latents.numpy(), kept.numpy(), b.seen
-        known = b.scores.bias, b.scores.sizes, over
+        known = b.scores.sizes, over
         loops.gather_above(flags, starts.numpy(), *b.exact, *known, *outputs, b.threads)
         # What was flagged and is not over its threshold leaves a gap behind each token's pairs.
         filled = torch.arange(len(values)) < (starts + kept).repeat_interleave(counts, output_size=len(values))
@@ -101,7 +101,7 @@ def _blocks(screen: Screen | Scored, x: Tokens, positive: Positive) -> Iterator[
     for block, scores in screen.blocks(x):
         threads = threads_for(len(block) * len(W))
         seen, unsure = (np.zeros((threads, len(W)), np.bool_) for _ in range(2))
-        exact = block.contiguous().numpy(), W
+        exact = block.contiguous().numpy(), W, screen.b_enc.numpy()
         yield _Block(slice(start, start + len(block)), scores, exact, seen, unsure, threads)
         start += len(block)
         positive |= torch.from_numpy(seen.any(axis=0))

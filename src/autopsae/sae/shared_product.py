@@ -12,7 +12,10 @@ from autopsae.sae.product import Block, Product, WholeProduct
 
 
 class SharedProduct:
-    """The product of a block of tokens and one encoder matrix, made once for SAEs that differ in their biases."""
+    """The product of a block of tokens and one encoder matrix, made once for SAEs that differ in their biases.
+
+    Its memory is used again for each block and bias: what `with_bias` gives holds until the next call.
+    """
 
     def __init__(self, W_enc: Float[Tensor, "d_sae d_in"]) -> None:
         self.W_enc, self._workspace = W_enc, Workspace()
@@ -62,6 +65,3 @@ class _KnownProduct(WholeProduct):
 
     def _by_latent(self) -> Iterator[Float[Tensor, "1 d_sae tokens"]]:
         yield self._rows.T.contiguous()[None]
-
-    def sample(self, n: int) -> Float[Tensor, "1 sample d_sae"]:
-        return self._rows[None, :: max(1, len(self._rows) // n)]

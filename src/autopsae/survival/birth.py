@@ -114,7 +114,6 @@ def measure_birth(
     families: list[_Family] = []
     for name, view in views.items():
         _add_to_family(families, name, view, rows, sparsity, reference=reference, scale=scale)
-    # Two matrices for all blocks: to allocate new ones for each block would take half as long as the product.
     read, total = 0, known_tokens(tokens)
     for x in chain([first], blocks):
         centered = shorten((x - reference) / scale, _FAR)
@@ -161,7 +160,8 @@ class _Count:
         x_from_center = x + self.from_center
         near = torch.linalg.vector_norm(x_from_center, dim=1) < self.near
         if bool(near.any()):
-            self._count(shared.with_bias(self.shift, ~near))
+            if not bool(near.all()):
+                self._count(shared.with_bias(self.shift, ~near))
             self._count(WholeProduct(x_from_center[near].float()[None], shared.W_enc[None], None))
         else:
             self._count(shared.with_bias(self.shift))

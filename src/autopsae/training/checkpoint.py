@@ -135,8 +135,8 @@ def load_checkpoint(
     _check(path, about, members)
     if about.get("is_screened") and choose_screen("float32", members[0].sae.W_enc) is None:
         raise InputError(
-            f"{path}: expected Numba and a processor, as where it was written, got none of these: values would "
-            "differ in their last bits; pip install 'autopsae[fast]', or start afresh"
+            f"{path}: expected to go on where it began, on a CPU with Numba, got no Numba or another device, where "
+            "values differ in their last bits; pip install 'autopsae[fast]', or start afresh"
         )
     gone = {*map(int, about["diverged"]), *about["stopped"]}
     going_on = [stream for m, stream in enumerate(stream_of_member) if m not in gone]
@@ -210,6 +210,11 @@ def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -
     for was, described in zip(before, now, strict=True):
         if was["sae"] != described["sae"]:
             raise InputError(f"{path}: expected a checkpoint of {described['sae']}, got one of {was['sae']}")
+        if was["settings"].get("products") == "'bfloat16'" and "is_screened" not in about:
+            raise InputError(
+                f"{path}: expected a training whose selection is exact, got one of an earlier version with inexact "
+                "products in bfloat16; go on with that version, or start afresh"
+            )
         changed = changes(with_defaults(was["settings"]), described["settings"])
         if changed:
             raise InputError(f"{path}: expected the settings it was written under: {changed}")

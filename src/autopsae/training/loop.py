@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
-from autopsae.kernels.screen import choose_screen
+from autopsae.kernels.screen import choose_path
 from autopsae.kernels.workspace import Workspace
 from autopsae.progress import Progress
 from autopsae.sae.model import SAE
@@ -53,11 +53,11 @@ class Training:
         self._workspace = Workspace()
         self._begin()
 
-    def _begin(self, *, is_screened: bool = True) -> None:
+    def _begin(self, *, is_screened: bool | None = None) -> None:
         """Set everything to the state before the first step, with the weights that the SAEs have now."""
         members, self.step = self.members, 0
         # Every screen gives the same bits, a whole product may not: a resumed run goes on as it began.
-        self._products = choose_screen(self.config.products, members[0].sae.W_enc) if is_screened else None
+        self._products = choose_path(self.config.products, members[0].sae.W_enc, is_screened=is_screened)
         self._roster = Roster(len(members))
         self._sources = Sources(members, self._tokens)
         self._weights = stack_for_training([member.sae for member in members], self._products)

@@ -67,6 +67,8 @@ class Optimizer:
                 self._step_along(name, parameter.grad.contiguous(), self._rates[name] * factors)
         if self._kind == "sign_sgd" and self._unit:
             self._normalize()
+        if self._gradients:
+            self._gradients.clear()  # the pairs of a step need no memory in the next
 
     def _step_along(self, name: str, grad: Tensor, rates: Float[Tensor, "members"]) -> None:
         """Step of one parameter along its gradient."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.kernels.straight_through import jump, step
-from autopsae.sae.product import Chosen, Product, WholeProduct
+from autopsae.sae.product import MANY, Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
@@ -46,7 +46,7 @@ class JumpReLU(Sparsity):
         """All that fire, and the positive ones near enough to their threshold to move it."""
         assert threshold is not None
         low = (threshold - self.bandwidth / 2).relu()
-        return product.pairs_above(low, many=self.start < _ALMOST_NOTHING)
+        return product.pairs_above(low, many=bool((low == 0).float().mean() > MANY))
 
     def which_fire(
         self,

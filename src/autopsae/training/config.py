@@ -61,8 +61,9 @@ class TrainConfig(Result):
     """True: decoder rows have norm 1 after every step, and the part of their gradient along them is removed."""
     products: Products = "auto"
     """Type of the encoder product that finds, for each token, the latents that may be selected; "auto" for the
-    fastest type that the processor has. The result does not depend on it: what is selected is decided by exact
-    values."""
+    fastest type that the processor has. The result does not depend on the type: exact values decide what is
+    selected. Only small SAEs (d_in under 128 or d_sae under 1024) take the whole product under "auto", whose values
+    may differ in their last bits (docs/exact-selection.md)."""
     buffer_tokens: int = 262_144
     """Number of tokens in the buffer from which batches are drawn at random."""
     record_every: int = 1

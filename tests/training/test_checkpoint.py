@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from autopsae.arrays import InputError
 from autopsae.files import write_tensors
+from autopsae.kernels.screen import Products
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
@@ -287,3 +288,34 @@ def test_what_identifies_the_data_is_kept(tmp_path: Path) -> None:
     layouts = Training([Member(sae=sae, config=CONFIG)], tokens())._layouts
     state, _ = load_checkpoint(path, [Member(sae=sae, config=CONFIG)], [0], layouts)
     assert state.data == {"digest": "abc", "passes": [1, 2]}
+
+
+def test_a_run_that_selected_in_bfloat16_is_not_resumed_as_an_exact_one(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    [member] = header_of(path)["members"]
+    settings = {**member["settings"], "products": "'bfloat16'"}
+    write_again(path, members=[{**member, "settings": settings}])
+    assert "is_screened" in header_of(path)
+    Training([Member(sae=new_sae(TopK(k=4)), config=CONFIG)], tokens()).load(path)  # a screen of now
+    words = {name: value for name, value in header_of(path).items() if name != "is_screened"}
+    text = json.dumps(words, sort_keys=True)
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    write_tensors(path, tensors, {"about": text, "sha256": tensors_checksum(text, tensors)})
+    assert "got one of an earlier version with inexact products in bfloat16" in refused(path)
+
+
+def test_a_run_goes_on_behind_a_screen_or_without_one_as_it_began(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    ways: list[tuple[Products, Products]] = [("float32", "auto"), ("auto", "float32")]
+    for began, then in ways:
+        unbroken, broken, resumed = (new_sae(TopK(k=4)) for _ in range(3))
+        config = replace(CONFIG, products=began)
+        expected = list(Training([Member(sae=unbroken, config=config)], tokens()))
+        first = Training([Member(sae=broken, config=config)], tokens())
+        for _ in range(7):
+            first.advance()
+        first.save(path)
+        second = Training([Member(sae=resumed, config=replace(config, products=then))], tokens())
+        second.load(path)
+        assert list(second)[-1] == expected[-1]
+        assert all(torch.equal(resumed.state_dict()[name], w) for name, w in unbroken.state_dict().items())

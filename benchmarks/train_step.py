@@ -6,9 +6,7 @@ again.
 `make test` installs the peers. Run as `python -m benchmarks.train_step`.
 """
 
-import importlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -16,6 +14,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from autopsae.kernels import dispatch
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
@@ -33,7 +32,6 @@ WITH_AUXK = Setting(d_in=384, d_sae=8192, k=64, batch_tokens=2048, auxk_dead=0.5
 OURS, FLOAT32, PLAIN = "autopsae", "autopsae, float32 products", "autopsae without Numba"
 INT8 = "autopsae, int8 products"
 PRODUCT, BFLOAT16_PRODUCT = "encoder product alone", "encoder product alone, bfloat16"
-LOOPS = [importlib.import_module(f"autopsae.kernels.{name}") for name in ("dispatch", "choose", "screen", "sums")]
 
 
 def ours(setting: Setting, x: Tensor, **settings: Any) -> Callable[[], Any]:
@@ -64,9 +62,7 @@ def without_numba(make: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
     """A step that is made, and each time taken, as if Numba were not installed."""
 
     def alone(do: Callable[[], Any]) -> Any:
-        with ExitStack() as stack:
-            for module in LOOPS:
-                stack.enter_context(mock.patch.object(module, "load_loops", return_value=None))
+        with mock.patch.object(dispatch, "load_loops", return_value=None):
             return do()
 
     step = alone(make)

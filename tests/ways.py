@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autopsae.kernels import choose, dispatch, screen, sums
+from autopsae.kernels import dispatch
 from autopsae.kernels.sparse_ops import subtract_decoded
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
@@ -12,8 +12,7 @@ from autopsae.sae.selection import Selection
 
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if Numba were not installed."""
-    for module in (dispatch, choose, screen, sums):
-        monkeypatch.setattr(module, "load_loops", lambda: None)
+    monkeypatch.setattr(dispatch, "load_loops", lambda: None)
 
 
 def squared_error(sae: SAE, y: Tensor, selection: Selection) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autopsae.kernels.adam import Adam, adam, adam_from_sums
+from autopsae.kernels.adam import Adam, adam, adam_from_sum
 from autopsae.kernels.gradients import Gradients, OuterSum
 from autopsae.kernels.pairs import Pairs
 from tests.kernels.test_sums import normal
@@ -44,9 +44,9 @@ def test_a_step_from_sums_is_the_step_along_their_written_gradient(
     how = Adam(step=3, unit=unit, sparse=sparse)
     expected, moved = start(members), start(members)
     adam(expected[0], gradient, expected[1], expected[2], rates, how)
-    grouped = Gradients().group(some)
+    one = Gradients().join(some)
     written = other if written_too else None
-    adam_from_sums(moved[0], written, moved[1], moved[2], rates, how, some, grouped)
+    adam_from_sum(moved[0], written, moved[1], moved[2], rates, how, one)
     for ours, right in zip(moved, expected, strict=True):
         assert torch.allclose(ours, right, rtol=1e-4, atol=1e-6)
     assert not torch.equal(moved[0], start(members)[0])
@@ -66,11 +66,14 @@ def test_the_sums_of_a_matrix_are_taken_once_and_in_one_order() -> None:
 
 
 def test_matrices_with_the_same_pairs_share_their_order() -> None:
-    one = some_sum(2, 4, seed=3)
-    other = OuterSum(pairs=one.pairs, values=2 * one.values, rows=one.rows + 1)
+    some = [some_sum(2, k, seed=k) for k in (3, 4)]
+    others = [OuterSum(pairs=one.pairs, values=2 * one.values, rows=one.rows + 1) for one in some]
     gradients = Gradients()
-    grouped = gradients.group([one])
-    assert gradients.group([other]) is grouped
-    latents = grouped.latents[grouped.order]
-    assert torch.equal(latents, latents.sort().values)
-    assert torch.equal(grouped.ends.diff(), torch.bincount(one.pairs.latents, minlength=2 * D_SAE))
+    assert gradients.join(some[:1]) is some[0]
+    joined = gradients.join(some).pairs
+    assert gradients.join(others).pairs is joined
+    for pairs, parts in ((joined, some), (some[0].pairs, some[:1])):
+        latents = pairs.latents[pairs.order]
+        assert torch.equal(latents, latents.sort().values)
+        listed = torch.cat([one.pairs.latents for one in parts])
+        assert torch.equal(pairs.ends_by_latent.diff(), torch.bincount(listed, minlength=2 * D_SAE))

@@ -3,7 +3,6 @@
 As in `choose`: Numba's loop or PyTorch's operators, with the same answers (tested).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.kernels.dispatch import step_loops, threads_for
-from autopsae.kernels.gradients import Grouped, OuterSum, join
+from autopsae.kernels.gradients import OuterSum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,31 +61,29 @@ def adam(rows: Rows, grads: Rows, firsts: Rows, seconds: Rows, rates: Float[Tens
         rows.copy_(torch.where(rate > 0, normalize(rows, dim=1, eps=torch.finfo(rows.dtype).tiny), rows))
 
 
-def adam_from_sums(
+def adam_from_sum(
     rows: Rows,
     grads: Rows | None,
     firsts: Rows,
     seconds: Rows,
     rates: Float[Tensor, "members"],
     how: Adam,
-    some: Sequence[OuterSum],
-    grouped: Grouped,
+    one: OuterSum,
 ) -> None:
-    """As `adam`, where the gradient is `grads` (None: 0) and `some`, which is never written. Only where there is a
+    """As `adam`, where the gradient is `grads` (None: 0) and a sum that is never written. Only where there is a
     compiled loop (`has_loop`).
     """
     loops = step_loops(rows, firsts, seconds)
     assert loops is not None
-    values, of_tokens = join(some)
-    threads = threads_for(ADAM * rows.numel())
-    # A row costs about as much as reading ten tokens' rows.
-    work = grouped.ends + ROW * torch.arange(len(grouped.ends))
+    threads, ends = threads_for(ADAM * rows.numel()), one.pairs.ends_by_latent
+    # Each thread has as much work, however unevenly the latents fire.
+    work = ends + ROW * torch.arange(len(ends))
     bounds = torch.searchsorted(work, torch.linspace(0, float(work[-1]), threads + 1, dtype=torch.float64).ceil())
     bounds[0], bounds[-1] = 0, len(rows)
     dense = rows[:0] if grads is None else grads
     arrays = [t.numpy() for t in (rows, dense, firsts, seconds, *_sizes_and_settings(rows, rates, how))]
-    pairs = tuple(t.numpy() for t in (values, grouped.order, grouped.tokens, grouped.ends))
-    loops.adam_from_sums(*arrays, how.unit, how.sparse, pairs, of_tokens.numpy(), bounds.numpy(), threads)
+    pairs = tuple(t.numpy() for t in (one.values, one.pairs.order, one.pairs.tokens, ends))
+    loops.adam_from_sum(*arrays, how.unit, how.sparse, pairs, one.rows.numpy(), bounds.numpy(), threads)
 
 
 def has_loop(*tensors: Tensor) -> bool:

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.kernels.dispatch import SUMMED, choose_loops, load_loops, spans, threads_for
+from autopsae.kernels import dispatch
+from autopsae.kernels.dispatch import SUMMED, choose_loops, spans, threads_for
 
 Block = Float[Tensor, "members rows d_sae"]
 Bias = Float[Tensor, "members d_sae"] | None
@@ -65,7 +66,7 @@ def largest(
 def has_largest_by_latent(W_enc: Float[Tensor, "members d_sae d_in"], k: int) -> bool:
     """Is `largest_by_latent` there, and worth it? A token costs it k d_sae, without a branch."""
     small = k <= 16 and k * W_enc.shape[1] <= 2048
-    return small and W_enc.device.type == "cpu" and W_enc.dtype in SUMMED and load_loops() is not None
+    return small and W_enc.device.type == "cpu" and W_enc.dtype in SUMMED and dispatch.load_loops() is not None
 
 
 def largest_by_latent(

@@ -2,18 +2,16 @@
 
 A step of training reads and writes every weight and both its moments; to write a gradient of the same size and to
 read it again would be a third more. So the backward pass leaves here what the gradient is made of, and the
-optimizer makes a latent's gradient where it takes the latent's step (`adam.adam_from_sums`).
+optimizer makes a latent's gradient where it takes the latent's step (`adam.adam_from_sum`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.kernels import sums
 from autopsae.kernels.pairs import Pairs
 
 
@@ -30,32 +28,12 @@ class OuterSum:
         return self.pairs.per_latent(self.values, self.rows)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Grouped:
-    """The pairs of several sums by latent, as they came within one."""
-
-    latents: Int[Tensor, "pairs"]
-    tokens: Int[Tensor, "pairs"]
-    n_latents: int
-
-    @cached_property
-    def ends(self) -> Int[Tensor, "latents_and_one"]:
-        """0, then where each latent's pairs end."""
-        counts = torch.bincount(self.latents, minlength=self.n_latents)
-        return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-    @cached_property
-    def order(self) -> Int[Tensor, "pairs"]:
-        """The pairs sorted by latent."""
-        return sums.group(self.latents, self.ends.diff())
-
-
 class Gradients:
     """What the backward pass has left of each weight matrix, by the name of the matrix."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[OuterSum]] = {}
-        self._grouped: dict[tuple[int, ...], tuple[list[OuterSum], Grouped]] = {}
+        self._joined: dict[tuple[int, ...], tuple[list[OuterSum], Pairs]] = {}
 
     def add(self, name: str, one: OuterSum) -> None:
         """Add a sum to the gradient of a matrix."""
@@ -64,36 +42,29 @@ class Gradients:
     def clear(self) -> None:
         """Before the next backward pass."""
         self._sums.clear()
-        self._grouped.clear()
+        self._joined.clear()
 
     def take(self, name: str) -> list[OuterSum]:
         """The sums of a matrix, which are gone from here; in the same order for every matrix."""
         return sorted(self._sums.pop(name, []), key=lambda one: len(one.values))
 
-    def group(self, some: Sequence[OuterSum]) -> Grouped:
-        """The pairs of these sums; matrices that share them share the work. The tokens of each sum follow those of
-        the one before it.
+    def join(self, some: Sequence[OuterSum]) -> OuterSum:
+        """All sums of a matrix as one, for `adam_from_sum`; matrices whose sums have the same pairs share how these
+        are sorted. The tokens of each sum follow those of the one before it, all members of one first: so it cannot
+        be written member by member.
         """
+        if len(some) == 1:
+            return some[0]
         # Keyed by identity: both matrices have the same objects. The list keeps them, so that no id is used again.
         key = tuple(id(one.pairs) for one in some)
-        if key not in self._grouped:
-            self._grouped[key] = [*some], _group(some)
-        return self._grouped[key][1]
+        if key not in self._joined:
+            self._joined[key] = [*some], _join_pairs([one.pairs for one in some])
+        values, rows = torch.cat([one.values for one in some]), torch.cat([one.rows for one in some])
+        return OuterSum(pairs=self._joined[key][1], values=values, rows=rows)
 
 
-def _group(some: Sequence[OuterSum]) -> Grouped:
-    tokens, start = [], 0
-    for one in some:
-        tokens.append(one.pairs.tokens + start if start else one.pairs.tokens)
-        start += one.pairs.n_tokens
-    latents = [one.pairs.latents for one in some]
-    if len(some) == 1:
-        return Grouped(latents=latents[0], tokens=tokens[0], n_latents=some[0].pairs.n_latents)
-    return Grouped(latents=torch.cat(latents), tokens=torch.cat(tokens), n_latents=some[0].pairs.n_latents)
-
-
-def join(some: Sequence[OuterSum]) -> tuple[Float[Tensor, "pairs"], Float[Tensor, "tokens d_in"]]:
-    """(values, rows) of several sums, as `Gradients.group` numbers their pairs and tokens."""
-    if len(some) == 1:
-        return some[0].values, some[0].rows
-    return torch.cat([one.values for one in some]), torch.cat([one.rows for one in some])
+def _join_pairs(some: Sequence[Pairs]) -> Pairs:
+    latents, counts = (
+        torch.cat(part) for part in zip(*((p.latents, p.per_token_counts) for p in some), strict=True)
+    )
+    return Pairs(latents=latents, per_token_counts=counts, d_sae=some[0].d_sae, members=some[0].members)

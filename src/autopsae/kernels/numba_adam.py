@@ -42,13 +42,23 @@ def _is_touched(g):  # type: ignore[no-untyped-def]
     return touched
 
 
+@compile_loop()
+def _step(p, g, m, v, size, settings, unit, sparse):  # type: ignore[no-untyped-def]
+    """One row. unit: its gradient is first made orthogonal to it, and it is brought to length 1 in the end. sparse:
+    it is left alone without a gradient.
+    """
+    if not sparse or _is_touched(g):
+        _move(p, g, m, v, size, settings, unit)
+    if unit:
+        _to_unit(p)
+
+
 @parallel()
 def adam(rows, grads, firsts, seconds, sizes, settings, unit, sparse, threads):  # type: ignore[no-untyped-def]
     """One step of Adam, row by row, at the size of the row's member: its rate / (1 - beta1^t); at 0 the row is left
     alone.
 
-    settings: as in `_move`. unit: the gradient is first made orthogonal to the row, and the row is brought to
-    length 1 in the end. sparse: rows without a gradient are left alone.
+    settings: as in `_move`; unit, sparse: as in `_step`.
     """
     n, each = len(rows), len(rows) // len(sizes)
     span = (n + threads - 1) // threads
@@ -56,10 +66,7 @@ def adam(rows, grads, firsts, seconds, sizes, settings, unit, sparse, threads): 
         for r in range(t * span, min(n, (t + 1) * span)):
             size = sizes[r // each]
             if size > 0:
-                if not sparse or _is_touched(grads[r]):
-                    _move(rows[r], grads[r], firsts[r], seconds[r], size, settings, unit)
-                if unit:
-                    _to_unit(rows[r])
+                _step(rows[r], grads[r], firsts[r], seconds[r], size, settings, unit, sparse)
 
 
 @compile_loop(fastmath=FAST)
@@ -80,7 +87,7 @@ def _add_rows(g, values, order, tokens, begin, end, of_tokens):  # type: ignore[
 
 
 @parallel()
-def adam_from_sums(rows, grads, firsts, seconds, sizes, settings, unit, sparse, pairs, of_tokens, bounds, threads):  # type: ignore[no-untyped-def]
+def adam_from_sum(rows, grads, firsts, seconds, sizes, settings, unit, sparse, pairs, of_tokens, bounds, threads):  # type: ignore[no-untyped-def]
     """As `adam`, where a row's gradient is that of `grads` (none: no rows) and the sum over the row's pairs, from
     order[ends[r]] to order[ends[r + 1]], of value times the token's row. pairs: (values, order, tokens, ends);
     bounds: the rows of each thread.
@@ -96,7 +103,4 @@ def adam_from_sums(rows, grads, firsts, seconds, sizes, settings, unit, sparse, 
                 if len(grads):
                     g[:] = grads[r]
                 _add_rows(g, values, order, tokens, ends[r], ends[r + 1], of_tokens)
-                if not sparse or _is_touched(g):
-                    _move(rows[r], g, firsts[r], seconds[r], size, settings, unit)
-                if unit:
-                    _to_unit(rows[r])
+                _step(rows[r], g, firsts[r], seconds[r], size, settings, unit, sparse)

@@ -14,7 +14,7 @@ EACH, TOP = np.uint64(0x0101010101010101), np.uint64(56)
 """A row is compared in vector instructions, a byte per value; read eight at a time, most bytes are zero."""
 
 
-@compile_loop(inline="always")
+@compile_loop()
 def _move_largest_to_front(values, latents, n, k):  # type: ignore[no-untyped-def]
     """Hoare's selection: the k largest of the first n values come first, in any order."""
     low, high = 0, n - 1
@@ -38,7 +38,7 @@ def _move_largest_to_front(values, latents, n, k):  # type: ignore[no-untyped-de
             break
 
 
-@compile_loop(inline="always")
+@compile_loop()
 def _candidates(row, bias, over, flags, words, values, latents):  # type: ignore[no-untyped-def]
     """Gather what is not at or below `over` (so NaN too, which must not go unseen); how many there are."""
     count = 0

@@ -1,5 +1,9 @@
 """How loops are compiled: by Numba, kept on disk, and twice where they are parallel. x / 0 is inf or NaN, as in
 NumPy, and so needs no branch.
+
+A loop that another one calls is always inlined there (`forceinline`). Else the object files of both hold a copy of
+it, optimised in different surroundings; which copy runs depends on the order in which they are loaded, and so on
+what is on the disk already, and the last bits of a result with it.
 """
 
 import inspect
@@ -16,9 +20,9 @@ def compile_loop(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
     def compile(function: Callable[..., Any]) -> Any:
         plain = inspect.unwrap(function)  # the tests check shapes by wrapping every function
         try:
-            return numba.njit(cache=True, error_model="numpy", **flags)(plain)
+            return numba.njit(cache=True, forceinline=True, error_model="numpy", **flags)(plain)
         except RuntimeError:  # nowhere to write the cache: compile once per process
-            return numba.njit(error_model="numpy", **flags)(plain)
+            return numba.njit(forceinline=True, error_model="numpy", **flags)(plain)
 
     return compile
 

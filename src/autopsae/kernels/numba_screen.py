@@ -1,7 +1,7 @@
 """Loops of `screen`, compiled by Numba: exact choices from inexact scores. Called by `screen` alone.
 
 `scores` [tokens, latents] are those of an inexact product, `bias` is added to them (b_enc, made finite). The value
-of a pair, which is x . w + b_enc in float32 by `_four`, lies within
+of a pair, which is x . w + b_enc in float32 by `exact`, lies within
     slack[latent] * size[token] + relative * |score| + SUM * |score + bias| + tiny
 of score + bias: between its *low* and its *high* (docs/exact-selection.md has the proof). A size that is not finite
 says that there is no such bound for this token, and that all its values have to be computed.
@@ -14,6 +14,7 @@ import numpy as np
 
 from autopsae.kernels.numba_bits import float_of, widen, zeros_below
 from autopsae.kernels.numba_compile import compile_loop, parallel
+from autopsae.kernels.numba_sums import multiply_four
 
 SUM = np.float32(2.0**-21)
 """Of the two sums with the bias, which are rounded: twice 2^-24, and some to spare."""
@@ -24,37 +25,27 @@ FINE = np.int32(1 << 14)
 """Two floats whose bits differ by less are within 2^-9 of each other: near enough for a floor."""
 
 
-@compile_loop(inline="always")
-def error_of(score, value, slack, size, limits):  # type: ignore[no-untyped-def]
-    """How far the exact value may be from `value`, which is score + bias. limits: (relative, tiny)."""
-    return size * slack + limits[0] * abs(score) + SUM * abs(value) + limits[1]
+@compile_loop()
+def bound(score, bias, slack, size, limits):  # type: ignore[no-untyped-def]
+    """(score + bias, how far the exact value may be from it). limits: (relative, tiny)."""
+    score = widen(score)
+    value = score + bias
+    return value, size * slack + limits[0] * abs(score) + SUM * abs(value) + limits[1]
 
 
 @compile_loop(fastmath={"reassoc", "contract"})
-def _four(x, W, places, first, values):  # type: ignore[no-untyped-def]
-    """The products of x with four rows: the only place where a selected value is computed, so that it does not
-    depend on what it was selected by (the tests look whether a compiler has made it so). Four at a time, as each
-    waits for its row.
-    """
-    a, b, c, d = W[places[first]], W[places[first + 1]], W[places[first + 2]], W[places[first + 3]]
-    of_a = of_b = of_c = of_d = np.float32(0)
-    for j in range(len(x)):
-        of_a += x[j] * a[j]
-        of_b += x[j] * b[j]
-        of_c += x[j] * c[j]
-        of_d += x[j] * d[j]
-    values[first], values[first + 1], values[first + 2], values[first + 3] = of_a, of_b, of_c, of_d
-
-
-@compile_loop()
 def exact(x, W, bias, places, n, values):  # type: ignore[no-untyped-def]
-    """values[i] = x . W[places[i]] + bias, for n latents; both buffers have room for SPARE more."""
+    """values[i] = x . W[places[i]] + bias, for n latents; both buffers have room for SPARE more.
+
+    The only place where a selected value is computed, and always by four rows, so that it does not depend on what
+    it was selected by (the tests look whether a compiler has made it so).
+    """
     if n == 0:
         return
     for i in range(n, n + 3):
         places[i] = places[n - 1]
     for i in range(0, n, 4):
-        _four(x, W, places, i, values)
+        multiply_four(x, W, places, i, values)
     for i in range(n):
         values[i] += bias[places[i]]
 
@@ -63,9 +54,7 @@ def exact(x, W, bias, places, n, values):  # type: ignore[no-untyped-def]
 def _mark(row, bias, slack, size, limits, guess, seen, unsure, flags):  # type: ignore[no-untyped-def]
     """flags: which latents reach `guess` at their high (NaN too, which must not go unseen)."""
     for j in range(len(row)):
-        score = widen(row[j])
-        value = score + bias[j]
-        error = error_of(score, value, slack[j], size, limits)
+        value, error = bound(row[j], bias[j], slack[j], size, limits)
         seen[j] |= value > error
         unsure[j] |= value > -error
         flags[j] = not (value + error < guess)
@@ -89,9 +78,7 @@ def _bound(row, bias, slack, size, limits, places, count, lows, highs):  # type:
     """The low and the high of some latents."""
     for i in range(count):
         j = places[i]
-        score = widen(row[j])
-        value = score + bias[j]
-        error = error_of(score, value, slack[j], size, limits)
+        value, error = bound(row[j], bias[j], slack[j], size, limits)
         lows[i], highs[i] = value - error, value + error
 
 
@@ -127,13 +114,13 @@ def _kth(values, n, k, fine):  # type: ignore[no-untyped-def]
 
 
 @compile_loop()
-def _candidates(row, bias, slack, size, limits, k, guess, marks, room):  # type: ignore[no-untyped-def]
-    """(how many latents may be among the k largest that are positive, a floor that the k-th reaches or 0): those
-    whose high reaches the k-th largest low. Only latents over `guess` are looked at, and it is lowered until no
-    other can be among them.
+def _candidates(row, bias, slack, size, limits, k, ratio, seen, unsure, room):  # type: ignore[no-untyped-def]
+    """(how many latents may be among the k largest that are positive, the ratio for the next token): those whose
+    high reaches the k-th largest low. Only latents over a guess are looked at, and it is lowered until no other can
+    be among them. What the k-th largest of a token was to its size is, somewhat lowered, the guess for the next.
     """
-    (seen, unsure, flags), (places, lows, highs) = marks, room
-    words, lower = flags.view(np.uint64), np.float32(0.7)
+    flags, places, lows, highs = room
+    words, lower, guess = flags.view(np.uint64), np.float32(0.7), np.float32(ratio * size)
     if not guess < HUGE:  # inf could not be lowered
         guess = np.float32(0)
     while True:
@@ -152,7 +139,14 @@ def _candidates(row, bias, slack, size, limits, k, guess, marks, room):  # type:
     for i in range(count):
         places[some] = places[i]
         some += not (highs[i] < floor)
-    return some, floor
+    return some, np.float32(0.93) * floor / size if size > 0 else np.float32(0)
+
+
+@compile_loop()
+def _room(n):  # type: ignore[no-untyped-def]
+    """(flags in whole words, places, lows, highs) for the latents of a token."""
+    lows, highs = np.empty(n + SPARE, np.float32), np.empty(n + SPARE, np.float32)
+    return np.zeros((n + 7) // 8 * 8, np.uint8), np.empty(n + SPARE, np.int32), lows, highs
 
 
 @compile_loop()
@@ -208,21 +202,16 @@ def every_value(x, W, bias, places, values, seen):  # type: ignore[no-untyped-de
 
 @parallel()
 def largest(scores, bias, slack, sizes, limits, x, W, b_enc, k, values, latents, seen, unsure, threads):  # type: ignore[no-untyped-def]
-    """The k largest of each token into values and latents [tokens, k], in the order of the latents. What the k-th
-    largest of a token was to its size is, somewhat lowered, the guess for the next.
-    """
+    """The k largest of each token into values and latents [tokens, k], in the order of the latents."""
     rows, n = scores.shape
     span = (rows + threads - 1) // threads
     for t in numba.prange(threads):
-        flags, places = np.zeros((n + 7) // 8 * 8, np.uint8), np.empty(n + SPARE, np.int32)
-        lows, highs = np.empty(n + SPARE, np.float32), np.empty(n + SPARE, np.float32)
-        ratio = np.float32(0)
+        room, ratio = _room(n), np.float32(0)
+        _, places, lows, _ = room
         for r in range(t * span, min(rows, (t + 1) * span)):
             if sizes[r] < np.inf:
-                guess = np.float32(ratio * sizes[r])
-                marks, room = (seen[t], unsure[t], flags), (places, lows, highs)
-                count, floor = _candidates(scores[r], bias, slack, sizes[r], limits, k, guess, marks, room)
-                ratio = np.float32(0.93) * floor / sizes[r] if sizes[r] > 0 else np.float32(0)
+                row, size = scores[r], sizes[r]
+                count, ratio = _candidates(row, bias, slack, size, limits, k, ratio, seen[t], unsure[t], room)
                 exact(x[r], W, b_enc, places, count, lows)
             else:
                 count = every_value(x[r], W, b_enc, places, lows, seen[t])
@@ -239,15 +228,13 @@ def reach(scores, bias, slack, sizes, limits, x, W, b_enc, k, asked, fired, seen
     rows, n = scores.shape
     span = (rows + threads - 1) // threads
     for t in numba.prange(threads):
-        flags, places = np.zeros((n + 7) // 8 * 8, np.uint8), np.empty(n + SPARE, np.int32)
-        lows, highs = np.empty(n + SPARE, np.float32), np.empty(n + SPARE, np.float32)
-        values, latents, ratio = np.empty(k, np.float32), np.empty(k, np.int64), np.float32(0)
+        room, ratio = _room(n), np.float32(0)
+        _, places, lows, _ = room
+        values, latents = np.empty(k, np.float32), np.empty(k, np.int64)
         for r in range(t * span, min(rows, (t + 1) * span)):
             if sizes[r] < np.inf:
-                guess = np.float32(ratio * sizes[r])
-                marks, room = (seen[t], unsure[t], flags), (places, lows, highs)
-                count, floor = _candidates(scores[r], bias, slack, sizes[r], limits, k, guess, marks, room)
-                ratio = np.float32(0.93) * floor / sizes[r] if sizes[r] > 0 else np.float32(0)
+                row, size = scores[r], sizes[r]
+                count, ratio = _candidates(row, bias, slack, size, limits, k, ratio, seen[t], unsure[t], room)
                 some = False
                 for i in range(count):
                     some |= asked[places[i]]

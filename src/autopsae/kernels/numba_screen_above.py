@@ -9,16 +9,14 @@ import numpy as np
 from autopsae.kernels.numba_bits import widen
 from autopsae.kernels.numba_choose import EACH, TOP
 from autopsae.kernels.numba_compile import compile_loop, parallel
-from autopsae.kernels.numba_screen import SPARE, error_of, every_value, exact, gather
+from autopsae.kernels.numba_screen import SPARE, bound, every_value, exact, gather
 
 
 @compile_loop()
 def _mark_above(row, bias, slack, size, limits, thresholds, seen, unsure, flags):  # type: ignore[no-untyped-def]
     """flags: which latents are over their threshold at their high."""
     for j in range(len(row)):
-        score = widen(row[j])
-        value = score + bias[j]
-        error = error_of(score, value, slack[j], size, limits)
+        value, error = bound(row[j], bias[j], slack[j], size, limits)
         seen[j] |= value > error
         unsure[j] |= value > -error
         flags[j] = not (value + error <= thresholds[j])
@@ -76,9 +74,7 @@ def mark_positive(scores, bias, slack, sizes, limits, x, W, b_enc, seen, unsure,
             if sizes[r] < np.inf:
                 row, surely, perhaps = scores[r], seen[t], unsure[t]
                 for j in range(n):
-                    score = widen(row[j])
-                    value = score + bias[j]
-                    error = error_of(score, value, slack[j], sizes[r], limits)
+                    value, error = bound(row[j], bias[j], slack[j], sizes[r], limits)
                     surely[j] |= value > error
                     perhaps[j] |= value > -error
             else:
@@ -88,9 +84,7 @@ def mark_positive(scores, bias, slack, sizes, limits, x, W, b_enc, seen, unsure,
 @compile_loop()
 def _bound_all(row, bias, slack, size, limits, lows, highs, seen, unsure):  # type: ignore[no-untyped-def]
     for j in range(len(row)):
-        score = widen(row[j])
-        value = score + bias[j]
-        error = error_of(score, value, slack[j], size, limits)
+        value, error = bound(row[j], bias[j], slack[j], size, limits)
         lows[j], highs[j] = value - error, value + error
         seen[j] |= value > error
         unsure[j] |= value > -error
@@ -145,9 +139,7 @@ def settle(scores, bias, slack, sizes, limits, x, W, b_enc, asked, positive, thr
         for i in range(t * span, min(len(asked), (t + 1) * span)):
             j = asked[i]
             for r in range(len(scores)):
-                score = widen(scores[r, j])
-                value = score + bias[j]
-                error = error_of(score, value, slack[j], sizes[r], limits)
+                value, error = bound(scores[r, j], bias[j], slack[j], sizes[r], limits)
                 if sizes[r] < np.inf and value > -error:
                     place[0] = j
                     exact(x[r], W, b_enc, place, 1, value_of)

@@ -27,17 +27,23 @@ def _subtract(out, values, latents, begin, end, W):  # type: ignore[no-untyped-d
 
 
 @compile_loop(fastmath={"reassoc", "contract"})
+def multiply_four(row, W, latents, first, products):  # type: ignore[no-untyped-def]
+    """products: <row, the latent's row> of four latents from `first` on."""
+    a, b, c, d = W[latents[first]], W[latents[first + 1]], W[latents[first + 2]], W[latents[first + 3]]
+    of_a = of_b = of_c = of_d = products.dtype.type(0)
+    for j in range(len(row)):
+        of_a += row[j] * a[j]
+        of_b += row[j] * b[j]
+        of_c += row[j] * c[j]
+        of_d += row[j] * d[j]
+    products[first], products[first + 1], products[first + 2], products[first + 3] = of_a, of_b, of_c, of_d
+
+
+@compile_loop(fastmath={"reassoc", "contract"})
 def _multiply(row, W, latents, begin, end, products):  # type: ignore[no-untyped-def]
     """products: <row, the latent's row> of the pairs."""
     for p in range(begin, end - 3, 4):
-        a, b, c, d = W[latents[p]], W[latents[p + 1]], W[latents[p + 2]], W[latents[p + 3]]
-        of_a = of_b = of_c = of_d = products.dtype.type(0)
-        for j in range(len(row)):
-            of_a += row[j] * a[j]
-            of_b += row[j] * b[j]
-            of_c += row[j] * c[j]
-            of_d += row[j] * d[j]
-        products[p], products[p + 1], products[p + 2], products[p + 3] = of_a, of_b, of_c, of_d
+        multiply_four(row, W, latents, p, products)
     for p in range(end - (end - begin) % 4, end):
         latent, total = W[latents[p]], products.dtype.type(0)
         for j in range(len(row)):

@@ -100,9 +100,9 @@ class Pairs:
         return self.tokens[self.order]
 
     @cached_property
-    def starts_by_latent(self) -> Int[Tensor, "latents"]:
-        """Where each latent's pairs begin among them."""
-        return self.counts.cumsum(0) - self.counts
+    def ends_by_latent(self) -> Int[Tensor, "latents_and_one"]:
+        """0, then where each latent's pairs end among them."""
+        return torch.cat([self.counts.new_zeros(1), self.counts.cumsum(0)])
 
     def between(self, first: int, last: int) -> tuple[Int[Tensor, "some"], "Pairs"]:
         """(the places of the pairs of each member's latents first ... last - 1, and these pairs alone), the latents
@@ -139,7 +139,7 @@ class Pairs:
         return F.embedding_bag(
             self.tokens_by_latent,
             rows.detach(),
-            self.starts_by_latent,
+            self.ends_by_latent[:-1],
             per_sample_weights=values[self.order],
             mode="sum",
         ).view(shape)

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 from copy import copy
 from functools import cache
 from math import isfinite, sqrt
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from autopsae.kernels.dispatch import Loops, load_loops, threads_for
+from autopsae.kernels import dispatch
+from autopsae.kernels.dispatch import Loops, threads_for
 from autopsae.kernels.workspace import Workspace
 
 Products = Literal["auto", "float32", "bfloat16", "int8"]
@@ -40,12 +41,14 @@ _FEW_DIMENSIONS, _FEW_LATENTS = 128, 1024
 
 Tokens = Float[Tensor, "tokens d_in"]
 Rows = Float[Tensor, "d_sae d_in"]
+S = TypeVar("S", bound="Screen")
 
 
 def choose_screen(asked: Products | None, W_enc: Float[Tensor, "*members d_sae d_in"]) -> Products | None:
     """The screen for these encoder rows; None where there is none, or none is worth it: the whole product then."""
     d_sae, d_in = W_enc.shape[-2:]
-    if asked is None or W_enc.device.type != "cpu" or W_enc.dtype != torch.float32 or load_loops() is None:
+    is_possible = W_enc.device.type == "cpu" and W_enc.dtype == torch.float32 and dispatch.load_loops() is not None
+    if asked is None or not is_possible:
         return None
     if asked == "auto" and (d_in < _FEW_DIMENSIONS or d_sae < _FEW_LATENTS):
         return None
@@ -113,24 +116,36 @@ class Scores(NamedTuple):
 class Screen:
     """One SAE's encoder, rounded for a screen. `of` makes it."""
 
-    def __init__(self, kind: Products, W_enc: Rows, b_enc: Float[Tensor, "d_sae"], workspace: Workspace) -> None:
+    def __init__(self, kind: Products, W_enc: Rows, workspace: Workspace) -> None:
         self.kind, self.W_enc, self.workspace = kind, W_enc, workspace
-        self.b_enc = b_enc
         self._rows = _round(kind, W_enc, "rows", workspace)
         self._largest = float(self._rows.rounded.max())
-        # Where a latent is at -inf, no product may reach what stands for it.
-        self._limit = 0.1 * _HUGE if bool((b_enc < -_HUGE).any()) else _LARGEST
+        self._set_biases(W_enc.new_zeros(len(W_enc)))
 
     @staticmethod
     def of(
         kind: Products, W_enc: Rows, b_enc: Float[Tensor, "d_sae"] | None, workspace: Workspace
     ) -> "Screen | None":
         """None for weights that have no bounds: NaN, infinite, or biases that dwarf everything."""
-        b_enc = W_enc.new_zeros(len(W_enc)) if b_enc is None else b_enc.contiguous()
-        screen = Screen(kind, W_enc.contiguous(), b_enc, workspace)
+        screen = Screen(kind, W_enc.contiguous(), workspace)
         bounds = float((screen._rows.errors + screen._rows.rounded + screen._rows.norms).sum())
-        have_bounds = (b_enc.abs() <= _HUGE) | (b_enc == -torch.inf)
-        return screen if isfinite(bounds) and bool(have_bounds.all()) else None
+        if not isfinite(bounds):
+            return None
+        return screen if b_enc is None else screen.with_bias(b_enc)
+
+    def with_bias(self: S, b_enc: Float[Tensor, "d_sae"]) -> "S | None":
+        """The same encoder rows with other biases; None for biases that have no bounds."""
+        if not bool(((b_enc.abs() <= _HUGE) | (b_enc == -torch.inf)).all()):
+            return None
+        other = copy(self)
+        other._set_biases(b_enc.contiguous())
+        return other
+
+    def _set_biases(self, b_enc: Float[Tensor, "d_sae"]) -> None:
+        # A sum with -inf has no bound, and one with this number has.
+        self.b_enc, self.bias = b_enc, b_enc.clamp_min(-_HUGE).numpy()
+        # Where a latent is at -inf, no product may reach what stands for it.
+        self._limit = 0.1 * _HUGE if bool((b_enc < -_HUGE).any()) else _LARGEST
 
     def blocks(self, x: Tokens) -> Iterator[tuple[Tokens, Scores]]:
         """Tokens in blocks whose scores stay in the processor's cache."""
@@ -154,9 +169,7 @@ class Screen:
         tiny = _SMALLEST * (4 * d_in + sqrt(d_in) * (most + self._largest))
         limits = np.float32(_RELATIVE[self.kind]), np.float32(tiny)
         slack, sizes = (t.mul(1 + 1e-6).float() for t in (slack, sizes))  # by more than float32 rounds off
-        product = self._product(tokens).numpy()
-        bias = self.b_enc.clamp_min(-_HUGE).numpy()  # a sum with -inf has no bound, and one with this number has
-        return Scores(product, bias, slack.numpy(), sizes.numpy(), limits)
+        return Scores(self._product(tokens).numpy(), self.bias, slack.numpy(), sizes.numpy(), limits)
 
     def _product(self, tokens: _Rounded) -> Tensor:
         shape = (len(tokens.rows), len(self.W_enc))
@@ -168,23 +181,19 @@ class Screen:
         return out.view(torch.uint16) if self.kind == "bfloat16" else out
 
 
-class Scored:
-    """A block of tokens whose scores are computed once, for SAEs that share encoder rows and differ in biases. It
-    holds until its screen computes the scores of other tokens.
+class Scored(Screen):
+    """A screen whose scores of one block of tokens are computed once, for SAEs that differ in their biases. It
+    holds until the screen that it is made of computes the scores of other tokens.
     """
 
     def __init__(self, screen: Screen, x: Tokens) -> None:
-        self.W_enc, self.b_enc, self.workspace = screen.W_enc, screen.b_enc, screen.workspace
+        vars(self).update(vars(screen))
         self._x, self._scores = x, screen.scores(x)
 
-    def with_bias(self, b_enc: Float[Tensor, "d_sae"]) -> "Scored | None":
-        """The same for other biases; None for biases that have no bounds."""
-        if not bool((b_enc.abs() <= _HUGE).all()):
-            return None
-        other = copy(self)
-        other.b_enc = b_enc.contiguous()
-        other._scores = self._scores._replace(bias=other.b_enc.numpy())
-        return other
+    def with_bias(self: S, b_enc: Float[Tensor, "d_sae"]) -> "S | None":
+        """As of a screen; None also for biases with which other tokens have bounds."""
+        other = super().with_bias(b_enc)
+        return other if other and other._limit == self._limit else None
 
     def only(self, kept: Bool[Tensor, "tokens"]) -> "Scored":
         """The same for some of the tokens."""
@@ -195,7 +204,7 @@ class Scored:
 
     def blocks(self, x: Tokens) -> Iterator[tuple[Tokens, Scores]]:
         """The one block; `x` are its tokens."""
-        yield self._x, self._scores
+        yield self._x, self._scores._replace(bias=self.bias)
 
 
 def _round(kind: Products, rows: Tensor, name: str, workspace: Workspace) -> _Rounded:
@@ -216,6 +225,6 @@ def _round(kind: Products, rows: Tensor, name: str, workspace: Workspace) -> _Ro
 
 def the_loops() -> Loops:
     """The compiled loops, which are there wherever a screen is."""
-    loops = load_loops()
+    loops = dispatch.load_loops()
     assert loops is not None
     return loops

@@ -1,6 +1,6 @@
 """What is chosen behind a screen: exact values, and whom they choose. The loops are those of `numba_screen`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autopsae.kernels.dispatch import threads_for
-from autopsae.kernels.screen import Scored, Scores, Screen, Tokens, the_loops
+from autopsae.kernels.screen import Scores, Screen, Tokens, the_loops
 
 Positive = Bool[Tensor, "d_sae"]
-Chosen = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
+Largest = tuple[Float[Tensor, "tokens k"], Int[Tensor, "tokens k"]]
 
 
 class _Block(NamedTuple):
@@ -26,20 +26,16 @@ class _Block(NamedTuple):
     threads: int
 
 
-def largest(screen: Screen | Scored, x: Tokens, positive: Positive, k: int) -> Chosen:
+def largest(screen: Screen, x: Tokens, positive: Positive, k: int) -> Largest:
     """(values, latents) of the k largest pre-activations of each token, in the order of the latents; of equal ones
     the first. `positive` becomes true where a latent is positive on any token. Where fewer than k of a token are
     positive, the first that are not fill the rest.
     """
-    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
-    for b in _blocks(screen, x, positive):
-        chosen = values[b.tokens].numpy(), latents[b.tokens].numpy()
-        the_loops().screen.largest(*b.scores, *b.exact, k, *chosen, b.seen, b.unsure, b.threads)
-    return values, latents
+    return _choose(the_loops().screen.largest, screen, x, positive, k)
 
 
 def which_reach(
-    screen: Screen | Scored, x: Tokens, positive: Positive, k: int, asked: Bool[Tensor, "d_sae"]
+    screen: Screen, x: Tokens, positive: Positive, k: int, asked: Bool[Tensor, "d_sae"]
 ) -> Bool[Tensor, "d_sae"]:
     """Which of the latents `asked` for are positive and among the k largest of any token; `positive` as in
     `largest`.
@@ -53,19 +49,15 @@ def which_reach(
     return reached & asked
 
 
-def largest_of_groups(screen: Screen | Scored, x: Tokens, positive: Positive, k: int) -> Chosen:
+def largest_of_groups(screen: Screen, x: Tokens, positive: Positive, k: int) -> Largest:
     """(values, latents) of the largest pre-activation of each of k groups of d_sae / k neighbours, the first of
     equal ones; `positive` as in `largest`.
     """
-    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
-    for b in _blocks(screen, x, positive):
-        chosen = values[b.tokens].numpy(), latents[b.tokens].numpy()
-        the_loops().screen_above.largest_of_groups(*b.scores, *b.exact, k, *chosen, b.seen, b.unsure, b.threads)
-    return values, latents
+    return _choose(the_loops().screen_above.largest_of_groups, screen, x, positive, k)
 
 
 def above(
-    screen: Screen | Scored, x: Tokens, positive: Positive, thresholds: Float[Tensor, "d_sae"]
+    screen: Screen, x: Tokens, positive: Positive, thresholds: Float[Tensor, "d_sae"]
 ) -> tuple[Float[Tensor, "above"], Int[Tensor, "above"], Int[Tensor, "tokens"]]:
     """(values, latents, how many per token) of all pre-activations over their latent's threshold (>= 0), token by
     token, in the order of the latents; `positive` as in `largest`.
@@ -89,13 +81,22 @@ def above(
     return tuple(torch.cat(part) for part in zip(empty, *parts, strict=True))  # type: ignore[return-value]
 
 
-def mark_positive(screen: Screen | Scored, x: Tokens, positive: Positive) -> None:
+def mark_positive(screen: Screen, x: Tokens, positive: Positive) -> None:
     """`positive` as in `largest`, and nothing else."""
     for b in _blocks(screen, x, positive):
         the_loops().screen_above.mark_positive(*b.scores, *b.exact, b.seen, b.unsure, b.threads)
 
 
-def _blocks(screen: Screen | Scored, x: Tokens, positive: Positive) -> Iterator[_Block]:
+def _choose(loop: Callable[..., None], screen: Screen, x: Tokens, positive: Positive, k: int) -> Largest:
+    """k latents of each token, chosen by a loop."""
+    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
+    for b in _blocks(screen, x, positive):
+        chosen = values[b.tokens].numpy(), latents[b.tokens].numpy()
+        loop(*b.scores, *b.exact, k, *chosen, b.seen, b.unsure, b.threads)
+    return values, latents
+
+
+def _blocks(screen: Screen, x: Tokens, positive: Positive) -> Iterator[_Block]:
     """The tokens in blocks, to be chosen from; in the end `positive` is what is true of all."""
     start, W = 0, screen.W_enc.numpy()
     for block, scores in screen.blocks(x):

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from autopsae.kernels.dispatch import load_loops, spans, sum_loops, threads_for
+from autopsae.kernels import dispatch
+from autopsae.kernels.dispatch import spans, sum_loops, threads_for
 
 
 def dots(
@@ -104,7 +105,7 @@ def group(latents: Int[Tensor, "pairs"], counts: Int[Tensor, "latents"]) -> Int[
 
     A fixed order makes the sums, and so the training, the same every time.
     """
-    loops = load_loops() if latents.device.type == "cpu" else None
+    loops = dispatch.load_loops() if latents.device.type == "cpu" else None
     if loops is None:
         return torch.argsort(latents.int(), stable=True)
     order = torch.empty_like(latents)

@@ -1,6 +1,6 @@
 """Between the weights and a sparsity: the pre-activations that it chooses from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from autopsae.kernels import choose
 from autopsae.kernels import screen_choices as screened
 from autopsae.kernels.pairs import Pairs
-from autopsae.kernels.screen import Products, Scored, Screen, choose_screen
+from autopsae.kernels.screen import Products, Screen, choose_screen
 from autopsae.kernels.workspace import Workspace
 
 BLOCK_TOKENS = 512
@@ -25,8 +25,7 @@ Largest = tuple[Float[Tensor, "members tokens k"], Int[Tensor, "members tokens k
 """(values, latents) of as many latents for every token."""
 Above = tuple[Float[Tensor, "above"], Int[Tensor, "above"], Int[Tensor, "all_tokens"]]
 """(values, latents within their member, how many per token)."""
-Parts = TypeVar("Parts")
-OneMember = tuple[Screen | Scored, Float[Tensor, "tokens d_in"], Bool[Tensor, "d_sae"]]
+Parts = TypeVar("Parts", bound=tuple[Tensor, ...])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,11 +49,14 @@ class WholeProduct:
         W_enc: Float[Tensor, "members d_sae d_in"],
         b_enc: Float[Tensor, "members d_sae"] | None,
         workspace: Workspace | None = None,
+        *,
+        positive: Bool[Tensor, "members d_sae"] | None = None,
     ) -> None:
+        """positive: where to mark, in place of a mask of its own."""
         self.centered, self.W_enc, self.b_enc, self.workspace = centered, W_enc, b_enc, workspace
-        self.positive: Bool[Tensor, "members d_sae"] = torch.zeros(
-            W_enc.shape[:2], dtype=torch.bool, device=W_enc.device
-        )
+        if positive is None:
+            positive = torch.zeros(W_enc.shape[:2], dtype=torch.bool, device=W_enc.device)
+        self.positive: Bool[Tensor, "members d_sae"] = positive
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -98,10 +100,13 @@ class WholeProduct:
 
     def which_reach(self, k: int, asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
         """Which of the latents `asked` for are positive and among the k largest of any token of the one member."""
-        values, latents = self.largest(k)
-        reached = torch.zeros_like(asked)
-        reached[latents[values > 0]] = True  # > 0: with fewer than k positive, others fill the places
-        return reached & asked
+        return _who_fires(*self.largest(k), asked)
+
+    def which_lead(self, k: int, asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
+        """Which of the latents `asked` for are positive and the largest of their group on any token of the one
+        member.
+        """
+        return _who_fires(*self.largest_of_groups(k), asked)
 
     def largest_of_groups(self, k: int) -> Largest:
         """The largest of each of k groups of d_sae / k neighbours."""
@@ -124,8 +129,7 @@ class WholeProduct:
         for block in self:
             m = block.members
             parts.append(choose.above(block.rows, self.biases(m), thresholds[m], self.positive[m]))
-        values, latents, counts = (torch.cat([part[i] for part in parts]) for i in range(3))
-        return values, latents, counts
+        return _join(parts)
 
     def any_above(self, thresholds: Float[Tensor, "members d_sae"]) -> Bool[Tensor, "members d_sae"]:
         """Which latents are over their threshold (>= 0) on any token."""
@@ -147,12 +151,57 @@ class WholeProduct:
             yield torch.bmm(self.W_enc, some.mT, out=out)
 
 
+class ScreenedProduct(WholeProduct):
+    """The pre-activations of one member behind a screen (`kernels.screen`): those that are not chosen are never
+    computed, and the values of the others are the same for every screen. Chosen latents come in their order, and of
+    equal ones the first is chosen. Who iterates gets whole rows.
+    """
+
+    def __init__(
+        self,
+        screen: Screen,
+        centered: Float[Tensor, "1 tokens d_in"],
+        positive: Bool[Tensor, "1 d_sae"] | None = None,
+    ) -> None:
+        super().__init__(centered, screen.W_enc[None], screen.b_enc[None], positive=positive)
+        self._screen = screen
+        self._parts = screen, self.centered[0], self.positive[0]
+
+    def largest(self, k: int) -> Largest:
+        """As of the whole product."""
+        return _stack(*screened.largest(*self._parts, k))
+
+    def which_reach(self, k: int, asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
+        """As of the whole product."""
+        return screened.which_reach(*self._parts, k, asked)
+
+    def largest_of_groups(self, k: int) -> Largest:
+        """As of the whole product."""
+        return _stack(*screened.largest_of_groups(*self._parts, k))
+
+    def above(self, thresholds: Float[Tensor, "1 d_sae"]) -> Above:
+        """As of the whole product."""
+        return screened.above(*self._parts, thresholds[0])
+
+    def any_above(self, thresholds: Float[Tensor, "1 d_sae"]) -> Bool[Tensor, "1 d_sae"]:
+        """As of the whole product, but for the rounding of b_enc - threshold."""
+        moved = self._screen.with_bias(self._screen.b_enc - thresholds[0])
+        if moved is None:
+            return super().any_above(thresholds)
+        over = torch.zeros_like(self.positive)
+        screened.mark_positive(moved, self.centered[0], over[0])
+        self.positive |= over
+        if bool(thresholds.any()):  # else this is who is positive
+            screened.mark_positive(*self._parts)
+        return over
+
+
 class Product(WholeProduct):
     """The pre-activations of every member, for a sparsity to choose from with `largest`, `pairs_above` or
     `largest_of_groups`; one that chooses otherwise iterates over all of them.
 
-    Where there is a screen (`kernels.screen`), these never hold all pre-activations, and the values they give are
-    the same for every screen. products: which screen; None for none.
+    Each member is behind a screen where there is one and its weights have bounds. products: which screen; None for
+    none.
     """
 
     def __init__(
@@ -162,34 +211,21 @@ class Product(WholeProduct):
         b_enc: Float[Tensor, "members d_sae"] | None,
         workspace: Workspace | None = None,
         products: Products | None = "auto",
-        scored: Scored | None = None,
     ) -> None:
-        """scored: of one member, where its scores are known."""
         super().__init__(centered, W_enc, b_enc, workspace)
-        self._kind, self._scored = choose_screen(products, W_enc), scored
+        self._kind = choose_screen(products, W_enc)
 
     def largest(self, k: int) -> Largest:
-        """As of the whole product; with a screen in the order of the latents, and of equal ones the first."""
+        """As of the whole product."""
         if self._kind is None or k > MANY * self.shape[2]:
             return super().largest(k)
-        return _join(
-            self._by_member(lambda one: _stack(*screened.largest(*one, k)), lambda whole: whole.largest(k))
-        )
-
-    def which_reach(self, k: int, asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
-        """As of the whole product."""
-        if self._scored is None:
-            return super().which_reach(k, asked)
-        return screened.which_reach(self._scored, self.centered[0], self.positive[0], k, asked)
+        return _join([member.largest(k) for member in self._by_member(self._kind)])
 
     def largest_of_groups(self, k: int) -> Largest:
-        """As of the whole product; of equal ones the first."""
+        """As of the whole product."""
         if self._kind is None:
             return super().largest_of_groups(k)
-        parts = self._by_member(
-            lambda one: _stack(*screened.largest_of_groups(*one, k)), lambda whole: whole.largest_of_groups(k)
-        )
-        return _join(parts)
+        return _join([member.largest_of_groups(k) for member in self._by_member(self._kind)])
 
     def above(self, thresholds: Float[Tensor, "members d_sae"], *, many: bool = False) -> Above:
         """As of the whole product. many: whether a good part of all pairs is likely to be over its threshold; to
@@ -197,24 +233,8 @@ class Product(WholeProduct):
         """
         if self._kind is None or many:
             return super().above(thresholds)
-        of_member = iter(thresholds)
-        parts = self._by_member(
-            lambda one: screened.above(*one, next(of_member)),
-            lambda whole: whole.above(next(of_member)[None]),
-        )
-        values, latents, counts = (torch.cat([part[i] for part in parts]) for i in range(3))
-        return values, latents, counts
-
-    def any_above(self, thresholds: Float[Tensor, "members d_sae"]) -> Bool[Tensor, "members d_sae"]:
-        """As of the whole product."""
-        if self._scored is None:
-            return super().any_above(thresholds)
-        screened.mark_positive(self._scored, self.centered[0], self.positive[0])
-        over, moved = torch.zeros_like(self.positive), self._scored.with_bias(self._scored.b_enc - thresholds[0])
-        if moved is None:
-            return super().any_above(thresholds)
-        screened.mark_positive(moved, self.centered[0], over[0])
-        return over
+        members = zip(self._by_member(self._kind), thresholds.split(1), strict=True)
+        return _join([member.above(own) for member, own in members])
 
     def pairs_above(self, thresholds: Float[Tensor, "members d_sae"], *, many: bool = False) -> Chosen:
         """The pairs whose pre-activation is over their latent's threshold, as `above` gives them."""
@@ -226,24 +246,24 @@ class Product(WholeProduct):
         firsts = d_sae * torch.arange(members, device=latents.device)
         return values, replace(pairs, latents=latents + pairs.spread(firsts))
 
-    def _by_member(
-        self, choose_from: Callable[[OneMember], Parts], otherwise: Callable[[WholeProduct], Parts]
-    ) -> list[Parts]:
-        """What is chosen for each member: from its screen, or, where its weights have no bounds, from its whole
-        product.
-        """
-        assert self._kind is not None
-        workspace, parts = self.workspace or Workspace(), []
+    def _by_member(self, kind: Products) -> Iterator[WholeProduct]:
+        """The product of each member alone. A member's screen holds until the next member is asked for."""
+        workspace = self.workspace or Workspace()
         for m, (x, W) in enumerate(zip(self.centered, self.W_enc, strict=True)):
-            b_enc = None if self.b_enc is None else self.b_enc[m]
-            made = self._scored or Screen.of(self._kind, W, b_enc, workspace)
-            if made:
-                parts.append(choose_from((made, x, self.positive[m])))
+            one = slice(m, m + 1)
+            screen = Screen.of(kind, W, None if self.b_enc is None else self.b_enc[m], workspace)
+            if screen:
+                yield ScreenedProduct(screen, x[None], self.positive[one])
             else:
-                whole = WholeProduct(x[None], W[None], self.biases(slice(m, m + 1)), self.workspace)
-                parts.append(otherwise(whole))
-                self.positive[m] |= whole.positive[0]
-        return parts
+                biases, positive = self.biases(one), self.positive[one]
+                yield WholeProduct(x[None], W[None], biases, self.workspace, positive=positive)
+
+
+def _who_fires(values: Tensor, latents: Int[Tensor, "..."], asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
+    """Which of the latents `asked` for have a value over zero: where too few do, others fill their places."""
+    fired = torch.zeros_like(asked)
+    fired[latents[values > 0]] = True
+    return fired & asked
 
 
 def _stack(values: Float[Tensor, "tokens k"], latents: Int[Tensor, "tokens k"]) -> Largest:
@@ -251,6 +271,6 @@ def _stack(values: Float[Tensor, "tokens k"], latents: Int[Tensor, "tokens k"]) 
     return values[None], latents[None]
 
 
-def _join(parts: list[tuple[Float[Tensor, "1 tokens k"], Int[Tensor, "1 tokens k"]]]) -> Largest:
-    values, latents = (torch.cat([part[i] for part in parts]) for i in range(2))
-    return values, latents
+def _join(parts: Sequence[Parts]) -> Parts:
+    """The tensors of all parts, each after the one of the part before it."""
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))  # type: ignore[return-value]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autopsae.kernels.screen import Scored, Screen, choose_screen
 from autopsae.kernels.workspace import Workspace
-from autopsae.sae.product import Block, Product, WholeProduct
+from autopsae.sae.product import Block, ScreenedProduct, WholeProduct
 
 
 class SharedProduct:
@@ -34,14 +34,15 @@ class SharedProduct:
 
     def with_bias(self, b_enc: Float[Tensor, "d_sae"], kept: Bool[Tensor, "tokens"] | None = None) -> WholeProduct:
         """The pre-activations of the block, or of the tokens `kept`, in an SAE with these biases."""
-        x = self._x if kept is None else self._x[kept]
-        parts = x[None], self.W_enc[None], b_enc[None]
-        if self._screen:
-            scored = self._scored and self._scored.with_bias(b_enc)
-            scored = scored if scored is None or kept is None else scored.only(kept)
-            return Product(*parts, scored=scored) if scored else WholeProduct(*parts)
-        rows = self._rows if kept is None else self._rows[kept]
-        return _KnownProduct(*parts, rows=rows, out=self._workspace.take("moved", tuple(rows.shape), rows))
+        x = (self._x if kept is None else self._x[kept])[None]
+        if self._scored is None:
+            rows = self._rows if kept is None else self._rows[kept]
+            out = self._workspace.take("moved", tuple(rows.shape), rows)
+            return _KnownProduct(x, self.W_enc[None], b_enc, rows=rows, out=out)
+        scored = self._scored.with_bias(b_enc)
+        if scored is None:
+            return WholeProduct(x, self.W_enc[None], b_enc[None])
+        return ScreenedProduct(scored if kept is None else scored.only(kept), x)
 
 
 class _KnownProduct(WholeProduct):
@@ -51,7 +52,7 @@ class _KnownProduct(WholeProduct):
         self,
         centered: Float[Tensor, "1 tokens d_in"],
         W_enc: Float[Tensor, "1 d_sae d_in"],
-        b_enc: Float[Tensor, "1 d_sae"],
+        b_enc: Float[Tensor, "d_sae"],
         *,
         rows: Float[Tensor, "tokens d_sae"],
         out: Float[Tensor, "tokens d_sae"],

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
-from autopsae.kernels.adam import Adam, adam, adam_from_sums, has_loop, remove_parallel
+from autopsae.kernels.adam import Adam, adam, adam_from_sum, has_loop, remove_parallel
 from autopsae.kernels.gradients import Gradients, OuterSum
 from autopsae.sae.weights import Weights
 from autopsae.training.config import TrainConfig
@@ -61,8 +61,8 @@ class Optimizer:
             self._clip_gradients()
         for name, parameter in self._weights.parameters.items():
             some = self._gradients.take(name) if self._gradients else []
-            if some:
-                self._step_from_sums(name, some, self._rates[name] * factors)
+            if self._gradients and some:
+                self._step_from_sum(name, self._gradients.join(some), self._rates[name] * factors)
             elif parameter.grad is not None:
                 self._step_along(name, parameter.grad.contiguous(), self._rates[name] * factors)
         if self._kind == "sign_sgd" and self._unit:
@@ -72,29 +72,30 @@ class Optimizer:
 
     def _step_along(self, name: str, grad: Tensor, rates: Float[Tensor, "members"]) -> None:
         """Step of one parameter along its gradient."""
-        parameter, unit = self._weights.parameters[name], name == "W_dec" and self._unit
+        parameter, how = self._weights.parameters[name], self._how(name)
         if self._kind == "sign_sgd":
             rows, grads = _rows(parameter), _rows(grad)
-            if unit:
+            if how.unit:
                 remove_parallel(grads, rows)
             each = rates.to(rows).repeat_interleave(len(rows) // len(rates))[:, None]
             # Where a loss was not finite, the rate is 0, and the sign may be NaN.
             rows.sub_(torch.where(each > 0, grads.sign() * each, 0))
             return
-        sparse = self._kind == "sparse_adam"
-        first, second = (_rows(moment, entries=sparse) for moment in self.moments[name])
-        rows, grads = (_rows(tensor, entries=sparse) for tensor in (parameter, grad))
-        adam(rows, grads, first, second, rates, Adam(step=self.steps, unit=unit, sparse=sparse))
+        first, second = (_rows(moment, entries=how.sparse) for moment in self.moments[name])
+        rows, grads = (_rows(tensor, entries=how.sparse) for tensor in (parameter, grad))
+        adam(rows, grads, first, second, rates, how)
 
-    def _step_from_sums(self, name: str, some: Sequence[OuterSum], rates: Float[Tensor, "members"]) -> None:
+    def _step_from_sum(self, name: str, one: OuterSum, rates: Float[Tensor, "members"]) -> None:
         """Step of a weight matrix along a gradient that is made row by row, and never written."""
-        assert self._gradients is not None
-        parameter, unit = self._weights.parameters[name], name == "W_dec" and self._unit
+        parameter = self._weights.parameters[name]
         first, second = (_rows(moment) for moment in self.moments[name])
         grads = None if parameter.grad is None else _rows(parameter.grad.contiguous())
-        how = Adam(step=self.steps, unit=unit, sparse=self._kind == "sparse_adam")
-        grouped = self._gradients.group(some)
-        adam_from_sums(_rows(parameter), grads, first, second, rates, how, some, grouped)
+        adam_from_sum(_rows(parameter), grads, first, second, rates, self._how(name), one)
+
+    def _how(self, name: str) -> Adam:
+        """What the step does to the rows of a parameter."""
+        unit = name == "W_dec" and self._unit
+        return Adam(step=self.steps, unit=unit, sparse=self._kind == "sparse_adam")
 
     def _write_gradients(self) -> None:
         """Turn what the backward pass left unwritten into gradients as usual."""

@@ -48,10 +48,7 @@ class GroupMax(Sparsity):
         threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "d_sae"]:
         """A mask of the latents in `asked` that are positive and the largest of their group on any token."""
-        values, latents = product.largest_of_groups(self.k)
-        fired = torch.zeros_like(asked)
-        fired[latents[values > 0]] = True
-        return fired & asked
+        return product.which_lead(self.k, asked)
 
     def admits(
         self,

@@ -1,0 +1,40 @@
+"""What the compiled loops give does not depend on what the disk holds of them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TRAIN = """
+import hashlib, torch
+from autopsae.remedies.remedy import untouched
+from autopsae.sae.init import born
+from autopsae.sae.sparsity import TopK
+from autopsae.training.config import TrainConfig
+from autopsae.training.loop import Training
+from autopsae.training.sources import Member
+
+torch.set_num_threads(1)
+tokens = torch.randn(600, 48, generator=torch.Generator().manual_seed(0))
+seeded = torch.Generator().manual_seed(1)
+sae = born(untouched(48), d_sae=640, sparsity=TopK(k=8), scaled=False, generator=seeded)
+config = TrainConfig(steps=6, lr=1e-3, batch_tokens=200)
+records = list(Training([Member(sae=sae, config=config)], tokens))
+digest = hashlib.sha256(repr(records).encode())
+for name, tensor in sorted(sae.state_dict().items()):
+    digest.update(tensor.numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+def test_bits_just_compiled_and_from_disk(tmp_path: Path) -> None:
+    """A run that compiles its loops, and a resumed one that finds them on disk, give the same bits."""
+    pytest.importorskip("numba")
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", TRAIN]
+    compiled, loaded = (subprocess.run(command, env=env, capture_output=True, text=True) for _ in range(2))
+    assert compiled.returncode == loaded.returncode == 0, compiled.stderr + loaded.stderr
+    assert list(tmp_path.rglob("*.nbi")), "nothing was kept: the second run compiled again"
+    assert loaded.stdout == compiled.stdout

@@ -45,6 +45,7 @@ ROOMS += [
     "statistics",
     "remedies",
     "activations",
+    "models",
     "sae",
     "survival",
 ]

@@ -22,6 +22,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     statistics       tokens -> moments, norms, a uniform sample, geometric median, spectrum; one pass, float64
     remedies         what can be changed: a centre, a metric (z-score, whitening), a subspace for the rows
     activations      where tokens come from: files, shards, models harvested with hooks, synthetic tokens
+    models           which networks there are, what to feed them, statistics of all their layers at once
     sae              the model alone: drawn under a remedy, encode, decode, fold, save; which latents fire
     survival         death at birth: by the paper's formula, counted, and forecast for any number of tokens
     training         fit one or many at once: objectives, revival, optimizers, the loop, checkpoints, logs

@@ -1,0 +1,48 @@
+"""What a network is to a diagnosis: a module, its points, and how raw documents become batches of its inputs.
+
+A document is what belongs together: a text, an image, a protein, a stretch of DNA. It is cut into pieces that the
+network can read at once, and a batch is made of pieces.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from autopsae.activations.hooks import hidden_state_names
+
+Modality = Literal["text", "image", "protein", "dna"]
+
+
+class Network(ABC):
+    """A network in evaluation mode. A modality has one class, which says how its documents are read."""
+
+    modality: ClassVar[Modality]
+    """What its documents are."""
+    default_context: ClassVar[int]
+    """Tokens of a piece at most, unless told otherwise; for images, pixels of a side."""
+
+    def __init__(self, name: str, model: nn.Module) -> None:
+        """name: what it was loaded by."""
+        self.name, self.model = name, model
+
+    @property
+    def points(self) -> list[str]:
+        """The points (`activations.hooks`) that are looked at unless told otherwise, in the model's order."""
+        return hidden_state_names(self.model)
+
+    @abstractmethod
+    def pieces(self, document: Any, where: str, context: int) -> list[Any]:
+        """The pieces of a document, in order. where: what messages call the document.
+
+        Raises InputError for a document that cannot be read, and for a context that the network cannot have.
+        """
+
+    @abstractmethod
+    def size(self, piece: Any, context: int) -> int:
+        """Tokens that the network makes of a piece."""
+
+    @abstractmethod
+    def batch(self, pieces: Sequence[Any], context: int) -> dict[str, Any]:
+        """The arguments of the network's forward pass, with `attention_mask` where pieces were padded."""

@@ -1,2 +1,1 @@
-from autopsae.models.network import Modality as Modality
 from autopsae.models.network import Network as Network

@@ -103,6 +103,7 @@ def survey(
     steps: int = STEPS,
     repeated: Repeated = "keep",
     seed: int = 0,
+    exact: bool = True,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Survey:
@@ -133,6 +134,7 @@ def survey(
                     steps=steps,
                     repeated=repeated,
                     seed=seed,
+                    exact=exact,
                     device=device,
                     progress=_of_layer(progress, f"layer {number} of {len(layers)}: {layer}"),
                 )

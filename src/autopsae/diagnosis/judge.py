@@ -11,6 +11,7 @@ from autopsae.diagnosis.births import DRAW, Births, Question
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.ladder import remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
+from autopsae.diagnosis.outliers import outlier_dimensions
 from autopsae.diagnosis.prescribe import paper_rule, prescribe, suffices
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.severity import severity
@@ -75,6 +76,7 @@ def judge(
     measured = Measured(
         tokens=statistics.tokens,
         severity=geometry,
+        outlier_dimensions=outlier_dimensions(statistics.normed),
         repeats=repeats,
         birth=birth,
         expected=expected,
@@ -101,6 +103,7 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Di
         d_sae=prescription.d_sae,
         sparsity=prescription.sparsity,
         severity=measured.severity,
+        outlier_dimensions=measured.outlier_dimensions,
         repeats=measured.repeats,
         predicted=measured.predicted,
         birth=measured.birth,

@@ -97,7 +97,7 @@ def open_picture(picture: Picture, where: str, *, whole: bool = True) -> Any:
         # Of more pixels than any photograph has: a small file could fill the memory.
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         if isinstance(picture, np.ndarray):
-            return Image.fromarray(_checked(picture))
+            return Image.fromarray(_check(picture))
         check_regular(picture)
         with Image.open(picture) as opened:
             if not whole:
@@ -106,7 +106,7 @@ def open_picture(picture: Picture, where: str, *, whole: bool = True) -> Any:
             return _to_rgb(Image, turned)
 
 
-def _checked(picture: NDArray[Any]) -> NDArray[Any]:
+def _check(picture: NDArray[Any]) -> NDArray[Any]:
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise ValueError(f"expected bytes of shape [height, width, 3], got {picture.dtype} {picture.shape}")
     return np.ascontiguousarray(picture)

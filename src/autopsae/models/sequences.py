@@ -64,7 +64,7 @@ class SequenceNetwork(Network):
         letter of it.
         """
         self._check_context(context)
-        sequence = self._checked(document, where)
+        sequence = self._read(document, where)
         cut = [sequence[start : start + context] for start in range(0, len(sequence), context)]
         known = [piece for piece in cut if not self.letters.ids.keys().isdisjoint(piece)]
         if not known:
@@ -106,7 +106,7 @@ class SequenceNetwork(Network):
             to = "or more" if most is None else f"to {most:,}"
             raise InputError(f"context: expected 1 {to} letters for {self.name}, got {context:,}")
 
-    def _checked(self, document: Any, where: str) -> str:
+    def _read(self, document: Any, where: str) -> str:
         if not isinstance(document, str):
             raise InputError(f"{where}: expected a string of letters, got {type(document).__name__}")
         sequence = document.upper()

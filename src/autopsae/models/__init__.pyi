@@ -1,4 +1,8 @@
+from autopsae.models.catalogue import CatalogueEntry as CatalogueEntry
+from autopsae.models.catalogue import catalogue as catalogue
+from autopsae.models.catalogue import find_entry as find_entry
 from autopsae.models.images import ImageNetwork as ImageNetwork
+from autopsae.models.load import load_other as load_other
 from autopsae.models.network import Network as Network
 from autopsae.models.pictures import image_files as image_files
 from autopsae.models.pictures import pictures_in as pictures_in

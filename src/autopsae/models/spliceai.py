@@ -101,7 +101,7 @@ class SpliceAI(nn.Module):
         """The last sum of skips. Padded pieces give the tokens that they give alone."""
         there = None if attention_mask is None else attention_mask[..., None].to(one_hot.dtype)
         x = self.first(one_hot, there)
-        total = self.past(x, there)
+        total: Tensor = self.past(x, there)
         for number, block in enumerate(self.blocks):
             x = block(x, there)
             if (number + 1) % BLOCKS_IN_A_GROUP == 0:

@@ -54,7 +54,8 @@ class MultiplicativeLSTM(nn.Module):
 
     def _normal(self, name: str) -> Tensor:
         w, g = self.get_parameter(f"w{name}"), self.get_parameter(f"g{name}")
-        return w / w.norm(dim=0, keepdim=True) * g
+        lengths: Tensor = w.norm(dim=0, keepdim=True)
+        return w / lengths * g
 
 
 class UniRep(nn.Module):
@@ -71,10 +72,10 @@ class UniRep(nn.Module):
         self, input_ids: Int[Tensor, "batch seq"], attention_mask: Int[Tensor, "batch seq"] | None = None
     ) -> Float[Tensor, "batch seq d"]:
         """The hidden states of the last layer. Padding comes after all tokens, so that its mask changes nothing."""
-        x: Tensor = self.embedding(input_ids)
+        states: list[Tensor] = [self.embedding(input_ids)]
         for layer in self.layers:
-            x = layer(x)
-        return x
+            states.append(layer(states[-1]))
+        return states[-1]
 
 
 def load_unirep(name: str = "unirep1900") -> ProteinNetwork:
@@ -103,6 +104,7 @@ def build_unirep(stored: Mapping[str, Tensor]) -> UniRep:
     }
     weights["embedding.weight"] = weights.pop("embedding")
     depth = 1 + max(int(key.split(".")[1]) for key in weights if key.startswith("layers."))
-    model = UniRep(*weights["embedding.weight"].shape, len(weights["layers.0.wmh"]), depth)
+    vocabulary, d_embedding = weights["embedding.weight"].shape
+    model = UniRep(vocabulary, d_embedding, len(weights["layers.0.wmh"]), depth)
     load_weights(model, weights, WHEEL)
     return model

@@ -19,8 +19,6 @@ from autopsae.activations import open_activations, open_layers, preset_names
 from autopsae.models import CatalogueEntry, catalogue, find_entry
 from autopsae.models.load import _WHEELS
 
-pytestmark = pytest.mark.quick
-
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 START, END = "<!-- the table of the catalogue -->\n", "<!-- end of the table -->\n"
 # Table S1: layers swept, and the representative one.
@@ -86,10 +84,15 @@ def table() -> str:
 
 
 def row(entry: CatalogueEntry) -> list[str]:
-    place = f"`{entry.hub}`" if entry.hub else ", ".join(f"`{wheel}`" for wheel in shorten(entry.wheels)) or "its own page"
+    place = (
+        f"`{entry.hub}`"
+        if entry.hub
+        else ", ".join(f"`{wheel}`" for wheel in shorten(entry.wheels)) or "its own page"
+    )
     of_paper = "" if entry.swept is None else f"{entry.swept} layers" if entry.swept > 1 else "1 layer"
     of_paper += "" if entry.representative is None else f", `{entry.representative}`"
-    cells = [f"`{entry.name}`", f"{entry.modality} ({entry.inputs})", place, entry.model_class, str(entry.d_in)]
+    reads = entry.modality if entry.swept is None else f"{entry.modality} ({entry.inputs})"
+    cells = [f"`{entry.name}`", reads, place, entry.model_class, str(entry.d_in)]
     return [*cells, points(entry), of_paper, entry.special, entry.licence, entry.how]
 
 

@@ -136,13 +136,15 @@ def test_esm_is_loaded_from_its_folder_and_padding_changes_nothing(tmp_path: Pat
     for layer, point in enumerate(("hs0", "hs1", "hs2")):
         expected = torch.cat([of_protein[layer][0] for of_protein in rows])
         assert torch.allclose(tokens[point], expected, atol=1e-5), point
-    with pytest.raises(InputError, match="context: expected 1 to 38 letters for .*, got 39"):
+    with pytest.raises(InputError, match=r"context: expected 1 to 38 letters for .*, got 39"):
         network.pieces("MK", "a", 39)
 
 
 def test_esm_of_other_words_is_refused(tmp_path: Path) -> None:
     esm_folder(tmp_path, [word for word in ESM_WORDS if word not in "WC"])
-    with pytest.raises(InputError, match=r"a token for each amino acid, but C, W have none; is it a network of prot"):
+    with pytest.raises(
+        InputError, match=r"a token for each amino acid, but C, W have none; is it a network of prot"
+    ):
         load_other(str(tmp_path))
 
 
@@ -158,7 +160,7 @@ def test_another_type_and_device_are_those_asked_for(tmp_path: Path) -> None:
 # Stable Diffusion
 
 
-def diffusion_folder(folder: Path) -> Any:
+def diffusion_folder(folder: Path) -> None:
     diffusers = pytest.importorskip("diffusers", reason="needs the extra [diffusers]")
     torch.manual_seed(0)
     transformer = diffusers.SD3Transformer2DModel(
@@ -186,11 +188,10 @@ def diffusion_folder(folder: Path) -> Any:
     transformer.save_pretrained(folder / "transformer")
     vae.save_pretrained(folder / "vae")
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
-    return transformer.eval(), vae.eval()
 
 
 def test_stable_diffusion_is_loaded_from_its_folder_and_its_tokens_are_those_of_the_image(tmp_path: Path) -> None:
-    transformer, _ = diffusion_folder(tmp_path / "model")
+    diffusion_folder(tmp_path / "model")
     network = load_other(str(tmp_path / "model"))
     assert isinstance(network, ImageNetwork)
     assert network.points == [f"transformer.transformer_blocks.{n}:input" for n in (1, 2)]
@@ -211,7 +212,9 @@ def test_stable_diffusion_is_loaded_from_its_folder_and_its_tokens_are_those_of_
 def test_stable_diffusion_without_a_part_is_refused(tmp_path: Path) -> None:
     diffusion_folder(tmp_path)
     (tmp_path / "vae" / "config.json").unlink()
-    with pytest.raises(InputError, match="expected a pipeline of Stable Diffusion 3, but diffusers could not load it"):
+    with pytest.raises(
+        InputError, match="expected a pipeline of Stable Diffusion 3, but diffusers could not load it"
+    ):
         load_other(str(tmp_path))
 
 

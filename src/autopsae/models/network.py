@@ -6,13 +6,20 @@ network can read at once, and a batch is made of pieces.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import nn
 
 from autopsae.activations.hooks import hidden_state_names
 
 Modality = Literal["text", "image", "protein", "dna"]
+
+
+class Document(NamedTuple):
+    """A document with the name that messages call it by."""
+
+    name: str
+    content: Any
 
 
 class Network(ABC):
@@ -23,14 +30,14 @@ class Network(ABC):
     default_context: ClassVar[int]
     """Tokens of a piece at most, unless told otherwise; for images, pixels of a side."""
 
-    def __init__(self, name: str, model: nn.Module) -> None:
-        """name: what it was loaded by."""
-        self.name, self.model = name, model
+    def __init__(self, name: str, model: nn.Module, *, points: Sequence[str] = ()) -> None:
+        """name: what it was loaded by; points: those to look at, for a model without hidden states."""
+        self.name, self.model, self._points = name, model, points
 
     @property
     def points(self) -> list[str]:
         """The points (`activations.hooks`) that are looked at unless told otherwise, in the model's order."""
-        return hidden_state_names(self.model)
+        return list(self._points) or hidden_state_names(self.model)
 
     @abstractmethod
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:

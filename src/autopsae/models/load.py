@@ -46,7 +46,7 @@ def load_other(
         return None
     entry = find_entry(name)
     if entry is not None:
-        return _known(entry, dtype, device)
+        return _from_catalogue(entry, dtype, device)
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".gguf"):
         _check_spelling(name)
         # A name without a folder is one of text: the Hub's oldest, such as `bert-base-uncased`.
@@ -63,7 +63,7 @@ def _from_folder(name: str, folder: Path, dtype: torch.dtype, device: torch.devi
     return load_pretrained(name, source, dtype=dtype, device=device)
 
 
-def _known(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device | str) -> Network | None:
+def _from_catalogue(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device | str) -> Network | None:
     if entry.modality == "text":
         return None
     if entry.how == "described":

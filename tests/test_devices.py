@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import autopsae as a
 from autopsae import activations, cure, diagnosis, evaluation, remedies, sae, statistics, survival, training
 from autopsae import run as runs
-from autopsae.cli import verbs
 from autopsae.activations.batches import forward
+from autopsae.cli import verbs
 from autopsae.models.spliceai import build_spliceai
 from autopsae.models.unirep import build_unirep
 from autopsae.run.members import Layer
@@ -216,7 +216,7 @@ def synthetic(_folder: Path) -> object:
     return drawn
 
 
-def networks(_folder: Path) -> object:
+def networks_of_proteins_and_dna(_folder: Path) -> object:
     """Those of which the forward pass is written here, padded."""
     mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
     unirep, spliceai = build_unirep(tiny_unirep()).to("cuda"), build_spliceai(tiny_spliceai()).eval().to("cuda")
@@ -304,7 +304,7 @@ CASES: dict[str, Case] = {
     "surveys": surveys,
     "networks": networks,
     "synthetic": synthetic,
-    "networks": networks,
+    "networks of proteins and DNA": networks_of_proteins_and_dna,
     "runs": written_runs,
     "command line": command_line,
     **{f"births {s.name}": partial(births, s) for s in SPARSITIES},
@@ -333,8 +333,8 @@ WITHOUT_TENSORS = """
     Csv JsonLines TensorBoard WandB
     autopsy_figure autopsy_text fvu_text save_figure survey_figure survey_text
     format_of hidden_state_names layer_names load_model open_activations open_layers preset_names text_batches
-    CatalogueEntry DnaNetwork ImageNetwork Letters Network ProteinNetwork catalogue find_entry image_files load_other
-    pictures_in sequences_in
+    CatalogueEntry DnaNetwork ImageNetwork Letters Network ProteinNetwork catalogue find_entry image_files
+    load_other pictures_in sequences_in
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
 """
 # Tried with the library that they work in, or by what they call.

@@ -45,6 +45,11 @@ class LanguageModel:
         Raises InputError for a context that the model cannot read, for a document that is no text, and for ids that
         the model does not know; the message says which document it was.
         """
+        for number, document in enumerate(documents):
+            yield from ((number, ids) for ids in self.pieces(document, f"document {number}", context))
+
+    def pieces(self, document: str, where: str, context: int) -> list[list[int]]:
+        """The token ids of each piece of one document, as `sequences` cuts it. where: what messages call it."""
         before, after = _special_ids(self.tokenizer)
         room = context - len(before) - len(after)
         longest = self.tokenizer.model_max_length
@@ -54,11 +59,9 @@ class LanguageModel:
                 f"context: expected {len(before) + len(after) + 1} to {longest:,} tokens for {self.name}, "
                 f"got {context}"
             )
-        for number, document in enumerate(documents):
-            ids = self._ids(document, f"document {number}")
-            self._check_known([*before, *ids, *after], f"document {number}")
-            for start in range(0, len(ids), room):
-                yield number, [*before, *ids[start : start + room], *after]
+        ids = self._ids(document, where)
+        self._check_known([*before, *ids, *after], where)
+        return [[*before, *ids[start : start + room], *after] for start in range(0, len(ids), room)]
 
     def _ids(self, document: Any, where: str) -> list[int]:
         if not isinstance(document, str):

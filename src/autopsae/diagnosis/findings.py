@@ -5,12 +5,17 @@ Findings are written after the prescription and agree with it: if it changes not
 
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.measured import SEVERE_GAMMA, STRAY_SQUARE, Measured, why_dead
+from autopsae.diagnosis.outliers import held_by
 from autopsae.diagnosis.repetition import repeat_findings
 from autopsae.statistics.strays import STRAY
 
 LOW_RANK = 0.10
 HEAVY_TAILS = 0.5
 DRAGGED_MEAN = 0.5
+FEW_HOLD = 0.5
+"""Share of ||mu||^2 over which at most ten dimensions are what the layer's severity comes from."""
+SAID = 4
+"""Outlier dimensions that a sentence names."""
 OFF = 0.01  # two dead fractions that differ by less count as equal
 FAR_OFF = 0.10  # over this difference between closed form and count, the closed form misleads
 TOKENS_PER_DIMENSION = 10.0
@@ -22,6 +27,7 @@ def findings(measured: Measured) -> tuple[Finding, ...]:
     candidates = [
         *repeat_findings(measured),
         _outlier_severity(measured),
+        _outlier_dimensions(measured),
         _born_dead(measured),
         _beyond_training(measured),
         _dragged_mean(measured),
@@ -47,6 +53,26 @@ def _outlier_severity(measured: Measured) -> Finding | None:
         meaning=f"the mean outweighs the spread: {measured.born_dead}",
         advice=measured.cure,
         source="paper Sec. 4; death measured",
+    )
+
+
+def _outlier_dimensions(measured: Measured) -> Finding | None:
+    """Which dimensions make up the mean of a severe layer, where a few do."""
+    named, severity = measured.outlier_dimensions, measured.severity
+    held = held_by(named)
+    if severity.gamma <= SEVERE_GAMMA or held <= FEW_HOLD:
+        return None
+    few = ", ".join(f"{d.index} ({d.mean:+.3g} +- {d.std:.2g})" for d in named[:SAID])
+    rest = f" and {len(named) - SAID} more" if len(named) > SAID else ""
+    return Finding(
+        name="outlier dimensions",
+        value=held,
+        threshold=FEW_HOLD,
+        tokens=measured.sample_size,
+        meaning=f"{len(named)} of {measured.prescription.d_in:,} dimensions hold {held:.0%} of ||mu||^2, where the "
+        f"typical size is 1: {few}{rest}",
+        advice="",
+        source="paper Sec. 3, Fig. 2b",
     )
 
 

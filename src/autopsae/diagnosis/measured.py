@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 
+from autopsae.diagnosis.outliers import OutlierDimension
 from autopsae.diagnosis.prescribe import LOPSIDED, Prescription
 from autopsae.diagnosis.severity import Severity
 from autopsae.statistics.repeats import Repeats
@@ -27,6 +28,7 @@ class Measured:
     tokens: int
     """Tokens that were diagnosed."""
     severity: Severity
+    outlier_dimensions: tuple[OutlierDimension, ...]
     repeats: Repeats
     """Of the tokens read, before any copies were left out."""
     birth: Mapping[str, Birth]

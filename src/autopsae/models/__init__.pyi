@@ -1,8 +1,11 @@
 from autopsae.models.catalogue import CatalogueEntry as CatalogueEntry
 from autopsae.models.catalogue import catalogue as catalogue
 from autopsae.models.catalogue import find_entry as find_entry
+from autopsae.models.choose import Piece as Piece
+from autopsae.models.choose import choose_pieces as choose_pieces
 from autopsae.models.images import ImageNetwork as ImageNetwork
 from autopsae.models.load import load_other as load_other
+from autopsae.models.named import load_network as load_network
 from autopsae.models.network import Network as Network
 from autopsae.models.pictures import image_files as image_files
 from autopsae.models.pictures import pictures_in as pictures_in
@@ -10,3 +13,7 @@ from autopsae.models.records import sequences_in as sequences_in
 from autopsae.models.sequences import DnaNetwork as DnaNetwork
 from autopsae.models.sequences import Letters as Letters
 from autopsae.models.sequences import ProteinNetwork as ProteinNetwork
+from autopsae.models.stream import NetworkBatches as NetworkBatches
+from autopsae.models.stream import collect_layers as collect_layers
+from autopsae.models.stream import run_network as run_network
+from autopsae.models.text import TextNetwork as TextNetwork

@@ -96,6 +96,14 @@ def test_a_network_of_one_size_says_which() -> None:
         own.pieces(np.zeros((5, 5, 3), np.uint8), "a", 224)
 
 
+def test_an_image_with_a_name_is_called_by_it(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(InputError, match=r"^CIFAR's first: expected an image"):
+        network().pieces(("CIFAR's first", tmp_path / "a.png"), "document 0", 224)
+    [piece] = network().pieces(("CIFAR's first", np.zeros((5, 5, 3), np.uint8)), "document 0", 224)
+    assert piece.where == "CIFAR's first"
+
+
 # Files
 
 

@@ -61,10 +61,9 @@ class ImageNetwork(Network):
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:
         """The image itself, of which the header is looked at; that its rest is whole is seen by `batch`.
 
-        document: a file, or bytes [height, width, 3]; or a pair of a name and one of these.
-
-        Raises InputError for what is no image, one without pixels,
-        and a context that is no multiple of the patch's side or not the network's own.
+        document: a file, or bytes [height, width, 3]; or a pair of a name and one of these. Raises InputError for
+        what is no image, for one without pixels, and for a context that is no multiple of the patch's side or not
+        the network's own.
         """
         self._check_context(context)
         document, where = split_name(document, where)

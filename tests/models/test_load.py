@@ -117,6 +117,17 @@ def test_a_vision_transformer_without_its_colours_or_weights_is_refused(tmp_path
         load_other(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("image_std", [0.5, 0.0, 0.5]), ("image_std", None), ("image_mean", [0.5]), ("image_mean", ["0.5"] * 3)],
+)
+def test_colours_that_are_no_three_numbers_are_refused(key: str, value: Any, tmp_path: Path) -> None:
+    vision_folder(tmp_path, "dinov2")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**NORMAL, key: value}))
+    with pytest.raises(InputError, match=rf"preprocessor_config.json: {key}: expected three numbers over \S+, got"):
+        load_other(str(tmp_path))
+
+
 # Proteins
 
 

@@ -13,8 +13,6 @@ from autopsae.models import ImageNetwork, load_other, pictures_in, sequences_in
 from tests.models.test_load import esm_folder, vision_folder
 from tests.models.test_records import EMBL, SWISS
 
-Make, Read = Callable[[Path], object], Callable[[Path], Any]
-
 
 def make_records(name: str, folder: Path) -> None:
     fasta = "".join(f">protein {n}\n{'MKTAYIAKQR' * (n + 1)}\n" for n in range(5))
@@ -55,7 +53,7 @@ def read_network(name: str, folder: Path) -> Any:
     return [tensor.tolist() for tensor in network.batch(network.pieces(document, "a", 8), 8).values()]
 
 
-INPUTS: dict[str, tuple[Make, Read]] = {
+INPUTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], Any]]] = {
     **{
         f"records {name}": (partial(make_records, name), partial(read_records, name))
         for name in ("a.fasta", "a.fasta.gz", "swiss.dat", "embl.dat")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autopsae.models import ImageNetwork, ProteinNetwork, TextNetwork, load_network, named
+from autopsae.models import ImageNetwork, Network, ProteinNetwork, TextNetwork, load_network, named
 from tests.activations.test_presets import gpt2_folder
 from tests.models.test_load import esm_folder, vision_folder
 
@@ -13,7 +13,7 @@ from tests.models.test_load import esm_folder, vision_folder
 def test_a_folder_is_loaded_as_what_it_reads(tmp_path: Path) -> None:
     vision_folder(tmp_path / "images", "dinov2")
     esm_folder(tmp_path / "proteins")
-    kinds = {"images": ImageNetwork, "proteins": ProteinNetwork, "texts": TextNetwork}
+    kinds: dict[str, type[Network]] = {"images": ImageNetwork, "proteins": ProteinNetwork, "texts": TextNetwork}
     gpt2_folder(tmp_path / "texts")
     for name, kind in kinds.items():
         network = load_network(str(tmp_path / name))

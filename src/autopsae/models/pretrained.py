@@ -79,7 +79,7 @@ def _vision(transformers: Any, name: str, model: Any, source: Source) -> Network
         patch=config.patch_size,
         special=1 + (getattr(config, "num_register_tokens", None) or 0),
         mean=_three_numbers(name, settings, "image_mean", over=-1e9),
-        std=_three_numbers(name, settings, "image_std", over=0),
+        std=_three_numbers(name, settings, "image_std", over=0.0),
         # Its position embeddings are for one size, unless it is told to interpolate them; the others always do.
         extra={"interpolate_pos_encoding": True} if config.model_type == "vit" else None,
     )
@@ -90,8 +90,8 @@ def _three_numbers(name: str, settings: dict[str, Any], key: str, over: float) -
     wrong = list_of(number(over=over, under=1e9))(value)
     if wrong is not None or len(value or ()) != 3:
         raise InputError(
-            f"{name}: preprocessor_config.json: {key}: expected three numbers over {over:g}, got {show(value)}; get "
-            "it again"
+            f"{name}: preprocessor_config.json: {key}: expected three numbers over {over:g}, got {show(value)}; "
+            "get it again"
         )
     return [float(one) for one in value or ()]
 

@@ -16,7 +16,7 @@ from autopsae.models.images import ImageNetwork
 from autopsae.models.network import Network
 from autopsae.models.sequences import AMINO_ACIDS, Letters, ProteinNetwork
 from autopsae.reading import read_object
-from autopsae.words import show
+from autopsae.words import reason, show
 
 _UNUSED = ("pooler", "contact_head")
 """Parts of a network that come after its layers, and that not every file has."""
@@ -71,7 +71,13 @@ def _vision(transformers: Any, name: str, model: Any, source: Source) -> Network
     """A vision transformer; the image processor's file tells the normalisation."""
     processing = transformers.image_processing_base.ImageProcessingMixin
     where = {key: value for key, value in source.items() if key == "local_files_only"}
-    settings, _ = processing.get_image_processor_dict(source["pretrained_model_name_or_path"], **where)
+    try:
+        settings, _ = processing.get_image_processor_dict(source["pretrained_model_name_or_path"], **where)
+    except OSError as error:
+        raise InputError(
+            f"{name}: expected preprocessor_config.json beside the weights, with the mean and the standard deviation "
+            f"of the colours, could not read it ({reason(error)}); get it from the model's page"
+        ) from error
     config = model.config
     return ImageNetwork(
         name,

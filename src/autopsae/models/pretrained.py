@@ -75,8 +75,8 @@ def _vision(transformers: Any, name: str, model: Any, source: Source) -> Network
         settings, _ = processing.get_image_processor_dict(source["pretrained_model_name_or_path"], **where)
     except OSError as error:
         raise InputError(
-            f"{name}: expected preprocessor_config.json beside the weights, with the mean and the standard deviation "
-            f"of the colours, could not read it ({reason(error)}); get it from the model's page"
+            f"{name}: expected preprocessor_config.json beside the weights, with the colours' mean and standard "
+            f"deviation, could not read it ({reason(error)}); get it from the model's page"
         ) from error
     config = model.config
     return ImageNetwork(

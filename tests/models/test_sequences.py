@@ -76,6 +76,13 @@ def test_a_context_that_the_network_cannot_read_is_told(context: int) -> None:
         protein().pieces("MKT", "one", context)
 
 
+def test_without_a_context_a_piece_is_no_longer_than_the_network_can_read() -> None:
+    assert protein().default_context == 10
+    assert protein(longest=512).default_context == 254
+    assert protein(longest=None).default_context == 254
+    assert dna().default_context == 5000
+
+
 def test_a_network_without_a_longest_piece_reads_any_context() -> None:
     assert dna().pieces("ACGT", "one", 10**6) == ["ACGT"]
     with pytest.raises(InputError, match="context: expected 1 or more letters for tiny, got 0"):

@@ -20,7 +20,7 @@ class Network(ABC):
 
     modality: ClassVar[Modality]
     """What its documents are."""
-    default_context: ClassVar[int]
+    default_context: int
     """Tokens of a piece at most, unless told otherwise; for images, pixels of a side."""
 
     def __init__(self, name: str, model: nn.Module, *, points: Sequence[str] = ()) -> None:

@@ -50,7 +50,8 @@ class ImageNetwork(Network):
         points: Sequence[str] = (),
     ) -> None:
         """patch: pixels of a patch's side; special: class and register tokens of an image; mean, std: of the three
-        channels in [0, 1], which the network expects to be taken off; extra: further arguments of its forward pass; points: see `Network`.
+        channels in [0, 1], by which the network expects an image to be normalised; extra: further arguments of its
+        forward pass; points: see `Network`.
         """
         super().__init__(name, model, points=points)
         self.patch, self.special, self.extra = patch, special, dict(extra or {})

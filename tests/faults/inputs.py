@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from autopsae.models import ImageNetwork, load_other, pictures_in, sequences_in
-from tests.models.test_load import esm_folder, vision_folder
-from tests.models.test_records import EMBL, SWISS
 
 
 def make_records(name: str, folder: Path) -> None:
+    from tests.models.test_records import EMBL, SWISS
+
     fasta = "".join(f">protein {n}\n{'MKTAYIAKQR' * (n + 1)}\n" for n in range(5))
     content = (SWISS * 3 if "swiss" in name else EMBL * 3 if "embl" in name else fasta).encode()
     (folder / name).write_bytes(gzip.compress(content, mtime=0) if name.endswith(".gz") else content)
@@ -43,6 +43,18 @@ def read_pictures(folder: Path) -> Any:
     return network.batch(pieces, 8)["pixel_values"].tolist()
 
 
+def make_network_of_images(folder: Path) -> None:
+    from tests.models.test_load import vision_folder
+
+    vision_folder(folder / "v", "dinov2")
+
+
+def make_network_of_proteins(folder: Path) -> None:
+    from tests.models.test_load import esm_folder
+
+    esm_folder(folder / "e")
+
+
 def read_network(name: str, folder: Path) -> Any:
     network = load_other(str(folder / name))
     if network is None:
@@ -63,9 +75,6 @@ INPUTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], Any]]] = {
         for suffix in (".png", ".jpg", ".gif", ".tif", ".webp", ".bmp")
     },
     "cifar-10": (make_cifar, read_pictures),
-    "network of images": (
-        lambda folder: vision_folder(folder / "v", "dinov2"),
-        partial(read_network, "v"),
-    ),
-    "network of proteins": (lambda folder: esm_folder(folder / "e"), partial(read_network, "e")),
+    "network of images": (make_network_of_images, partial(read_network, "v")),
+    "network of proteins": (make_network_of_proteins, partial(read_network, "e")),
 }

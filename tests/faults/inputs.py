@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from autopsae.models import ImageNetwork, load_other, pictures_in, sequences_in
+from autopsae.models import ImageNetwork, pictures_in, sequences_in
+from autopsae.models.load import load_other
 
 
 def make_records(name: str, folder: Path) -> None:

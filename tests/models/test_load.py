@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from autopsae.activations import harvest, load_model
 from autopsae.arrays import InputError
-from autopsae.models import ImageNetwork, Network, ProteinNetwork, catalogue, find_entry, load_other
+from autopsae.models import ImageNetwork, Network, ProteinNetwork, catalogue, find_entry
+from autopsae.models.load import load_other
 from tests.activations.test_presets import WORDS, gpt2_folder, words_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [models]")

@@ -57,7 +57,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time d"], there: Float[Tensor, "batch time 1"] | None
     ) -> Float[Tensor, "batch time d"]:
-        """There: see `Convolution`."""
+        """x and what the convolutions make of it. there: 0 where a piece was padded."""
         y = x
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             y = convolution(norm(y.transpose(1, 2)).transpose(1, 2).relu(), there)

@@ -72,6 +72,14 @@ def test_an_entry_is_known_by_both_of_its_names() -> None:
     assert find_entry("nobody/nothing") is None
 
 
+def test_make_installs_every_wheel_of_the_catalogue() -> None:
+    makefile = (PAGE.parents[1] / "Makefile").read_text()
+    listed = set(re.findall(r"[\w-]+==[\w.]+", makefile))
+    for numbers, name, version in re.findall(r"foreach n,([\d ]+),([\w-]+)\$\(n\)==([\w.]+)", makefile):
+        listed |= {f"{name}{number}=={version}" for number in numbers.split()}
+    assert {wheel for entry in catalogue() for wheel in entry.wheels} <= listed
+
+
 # The page
 
 

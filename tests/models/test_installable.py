@@ -16,7 +16,7 @@ from autopsae.arrays import InputError
 from autopsae.models import Network
 from autopsae.models.antiberty import load_antiberty, read_vocabulary
 from autopsae.models.dinov2_small import load_dinov2_small
-from autopsae.models.spliceai import SpliceAI, build_spliceai, load_spliceai
+from autopsae.models.spliceai import SpliceAI, build_spliceai, load_spliceai, read_keras
 from autopsae.models.unirep import UniRep, build_unirep, load_unirep
 from autopsae.models.weights import load_weights
 
@@ -291,11 +291,9 @@ def test_spliceai_computes_its_keras_graph_with_its_own_weights(real: Path) -> N
     need("spliceai", "h5py")
     network = load_spliceai()
     assert widths(harvested(network, ["ACGTN" * 50, "acgu"], 100, real)) == [32] * 20
-    from autopsae.models.spliceai import _read_keras
-
     path = Path(str(importlib.util.find_spec("spliceai").submodule_search_locations[0]))  # type: ignore[union-attr,index]
     assert isinstance(network.model, SpliceAI)
-    check_spliceai(network.model, _read_keras("spliceai", path / "models" / "spliceai1.h5"), (700, 90))
+    check_spliceai(network.model, read_keras("spliceai", path / "models" / "spliceai1.h5"), (700, 90))
 
 
 @pytest.mark.network

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from autopsae.activations import harvest, load_model
 from autopsae.arrays import InputError
-from autopsae.models import ImageNetwork, Network, ProteinNetwork, catalogue, find_entry, load_other
+from autopsae.models import ImageNetwork, Network, ProteinNetwork, catalogue, find_entry
+from autopsae.models.load import load_other
 from tests.activations.test_presets import WORDS, gpt2_folder, words_tokenizer
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
@@ -107,13 +108,26 @@ def test_a_vision_transformer_is_loaded_from_its_folder_with_its_own_colours(
 def test_a_vision_transformer_without_its_colours_or_weights_is_refused(tmp_path: Path) -> None:
     vision_folder(tmp_path, "dinov2")
     (tmp_path / "preprocessor_config.json").unlink()
-    with pytest.raises(InputError, match=r"could not load it \(.*preprocessor_config.json"):
+    with pytest.raises(
+        InputError, match=r"expected preprocessor_config.json beside the weights, .* get it from the m"
+    ):
         load_other(str(tmp_path))
     vision_folder(tmp_path, "dinov2")
     weights = load_file(tmp_path / "model.safetensors")
     weights.pop("encoder.layer.1.mlp.fc1.weight")
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"expected all weights of the model, got none for 1 of them, such as enc"):
+        load_other(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("image_std", [0.5, 0.0, 0.5]), ("image_std", None), ("image_mean", [0.5]), ("image_mean", ["0.5"] * 3)],
+)
+def test_colours_that_are_no_three_numbers_are_refused(key: str, value: Any, tmp_path: Path) -> None:
+    vision_folder(tmp_path, "dinov2")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**NORMAL, key: value}))
+    with pytest.raises(InputError, match=rf"preprocessor_config.json: {key}: expected three numbers over \S+, got"):
         load_other(str(tmp_path))
 
 

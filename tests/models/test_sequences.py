@@ -59,6 +59,12 @@ def test_one_hot_rows_are_zero_for_unknown_letters_and_padding() -> None:
     assert batch["attention_mask"].sum(dim=1).tolist() == [6, 1]
 
 
+def test_a_record_with_a_name_is_called_by_it() -> None:
+    assert dna().pieces(("a.fasta: record 1 (x)", "acgt"), "document 0", 3) == ["ACG", "T"]
+    with pytest.raises(InputError, match=r"^a.fasta: record 1 \(x\): expected DNA"):
+        dna().pieces(("a.fasta: record 1 (x)", "MKL"), "document 0", 3)
+
+
 def test_pieces_without_a_known_letter_are_left_out() -> None:
     assert dna().pieces("NNNNNNNACGTNNNN", "one", 4) == ["NNNA", "CGTN"]
 
@@ -68,6 +74,13 @@ def test_a_context_that_the_network_cannot_read_is_told(context: int) -> None:
     assert protein().pieces("M" * 11, "one", 10) == ["M" * 10, "M"]
     with pytest.raises(InputError, match=rf"context: expected 1 to 10 letters for tiny, got {context}"):
         protein().pieces("MKT", "one", context)
+
+
+def test_without_a_context_a_piece_is_no_longer_than_the_network_can_read() -> None:
+    assert protein().default_context == 10
+    assert protein(longest=512).default_context == 254
+    assert protein(longest=None).default_context == 254
+    assert dna().default_context == 5000
 
 
 def test_a_network_without_a_longest_piece_reads_any_context() -> None:

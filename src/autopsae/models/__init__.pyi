@@ -4,7 +4,6 @@ from autopsae.models.catalogue import find_entry as find_entry
 from autopsae.models.choose import Piece as Piece
 from autopsae.models.choose import choose_pieces as choose_pieces
 from autopsae.models.images import ImageNetwork as ImageNetwork
-from autopsae.models.load import load_other as load_other
 from autopsae.models.named import load_network as load_network
 from autopsae.models.network import Network as Network
 from autopsae.models.pictures import image_files as image_files

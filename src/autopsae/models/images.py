@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autopsae.arrays import InputError
-from autopsae.models.network import Network
+from autopsae.models.network import Network, split_name
 from autopsae.models.pictures import Picture, open_picture
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -46,25 +46,25 @@ class ImageNetwork(Network):
         special: int,
         mean: Sequence[float] = IMAGENET[0],
         std: Sequence[float] = IMAGENET[1],
-        side: int | None = None,
         extra: dict[str, Any] | None = None,
         points: Sequence[str] = (),
     ) -> None:
         """patch: pixels of a patch's side; special: class and register tokens of an image; mean, std: of the three
-        channels in [0, 1], which the network expects to be taken off; side: the only one that the network can read,
-        None where it reads any; extra: further arguments of its forward pass; points: see `Network`.
+        channels in [0, 1], by which the network expects an image to be normalised; extra: further arguments of its
+        forward pass; points: see `Network`.
         """
         super().__init__(name, model, points=points)
-        self.patch, self.special, self.side, self.extra = patch, special, side, dict(extra or {})
+        self.patch, self.special, self.extra = patch, special, dict(extra or {})
         self._mean, self._std = torch.tensor(mean), torch.tensor(std)
 
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:
         """The image itself, of which the header is looked at; that its rest is whole is seen by `batch`.
 
-        document: a file, or bytes [height, width, 3]. Raises InputError for what is no image, one without pixels,
-        and a context that is no multiple of the patch's side or not the network's own.
+        document: a file, or bytes [height, width, 3]; or a pair of a name and one of these. Raises InputError for
+        what is no image, for one without pixels, and for a context that is no multiple of the patch's side.
         """
         self._check_context(context)
+        document, where = split_name(document, where)
         image = open_picture(document, where, whole=False)
         if not min(image.size):
             raise InputError(f"{where}: expected an image, got one of {image.width} x {image.height} pixels")
@@ -85,8 +85,6 @@ class ImageNetwork(Network):
         return {"pixel_values": normal.to(dtype), **self.extra}
 
     def _check_context(self, context: int) -> None:
-        if self.side is not None and context != self.side:
-            raise InputError(f"context: expected {self.side} pixels a side, as {self.name} reads, got {context}")
         if context < self.patch or context % self.patch:
             near = max(1, round(context / self.patch)) * self.patch
             raise InputError(

@@ -47,7 +47,7 @@ def load_other(
         return None
     entry = find_entry(name)
     if entry is not None:
-        return _load_entry(entry, dtype, device)
+        return _from_catalogue(entry, dtype, device)
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".gguf"):
         _check_spelling(name)
         # A name without a folder is one of text: the Hub's oldest, such as `bert-base-uncased`.
@@ -64,7 +64,7 @@ def _from_folder(name: str, folder: Path, dtype: torch.dtype, device: torch.devi
     return load_pretrained(name, source, dtype=dtype, device=device)
 
 
-def _load_entry(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device | str) -> Network | None:
+def _from_catalogue(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device | str) -> Network | None:
     if entry.modality == "text":
         return None
     if entry.how == "described":

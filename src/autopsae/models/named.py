@@ -1,17 +1,23 @@
 """Any network by its name."""
 
+from pathlib import Path
+
 import torch
 
 from autopsae.activations.presets import load_model
+from autopsae.models.catalogue import find_entry
 from autopsae.models.load import load_other
 from autopsae.models.network import Network
 from autopsae.models.text import TextNetwork
 
 
-def load_network(name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Network:
-    """A preset or a name of the catalogue (docs/models.md), a folder, a `.gguf` file, or a model of the Hugging
-    Face Hub, in evaluation mode.
+def load_network(name: str, *, device: torch.device | str = "cpu") -> Network:
+    """In evaluation mode: a name of the catalogue, a folder with a model, a `.gguf` file, or a model of the Hub.
 
-    Raises InputError as `load_other` and, for what reads text, as `load_model`.
+    Raises InputError as `load_other` and `load_model`.
     """
-    return load_other(name, dtype=dtype, device=device) or TextNetwork(load_model(name, dtype=dtype, device=device))
+    other = load_other(name, device=device)
+    if other is not None:
+        return other
+    entry = None if Path(name).expanduser().exists() else find_entry(name)
+    return TextNetwork(load_model((entry and entry.hub) or name, device=device))

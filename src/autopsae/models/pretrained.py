@@ -11,10 +11,12 @@ from autopsae.activations.presets import check_weights, silent
 from autopsae.activations.sources import one_line
 from autopsae.arrays import InputError
 from autopsae.extras import package_error
+from autopsae.kinds import list_of, number
 from autopsae.models.images import ImageNetwork
 from autopsae.models.network import Network
 from autopsae.models.sequences import AMINO_ACIDS, Letters, ProteinNetwork
 from autopsae.reading import read_object
+from autopsae.words import reason, show
 
 _UNUSED = ("pooler", "contact_head")
 """Parts of a network that come after its layers, and that not every file has."""
@@ -69,18 +71,35 @@ def _vision(transformers: Any, name: str, model: Any, source: Source) -> Network
     """A vision transformer; the image processor's file tells the normalisation."""
     processing = transformers.image_processing_base.ImageProcessingMixin
     where = {key: value for key, value in source.items() if key == "local_files_only"}
-    settings, _ = processing.get_image_processor_dict(source["pretrained_model_name_or_path"], **where)
+    try:
+        settings, _ = processing.get_image_processor_dict(source["pretrained_model_name_or_path"], **where)
+    except OSError as error:
+        raise InputError(
+            f"{name}: expected preprocessor_config.json beside the weights, with the colours' mean and standard "
+            f"deviation, could not read it ({reason(error)}); get it from the model's page"
+        ) from error
     config = model.config
     return ImageNetwork(
         name,
         model,
         patch=config.patch_size,
         special=1 + (getattr(config, "num_register_tokens", None) or 0),
-        mean=settings["image_mean"],
-        std=settings["image_std"],
+        mean=_three_numbers(name, settings, "image_mean", over=-1e9),
+        std=_three_numbers(name, settings, "image_std", over=0.0),
         # Its position embeddings are for one size, unless it is told to interpolate them; the others always do.
         extra={"interpolate_pos_encoding": True} if config.model_type == "vit" else None,
     )
+
+
+def _three_numbers(name: str, settings: dict[str, Any], key: str, over: float) -> list[float]:
+    value = settings.get(key)
+    wrong = list_of(number(over=over, under=1e9))(value)
+    if wrong is not None or len(value or ()) != 3:
+        raise InputError(
+            f"{name}: preprocessor_config.json: {key}: expected three numbers over {over:g}, got {show(value)}; "
+            "get it again"
+        )
+    return [float(one) for one in value or ()]
 
 
 def _esm(transformers: Any, name: str, model: Any, source: Source) -> Network:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autopsae.arrays import InputError
-from autopsae.models.network import Network
+from autopsae.models.network import Network, split_name
 from autopsae.words import show
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
@@ -55,15 +55,18 @@ class SequenceNetwork(Network):
         """letters: how the network writes them; points: see `Network`."""
         super().__init__(name, model, points=points)
         self.letters = letters
+        if self._most is not None:
+            self.default_context = min(self.default_context, self._most)
 
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:
-        """Strings of at most `context` letters.
+        """Strings of at most `context` letters. document: letters, or a pair of a name and letters.
 
         Raises InputError for a context that the network cannot read, for an empty record, for one with anything but
         letters, for one of another kind (DNA for a protein, a protein for DNA), and where the network knows no
         letter of it.
         """
         self._check_context(context)
+        document, where = split_name(document, where)
         sequence = self._read(document, where)
         cut = [sequence[start : start + context] for start in range(0, len(sequence), context)]
         known = [piece for piece in cut if not self.letters.ids.keys().isdisjoint(piece)]
@@ -99,11 +102,14 @@ class SequenceNetwork(Network):
     def _specials(self) -> int:
         return len(self.letters.before) + len(self.letters.after)
 
+    @property
+    def _most(self) -> int | None:
+        """Letters of a piece at most; None for any number."""
+        return None if self.letters.longest is None else self.letters.longest - self._specials
+
     def _check_context(self, context: int) -> None:
-        longest = self.letters.longest
-        most = None if longest is None else longest - self._specials
-        if context < 1 or (most is not None and context > most):
-            to = "or more" if most is None else f"to {most:,}"
+        if context < 1 or (self._most is not None and context > self._most):
+            to = "or more" if self._most is None else f"to {self._most:,}"
             raise InputError(f"context: expected 1 {to} letters for {self.name}, got {context:,}")
 
     def _read(self, document: Any, where: str) -> str:

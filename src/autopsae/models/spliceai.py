@@ -57,7 +57,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time d"], there: Float[Tensor, "batch time 1"] | None
     ) -> Float[Tensor, "batch time d"]:
-        """There: see `Convolution`."""
+        """x and what the convolutions make of it. there: 0 where a piece was padded."""
         y = x
         for norm, convolution in zip(self.norms, self.convolutions, strict=True):
             y = convolution(norm(y.transpose(1, 2)).transpose(1, 2).relu(), there)
@@ -116,7 +116,7 @@ def load_spliceai(name: str = "spliceai") -> DnaNetwork:
     """
     path = file_in_wheel(name, WHEEL, "models/spliceai1.h5")
     with input_errors(WHEEL, "SpliceAI's weights", "install it again"):
-        model = build_spliceai(_read_keras(name, path))
+        model = build_spliceai(read_keras(name, path))
     ids = {letter: number for number, letter in enumerate(NUCLEOTIDES)}
     letters = Letters(ids={**ids, "U": ids["T"]}, unknown=-1, one_hot=True)
     points = [f"blocks.{number}" for number in range(len(model.blocks))]
@@ -124,8 +124,8 @@ def load_spliceai(name: str = "spliceai") -> DnaNetwork:
     return DnaNetwork(name, model.eval(), letters=letters, points=points)
 
 
-def _read_keras(name: str, path: Path) -> dict[str, list[Tensor]]:
-    """The weights of each layer of a Keras file, in the layer's own order."""
+def read_keras(name: str, path: Path) -> dict[str, list[Tensor]]:
+    """The weights of each layer of a Keras file, in the layer's own order. name: what needs h5py."""
     try:
         h5py = importlib.import_module("h5py")
     except ImportError as error:

@@ -52,9 +52,12 @@ def run_network(
     Padding is left out. Stops at `tokens` tokens. Raises InputError as `harvest`.
     """
     model, points, left = batches.network.model, batches.points, tokens
-    with torch.inference_mode(), evaluation_mode(model), hooked(model, points, dtype=dtype) as capture:
+    with evaluation_mode(model), hooked(model, points, dtype=dtype) as capture:
         for number, batch in enumerate(batches):
-            forward(model, batch, number)
+            # Around the pass alone: a mode that is on at a yield is on in what the caller does with the tokens, and
+            # tensors made in inference mode cannot be changed in place after it.
+            with torch.no_grad():
+                forward(model, batch, number)
             mask = keep_mask(batch, None, capture.shape, side_of(model, points, batch))
             mask = mask & (mask.flatten().cumsum(0) <= left).view_as(mask)
             left -= int(mask.sum())

@@ -144,10 +144,14 @@ class Pairs:
             mode="sum",
         ).view(shape)
 
+    def is_small_sum(self, values: Float[Tensor, "pairs"], rows: Float[Tensor, "tokens d_in"]) -> bool:
+        """Do a member's sums stay in a thread's cache, so that `per_latent` is best written, and unsorted?"""
+        return self.d_sae * rows.shape[1] <= SMALL_SUM and sum_loops(values, rows) is not None
+
     def _is_best_unsorted(self, values: Tensor, rows: Tensor) -> bool:
         """Is it best to add pairs to their latents' sums as they come, a thread for each member?"""
-        fits = spans(self.members, rows.numel()) == 1 or self.d_sae * rows.shape[-1] <= SMALL_SUM
-        return not self.is_dense and fits and sum_loops(values, rows) is not None
+        alone = spans(self.members, rows.numel()) == 1 and sum_loops(values, rows) is not None
+        return not self.is_dense and (alone or self.is_small_sum(values, rows))
 
     def per_token(
         self, values: Float[Tensor, "pairs"], W: Float[Tensor, "members d_sae d_in"]

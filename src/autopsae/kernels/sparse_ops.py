@@ -157,7 +157,7 @@ class _Encode(torch.autograd.Function):
 def _sum(ctx: Any, name: str, values: Tensor, rows: Tensor) -> Tensor | None:
     """The gradient of a matrix, or None where it is left unwritten."""
     one = OuterSum(pairs=ctx.pairs, values=values, rows=rows)
-    if ctx.gradients is None or ctx.pairs.is_dense:
+    if ctx.gradients is None or ctx.pairs.is_dense or ctx.pairs.is_small_sum(values, rows):
         return one.write()
     ctx.gradients.add(name, one)
     return None

@@ -88,15 +88,24 @@ class WholeProduct:
         members, n_tokens, _ = self.shape
         # For small k on a CPU, a kernel that goes latent by latent is faster than one that goes token by token.
         if choose.has_largest_by_latent(self.W_enc, k):
-            blocks = [choose.largest_by_latent(b, self.b_enc, k, self.positive) for b in self._by_latent()]
-            values, latents = (torch.cat([block[i] for block in blocks], dim=1) for i in range(2))
-            return values, latents
+            return self._largest_by_latent(k)
         blocks = [
             choose.largest(block.rows, self.biases(block.members), k, self.positive[block.members])
             for block in self
         ]
         values, latents = (torch.cat([block[i].flatten(0, 1) for block in blocks]) for i in range(2))
         return values.view(members, n_tokens, k), latents.view(members, n_tokens, k)
+
+    def _largest_by_latent(self, k: int) -> Largest:
+        members, n_tokens, _ = self.shape
+        values = self.centered.new_empty(members, n_tokens, k)
+        latents = torch.empty(members, n_tokens, k, dtype=torch.int64)
+        start = 0
+        for block in self._by_latent():
+            some = slice(start, start + block.shape[2])
+            choose.largest_by_latent(block, self.b_enc, self.positive, values[:, some], latents[:, some])
+            start = some.stop
+        return values, latents
 
     def which_reach(self, k: int, asked: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]:
         """Which of the latents `asked` for are positive and among the k largest of any token of the one member."""

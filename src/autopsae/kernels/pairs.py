@@ -198,7 +198,7 @@ class Pairs:
 
     def sum_per_latent(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "members d_sae"]:
         """For each latent, the sum of its values."""
-        return values.new_zeros(self.n_latents).index_add_(0, self.latents, values).view(self.members, -1)
+        return values.new_zeros(self.n_latents).scatter_add_(0, self.latents, values).view(self.members, -1)
 
     def sum_per_member(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "members"]:
         """For each member, the sum of its values."""

@@ -27,8 +27,8 @@ def bytes_needed(member: Member) -> int:
     size, tokens, pairs = sae.W_enc.element_size(), config.batch_tokens, _pairs_per_token(member)
     per_token = size * (_row_of_pre(member, pairs) + 2 * sae.d_in) + _per_pair(member) * pairs
     if config.nested:
-        # Of each prefix: what it decodes, the residual, and the gradients of both.
-        per_token += 4 * size * sae.d_in * (len(config.nested) + 1) + 2 * _per_pair(member) * pairs
+        # Of each prefix: what it decodes, and the residual. Their gradients come and go.
+        per_token += 2 * size * sae.d_in * (len(config.nested) + 1) + _per_pair(member) * pairs
     if sae.sparsity.judges_batches:
         per_token += 2 * size * sae.d_sae * min(tokens, _SAMPLE) // tokens
     if isinstance(config.revival, AuxK):
@@ -66,7 +66,7 @@ def _row_of_pre(member: Member, pairs: int) -> int:
         return 2 * sae.d_sae
     if choose_screen(member.config.products, sae.W_enc) is not None:
         return 0
-    return int(by_latent * sae.d_sae) + 1 if has_largest_by_latent(sae.W_enc, pairs) else 2 * sae.d_sae
+    return int(by_latent * sae.d_sae) + 1 if has_largest_by_latent(sae.W_enc[None], pairs) else 2 * sae.d_sae
 
 
 def _bytes_of_weights(member: Member, pairs: int) -> int:

@@ -224,8 +224,8 @@ def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # typ
 
 @parallel()
 def largest_by_latent(pre, biases, values, latents, positive, threads):  # type: ignore[no-untyped-def]
-    """As `largest` for a small k, from pre [members, columns, rows]; positive [members, spans, columns]. The latents
-    of a row come in their order.
+    """As `largest` for a small k, from pre [members, columns, rows]; positive [members, spans, columns]. A row's
+    latents come in their order.
     """
     (members, _, rows), spans = pre.shape, positive.shape[1]
     span = (rows + spans - 1) // spans

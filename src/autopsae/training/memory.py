@@ -89,8 +89,8 @@ def _bytes_of_weights(member: Member, pairs: int) -> int:
 
 
 def _bytes_at_once(member: Member) -> int:
-    """What members need one after the other: the screen's rounded rows, also as they are laid out for a product, and
-    its scores of a block of tokens.
+    """What members need one after the other: the screen's rounded rows, also as they are laid out for a product,
+    and its scores of a block of tokens.
     """
     sae, tokens = member.sae, member.config.batch_tokens
     kind = choose_screen(member.config.products, sae.W_enc)

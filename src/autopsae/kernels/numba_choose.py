@@ -167,7 +167,7 @@ def _gather(words, values_of_all, biases, values, latents):  # type: ignore[no-u
         word = np.uint64(words[w])
         while word:
             j = 32 * w + np.int64(zeros_below(word))  # type: ignore[call-arg]
-            if count < k:
+            if count < k:  # type: ignore[unreachable]
                 values[count], latents[count] = values_of_all[j] + biases[j], j
             count += 1
             word &= word - np.uint64(1)

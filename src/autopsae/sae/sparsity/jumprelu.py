@@ -15,7 +15,6 @@ from autopsae.sae.product import MANY, Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
-_ALMOST_NOTHING = 0.01  # of a pre-activation, which is about 1 where the layer is scaled
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,6 @@ from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class JumpReLU(Sparsity):
     """Latents over their own learned threshold fire, with their full value (Rajamanoharan et al. 2024).

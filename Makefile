@@ -20,8 +20,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 .PHONY: demo quick test check networks lowest newest coverage lint format bench reproduce release clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/autopsae harvest smollm2 $(DEMO)/smollm2 --tokens $(TOKENS)
-	$(BIN)/autopsae diagnose $(DEMO)/smollm2 --d-sae 8192 --k 64 \
+	$(BIN)/autopsae diagnose smollm2 --tokens $(TOKENS) --d-sae 8192 --k 64 \
 	  --json $(DEMO)/smollm2.json --figure $(DEMO)/smollm2.png --prescriptions $(DEMO)/prescriptions
 
 # In half a minute, while one works: the modules marked `quick`, which touch every room.
@@ -74,6 +73,7 @@ format: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.statistics
 	$(BIN)/python -m benchmarks.birth
+	$(BIN)/python -m benchmarks.model
 
 reproduce: $(VENV)/test.stamp
 	$(BIN)/python -m experiments.outliers_2605_31518.reproduce --scale $(SCALE)

@@ -1,4 +1,4 @@
-"""All layers of SmolLM2-135M diagnosed in one run of it, against the network's own forward passes over the same tokens.
+"""All layers of SmolLM2-135M diagnosed in one run of it, against its own forward passes over the same tokens.
 
 Loading is left aside in both. The passes are those of the diagnosis: the same batches, without logits, with the
 hidden states asked for. Run as `python -m benchmarks.model`.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from autopsae.diagnosis.outliers import HELD, MOST, held_by, outlier_dimensions
+from autopsae.diagnosis.outliers import HELD, MOST, outlier_dimensions, total_share
 from autopsae.statistics.moments import Moments, layer_norm
 
 pytestmark = pytest.mark.quick
@@ -24,7 +24,7 @@ def test_the_dimensions_that_hold_the_mean_are_named_with_their_numbers() -> Non
     assert first.share == pytest.approx(float(shares[40]))
     assert second.share == pytest.approx(float(shares[5]))
     assert (first.mean, first.std) == (float(moments.mean[40]), float(moments.std[40]))
-    assert held_by([first, second]) >= HELD > held_by([first])
+    assert total_share([first, second]) >= HELD > total_share([first])
     assert str(first).startswith("dimension 40: -")
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from autopsae.activations.gguf import check_gguf
+from autopsae.activations.hub import hub_source
 from autopsae.activations.sources import one_line
 from autopsae.activations.texts import check_text, documents_in
 from autopsae.activations.wheels import find_wheels, join_parts
@@ -48,7 +49,7 @@ class LanguageModel:
         for number, document in enumerate(documents):
             yield from ((number, ids) for ids in self.pieces(document, f"document {number}", context))
 
-    def pieces(self, document: str, where: str, context: int) -> list[list[int]]:
+    def pieces(self, document: Any, where: str, context: int) -> list[list[int]]:
         """The token ids of each piece of one document, as `sequences` cuts it. where: what messages call it."""
         before, after = _special_ids(self.tokenizer)
         room = context - len(before) - len(after)
@@ -137,7 +138,7 @@ def load_model(
         local = _is_installed(name)
     elif not local.exists():
         _check_hub_name(name)
-        return _load(name, {"pretrained_model_name_or_path": name}, dtype, device)
+        return _load(name, hub_source(name), dtype, device)
     if local.is_dir():
         source = {"pretrained_model_name_or_path": str(local)}
     elif local.suffix.lower() == ".gguf":

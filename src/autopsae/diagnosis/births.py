@@ -36,7 +36,7 @@ class Question:
 Births = Callable[[Question], dict[str, Birth]]
 
 
-def counted(tokens: Tokens, progress: Progress | None = None) -> Births:
+def count_births(tokens: Tokens, progress: Progress | None = None) -> Births:
     """Births that are counted on `tokens`, of which the statistics are."""
 
     def count(question: Question) -> dict[str, Birth]:
@@ -47,7 +47,7 @@ def counted(tokens: Tokens, progress: Progress | None = None) -> Births:
     return count
 
 
-def estimated(question: Question) -> dict[str, Birth]:
+def estimate_births(question: Question) -> dict[str, Birth]:
     """Births as expected on all tokens of the statistics, from their sample. A latent that fires on the sample
     fires on all tokens too; for the others the forecast is made where there is none.
     """

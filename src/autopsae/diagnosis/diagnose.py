@@ -9,7 +9,7 @@ from autopsae.arguments import whole_arguments
 from autopsae.arrays import Tokens, check_device
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.asked import Asked
-from autopsae.diagnosis.births import counted, estimated
+from autopsae.diagnosis.births import count_births, estimate_births
 from autopsae.diagnosis.judge import judge
 from autopsae.diagnosis.parameters import check_repeated
 from autopsae.diagnosis.result import Diagnosis
@@ -81,5 +81,5 @@ def diagnose(
     tokens = OneOfEach(tokens) if repeats else tokens
     needs = partial(bytes_of_diagnosis, d_sae=d_sae, alphas=len(alphas), ranks=len(ranks))
     statistics = collect(tokens, seed=seed, device=device, needs=needs, progress=progress)
-    births = counted(tokens, progress) if exact else estimated
+    births = count_births(tokens, progress) if exact else estimate_births
     return judge(statistics, asked, births, layer=layer, repeats=repeats)

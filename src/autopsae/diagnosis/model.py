@@ -13,7 +13,7 @@ from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS
 from autopsae.diagnosis.asked import Asked
-from autopsae.diagnosis.births import estimated
+from autopsae.diagnosis.births import estimate_births
 from autopsae.diagnosis.judge import judge
 from autopsae.diagnosis.survey import Survey
 from autopsae.models.choose import choose_pieces
@@ -158,10 +158,11 @@ def _judge_all(statistics: dict[str, Statistics], asked: Asked, progress: Progre
     diagnoses, names = [], list(statistics)
     for number, name in enumerate(names, 1):
         if progress:
-            progress(f"layer {number} of {len(names)}: {name}", number - 1, len(names))
+            each = statistics[name].tokens
+            progress(f"layer {number} of {len(names)}: {name}", (number - 1) * each, len(names) * each)
         try:
             # The statistics of a layer are let go once it is judged.
-            diagnoses.append(judge(statistics.pop(name), asked, estimated, layer=name))
+            diagnoses.append(judge(statistics.pop(name), asked, estimate_births, layer=name))
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
     return tuple(diagnoses)

@@ -40,18 +40,18 @@ def outlier_dimensions(normed: Moments) -> tuple[OutlierDimension, ...]:
     total = float(square.sum())
     if total <= _ROUNDING * float(normed.std.square().sum()):
         return ()
-    found, held = [], 0.0
+    dimensions, held = [], 0.0
     for index in square.argsort(descending=True, stable=True)[:MOST].tolist():
         share = float(square[index]) / total
-        found.append(
+        dimensions.append(
             OutlierDimension(index=index, mean=float(normed.mean[index]), std=float(normed.std[index]), share=share)
         )
         held += share
         if held >= HELD:
             break
-    return tuple(found)
+    return tuple(dimensions)
 
 
-def held_by(dimensions: Sequence[OutlierDimension]) -> float:
+def total_share(dimensions: Sequence[OutlierDimension]) -> float:
     """The share of ||mu||^2 that they hold together."""
     return sum((dimension.share for dimension in dimensions), 0.0)

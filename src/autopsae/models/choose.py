@@ -9,7 +9,7 @@ import numpy as np
 
 from autopsae.activations.sources import watch
 from autopsae.arrays import InputError
-from autopsae.models.network import Network
+from autopsae.models.network import Document, Network
 from autopsae.seeds import hash_seed, keys
 
 _SHORTEST = 4
@@ -40,9 +40,11 @@ def choose_pieces(
     take the place of others. A source is read to its end, and of its documents as many are held as could be needed.
     The pieces of a document stand side by side.
 
+    documents: a `Document` has a name for messages; others are called "document 7", from 0.
+
     Raises InputError for a source that fails or has no document with a piece, and as `Network.pieces`.
     """
-    held = _some(documents, tokens // _SHORTEST + _KEPT, seed)
+    held = _pick_some(documents, tokens // _SHORTEST + _KEPT, seed)
     cut: dict[int, list[Any]] = {}
     chosen: list[tuple[int, int, Piece]] = []
     total, turn, more = 0, 0, True
@@ -52,20 +54,25 @@ def choose_pieces(
             if total >= tokens:
                 break
             if rank not in cut:
-                cut[rank] = network.pieces(document, f"document {number}", context)
+                name, content = _name(document, number)
+                cut[rank] = network.pieces(content, name, context)
             if turn < len(cut[rank]):
-                place = _drawn(len(cut[rank]), seed, number)[turn]
-                content = cut[rank][place]
-                piece = Piece(document=number, content=content, tokens=network.size(content, context))
+                place = _draw_order(len(cut[rank]), seed, number)[turn]
+                size = network.size(cut[rank][place], context)
+                piece = Piece(document=number, content=cut[rank][place], tokens=size)
                 chosen.append((rank, place, piece))
                 total, more = total + piece.tokens, True
         turn += 1
     if not chosen:
         raise InputError("expected at least one document that is not empty, got none; is the source empty?")
-    return [piece for _, _, piece in sorted(chosen, key=lambda found: found[:2])]
+    return [piece for _, _, piece in sorted(chosen, key=lambda at: at[:2])]
 
 
-def _some(documents: Iterable[Any], most: int, seed: int) -> list[tuple[int, Any]]:
+def _name(document: Any, number: int) -> Document:
+    return document if isinstance(document, Document) else Document(f"document {number}", document)
+
+
+def _pick_some(documents: Iterable[Any], most: int, seed: int) -> list[tuple[int, Any]]:
     """At most so many of the documents with their numbers, each equally likely, in an order that is drawn."""
     number_of = hash_seed(seed, "documents of a source")
     held: list[tuple[int, int, Any]] = []  # the largest key first
@@ -78,7 +85,7 @@ def _some(documents: Iterable[Any], most: int, seed: int) -> list[tuple[int, Any
     return [(number, document) for _, number, document in sorted(held, key=lambda item: -item[0])]
 
 
-def _drawn(pieces: int, seed: int, document: int) -> list[int]:
+def _draw_order(pieces: int, seed: int, document: int) -> list[int]:
     """The order in which the pieces of a document are taken."""
     drawn = keys(np.arange(pieces), hash_seed(seed, f"pieces of document {document}"))
     return [int(place) for place in np.argsort(drawn)]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from autopsae.activations.hub import hub_source
 from autopsae.arrays import InputError, check_device
 from autopsae.models.antiberty import load_antiberty
 from autopsae.models.catalogue import CatalogueEntry, catalogue, find_entry
@@ -46,12 +47,12 @@ def load_other(
         return None
     entry = find_entry(name)
     if entry is not None:
-        return _from_catalogue(entry, dtype, device)
+        return _load_entry(entry, dtype, device)
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".gguf"):
         _check_spelling(name)
         # A name without a folder is one of text: the Hub's oldest, such as `bert-base-uncased`.
         return None
-    return load_pretrained(name, {"pretrained_model_name_or_path": name}, dtype=dtype, device=device)
+    return load_pretrained(name, hub_source(name), dtype=dtype, device=device)
 
 
 def _from_folder(name: str, folder: Path, dtype: torch.dtype, device: torch.device | str) -> Network | None:
@@ -63,7 +64,7 @@ def _from_folder(name: str, folder: Path, dtype: torch.dtype, device: torch.devi
     return load_pretrained(name, source, dtype=dtype, device=device)
 
 
-def _from_catalogue(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device | str) -> Network | None:
+def _load_entry(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device | str) -> Network | None:
     if entry.modality == "text":
         return None
     if entry.how == "described":
@@ -78,7 +79,7 @@ def _from_catalogue(entry: CatalogueEntry, dtype: torch.dtype, device: torch.dev
     place = str(entry.hub)
     if "diffusers" in entry.model_class:
         return load_diffusion(entry.name, place, dtype=dtype, device=device)
-    return load_pretrained(entry.name, {"pretrained_model_name_or_path": place}, dtype=dtype, device=device)
+    return load_pretrained(entry.name, hub_source(place), dtype=dtype, device=device)
 
 
 def _check_spelling(name: str) -> None:

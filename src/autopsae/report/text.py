@@ -147,8 +147,9 @@ def _title(survey: Survey) -> str:
     tokens = " / ".join(f"{n:,}" for n in sorted({d.tokens for d in survey}))
     d_in = " / ".join(str(n) for n in sorted({d.d_in for d in survey}))
     at = _short(first.expected["none"].tokens)
+    how = first.birth["none"].how
     return (
-        f"Born dead: d_sae = {first.d_sae:,}, {first.sparsity}, counted on {tokens} tokens of d_in = {d_in}, "
+        f"Born dead: d_sae = {first.d_sae:,}, {first.sparsity}, {how} on {tokens} tokens of d_in = {d_in}, "
         f"expected on {at} (@{at})"
     )
 

@@ -60,8 +60,12 @@ class Birth(Result):
 
     def __str__(self) -> str:
         parts = f"{self.dead_by_relu:.1%} never positive, {self.dead_by_topk:.1%} positive but never selected"
-        how = "counted" if self.dead_interval is None else "estimated"
-        return f"{self.dead:.1%} of the latents are born dead ({parts}), {how} on {self.tokens:,} tokens"
+        return f"{self.dead:.1%} of the latents are born dead ({parts}), {self.how} on {self.tokens:,} tokens"
+
+    @property
+    def how(self) -> str:
+        """The word for it: counted, or estimated."""
+        return "counted" if self.dead_interval is None else "estimated"
 
 
 @whole_arguments("d_sae", "k")

@@ -140,7 +140,8 @@ def test_a_gguf_file_and_a_folder_are_loaded_from_where_they_are(tmp_path: Path,
     ]
 
 
-def test_other_names_are_those_of_the_hub(sources: Sources) -> None:
+def test_other_names_are_those_of_the_hub(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "hub_source", lambda name: {"pretrained_model_name_or_path": name})
     load_model("gpt2")
     load_model("someone/smollm2")
     assert sources.seen == [{"pretrained_model_name_or_path": name} for name in ("gpt2", "someone/smollm2")]

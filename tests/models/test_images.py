@@ -89,14 +89,6 @@ def test_a_context_that_the_network_cannot_read_is_told(context: int, message: s
         network().pieces(np.zeros((5, 5, 3), np.uint8), "a", context)
 
 
-def test_an_image_with_a_name_is_called_by_it(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(InputError, match=r"^CIFAR's first: expected an image"):
-        network().pieces(("CIFAR's first", tmp_path / "a.png"), "document 0", 224)
-    [piece] = network().pieces(("CIFAR's first", np.zeros((5, 5, 3), np.uint8)), "document 0", 224)
-    assert piece.where == "CIFAR's first"
-
-
 # Files
 
 

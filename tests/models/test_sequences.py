@@ -59,12 +59,6 @@ def test_one_hot_rows_are_zero_for_unknown_letters_and_padding() -> None:
     assert batch["attention_mask"].sum(dim=1).tolist() == [6, 1]
 
 
-def test_a_record_with_a_name_is_called_by_it() -> None:
-    assert dna().pieces(("a.fasta: record 1 (x)", "acgt"), "document 0", 3) == ["ACG", "T"]
-    with pytest.raises(InputError, match=r"^a.fasta: record 1 \(x\): expected DNA"):
-        dna().pieces(("a.fasta: record 1 (x)", "MKL"), "document 0", 3)
-
-
 def test_pieces_without_a_known_letter_are_left_out() -> None:
     assert dna().pieces("NNNNNNNACGTNNNN", "one", 4) == ["NNNA", "CGTN"]
 

@@ -49,7 +49,7 @@ class LanguageModel:
         for number, document in enumerate(documents):
             yield from ((number, ids) for ids in self.pieces(document, f"document {number}", context))
 
-    def pieces(self, document: str, where: str, context: int) -> list[list[int]]:
+    def pieces(self, document: Any, where: str, context: int) -> list[list[int]]:
         """The token ids of each piece of one document, as `sequences` cuts it. where: what messages call it."""
         before, after = _special_ids(self.tokenizer)
         room = context - len(before) - len(after)

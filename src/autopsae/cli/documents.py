@@ -10,7 +10,6 @@ from autopsae.activations.texts import documents_in
 from autopsae.arrays import InputError
 from autopsae.cli.options.diagnose import Reading
 from autopsae.extras import package_error
-from autopsae.models.network import Document
 from autopsae.models.pictures import pictures_in
 from autopsae.models.records import sequences_in
 from autopsae.reading import read_object
@@ -52,9 +51,9 @@ def documents_of(reading: Reading) -> Iterable[Any] | None:
     if reading.dataset:
         return _rows(reading.dataset)
     if reading.images:
-        return (Document(*named) for named in pictures_in(reading.images))
+        return pictures_in(reading.images)
     if reading.sequences:
-        return (Document(*named) for named in sequences_in(reading.sequences))
+        return sequences_in(reading.sequences)
     return None
 
 

@@ -5,6 +5,7 @@ from autopsae.models.choose import Piece as Piece
 from autopsae.models.choose import choose_pieces as choose_pieces
 from autopsae.models.images import ImageNetwork as ImageNetwork
 from autopsae.models.named import load_network as load_network
+from autopsae.models.network import Document as Document
 from autopsae.models.network import Network as Network
 from autopsae.models.pictures import image_files as image_files
 from autopsae.models.pictures import pictures_in as pictures_in

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from autopsae.arrays import InputError
-from autopsae.models.network import Network, split_name
+from autopsae.models.network import Network
 from autopsae.models.pictures import Picture, open_picture
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -60,11 +60,10 @@ class ImageNetwork(Network):
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:
         """The image itself, of which the header is looked at; that its rest is whole is seen by `batch`.
 
-        document: a file, or bytes [height, width, 3]; or a pair of a name and one of these. Raises InputError for
+        document: a file, or bytes [height, width, 3]. Raises InputError for
         what is no image, for one without pixels, and for a context that is no multiple of the patch's side.
         """
         self._check_context(context)
-        document, where = split_name(document, where)
         image = open_picture(document, where, whole=False)
         if not min(image.size):
             raise InputError(f"{where}: expected an image, got one of {image.width} x {image.height} pixels")

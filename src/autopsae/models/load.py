@@ -47,7 +47,7 @@ def load_other(
         return None
     entry = find_entry(name)
     if entry is not None:
-        return _from_catalogue(entry, dtype, device)
+        return _load_entry(entry, dtype, device)
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".gguf"):
         _check_spelling(name)
         # A name without a folder is one of text: the Hub's oldest, such as `bert-base-uncased`.
@@ -64,7 +64,7 @@ def _from_folder(name: str, folder: Path, dtype: torch.dtype, device: torch.devi
     return load_pretrained(name, source, dtype=dtype, device=device)
 
 
-def _from_catalogue(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device | str) -> Network | None:
+def _load_entry(entry: CatalogueEntry, dtype: torch.dtype, device: torch.device | str) -> Network | None:
     if entry.modality == "text":
         return None
     if entry.how == "described":
@@ -79,7 +79,7 @@ def _from_catalogue(entry: CatalogueEntry, dtype: torch.dtype, device: torch.dev
     place = str(entry.hub)
     if "diffusers" in entry.model_class:
         return load_diffusion(entry.name, place, dtype=dtype, device=device)
-    return load_pretrained(entry.name, {"pretrained_model_name_or_path": place}, dtype=dtype, device=device)
+    return load_pretrained(entry.name, hub_source(place), dtype=dtype, device=device)
 
 
 def _check_spelling(name: str) -> None:

@@ -41,8 +41,7 @@ class Network(ABC):
 
     @abstractmethod
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:
-        """The pieces of a document, in order. where: what messages call it; a document may also come as a pair
-        (name, document), as the readers of files give it, and then has that name.
+        """The pieces of a document, in order. where: what messages call the document.
 
         Raises InputError for a document that cannot be read, and for a context that the network cannot have.
         """
@@ -54,10 +53,3 @@ class Network(ABC):
     @abstractmethod
     def batch(self, pieces: Sequence[Any], context: int) -> dict[str, Any]:
         """The arguments of the network's forward pass, with `attention_mask` where pieces were padded."""
-
-
-def split_name(document: Any, where: str) -> tuple[Any, str]:
-    """A document without its name, and what messages call it: that name if it came with one, else `where`."""
-    if isinstance(document, tuple) and len(document) == 2 and isinstance(document[0], str):
-        return document[1], document[0]
-    return document, where

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.extras import package_error
+from autopsae.models.network import Document
 from autopsae.reading import check_regular, input_errors, is_folder
 from autopsae.words import show
 
@@ -26,8 +27,8 @@ _CIFAR = (3, 32, 32)
 """Channels, rows and columns of a picture of CIFAR-10; the byte before them is its label."""
 
 
-def pictures_in(folder: str | Path) -> Iterator[tuple[str, Picture]]:
-    """(name, picture) of all pictures of a folder: those of `image_files`, or CIFAR-10 in its binary version.
+def pictures_in(folder: str | Path) -> Iterator[Document]:
+    """All pictures of a folder, named: those of `image_files`, or CIFAR-10 in its binary version.
 
     CIFAR-10 is a folder with `data_batch_1.bin` and so on; those and `test_batch.bin` are read in the order of
     their names. Its version for Python is pickles, which could run any code: it is refused.
@@ -46,7 +47,7 @@ def pictures_in(folder: str | Path) -> Iterator[tuple[str, Picture]]:
             f"{folder}: expected images, got CIFAR-10 as pickles, which may run code when they are read; take its "
             "binary version (cifar-10-binary.tar.gz)"
         )
-    yield from ((str(path), path) for path in image_files(folder))
+    yield from (Document(str(path), path) for path in image_files(folder))
 
 
 def image_files(folder: str | Path) -> list[Path]:
@@ -68,7 +69,7 @@ def is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _cifar(path: Path) -> Iterator[tuple[str, Picture]]:
+def _cifar(path: Path) -> Iterator[Document]:
     size = 1 + int(np.prod(_CIFAR))
     with input_errors(path, "CIFAR-10's binary version"):
         check_regular(path)
@@ -76,7 +77,7 @@ def _cifar(path: Path) -> Iterator[tuple[str, Picture]]:
         if not len(content) or len(content) % size:
             raise ValueError(f"{len(content):,} bytes, no multiple of {size:,}")
     for number, record in enumerate(content.reshape(-1, size)):
-        yield f"{path}: image {number}", record[1:].reshape(_CIFAR).transpose(1, 2, 0)
+        yield Document(f"{path}: image {number}", record[1:].reshape(_CIFAR).transpose(1, 2, 0))
 
 
 def open_picture(picture: Picture, where: str, *, whole: bool = True) -> Any:

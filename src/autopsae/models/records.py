@@ -14,6 +14,7 @@ from typing import Any
 
 from autopsae.arrays import InputError
 from autopsae.extras import package_error
+from autopsae.models.network import Document
 from autopsae.reading import is_folder
 from autopsae.words import printable, reason, show
 
@@ -31,10 +32,10 @@ _GAPS = str.maketrans("", "", "-.")
 _NO_LETTER = re.compile(r"[^A-Z*]")
 
 
-def sequences_in(path: str | Path) -> Iterator[tuple[str, str]]:
-    """(name, sequence) of each record of a FASTA, Swiss-Prot or EMBL flat file, which may be compressed (.gz).
+def sequences_in(path: str | Path) -> Iterator[Document]:
+    """The sequences of a FASTA, Swiss-Prot or EMBL flat file, which may be compressed (.gz).
 
-    The first line says which of the three it is. name: the file, the number of the record, from 1, and its
+    The first line says which of the three it is. A record is named by the file, its number, from 1, and its
     identifier. Sequences come in capital letters: small ones mark repeats ("soft-masking"), and are letters as
     others. The gaps of an alignment (- and .) and a stop (*) at the end are left out.
 
@@ -52,7 +53,7 @@ def sequences_in(path: str | Path) -> Iterator[tuple[str, str]]:
             kind = _kind(path, file)
             for number, record in enumerate(parse(file, kind), start=1):
                 where = f"{path}: record {number} ({printable(record.id, 60)})"
-                yield where, _letters(_sequence(record), where)
+                yield Document(where, _letters(_sequence(record), where))
     except InputError:
         raise
     # A reader of damaged text may raise anything; a cut .gz file raises EOFError.

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autopsae.arrays import InputError
-from autopsae.models.network import Network, split_name
+from autopsae.models.network import Network
 from autopsae.words import show
 
 AMINO_ACIDS = "ACDEFGHIKLMNPQRSTVWY"
@@ -59,14 +59,13 @@ class SequenceNetwork(Network):
             self.default_context = min(self.default_context, self._most)
 
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:
-        """Strings of at most `context` letters. document: letters, or a pair of a name and letters.
+        """Strings of at most `context` letters.
 
         Raises InputError for a context that the network cannot read, for an empty record, for one with anything but
         letters, for one of another kind (DNA for a protein, a protein for DNA), and where the network knows no
         letter of it.
         """
         self._check_context(context)
-        document, where = split_name(document, where)
         sequence = self._read(document, where)
         cut = [sequence[start : start + context] for start in range(0, len(sequence), context)]
         known = [piece for piece in cut if not self.letters.ids.keys().isdisjoint(piece)]

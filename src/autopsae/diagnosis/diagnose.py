@@ -1,6 +1,6 @@
 """diagnose(tokens, d_sae=..., k=...): how an SAE would fare on a layer, and what to change, before training it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arguments import whole_arguments
-from autopsae.arrays import Tokens, check_device
+from autopsae.arrays import InputError, Tokens, check_device
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.ladder import remedy_ladder
@@ -28,12 +28,13 @@ from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import stream
 from autopsae.statistics.collect import Statistics, collect
+from autopsae.statistics.groups import sample_groups
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import OneOfEach, count_repeats
 from autopsae.survival.birth import Birth, measure_birth
 from autopsae.survival.closed_form import Prediction
-from autopsae.survival.forecast import FOLLOWED, forecast_birth
+from autopsae.survival.forecast import FOLLOWED, Forecast, forecast_birth
 from autopsae.survival.outlook import Outlook
 from autopsae.survival.recovery import Recovery, recovery_of
 
@@ -49,6 +50,7 @@ def diagnose(
     k: int | None = None,
     sparsity: Sparsity | None = None,
     at_tokens: int = AT_TOKENS,
+    documents: Sequence[int] | None = None,
     layer: str = "layer",
     alphas: Sequence[float] = (),
     ranks: Sequence[int] = (),
@@ -70,7 +72,9 @@ def diagnose(
 
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, sparsity: the SAE to be trained (k = 64 is short
     for TopK(k=64), the default); alphas, ranks: further whitening exponents and active subspace ranks to measure;
-    acceptable: fraction of latents that may be born dead; lr, steps: the training by which `recovery` is judged;
+    documents: the number of the document, image or sequence that each token is from, for the intervals (default:
+    unknown, guessed); acceptable: fraction of latents that may be born dead; lr, steps: the training by which
+    `recovery` is judged;
     repeated: "leave_out" keeps one of each vector (a third pass, and up to 24 bytes of memory for each of them),
     "keep" all tokens; seed: of the drawn SAE and of the token sample; device: where to compute (default: where the
     tokens are, for the products too); progress: told the tokens of each pass, as "statistics" and "birth".
@@ -93,12 +97,16 @@ def diagnose(
     repeats = repeats or statistics.rows.repeats()
     sample = statistics.sample  # a copy is made each time that it is asked for
     median = geometric_median(sample)
-    geometry = severity(statistics, median)
+    groups = sample_groups(sample, _of_sample(documents, statistics, repeated))
+    geometry = severity(statistics, median, groups)
     ladder, asked = remedy_ladder(statistics.raw, median, geometry.effective_rank, alphas, ranks)
     rows = draw_rows(d_sae, statistics.d_in, generator=stream(seed, _DRAW)).to(median.device)
     others = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
     views = {remedy.name: remedy.enters(sample) for remedy in [*ladder, *others]}
-    expected = _outlooks(ladder, asked, views, rows, sparsity, at_tokens=at_tokens, acceptable=acceptable)
+    forecast = partial(
+        forecast_birth, drawn=rows, sparsity=sparsity, groups=groups, stream_tokens=statistics.tokens
+    )
+    expected = _outlooks(ladder, asked, views, forecast, at_tokens=at_tokens, acceptable=acceptable)
     most = float(sample_size(repeats))
     expected = {n: replace(o, effective_tokens=min(o.effective_tokens, most)) for n, o in expected.items()}
     stuck = expected["none"].dead_by_relu.value > acceptable
@@ -145,6 +153,21 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Di
     )
 
 
+def _of_sample(documents: Sequence[int] | None, statistics: Statistics, repeated: Repeated) -> Tensor | None:
+    """The document of each token of the sample, looked up by its place in the stream."""
+    if documents is None:
+        return None
+    listed = torch.as_tensor(documents)
+    if repeated == "leave_out":
+        raise InputError('documents: expected repeated="keep", as copies that are left out have documents too')
+    if listed.shape != (statistics.tokens,):
+        raise InputError(
+            f"documents: expected one whole number for each of {statistics.tokens:,} tokens, got shape "
+            f"{tuple(listed.shape)}; pass the number of the document that each token is from"
+        )
+    return listed[torch.from_numpy(statistics.reservoir.places)]
+
+
 def _births(
     tokens: Tokens,
     views: Mapping[str, View],
@@ -187,8 +210,7 @@ def _outlooks(
     ladder: Sequence[Remedy],
     asked: set[str],
     views: Mapping[str, View],
-    rows: Float[Tensor, "d_sae d_in"],
-    sparsity: Sparsity,
+    forecast: Callable[[View], Forecast],
     *,
     at_tokens: int,
     acceptable: float,
@@ -198,5 +220,5 @@ def _outlooks(
     for remedy in ladder:
         enough = any(r.name in outlooks and suffices(r, outlooks[r.name], acceptable) for r in ladder)
         if len(outlooks) < 2 or remedy.name in asked or not enough:
-            outlooks[remedy.name] = forecast_birth(views[remedy.name], rows, sparsity).at(at_tokens)
+            outlooks[remedy.name] = forecast(views[remedy.name]).at(at_tokens)
     return outlooks

@@ -1,13 +1,14 @@
 """How often intervals hold, and how far forecasts are off, over many samples of 4,096 tokens of the same layer.
 
-    python -m experiments.survival.resampling FOLDER [--layers unirep64.hs4,...] [--draws 10] [--tokens 60000]
+    python -m experiments.survival.resampling FOLDER [--layers unirep64.hs4,...] [--draws 5] [--tokens 60000]
         [--out results/resampling.json]
 
 FOLDER is what `experiments.survival.layers` wrote. Samples are drawn from all tokens of a layer, or from those of
 32 of its documents (a quarter, where there are fewer than 128). Each is taken as the store has it, shuffled, and
 with its documents known. From each, death is forecast for all tokens of the layer, raw and centered by their
-median, for d_sae 2048 and d_sae / k of 32, 128 and 512. `before` is what
-the forecast was without the curve: tails alone, and stretches of the sample in the jackknife. Fractions throughout. Rows in the file stay.
+median, for d_sae 2048 and d_sae / k of 32, 128 and 512; 1,024 latents are followed. `before` is what the forecast
+was without the curve: tails alone, and stretches of the sample in the jackknife. Fractions throughout. Rows in the
+file stay.
 """
 
 import argparse
@@ -34,7 +35,7 @@ from autopsae.survival.estimate import FORM_ERROR, Estimate
 from autopsae.survival.tails import most_clumped, observe_tails
 
 HERE = Path(__file__).parent
-D_SAE, SAMPLE = 2048, 4096
+D_SAE, FOLLOWED, SAMPLE = 2048, 1024, 4096
 RATIOS = (32, 128, 512)
 FEW = 32
 STORES = ("as harvested", "shuffled", "documents known")
@@ -123,6 +124,7 @@ def rows_of(layer: Layer) -> Iterator[dict[str, Any]]:
 def _forecasts(over: Tensor, groups: list[Tensor], tokens: int, stream: int) -> tuple[float, ...]:
     """(value, low, high, effective tokens) as they are, then as they were before."""
     silent = float((over <= 0).all(dim=1).double().mean())
+    over = over[:FOLLOWED]
     group = most_clumped(over, groups)
     tails = observe_tails(over, group)
     estimate = Estimate.of(tails, silent, stream)
@@ -132,6 +134,7 @@ def _forecasts(over: Tensor, groups: list[Tensor], tokens: int, stream: int) -> 
         tails = observe_tails(over, groups[0])
         estimate = Estimate.of(tails, silent, stream)
     value = estimate.whole.silent(tokens)
+    value *= silent / (estimate.whole.silent(over.shape[1]) or 1.0)
     left_out = np.array([tail.silent(tokens) for tail in estimate.without])
     sampling = (len(left_out) - 1) * left_out.var()
     half = 1.645 * sqrt(sampling + (FORM_ERROR * (silent - value)) ** 2 + value * (1 - value) / len(over))
@@ -185,7 +188,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     every = [f"{network}.{layers[place]}" for place in (0, 1) for network, layers in LAYERS.items()]
     parser.add_argument("--layers", default=",".join(every))
-    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=60_000)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "resampling.json")
     asked = parser.parse_args()

@@ -65,7 +65,7 @@ def near_duplicates(y: Float[Tensor, "sample d_in"]) -> Int[Tensor, "sample"]:
     """
     x = y - y.mean(dim=0)
     if x.shape[1] > _DIRECTIONS:
-        # Random directions keep cosines (Johnson and Lindenstrauss 1984). Any others would do, so the seed is fixed.
+        # Random directions keep cosines (Johnson and Lindenstrauss 1984). Any would do, so the seed is fixed.
         chance = torch.Generator().manual_seed(0)
         x = x @ torch.randn(x.shape[1], _DIRECTIONS, generator=chance).to(x)
     x = torch.nn.functional.normalize(x.float(), dim=1)

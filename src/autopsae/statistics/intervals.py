@@ -16,13 +16,26 @@ from torch import Tensor
 _NORMAL = 1.6449  # the 95 % quantile of the normal distribution: 5 % of the cases are left out on each side
 
 
-def nine_of_ten(groups: int) -> float:
-    """Standard errors on each side of an interval that holds in 9 cases of 10.
+def jackknife(without: Float[Tensor, "groups"]) -> tuple[float, float]:
+    """(variance of a number, standard errors on each side of an interval that holds in 9 cases of 10).
 
-    It is the 95 % quantile of Student's t distribution with groups - 1 degrees of freedom, since the standard error
-    is estimated from so few groups (Cornish-Fisher expansion: 1.753 for 16 groups).
+    without: the number computed without each of at least 2 groups of tokens. The variance is (n - 1) / n times the
+    summed squared deviations, for n groups. It is estimated itself, the worse the more a few groups decide it, so
+    the standard errors are those of Student's t distribution. Its degrees of freedom are those of a variance with
+    the deviations' kurtosis (Satterthwaite's approximation).
     """
-    z, freedom = _NORMAL, groups - 1
+    groups, squares = len(without), (without.double() - without.double().mean()).square()
+    total = float(squares.sum())
+    kurtosis = groups * float(squares.square().sum()) / total**2 if total > 0 else 1.0
+    freedom = groups - 1.0
+    if kurtosis > 1:
+        freedom = min(freedom, max(2.0, 2 * groups / (kurtosis - 1) - 1))
+    return (groups - 1) / groups * total, _student(freedom)
+
+
+def _student(freedom: float) -> float:
+    """The 95 % quantile of Student's t distribution (Cornish-Fisher expansion)."""
+    z = _NORMAL
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
@@ -49,27 +62,23 @@ def precision(
         (`autopsae.statistics.groups`). The groups are those of all tokens too: a document is in one group.
     """
     sample = len(influence)
-    independent = float(influence.var(correction=0)) / sample
-    design = {_design_effect(influence, group): int(group.max()) + 1 for group in groups}
-    effect = max(design)
+    centered = (influence - influence.mean()).double()
+    independent = float(centered.square().mean()) / sample
+    effect, errors = max(_design_effect(centered, group, independent) for group in groups)
     # A design effect grows with the number of tokens of each document: 1 + (effect - 1) tokens / sample for all.
-    variance = independent * (sample / tokens + effect - 1)
-    half = nine_of_ten(design[effect]) * sqrt(variance)
-    return Precision(half=half, effective_tokens=sample / (sample / tokens + effect - 1))
+    factor = sample / tokens + effect - 1
+    return Precision(half=errors * sqrt(independent * factor), effective_tokens=sample / factor)
 
 
-def _design_effect(influence: Float[Tensor, "sample"], group: Int[Tensor, "sample"]) -> float:
-    """By how much the jackknife's variance of the number exceeds that of independent tokens, at least 1."""
-    centered = influence - influence.mean()
-    independent = float(centered.square().mean()) / len(centered)
-    sums = torch.zeros(int(group.max()) + 1, dtype=centered.dtype, device=centered.device).index_add_(
-        0, group, centered
-    )
+def _design_effect(
+    centered: Float[Tensor, "sample"], group: Int[Tensor, "sample"], independent: float
+) -> tuple[float, float]:
+    """(by how much the jackknife's variance exceeds that of independent tokens, at least 1; its `errors`)."""
     sizes = torch.bincount(group)
+    sums = torch.zeros(len(sizes), dtype=centered.dtype, device=centered.device).index_add_(0, group, centered)
     # Without a group, the number moves by the group's sum over the number of the other tokens.
-    moves = sums / (len(centered) - sizes)
-    jackknife = (len(moves) - 1) * float(moves.var(correction=0))
-    return max(1.0, jackknife / independent) if independent else 1.0
+    variance, errors = jackknife(sums / (len(centered) - sizes))
+    return (max(1.0, variance / independent) if independent else 1.0), errors
 
 
 def gamma_influence(
@@ -105,7 +114,7 @@ def rank_influence(
     return influence
 
 
-def rank_without_bias(rank: float, eigenvalues: Float[Tensor, "d_in"], tokens: float) -> float:
+def rank_without_bias(rank: float, eigenvalues: Float[Tensor, "d_in"], tokens: int | float) -> float:
     """The effective rank as it would be from unlimited tokens. From few, a covariance looks more uneven than it is.
 
     tokens: the number of independent tokens. To second order in 1 / tokens, and for Gaussian tokens, the entropy H

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.statistics.intervals import nine_of_ten
+from autopsae.statistics.intervals import jackknife
 from autopsae.survival.outlook import Expected
 from autopsae.survival.tails import Margins, Tail
 
@@ -77,12 +77,11 @@ class Estimate:
             ],
             dtype=torch.float64,
         )
-        # Jackknife variance: (n - 1) / n * sum of squared deviations, for n groups.
-        sampling = (len(left_out) - 1) * float(left_out.var(correction=0))
+        sampling, errors = jackknife(left_out)
         # The variance of a choice between the two with these shares as probabilities.
         form = (FORM_ERROR * (at_sample - followed)) ** 2 + share * (1 - share) * (tails - curve) ** 2
         drawing = value * (1 - value) / len(self.whole.chance)
-        half = nine_of_ten(len(left_out)) * sqrt(sampling + form + drawing)
+        half = errors * sqrt(sampling + form + drawing)
         return Expected(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
     def _share_of_tails(self, tokens: int) -> float:
@@ -128,7 +127,7 @@ def _slope(tokens: int, silent: float, curve: dict[float, float]) -> float:
     return float((rise * run).sum() / run.square().sum())
 
 
-def _level(tokens: float) -> Float[Tensor, ""]:
+def _level(tokens: int | float) -> Float[Tensor, ""]:
     """u(t) = -Phi^-1(log 2 / t): the level that t standard normal numbers exceed half of the time."""
     level: Tensor = -torch.special.ndtri(torch.tensor(log(2) / tokens, dtype=torch.float64))
     return level

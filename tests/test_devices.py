@@ -18,9 +18,13 @@ from torch import Tensor, nn
 import autopsae as a
 from autopsae import activations, cure, diagnosis, evaluation, remedies, sae, statistics, survival, training
 from autopsae import run as runs
+from autopsae.activations.batches import forward
 from autopsae.cli import verbs
+from autopsae.models.spliceai import build_spliceai
+from autopsae.models.unirep import build_unirep
 from autopsae.run.members import Layer
 from autopsae.survival import tails
+from tests.models.test_installable import tiny_spliceai, tiny_unirep
 from tests.pretended_device import Mixed, PretendedDevice, pretended_device
 from tests.test_house import HOUSE
 from tests.ways import without_numba
@@ -212,6 +216,18 @@ def synthetic(_folder: Path) -> object:
     return drawn
 
 
+def networks_of_proteins_and_dna(_folder: Path) -> object:
+    """Those of which the forward pass is written here, padded."""
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    unirep, spliceai = build_unirep(tiny_unirep()).to("cuda"), build_spliceai(tiny_spliceai()).eval().to("cuda")
+    with torch.inference_mode(), activations.hooked(unirep, ["layers.0", "layers.1"]) as capture:
+        forward(unirep, {"input_ids": torch.tensor([[24, 5, 0], [24, 1, 2]]), "attention_mask": mask}, 0)
+        states = capture.take(mask.bool())
+    with torch.inference_mode(), activations.hooked(spliceai, ["blocks.15", "skips.3"]) as capture:
+        forward(spliceai, {"one_hot": torch.rand(2, 3, 4), "attention_mask": mask}, 0)
+        return [*states.values(), *capture.take(mask.bool()).values()]
+
+
 def trained(sparsity: a.Sparsity, more: dict[str, Any], folder: Path) -> object:
     """Two side by side, one of which diverges; a resumed one; tokens on either device."""
     more = {**more}
@@ -288,6 +304,7 @@ CASES: dict[str, Case] = {
     "surveys": surveys,
     "networks": networks,
     "synthetic": synthetic,
+    "networks of proteins and DNA": networks_of_proteins_and_dna,
     "runs": written_runs,
     "command line": command_line,
     **{f"births {s.name}": partial(births, s) for s in SPARSITIES},
@@ -316,6 +333,8 @@ WITHOUT_TENSORS = """
     Csv JsonLines TensorBoard WandB
     autopsy_figure autopsy_text fvu_text save_figure survey_figure survey_text
     format_of hidden_state_names layer_names load_model open_activations open_layers preset_names text_batches
+    CatalogueEntry DnaNetwork ImageNetwork Letters Network ProteinNetwork catalogue find_entry image_files
+    pictures_in sequences_in
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
 """
 # Tried with the library that they work in, or by what they call.

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,12 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey
 from autopsae.extras import package_error
 from autopsae.interop.hub import fetch
+from autopsae.models.diffusion import load_diffusion
+from autopsae.models.dinov2_small import read_onnx
+from autopsae.models.pictures import open_picture
+from autopsae.models.pretrained import load_pretrained
+from autopsae.models.records import sequences_in
+from autopsae.models.spliceai import read_keras
 from autopsae.remedies.remedy import whiten
 from autopsae.report.plots import check_figure
 from autopsae.sae.sparsity import TopK
@@ -39,6 +46,12 @@ def test_the_message_says_what_needs_the_package_why_it_is_not_there_and_what_to
     assert str(package_error("a", "b", error, install="b")).endswith("; pip install b")
 
 
+def fasta(folder: Path) -> Path:
+    (folder / "a.fasta").write_text(">one\nMKT\n")
+    return folder / "a.fasta"
+
+
+PLACE: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "frame": ("pandas", "'autopsae[report]'", lambda _: frame({"a": [1]})),
     "frame of a survey": ("pandas", "'autopsae[report]'", lambda _: Survey(()).to_frame()),
@@ -46,6 +59,12 @@ NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "figure": ("matplotlib", "'autopsae[report]'", lambda folder: check_figure(folder / "a.png")),
     "parquet activations": ("pyarrow", "pyarrow", lambda folder: import_pyarrow(folder, "a Parquet file")),
     "model": ("transformers", "'autopsae[models]'", lambda folder: load_model(str(folder))),
+    "image": ("PIL", "'autopsae[images]'", lambda folder: open_picture(folder / "a.png", "a.png")),
+    "sequences": ("Bio", "'autopsae[bio]'", lambda folder: next(sequences_in(fasta(folder)))),
+    "vision": ("transformers", "'autopsae[models]'", lambda folder: load_pretrained(str(folder), {}, **PLACE)),
+    "diffusion": ("diffusers", "'autopsae[diffusers]'", lambda folder: load_diffusion("a", str(folder), **PLACE)),
+    "onnx": ("onnx", "onnx", lambda folder: read_onnx("dinov2-small", folder / "a.onnx")),
+    "h5py": ("h5py", "h5py", lambda folder: read_keras("spliceai", folder / "a.h5")),
     "hub": ("huggingface_hub", "huggingface_hub", lambda _: fetch("a/b", [], [])),
     "tensorboard": ("tensorboard", "'autopsae[tensorboard]'", TensorBoard),
     "saelens": ("sae_lens", "sae-lens", lambda _: saelens_scaler(whitened())),

@@ -13,17 +13,19 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from experiments.zoo import antiberty, bible, crops, dinov2, package_folder, proteins
+from experiments.zoo import RESIDUES, bible, crops, proteins
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv1d
 
 from autopsae.activations import load_model
 from autopsae.arrays import InputError
+from autopsae.models import load_network
 
 Documents = Iterator[list[dict[str, Tensor]]]
 """Batches of documents; of each, {layer: its tokens}."""
@@ -41,6 +43,14 @@ LAYERS = {
 
 DNA, FLANK = 1024, 5000
 """Bases of a document of DNA, and bases on each side that SpliceAI reads besides."""
+
+
+def package_folder(name: str) -> Path:
+    """A package's folder, without importing it: that may want what is not installed."""
+    spec = find_spec(name)
+    if spec is None:
+        raise InputError(f"{name} is not installed; see the top of this file")
+    return Path(next(iter(spec.submodule_search_locations or ())))
 
 
 def unirep(size: int, data: Path) -> Documents:
@@ -146,16 +156,15 @@ def transformer(network: str, data: Path) -> Documents:
     """A network of Hugging Face: proteins, chapters or images are the documents."""
     names = LAYERS[network]
     if network == "antiberty":
-        batch, model = antiberty()
-        sequences = proteins(data)
-        inputs = (batch(sequences[start : start + 8]) for start in range(0, len(sequences), 8))
+        reader, sequences = load_network(network), proteins(data)
+        inputs = (reader.batch(sequences[start : start + 8], RESIDUES) for start in range(0, len(sequences), 8))
     elif network == "dinov2":
-        model, inputs = dinov2(), iter(crops(data))
+        reader, inputs = load_network("dinov2-small"), iter(crops(data))
     else:
         yield from _chapters(network, data)
         return
     for fed in inputs:
-        states = model(**fed, output_hidden_states=True).hidden_states
+        states = reader.model(**fed, output_hidden_states=True).hidden_states
         mask = fed.get("attention_mask", torch.ones(states[0].shape[:2])).bool()
         yield [{name: states[int(name[2:])][row][mask[row]] for name in names} for row in range(len(mask))]
 

@@ -17,6 +17,7 @@ from autopsae.activations.store import open_activations as open_activations
 from autopsae.activations.store import open_layers as open_layers
 from autopsae.arrays import InputError as InputError
 from autopsae.diagnosis.diagnose import diagnose as diagnose
+from autopsae.diagnosis.model import diagnose_model as diagnose_model
 from autopsae.diagnosis.prescribe import Prescription as Prescription
 from autopsae.diagnosis.result import Diagnosis as Diagnosis
 from autopsae.diagnosis.survey import survey as survey
@@ -37,7 +38,6 @@ from autopsae.sae.sparsity import ReLU as ReLU
 from autopsae.sae.sparsity import Sparsity as Sparsity
 from autopsae.sae.sparsity import TopK as TopK
 from autopsae.training.config import TrainConfig as TrainConfig
-from autopsae.training.loop import steps as steps
 from autopsae.training.loop import train as train
 from autopsae.training.revival import AuxK as AuxK
 from autopsae.version import __version__ as __version__

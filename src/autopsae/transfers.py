@@ -38,7 +38,7 @@ def rows_for(
 ) -> Shaped[Tensor, "some columns"]:
     """x[rows], where x lies; in pinned memory if it is to go to a GPU from there (`to` with non_blocking=True)."""
     if not _goes_up(x, device):
-        return x[send(rows, x.device)]
+        return x.index_select(0, send(rows, x.device))
     pinned = torch.empty(len(rows), x.shape[1], dtype=x.dtype, pin_memory=True)
     return torch.index_select(x, 0, rows, out=pinned)
 

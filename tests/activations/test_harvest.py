@@ -197,15 +197,40 @@ def test_hooks_are_removed_however_the_context_ends(network: Network) -> None:
 
 
 def test_activations_that_are_no_tokens_are_refused() -> None:
-    images = nn.Conv2d(3, 4, 3)
+    films = nn.Conv3d(3, 4, 3)
     with (
-        hooked(nn.Sequential(images), ["0"]),
-        pytest.raises(InputError, match=r"0: expected .* shape \(1, 4, 6, 6\)"),
+        hooked(nn.Sequential(films), ["0"]),
+        pytest.raises(
+            InputError, match=r"0: expected .* or \[batch, channels, height, width\], got shape \(1, 4, 6"
+        ),
     ):
-        images(torch.randn(1, 3, 8, 8))
+        films(torch.randn(1, 3, 8, 8, 8))
     words = nn.Embedding(5, 2)
     with hooked(nn.Sequential(words), ["0:input"]), pytest.raises(InputError, match=r"0:input: .* torch.int64"):
         words(torch.tensor([[1, 2]]))
+
+
+def test_features_of_images_are_tokens_of_their_channels_row_by_row() -> None:
+    images = nn.Sequential(nn.Conv2d(3, 4, 3))
+    x = torch.randn(2, 3, 6, 8)
+    with hooked(images, ["0", "0:input"]) as capture:
+        features = images(x)
+        assert capture.shape == (2, 4 * 6)
+        tokens = capture.take()
+    by_hand = [features[image, :, row, column] for image in range(2) for row in range(4) for column in range(6)]
+    assert torch.equal(tokens["0"], torch.stack(by_hand))
+    assert tokens["0:input"].shape == (2 * 6 * 8, 3)
+
+
+def test_a_mask_of_an_image_has_an_entry_for_each_of_its_places(tmp_path: Path) -> None:
+    images = nn.Sequential(nn.Conv2d(3, 4, 3))
+    x = torch.randn(2, 3, 4, 5)
+    keep = torch.rand(2, 2 * 3) > 0.5
+    stored = harvest(images, [x], tmp_path / "some", points=["0"], keep=lambda _: keep)["0"]
+    assert torch.equal(together(stored), images(x).flatten(2).transpose(1, 2)[keep])
+    assert label(tmp_path / "some", "position") == keep.nonzero()[:, 1].tolist()
+    with pytest.raises(InputError, match=r"keep: expected a mask of the tokens' shape \(2, 6\), got \(2, 2, 3\)"):
+        harvest(images, [x], tmp_path / "no", points=["0"], keep=lambda _: keep.view(2, 2, 3))
 
 
 # Harvests

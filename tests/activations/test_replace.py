@@ -162,3 +162,19 @@ def test_a_hidden_state_that_no_module_takes_is_refused() -> None:
     with pytest.raises(InputError, match="hs1: expected a hidden state that a block"):
         at_module(model, "hs1", IDS)
     handle.remove()
+
+
+def test_the_features_of_an_image_are_replaced_as_tokens_of_their_channels() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 1))
+    x, factors = torch.randn(2, 3, 6, 5), torch.tensor([1.0, 2.0, 3.0, 4.0])
+    shapes = []
+
+    def scale(tokens: Tensor) -> Tensor:
+        shapes.append(tuple(tokens.shape))
+        return tokens * factors
+
+    with replace_activations(network, "0", scale):
+        replaced = network(x)
+    assert shapes == [(2, 4 * 3, 4)]
+    assert torch.equal(replaced, network[1](network[0](x) * factors[:, None, None]))

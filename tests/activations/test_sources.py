@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from autopsae.activations.sources import watch
+from autopsae.activations.sources import one_line, watch
 from autopsae.arrays import InputError
 
 
@@ -84,3 +84,9 @@ def test_a_thread_does_not_run_ahead_of_who_asks_and_ends_with_them() -> None:
         break
     time.sleep(0.05)
     assert not {*threading.enumerate()} - {*others}
+
+
+def test_what_an_exception_says_is_cut() -> None:
+    assert one_line(KeyError("a\nb")) == r"KeyError: 'a\nb'"
+    assert one_line(ValueError()) == "ValueError"
+    assert one_line(ValueError("n" * 5000)) == "ValueError: " + "n" * 285 + "..."

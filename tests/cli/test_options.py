@@ -112,7 +112,7 @@ def test_every_list_given_by_blanks_is_named(capsys: pytest.CaptureFixture[str])
     ("verb", "words", "expected"),
     [
         ("harvest", ["--layers", "3", "model", "out"], {"layers": ("3",), "model": "model", "out": Path("out")}),
-        ("diagnose", ["--layers", "3", "12"], {"layers": ("3",), "source": Path("12")}),
+        ("diagnose", ["--layers", "3", "12"], {"layers": ("3",), "source": "12"}),
         ("train", ["--seed", "3", "12", "--out", "o"], {"seed": (3,), "source": Path("12")}),
         ("train", ["--seed=3", "a.npy", "--out=o"], {"seed": (3,), "source": Path("a.npy")}),
     ],

@@ -41,7 +41,8 @@ def test_a_shifted_layer_is_centered_by_the_median() -> None:
     assert diagnosis.prescription.remedy.name == "median"
     offset = diagnosis.prescription.b_dec[3]
     assert float(offset) == pytest.approx(10 * 32**0.5, rel=0.01)
-    finding, stuck = diagnosis.findings
+    finding, outlier, stuck = diagnosis.findings
+    assert (outlier.name, diagnosis.outlier_dimensions[0].index) == ("outlier dimensions", 3)
     assert diagnosis.recovery is not None
     assert (stuck.name, stuck.value) == ("dead-by-ReLU after training", diagnosis.recovery.dead_by_relu)
     assert diagnosis.to_dict()["recovery"]["born"] == diagnosis.expected["none"].dead_by_relu.value

@@ -10,6 +10,7 @@ from scipy import stats
 
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.measured import Measured
+from autopsae.diagnosis.outliers import OutlierDimension
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.remedies.remedy import Remedy, center, untouched, whiten
@@ -67,6 +68,7 @@ def measured(
     dominance: float = 0.1,
     revival: Recovery | None = None,
     k: int = 10,
+    outliers: tuple[OutlierDimension, ...] = (),
     **dead: float,
 ) -> Measured:
     """A layer on which everything is alive but for the `dead` by remedy; the closed form agrees with the count."""
@@ -86,6 +88,7 @@ def measured(
     return Measured(
         tokens=tokens,
         severity=severity,
+        outlier_dimensions=outliers,
         repeats=repeats or Repeats(tokens, tokens, tokens, 0, 1 / tokens),
         birth=births,
         expected={
@@ -98,6 +101,13 @@ def measured(
         prescription=Prescription(remedy=remedy, reason="", layer="hs1", d_sae=1000, sparsity=TopK(k=k)),
         acceptable=0.01,
     )
+
+
+def found_outliers(severity: Severity, *shares: float) -> dict[str, str]:
+    named = tuple(
+        OutlierDimension(index=7 * place, mean=-9.0, std=0.5, share=share) for place, share in enumerate(shares)
+    )
+    return found(severity, outliers=named)
 
 
 def found(*arguments: Any, **options: Any) -> dict[str, str]:
@@ -357,3 +367,16 @@ def test_those_that_training_will_not_revive_are_a_finding() -> None:
     for collateral, said in ((0.0, False), (0.001, True)):
         revival = replace(STUCK, unrecovered=0.01, collateral=collateral)
         assert ("dead-by-ReLU after training" in found(none=0.4, revival=revival)) == said
+
+
+def test_outlier_dimensions_are_found_where_few_hold_most_of_a_mean_that_outweighs_the_spread() -> None:
+    severe = replace(CALM, gamma=1.1)
+    said = found_outliers(severe, 0.3, 0.21)["outlier dimensions"]
+    assert (
+        "2 of 100 dimensions hold 51% of ||mu||^2, where the typical size is 1: 0 (-9 +- 0.5), 7 (-9 +- 0.5)"
+        in said
+    )
+    assert "outlier dimensions" not in found_outliers(severe, 0.3, 0.2)
+    assert "outlier dimensions" not in found_outliers(replace(CALM, gamma=1.0), 0.9)
+    assert "28 (" not in (many := found_outliers(severe, *[0.15] * 6)["outlier dimensions"])
+    assert "and 2 more" in many

@@ -33,6 +33,7 @@ from autopsae.sae.sparsity import BatchTopK, JumpReLU, TopK
 from autopsae.saved import checksum, tensors_checksum
 from autopsae.statistics.spectrum import Spectrum
 from tests.activations import layouts
+from tests.faults.inputs import INPUTS
 from tests.interop import formats, suites
 from tests.interop.test_older import OLDEST, VERSION_5, dictionary, saelens
 from tests.run.test_damaged import PLAN, Stopped, stop
@@ -417,6 +418,7 @@ SUBJECTS: dict[str, Subject] = {
         for kind in ("run", "sweep", "finished run", "finished sweep")
         for sealed in (False, True)
     },
+    **{name: Subject(make=make, read=read) for name, (make, read) in INPUTS.items()},
     "texts .txt": Subject(make=partial(make_texts, "t.txt"), read=partial(read_texts, "t.txt")),
     "texts .jsonl": Subject(make=partial(make_texts, "t.jsonl"), read=partial(read_texts, "t.jsonl")),
     "gguf": Subject(make=make_gguf, read=read_gguf),

@@ -265,7 +265,13 @@ def test_the_same_input_gives_the_same_output(dtype: torch.dtype) -> None:
 
 
 def by_latent_of(product: Tensor, bias: Tensor | None, k: int, positive: Tensor) -> tuple[Tensor, Tensor]:
-    return choose.largest_by_latent(product.mT.contiguous(), bias, k, positive)
+    members, rows, _ = product.shape
+    # Into a part of larger tensors, as the blocks of a batch are.
+    values = product.new_empty(members, rows + 2, k)
+    latents = torch.empty(members, rows + 2, k, dtype=torch.int64)
+    parts = values[:, 1:-1], latents[:, 1:-1]
+    choose.largest_by_latent(product.mT.contiguous(), bias, positive, *parts)
+    return parts
 
 
 @SUMMED

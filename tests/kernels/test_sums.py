@@ -104,12 +104,13 @@ def test_what_is_left_is_the_target_without_each_tokens_sum(
     values = normal(len(pairs.latents)).to(dtype)
     values[2] = 0  # selected, but does not fire
     target, W = normal(members, 6, d_in, seed=6).to(dtype), normal(members, 9, d_in, seed=7).to(dtype)
-    left, error, dots = pairs.leave(target, values, W)
+    left, error, summed, dots = pairs.leave(target, values, W)
     assert torch.allclose(dots, pairs.dots(left.flatten(0, 1), W), rtol=0, atol=100 * TOLERANCE[dtype])
     decoded = matrix_of(pairs, values) @ as_array(W.flatten(0, 1))
     expected = as_array(target) - decoded.reshape(members, 6, d_in)
     assert left.dtype == error.dtype == dtype
     assert np.allclose(as_array(left), expected, rtol=0, atol=10 * TOLERANCE[dtype])
+    assert np.allclose(as_array(summed), expected.sum(axis=1), rtol=0, atol=60 * TOLERANCE[dtype])
     assert np.allclose(as_array(error), (expected**2).sum(axis=(1, 2)), rtol=10 * TOLERANCE[dtype], atol=0)
 
 
@@ -118,7 +119,7 @@ def test_what_is_left_carries_nan_into_its_member_alone(monkeypatch: pytest.Monk
     pairs = some_pairs(3)
     values = normal(len(pairs.latents))
     values[9] = torch.nan  # of the second member's second token
-    left, error, _ = pairs.leave(normal(3, 6, 4), values, normal(3, 9, 4))
+    left, error, *_ = pairs.leave(normal(3, 6, 4), values, normal(3, 9, 4))
     assert left.isnan().any(dim=2).tolist() == [[False] * 6, [False, True, *[False] * 4], [False] * 6]
     assert error.isnan().tolist() == [False, True, False]
 

@@ -26,7 +26,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import train
-from autopsae.training.memory import buffer_bytes, bytes_needed
+from autopsae.training.memory import buffer_bytes, bytes_needed, bytes_of
 from autopsae.training.sources import Member
 
 HELD_OUT = torch.randn(100, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64) + 0.5
@@ -354,13 +354,13 @@ def test_measurements_and_checkpoints_must_fall_on_records(tmp_path: Path) -> No
 
 def test_a_sweep_is_split_where_it_does_not_fit() -> None:
     listed = [entry(f"m{i}", 1e-3) for i in range(7)]
-    one, buffer = bytes_needed(listed[0].member), buffer_bytes([listed[0].member])
+    one, three, all_seven = (bytes_of([e.member for e in listed[:n]]) for n in (1, 3, 7))
     sizes = {
         budget: [len(group) for group in Portions.of(listed, budget).groups]
-        for budget in (1, buffer + one, buffer + 3 * one, buffer + 7 * one)
+        for budget in (1, one, three, all_seven)
     }
     assert [*sizes.values()] == [[1] * 7, [1] * 7, [2, 3, 2], [7]]
-    assert Portions.of(listed, buffer + 3 * one).bytes_at_once == buffer + 3 * one
+    assert Portions.of(listed, three).bytes_at_once == three
     assert [name for group in Portions.of(listed, 1).groups for name in group] == [f"m{i}" for i in range(7)]
 
 

@@ -144,11 +144,11 @@ def test_a_recipe_trains(recipe: Recipe) -> None:
 
 def test_the_memory_of_thresholds_at_almost_nothing_is_that_of_relu() -> None:
     config = TrainConfig(steps=1, lr=1e-3, batch_tokens=100_000)
-    sparsities = (jumprelu_paper().sparsity, ReLU(), JumpReLU())
+    sparsities = (jumprelu_paper().sparsity, ReLU(), JumpReLU(start=2.5))
     saes = [new_sae(Recipe(sparsity=s, birth={"encoder_bias": True}, training={})) for s in sparsities]
-    paper, relu, usual = (bytes_needed(Member(sae=sae, config=config)) for sae in saes)
-    assert paper == pytest.approx(relu, rel=1e-3)
-    assert paper > 2 * usual
+    paper, relu, high = (bytes_needed(Member(sae=sae, config=config)) for sae in saes)
+    assert relu < paper < 1.4 * relu  # as many pairs, and gates
+    assert paper > 2 * high
 
 
 def test_recipes_by_name_and_those_that_there_are_not() -> None:

@@ -3,13 +3,15 @@
 A batch is a tensor, for `model(batch)`, or a dict with tensors, for `model(**batch)` without the names `token.*`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from autopsae.activations.hooks import hidden_state_names
 from autopsae.activations.presets import LanguageModel, embedding_rows
 from autopsae.activations.sources import one_line, watch
 from autopsae.arguments import whole_arguments
@@ -153,3 +155,12 @@ def _decoder_start(model: nn.Module) -> int | None:
     if getattr(config, "is_encoder_decoder", False) is not True:
         return None
     return getattr(config, "decoder_start_token_id", None) or 0
+
+
+def without_logits(model: nn.Module, points: Sequence[str]) -> dict[str, Any]:
+    """The argument that spares the output layer where no point needs it: its product with a vocabulary of 262,144
+    would cost more than all layers of a small model together.
+    """
+    inner = (*hidden_state_names(model), f"{getattr(model, 'base_model_prefix', '')}.")
+    spared = "logits_to_keep" in signature(model.forward).parameters
+    return {"logits_to_keep": 1} if spared and all(point.startswith(inner) for point in points) else {}

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from inspect import signature
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from autopsae.activations.batches import (
     is_plain,
     parts_of,
     row_count,
+    without_logits,
 )
 from autopsae.activations.hooks import hidden_state_names, hooked, select_points
 from autopsae.activations.masks import keep_mask, side_of
@@ -221,7 +221,7 @@ def harvest_text(
         if tokens is not None and total >= tokens:
             total = max(0, tokens)
             break
-    batches = batches_of(language_model, sequences, batch_size, _without_logits(model, points))
+    batches = batches_of(language_model, sequences, batch_size, without_logits(model, points))
     if side_of(model, points, first_batch(batches)):
         raise InputError(
             f"{points[0]}: expected points in the encoder, which reads the texts, got one outside it; pass "
@@ -269,12 +269,3 @@ def _keep(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:
     if skip_first:
         mask[:, 0] = False
     return mask
-
-
-def _without_logits(model: nn.Module, points: Sequence[str]) -> dict[str, Any]:
-    """The argument that spares the output layer where no point needs it: its product with a vocabulary of 262,144
-    would cost more than all layers of a small model together.
-    """
-    inner = (*hidden_state_names(model), f"{getattr(model, 'base_model_prefix', '')}.")
-    spared = "logits_to_keep" in signature(model.forward).parameters
-    return {"logits_to_keep": 1} if spared and all(point.startswith(inner) for point in points) else {}

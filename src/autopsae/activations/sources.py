@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from autopsae.arrays import InputError
 from autopsae.threads import END, Reader
+from autopsae.words import printable
 
 Item = TypeVar("Item")
 
@@ -63,6 +64,6 @@ def _answer(ask: Callable[[], Any], which: str, timeout: float | None) -> Any:
 
 
 def one_line(error: BaseException) -> str:
-    """The class of an exception and the first line of what it says."""
+    """The class of an exception and the first line of what it says, cut: it may quote a whole damaged file."""
     said = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    return printable(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__, 300)

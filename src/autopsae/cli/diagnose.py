@@ -1,17 +1,24 @@
-"""autopsae diagnose SOURCE: a table, findings and prescriptions, layer by layer."""
+"""autopsae diagnose SOURCE: the verdict, a table, findings and prescriptions, from activations or from a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from autopsae.activations.names import file_names
 from autopsae.activations.store import open_layers
-from autopsae.arrays import Tokens
+from autopsae.arrays import InputError, Tokens
+from autopsae.cli.documents import check_unread, documents_of, is_model
 from autopsae.cli.firing import sparsity_of
 from autopsae.cli.options.diagnose import DiagnoseOptions
-from autopsae.cli.printing import print_text, write_all
+from autopsae.cli.options.shared import Padding
+from autopsae.cli.printing import print_note, print_text, write_all
 from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
+from autopsae.diagnosis.model import diagnose_model
 from autopsae.diagnosis.survey import Survey, survey
+from autopsae.models.named import load_network
+from autopsae.models.network import Network
 from autopsae.passes import known_digest, same_passes
 from autopsae.provenance import add_provenance
 from autopsae.report.plots import check_figure, save_figure
@@ -22,32 +29,79 @@ def diagnose(options: DiagnoseOptions) -> None:
     """Diagnose layers, write what was asked for, and print a table. Raises InputError."""
     if options.figure:
         check_figure(options.figure)
-    sparsity = sparsity_of(options.firing)
-    sparsity.check(options.d_sae)
+    sparsity_of(options.firing).check(options.d_sae)
     check_places(options.json, options.figure, options.prescriptions)
     device = take_device(options.device)
+    layers: dict[str, Tokens] = {}
+    if is_model(options.source):
+        result = _of_model(options, device)
+    else:
+        result, layers = _of_activations(options, device)
+    write_all(_writers(result, layers, options))
+    print_text(survey_text(result))
+
+
+def _of_activations(options: DiagnoseOptions, device: str | None) -> tuple[Survey, dict[str, Tokens]]:
+    check_unread(options.reading)
     padding = options.padding
     opened = open_layers(options.source, options.layers, lengths=padding.lengths, mask=padding.mask)
     # Compared over their passes, after which it is known what was read.
-    layers = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
+    layers: dict[str, Tokens] = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
     with progress_bar("opening") as (bar, task):
         result = survey(
             layers,
-            d_sae=options.d_sae,
-            sparsity=sparsity,
-            at_tokens=options.at_tokens,
-            alphas=options.alphas,
-            ranks=options.ranks,
-            acceptable=options.acceptable,
-            lr=options.lr,
-            steps=options.steps,
+            **_settings(options),
             repeated=options.repeated,
-            seed=options.seed,
+            exact=options.exact,
             device=device,
             progress=progress_on(bar, task),
         )
-    write_all(_writers(result, layers, options))
-    print_text(survey_text(result))
+    return result, layers
+
+
+def _of_model(options: DiagnoseOptions, device: str | None) -> Survey:
+    if options.exact or options.repeated != "keep" or options.padding != Padding():
+        raise InputError(
+            "--exact, --repeated, --lengths and --mask: expected with activations, got a model; harvest it first"
+        )
+    documents = documents_of(options.reading)
+    with progress_bar(f"loading {options.source}") as (bar, task):
+        return diagnose_model(
+            _network(options.source, device),
+            documents,
+            layers=options.layers or None,
+            tokens=options.tokens,
+            context=options.reading.context,
+            batch_size=options.reading.batch_size,
+            keep=options.reading.keep,
+            **_settings(options),
+            announce=lambda line: print_note(line, bar.console),
+            progress=progress_on(bar, task),
+        )
+
+
+def _network(source: str, device: str | None) -> Network:
+    try:
+        return load_network(source, device=device or "cpu")
+    except InputError as error:
+        if Path(source).exists():
+            raise
+        raise InputError(f"{source}: no such file or folder, and no model: {error}") from error
+
+
+def _settings(options: DiagnoseOptions) -> dict[str, Any]:
+    """What is asked of a diagnosis whatever its source."""
+    return {
+        "d_sae": options.d_sae,
+        "sparsity": sparsity_of(options.firing),
+        "at_tokens": options.at_tokens,
+        "alphas": options.alphas,
+        "ranks": options.ranks,
+        "acceptable": options.acceptable,
+        "lr": options.lr,
+        "steps": options.steps,
+        "seed": options.seed,
+    }
 
 
 def _writers(result: Survey, layers: Mapping[str, Tokens], options: DiagnoseOptions) -> list[Callable[[], object]]:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -36,10 +37,12 @@ def check_places(json: Path | None, figure: Path | None, folder: Path | None) ->
 
 
 class _Description(ProgressColumn):
-    """As it stands: a layer's name may hold what rich would take for markup, or worse."""
+    """As it stands: a layer's name may hold what rich would take for markup, or worse. Then rate and time left."""
 
     def render(self, task: Task) -> Text:
-        return Text(printable(task.description))
+        rate = f", {task.speed:,.0f} a second" if task.speed else ""
+        left = f", {timedelta(seconds=round(task.time_remaining))} left" if task.time_remaining else ""
+        return Text(printable(task.description) + rate + left)
 
 
 @contextmanager

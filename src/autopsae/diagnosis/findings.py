@@ -5,12 +5,17 @@ Findings are written after the prescription and agree with it: if it changes not
 
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.measured import SEVERE_GAMMA, STRAY_SQUARE, Measured, why_dead
+from autopsae.diagnosis.outliers import total_share
 from autopsae.diagnosis.repetition import repeat_findings
 from autopsae.statistics.strays import STRAY
 
 LOW_RANK = 0.10
 HEAVY_TAILS = 0.5
 DRAGGED_MEAN = 0.5
+FEW_HOLD = 0.5
+"""Share of ||mu||^2 over which at most ten dimensions are what the layer's severity comes from."""
+SAID = 4
+"""Outlier dimensions that a sentence names."""
 OFF = 0.01  # two dead fractions that differ by less count as equal
 FAR_OFF = 0.10  # over this difference between closed form and count, the closed form misleads
 TOKENS_PER_DIMENSION = 10.0
@@ -22,6 +27,7 @@ def findings(measured: Measured) -> tuple[Finding, ...]:
     candidates = [
         *repeat_findings(measured),
         _outlier_severity(measured),
+        _outlier_dimensions(measured),
         _born_dead(measured),
         _beyond_training(measured),
         _dragged_mean(measured),
@@ -47,6 +53,26 @@ def _outlier_severity(measured: Measured) -> Finding | None:
         meaning=f"the mean outweighs the spread: {measured.born_dead}",
         advice=measured.cure,
         source="paper Sec. 4; death measured",
+    )
+
+
+def _outlier_dimensions(measured: Measured) -> Finding | None:
+    """Which dimensions make up the mean of a severe layer, where a few do."""
+    named, severity = measured.outlier_dimensions, measured.severity
+    held = total_share(named)
+    if severity.gamma <= SEVERE_GAMMA or held <= FEW_HOLD:
+        return None
+    few = ", ".join(f"{d.index} ({d.mean:+.3g} +- {d.std:.2g})" for d in named[:SAID])
+    rest = f" and {len(named) - SAID} more" if len(named) > SAID else ""
+    return Finding(
+        name="outlier dimensions",
+        value=held,
+        threshold=FEW_HOLD,
+        tokens=measured.sample_size,
+        meaning=f"{len(named)} of {measured.prescription.d_in:,} dimensions hold {held:.0%} of ||mu||^2, where the "
+        f"typical size is 1: {few}{rest}",
+        advice="",
+        source="paper Sec. 3, Fig. 2b",
     )
 
 
@@ -93,7 +119,7 @@ def _dragged_mean(measured: Measured) -> Finding | None:
     severity, mean, median = measured.severity, measured.birth["mean"].dead, measured.birth["median"].dead
     if severity.mean_median_distance <= DRAGGED_MEAN or mean <= median + OFF:
         return None
-    instead = f"never center by the mean here; the geometric median leaves {median:.1%} (counted)"
+    instead = f"never center by the mean here; the geometric median leaves {median:.1%} ({measured.how})"
     return Finding(
         name="mean-median distance",
         value=severity.mean_median_distance,
@@ -135,8 +161,8 @@ def _low_rank(measured: Measured) -> Finding | None:
         threshold=LOW_RANK,
         tokens=measured.sample_size,
         meaning=f"about {severity.effective_rank:.0f} directions carry the variance: more latents may die in "
-        f"training than at birth (after centering {measured.birth['median'].dead:.1%} are counted dead, after full "
-        f"whitening {measured.birth['whiten'].dead:.1%})",
+        f"training than at birth (after centering {measured.birth['median'].dead:.1%} are {measured.how} dead, "
+        f"after full whitening {measured.birth['whiten'].dead:.1%})",
         advice="watch the dead fraction in training" if only_centered else measured.cure,
         source="paper App. E: death at birth under 1.5 %; Gemma 3 270M died in training at up to 9 %",
     )
@@ -153,7 +179,7 @@ def _closed_form(measured: Measured) -> Finding | None:
         threshold=FAR_OFF,
         tokens=measured.sample_size,
         meaning=f"the paper's formula, which knows gamma only, says that {said:.1%} are dead on "
-        f"{measured.tokens:,} tokens, but {counted:.1%} are counted",
+        f"{measured.tokens:,} tokens, but {counted:.1%} are {measured.how}",
         advice="use the count and the forecast",
         source="paper Sec. 4.2: it assumes Gaussian tokens with the same variance in all directions",
     )
@@ -174,7 +200,7 @@ def _heavy_tails(measured: Measured) -> Finding | None:
         threshold=HEAVY_TAILS,
         tokens=measured.sample_size,
         meaning=f"heavy tails make more latents positive than the closed form assumes: it predicts "
-        f"{predicted:.1%} dead-by-ReLU, but {by_relu:.1%} are counted",
+        f"{predicted:.1%} dead-by-ReLU, but {by_relu:.1%} are {measured.how}",
         advice="use the count and the forecast",
         source="paper App. B.9",
     )

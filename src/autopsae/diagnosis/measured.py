@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 
+from autopsae.diagnosis.outliers import OutlierDimension
 from autopsae.diagnosis.prescribe import LOPSIDED, Prescription
 from autopsae.diagnosis.severity import Severity
 from autopsae.statistics.repeats import Repeats
@@ -27,6 +28,7 @@ class Measured:
     tokens: int
     """Tokens that were diagnosed."""
     severity: Severity
+    outlier_dimensions: tuple[OutlierDimension, ...]
     repeats: Repeats
     """Of the tokens read, before any copies were left out."""
     birth: Mapping[str, Birth]
@@ -47,20 +49,27 @@ class Measured:
         return min(self.tokens, sample_size(self.repeats))
 
     @property
+    def how(self) -> str:
+        """Whether death at birth was "counted" or "estimated"."""
+        return self.birth["none"].how
+
+    @property
     def cure(self) -> str:
         """The prescription with what it leaves dead; "" where nothing is to be changed."""
         name = self.prescription.remedy.name
         if name == "none":
             return ""
         counted, expected = self.birth[name].dead, self.expected[name].dead.value
-        return f"{self.prescription.remedy.instruction} ({counted:.1%} dead as counted, {expected:.1%} as expected)"
+        return (
+            f"{self.prescription.remedy.instruction} ({counted:.1%} dead as {self.how}, {expected:.1%} as expected)"
+        )
 
     @property
     def born_dead(self) -> str:
         """Death without a remedy, the count and the expectation told apart."""
         expected = self.expected["none"]
         return (
-            f"{self.birth['none'].dead:.1%} of {self.prescription.d_sae:,} latents are born dead, counted on "
+            f"{self.birth['none'].dead:.1%} of {self.prescription.d_sae:,} latents are born dead, {self.how} on "
             f"{self.tokens:,} tokens, and {expected.dead.value:.1%} are expected to be on {expected.tokens:,}"
         )
 

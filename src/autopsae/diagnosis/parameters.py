@@ -23,12 +23,11 @@ def check_parameters(
     ranks: Sequence[int],
     lr: float,
     steps: int,
-    repeated: str,
     seed: int,
 ) -> None:
     """InputError, before the tokens are read, unless d_sae, k <= d_sae, at_tokens <= 10^15, ranks, steps and
     seed < 2^63 are whole numbers, the last two at least 0, alphas and ranks are lists in which each number stands
-    once, lr is finite and at least 0, `acceptable` is in [0, 1] and `repeated` one of its names.
+    once, lr is finite and at least 0, and `acceptable` is in [0, 1].
     """
     check_whole("d_sae", d_sae, least=1, most=2**31)
     check_whole("at_tokens", at_tokens, least=1, most=MOST_TOKENS)
@@ -48,6 +47,10 @@ def check_parameters(
     _check_real("acceptable", acceptable)
     if not 0 <= acceptable <= 1:
         raise InputError(f"acceptable: expected a fraction in [0, 1], got {acceptable}; 1 % is 0.01")
+
+
+def check_repeated(repeated: str) -> None:
+    """InputError unless `repeated` is one of its names."""
     if repeated not in get_args(Repeated):
         raise InputError(f"repeated: expected one of {', '.join(get_args(Repeated))}, got {repeated!r}")
 

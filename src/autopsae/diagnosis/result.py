@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.diagnosis.finding import Finding
+from autopsae.diagnosis.outliers import OutlierDimension
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.severity import Severity
 from autopsae.sae.sparsity import Sparsity
@@ -36,6 +37,8 @@ class Diagnosis(Result):
     """Which of them fire on a token."""
     severity: Severity
     """The geometry."""
+    outlier_dimensions: tuple[OutlierDimension, ...]
+    """The dimensions that hold 90 % of ||mu||^2 after LayerNorm, at most ten, the largest first."""
     repeats: Repeats
     """How many of the tokens read are copies, before any were left out."""
     predicted: Prediction
@@ -67,6 +70,7 @@ class Diagnosis(Result):
             "k": self.sparsity.l0,
             "sparsity": self.sparsity.to_dict(),
             **asdict(self.severity),
+            "outlier_dimensions": [asdict(dimension) for dimension in self.outlier_dimensions],
             "repeated": {**asdict(self.repeats), "left_out": self.repeats.tokens - self.tokens},
             "predicted": asdict(self.predicted),
             "birth": {name: asdict(birth) for name, birth in self.birth.items()},

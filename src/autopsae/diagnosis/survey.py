@@ -12,6 +12,7 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.result import Diagnosis
+from autopsae.diagnosis.verdict import verdict
 from autopsae.files import write_text
 from autopsae.progress import Progress
 from autopsae.provenance import PROVENANCE, provenance
@@ -46,11 +47,17 @@ class Survey(Result):
                 return diagnosis
         raise KeyError(layer)
 
+    @property
+    def verdict(self) -> tuple[str, ...]:
+        """A sentence on all layers, and one for each remedy that is prescribed."""
+        return tuple(verdict(self.diagnoses))
+
     def to_dict(self) -> dict[str, Any]:
-        """{"format", "version", "layers": [one dictionary per layer]}."""
+        """{"format", "version", "verdict": sentences, "layers": [one dictionary per layer]}."""
         return {
             "format": FORMAT,
             "version": 1,
+            "verdict": [*self.verdict],
             "layers": [diagnosis.to_dict() for diagnosis in self.diagnoses],
         }
 
@@ -82,7 +89,8 @@ class Survey(Result):
         return html_table(header, rows, notes)
 
     def __str__(self) -> str:
-        lines = [
+        lines = [printable(sentence) for sentence in self.verdict] if len(self) > 1 else []
+        lines += [
             f"{printable(d.layer)}: gamma {d.severity.gamma:.2f}, {d.prescription.remedy.instruction}" for d in self
         ]
         more = [f"and {len(lines) - _LINES} layers more"] if len(lines) > _LINES else []
@@ -103,6 +111,7 @@ def survey(
     steps: int = STEPS,
     repeated: Repeated = "keep",
     seed: int = 0,
+    exact: bool = True,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> Survey:
@@ -133,6 +142,7 @@ def survey(
                     steps=steps,
                     repeated=repeated,
                     seed=seed,
+                    exact=exact,
                     device=device,
                     progress=_of_layer(progress, f"layer {number} of {len(layers)}: {layer}"),
                 )

@@ -70,20 +70,23 @@ def has_largest_by_latent(W_enc: Float[Tensor, "members d_sae d_in"], k: int) ->
 
 
 def largest_by_latent(
-    product: Float[Tensor, "members d_sae rows"], bias: Bias, k: int, positive: Positive
-) -> tuple[Float[Tensor, "members rows k"], Int[Tensor, "members rows k"]]:
-    """As `largest`, from the product the other way round; only where `has_largest_by_latent`."""
+    product: Float[Tensor, "members d_sae rows"],
+    bias: Bias,
+    positive: Positive,
+    values: Float[Tensor, "members rows k"],
+    latents: Int[Tensor, "members rows k"],
+) -> None:
+    """As `largest`, from the product the other way round, into `values` and `latents`, in the order of the latents;
+    only where `has_largest_by_latent`.
+    """
     loops = choose_loops(product)
     assert loops is not None
-    members, n, rows = product.shape
-    values = product.new_empty(members, rows, k)
-    latents = torch.empty(members, rows, k, dtype=torch.int64)
+    members, n, _ = product.shape
     seen = torch.zeros(members, spans(members, product.numel()), n, dtype=torch.int32)
     added = product.new_zeros(members, n) if bias is None else bias.contiguous()
     arrays = (t.numpy() for t in (product, added, values, latents, seen))
     loops.largest_by_latent(*arrays, threads_for(product.numel()))
     positive |= seen.any(dim=1)
-    return values, latents
 
 
 def above(

@@ -8,6 +8,7 @@ is read. Members are SAEs trained side by side: each has as many rows, and biase
 import numba
 import numpy as np
 
+from autopsae.kernels.numba_bits import zeros_below
 from autopsae.kernels.numba_compile import compile_loop, parallel
 
 EACH, TOP = np.uint64(0x0101010101010101), np.uint64(56)
@@ -99,76 +100,133 @@ def largest(pre, biases, k, values, latents, positive, factor, less, threads):  
 
 LANES = 256
 """Tokens whose largest values are found side by side; few enough for all of them to stay in the first cache."""
+EACH_WAY = {"nsz"}
+"""Where zeros of both signs are equal, the larger and the smaller of two are an instruction each."""
 
 
 @compile_loop()
-def _load(row, bias, latent, values, latents, is_nan):  # type: ignore[no-untyped-def]
-    """Copy a span of a latent's pre-activations; whether any is positive."""
+def _load(pre, biases, latent, start, width, new):  # type: ignore[no-untyped-def]
+    """Copy a span of four latents' pre-activations; of those past the last latent -inf."""
+    for o in range(4):
+        if latent + o < len(pre):
+            row, bias, out = pre[latent + o, start : start + width], biases[latent + o], new[o]
+            for i in range(width):
+                out[i] = row[i] + bias
+        else:
+            new[o, :] = -np.inf
+
+
+@compile_loop(fastmath=EACH_WAY)
+def _rise(held, a, b, c, d, width):  # type: ignore[no-untyped-def]
+    """Keep the largest of five in `held`, and hand on the others: no branches, so many tokens at once."""
+    for i in range(width):
+        most, w, x, y, z = held[i], a[i], b[i], c[i], d[i]
+        most, w = w if w > most else most, most if w > most else w
+        most, x = x if x > most else most, most if x > most else x
+        most, y = y if y > most else most, most if y > most else y
+        held[i] = z if z > most else most
+        a[i], b[i], c[i], d[i] = w, x, y, most if z > most else z
+
+
+@compile_loop(fastmath=EACH_WAY)
+def _rise_twice(first, second, a, b, c, d, width):  # type: ignore[no-untyped-def]
+    """`_rise` at two places in one reading."""
+    for i in range(width):
+        w, x, y, z = a[i], b[i], c[i], d[i]
+        most = first[i]
+        most, w = w if w > most else most, most if w > most else w
+        most, x = x if x > most else most, most if x > most else x
+        most, y = y if y > most else most, most if y > most else y
+        most, z = z if z > most else most, most if z > most else z
+        first[i], most = most, second[i]
+        most, w = w if w > most else most, most if w > most else w
+        most, x = x if x > most else most, most if x > most else x
+        most, y = y if y > most else most, most if y > most else y
+        second[i] = z if z > most else most
+        a[i], b[i], c[i], d[i] = w, x, y, most if z > most else z
+
+
+@compile_loop()
+def _flag(row, bias, least, bit, words):  # type: ignore[no-untyped-def]
+    """Set the bit of a latent where it is not under `least` (NaN too, which must not go unseen); whether any of its
+    pre-activations is positive.
+    """
     some = np.int32(0)
     for i in range(len(row)):
         value = row[i] + bias
-        values[i] = value
+        words[i] |= np.uint32(0) if value < least[i] else bit
         some |= np.int32(value > 0)
-        is_nan[i] |= np.int32(value != value)
-    for i in range(LANES):
-        latents[i] = latent
     return some
 
 
 @compile_loop()
-def _rise(held, held_latents, values, latents):  # type: ignore[no-untyped-def]
-    """Keep the larger of two in `held`, and hand on the smaller: no branches, so many tokens at once."""
-    for i in range(LANES):
-        a, b, of_a, of_b = held[i], values[i], held_latents[i], latents[i]
-        over = b >= a
-        held[i] = b if over else a
-        values[i] = a if over else b
-        held_latents[i] = of_b if over else of_a
-        latents[i] = of_a if over else of_b
+def _gather(words, values_of_all, biases, values, latents):  # type: ignore[no-untyped-def]
+    """The flagged latents of a token and their values, as many as there is room for; how many are flagged."""
+    count, k = 0, len(values)
+    for w in range(len(words)):
+        word = np.uint64(words[w])
+        while word:
+            j = 32 * w + np.int64(zeros_below(word))  # type: ignore[call-arg]
+            if count < k:  # type: ignore[unreachable]
+                values[count], latents[count] = values_of_all[j] + biases[j], j
+            count += 1
+            word &= word - np.uint64(1)
+    return count
 
 
 @compile_loop()
-def _rise_twice(held, of_held, next_held, of_next_held, values, latents):  # type: ignore[no-untyped-def]
-    """`_rise` at two places in one reading."""
-    for i in range(LANES):
-        a, b, of_a, of_b = held[i], values[i], of_held[i], latents[i]
-        over = b >= a
-        held[i], of_held[i] = b if over else a, of_b if over else of_a
-        b, of_b = a if over else b, of_a if over else of_b
-        a, of_a = next_held[i], of_next_held[i]
-        over = b >= a
-        next_held[i], of_next_held[i] = b if over else a, of_b if over else of_a
-        values[i], latents[i] = a if over else b, of_a if over else of_b
+def _gather_some(values_of_all, biases, least, values, latents):  # type: ignore[no-untyped-def]
+    """As `_gather` where more than k are flagged: those over `least`, and the first that are equal to it. NaN comes
+    before all, and is everywhere then.
+    """
+    k, is_nan, over = len(values), False, 0
+    for j in range(len(biases)):
+        value = values_of_all[j] + biases[j]
+        is_nan |= value != value
+        over += value > least
+    equal, count = max(k - over, 0), 0
+    for j in range(len(biases)):
+        value = values_of_all[j] + biases[j]
+        is_equal = value == least and equal > 0
+        equal -= is_equal
+        if (value > least or is_equal or value != value) and count < k:
+            values[count], latents[count] = value, j
+            count += 1
+    if is_nan:
+        values[:] = np.nan
 
 
 @compile_loop()
 def _largest_of_span(pre, biases, begin, end, values, latents, positive):  # type: ignore[no-untyped-def]
-    """`largest_by_latent` of one member's rows from begin to end."""
-    k = values.shape[1]
-    held, held_latents = np.empty((k, LANES), pre.dtype), np.empty((k, LANES), np.int32)
-    new, of_new, is_nan = np.zeros(LANES, pre.dtype), np.empty(LANES, np.int32), np.empty(LANES, np.int32)
+    """`largest_by_latent` of one member's rows from begin to end: first the k-th largest value of every token, then
+    the latents that reach it.
+    """
+    n, k = len(pre), values.shape[1]
+    held, new = np.empty((k, LANES), pre.dtype), np.empty((4, LANES), pre.dtype)
+    words = np.empty(((n + 31) // 32, LANES), np.uint32)
     for start in range(begin, end, LANES):
         width = min(LANES, end - start)
-        held[:], is_nan[:] = -np.inf, 0
-        for i in range(k):
-            held_latents[i, :] = i
-        for j in range(len(pre)):
-            row = pre[j, start : start + width]
-            positive[j] |= _load(row, biases[j], np.int32(j), new, of_new, is_nan)
+        held[:], words[:] = -np.inf, 0
+        for j in range(0, n, 4):
+            _load(pre, biases, j, start, width, new)
             for i in range(0, k - 1, 2):
-                _rise_twice(held[i], held_latents[i], held[i + 1], held_latents[i + 1], new, of_new)
+                _rise_twice(held[i], held[i + 1], new[0], new[1], new[2], new[3], width)
             if k % 2:
-                _rise(held[k - 1], held_latents[k - 1], new, of_new)
+                _rise(held[k - 1], new[0], new[1], new[2], new[3], width)
+        for j in range(n):
+            row, bit = pre[j, start : start + width], np.uint32(1) << np.uint32(j & 31)
+            positive[j] |= _flag(row, biases[j], held[k - 1], bit, words[j >> 5])
         for r in range(width):
-            for i in range(k):
-                values[start + r, i], latents[start + r, i] = held[i, r], held_latents[i, r]
-            if is_nan[r]:  # it has no order, and must not go unseen
-                values[start + r, :] = np.nan
+            token, out, of_out = pre[:, start + r], values[start + r], latents[start + r]
+            if _gather(words[:, r], token, biases, out, of_out) > k:
+                _gather_some(token, biases, held[k - 1, r], out, of_out)
 
 
 @parallel()
 def largest_by_latent(pre, biases, values, latents, positive, threads):  # type: ignore[no-untyped-def]
-    """As `largest` for a small k, from pre [members, columns, rows]; positive [members, spans, columns]."""
+    """As `largest` for a small k, from pre [members, columns, rows]; positive [members, spans, columns]. A row's
+    latents come in their order.
+    """
     (members, _, rows), spans = pre.shape, positive.shape[1]
     span = (rows + spans - 1) // spans
     for task in numba.prange(members * spans):

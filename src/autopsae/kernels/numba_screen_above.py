@@ -132,20 +132,25 @@ def largest_of_groups(scores, bias, slack, sizes, limits, x, W, b_enc, k, values
 
 @parallel()
 def settle(scores, bias, slack, sizes, limits, x, W, b_enc, asked, positive, threads):  # type: ignore[no-untyped-def]
-    """positive[i]: is the latent asked[i] positive on any token that has bounds?"""
-    span = (len(asked) + threads - 1) // threads
+    """positive[i]: is the latent asked[i] positive on any token that has bounds? Token by token, as the scores lie;
+    threads may settle the same latent, with the same answer.
+    """
+    rows = len(scores)
+    span = (rows + threads - 1) // threads
     for t in numba.prange(threads):
         place, value_of = np.empty(1 + SPARE, np.int32), np.empty(1 + SPARE, np.float32)
-        for i in range(t * span, min(len(asked), (t + 1) * span)):
-            j = asked[i]
-            for r in range(len(scores)):
-                value, error = bound(scores[r, j], bias[j], slack[j], sizes[r], limits)
-                if sizes[r] < np.inf and value > -error:
+        for r in range(t * span, min(rows, (t + 1) * span)):
+            row, size = scores[r], sizes[r]
+            if not size < np.inf:
+                continue
+            for i in range(len(asked)):
+                j = asked[i]
+                value, error = bound(row[j], bias[j], slack[j], size, limits)
+                if value > -error and not positive[i]:
                     place[0] = j
                     exact(x[r], W, b_enc, place, 1, value_of)
                     if value_of[0] > 0:
                         positive[i] = True
-                        break
 
 
 @parallel()

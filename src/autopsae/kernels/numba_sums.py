@@ -62,22 +62,25 @@ def dots(of_tokens, of_latents, latents, ends, products, threads):  # type: igno
 
 
 @parallel(fastmath={"reassoc", "contract"})
-def leave(target, values, latents, ends, W, left, error, products, threads):  # type: ignore[no-untyped-def]
+def leave(target, values, latents, ends, W, left, error, sums, products, threads):  # type: ignore[no-untyped-def]
     """left = target - sum over a row's pairs of value times the latent's row of W; error [members, spans]: the sum
-    of its squares; products: `dots` of left and W, while the rows are in the cache.
+    of its squares; sums [members, spans, d_in]: of its rows; products: `dots` of left and W, while the rows are in
+    the cache.
     """
     (members, rows, d_in), spans = target.shape, error.shape[1]
     span = (rows + spans - 1) // spans
     for task in numba.prange(members * spans):
         m, t = task // spans, task % spans
-        total = np.float64(0)
+        total, columns = np.float64(0), sums[m, t]
         for r in range(t * span, min(rows, (t + 1) * span)):
-            out, begin, end = left[m, r], ends[m * rows + r], ends[m * rows + r + 1]
-            out[:] = target[m, r]
+            row, out, begin, end = target[m, r], left[m, r], ends[m * rows + r], ends[m * rows + r + 1]
+            for c in range(d_in):  # out[:] = row takes as long as all that follows where d_in is small
+                out[c] = row[c]
             _subtract(out, values, latents, begin, end, W)
             square = left.dtype.type(0)
             for c in range(d_in):
                 square += out[c] * out[c]
+                columns[c] += out[c]
             total += square
             _multiply(out, W, latents, begin, end, products)
         error[m, t] = total

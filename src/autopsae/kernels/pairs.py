@@ -10,6 +10,7 @@ their latents; weights are [members, d_sae, d_in].
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,15 @@ DENSE = 1 / 16
 """Where more than this share of all pairs is selected (a ReLU SAE at birth), whole products are faster."""
 SMALL_SUM = 1 << 18
 """Values of a gradient that fits in a thread's cache, so that pairs need not be sorted to be summed."""
+
+
+class Left(NamedTuple):
+    """What decoding leaves of tokens, each member's sums of its squares and of its rows, and `dots` of it."""
+
+    rows: Float[Tensor, "members batch d_in"]
+    squares: Float[Tensor, "members"]
+    sums: Float[Tensor, "members d_in"]
+    dots: Float[Tensor, "pairs"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,10 +53,10 @@ class Pairs:
 
     @staticmethod
     def of_matrix(latents: Int[Tensor, "members tokens k"], d_sae: int) -> "Pairs":
-        """The pairs of tokens that selected k latents each, numbered within their member."""
+        """The pairs of tokens that selected k latents each, numbered within their member; overwritten."""
         members, n_tokens, k = latents.shape
         if members > 1:
-            latents = latents + d_sae * torch.arange(members, device=latents.device)[:, None, None]
+            latents += d_sae * torch.arange(members, device=latents.device)[:, None, None]
         counts = torch.full((members * n_tokens,), k, device=latents.device)
         return Pairs(latents=latents.flatten(), per_token_counts=counts, d_sae=d_sae, members=members, uniform=True)
 
@@ -144,10 +154,14 @@ class Pairs:
             mode="sum",
         ).view(shape)
 
+    def is_small_sum(self, values: Float[Tensor, "pairs"], rows: Float[Tensor, "tokens d_in"]) -> bool:
+        """Do a member's sums stay in a thread's cache, so that `per_latent` is best written, and unsorted?"""
+        return self.d_sae * rows.shape[1] <= SMALL_SUM and sum_loops(values, rows) is not None
+
     def _is_best_unsorted(self, values: Tensor, rows: Tensor) -> bool:
         """Is it best to add pairs to their latents' sums as they come, a thread for each member?"""
-        fits = spans(self.members, rows.numel()) == 1 or self.d_sae * rows.shape[-1] <= SMALL_SUM
-        return not self.is_dense and fits and sum_loops(values, rows) is not None
+        alone = spans(self.members, rows.numel()) == 1 and sum_loops(values, rows) is not None
+        return not self.is_dense and (alone or self.is_small_sum(values, rows))
 
     def per_token(
         self, values: Float[Tensor, "pairs"], W: Float[Tensor, "members d_sae d_in"]
@@ -164,14 +178,14 @@ class Pairs:
         values: Float[Tensor, "pairs"],
         W: Float[Tensor, "members d_sae d_in"],
         workspace: Workspace | None = None,
-    ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"], Float[Tensor, "pairs"]]:
-        """What `per_token` leaves of a target, each member's sum of squares of that, and `dots` of it and W."""
+    ) -> "Left":
+        """What `per_token` leaves of a target, and what a step needs of it."""
         if not self.is_dense and sum_loops(target, values, W):
             shape = tuple(target.shape)
             left = workspace.take("left", shape, target) if workspace else torch.empty_like(target)
-            return left, *sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1), left)
+            return Left(left, *sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1), left))
         left = target - self._by_member(self.per_token(values, W))
-        return left, left.square().sum(dim=(1, 2)), self.dots(left.flatten(0, 1), W)
+        return Left(left, left.square().sum(dim=(1, 2)), left.sum(dim=1), self.dots(left.flatten(0, 1), W))
 
     def dots(
         self, of_tokens: Float[Tensor, "tokens d_in"], W: Float[Tensor, "members d_sae d_in"]
@@ -184,13 +198,19 @@ class Pairs:
 
     def sum_per_latent(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "members d_sae"]:
         """For each latent, the sum of its values."""
-        return values.new_zeros(self.n_latents).index_add_(0, self.latents, values).view(self.members, -1)
+        return values.new_zeros(self.n_latents).scatter_add_(0, self.latents, values).view(self.members, -1)
 
     def sum_per_member(self, values: Float[Tensor, "pairs"]) -> Float[Tensor, "members"]:
         """For each member, the sum of its values."""
         if self.members == 1 or self.uniform:
             return values.view(self.members, -1).sum(dim=1)
         return torch.segment_reduce(values, "sum", lengths=self.per_member_counts, initial=0)
+
+    def scale(self, values: Float[Tensor, "pairs"], factors: Float[Tensor, "members"]) -> Float[Tensor, "pairs"]:
+        """The values, each times its member's factor."""
+        if self.uniform:
+            return (values.view(self.members, -1) * factors[:, None]).flatten()
+        return values * self.spread(factors)
 
     def spread(self, values: Num[Tensor, "members"]) -> Num[Tensor, "pairs"]:
         """Each member's value for all of its pairs."""

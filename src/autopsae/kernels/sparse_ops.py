@@ -98,9 +98,9 @@ class _Unexplained(torch.autograd.Function):
         workspace: Workspace | None,
         gradients: Gradients | None,
     ) -> tuple[Tensor, Tensor]:
-        left, error, dots = pairs.leave(target, values, W_dec, workspace)
+        left, error, sums, dots = pairs.leave(target, values, W_dec, workspace)
         ctx.pairs, ctx.gradients = pairs, gradients
-        ctx.save_for_backward(left, values, dots)
+        ctx.save_for_backward(left, values, sums, dots)
         ctx.mark_non_differentiable(left)
         ctx.set_materialize_grads(False)
         return left, error
@@ -109,15 +109,14 @@ class _Unexplained(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_error = grads[1]
         assert grad_error is not None
-        left, values, dots = ctx.saved_tensors
+        left, values, sums, dots = ctx.saved_tensors
         slope = -2 * grad_error
-        per_pair = ctx.pairs.spread(slope)
         grad_W_dec = grad_b_dec = None
         if ctx.needs_input_grad[3]:  # where the decoder is frozen, its gradient goes nowhere
-            grad_W_dec = _sum(ctx, "W_dec", values * per_pair, left.flatten(0, 1))
+            grad_W_dec = _sum(ctx, "W_dec", ctx.pairs.scale(values, slope), left.flatten(0, 1))
         if ctx.needs_input_grad[4]:
-            grad_b_dec = left.sum(dim=1) * slope[:, None]
-        return None, dots * per_pair, None, grad_W_dec, grad_b_dec, None, None
+            grad_b_dec = sums * slope[:, None]
+        return None, ctx.pairs.scale(dots, slope), None, grad_W_dec, grad_b_dec, None, None
 
 
 class _Encode(torch.autograd.Function):
@@ -135,7 +134,7 @@ class _Encode(torch.autograd.Function):
     ) -> Tensor:
         ctx.pairs, ctx.gradients = pairs, gradients
         ctx.save_for_backward(centered, W_enc)
-        return pre.clone()
+        return pre.view_as(pre)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -157,7 +156,7 @@ class _Encode(torch.autograd.Function):
 def _sum(ctx: Any, name: str, values: Tensor, rows: Tensor) -> Tensor | None:
     """The gradient of a matrix, or None where it is left unwritten."""
     one = OuterSum(pairs=ctx.pairs, values=values, rows=rows)
-    if ctx.gradients is None or ctx.pairs.is_dense:
+    if ctx.gradients is None or ctx.pairs.is_dense or ctx.pairs.is_small_sum(values, rows):
         return one.write()
     ctx.gradients.add(name, one)
     return None

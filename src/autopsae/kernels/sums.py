@@ -43,19 +43,21 @@ def leave(
     ends: Int[Tensor, "tokens_and_one"],
     W: Float[Tensor, "latents d_in"],
     left: Float[Tensor, "members tokens d_in"],
-) -> tuple[Float[Tensor, "members"], Float[Tensor, "pairs"]]:
-    """`left` becomes the target minus each token's sum of value times row of W; (the sums of its squares, `dots` of
-    it and W). Only where there is a compiled loop (`dispatch.sum_loops`). ends: 0, then where each token's pairs
-    end.
+) -> tuple[Float[Tensor, "members"], Float[Tensor, "members d_in"], Float[Tensor, "pairs"]]:
+    """`left` becomes the target minus each token's sum of value times row of W; (the sums of its squares, those of
+    its rows, `dots` of it and W). Only where there is a compiled loop (`dispatch.sum_loops`). ends: 0, then where
+    each token's pairs end.
     """
     loops = sum_loops(target, values, W, left)
     assert loops is not None
-    error = torch.empty(len(target), spans(len(target), target.numel()), dtype=torch.float64)
+    members, parts = len(target), spans(len(target), target.numel())
+    error = torch.empty(members, parts, dtype=torch.float64)
+    sums = torch.zeros(members, parts, target.shape[2], dtype=torch.float64)
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), W.numpy())
     products = left.new_empty(len(latents))
-    outputs = (t.numpy() for t in (left, error, products))
+    outputs = (t.numpy() for t in (left, error, sums, products))
     loops.leave(target.numpy(), *pairs, *outputs, threads_for(target.numel()))
-    return error.sum(dim=1).to(target), products
+    return error.sum(dim=1).to(target), sums.sum(dim=1).to(target), products
 
 
 def scatter(

@@ -6,7 +6,7 @@ network can read at once, and a batch is made of pieces.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from torch import nn
 
@@ -15,22 +15,29 @@ from autopsae.activations.hooks import hidden_state_names
 Modality = Literal["text", "image", "protein", "dna"]
 
 
+class Document(NamedTuple):
+    """A document with the name that messages call it by."""
+
+    name: str
+    content: Any
+
+
 class Network(ABC):
     """A network in evaluation mode. A modality has one class, which says how its documents are read."""
 
     modality: ClassVar[Modality]
     """What its documents are."""
-    default_context: ClassVar[int]
+    default_context: int
     """Tokens of a piece at most, unless told otherwise; for images, pixels of a side."""
 
-    def __init__(self, name: str, model: nn.Module) -> None:
-        """name: what it was loaded by."""
-        self.name, self.model = name, model
+    def __init__(self, name: str, model: nn.Module, *, points: Sequence[str] = ()) -> None:
+        """name: what it was loaded by; points: those to look at, for a model without hidden states."""
+        self.name, self.model, self._points = name, model, points
 
     @property
     def points(self) -> list[str]:
         """The points (`activations.hooks`) that are looked at unless told otherwise, in the model's order."""
-        return hidden_state_names(self.model)
+        return list(self._points) or hidden_state_names(self.model)
 
     @abstractmethod
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:

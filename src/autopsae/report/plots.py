@@ -28,6 +28,7 @@ _STYLES = {
     "whiten": ("#009E73", "v", "whitening"),
 }
 _LANDSCAPES = 3
+_MARKED = 0.05  # share of ||mu||^2 from which a dimension is marked in a landscape
 _BRIGHTEST = 6.0  # colour limit of a landscape, in a token's own standard deviations
 
 
@@ -54,7 +55,8 @@ def check_figure(path: Path) -> None:
 
 def survey_figure(survey: Survey) -> "Figure":
     """Above: dead fraction at birth by layer, a line per remedy. Below: |activation| after per-token LayerNorm,
-    tokens by dimensions, of the layers with the largest, the middle and the smallest gamma (the paper's Fig. 2b).
+    tokens by dimensions, of the layers with the largest, the middle and the smallest gamma (the paper's Fig. 2b),
+    with a mark over each dimension that holds 5 % of ||mu||^2 or more.
     """
     from matplotlib.figure import Figure
 
@@ -100,11 +102,29 @@ def _draw_landscape(axis: "Axes", diagnosis: Diagnosis) -> Any:
         vmax=_BRIGHTEST,
         interpolation="nearest",
     )
+    _mark_outliers(axis, diagnosis)
     gamma, dead = diagnosis.severity.gamma, diagnosis.birth["none"].dead
-    axis.set_title(f"{diagnosis.layer}: gamma {gamma:.2f}, {dead:.0%} born dead", fontsize=10, loc="left")
+    axis.set_title(f"{diagnosis.layer}: gamma {gamma:.2f}, {dead:.0%} born dead", fontsize=10, loc="left", pad=18)
     axis.set_xlabel("dimension")
     axis.set_ylabel("token")
     return image
+
+
+def _mark_outliers(axis: "Axes", diagnosis: Diagnosis) -> None:
+    """A triangle and the index over each dimension that holds much of the mean."""
+    for dimension in diagnosis.outlier_dimensions:
+        if dimension.share < _MARKED:
+            continue
+        axis.plot(dimension.index, -1.5, marker="v", markersize=4, color="#D55E00", clip_on=False)
+        axis.annotate(
+            f"{dimension.index}",
+            (dimension.index, -1.5),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7,
+            annotation_clip=False,
+        )
 
 
 def _landscape_layers(survey: Survey) -> list[Diagnosis]:

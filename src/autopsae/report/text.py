@@ -49,7 +49,10 @@ def survey_text(survey: Survey) -> RenderableType:
             _dead(d.expected[d.prescription.remedy.name].dead.value),
         )
     narrow = [line for d in survey for line in _in_lines(d, at)]
-    return Group(Fitting(table, narrow), *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey)))
+    said = [plain(sentence, "bold") for sentence in survey.verdict]
+    return Group(
+        *said, Text(), Fitting(table, narrow), *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey))
+    )
 
 
 def _in_lines(d: Diagnosis, at: str) -> list[RenderableType]:
@@ -144,8 +147,9 @@ def _title(survey: Survey) -> str:
     tokens = " / ".join(f"{n:,}" for n in sorted({d.tokens for d in survey}))
     d_in = " / ".join(str(n) for n in sorted({d.d_in for d in survey}))
     at = _short(first.expected["none"].tokens)
+    how = first.birth["none"].how
     return (
-        f"Born dead: d_sae = {first.d_sae:,}, {first.sparsity}, counted on {tokens} tokens of d_in = {d_in}, "
+        f"Born dead: d_sae = {first.d_sae:,}, {first.sparsity}, {how} on {tokens} tokens of d_in = {d_in}, "
         f"expected on {at} (@{at})"
     )
 

@@ -88,8 +88,10 @@ class WholeProduct:
         members, n_tokens, _ = self.shape
         # For small k on a CPU, a kernel that goes latent by latent is faster than one that goes token by token.
         if choose.has_largest_by_latent(self.W_enc, k):
-            blocks = [choose.largest_by_latent(b, self.b_enc, k, self.positive) for b in self._by_latent()]
-            values, latents = (torch.cat([block[i] for block in blocks], dim=1) for i in range(2))
+            values = self.centered.new_empty(members, n_tokens, k)
+            latents = torch.empty(members, n_tokens, k, dtype=torch.int64)
+            for some, block in self._by_latent():
+                choose.largest_by_latent(block, self.b_enc, self.positive, values[:, some], latents[:, some])
             return values, latents
         blocks = [
             choose.largest(block.rows, self.biases(block.members), k, self.positive[block.members])
@@ -142,13 +144,14 @@ class WholeProduct:
             over[m] |= largest > thresholds[m]
         return over
 
-    def _by_latent(self) -> Iterator[Float[Tensor, "members d_sae block"]]:
+    def _by_latent(self) -> Iterator[tuple[slice, Float[Tensor, "members d_sae block"]]]:
         """The same the other way round, of all members, some tokens at a time: long rows would leave the cache."""
-        members, _, d_sae = self.shape
+        members, n_tokens, d_sae = self.shape
         workspace = self.workspace or Workspace()
-        for some in self.centered.split(BLOCK_TOKENS, dim=1):
-            out = workspace.take("pre", (members, d_sae, some.shape[1]), self.W_enc)
-            yield torch.bmm(self.W_enc, some.mT, out=out)
+        for start in range(0, n_tokens, BLOCK_TOKENS):
+            x = self.centered[:, start : start + BLOCK_TOKENS]
+            out = workspace.take("pre", (members, d_sae, x.shape[1]), self.W_enc)
+            yield slice(start, start + BLOCK_TOKENS), torch.bmm(self.W_enc, x.mT, out=out)
 
 
 class ScreenedProduct(WholeProduct):

@@ -64,5 +64,5 @@ class _KnownProduct(WholeProduct):
     def __iter__(self) -> Iterator[Block]:
         yield Block(rows=self._rows[None], members=slice(None))
 
-    def _by_latent(self) -> Iterator[Float[Tensor, "1 d_sae tokens"]]:
-        yield self._rows.T.contiguous()[None]
+    def _by_latent(self) -> Iterator[tuple[slice, Float[Tensor, "1 d_sae tokens"]]]:
+        yield slice(None), self._rows.T.contiguous()[None]

@@ -98,31 +98,67 @@ def collect(
     Raises InputError as `chunks`, for d_in < 2, for a layer so wide that it would not fit in memory, and for norms
     whose squares would overflow (one over 2^480 = 3e144) or vanish (all under 2^-480, but not all zero).
     """
-    reservoir, rows = Reservoir(sample_tokens, seed=seed), RowCounter()
-    memory = Workspace()
-    raw, normed = RunningMoments(memory), RunningMoments(memory)
-    norms: NormHistogram | None = None
+    collector = Collector(start=start, sample_tokens=sample_tokens, seed=seed, needs=needs)
     blocks = chunks(tokens, dtype=None, device=device)
     for x in tell_progress(blocks, progress, "statistics", known_tokens(tokens)):
+        collector.add(x)
+    return collector.statistics()
+
+
+class Collector:
+    """The statistics of a stream that is shown block by block: `collect` for whoever cannot give it as a whole."""
+
+    def __init__(
+        self,
+        *,
+        start: int = 0,
+        sample_tokens: int = SAMPLE_TOKENS,
+        seed: int = 0,
+        needs: Callable[[int], int] = _of_covariances,
+        memory: Workspace | None = None,
+    ) -> None:
+        """Arguments as `collect`. memory: for what is needed while a block is added; collectors that take turns may
+        share it.
+        """
+        self._place, self._needs = start, needs
+        self._reservoir, self._rows = Reservoir(sample_tokens, seed=seed), RowCounter()
+        self._memory = memory or Workspace()
+        self._raw, self._normed = RunningMoments(self._memory), RunningMoments(self._memory)
+        self._norms: NormHistogram | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen."""
+        return int(self._norms.counts.sum()) if self._norms else 0
+
+    def add(self, x: Float[Tensor, "tokens d_in"]) -> None:
+        """Add a block in float32 or float64. Raises InputError as `collect`."""
         if x.shape[1] < 2:
             raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
-        if norms is None:
+        if self._norms is None:
             what = f"for tokens of d_in = {x.shape[1]:,}, whose covariances take [d_in, d_in] numbers each"
-            check_memory(needs(x.shape[1]), x.device, what, "use a machine with more, or a narrower layer")
-        reservoir.add(x, start)
-        start += len(x)
-        rows.add(x)
+            check_memory(self._needs(x.shape[1]), x.device, what, "use a machine with more, or a narrower layer")
+        self._reservoir.add(x, self._place)
+        self._place += len(x)
+        self._rows.add(x)
         part = NormHistogram.of(x)  # first, as it refuses what would overflow
-        norms = norms.merge(part) if norms else part
-        raw.add(x)
-        out = memory.take("normed", tuple(x.shape), x.new_empty(0, dtype=torch.float64))
-        normed.add(normalize(x, out), products=x.dtype)
-    assert norms is not None  # chunks raises when there is no token
-    if norms.vanishing:
-        raise InputError(
-            f"expected activations with norms over 3.2e-145, got {norms.largest:.1e} at most, whose squares "
-            "vanish; multiply all tokens by a constant first"
+        self._norms = self._norms.merge(part) if self._norms else part
+        self._raw.add(x)
+        out = self._memory.take("normed", tuple(x.shape), x.new_empty(0, dtype=torch.float64))
+        self._normed.add(normalize(x, out), products=x.dtype)
+
+    def statistics(self) -> Statistics:
+        """Of all blocks, at least one. Raises InputError where all norms vanish."""
+        assert self._norms is not None
+        if self._norms.vanishing:
+            raise InputError(
+                f"expected activations with norms over 3.2e-145, got {self._norms.largest:.1e} at most, whose "
+                "squares vanish; multiply all tokens by a constant first"
+            )
+        return Statistics(
+            raw=self._raw.moments(),
+            normed=self._normed.moments(),
+            norms=self._norms,
+            reservoir=self._reservoir,
+            rows=self._rows.counts(),
         )
-    return Statistics(
-        raw=raw.moments(), normed=normed.moments(), norms=norms, reservoir=reservoir, rows=rows.counts()
-    )

@@ -26,7 +26,7 @@ def jackknife(without: Float[Tensor, "groups"]) -> tuple[float, float]:
     """
     groups, squares = len(without), (without.double() - without.double().mean()).square()
     total = float(squares.sum())
-    kurtosis = groups * float(squares.square().sum()) / total**2 if total > 0 else 1.0
+    kurtosis = groups * float((squares / total).square().sum()) if total > 0 else 1.0
     freedom = groups - 1.0
     if kurtosis > 1:
         freedom = min(freedom, max(2.0, 2 * groups / (kurtosis - 1) - 1))

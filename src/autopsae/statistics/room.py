@@ -1,9 +1,12 @@
 """The memory that square matrices [d_in, d_in] take, nearly all that a wide layer needs: known beforehand."""
 
 from autopsae.arrays import CHUNK_TOKENS
+from autopsae.statistics.sample import SAMPLE_TOKENS
 
 _NUMBER = 8
 """Bytes of a float64."""
+COUNTS = 12 * 2**20
+"""Bytes of the counts of norms and of copies, at most."""
 _CHUNKS = 8
 """Copies of a chunk of tokens, at most, that are there at once."""
 
@@ -27,3 +30,10 @@ def bytes_of_spectrum(d_in: int) -> int:
     order.
     """
     return matrices(4, d_in)
+
+
+def bytes_of_collector(d_in: int, block: int) -> int:
+    """What a `Collector` holds of a layer between blocks of so many tokens, and these: two matrices, the sample and
+    the counts of norms and of copies.
+    """
+    return matrices(2, d_in) + _NUMBER * SAMPLE_TOKENS * d_in + 4 * block * d_in + COUNTS

@@ -151,6 +151,8 @@ def penalty_losses(
 ) -> Float[Tensor, "members"]:
     """Each member's penalty of its batch; 0 for None."""
     total = selection.values.new_zeros(len(penalties))
+    if not any(penalties):
+        return total
     nothing = L1(coefficient=0.0), L0Target(l0=1.0, coefficient=0.0)
     if any(isinstance(penalty, L1) for penalty in penalties):
         l1 = [penalty if isinstance(penalty, L1) else nothing[0] for penalty in penalties]

@@ -219,6 +219,8 @@ def revival_losses(
 ) -> Float[Tensor, "members"]:
     """Each member's loss on its silent latents; 0 for None."""
     total = left.new_zeros(len(methods))
+    if not any(methods):
+        return total
     for kind in (AuxK, GhostGradients):
         if not any(isinstance(method, kind) for method in methods):
             continue

@@ -138,6 +138,16 @@ def _enter(member: Member, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "bat
     return member.sae.enter(x if member.shift is None else x + _shift(member))[0]
 
 
+def see_one_view(members: Sequence[Member]) -> bool:
+    """Do all see the same of one stream, so that it is computed once?"""
+    first = members[0]
+    return all(_stream_of(m) == _stream_of(first) and _see_the_same(m, first) for m in members)
+
+
+def _stream_of(member: Member) -> tuple[int, int, int]:
+    return id(member.tokens), member.config.seed, member.config.buffer_tokens
+
+
 def _see_the_same(a: Member, b: Member) -> bool:
     def equal(s: Tensor | None, t: Tensor | None) -> bool:
         return torch.equal(s, t) if s is not None and t is not None else s is t

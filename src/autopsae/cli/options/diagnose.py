@@ -6,18 +6,41 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.cli.options.kinds import Integers, Names, Numbers, Place
+from autopsae.cli.options.kinds import Integers, Names, Numbers, Place, Rare
 from autopsae.cli.options.shared import Padding
 from autopsae.cli.options.sparsity import Firing
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What a model reads; none of it is for activations."""
+
+    text: Path | None = None
+    """For a model of texts: a .txt or .jsonl file; by default the Python reference that every Python has."""
+    dataset: str | None = None
+    """For a model of texts: hf:NAME, a dataset of the Hugging Face Hub whose rows have a "text"."""
+    images: Path | None = None
+    """For a model of images: a folder of images, or of CIFAR-10's binary files."""
+    sequences: Path | None = None
+    """For a model of proteins or DNA: a FASTA, Swiss-Prot or EMBL file."""
+    context: Rare[int | None] = None
+    """Tokens that the model reads at once (pixels of an image's side)."""
+    batch_size: Rare[int] = 8
+    """Pieces that it reads at once."""
+    keep: Place[Path | None] = None
+    """Write the activations into this folder too, for training."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiagnoseOptions:
     """How many latents of an SAE will be born dead on each layer of SOURCE, why, and what to change."""
 
-    source: Positional[Path]
-    """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md."""
+    source: Positional[str]
+    """A model: its folder, a .gguf file, a name of docs/models.md or of the Hugging Face Hub. Or activations, as a
+    file or a folder: what `harvest` writes, or a layout of docs/files.md."""
+    reading: Annotated[Reading, OmitArgPrefixes] = Reading()
+    """What a model reads."""
     layers: Names = ()
     """Layers to diagnose, all by default; N stands for hsN."""
     padding: Annotated[Padding, OmitArgPrefixes] = Padding()
@@ -28,6 +51,8 @@ class DiagnoseOptions:
     """Which of them fire on a token."""
     tokens: int = 100_000
     """Tokens per layer at most, spread over the source."""
+    exact: bool = False
+    """Of activations: count death at birth on all these tokens, instead of estimating it from a sample of 4,096."""
     at_tokens: int = AT_TOKENS
     """Tokens on which death is forecast, from a sample of 4,096."""
     alphas: Numbers = ()

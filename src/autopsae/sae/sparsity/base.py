@@ -147,7 +147,7 @@ class Sparsity(ABC):
         """The same sparsity with another k. Raises InputError for a sparsity whose k cannot change in training."""
         raise InputError(f"k: expected a sparsity whose k can change, such as TopK, got {self}")
 
-    def pairs_per_token(self, d_sae: int) -> int:
+    def pairs_per_token(self, d_sae: int, threshold: Float[Tensor, "..."] | None = None) -> int:
         """About how many latents a token selects at birth. The memory for a training is estimated from it."""
         return self.l0 or max(1, int(DENSE * d_sae))
 

@@ -15,8 +15,6 @@ from autopsae.sae.product import MANY, Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
 
-_ALMOST_NOTHING = 0.01  # of a pre-activation, which is about 1 where the layer is scaled
-
 
 @dataclass(frozen=True, kw_only=True)
 class JumpReLU(Sparsity):
@@ -66,9 +64,13 @@ class JumpReLU(Sparsity):
             if not (isfinite(value) and value > 0):
                 raise InputError(f"JumpReLU: expected {name} > 0, got {value}; pass about {hint}")
 
-    def pairs_per_token(self, d_sae: int) -> int:
-        """Half of the latents where thresholds begin at almost nothing, as all positive ones are then selected."""
-        return d_sae // 2 if self.start < _ALMOST_NOTHING else super().pairs_per_token(d_sae)
+    def pairs_per_token(self, d_sae: int, threshold: Float[Tensor, "..."] | None = None) -> int:
+        """As many as standard normal pre-activations are over the thresholds, or near enough to move them; but no
+        less than a sparsity that says nothing of it.
+        """
+        over = torch.tensor(self.start) if threshold is None else threshold.detach().float()
+        share = float(torch.special.ndtr(self.bandwidth / 2 - over).mean())
+        return max(int(share * d_sae), super().pairs_per_token(d_sae))
 
     def firing_rate_at_birth(self, d_sae: int, l0: float) -> float:
         """l0 / d_sae: the target is met from the first step on."""

@@ -38,7 +38,7 @@ class ReLU(Sparsity):
         """A mask of the latents in `asked` that are positive on at least one token."""
         return product.any_above(torch.zeros_like(asked, dtype=product.W_enc.dtype)[None])[0] & asked
 
-    def pairs_per_token(self, d_sae: int) -> int:
+    def pairs_per_token(self, d_sae: int, threshold: Float[Tensor, "..."] | None = None) -> int:
         """Half of the latents fire at birth."""
         return d_sae // 2
 

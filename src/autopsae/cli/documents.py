@@ -1,0 +1,82 @@
+"""What `diagnose MODEL` reads, and whether its SOURCE is a model or activations."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from autopsae.activations.formats.layouts import FILES
+from autopsae.activations.texts import documents_in
+from autopsae.arrays import InputError
+from autopsae.cli.options.diagnose import Reading
+from autopsae.extras import package_error
+from autopsae.models.pictures import pictures_in
+from autopsae.models.records import sequences_in
+from autopsae.reading import read_object
+
+_INPUTS = ("text", "dataset", "images", "sequences")
+_ROWS = 10_000
+"""Rows of a dataset that are read: it may be larger than any disk."""
+
+
+def is_model(source: str) -> bool:
+    """Whether a SOURCE is a model: a folder that says so, a `.gguf` file, or what is no path."""
+    path = Path(source)
+    if path.is_dir():
+        return "model_type" in _settings(path / "config.json") or (path / "model_index.json").is_file()
+    if path.exists():
+        return path.suffix.lower() == ".gguf"
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or path.suffix in FILES:
+        raise InputError(f"{source}: no such file or folder")
+    return True
+
+
+def _settings(config: Path) -> dict[str, Any]:
+    try:
+        return read_object(config) if config.is_file() else {}
+    except InputError:  # what reads the folder says what is wrong with it
+        return {}
+
+
+def documents_of(reading: Reading) -> Iterable[Any] | None:
+    """The documents that were asked for; None where none were.
+
+    Raises InputError for more than one source, and for one that cannot be read.
+    """
+    given = [name for name in _INPUTS if getattr(reading, name) is not None]
+    if len(given) > 1:
+        raise InputError(f"expected one of --{' --'.join(_INPUTS)}, got --{' and --'.join(given)}")
+    if reading.text:
+        return documents_in(reading.text)
+    if reading.dataset:
+        return _rows(reading.dataset)
+    if reading.images:
+        return pictures_in(reading.images)
+    if reading.sequences:
+        return sequences_in(reading.sequences)
+    return None
+
+
+def check_unread(reading: Reading) -> None:
+    """InputError where something is given to read, but SOURCE is activations."""
+    given = [name for name in (*_INPUTS, "context", "keep") if getattr(reading, name) is not None]
+    if given:
+        raise InputError(f"--{given[0].replace('_', '-')}: expected with a model, got activations; leave it out")
+
+
+def _rows(name: str) -> Iterator[str]:
+    """The first texts of a dataset, streamed."""
+    if not name.startswith("hf:"):
+        raise InputError(f"--dataset {name}: expected hf:NAME, a dataset of the Hugging Face Hub")
+    try:
+        from datasets import load_dataset  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise package_error("--dataset", "datasets", error, install="datasets") from error
+    try:
+        rows = load_dataset(name.removeprefix("hf:"), split="train", streaming=True)
+    except Exception as error:
+        raise InputError(f"--dataset {name}: cannot be had ({type(error).__name__}: {error})") from error
+    for row in itertools.islice(rows, _ROWS):
+        if "text" not in row:
+            raise InputError(f'--dataset {name}: expected rows with a "text", got {sorted(row)}')
+        yield row["text"]

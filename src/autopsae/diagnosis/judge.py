@@ -1,0 +1,167 @@
+"""judge(statistics, ...): the diagnosis of a layer of which the statistics are at hand."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.diagnosis.asked import Asked
+from autopsae.diagnosis.births import DRAW, Births, Question
+from autopsae.diagnosis.findings import findings
+from autopsae.diagnosis.ladder import remedy_ladder
+from autopsae.diagnosis.measured import Measured, sample_size
+from autopsae.diagnosis.outliers import outlier_dimensions
+from autopsae.diagnosis.prescribe import paper_rule, prescribe, suffices
+from autopsae.diagnosis.result import Diagnosis
+from autopsae.diagnosis.severity import severity
+from autopsae.remedies.remedy import Remedy, center, z_score
+from autopsae.remedies.view import View
+from autopsae.sae.init import draw_rows
+from autopsae.seeds import stream
+from autopsae.statistics.collect import Statistics
+from autopsae.statistics.groups import sample_groups
+from autopsae.statistics.median import geometric_median
+from autopsae.statistics.moments import layer_norm
+from autopsae.statistics.repeats import Repeats
+from autopsae.survival.closed_form import Prediction
+from autopsae.survival.forecast import FOLLOWED, Forecast, forecast_birth
+from autopsae.survival.outlook import Outlook
+from autopsae.survival.recovery import Recovery, recovery_of
+
+_SHOWN_TOKENS = 64
+
+
+def judge(
+    statistics: Statistics,
+    asked: Asked,
+    births: Births,
+    *,
+    layer: str = "layer",
+    repeats: Repeats | None = None,
+    documents: Sequence[int] | None = None,
+) -> Diagnosis:
+    """Severity, forecasts, births, the prescription and findings of a layer.
+
+    births: how death at birth is had (`births`); repeats: of the tokens before copies were left out, where they
+    were; documents: the document of each token of the stream, None if unknown. Raises InputError as `diagnose`, save
+    for what concerns the tokens themselves.
+    """
+    repeats = repeats or statistics.rows.repeats()
+    sample = statistics.sample  # a copy is made each time that it is asked for
+    median = geometric_median(sample)
+    groups = sample_groups(sample, _of_sample(documents, statistics))
+    geometry = severity(statistics, median, groups)
+    ladder, wanted = remedy_ladder(statistics.raw, median, geometry.effective_rank, asked.alphas, asked.ranks)
+    rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
+    others = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
+    views = {remedy.name: remedy.enters(sample) for remedy in [*ladder, *others]}
+    forecast = partial(
+        forecast_birth, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=statistics.tokens
+    )
+    forecasts = _forecasts(ladder, wanted, views, forecast, asked)
+    most = float(sample_size(repeats))
+    expected = {name: _limit(forecast.at(asked.at_tokens), most) for name, forecast in forecasts.items()}
+    listed = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [remedy.name for remedy in others]
+    question = Question(
+        asked=asked,
+        statistics=statistics,
+        views={name: views[name] for name in listed},
+        forecast=forecast,
+        forecasts=forecasts,
+    )
+    birth = births(question)
+    prescription = prescribe(
+        expected,
+        ladder,
+        layer=layer,
+        d_sae=asked.d_sae,
+        sparsity=asked.sparsity,
+        acceptable=asked.acceptable,
+    )
+    prescription = replace(prescription, scale=views[prescription.remedy.name].scale)
+    measured = Measured(
+        tokens=statistics.tokens,
+        severity=geometry,
+        outlier_dimensions=outlier_dimensions(statistics.normed),
+        repeats=repeats,
+        birth=birth,
+        expected=expected,
+        predicted=Prediction.of(geometry.gamma, statistics.tokens, d_sae=asked.d_sae, sparsity=asked.sparsity),
+        recovery=_recovery(views["none"], rows, asked, expected["none"]),
+        prescription=prescription,
+        acceptable=asked.acceptable,
+    )
+    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu())
+
+
+def _of_sample(documents: Sequence[int] | None, statistics: Statistics) -> Tensor | None:
+    """The document of each token of the sample, looked up by its place in the stream."""
+    if documents is None:
+        return None
+    listed = torch.as_tensor(documents)
+    if listed.shape != (statistics.tokens,):
+        raise InputError(
+            f"documents: expected one whole number for each of {statistics.tokens:,} tokens, got shape "
+            f"{tuple(listed.shape)}; pass the number of the document that each token is from"
+        )
+    return listed[torch.from_numpy(statistics.reservoir.places)]
+
+
+def _limit(outlook: Outlook, most: float) -> Outlook:
+    """The outlook with at most as many effective tokens as there are different ones."""
+    return replace(outlook, effective_tokens=min(outlook.effective_tokens, most))
+
+
+def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Diagnosis:
+    """What was measured, and what it means."""
+    prescription = measured.prescription
+    return Diagnosis(
+        layer=prescription.layer,
+        tokens=measured.tokens,
+        d_in=prescription.d_in,
+        d_sae=prescription.d_sae,
+        sparsity=prescription.sparsity,
+        severity=measured.severity,
+        outlier_dimensions=measured.outlier_dimensions,
+        repeats=measured.repeats,
+        predicted=measured.predicted,
+        birth=measured.birth,
+        expected=measured.expected,
+        recovery=measured.recovery,
+        prescription=prescription,
+        paper=paper_rule(measured.severity.effective_rank_fraction),
+        findings=findings(measured),
+        landscape=landscape,
+    )
+
+
+def _recovery(view: View, rows: Float[Tensor, "d_sae d_in"], asked: Asked, expected: Outlook) -> Recovery | None:
+    """What training would make of the dead-by-ReLU without any remedy, by the latents that a forecast follows; None
+    where no more of them are born than accepted.
+    """
+    if expected.dead_by_relu.value <= asked.acceptable:
+        return None
+    y = view.seen
+    return recovery_of(y, rows[:FOLLOWED].to(y), lr=asked.lr, steps=asked.steps, tokens=asked.at_tokens)
+
+
+def _forecasts(
+    ladder: Sequence[Remedy],
+    wanted: set[str],
+    views: Mapping[str, View],
+    make: Callable[[View], Forecast],
+    asked: Asked,
+) -> dict[str, Forecast]:
+    """Of no remedy, the median and what was wanted in any case; of the others up to the first that suffices."""
+    forecasts: dict[str, Forecast] = {}
+    enough = False
+    for remedy in ladder:
+        if len(forecasts) < 2 or remedy.name in wanted or not enough:
+            forecast = make(views[remedy.name])
+            enough = enough or suffices(remedy, forecast.at(asked.at_tokens), asked.acceptable)
+            forecasts[remedy.name] = forecast
+    return forecasts

@@ -1,0 +1,168 @@
+"""diagnose_model(model, ...): all layers of a network, from its inputs, in one run of it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autopsae.activations.harvest import harvest
+from autopsae.activations.hooks import select_points
+from autopsae.activations.presets import LanguageModel, python_reference_text
+from autopsae.arguments import whole_arguments
+from autopsae.arrays import InputError
+from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS
+from autopsae.diagnosis.asked import Asked
+from autopsae.diagnosis.births import estimate_births
+from autopsae.diagnosis.judge import judge
+from autopsae.diagnosis.survey import Survey
+from autopsae.models.choose import choose_pieces
+from autopsae.models.named import load_network
+from autopsae.models.network import Network
+from autopsae.models.stream import NetworkBatches, collect_layers, run_network
+from autopsae.models.text import TextNetwork
+from autopsae.progress import Progress
+from autopsae.sae.sparsity import Sparsity, topk_unless
+from autopsae.statistics.collect import Statistics
+
+
+@whole_arguments("tokens", "context", "batch_size", "d_sae", "k", "at_tokens", "steps", "seed")
+def diagnose_model(
+    model: str | Network | LanguageModel,
+    documents: Iterable[Any] | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    tokens: int = 100_000,
+    context: int | None = None,
+    batch_size: int = 8,
+    d_sae: int = 8192,
+    k: int | None = None,
+    sparsity: Sparsity | None = None,
+    at_tokens: int = AT_TOKENS,
+    alphas: Sequence[float] = (),
+    ranks: Sequence[int] = (),
+    acceptable: float = ACCEPTABLE,
+    lr: float = LR,
+    steps: int = STEPS,
+    seed: int = 0,
+    keep: str | Path | None = None,
+    device: torch.device | str | None = None,
+    announce: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
+) -> Survey:
+    """Diagnose layers of a network: what `survey` says of them, from one run of the network, with nothing written.
+
+    The network reads pieces of documents, spread over all of them (`models.choose_pieces`), until it has made
+    `tokens` tokens. Every layer keeps statistics of all of these and a uniform sample of 4,096 in memory. Death at
+    birth is not counted on all tokens but estimated from the sample (`Birth.dead_interval`).
+
+    model: a name for `models.load_network`, or a network; documents: what it reads, by default the Python reference
+    for a network that reads texts; layers: points (`activations.hooked`), by default all hidden states; context:
+    tokens of a piece at most (for images, pixels of a side); batch_size: pieces for each run; keep: a folder that
+    the activations are written to as well, for training (`harvest`); device: where the network runs; announce: told
+    in a line what will be read and held, before it is; progress: told the tokens read as "reading", and then each
+    layer; all other arguments are those of `diagnose`.
+
+    Raises InputError for a network that has no hidden states where no layers are named, for documents that it
+    cannot read, and as `load_network`, `harvest` and `diagnose`.
+    """
+    asked = Asked(
+        d_sae=d_sae,
+        sparsity=topk_unless(sparsity, k),
+        at_tokens=at_tokens,
+        alphas=alphas,
+        ranks=ranks,
+        acceptable=acceptable,
+        lr=lr,
+        steps=steps,
+        seed=seed,
+    )
+    network = as_network(model, device)
+    batches = read_batches(
+        network, documents, layers=layers, tokens=tokens, context=context, batch_size=batch_size, seed=seed
+    )
+    total = min(tokens, sum(piece.tokens for piece in batches.pieces))
+    if announce:
+        announce(_plan_line(batches, total))
+    if keep is None:
+        outputs = run_network(batches, tokens=total)
+        statistics = collect_layers(outputs, seed=seed, total=total, progress=progress)
+    else:
+        kept = harvest(
+            network.model,
+            batches,
+            keep,
+            points=batches.points,
+            request={"model": network.name, "context": batches.context, "seed": seed},
+            tokens=total,
+            progress=progress,
+        )
+        columns = (dict(zip(kept, parts, strict=True)) for parts in zip(*kept.values(), strict=True))
+        statistics = collect_layers(columns, seed=seed, total=total, progress=progress)
+    return Survey(_judge_all(statistics, asked, progress))
+
+
+def as_network(model: str | Network | LanguageModel, device: torch.device | str | None = None) -> Network:
+    """The network of a name, of a language model, or itself; on the device where one is given."""
+    if isinstance(model, str):
+        return load_network(model, device=device or "cpu")
+    network = TextNetwork(model) if isinstance(model, LanguageModel) else model
+    if device is not None:
+        network.model.to(device)
+    return network
+
+
+def read_batches(
+    network: Network,
+    documents: Iterable[Any] | None,
+    *,
+    layers: Sequence[str] | None,
+    tokens: int,
+    context: int | None,
+    batch_size: int,
+    seed: int,
+) -> NetworkBatches:
+    """What the network will read for `diagnose_model`."""
+    if tokens < 1 or batch_size < 1:
+        raise InputError(f"expected tokens and batch_size of at least 1, got {tokens} and {batch_size}")
+    if isinstance(documents, str):
+        raise InputError("expected a list of documents, got a string; pass [text] for a single text")
+    if documents is None:
+        if network.modality != "text":
+            raise InputError(f"{network.name} reads {network.modality}s: expected documents, got none; pass some")
+        documents = python_reference_text()
+    wanted = network.points if layers is None else [*layers]
+    if not wanted:
+        raise InputError(
+            f"{network.name}: expected a model with hidden states, got none; name layers, as points of its modules"
+        )
+    context = context or network.default_context
+    return NetworkBatches(
+        network=network,
+        pieces=choose_pieces(network, documents, tokens=tokens, context=context, seed=seed),
+        points=select_points(network.model, wanted),
+        context=context,
+        batch_size=batch_size,
+    )
+
+
+def _plan_line(batches: NetworkBatches, total: int) -> str:
+    documents = len({piece.document for piece in batches.pieces})
+    return (
+        f"{batches.network.name}: {len(batches.points)} layers, {total:,} tokens from {documents:,} documents, in "
+        "one run; nothing is written"
+    )
+
+
+def _judge_all(statistics: dict[str, Statistics], asked: Asked, progress: Progress | None) -> tuple[Any, ...]:
+    diagnoses, names = [], list(statistics)
+    for number, name in enumerate(names, 1):
+        if progress:
+            each = statistics[name].tokens
+            progress(f"layer {number} of {len(names)}: {name}", (number - 1) * each, len(names) * each)
+        try:
+            # The statistics of a layer are let go once it is judged.
+            diagnoses.append(judge(statistics.pop(name), asked, estimate_births, layer=name))
+        except InputError as error:
+            raise InputError(f"layer {name!r}: {error}") from error
+    return tuple(diagnoses)

@@ -1,0 +1,126 @@
+"""Statistics of all layers of a network in one run over its inputs: nothing is written, and memory is bounded."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autopsae.activations.batches import forward, without_logits
+from autopsae.activations.hooks import hooked
+from autopsae.activations.masks import keep_mask, side_of
+from autopsae.arrays import InputError, chunks
+from autopsae.kernels.workspace import Workspace
+from autopsae.memory import check_memory
+from autopsae.models.choose import Piece
+from autopsae.models.network import Network
+from autopsae.modules import evaluation_mode
+from autopsae.progress import Progress
+from autopsae.statistics.collect import Collector, Statistics
+from autopsae.statistics.room import bytes_of_collector
+
+BLOCK = 2048
+"""Tokens of a layer that are held before they are added to its statistics: few large blocks cost less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkBatches:
+    """Pieces as batches of a network's inputs; iterated as often as wanted, and what `harvest` takes."""
+
+    network: Network
+    pieces: Sequence[Piece]
+    points: Sequence[str]
+    """What will be looked at: logits are not computed where no point needs them."""
+    context: int
+    batch_size: int
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        extra = without_logits(self.network.model, self.points)
+        for start in range(0, len(self.pieces), self.batch_size):
+            some = self.pieces[start : start + self.batch_size]
+            documents = torch.tensor([piece.document for piece in some])
+            batch = self.network.batch([piece.content for piece in some], self.context)
+            yield {**batch, "token.document": documents, **extra}
+
+
+def run_network(
+    batches: NetworkBatches, *, tokens: int, dtype: torch.dtype = torch.float32
+) -> Iterator[dict[str, Tensor]]:
+    """Run the network over the batches, and yield what each point gave: {point: [tokens, d_in]}.
+
+    Padding is left out. Stops at `tokens` tokens. Raises InputError as `harvest`.
+    """
+    model, points, left = batches.network.model, batches.points, tokens
+    with evaluation_mode(model), hooked(model, points, dtype=dtype) as capture:
+        for number, batch in enumerate(batches):
+            # Around the pass alone: a mode that is on at a yield is on in what the caller does with the tokens, and
+            # tensors made in inference mode cannot be changed in place after it.
+            with torch.no_grad():
+                forward(model, batch, number)
+            mask = keep_mask(batch, None, capture.shape, side_of(model, points, batch))
+            mask = mask & (mask.flatten().cumsum(0) <= left).view_as(mask)
+            left -= int(mask.sum())
+            yield capture.take(mask)
+            if left <= 0:
+                return
+
+
+def collect_layers(
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    seed: int = 0,
+    total: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Statistics]:
+    """The statistics of every layer, as `collect` has them of one, from batches {layer: [tokens, d_in]}.
+
+    total: how many tokens there will be; progress: told the tokens read, as "reading".
+
+    Raises InputError as `collect` with the name of the layer, and where the statistics of all layers would not fit
+    in memory: that is known after the first batch.
+    """
+    layers: dict[str, _Layer] = {}
+    memory, read = Workspace(), 0
+    for batch in batches:
+        if not layers:
+            needed = sum(bytes_of_collector(x.shape[1], BLOCK) for x in batch.values())
+            what = f"for the statistics of {len(batch)} layers at once"
+            check_memory(needed, torch.device("cpu"), what, "name fewer layers")
+            layers = {name: _Layer(name, seed, memory) for name in batch}
+        for name, x in batch.items():
+            layers[name].add(x)
+        read += len(next(iter(batch.values())))
+        if progress:
+            progress("reading", read, total)
+    if not read:
+        raise InputError("expected at least one token, got none; check the source and the mask")
+    return {name: layer.statistics() for name, layer in layers.items()}
+
+
+class _Layer:
+    """The statistics of one layer, and the tokens that wait to be added to them."""
+
+    def __init__(self, name: str, seed: int, memory: Workspace) -> None:
+        self._name, self._waiting, self._tokens = name, [], 0  # type: ignore[var-annotated]
+        self._collector = Collector(seed=seed, memory=memory, needs=lambda _: 0)
+
+    def add(self, x: Tensor) -> None:
+        self._waiting.append(x)
+        self._tokens += len(x)
+        if self._tokens >= BLOCK:
+            self._flush()
+
+    def statistics(self) -> Statistics:
+        self._flush()
+        return self._collector.statistics()
+
+    def _flush(self) -> None:
+        waiting, self._waiting, self._tokens = self._waiting, [], 0
+        if not waiting:
+            return
+        try:
+            for x in chunks(waiting, dtype=None):
+                self._collector.add(x)
+        except InputError as error:
+            raise InputError(f"layer {self._name!r}: {error}") from error

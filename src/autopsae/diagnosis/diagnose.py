@@ -53,7 +53,8 @@ def diagnose(
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, sparsity: the SAE to be trained (k = 64 is short
     for TopK(k=64), the default); alphas, ranks: further whitening exponents and active subspace ranks to measure;
     documents: the number of the document, image or sequence that each token is from, for the intervals (default:
-    unknown, guessed); acceptable: fraction of latents that may be born dead; lr, steps: the training by which `recovery` is judged;
+    unknown, guessed); acceptable: fraction of latents that may be born dead; lr, steps: the training by which
+    `recovery` is judged;
     repeated: "leave_out" keeps one of each vector (a third pass, and up to 24 bytes of memory for each of them),
     "keep" all tokens; seed: of the drawn SAE and of the token sample; exact: count death at birth on all tokens; if
     not, the second pass is left out, and death on all of them is estimated from the sample

@@ -47,8 +47,8 @@ def judge(
     """Severity, forecasts, births, the prescription and findings of a layer.
 
     births: how death at birth is had (`births`); repeats: of the tokens before copies were left out, where they
-    were; documents: the document of each token of the stream, None if unknown. Raises InputError as `diagnose`, save
-    for what concerns the tokens themselves.
+    were; documents: the document of each token of the stream, None if unknown. Raises InputError as `diagnose`,
+    save for what concerns the tokens themselves.
     """
     repeats = repeats or statistics.rows.repeats()
     sample = statistics.sample  # a copy is made each time that it is asked for

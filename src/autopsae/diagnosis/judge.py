@@ -66,21 +66,17 @@ def judge(
     most = float(sample_size(repeats))
     expected = {name: _limit(forecast.at(asked.at_tokens), most) for name, forecast in forecasts.items()}
     listed = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [remedy.name for remedy in others]
-    question = Question(
-        asked=asked,
-        statistics=statistics,
-        views={name: views[name] for name in listed},
-        forecast=forecast,
-        forecasts=forecasts,
+    birth = births(
+        Question(
+            asked=asked,
+            statistics=statistics,
+            views={name: views[name] for name in listed},
+            forecast=forecast,
+            forecasts=forecasts,
+        )
     )
-    birth = births(question)
     prescription = prescribe(
-        expected,
-        ladder,
-        layer=layer,
-        d_sae=asked.d_sae,
-        sparsity=asked.sparsity,
-        acceptable=asked.acceptable,
+        expected, ladder, layer=layer, d_sae=asked.d_sae, sparsity=asked.sparsity, acceptable=asked.acceptable
     )
     prescription = replace(prescription, scale=views[prescription.remedy.name].scale)
     measured = Measured(

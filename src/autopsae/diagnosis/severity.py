@@ -144,9 +144,9 @@ def _gamma_interval(
 ) -> tuple[float, float]:
     """sample: tokens of which `moments` are the moments."""
     influence = gamma_influence(sample, moments.mean, float(moments.std.norm()))
-    found, value = precision(influence, groups, moments.tokens), gamma(moments)
+    precise, value = precision(influence, groups, moments.tokens), gamma(moments)
     # The squared norm of the mean of n independent tokens is too high by their variance / n.
-    return found.interval(value, sqrt(max(0.0, value**2 - 1 / found.effective_tokens)))
+    return precise.interval(value, sqrt(max(0.0, value**2 - 1 / precise.effective_tokens)))
 
 
 def _rank_interval(
@@ -155,8 +155,8 @@ def _rank_interval(
     influence = rank_influence(
         layer_norm(statistics.sample), statistics.normed.mean, spectrum.eigenvalues, spectrum.directions
     )
-    found = precision(influence, groups, statistics.tokens)
-    low, high = found.interval(rank, rank_without_bias(rank, spectrum.eigenvalues, found.effective_tokens))
+    precise = precision(influence, groups, statistics.tokens)
+    low, high = precise.interval(rank, rank_without_bias(rank, spectrum.eigenvalues, precise.effective_tokens))
     return max(1.0, low), min(float(statistics.d_in), high)
 
 

@@ -94,8 +94,8 @@ class Margins:
 
     @property
     def clumping(self) -> float:
-        """The design effect: see `clumping`."""
-        return clumping(self.fired, self.sizes)
+        """The design effect: see `design_effect`."""
+        return design_effect(self.fired, self.sizes)
 
     def tail(self, *, without: int | None = None) -> Tail:
         """Fit the tails to the sample, or to the sample without the group `without`."""
@@ -147,7 +147,7 @@ def firings(
     return torch.cat([(rows > 0).to(groups) @ groups for rows in margins.split(512)]).long(), sizes
 
 
-def clumping(fired: Int[Tensor, "latents groups"], sizes: Int[Tensor, "groups"]) -> float:
+def design_effect(fired: Int[Tensor, "latents groups"], sizes: Int[Tensor, "groups"]) -> float:
     """The design effect, at least 1: by how much more the number of firings varies between the groups than it would
     if tokens were independent. All latents are taken together.
     """
@@ -169,7 +169,7 @@ def most_clumped(
     """
     if len(groups) == 1:
         return groups[0]
-    return max(groups, key=lambda group: clumping(*firings(margins, group)))
+    return max(groups, key=lambda group: design_effect(*firings(margins, group)))
 
 
 def _moments(

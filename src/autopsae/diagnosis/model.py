@@ -1,5 +1,6 @@
 """diagnose_model(model, ...): all layers of a network, from its inputs, in one run of it."""
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def diagnose_model(
         )
         columns = (dict(zip(kept, parts, strict=True)) for parts in zip(*kept.values(), strict=True))
         statistics = collect_layers(columns, seed=seed, total=total, progress=progress)
-    return Survey(_judge_all(statistics, asked, progress))
+    return Survey(_judge_all(statistics, asked, _documents(batches, total), progress))
 
 
 def as_network(model: str | Network | LanguageModel, device: torch.device | str | None = None) -> Network:
@@ -154,7 +155,15 @@ def _plan_line(batches: NetworkBatches, total: int) -> str:
     )
 
 
-def _judge_all(statistics: dict[str, Statistics], asked: Asked, progress: Progress | None) -> tuple[Any, ...]:
+def _documents(batches: NetworkBatches, total: int) -> list[int]:
+    """The number of the document of each token that was read."""
+    of_pieces = ([piece.document] * piece.tokens for piece in batches.pieces)
+    return [*itertools.chain.from_iterable(of_pieces)][:total]
+
+
+def _judge_all(
+    statistics: dict[str, Statistics], asked: Asked, documents: list[int], progress: Progress | None
+) -> tuple[Any, ...]:
     diagnoses, names = [], list(statistics)
     for number, name in enumerate(names, 1):
         if progress:
@@ -162,7 +171,7 @@ def _judge_all(statistics: dict[str, Statistics], asked: Asked, progress: Progre
             progress(f"layer {number} of {len(names)}: {name}", (number - 1) * each, len(names) * each)
         try:
             # The statistics of a layer are let go once it is judged.
-            diagnoses.append(judge(statistics.pop(name), asked, estimate_births, layer=name))
+            diagnoses.append(judge(statistics.pop(name), asked, estimate_births, layer=name, documents=documents))
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
     return tuple(diagnoses)

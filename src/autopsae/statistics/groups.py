@@ -17,7 +17,7 @@ from autopsae.arrays import InputError
 GROUPS = 16
 """Number of groups. The jackknife leaves each out once."""
 NEAR = 0.8
-"""Two tokens are near-duplicates if the cosine between them, minus the mean of the sample, is over this."""
+"""Two tokens are near-duplicates if the cosine between them, minus the median of the sample, is over this."""
 
 _DIRECTIONS = 64  # wider tokens are projected to so many random directions before they are compared
 _ROWS = 1024  # tokens that are compared with all others at once
@@ -63,12 +63,14 @@ def near_duplicates(y: Float[Tensor, "sample d_in"]) -> Int[Tensor, "sample"]:
 
     A token without a near-duplicate is a cluster of its own.
     """
-    x = y - y.mean(dim=0)
+    y = y.double()
+    x = y - y.median(dim=0).values  # one huge token drags the mean so far away that all others look alike
     if x.shape[1] > _DIRECTIONS:
         # Random directions keep cosines (Johnson and Lindenstrauss 1984). Any would do, so the seed is fixed.
         chance = torch.Generator().manual_seed(0)
         x = x @ torch.randn(x.shape[1], _DIRECTIONS, generator=chance).to(x)
-    x = torch.nn.functional.normalize(x.float(), dim=1)
+    norms = x.norm(dim=1, keepdim=True)
+    x = (x / torch.where(norms > 0, norms, torch.inf)).float()
     place = torch.arange(len(x), device=x.device)
     nearest = place.clone()
     for some in place.split(_ROWS):

@@ -35,12 +35,14 @@ class TopK(Sparsity):
         check_k(self.k, pre.shape[1])
         if self.k == pre.shape[1]:
             return pre  # every latent is selected: to fire, it has to exceed zero only
-        values, latents = largest(pre[None], None, self.k + 1, pre.new_zeros(1, pre.shape[1], dtype=torch.bool))
-        # The k-th largest of all latents, and the (k+1)-th. For one of the k largest, the k-th largest of the others
-        # is `following`. For any other latent it is `last`.
+        seen = pre.new_zeros(1, pre.shape[1], dtype=torch.bool)
+        values, latents = largest(pre[None], None, self.k + 1, seen)
+        # `last` is the k-th largest of all latents, `following` the (k+1)-th. For one of the k largest, the k-th
+        # largest of the others is `following`. For any other latent it is `last`.
         following, last = torch.topk(values[0], 2, dim=1, largest=False).values.clamp_min(0).split(1, dim=1)
-        own = values[0] - torch.where(values[0] >= last, following, last)
-        return (pre - last).scatter_(1, latents[0], own)
+        margins = pre - last
+        margins.scatter_(1, latents[0], values[0] - torch.where(values[0] >= last, following, last))
+        return margins
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
         """(the pre-activations of the k largest latents of each token, the pairs); see `Sparsity.select`."""

@@ -12,6 +12,7 @@ import torch
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import TopK
+from autopsae.statistics.groups import GROUPS
 from autopsae.survival.forecast import forecast, margins
 from autopsae.survival.tails import observe_tails
 from benchmarks.harness import interleaved, save
@@ -36,13 +37,14 @@ def main() -> None:
     for name, options in CASES.items():
         x = gaussian_tokens(TOKENS, D_IN, **options, tail=8, generator=torch.Generator().manual_seed(0))
         all_ = margins(x, W, TopK(k=K), b_enc=None, threshold=None, followed=D_SAE)
+        group = all_.order * GROUPS // len(x)
         seconds = interleaved(
             {
                 "encoding": partial(encode, x, W),
                 "forecast": partial(forecast, x, W, TopK(k=K)),
                 "forecast, all followed": partial(forecast, x, W, TopK(k=K), followed=D_SAE),
-                "tails of 8,192 latents": partial(observe_tails, all_.over, all_.part),
-                "fit of 8,192 latents": partial(observe_tails(all_.over, all_.part).tail),
+                "tails of 8,192 latents": partial(observe_tails, all_.over, group),
+                "fit of 8,192 latents": partial(observe_tails(all_.over, group).tail),
             },
             ROUNDS,
         )

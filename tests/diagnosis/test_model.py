@@ -26,13 +26,17 @@ def test_it_is_the_survey_of_what_the_network_gives_in_one_run_and_nothing_is_wr
     outputs = list(run_network(batches, tokens=1500))
     assert runs == len(outputs)
     layers = {name: [output[name] for output in outputs] for name in network.points}
-    expected = autopsae.survey(layers, d_sae=32, k=4, seed=3, exact=False)
-    for ours, theirs in zip(survey, expected, strict=True):
+    documents = [piece.document for piece in pieces for _ in range(piece.tokens)][:1500]
+    for ours, (name, tokens) in zip(survey, layers.items(), strict=True):
+        theirs = autopsae.diagnose(tokens, d_sae=32, k=4, documents=documents, layer=name, seed=3, exact=False)
         assert ours.layer == theirs.layer
         assert ours.tokens == 1500
         assert ours.severity.gamma == pytest.approx(theirs.severity.gamma, rel=1e-9)
         assert ours.prescription.remedy.name == theirs.prescription.remedy.name
         assert ours.birth["none"].dead == pytest.approx(theirs.birth["none"].dead, abs=1e-6)
+        assert ours.severity.gamma_interval == pytest.approx(theirs.severity.gamma_interval, rel=1e-6)
+        known = theirs.expected["none"].effective_tokens
+        assert ours.expected["none"].effective_tokens == pytest.approx(known, rel=1e-6)
     assert not [*tmp_path.iterdir()]
     assert told == ["words: 2 layers, 1,500 tokens from 40 documents, in one run; nothing is written"]
 

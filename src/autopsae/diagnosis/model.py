@@ -1,6 +1,5 @@
 """diagnose_model(model, ...): all layers of a network, from its inputs, in one run of it."""
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,8 @@ def diagnose_model(
         )
         columns = (dict(zip(kept, parts, strict=True)) for parts in zip(*kept.values(), strict=True))
         statistics = collect_layers(columns, seed=seed, total=total, progress=progress)
-    return Survey(_judge_all(statistics, asked, _documents(batches, total), progress))
+    documents_of_tokens = [piece.document for piece in batches.pieces for _ in range(piece.tokens)][:total]
+    return Survey(_judge_all(statistics, asked, documents_of_tokens, progress))
 
 
 def as_network(model: str | Network | LanguageModel, device: torch.device | str | None = None) -> Network:
@@ -155,15 +155,10 @@ def _plan_line(batches: NetworkBatches, total: int) -> str:
     )
 
 
-def _documents(batches: NetworkBatches, total: int) -> list[int]:
-    """The number of the document of each token that was read."""
-    of_pieces = ([piece.document] * piece.tokens for piece in batches.pieces)
-    return [*itertools.chain.from_iterable(of_pieces)][:total]
-
-
 def _judge_all(
-    statistics: dict[str, Statistics], asked: Asked, documents: list[int], progress: Progress | None
+    statistics: dict[str, Statistics], asked: Asked, documents: Sequence[int], progress: Progress | None
 ) -> tuple[Any, ...]:
+    """The diagnosis of each layer. documents: the document of each token."""
     diagnoses, names = [], list(statistics)
     for number, name in enumerate(names, 1):
         if progress:
@@ -171,7 +166,10 @@ def _judge_all(
             progress(f"layer {number} of {len(names)}: {name}", (number - 1) * each, len(names) * each)
         try:
             # The statistics of a layer are let go once it is judged.
-            diagnoses.append(judge(statistics.pop(name), asked, estimate_births, layer=name, documents=documents))
+            of = statistics.pop(name)
+            # A point that gives several tokens for one of the network's, or fewer, has documents that are unknown.
+            known = documents if len(documents) == of.tokens else None
+            diagnoses.append(judge(of, asked, estimate_births, layer=name, documents=known))
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
     return tuple(diagnoses)

@@ -89,12 +89,12 @@ class Survey(Result):
         return html_table(header, rows, notes)
 
     def __str__(self) -> str:
-        lines = [printable(sentence) for sentence in self.verdict] if len(self) > 1 else []
-        lines += [
+        said = [printable(sentence) for sentence in self.verdict] if len(self) > 1 else []
+        lines = [
             f"{printable(d.layer)}: gamma {d.severity.gamma:.2f}, {d.prescription.remedy.instruction}" for d in self
         ]
         more = [f"and {len(lines) - _LINES} layers more"] if len(lines) > _LINES else []
-        return "\n".join([*lines[:_LINES], *more])
+        return "\n".join([*said, *lines[:_LINES], *more])
 
 
 def survey(

@@ -29,11 +29,15 @@ class NetworkBatches:
     """Pieces as batches of a network's inputs; iterated as often as wanted, and what `harvest` takes."""
 
     network: Network
+    """What reads them."""
     pieces: Sequence[Piece]
+    """As `choose_pieces` chose them."""
     points: Sequence[str]
     """What will be looked at: logits are not computed where no point needs them."""
     context: int
+    """Tokens of a piece at most; for images, pixels of a side."""
     batch_size: int
+    """Pieces of a batch."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         extra = without_logits(self.network.model, self.points)

@@ -21,6 +21,7 @@ NEAR = 0.8
 
 _DIRECTIONS = 64  # wider tokens are projected to so many random directions before they are compared
 _ROWS = 1024  # tokens that are compared with all others at once
+_COMPARED = 2**14  # in a larger sample no near-duplicates are looked for: the time grows with its square
 
 
 def sample_groups(
@@ -32,7 +33,7 @@ def sample_groups(
     documents that are not one whole number for each token.
     """
     if documents is not None:
-        listed = torch.as_tensor(documents)
+        listed = torch.as_tensor(documents).cpu()
         if listed.shape != (len(y),) or listed.is_floating_point():
             raise InputError(
                 f"documents: expected a whole number for each of {len(y):,} tokens, got {listed.dtype} of shape "
@@ -41,6 +42,8 @@ def sample_groups(
         if bool((listed != listed[0]).any()):
             return [_share_out(listed).to(y.device)]
     stretches = torch.arange(len(y), device=y.device) * GROUPS // len(y)
+    if len(y) > _COMPARED:
+        return [stretches]
     clusters = near_duplicates(y)
     return [stretches, _share_out(clusters.cpu()).to(y.device)] if len(clusters.unique()) > GROUPS else [stretches]
 
@@ -49,13 +52,11 @@ def _share_out(documents: Int[Tensor, "sample"]) -> Int[Tensor, "sample"]:
     """The group of each token: whole documents, shared out such that groups have about equal numbers of tokens."""
     _, document, sizes = torch.unique(documents, return_inverse=True, return_counts=True)
     # The largest documents first, each to the group that has the fewest tokens so far.
-    held = [0] * min(GROUPS, len(sizes))
-    group = torch.empty_like(sizes)
+    held, group, tokens = [0] * min(GROUPS, len(sizes)), [0] * len(sizes), sizes.tolist()
     for number in sizes.argsort(descending=True, stable=True).tolist():
-        smallest = held.index(min(held))
-        group[number] = smallest
-        held[smallest] += int(sizes[number])
-    return group[document]
+        group[number] = held.index(min(held))
+        held[group[number]] += tokens[number]
+    return torch.tensor(group)[document]
 
 
 def near_duplicates(y: Float[Tensor, "sample d_in"]) -> Int[Tensor, "sample"]:

@@ -85,11 +85,11 @@ def gamma_influence(
     x: Float[Tensor, "sample d_in"], mean: Float[Tensor, "d_in"], spread: float
 ) -> Float[Tensor, "sample"]:
     """The influence of each token on gamma = ||mean|| / spread, where spread^2 is the summed variance."""
+    # In units of the spread, so that no power of it leaves the range of float64.
+    away, mean = (x - mean) / spread, mean / spread
     norm = mean.norm()
-    away = x - mean
     of_norm = away @ (mean / norm.clamp_min(torch.finfo(mean.dtype).tiny))
-    of_square = away.square().sum(dim=1) - spread**2
-    influence: Tensor = of_norm / spread - norm * of_square / (2 * spread**3)
+    influence: Tensor = of_norm - norm * (away.square().sum(dim=1) - 1) / 2
     return influence
 
 

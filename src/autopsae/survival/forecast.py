@@ -66,7 +66,10 @@ class Forecast(Result):
         """Fraction of latents expected to be positive on none of `tokens` tokens. It is a part of `dead`, but is
         fitted separately; if the fit exceeds `dead`, it is set to `dead`.
         """
-        dead, by_relu = self.dead(tokens), self.positive.silent(tokens)
+        return self._part_of(self.dead(tokens), tokens)
+
+    def _part_of(self, dead: Expected, tokens: int) -> Expected:
+        by_relu = self.positive.silent(tokens)
         return Expected(*(min(of_all, own) for of_all, own in zip(astuple(dead), astuple(by_relu), strict=True)))
 
     @whole_arguments("tokens")
@@ -74,10 +77,11 @@ class Forecast(Result):
         """The dead and the dead-by-ReLU fraction on `tokens` tokens. Raises InputError for fewer than one token."""
         if tokens < 1:
             raise InputError(f"forecast: expected at least one token, got {tokens}")
+        dead = self.dead(tokens)
         return Outlook(
             tokens=tokens,
-            dead=self.dead(tokens),
-            dead_by_relu=self.dead_by_relu(tokens),
+            dead=dead,
+            dead_by_relu=self._part_of(dead, tokens),
             usage=self.usage,
             dominance=self.dominance,
             effective_tokens=self.effective_tokens,

@@ -16,7 +16,7 @@ of silent latents on the sample equals the observed number.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, lgamma
 
 import torch
 from jaxtyping import Float, Int
@@ -235,13 +235,9 @@ def _silent_in_subsets(fired: Int[Tensor, "latents"], number: int, chosen: int) 
 
     fired: on how many of all each latent fires.
     """
-    # Hypergeometric: of C(N, t) subsets, C(N - fired, t) have none on which the latent fired.
-    missed = _log_choose(number - fired, chosen) - _log_choose(torch.full_like(fired, number), chosen)
-    return float(missed.exp().mean())
-
-
-def _log_choose(n: Int[Tensor, "latents"], k: int) -> Float[Tensor, "latents"]:
-    """The logarithm of the binomial coefficient C(n, k); -inf where n < k."""
-    n = n.double()
-    logs = torch.lgamma(n + 1) - torch.lgamma(torch.tensor(k + 1.0)) - torch.lgamma((n - k).clamp_min(0) + 1)
-    return torch.where(n >= k, logs, -torch.inf)
+    # Hypergeometric: of C(N, t) subsets, C(N - fired, t) have none on which the latent fired. The factor 1 / t! of
+    # both is left out.
+    others = number - fired.double()
+    missed = torch.lgamma(others + 1) - torch.lgamma((others - chosen).clamp_min(0) + 1)
+    missed -= lgamma(number + 1) - lgamma(number - chosen + 1)
+    return float(torch.where(others >= chosen, missed, -torch.inf).exp().mean())

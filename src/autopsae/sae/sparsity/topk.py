@@ -40,7 +40,7 @@ class TopK(Sparsity):
         # `last` is the k-th largest of all latents, `following` the (k+1)-th. For one of the k largest, the k-th
         # largest of the others is `following`. For any other latent it is `last`.
         following, last = torch.topk(values[0], 2, dim=1, largest=False).values.clamp_min(0).split(1, dim=1)
-        margins = pre - last
+        margins: Tensor = pre - last
         margins.scatter_(1, latents[0], values[0] - torch.where(values[0] >= last, following, last))
         return margins
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from experiments.outliers_2605_31518 import frame, rejudge, table
+from experiments.outliers_2605_31518 import frame, rejudge, reproduce, table
 from experiments.outliers_2605_31518.frame import HERE, at_least, at_most, covers, identity, near
 
 from autopsae.arrays import InputError
@@ -66,13 +66,13 @@ def test_the_counts_keep_the_papers_claims_apart_from_our_own() -> None:
     assert table.counts(rows).startswith("At quick scale 1 of the paper's 2 claims hold, and 1 of 1 expectations")
 
 
-def test_the_kept_rows_are_what_the_kept_results_are_judged_to_be(tmp_path: Path) -> None:
+def test_the_kept_rows_are_what_the_kept_results_are_judged_to_be() -> None:
     copied = ("fig4a", "figS2", "figS10", "figS17")
     for name in copied:
         for scale in frame.SYNTHETIC:
             content = json.loads((HERE / "results" / scale / f"{name}.json").read_text())
             kept = [entry for entry in frame.read_claims() if (entry["figure"], entry["scale"]) == (name, scale)]
-            assert frame.judge(rejudge.figure(name), content) == kept
+            assert frame.judge(reproduce.figure(name), content) == kept
 
 
 def test_judging_again_refuses_to_change_what_a_row_says(tmp_path: Path) -> None:

@@ -114,8 +114,8 @@ def test_a_claim_holds_up_to_its_tolerance_and_no_further() -> None:
 
 
 def test_the_table_has_a_row_per_claim() -> None:
-    changed: dict[str, object] = {"ours": [0.25, 1.0], "holds": False, "own": True, "minutes": 2.345}
-    rows = [entry("fig3", "quick", "|a|"), entry("fig4a", "full", **changed)]
+    failed = entry("fig4a", "full", ours=[0.25, 1.0], holds=False, own=True, minutes=2.345)
+    rows = [entry("fig3", "quick", "|a|"), failed]
     assert table.table(rows).splitlines() == [
         "| id | claim | paper | ours | tolerance | holds | own | draws | scale | minutes |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -16,7 +16,7 @@ FIGURES = (
     "dynamics", "fig5a", "fig5b", "fig5cd", "figS6", "figS8", "figS9", "figS10", "figS11", "figS12",
     "fig6", "figS13", "figS13b", "figS17", "figS20",
 )  # fmt: skip
-REAL_FIGURES = ("fig4b", "tableS6", "tableS8")
+REAL_FIGURES = ("fig2a", "fig4b", "figS14", "tableS6", "tableS8")
 """Made from tables of real layers, without any network."""
 
 

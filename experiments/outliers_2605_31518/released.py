@@ -114,7 +114,8 @@ def by_family(rows: Sequence[Row]) -> dict[str, list[Row]]:
     family = {model: name for name, models in FAMILIES.items() for model in models}
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(family.get(row["model"], row["model"]), []).append(row)
+        model: str = row["model"]
+        found.setdefault(family.get(model, model), []).append(row)
     return found
 
 

@@ -35,10 +35,9 @@ def kept(name: str) -> dict[str, Any]:
     return data
 
 
-def judged(figure: Reproduction, data: dict[str, Any], words: str) -> tuple[float, bool]:
+def judged(figure: Reproduction, data: dict[str, Any], words: str) -> tuple[Any, bool]:
     """(ours, holds) of the one claim whose words begin so."""
     [found] = [claim for claim in figure.claims(data) if claim.claim.startswith(words)]
-    assert isinstance(found.ours, float)
     return found.ours, found.holds
 
 

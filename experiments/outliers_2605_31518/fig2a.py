@@ -5,6 +5,8 @@
 The SAEs are the authors' (authors/trained_results.csv), one layer of each of 14 models. Nothing is trained here.
 """
 
+from statistics import median
+
 from experiments.outliers_2605_31518.frame import (
     REAL,
     Claim,
@@ -60,6 +62,13 @@ def claims(data: Data) -> list[Claim]:
     return [
         at_most("fig2a", "dead at the end, least of 14 models", paper="under 0.05", ours=min(ends), limit=0.05),
         at_least("fig2a", "dead at the end, most of 14 models", paper="over 0.95", ours=max(ends), limit=0.95),
+        at_least(
+            "fig2a",
+            "median dead at the end of the models of other modalities minus that of language models",
+            paper="tend toward higher death",
+            ours=median([end["baseline"] for end in others]) - median([end["baseline"] for end in language]),
+            limit=0.0,
+        ),
         near(
             "fig2a",
             f"language models ({len(language)}): dead at the end of the better of baseline and AuxK, most of any",

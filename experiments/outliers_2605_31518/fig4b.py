@@ -243,8 +243,12 @@ def _level_claims(rows: list[Row]) -> list[Claim]:
         (f"{model}: largest dead-by-ReLU under the closed form", "0.05 to 0.15", under[model], 0.15)
         for model in HEAVY_TAILS
     ]
+    esm3 = [row["dead"] for row in by_model(rows)["ESM3"]]
+    closeness.append(("ESM3: dead at birth, least of its layers", "under 0.2, later layers", min(esm3), 0.2))
     far = [row["model"] in HEAVY_TAILS for row in rows if row["relu_theory"] - row["relu"] >= 0.05]
+    most = "ESM3: dead at birth, most of its layers"
     return [
+        at_least("fig4b", most, paper="over 0.8, early layers", ours=max(esm3), limit=0.8),
         *(at_most("fig4b", words, paper=paper, ours=ours, limit=limit) for words, paper, ours, limit in closeness),
         at_least(
             "fig4b",

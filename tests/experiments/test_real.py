@@ -12,7 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiments.outliers_2605_31518 import fig2a, fig4b, figS14, frame, released, reproduce, tableS6, tableS8
+from experiments.outliers_2605_31518 import (
+    fig2a,
+    fig4a,
+    fig4b,
+    figS14,
+    frame,
+    released,
+    reproduce,
+    tableS6,
+    tableS8,
+)
 from experiments.outliers_2605_31518.frame import HERE, SCALES, Reproduction, resume
 from matplotlib.figure import Figure
 from scipy import stats
@@ -302,6 +312,19 @@ def test_the_real_half_is_made_from_the_command_line(
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ["fig2a", "tableS8"]
     assert (tmp_path / "figures" / "real" / "tableS8.png").exists()
     assert "At real scale" in (tmp_path / "README.md").read_text()
+
+
+def test_a_figure_of_one_half_is_not_made_at_a_scale_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fig2a", "--out", str(tmp_path)])
+    frame.main(fig2a.FIGURE)
+    assert (tmp_path / "results" / "real" / "fig2a.json").exists()
+    for figure, scale, choice in ((fig2a.FIGURE, "quick", "real"), (fig4a.FIGURE, "real", "quick")):
+        monkeypatch.setattr(sys, "argv", [figure.name, "--scale", scale, "--out", str(tmp_path)])
+        with pytest.raises(SystemExit):
+            frame.main(figure)
+        assert re.search(rf"invalid choice: '{scale}' \(choose from '?{choice}", capsys.readouterr().err)
 
 
 def test_the_readme_of_the_reproduction_quotes_what_the_figures_found() -> None:

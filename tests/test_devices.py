@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import autopsae as a
-from autopsae import activations, cure, diagnosis, evaluation, remedies, sae, statistics, survival, training
+from autopsae import activations, cure, diagnosis, evaluation, models, remedies, sae, statistics, survival, training
 from autopsae import run as runs
 from autopsae.activations.batches import forward
 from autopsae.cli import verbs
@@ -25,6 +25,7 @@ from autopsae.models.unirep import build_unirep
 from autopsae.run.members import Layer
 from autopsae.survival import tails
 from tests.models.test_installable import tiny_spliceai, tiny_unirep
+from tests.models.words import Words
 from tests.pretended_device import Mixed, PretendedDevice, pretended_device
 from tests.test_house import HOUSE
 from tests.ways import without_numba
@@ -100,6 +101,7 @@ def of_statistics(_folder: Path) -> object:
     whole = statistics.collect(x).merge(statistics.collect(tokens(), start=400, device="cuda"))
     median = statistics.geometric_median(x)
     statistics.geometric_median([x[:150], x[150:]], sample=tokens(100))
+    models.collect_layers({"x": part} for part in x.split(90))
     statistics.effective_rank(statistics.Spectrum.of(whole.raw.covariance).eigenvalues)
     statistics.NormHistogram.of(x).merge(whole.norms)
     diagnosis.severity(whole, median)
@@ -259,6 +261,16 @@ def trained(sparsity: a.Sparsity, more: dict[str, Any], folder: Path) -> object:
     return resumed
 
 
+def diagnosed_network(_folder: Path) -> object:
+    """The network is on the device; what its points give is brought from there."""
+    words, texts = Words(), [f"document {number} of forty" for number in range(40)]
+    words.model.to("cuda")
+    pieces = models.choose_pieces(words, texts, tokens=300, context=8)
+    read = models.NetworkBatches(network=words, pieces=pieces, points=words.points, context=8, batch_size=4)
+    assert sum(len(given["linear"]) for given in models.run_network(read, tokens=300)) == 300
+    return a.diagnose_model(words, texts, tokens=300, d_sae=D_SAE, k=3, device="cuda")
+
+
 def written_runs(folder: Path) -> object:
     summaries = []
     for number, x in enumerate(both()):
@@ -305,6 +317,7 @@ CASES: dict[str, Case] = {
     "networks": networks,
     "synthetic": synthetic,
     "networks of proteins and DNA": networks_of_proteins_and_dna,
+    "a diagnosed network": diagnosed_network,
     "runs": written_runs,
     "command line": command_line,
     **{f"births {s.name}": partial(births, s) for s in SPARSITIES},
@@ -333,6 +346,7 @@ WITHOUT_TENSORS = """
     Csv JsonLines TensorBoard WandB
     autopsy_figure autopsy_text fvu_text save_figure survey_figure survey_text
     format_of hidden_state_names layer_names load_model open_activations open_layers preset_names text_batches
+    Document OutlierDimension Piece load_network
     CatalogueEntry DnaNetwork ImageNetwork Letters Network ProteinNetwork catalogue find_entry image_files
     pictures_in sequences_in
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
@@ -345,6 +359,7 @@ ELSEWHERE = {
     "cure_sparsify": "tests/cure: its trainers want their own library",
     "saelens_scaler": "tests/cure: its scaler wants its own library",
     "harvest_text": "calls harvest",
+    "TextNetwork": "tests/models: it wants a tokenizer",
     "steps": "calls Training",
     "train": "calls steps",
     "Moments": "in Statistics",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from experiments.outliers_2605_31518 import table as claims
 from experiments.real_models import table as births
-from experiments.survival import prescription, summary
+from experiments.survival import prescription, resampled, summary
 from experiments.training import table as trainings
 
 ROOT = Path(__file__).parents[1]
@@ -151,6 +151,9 @@ def tables() -> dict[str, tuple[str, str]]:
         "estimators": (FORECAST, summary.by_estimator(judging())),
         "networks": (FORECAST, summary.by_network(results("validation"))),
         "sizes": (FORECAST, summary.by_size(results("sizes"))),
+        "resampled death": (FORECAST, resampled.death_table(results("resampling"))),
+        "resampled layers": (FORECAST, resampled.layer_table(results("resampling"))),
+        "resampled intervals": (FORECAST, resampled.severity_table(results("resampling"))),
     }
 
 

@@ -46,7 +46,7 @@ def rows_of(tokens: Activations) -> list[dict[str, Any]]:
         listed = remedies(sample)
         births = counted(tokens, listed)
         for remedy in listed:
-            found = forecast(*encoder(sample, remedy), TopK(k=K))
+            found = forecast(*encoder(sample, remedy), TopK(k=K), stream_tokens=span)
             dead = found.dead(tokens.tokens)
             rows.append(
                 {

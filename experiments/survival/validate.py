@@ -25,14 +25,13 @@ from autopsae.arrays import chunks
 from autopsae.diagnosis.severity import gamma
 from autopsae.files import write_text
 from autopsae.remedies import center, untouched
-from autopsae.remedies.remedy import within
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics import geometric_median
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.sample import Reservoir
 from autopsae.survival import measure_birth, predicted_dead
-from autopsae.survival.forecast import forecast, margins, seen
+from autopsae.survival.forecast import forecast, margins
 
 HERE = Path(__file__).parent
 D_SAE, K, FEWER = 8192, 64, 24_576
@@ -61,8 +60,9 @@ def counted(tokens: Activations, remedy_list: Sequence[Remedy]) -> dict[str, tup
 
 def encoder(sample: Tensor, remedy: Remedy) -> tuple[Tensor, Tensor]:
     """(what the drawn SAE sees of the sample, its rows): the SAE that `counted` counts."""
-    rows = draw_rows(D_SAE, sample.shape[1], generator=torch.Generator().manual_seed(0))
-    return seen(remedy, sample), within(remedy.subspace, rows)
+    view = remedy.enters(sample)
+    rows = view.rows(draw_rows(D_SAE, sample.shape[1], generator=torch.Generator().manual_seed(0)))
+    return view.seen.to(rows), rows
 
 
 def rows_of(
@@ -77,7 +77,7 @@ def rows_of(
         centered = remedy.name != "none"
         sample = whole[torch.arange(size) * len(whole) // size]
         y, W = encoder(sample, remedy)
-        found = forecast(y, W, TopK(k=K), followed=latents)
+        found = forecast(y, W, TopK(k=K), stream_tokens=tokens.tokens, followed=latents)
         over = margins(y, W, TopK(k=K), b_enc=None, threshold=None, followed=D_SAE).over
         for number, count in totals.items():
             dead, relu = found.dead(number), found.dead_by_relu(number)

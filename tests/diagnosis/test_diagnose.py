@@ -210,3 +210,24 @@ def test_the_papers_rule_stands_beside_the_prescription(spectrum: float, rule: s
     assert diagnosis.paper == diagnosis.to_dict()["prescription"]["paper"] == rule
     assert (diagnosis.severity.effective_rank_fraction < 0.015) == (rule == "whiten")
     assert f"(the paper's rule: {rule})" in str(diagnosis)
+
+
+def test_few_documents_are_said_of_a_shuffled_stream_whose_documents_are_known() -> None:
+    generator = torch.Generator().manual_seed(0)
+    documents = torch.arange(12).repeat_interleave(500)[torch.randperm(6000, generator=generator)]
+    x = torch.randn(12, 32, generator=generator)[documents] + 0.7 * torch.randn(6000, 32, generator=generator)
+    known, unknown = (diagnose(x, **SMALL, documents=d) for d in (documents.tolist(), None))
+    [few] = [finding for finding in known.findings if finding.name == "effective tokens"]
+    assert few.value == known.expected["none"].effective_tokens < 100
+    assert "tokens of one document make the same latents fire" in few.meaning
+    assert "effective tokens" not in {finding.name for finding in unknown.findings}
+    for name in ("gamma", "gamma_raw", "effective_rank", "effective_rank_fraction"):
+        [low, high], [near, far] = (d.to_dict()[f"{name}_interval"] for d in (known, unknown))
+        assert low < near <= known.to_dict()[name] <= far < high, name
+
+
+def test_documents_that_do_not_fit_the_stream_are_refused() -> None:
+    with pytest.raises(InputError, match=r"one whole number for each of 4,000 tokens, got shape \(3,\)"):
+        diagnose(tokens(1.0), **SMALL, documents=[1, 2, 3])
+    with pytest.raises(InputError, match=r'documents: expected repeated="keep"'):
+        diagnose(tokens(1.0), **SMALL, documents=[0] * 4000, repeated="leave_out")

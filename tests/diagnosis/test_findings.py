@@ -27,9 +27,13 @@ from tests import oracles
 
 CALM = Severity(
     gamma=0.5,
+    gamma_interval=(0.4, 0.6),
     gamma_raw=0.5,
+    gamma_raw_interval=(0.4, 0.6),
     effective_rank=50.0,
+    effective_rank_interval=(45.0, 55.0),
     effective_rank_fraction=0.5,
+    effective_rank_fraction_interval=(0.45, 0.55),
     effective_rank_raw=50.0,
     kurtosis=0.0,
     mean_norm=1.0,

@@ -46,6 +46,13 @@ def test_sample_of_a_short_stream_is_all_of_it_in_order() -> None:
     assert torch.equal(reservoir.tokens(), numbered(30))
 
 
+def test_places_are_those_of_the_samples_tokens_in_the_order_of_the_stream() -> None:
+    reservoir = Reservoir(100)
+    for start in range(0, 500, 37):
+        reservoir.add(numbered(500)[start : start + 37], start)
+    assert reservoir.places.tolist() == reservoir.tokens()[:, 0].long().tolist()
+
+
 def test_another_seed_is_another_sample() -> None:
     samples = []
     for seed in (0, 1):

@@ -36,7 +36,10 @@ def test_death_far_beyond_the_sample_is_that_of_the_true_chances(shape: float) -
 
 def test_up_to_the_sample_death_is_the_mean_over_all_choices_of_tokens() -> None:
     fires = torch.tensor([[1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0]], dtype=torch.bool)
-    tail = Tail(fired=fires.sum(dim=1), chance=torch.zeros(3, dtype=torch.float64), tokens=6, shape=0.0)
+    fired = fires.sum(dim=1)
+    tail = Tail(
+        fired=fired, chance=torch.zeros(3, dtype=torch.float64), tokens=6, fired_in=fired, groups=6, shape=0.0
+    )
     for tokens in range(1, 7):
         chosen = [(~fires[:, list(c)].any(dim=1)).double().mean() for c in combinations(range(6), tokens)]
         assert tail.silent(tokens) == pytest.approx(float(torch.stack(chosen).mean()))

@@ -3,9 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
-from torch import Tensor
-
 from autopsae.arrays import Tokens
 from autopsae.diagnosis.asked import Asked
 from autopsae.progress import Progress
@@ -13,7 +10,7 @@ from autopsae.remedies.view import View
 from autopsae.seeds import stream
 from autopsae.statistics.collect import Statistics
 from autopsae.survival.birth import Birth, measure_birth
-from autopsae.survival.forecast import Forecast, forecast_birth
+from autopsae.survival.forecast import Forecast
 
 DRAW = "diagnosis"
 """The purpose of the seed: the same rows for forecasts and counts, under every remedy."""
@@ -27,8 +24,8 @@ class Question:
     statistics: Statistics
     views: Mapping[str, View]
     """What the SAE sees under each remedy."""
-    rows: Float[Tensor, "d_sae d_in"]
-    """Its rows as drawn."""
+    forecast: Callable[[View], Forecast]
+    """The forecast for it under a remedy."""
     forecasts: Mapping[str, Forecast]
     """Those that were made, for some remedies."""
 
@@ -59,8 +56,7 @@ def estimate_births(question: Question) -> dict[str, Birth]:
         if name in on_sample and on_sample[name].dead == 0:
             births[name] = replace(on_sample[name], tokens=statistics.tokens, dead_interval=(0.0, 0.0))
             continue
-        known = question.forecasts.get(name)
-        forecast = known or forecast_birth(view, question.rows, question.asked.sparsity)
+        forecast = question.forecasts.get(name) or question.forecast(view)
         births[name] = _as_birth(forecast, statistics.tokens)
     return births
 

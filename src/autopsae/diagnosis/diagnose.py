@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from autopsae.arguments import whole_arguments
-from autopsae.arrays import Tokens, check_device
+from autopsae.arrays import InputError, Tokens, check_device
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.asked import Asked
 from autopsae.diagnosis.births import count_births, estimate_births
@@ -29,6 +29,7 @@ def diagnose(
     k: int | None = None,
     sparsity: Sparsity | None = None,
     at_tokens: int = AT_TOKENS,
+    documents: Sequence[int] | None = None,
     layer: str = "layer",
     alphas: Sequence[float] = (),
     ranks: Sequence[int] = (),
@@ -51,7 +52,9 @@ def diagnose(
 
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, sparsity: the SAE to be trained (k = 64 is short
     for TopK(k=64), the default); alphas, ranks: further whitening exponents and active subspace ranks to measure;
-    acceptable: fraction of latents that may be born dead; lr, steps: the training by which `recovery` is judged;
+    documents: the number of the document, image or sequence that each token is from, for the intervals (default:
+    unknown, guessed); acceptable: fraction of latents that may be born dead; lr, steps: the training by which
+    `recovery` is judged;
     repeated: "leave_out" keeps one of each vector (a third pass, and up to 24 bytes of memory for each of them),
     "keep" all tokens; seed: of the drawn SAE and of the token sample; exact: count death at birth on all tokens; if
     not, the second pass is left out, and death on all of them is estimated from the sample
@@ -64,6 +67,8 @@ def diagnose(
     compute in float64.
     """
     check_repeated(repeated)
+    if documents is not None and repeated == "leave_out":
+        raise InputError('documents: expected repeated="keep", as copies that are left out have documents too')
     asked = Asked(
         d_sae=d_sae,
         sparsity=topk_unless(sparsity, k),
@@ -82,4 +87,4 @@ def diagnose(
     needs = partial(bytes_of_diagnosis, d_sae=d_sae, alphas=len(alphas), ranks=len(ranks))
     statistics = collect(tokens, seed=seed, device=device, needs=needs, progress=progress)
     births = count_births(tokens, progress) if exact else estimate_births
-    return judge(statistics, asked, births, layer=layer, repeats=repeats)
+    return judge(statistics, asked, births, layer=layer, repeats=repeats, documents=documents)

@@ -232,8 +232,8 @@ def _few_documents(measured: Measured) -> Finding | None:
         value=effective,
         threshold=EFFECTIVE_TOKENS,
         tokens=n,
-        meaning=f"neighbouring tokens make the same latents fire: the sample is worth {effective:,.0f} independent "
-        "tokens, and the expected dead fraction may be tens of percentage points too high",
+        meaning=f"tokens of one document make the same latents fire: the sample is worth {effective:,.0f} "
+        "independent tokens, and the expected dead fraction may be many percentage points off",
         advice="harvest more documents or images, and fewer tokens of each",
         source="docs/forecast.md: 64 images of DINOv2 were worth 165 tokens, and the forecast 14 points off",
     )

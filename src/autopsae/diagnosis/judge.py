@@ -1,11 +1,14 @@
 """judge(statistics, ...): the diagnosis of a layer of which the statistics are at hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.arrays import InputError
 from autopsae.diagnosis.asked import Asked
 from autopsae.diagnosis.births import DRAW, Births, Question
 from autopsae.diagnosis.findings import findings
@@ -20,6 +23,7 @@ from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.seeds import stream
 from autopsae.statistics.collect import Statistics
+from autopsae.statistics.groups import sample_groups
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import Repeats
@@ -38,39 +42,41 @@ def judge(
     *,
     layer: str = "layer",
     repeats: Repeats | None = None,
+    documents: Sequence[int] | None = None,
 ) -> Diagnosis:
     """Severity, forecasts, births, the prescription and findings of a layer.
 
     births: how death at birth is had (`births`); repeats: of the tokens before copies were left out, where they
-    were. Raises InputError as `diagnose`, save for what concerns the tokens themselves.
+    were; documents: the document of each token of the stream, None if unknown. Raises InputError as `diagnose`,
+    save for what concerns the tokens themselves.
     """
     repeats = repeats or statistics.rows.repeats()
     sample = statistics.sample  # a copy is made each time that it is asked for
     median = geometric_median(sample)
-    geometry = severity(statistics, median)
+    groups = sample_groups(sample, _of_sample(documents, statistics))
+    geometry = severity(statistics, median, groups)
     ladder, wanted = remedy_ladder(statistics.raw, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
     others = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
     views = {remedy.name: remedy.enters(sample) for remedy in [*ladder, *others]}
-    forecasts = _forecasts(ladder, wanted, views, rows, asked)
+    forecast = partial(
+        forecast_birth, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=statistics.tokens
+    )
+    forecasts = _forecasts(ladder, wanted, views, forecast, asked)
     most = float(sample_size(repeats))
     expected = {name: _limit(forecast.at(asked.at_tokens), most) for name, forecast in forecasts.items()}
     listed = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [remedy.name for remedy in others]
-    question = Question(
-        asked=asked,
-        statistics=statistics,
-        views={name: views[name] for name in listed},
-        rows=rows,
-        forecasts=forecasts,
+    birth = births(
+        Question(
+            asked=asked,
+            statistics=statistics,
+            views={name: views[name] for name in listed},
+            forecast=forecast,
+            forecasts=forecasts,
+        )
     )
-    birth = births(question)
     prescription = prescribe(
-        expected,
-        ladder,
-        layer=layer,
-        d_sae=asked.d_sae,
-        sparsity=asked.sparsity,
-        acceptable=asked.acceptable,
+        expected, ladder, layer=layer, d_sae=asked.d_sae, sparsity=asked.sparsity, acceptable=asked.acceptable
     )
     prescription = replace(prescription, scale=views[prescription.remedy.name].scale)
     measured = Measured(
@@ -86,6 +92,19 @@ def judge(
         acceptable=asked.acceptable,
     )
     return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu())
+
+
+def _of_sample(documents: Sequence[int] | None, statistics: Statistics) -> Tensor | None:
+    """The document of each token of the sample, looked up by its place in the stream."""
+    if documents is None:
+        return None
+    listed = torch.as_tensor(documents)
+    if listed.shape != (statistics.tokens,):
+        raise InputError(
+            f"documents: expected one whole number for each of {statistics.tokens:,} tokens, got shape "
+            f"{tuple(listed.shape)}; pass the number of the document that each token is from"
+        )
+    return listed[torch.from_numpy(statistics.reservoir.places)]
 
 
 def _limit(outlook: Outlook, most: float) -> Outlook:
@@ -130,7 +149,7 @@ def _forecasts(
     ladder: Sequence[Remedy],
     wanted: set[str],
     views: Mapping[str, View],
-    rows: Float[Tensor, "d_sae d_in"],
+    make: Callable[[View], Forecast],
     asked: Asked,
 ) -> dict[str, Forecast]:
     """Of no remedy, the median and what was wanted in any case; of the others up to the first that suffices."""
@@ -138,7 +157,7 @@ def _forecasts(
     enough = False
     for remedy in ladder:
         if len(forecasts) < 2 or remedy.name in wanted or not enough:
-            forecast = forecast_birth(views[remedy.name], rows, asked.sparsity)
+            forecast = make(views[remedy.name])
             enough = enough or suffices(remedy, forecast.at(asked.at_tokens), asked.acceptable)
             forecasts[remedy.name] = forecast
     return forecasts

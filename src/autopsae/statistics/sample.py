@@ -59,6 +59,13 @@ class Reservoir:
             raise InputError("expected at least one token to sample from, got none")
         return self._rows[torch.from_numpy(np.argsort(self._places)).to(self._rows.device)]
 
+    @property
+    def places(self) -> Int[NDArray[np.int64], "sample"]:
+        """The places in the stream of the tokens of `tokens()`, in the same order. With them, what is known of each
+        token of the stream, such as its document, is looked up for the sample.
+        """
+        return np.sort(self._places)
+
     def _take(self, keys: NDArray[Any], places: NDArray[Any], x: Tensor) -> None:
         if not len(keys):
             return

@@ -1,13 +1,12 @@
 """The forecast: the fraction of latents expected dead on any number of tokens, from a sample of a few thousand.
 
-The forecast extends the tail of each latent's margins (`tails`) beyond the sample, and gives an interval. It fits
-twice: `fires`, fitted to the margins, gives all dead latents; `positive`, fitted to the pre-activations, gives the
-dead-by-ReLU latents.
+The forecast extends the tail of each latent's margins (`tails`) and the curve of silent latents beyond the sample,
+and gives an interval (`estimate`). It fits twice: `fires`, fitted to the margins, gives all dead latents;
+`positive`, fitted to the pre-activations, gives the dead-by-ReLU latents.
 """
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from math import sqrt
 from typing import Any
 
 import torch
@@ -21,63 +20,19 @@ from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity
+from autopsae.statistics.groups import sample_groups
 from autopsae.statistics.sample import BLOCK, spread
 from autopsae.statistics.spectrum import effective_rank
+from autopsae.survival.estimate import Estimate
 from autopsae.survival.outlook import Expected, Outlook
-from autopsae.survival.tails import Margins, Tail, observe_tails
+from autopsae.survival.tails import most_clumped, observe_tails
 from autopsae.tables import Result
 
 FOLLOWED = 2048
 """The largest number of latents whose tails are fitted. The others are only counted on the sample."""
-PARTS = 16
-"""Number of parts of the sample, each a stretch of the stream. The jackknife leaves each out once."""
-FORM_ERROR = 0.05
-"""Real tails are not exactly Pareto. The standard error for that is this share of the extrapolated change, which is
-the fraction dead on the sample minus the fraction in the forecast."""
 
 _HELD = 1 << 22
 """The largest number of pre-activations that are held at once, so that a wide SAE takes no more memory."""
-_NINE_OF_TEN = 1.645  # standard errors on each side of an interval that holds in 9 cases of 10
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Tails:
-    """The tails fitted to the whole sample, and to the sample without each of its parts."""
-
-    whole: Tail
-    """The fit to the whole sample."""
-    without: tuple[Tail, ...]
-    """The fit without each part, for the jackknife."""
-    silent_on_sample: float
-    """The fraction of all latents, followed or not, that are silent on the sample."""
-
-    @staticmethod
-    def of(margins: Margins, silent_on_sample: float) -> "_Tails":
-        parts = range(len(margins.sizes))
-        without = tuple(margins.tail(without=part) for part in parts)
-        return _Tails(whole=margins.tail(), without=without, silent_on_sample=silent_on_sample)
-
-    def silent(self, tokens: int) -> Expected:
-        """The fraction of latents expected silent on `tokens` tokens, and its interval.
-
-        The variance is a sum of three: from the choice of tokens (the jackknife), from the form of the tails
-        (FORM_ERROR), and from the choice of latents (binomial). A part of the sample is a stretch of the stream, so
-        the tokens of a document, which are alike, are left out together.
-        """
-        sample = self.whole.tokens
-        followed, at_sample = self.whole.silent(tokens), self.whole.silent(min(tokens, sample))
-        value = followed
-        if tokens >= sample:
-            # On the sample itself all latents were counted. The followed ones give the factor by which the fraction
-            # falls from the sample to `tokens`.
-            value = self.silent_on_sample * (followed / at_sample if at_sample else 1.0)
-        left_out = torch.tensor([tail.silent(tokens) for tail in self.without], dtype=torch.float64)
-        parts = len(left_out)
-        # Jackknife variance: (n - 1) / n * sum of squared deviations, for n parts.
-        sampling = (parts - 1) * float(left_out.var(correction=0))
-        drawing = value * (1 - value) / len(self.whole.chance)
-        half = _NINE_OF_TEN * sqrt(sampling + (FORM_ERROR * (at_sample - followed)) ** 2 + drawing)
-        return Expected(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -96,10 +51,10 @@ class Forecast(Result):
     """Share of the variance that lies in one direction; see `Outlook.dominance`."""
     effective_tokens: float
     """Number of independent tokens that the sample is worth; see `Outlook.effective_tokens`."""
-    fires: _Tails
-    """The tails of the margins. They say how many tokens it takes until a latent fires."""
-    positive: _Tails
-    """The tails of the pre-activations. They say how many tokens it takes until a latent is positive."""
+    fires: Estimate
+    """From the margins. It says how many tokens it takes until a latent fires."""
+    positive: Estimate
+    """From the pre-activations. It says how many tokens it takes until a latent is positive."""
 
     @whole_arguments("tokens")
     def dead(self, tokens: int) -> Expected:
@@ -132,7 +87,7 @@ class Forecast(Result):
         return f"from {self.tokens:,} tokens, on which {self.dead(self.tokens)} of {self.d_sae:,} latents are dead"
 
 
-@whole_arguments("followed")
+@whole_arguments("stream_tokens", "followed")
 def forecast(
     y: Float[Tensor, "sample d_in"] | NDArray[Any],
     W: Float[Tensor, "d_sae d_in"],
@@ -140,27 +95,39 @@ def forecast(
     *,
     b_enc: Float[Tensor, "d_sae"] | None = None,
     threshold: Float[Tensor, "..."] | None = None,
+    documents: Int[Tensor, "sample"] | NDArray[Any] | None = None,
+    stream_tokens: int | None = None,
     followed: int = FOLLOWED,
 ) -> Forecast:
     """Forecast the dead fraction of an SAE whose pre-activations are W y + b_enc.
 
     y: a sample of at least 40 tokens as the encoder sees them: after any remedy, and minus b_dec. They are spread
         over the stream and in its order, so that tokens of one document are neighbours.
+    documents: the number of the document, image or sequence that each token is from, in any order. Default: unknown
+        (`autopsae.statistics.groups` says what is guessed then).
+    stream_tokens: the number of tokens that y is spread over evenly. Further tokens count as from other documents.
+        Default: as many as y has.
     threshold: for a sparsity that learns thresholds; by default the threshold at birth. BatchTopK without a
         threshold takes blocks of 512 tokens of the sample as its batches.
     followed: the largest number of latents whose tails are fitted. The forecast takes about twice as long as
         encoding the sample, and the memory of two matrices [followed, sample].
 
-    Raises InputError for tokens that are no finite matrix, for fewer than 40 tokens, and for thresholds that are
-    negative or that the sparsity does not have.
+    Raises InputError for tokens that are no finite matrix, for fewer than 40 tokens, for documents that are not one
+    whole number for each token, and for thresholds that are negative or that the sparsity does not have.
     """
-    return _forecast(matrix(y).to(W), W, sparsity, b_enc=b_enc, threshold=threshold, followed=followed)
+    y = matrix(y).to(W)
+    groups = sample_groups(y, documents)
+    return _forecast(
+        y, W, sparsity, groups, stream_tokens or len(y), b_enc=b_enc, threshold=threshold, followed=followed
+    )
 
 
 def _forecast(
     y: Float[Tensor, "sample d_in"],
     W: Float[Tensor, "d_sae d_in"],
     sparsity: Sparsity,
+    groups: Sequence[Int[Tensor, "sample"]],
+    stream_tokens: int,
     *,
     b_enc: Float[Tensor, "d_sae"] | None = None,
     threshold: Float[Tensor, "..."] | None = None,
@@ -169,7 +136,8 @@ def _forecast(
     if threshold is not None and bool((threshold < 0).any()):
         raise InputError(f"expected thresholds of at least 0, got {float(threshold.min()):g}")
     sampled = margins(y, W, sparsity, b_enc=b_enc, threshold=threshold, followed=min(followed, len(W)))
-    fires, positive = observe_tails(sampled.over, sampled.part), observe_tails(sampled.pre, sampled.part)
+    group = most_clumped(sampled.over, [group[sampled.order] for group in groups])
+    fires, positive = observe_tails(sampled.over, group), observe_tails(sampled.pre, group)
     return Forecast(
         tokens=len(y),
         d_sae=len(W),
@@ -177,8 +145,8 @@ def _forecast(
         usage=_usage(fires.fired.sum(dim=1)),
         dominance=_dominance(y),
         effective_tokens=len(y) / fires.clumping,
-        fires=_Tails.of(fires, sampled.silent),
-        positive=_Tails.of(positive, sampled.never_positive),
+        fires=Estimate.of(fires, sampled.silent, stream_tokens),
+        positive=Estimate.of(positive, sampled.never_positive, stream_tokens),
     )
 
 
@@ -194,8 +162,8 @@ class Sampled:
     """Margin over the norm of the token, for each followed latent."""
     pre: Float[Tensor, "followed sample"]
     """Pre-activation over the norm of the token, for each followed latent."""
-    part: Int[Tensor, "sample"]
-    """The part of the sample that each token is from, in 0 ... PARTS - 1."""
+    order: Int[Tensor, "sample"]
+    """The place in the sample of each token, in the order of `spread`."""
     silent: float
     """The fraction of all latents that fired on no token of the sample."""
     never_positive: float
@@ -233,13 +201,13 @@ def margins(
     return Sampled(
         over=over,
         pre=pre,
-        part=order * PARTS // len(y),
+        order=order,
         silent=float((~fired).double().mean()),
         never_positive=float((~positive).double().mean()),
     )
 
 
-@whole_arguments("d_sae", "followed")
+@whole_arguments("d_sae", "stream_tokens", "followed")
 def forecast_births(
     sample: Float[Tensor, "sample d_in"] | NDArray[Any],
     remedies: Sequence[Remedy],
@@ -247,24 +215,43 @@ def forecast_births(
     *,
     d_sae: int,
     generator: torch.Generator,
+    documents: Int[Tensor, "sample"] | NDArray[Any] | None = None,
+    stream_tokens: int | None = None,
     followed: int = FOLLOWED,
 ) -> dict[str, Forecast]:
     """{name of the remedy: forecast} for a freshly drawn SAE under each remedy, with the same drawn rows for all.
 
     sample: at least 40 raw tokens in the order of the stream, before any remedy.
+    documents, stream_tokens: as for `forecast`.
 
-    Raises InputError for tokens that are no finite matrix, and for fewer than 40 tokens.
+    Raises InputError for tokens that are no finite matrix, for fewer than 40 tokens, and for documents that are not
+    one whole number for each token.
     """
     sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
-    return {r.name: forecast_birth(r.enters(sample), rows, sparsity, followed=followed) for r in remedies}
+    groups = sample_groups(sample, documents)
+    return {
+        r.name: forecast_birth(
+            r.enters(sample), rows, sparsity, groups, stream_tokens or len(sample), followed=followed
+        )
+        for r in remedies
+    }
 
 
 def forecast_birth(
-    view: View, drawn: Float[Tensor, "d_sae d_in"], sparsity: Sparsity, *, followed: int = FOLLOWED
+    view: View,
+    drawn: Float[Tensor, "d_sae d_in"],
+    sparsity: Sparsity,
+    groups: Sequence[Int[Tensor, "sample"]],
+    stream_tokens: int,
+    *,
+    followed: int = FOLLOWED,
 ) -> Forecast:
-    """The forecast for an SAE with the rows `drawn`, born under the remedy of `view`, from the view's sample."""
-    return _forecast(view.seen, view.rows(drawn), sparsity, followed=followed)
+    """The forecast for an SAE with the rows `drawn`, born under the remedy of `view`, from the view's sample.
+
+    groups: `sample_groups` of the sample; stream_tokens: number of tokens that the sample is from.
+    """
+    return _forecast(view.seen, view.rows(drawn), sparsity, groups, stream_tokens, followed=followed)
 
 
 def _usage(fired: Int[Tensor, "latents"]) -> float:

@@ -14,6 +14,7 @@ shape is a fifth of its own fit plus one shape common to all. The common shape i
 of silent latents on the sample equals the observed number.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -48,6 +49,10 @@ class Tail:
     """Estimated probability that the latent fires on a token."""
     tokens: int
     """Number of tokens in the sample."""
+    fired_in: Int[Tensor, "latents"]
+    """Number of groups of tokens, such as documents, in which the latent fired."""
+    groups: int
+    """Number of groups in the sample."""
     shape: float | None
     """The Pareto shape common to all latents: negative for tails that end, 0 for exponential tails, positive for
     heavier ones. None if every latent fired, so that nothing was fitted."""
@@ -59,20 +64,20 @@ class Tail:
         latent that is silent on the sample stays so with probability (1 - chance)^(tokens - sample).
         """
         if tokens <= self.tokens:
-            # Hypergeometric: of C(N, t) subsets, C(N - fired, t) have no token on which the latent fired.
-            missed = _log_choose(self.tokens - self.fired, tokens) - _log_choose(
-                torch.full_like(self.fired, self.tokens), tokens
-            )
-            return float(missed.exp().mean())
+            return _silent_in_subsets(self.fired, self.tokens, tokens)
         still = (self.fired == 0) * (torch.log1p(-self.chance) * (tokens - self.tokens)).exp()
         return float(still.mean())
+
+    def silent_in(self, groups: int) -> float:
+        """Fraction of the latents that fire in none of `groups` groups of the sample: the mean over all subsets."""
+        return _silent_in_subsets(self.fired_in, self.groups, groups)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Margins:
     """The tail of each latent's margins on a sample, from `observe_tails`.
 
-    If every latent fired in at least two parts of the sample, `excess` has no columns: whichever part is left out,
+    If every latent fired in at least two groups of tokens, `excess` has no columns: whichever group is left out,
     every latent still fires, so there is nothing to extrapolate.
     """
 
@@ -81,42 +86,38 @@ class Margins:
     level: Float[Tensor, "latents"]
     """The largest margin that is not in the tail."""
     group: Int[Tensor, "latents tail"]
-    """The part of the sample that each excess is from."""
+    """The group of tokens that each excess is from."""
     fired: Int[Tensor, "latents groups"]
-    """Number of tokens of each part on which the latent fired."""
+    """Number of tokens of each group on which the latent fired."""
     sizes: Int[Tensor, "groups"]
-    """Number of tokens of each part."""
+    """Number of tokens of each group."""
 
     @property
     def clumping(self) -> float:
-        """The design effect, at least 1: by how much more the number of firings varies between the parts than it
-        would if tokens were independent. All latents are taken together.
-        """
-        tokens = self.sizes.sum()
-        share, fired = self.sizes.double() / tokens, self.fired.sum(dim=1, keepdim=True)
-        squares = (self.fired - fired * share).square().sum()
-        # Hypergeometric variance, as if tokens were independent: a part holds `share` of all tokens, and gets its
-        # firings by chance. 1 - fired / tokens, because a latent fires at most once on a token.
-        variance = (fired * (1 - fired / tokens) * share * (1 - share)).sum()
-        return max(1.0, float(squares / variance.clamp_min(1e-300)))
+        """The design effect: see `design_effect`."""
+        return design_effect(self.fired, self.sizes)
 
     def tail(self, *, without: int | None = None) -> Tail:
-        """Fit the tails to the sample, or to the sample without the part `without`."""
-        fired, tokens = self.fired.sum(dim=1), int(self.sizes.sum())
+        """Fit the tails to the sample, or to the sample without the group `without`."""
+        by_group, sizes = self.fired, self.sizes
+        kept = torch.ones_like(self.excess)
         if without is not None:
-            fired, tokens = fired - self.fired[:, without], tokens - int(self.sizes[without])
-        if bool(fired.all()):
-            return Tail(fired=fired, chance=fired / tokens, tokens=tokens, shape=None)
-        kept = torch.ones_like(self.excess) if without is None else (self.group != without).to(self.excess)
-        number = kept.sum(dim=1)
-        mean, own = _moments(self.excess * kept, kept, number)
-        rate = number / tokens  # the probability that a margin exceeds the level
-        chance, shape = _calibrate(self.level, mean, own, rate, fired, tokens)
-        return Tail(fired=fired, chance=chance, tokens=tokens, shape=shape)
+            others = torch.arange(len(sizes), device=sizes.device) != without
+            by_group, sizes = by_group[:, others], sizes[others]
+            kept = (self.group != without).to(self.excess)
+        fired, tokens = by_group.sum(dim=1), int(sizes.sum())
+        chance, shape = fired / tokens, None
+        if not bool(fired.all()):
+            number = kept.sum(dim=1)
+            mean, own = _moments(self.excess * kept, kept, number)
+            rate = number / tokens  # the probability that a margin exceeds the level
+            chance, shape = _calibrate(self.level, mean, own, rate, fired, tokens)
+        fired_in = (by_group > 0).sum(dim=1)
+        return Tail(fired=fired, chance=chance, tokens=tokens, fired_in=fired_in, groups=len(sizes), shape=shape)
 
 
 def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]) -> Margins:
-    """Take the tail of each latent's margins. group: the part of the sample that each token is from, from 0.
+    """Take the tail of each latent's margins. group: the group that each token is from, from 0.
 
     Raises InputError for fewer than 40 tokens.
     """
@@ -124,11 +125,9 @@ def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "
     tail = max(LEAST_TAIL, ceil(TOP * tokens))
     if tokens < 2 * tail:
         raise InputError(f"expected a sample of at least {2 * LEAST_TAIL} tokens, got {tokens}; harvest more")
-    sizes = torch.bincount(group)
-    parts = torch.nn.functional.one_hot(group, len(sizes)).to(margins)
-    fired = torch.cat([(rows > 0).to(parts) @ parts for rows in margins.split(512)]).long()
+    fired, sizes = firings(margins, group)
     if bool(((fired > 0).sum(dim=1) > 1).all()):
-        tail = 0  # nothing to extrapolate, whichever part is left out
+        tail = 0  # nothing to extrapolate, whichever group is left out
     top, column = torch.topk(margins, tail + 1, dim=1)
     return Margins(
         excess=(top[:, :-1] - top[:, -1:]).double(),
@@ -137,6 +136,40 @@ def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "
         fired=fired,
         sizes=sizes,
     )
+
+
+def firings(
+    margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]
+) -> tuple[Int[Tensor, "latents groups"], Int[Tensor, "groups"]]:
+    """(number of tokens of each group on which each latent fired, number of tokens of each group)."""
+    sizes = torch.bincount(group)
+    groups = torch.nn.functional.one_hot(group, len(sizes)).to(margins)
+    return torch.cat([(rows > 0).to(groups) @ groups for rows in margins.split(512)]).long(), sizes
+
+
+def design_effect(fired: Int[Tensor, "latents groups"], sizes: Int[Tensor, "groups"]) -> float:
+    """The design effect, at least 1: by how much more the number of firings varies between the groups than it would
+    if tokens were independent. All latents are taken together.
+    """
+    tokens = sizes.sum()
+    share, of_all = sizes.double() / tokens, fired.sum(dim=1, keepdim=True)
+    squares = (fired - of_all * share).square().sum()
+    # Hypergeometric variance, as if tokens were independent: a group holds `share` of all tokens, and gets its
+    # firings by chance. 1 - fired / tokens, because a latent fires at most once on a token.
+    variance = (of_all * (1 - of_all / tokens) * share * (1 - share)).sum()
+    return max(1.0, float(squares / variance.clamp_min(1e-300)))
+
+
+def most_clumped(
+    margins: Float[Tensor, "latents sample"], groups: Sequence[Int[Tensor, "sample"]]
+) -> Int[Tensor, "sample"]:
+    """The guess, of those of `sample_groups`, under which the number of firings varies most between groups.
+
+    margins: of latents, positive where they fire.
+    """
+    if len(groups) == 1:
+        return groups[0]
+    return max(groups, key=lambda group: design_effect(*firings(margins, group)))
 
 
 def _moments(
@@ -195,6 +228,16 @@ def _chance(level: Tensor, mean: Tensor, shape: Tensor, rate: Tensor) -> Float[T
     shape = torch.where(shape.abs() < 1e-6, 1e-6, shape)
     scale = (mean * (1 - shape)).clamp_min(1e-300)
     return (rate * (1 - shape * level / scale).clamp_min(0).pow(-1 / shape)).clamp_max(1)
+
+
+def _silent_in_subsets(fired: Int[Tensor, "latents"], number: int, chosen: int) -> float:
+    """Fraction of the latents that fire on none of `chosen` tokens (or groups) of `number`, the mean over subsets.
+
+    fired: on how many of all each latent fires.
+    """
+    # Hypergeometric: of C(N, t) subsets, C(N - fired, t) have none on which the latent fired.
+    missed = _log_choose(number - fired, chosen) - _log_choose(torch.full_like(fired, number), chosen)
+    return float(missed.exp().mean())
 
 
 def _log_choose(n: Int[Tensor, "latents"], k: int) -> Float[Tensor, "latents"]:

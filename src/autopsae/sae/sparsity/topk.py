@@ -10,6 +10,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.defaults import K
+from autopsae.kernels.choose import largest
 from autopsae.kernels.pairs import Pairs
 from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Sparsity
@@ -34,11 +35,12 @@ class TopK(Sparsity):
         check_k(self.k, pre.shape[1])
         if self.k == pre.shape[1]:
             return pre  # every latent is selected: to fire, it has to exceed zero only
-        largest = torch.topk(pre, self.k + 1, dim=1).values
-        last, next_ = largest[:, -2:-1], largest[:, -1:]
-        # last is the k-th largest of all latents, next_ the (k+1)-th. For one of the k largest, the k-th largest of
-        # the others is next_. For any other latent it is last.
-        return pre - torch.where(pre >= last, next_.clamp_min(0), last.clamp_min(0))
+        values, latents = largest(pre[None], None, self.k + 1, pre.new_zeros(1, pre.shape[1], dtype=torch.bool))
+        # The k-th largest of all latents, and the (k+1)-th. For one of the k largest, the k-th largest of the others
+        # is `following`. For any other latent it is `last`.
+        following, last = torch.topk(values[0], 2, dim=1, largest=False).values.clamp_min(0).split(1, dim=1)
+        own = values[0] - torch.where(values[0] >= last, following, last)
+        return (pre - last).scatter_(1, latents[0], own)
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
         """(the pre-activations of the k largest latents of each token, the pairs); see `Sparsity.select`."""

@@ -17,7 +17,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo quick test check networks lowest newest coverage lint format bench reproduce release clean
+.PHONY: demo quick test check networks lowest newest coverage lint format bench reproduce reproduce-real release clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/autopsae diagnose smollm2 --tokens $(TOKENS) --d-sae 8192 --k 64 \
@@ -77,6 +77,10 @@ bench: $(VENV)/test.stamp
 
 reproduce: $(VENV)/test.stamp
 	$(BIN)/python -m experiments.outliers_2605_31518.reproduce --scale $(SCALE)
+
+# The paper's real half without training, from tables of real layers. What was made from the same tables is kept.
+reproduce-real: $(VENV)/test.stamp
+	$(BIN)/python -m experiments.outliers_2605_31518.reproduce --scale real --resume
 
 clean:
 	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist .coverage .coverage.json

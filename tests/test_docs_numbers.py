@@ -50,6 +50,7 @@ def test_readme_says_how_many_claims_hold_as_the_table_of_claims_does() -> None:
     assert quoted(README, sentence) == [held[0], totals[0], held[2], totals[2]]
     sentence = "Of this project's own # expectations, # hold at full scale and # at quick scale."
     assert quoted(README, sentence) == [totals[1], held[1], held[3]]
+    assert quoted(README, "Of the paper's # claims on them, # hold.") == [totals[4], held[4]]
 
 
 def test_the_limits_say_how_far_off_the_forecast_is_where_it_is_judged() -> None:

@@ -78,6 +78,7 @@ def claims(data: Data) -> list[Claim]:
             paper=1.0,
             ours=rank_correlation(rows, "relu"),
             by=0,
+            key="Spearman(gamma, dead-by-ReLU)",
         ),
         near(
             "fig4a",
@@ -85,6 +86,7 @@ def claims(data: Data) -> list[Claim]:
             paper=1.0,
             ours=rank_correlation(rows, "dead"),
             by=0,
+            key="Spearman(gamma, dead-by-TopK)",
         ),
         at_most(
             "fig4a",

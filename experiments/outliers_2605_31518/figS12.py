@@ -50,6 +50,7 @@ def claims(data: Data) -> list[Claim]:
             paper="far smaller",
             ours=float(between[worst]) / apart if apart else 0.0,
             limit=0.25,
+            key="baseline against AuxK (largest) / gap between gammas",
         ),
         at_most(
             "figS12",

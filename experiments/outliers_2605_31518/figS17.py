@@ -166,7 +166,15 @@ def claims(data: Data) -> list[Claim]:
         coefficients, dead, l0 = ([row[name] for row in rows] for name in ("coefficient", "dead", "l0"))
         kind = f"{'with' if biased else 'no'} encoder bias"
         made += [
-            rank("figS17", f"Spearman(L1 coefficient, dead), {kind}", coefficients, dead, paper="progressively"),
+            # The paper's ReLU SAE has an encoder bias; what happens without one is this project's own question.
+            rank(
+                "figS17",
+                f"Spearman(L1 coefficient, dead), {kind}",
+                coefficients,
+                dead,
+                paper="progressively",
+                own=not biased,
+            ),
             at_most("figS17", f"dead at the lowest L1 coefficient, {kind}", paper="-", ours=dead[0], limit=0.05),
             at_least("figS17", f"dead at the highest L1 coefficient, {kind}", paper="-", ours=dead[-1], limit=0.5),
             rank("figS17", f"Spearman(L1 coefficient, -L0), {kind}", coefficients, [-n for n in l0], paper="-"),

@@ -10,12 +10,12 @@ is reported is measured on held-out tokens.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from experiments.outliers_2605_31518.births import Setting
-from experiments.outliers_2605_31518.frame import Claim, at_least
+from experiments.outliers_2605_31518.frame import Claim, More, at_least
 from torch import Tensor
 
 from autopsae import SAE, ReLU, TopK, TrainConfig, born, evaluate
@@ -127,13 +127,15 @@ def last(curve: Curve) -> dict[str, float]:
     return {name: values[-1] for name, values in curve.items()}
 
 
-def rank(figure: str, claim: str, first: Sequence[float], second: Sequence[float], *, paper: str) -> Claim:
+def rank(
+    figure: str, claim: str, first: Sequence[float], second: Sequence[float], *, paper: str, **more: Unpack[More]
+) -> Claim:
     """Spearman's correlation of the two is 0.9 at least; 0 where one of them does not vary."""
     from scipy.stats import spearmanr
 
     varies = len({*first}) > 1 and len({*second}) > 1
     ours = float(spearmanr(first, second).statistic) if varies else 0.0
-    return at_least(figure, claim, paper=paper, ours=ours, limit=0.9)
+    return at_least(figure, claim, paper=paper, ours=ours, limit=0.9, **more)
 
 
 def _short(values: np.ndarray) -> list[float]:

@@ -1,14 +1,14 @@
 """All figures, one after the other, then the table of claims in the README.
 
-    python -m experiments.outliers_2605_31518.reproduce --scale quick|full [--out DIR]
+    python -m experiments.outliers_2605_31518.reproduce --scale quick|full|real [--out DIR] [--resume]
 
-A new figure is a module in this folder and its name in FIGURES.
+A new figure is a module in this folder and its name in FIGURES, or in REAL_FIGURES if it is made from real layers.
 """
 
 import argparse
 from importlib import import_module
 
-from experiments.outliers_2605_31518.frame import SCALES, Reproduction, add_arguments, make, said
+from experiments.outliers_2605_31518.frame import REAL, SCALES, Reproduction, add_arguments, make, resume, said
 from experiments.outliers_2605_31518.table import write_table
 
 FIGURES = (
@@ -16,6 +16,8 @@ FIGURES = (
     "dynamics", "fig5a", "fig5b", "fig5cd", "figS6", "figS8", "figS9", "figS10", "figS11", "figS12",
     "fig6", "figS13", "figS13b", "figS17", "figS20",
 )  # fmt: skip
+REAL_FIGURES = ("fig2a", "fig4b", "figS14", "tableS6", "tableS8")
+"""Made from tables of real layers, without any network."""
 
 
 def figure(name: str) -> Reproduction:
@@ -25,11 +27,13 @@ def figure(name: str) -> Reproduction:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Reproduce the synthetic half of arXiv:2605.31518.")
-    add_arguments(parser)
+    parser = argparse.ArgumentParser(description="Reproduce arXiv:2605.31518.")
+    add_arguments(parser, [*SCALES])
+    parser.add_argument("--resume", action="store_true", help="measure only what is missing or has other inputs")
     asked = parser.parse_args()
-    for name in FIGURES:
-        print(f"{name}: {said(make(figure(name), SCALES[asked.scale], asked.out))}", flush=True)
+    step = resume if asked.resume else make
+    for name in REAL_FIGURES if asked.scale in REAL else FIGURES:
+        print(f"{name}: {said(step(figure(name), SCALES[asked.scale], asked.out))}", flush=True)
     write_table(asked.out)
 
 

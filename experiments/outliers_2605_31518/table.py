@@ -13,10 +13,11 @@ BEGIN, END = "<!-- claims: written by table.py -->", "<!-- end of claims -->"
 
 def table(entries: list[dict[str, Any]]) -> str:
     """A row per claim and scale."""
-    lines = ["| figure | claim | paper | ours | tolerance | holds | scale | minutes |", "|" + "---|" * 8]
+    lines = ["| id | claim | paper | ours | tolerance | holds | own | draws | scale | minutes |", "|" + "---|" * 10]
     for entry in entries:
-        cells = [entry["figure"], entry["claim"], entry["paper"], entry["ours"], entry["tolerance"]]
-        cells += ["yes" if entry["holds"] else "NO", entry["scale"], f"{entry['minutes']:.1f}"]
+        cells = [entry["id"], entry["claim"], entry["paper"], entry["ours"], entry["tolerance"]]
+        cells += ["yes" if entry["holds"] else "NO", "own" if entry["own"] else "", entry["draws"]]
+        cells += [entry["scale"], f"{entry['minutes']:.1f}"]
         lines.append(f"| {' | '.join(_cell(value) for value in cells)} |")
     return "\n".join(lines)
 
@@ -26,11 +27,11 @@ def counts(entries: list[dict[str, Any]]) -> str:
     lines = []
     for scale in dict.fromkeys(entry["scale"] for entry in entries):
         some = [entry for entry in entries if entry["scale"] == scale]
-        paper = [entry["holds"] for entry in some if entry["paper"] != "-"]
-        own = [entry["holds"] for entry in some if entry["paper"] == "-"]
+        paper = [entry["holds"] for entry in some if not entry["own"]]
+        own = [entry["holds"] for entry in some if entry["own"]]
         lines.append(
             f"At {scale} scale {sum(paper)} of the paper's {len(paper)} claims hold, and {sum(own)} of {len(own)} "
-            "expectations of this project where the paper has no statement (a dash below)."
+            "expectations of this project where the paper has no statement (`own` below)."
         )
     return "\n".join(lines)
 

@@ -36,7 +36,7 @@ FIGURE = Reproduction(name="figX", compute=compute, draw=draw, claims=claims)
 
 def entry(figure: str, scale: str, claim: str = "it holds", **changed: object) -> dict[str, object]:
     made = asdict(near(figure, claim, paper=1.0, ours=1.0, by=0))
-    return {**made, "scale": scale, "minutes": 0.1, **changed}
+    return {**made, "draws": 2, "scale": scale, "minutes": 0.1, **changed}
 
 
 def test_a_figure_writes_its_data_its_picture_and_its_claims(tmp_path: Path) -> None:
@@ -46,7 +46,9 @@ def test_a_figure_writes_its_data_its_picture_and_its_claims(tmp_path: Path) -> 
     assert written["scale"] == asdict(TINY)
     assert (tmp_path / "figures" / "tiny" / "figX.png").read_bytes().startswith(b"\x89PNG")
     assert frame.read_claims(tmp_path) == made
-    assert [*made[0]] == ["figure", "claim", "paper", "ours", "tolerance", "holds", "scale", "minutes"]
+    fields = ["id", "figure", "claim", "paper", "ours", "tolerance", "holds", "own", "draws", "scale", "minutes"]
+    assert [*made[0]] == fields
+    assert (made[0]["draws"], made[0]["own"]) == (1, False)
 
 
 def test_a_figure_is_redrawn_and_judged_from_its_json_alone(tmp_path: Path) -> None:
@@ -112,12 +114,13 @@ def test_a_claim_holds_up_to_its_tolerance_and_no_further() -> None:
 
 
 def test_the_table_has_a_row_per_claim() -> None:
-    rows = [entry("fig3", "quick", "|a|"), entry("fig4a", "full", ours=[0.25, 1.0], holds=False, minutes=2.345)]
+    failed = entry("fig4a", "full", ours=[0.25, 1.0], holds=False, own=True, minutes=2.345)
+    rows = [entry("fig3", "quick", "|a|"), failed]
     assert table.table(rows).splitlines() == [
-        "| figure | claim | paper | ours | tolerance | holds | scale | minutes |",
-        "|---|---|---|---|---|---|---|---|",
-        r"| fig3 | \|a\| | 1 | 1 | exactly | yes | quick | 0.1 |",
-        "| fig4a | it holds | 1 | 0.25, 1 | exactly | NO | full | 2.3 |",
+        "| id | claim | paper | ours | tolerance | holds | own | draws | scale | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        rf"| {rows[0]['id']} | \|a\| | 1 | 1 | exactly | yes |  | 2 | quick | 0.1 |",
+        f"| {rows[1]['id']} | it holds | 1 | 0.25, 1 | exactly | NO | own | 2 | full | 2.3 |",
     ]
 
 
@@ -128,7 +131,7 @@ def test_the_table_goes_between_its_markers_and_nothing_else_changes(tmp_path: P
     for _ in range(2):
         table.write_table(tmp_path)
         assert readme.read_text().startswith(f"before\n{table.BEGIN}\n\nAt quick scale ")
-        assert "\n\n| figure |" in readme.read_text()
+        assert "\n\n| id |" in readme.read_text()
         assert readme.read_text().endswith(f"| 0.1 |\n\n{table.END}\nafter\n")
     readme.write_text("no markers")
     with pytest.raises(InputError, match="between which the table goes"):

@@ -1,0 +1,268 @@
+"""Figure 4b: death at birth on real layers against outlier severity, with the closed forms.
+
+    python -m experiments.outliers_2605_31518.fig4b
+
+The authors' 454 layers (authors/init_stats.csv). Above: death against gamma, with the closed forms. Below: the same
+death against what the closed forms say from gamma alone. Right: Spearman's correlation within each model.
+
+Layers of our own come into the same picture from results/layers.json, a list of rows
+
+    {"model": "Gemma", "modality": "language", "layer": 12, "gamma": 1.5, "dead": 0.7, "relu": 0.1,
+     "tokens": 100000, "d_sae": 8192, "k": 64}
+
+with deaths as fractions, counted on `tokens` tokens. The file may be absent. No claim is judged on these rows.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+from experiments.outliers_2605_31518.births import mean_deviation
+from experiments.outliers_2605_31518.frame import (
+    HERE,
+    REAL,
+    Claim,
+    Data,
+    Reproduction,
+    Scale,
+    Value,
+    at_least,
+    at_most,
+    covers,
+    main,
+)
+from experiments.outliers_2605_31518.released import (
+    D_SAE,
+    LAYERS,
+    MODALITIES,
+    TOKENS,
+    K,
+    Row,
+    by_family,
+    by_model,
+    interval_over_layers,
+    interval_over_models,
+    layers,
+    spearman,
+)
+from experiments.outliers_2605_31518.style import RELU, TOPK, death_axis, gamma_axis, sheet
+from matplotlib.figure import Figure
+
+from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu
+
+OWN_LAYERS = HERE / "results" / "layers.json"
+PATHWAYS = {"dead": "dead-by-TopK", "relu": "dead-by-ReLU"}
+PAPER = {"dead": 0.89, "relu": 0.82}
+"""Spearman's correlations in the paper's text."""
+LIMITS = {"dead": 1.03, "relu": 0.53}
+"""Of the axes: at most half of the latents are dead-by-ReLU."""
+HEAVY_TAILS = ("ESM3", "ESM2-650M")
+"""The models on which the paper sees fewer dead-by-ReLU than predicted (B.9)."""
+
+
+def compute(scale: Scale) -> Data:
+    """The rows with the closed forms beside them, and the correlations."""
+    rows = [_predict(row, TOKENS, D_SAE, K) for row in layers()]
+    kept = ("model", "modality", "layer", "gamma", "dead", "relu", "dead_theory", "relu_theory")
+    own = json.loads(OWN_LAYERS.read_text(encoding="utf-8")) if OWN_LAYERS.exists() else []
+    return {
+        "draws": scale.draws,
+        "correlations": {pathway: _correlations(rows, pathway) for pathway in PATHWAYS},
+        "rows": [{name: row[name] for name in kept} for row in rows],
+        "own": [_predict(row, row["tokens"], row["d_sae"], row["k"]) for row in own],
+    }
+
+
+def _predict(row: Row, tokens: int, d_sae: int, k: int) -> Row:
+    dead = predicted_dead(row["gamma"], tokens, d_sae=d_sae, k=k)
+    relu = predicted_dead_by_relu(row["gamma"], tokens)
+    return {**row, "dead_theory": float(f"{dead:.6g}"), "relu_theory": float(f"{relu:.6g}")}
+
+
+def _correlations(rows: list[Row], pathway: str) -> dict[str, Any]:
+    """Spearman's between gamma and death: over layers, over medians of models, within models and families."""
+    medians = [
+        {name: float(np.median([row[name] for row in some])) for name in ("gamma", pathway)}
+        for some in by_model(rows).values()
+    ]
+    return {
+        "layers": spearman(rows, "gamma", pathway),
+        "interval_over_layers": interval_over_layers(rows, "gamma", pathway),
+        "interval_over_models": interval_over_models(rows, "gamma", pathway),
+        "medians": spearman(medians, "gamma", pathway),
+        "models": {model: spearman(some, "gamma", pathway) for model, some in by_model(rows).items()},
+        "families": {family: spearman(some, "gamma", pathway) for family, some in by_family(rows).items()},
+    }
+
+
+def draw(data: Data) -> Figure:
+    figure, axes = sheet(2, 3, width=14, height=8.4, width_ratios=(1, 1, 0.75))
+    for place, pathway in enumerate(PATHWAYS):
+        _against_gamma(axes[0, place], data, pathway)
+        _against_theory(axes[1, place], data, pathway)
+    column = axes[0, 2].get_gridspec()[:, 2]
+    for axis in axes[:, 2]:
+        axis.remove()
+    _within_models(figure.add_subplot(column), data)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
+    own = f" and {len(data['own'])} of our own (outlined)" if data["own"] else ""
+    figure.suptitle(
+        f"{len(data['rows'])} layers of {len(data['correlations']['dead']['models'])} models{own}: "
+        f"d_sae {D_SAE}, k {K}, {TOKENS:,} tokens",
+        fontsize=11,
+    )
+    return figure
+
+
+def _against_gamma(axis: Any, data: Data, pathway: str) -> None:
+    _scatter(axis, data, "gamma", pathway)
+    gammas = [float(gamma) for gamma in np.geomspace(0.2, 60, 200)]
+    curve = [_predict({"gamma": gamma}, TOKENS, D_SAE, K)[f"{pathway}_theory"] for gamma in gammas]
+    axis.plot(gammas, curve, color="0.2", linewidth=1.3, label="closed form")
+    gamma_axis(axis)
+    death_axis(axis, f"{PATHWAYS[pathway]}, fraction of latents")
+    axis.set_ylim(-0.03, LIMITS[pathway])
+    found = data["correlations"][pathway]
+    spans = [
+        f"[{low:.2f}, {high:.2f}]" for low, high in (found[f"interval_over_{of}"] for of in ("layers", "models"))
+    ]
+    axis.set_title(
+        f"Spearman {found['layers']:.3f}, 95 %: layers {spans[0]}, models {spans[1]}", fontsize=9, loc="left"
+    )
+
+
+def _against_theory(axis: Any, data: Data, pathway: str) -> None:
+    axis.plot((0, 1), (0, 1), color="0.2", linewidth=1.0)
+    _scatter(axis, data, f"{pathway}_theory", pathway)
+    axis.set_xlabel("closed form from γ")
+    death_axis(axis, f"{PATHWAYS[pathway]}, measured")
+    axis.set_xlim(-0.03, LIMITS[pathway])
+    axis.set_ylim(-0.03, LIMITS[pathway])
+    off = mean_deviation(data["rows"], pathway)
+    axis.set_title(f"mean |measured - closed form| {100 * off:.1f} points", fontsize=9, loc="left")
+
+
+def _scatter(axis: Any, data: Data, x: str, pathway: str) -> None:
+    for modality, colour in MODALITIES.items():
+        rows = [row for row in data["rows"] if row["modality"] == modality]
+        points = [row[x] for row in rows], [row[pathway] for row in rows]
+        axis.scatter(*points, s=13, color=colour, alpha=0.55, linewidth=0, label=modality)
+        own = [row for row in data["own"] if row["modality"] == modality]
+        axis.scatter(
+            [row[x] for row in own],
+            [row[pathway] for row in own],
+            s=26,
+            color=colour,
+            edgecolor="black",
+            marker="D",
+        )
+
+
+def _within_models(axis: Any, data: Data) -> None:
+    """A line per model, the lowest correlation at the bottom."""
+    found = data["correlations"]
+    models = {model: value for model, value in found["dead"]["models"].items() if value is not None}
+    order = sorted(models, key=lambda model: models[model])
+    for pathway, colour, marker in (("dead", TOPK, "o"), ("relu", RELU, "s")):
+        some = [(found[pathway]["models"][model], place) for place, model in enumerate(order)]
+        points = [(value, place) for value, place in some if value is not None]
+        axis.scatter(*zip(*points, strict=True), color=colour, marker=marker, s=28, label=PATHWAYS[pathway])
+    axis.axvline(0, color="0.6", linewidth=1)
+    axis.set_yticks(range(len(order)), order, fontsize=9)
+    axis.set_xlim(-1.05, 1.05)
+    axis.set_xlabel("Spearman(γ, death) over the layers of a model")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
+
+
+def claims(data: Data) -> list[Claim]:
+    found = [claim for pathway in PATHWAYS for claim in _rank_claims(data["correlations"][pathway], pathway)]
+    return [*found, *_level_claims(data["rows"])]
+
+
+def _rank_claims(found: dict[str, Any], pathway: str) -> list[Claim]:
+    name = f"Spearman(gamma, {PATHWAYS[pathway]})"
+    made = [
+        covers(
+            "fig4b",
+            f"{name}, 454 layers; 95 % interval over layers",
+            paper=PAPER[pathway],
+            ours=found["layers"],
+            interval=tuple(found["interval_over_layers"]),
+        ),
+        at_least(
+            "fig4b",
+            f"{name}, 454 layers: lower end of the 95 % interval over models",
+            paper="-",
+            ours=found["interval_over_models"][0],
+            limit=0.5,
+        ),
+        at_least(
+            "fig4b",
+            f"{name}, medians of the 19 models",
+            paper="holds across model families",
+            ours=found["medians"],
+            limit=0.5,
+        ),
+    ]
+    for groups, of, paper in (("models", "model", "holds within model families"), ("families", "family", "-")):
+        values = {each: value for each, value in found[groups].items() if value is not None}
+        worst = min(values, key=lambda each: values[each])
+        made.append(
+            at_least(
+                "fig4b",
+                f"{name} within a {of}, least of {len(values)} ({worst})",
+                paper=paper,
+                ours=values[worst],
+                limit=0.0,
+                key=f"{name} within a {of}, least",
+            )
+        )
+    return made
+
+
+def _level_claims(rows: list[Row]) -> list[Claim]:
+    """How close the closed forms are, with the tolerances of fig4a."""
+    high = [row for row in rows if row["gamma"] > 3]
+    above = max(row["relu"] - row["relu_theory"] for row in rows)
+    closeness: list[tuple[str, Value, float, float]] = [
+        ("mean |dead-by-ReLU - closed form| over all layers", "tracks closely", mean_deviation(rows, "relu"), 0.03),
+        (
+            "mean |dead-by-TopK - closed form| over layers with gamma > 3",
+            "accurate for gamma > 3",
+            mean_deviation(high, "dead"),
+            0.05,
+        ),
+        ("mean |dead-by-TopK - closed form| over all layers", "-", mean_deviation(rows, "dead"), 0.05),
+        ("largest dead-by-ReLU above the closed form, of any layer", "upper bound", above, 0.05),
+    ]
+    under = {model: max(row["relu_theory"] - row["relu"] for row in some) for model, some in by_model(rows).items()}
+    closeness += [
+        (f"{model}: largest dead-by-ReLU under the closed form", "0.05 to 0.15", under[model], 0.15)
+        for model in HEAVY_TAILS
+    ]
+    esm3 = [row["dead"] for row in by_model(rows)["ESM3"]]
+    closeness.append(("ESM3: dead at birth, least of its layers", "under 0.2, later layers", min(esm3), 0.2))
+    far = [row["model"] in HEAVY_TAILS for row in rows if row["relu_theory"] - row["relu"] >= 0.05]
+    most = "ESM3: dead at birth, most of its layers"
+    return [
+        at_least("fig4b", most, paper="over 0.8, early layers", ours=max(esm3), limit=0.8),
+        *(at_most("fig4b", words, paper=paper, ours=ours, limit=limit) for words, paper, ours, limit in closeness),
+        at_least(
+            "fig4b",
+            "layers with 0.05 or more under the closed form for dead-by-ReLU: fraction from ESM3 and ESM2-650M",
+            paper="most visibly",
+            ours=sum(far) / len(far),
+            limit=0.5,
+        ),
+    ]
+
+
+FIGURE = Reproduction(
+    name="fig4b", compute=compute, draw=draw, claims=claims, scales=REAL, inputs=(LAYERS, OWN_LAYERS)
+)
+
+if __name__ == "__main__":
+    main(FIGURE)

@@ -148,4 +148,4 @@ def test_a_survey_of_many_layers_says_how_many_are_left_out(shown: dict[type, li
     [survey] = shown[autopsae.diagnosis.Survey]
     many = type(survey)(survey.diagnoses * 7)
     assert str(many).splitlines()[-1] == "and 4 layers more"
-    assert len(str(many).splitlines()) == 11
+    assert len(str(many).splitlines()) == 13  # the verdict, ten layers, and how many more

@@ -92,6 +92,12 @@ def known_digest(tokens: Tokens) -> Digest | None:
     return digest_of(tokens) if isinstance(tokens, (Tensor, np.ndarray)) else None
 
 
+def known_documents(tokens: Tokens) -> Any:
+    """The number of each token's document where the source tells (`Activations.documents`), else None."""
+    source = tokens.source if isinstance(tokens, SamePasses) else tokens
+    return getattr(source, "documents", None)
+
+
 def known_tokens(tokens: Tokens) -> int | None:
     """How many tokens a matrix, a list of matrices, a file, or anything with a number `tokens` holds; None where
     only a pass would tell.

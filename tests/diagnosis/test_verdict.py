@@ -53,8 +53,8 @@ def test_it_says_how_many_layers_need_nothing_and_what_the_others_need() -> None
 def test_one_layer_all_layers_and_no_layer() -> None:
     sae = "an SAE with 8,192 latents (TopK(k=64))"
     assert verdict([layer("hs0", "none")]) == [f"hs0: train {sae} as it is."]
-    assert verdict([layer("hs0", "median", dead=0.5)])[0] == f"hs0: do not train {sae} as it is."
+    assert verdict([layer("hs0", "median", dead=0.5)])[0] == f"hs0: make a change before you train {sae}."
     assert verdict([layer("hs0", "none"), layer("hs1", "none")]) == [f"All 2 layers: train {sae} as they are."]
     both = verdict([layer("hs0", "median", dead=0.5), layer("hs1", "median", dead=0.5)])
-    assert both[0] == f"None of 2 layers: train {sae} without a change."
+    assert both[0] == f"All 2 layers need a change before you train {sae}."
     assert both[1].startswith("hs0, hs1: center by the median; 0.0% of the latents are then expected dead")

@@ -27,6 +27,8 @@ class Part:
     """`read(start, stop)` gives those rows, a matrix of its own."""
     sequence: int | None = None
     """Tokens of a sequence where the file holds [sequences, tokens, d_in]; None where it holds [tokens, d_in]."""
+    numbers: Callable[[], NDArray[np.int64]] | None = None
+    """`numbers()` gives the number of each token's document, where the file holds them."""
 
 
 class NoLayers(InputError):
@@ -44,6 +46,20 @@ def shape_as_tokens(shape: Sequence[int], where: object) -> tuple[int, int, int 
             f"shape {printable(list(shape), 80)}; reshape it"
         )
     return (shape[0], shape[1], None) if len(shape) == 2 else (shape[0] * shape[1], shape[2], shape[1])
+
+
+def document_numbers(parts: Sequence[Part]) -> NDArray[np.int64] | None:
+    """The number of each token's document as files hold it, or else of its sequence; None where neither is known."""
+    numbers, sequences = [], 0
+    for part in parts:
+        if part.numbers is not None:
+            numbers.append(part.numbers())
+        elif part.sequence is not None:
+            numbers.append(sequences + np.arange(part.tokens) // part.sequence)
+            sequences += part.tokens // part.sequence
+        else:
+            return None
+    return np.concatenate(numbers)
 
 
 def runs(start: int, stop: int, length: int) -> Iterator[tuple[int, int, int]]:
@@ -71,4 +87,6 @@ def keep_rows(part: Part, mask: Bool[NDArray[np.bool_], "tokens"]) -> Part:
                 pieces.append(whole[torch.from_numpy(rows)])
         return torch.cat(pieces)
 
-    return replace(part, tokens=int(before[-1]), read=read, sequence=None)
+    numbers = part.numbers
+    kept = None if numbers is None else lambda: numbers()[mask]
+    return replace(part, tokens=int(before[-1]), read=read, sequence=None, numbers=kept)

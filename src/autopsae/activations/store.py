@@ -18,7 +18,7 @@ from torch import Tensor
 
 from autopsae.activations.formats.layouts import layers_of
 from autopsae.activations.padding import Numbers, without_padding
-from autopsae.activations.parts import Part
+from autopsae.activations.parts import Part, document_numbers
 from autopsae.activations.spread import spread
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import CHUNK_TOKENS, InputError
@@ -95,6 +95,14 @@ class Activations(Result):
         spaced = source - self.tokens if self.complement else self.tokens
         rows = spread(first, last, chosen=spaced, of=source) - first
         return np.setdiff1d(np.arange(last - first), rows) if self.complement else rows
+
+    @property
+    def documents(self) -> NDArray[np.int64] | None:
+        """The number of the document that each yielded token is from, as a harvest stores it, or else of its
+        sequence; None where the files do not tell.
+        """
+        numbers = document_numbers(self.parts)
+        return None if numbers is None else numbers[self._rows(0, self.source_tokens)]
 
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, check_device
@@ -14,7 +16,7 @@ from autopsae.diagnosis.judge import judge
 from autopsae.diagnosis.parameters import check_repeated
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import bytes_of_diagnosis
-from autopsae.passes import same_passes
+from autopsae.passes import known_documents, same_passes
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import collect
@@ -29,7 +31,7 @@ def diagnose(
     k: int | None = None,
     sparsity: Sparsity | None = None,
     at_tokens: int = AT_TOKENS,
-    documents: Sequence[int] | None = None,
+    documents: Sequence[int] | NDArray[Any] | None = None,
     layer: str = "layer",
     alphas: Sequence[float] = (),
     ranks: Sequence[int] = (),
@@ -53,13 +55,12 @@ def diagnose(
     tokens: [tokens, d_in] or a re-iterable of such batches; d_sae, sparsity: the SAE to be trained (k = 64 is short
     for TopK(k=64), the default); alphas, ranks: further whitening exponents and active subspace ranks to measure;
     documents: the number of the document, image or sequence that each token is from, for the intervals (default:
-    unknown, guessed); acceptable: fraction of latents that may be born dead; lr, steps: the training by which
-    `recovery` is judged;
-    repeated: "leave_out" keeps one of each vector (a third pass, and up to 24 bytes of memory for each of them),
-    "keep" all tokens; seed: of the drawn SAE and of the token sample; exact: count death at birth on all tokens; if
-    not, the second pass is left out, and death on all of them is estimated from the sample
-    (`Birth.dead_interval`); device: where to compute (default: where the tokens are, for the products too);
-    progress: told the tokens of each pass, as "statistics" and "birth".
+    as the files tell, else guessed); acceptable: fraction of latents that may be born dead; lr, steps: the training
+    by which `recovery` is judged; repeated: "leave_out" keeps one of each vector (a third pass, and up to 24 bytes
+    of memory for each of them), "keep" all tokens; seed: of the drawn SAE and of the token sample; exact: count
+    death at birth on all tokens; if not, the second pass is left out, and death on all of them is estimated from
+    the sample (`Birth.dead_interval`); device: where to compute (default: where the tokens are, for the products
+    too); progress: told the tokens of each pass, as "statistics" and "birth".
 
     Raises InputError for tokens as `chunks`, for d_in < 2, for norms whose squares overflow or vanish, for passes
     that differ, for fewer than 40 tokens or where all are the same; for a layer so wide that it would not fit in
@@ -81,6 +82,8 @@ def diagnose(
         seed=seed,
     )
     check_device(device, torch.float64)
+    if documents is None and repeated == "keep":
+        documents = known_documents(tokens)
     tokens = same_passes(tokens) if exact else tokens
     repeats = count_repeats(tokens) if repeated == "leave_out" else None
     tokens = OneOfEach(tokens) if repeats else tokens

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
@@ -42,7 +44,7 @@ def judge(
     *,
     layer: str = "layer",
     repeats: Repeats | None = None,
-    documents: Sequence[int] | None = None,
+    documents: Sequence[int] | NDArray[Any] | None = None,
 ) -> Diagnosis:
     """Severity, forecasts, births, the prescription and findings of a layer.
 
@@ -94,7 +96,7 @@ def judge(
     return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu())
 
 
-def _of_sample(documents: Sequence[int] | None, statistics: Statistics) -> Tensor | None:
+def _of_sample(documents: Sequence[int] | NDArray[Any] | None, statistics: Statistics) -> Tensor | None:
     """The document of each token of the sample, looked up by its place in the stream."""
     if documents is None:
         return None

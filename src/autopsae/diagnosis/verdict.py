@@ -25,11 +25,13 @@ def _on_all(diagnoses: Sequence[Diagnosis], fine: int) -> str:
     number = len(diagnoses)
     what = f"an SAE with {d.d_sae:,} latents ({d.sparsity})"
     if number == 1:
-        return f"{d.layer}: {'train' if fine else 'do not train'} {what} as it is."
+        return (
+            f"{d.layer}: train {what} as it is." if fine else f"{d.layer}: make a change before you train {what}."
+        )
     if fine == number:
         return f"All {number} layers: train {what} as they are."
     if not fine:
-        return f"None of {number} layers: train {what} without a change."
+        return f"All {number} layers need a change before you train {what}."
     places = [place for place, d in enumerate(diagnoses) if d.prescription.remedy.name == "none"]
     return f"{fine} of {number} layers ({spans(diagnoses, places)}): train {what} as they are."
 

@@ -4,13 +4,15 @@ The header is read here rather than by the library, which takes no path that is 
 the file a tensor lies.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autopsae.activations.formats.rows import rows_at
 from autopsae.activations.formats.weights import refuse_weights
@@ -27,6 +29,7 @@ FLOATS = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
+_DOCUMENT = "token.document"
 SIZES = {name: dtype.itemsize for name, dtype in FLOATS.items()}
 SIZES |= {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8}
 
@@ -52,13 +55,29 @@ def safetensors_layers(path: Path) -> dict[str, list[Part]]:
             tokens, d_in, sequence = shape_as_tokens(entry.shape, f"{path}: {name}")
             dtype, offset = FLOATS[entry.dtype], entry.begin
             part = rows_at(path, offset=offset, tokens=tokens, d_in=d_in, dtype=dtype, sequence=sequence)
-            layers[layer_name(name)] = [part]
+            layers[layer_name(name)] = [replace(part, numbers=_documents(path, entries.get(_DOCUMENT), tokens))]
     if not layers:
         held = list_names([f"{name} {entry.dtype} {list(entry.shape)}" for name, entry in entries.items()])
         raise NoLayers(
             f"{path}: expected floating-point matrices [tokens, d_in], found none ({held or 'it is empty'})"
         )
     return layers
+
+
+def _documents(path: Path, entry: Entry | None, tokens: int) -> Callable[[], NDArray[np.int64]] | None:
+    """What reads the documents' numbers that a harvest stores beside its layers."""
+    if entry is None or entry.dtype != "I64" or entry.shape != (tokens,):
+        return None
+    begin = entry.begin
+
+    def read() -> NDArray[np.int64]:
+        with input_errors(path, "a readable safetensors file", "was it written whole?"):
+            numbers = np.fromfile(path, dtype="<i8", count=tokens, offset=begin)
+            if len(numbers) < tokens:
+                raise EOFError(f"it ends before the document of token {tokens:,}")
+            return numbers.astype(np.int64)
+
+    return read
 
 
 def read_header(path: Path) -> tuple[dict[str, Entry], Mapping[str, Any]]:

@@ -92,7 +92,7 @@ def known_digest(tokens: Tokens) -> Digest | None:
     return digest_of(tokens) if isinstance(tokens, (Tensor, np.ndarray)) else None
 
 
-def known_documents(tokens: Tokens) -> Any:
+def source_documents(tokens: Tokens) -> Any:
     """The number of each token's document where the source tells (`Activations.documents`), else None."""
     source = tokens.source if isinstance(tokens, SamePasses) else tokens
     return getattr(source, "documents", None)

@@ -8,7 +8,7 @@ import torch
 
 import autopsae
 from autopsae.activations import open_activations, open_layers
-from autopsae.passes import known_documents, same_passes
+from autopsae.passes import same_passes, source_documents
 from tests.models.words import Words
 
 pytestmark = pytest.mark.quick
@@ -29,7 +29,7 @@ def test_a_harvest_tells_the_document_of_each_token_over_all_its_shards(tmp_path
     rows = torch.cat([*layer])
     for number, token in zip(some.documents, torch.cat([*some]), strict=True):  # type: ignore[arg-type]
         assert number in expected[(rows == token).all(dim=1).numpy()]
-    assert known_documents(same_passes(some)).tolist() == some.documents.tolist()  # type: ignore[union-attr]
+    assert source_documents(same_passes(some)).tolist() == some.documents.tolist()  # type: ignore[union-attr]
 
 
 def test_the_sequences_of_an_array_are_its_documents_and_rows_tell_of_none(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_the_sequences_of_an_array_are_its_documents_and_rows_tell_of_none(tmp_p
     assert documents.tolist() == np.repeat(range(5), 7).tolist()
     np.save(tmp_path / "rows.npy", x.reshape(35, 4))
     assert open_activations(tmp_path / "rows.npy").documents is None
-    assert known_documents(x.reshape(35, 4)) is None
+    assert source_documents(x.reshape(35, 4)) is None
 
 
 def test_a_diagnosis_of_a_store_takes_the_documents_that_it_tells(tmp_path: Path) -> None:

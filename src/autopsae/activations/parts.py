@@ -49,7 +49,7 @@ def shape_as_tokens(shape: Sequence[int], where: object) -> tuple[int, int, int 
 
 
 def document_numbers(parts: Sequence[Part]) -> NDArray[np.int64] | None:
-    """The number of each token's document as files hold it, or else of its sequence; None where neither is known."""
+    """The number of each token's document as files hold it, or of its sequence; None where neither is known."""
     numbers, sequences = [], 0
     for part in parts:
         if part.numbers is not None:

@@ -16,7 +16,7 @@ from autopsae.diagnosis.judge import judge
 from autopsae.diagnosis.parameters import check_repeated
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import bytes_of_diagnosis
-from autopsae.passes import known_documents, same_passes
+from autopsae.passes import same_passes, source_documents
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import collect
@@ -83,7 +83,7 @@ def diagnose(
     )
     check_device(device, torch.float64)
     if documents is None and repeated == "keep":
-        documents = known_documents(tokens)
+        documents = source_documents(tokens)
     tokens = same_passes(tokens) if exact else tokens
     repeats = count_repeats(tokens) if repeated == "leave_out" else None
     tokens = OneOfEach(tokens) if repeats else tokens

@@ -60,6 +60,6 @@ def test_what_cannot_be_diagnosed_is_refused_before_the_network_runs(monkeypatch
     with pytest.raises(InputError, match="tokens and batch_size of at least 1"):
         autopsae.diagnose_model(network, TEXTS, tokens=0, **SMALL)  # type: ignore[arg-type]
     monkeypatch.setattr(Words, "modality", "image")
-    with pytest.raises(InputError, match="words reads images: expected documents, got none"):
+    with pytest.raises(InputError, match=r"words: expected images \(--images DIR"):
         autopsae.diagnose_model(network, **SMALL)  # type: ignore[arg-type]
     assert network.model.runs == 0

@@ -25,6 +25,13 @@ from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import Statistics
 
+_INPUTS = {
+    "image": "images (--images DIR, or documents from models.pictures_in)",
+    "protein": "proteins (--sequences FILE, or documents from models.sequences_in)",
+    "dna": "DNA (--sequences FILE, or documents from models.sequences_in)",
+}
+"""What a network that reads no text must be given."""
+
 
 @whole_arguments("tokens", "context", "batch_size", "d_sae", "k", "at_tokens", "steps", "seed")
 def diagnose_model(
@@ -83,7 +90,7 @@ def diagnose_model(
     )
     total = min(tokens, sum(piece.tokens for piece in batches.pieces))
     if announce:
-        announce(_plan_line(batches, total))
+        announce(_plan_line(batches, total, keep))
     if keep is None:
         outputs = run_network(batches, tokens=total)
         statistics = collect_layers(outputs, seed=seed, total=total, progress=progress)
@@ -130,7 +137,7 @@ def read_batches(
         raise InputError("expected a list of documents, got a string; pass [text] for a single text")
     if documents is None:
         if network.modality != "text":
-            raise InputError(f"{network.name} reads {network.modality}s: expected documents, got none; pass some")
+            raise InputError(f"{network.name}: expected {_INPUTS[network.modality]}, got nothing to read")
         documents = python_reference_text()
     wanted = network.points if layers is None else [*layers]
     if not wanted:
@@ -147,11 +154,12 @@ def read_batches(
     )
 
 
-def _plan_line(batches: NetworkBatches, total: int) -> str:
+def _plan_line(batches: NetworkBatches, total: int, keep: str | Path | None) -> str:
     documents = len({piece.document for piece in batches.pieces})
+    written = "nothing is written" if keep is None else f"the activations are written to {keep}"
     return (
         f"{batches.network.name}: {len(batches.points)} layers, {total:,} tokens from {documents:,} documents, in "
-        "one run; nothing is written"
+        f"one run; {written}"
     )
 
 

@@ -512,9 +512,9 @@ def test_a_token_that_is_nan_is_named_with_its_layer(tmp_path: Path) -> None:
 def test_ctrl_c_ends_a_diagnosis_with_one_line_and_no_file(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60_000, 256)).astype(np.float32) + 3)
     out = tmp_path / "out"
-    command = ["diagnose", str(tmp_path / "x.npy"), "--d-sae", "32768", "--json", str(out / "d.json")]
+    command = ["diagnose", str(tmp_path / "x.npy"), "--exact", "--d-sae", "32768", "--json", str(out / "d.json")]
     with processes.running(processes.command, *command) as running:
-        time.sleep(3)  # long enough to be at work; the whole diagnosis takes far longer
+        time.sleep(6)  # long enough to be at work; the whole diagnosis takes far longer
         os.kill(running.process.pid or 0, signal.SIGINT)
         running.process.join(60)
         stderr = running.errors.read_text()

@@ -40,7 +40,9 @@ def make_cifar(folder: Path) -> None:
 
 def read_pictures(folder: Path) -> Any:
     network = ImageNetwork("tiny", torch.nn.Linear(1, 1), patch=4, special=1)
-    pieces = [piece for document in pictures_in(folder) for piece in network.pieces(document, "a document", 8)]
+    pieces = [
+        piece for document in pictures_in(folder) for piece in network.pieces(document.content, "a document", 8)
+    ]
     return network.batch(pieces, 8)["pixel_values"].tolist()
 
 

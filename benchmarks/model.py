@@ -15,7 +15,7 @@ from autopsae.models import NetworkBatches, choose_pieces, load_network
 from autopsae.models.network import Network
 from benchmarks.harness import interleaved, save
 
-NAME, TOKENS, D_SAE, K, ROUNDS = "smollm2", 16_384, 8192, 64, 3
+NAME, TOKENS, D_SAE, K, ROUNDS = "smollm2", 16_384, 8192, 64, 2
 AIM = 2.5
 """Times of the forward passes that the whole may take."""
 
@@ -32,7 +32,6 @@ def run_alone(network: Network) -> None:
 
 def main() -> None:
     network = load_network(NAME)
-    survey = diagnose_model(network, tokens=TOKENS, d_sae=D_SAE, k=K)
     seconds = interleaved(
         {
             "forward": lambda: run_alone(network),
@@ -42,7 +41,7 @@ def main() -> None:
     )
     result: dict[str, Any] = {
         "network": NAME,
-        "layers": len(survey),
+        "layers": len(network.points),
         "tokens": TOKENS,
         "d_sae": D_SAE,
         "k": K,

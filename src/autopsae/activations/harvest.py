@@ -21,7 +21,7 @@ from autopsae.activations.batches import (
     without_logits,
 )
 from autopsae.activations.hooks import hidden_state_names, hooked, select_points
-from autopsae.activations.masks import keep_mask, side_of
+from autopsae.activations.masks import keep_first, keep_mask, side_of
 from autopsae.activations.presets import LanguageModel
 from autopsae.activations.room import Room, check_disk, room_for
 from autopsae.activations.shards import SHARD_TOKENS, ShardWriter
@@ -90,7 +90,7 @@ def harvest(
                     side = side_of(model, points, batch)
                     mask = keep_mask(batch, keep, capture.shape, side)
                     if tokens is not None:
-                        mask = mask & (mask.flatten().cumsum(0) <= tokens - writer.tokens).view_as(mask)
+                        mask = keep_first(mask, tokens - writer.tokens)
                     activations = capture.take(mask)
                     if tokens is not None and number == first:
                         asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}

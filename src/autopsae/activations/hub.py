@@ -16,3 +16,8 @@ def hub_source(name: str) -> dict[str, Any]:
     except OSError:
         return {"pretrained_model_name_or_path": name, "local_files_only": True}
     return {"pretrained_model_name_or_path": name}
+
+
+def can_be_hub_name(name: str) -> bool:
+    """Whether a name can be one of the Hub, NAME or OWNER/NAME; if not, it can only be a path."""
+    return name.count("/") <= 1 and not name.startswith((".", "/", "~")) and not name.endswith(".gguf")

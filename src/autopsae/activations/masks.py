@@ -94,6 +94,11 @@ def keep_mask(
     return torch.stack([torch.ones(shape, dtype=torch.bool), *masks]).all(dim=0)
 
 
+def keep_first(mask: Bool[Tensor, "*batch"], tokens: int) -> Bool[Tensor, "*batch"]:
+    """Of the tokens that a mask keeps, at most so many: the first ones."""
+    return mask & (mask.flatten().cumsum(0) <= tokens).view_as(mask)
+
+
 def _from_keep(keep: Callable[[Any], Any], batch: Any) -> Any:
     try:
         return keep(batch)

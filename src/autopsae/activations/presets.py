@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from autopsae.activations.gguf import check_gguf
-from autopsae.activations.hub import hub_source
+from autopsae.activations.hub import can_be_hub_name, hub_source
 from autopsae.activations.sources import one_line
 from autopsae.activations.texts import check_text, documents_in
 from autopsae.activations.wheels import find_wheels, join_parts
@@ -222,7 +222,7 @@ def _loader(transformers: Any, config: Any) -> Any:
 
 def _check_hub_name(name: str) -> None:
     """InputError for what can be no Hub name: the Hub client would retry a typing error for a minute."""
-    if name.count("/") > 1 or name.startswith((".", "/", "~")) or name.endswith(".gguf"):
+    if not can_be_hub_name(name):
         raise InputError(f"{name}: no such file or folder; expected a model folder or a .gguf file")
     near = difflib.get_close_matches(name, _PRESETS, n=1, cutoff=0.7)
     if near and "/" not in name:

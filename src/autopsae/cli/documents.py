@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.activations.formats.layouts import FILES
+from autopsae.activations.hub import can_be_hub_name
 from autopsae.activations.texts import documents_in
 from autopsae.arrays import InputError
 from autopsae.cli.options.diagnose import Reading
 from autopsae.extras import package_error
 from autopsae.models.pictures import pictures_in
+from autopsae.models.pretrained import folder_type
 from autopsae.models.records import sequences_in
-from autopsae.reading import read_object
 
 _INPUTS = ("text", "dataset", "images", "sequences")
 _ROWS = 10_000
@@ -23,19 +24,20 @@ def is_model(source: str) -> bool:
     """Whether a SOURCE is a model: a folder that says so, a `.gguf` file, or what is no path."""
     path = Path(source)
     if path.is_dir():
-        return "model_type" in _settings(path / "config.json") or (path / "model_index.json").is_file()
+        return _has_model_type(path) or (path / "model_index.json").is_file()
     if path.exists():
         return path.suffix.lower() == ".gguf"
-    if source.startswith((".", "/", "~")) or source.count("/") > 1 or path.suffix in FILES:
+    # A name that ends in .gguf is left to what loads models, which says what it expects.
+    if not can_be_hub_name(source.removesuffix(".gguf")) or path.suffix in FILES:
         raise InputError(f"{source}: no such file or folder")
     return True
 
 
-def _settings(config: Path) -> dict[str, Any]:
+def _has_model_type(folder: Path) -> bool:
     try:
-        return read_object(config) if config.is_file() else {}
+        return folder_type(folder) is not None
     except InputError:  # what reads the folder says what is wrong with it
-        return {}
+        return False
 
 
 def documents_of(reading: Reading) -> Iterable[Any] | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from autopsae.arrays import Tokens
-from autopsae.diagnosis.asked import Asked
+from autopsae.diagnosis.parameters import Asked
 from autopsae.progress import Progress
 from autopsae.remedies.view import View
 from autopsae.seeds import stream

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, check_device
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
-from autopsae.diagnosis.asked import Asked
 from autopsae.diagnosis.births import count_births, estimate_births
 from autopsae.diagnosis.judge import judge
-from autopsae.diagnosis.parameters import check_repeated
+from autopsae.diagnosis.parameters import Asked, check_repeated
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import bytes_of_diagnosis
 from autopsae.passes import same_passes, source_documents
@@ -64,7 +63,7 @@ def diagnose(
 
     Raises InputError for tokens as `chunks`, for d_in < 2, for norms whose squares overflow or vanish, for passes
     that differ, for fewer than 40 tokens or where all are the same; for a layer so wide that it would not fit in
-    memory (`bytes_of_diagnosis`); for numbers that cannot be (`check_parameters`); and for a device that does not
+    memory (`bytes_of_diagnosis`); for numbers that cannot be (`Asked`); and for a device that does not
     compute in float64.
     """
     check_repeated(repeated)

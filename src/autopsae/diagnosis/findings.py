@@ -9,6 +9,8 @@ from autopsae.diagnosis.outliers import total_share
 from autopsae.diagnosis.repetition import repeat_findings
 from autopsae.statistics.strays import STRAY
 
+MEAN_MEDIAN = "mean-median distance"
+"""The finding of layers where centering by the arithmetic mean does harm."""
 LOW_RANK = 0.10
 HEAVY_TAILS = 0.5
 DRAGGED_MEAN = 0.5
@@ -121,7 +123,7 @@ def _dragged_mean(measured: Measured) -> Finding | None:
         return None
     instead = f"never center by the mean here; the geometric median leaves {median:.1%} ({measured.how})"
     return Finding(
-        name="mean-median distance",
+        name=MEAN_MEDIAN,
         value=severity.mean_median_distance,
         threshold=DRAGGED_MEAN,
         tokens=measured.sample_size,

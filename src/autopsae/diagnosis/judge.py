@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.asked import Asked
 from autopsae.diagnosis.births import DRAW, Births, Question
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.ladder import remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
 from autopsae.diagnosis.outliers import outlier_dimensions
+from autopsae.diagnosis.parameters import Asked
 from autopsae.diagnosis.prescribe import paper_rule, prescribe, suffices
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.severity import severity

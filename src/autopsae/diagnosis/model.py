@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from autopsae.activations.harvest import harvest
 from autopsae.activations.hooks import select_points
@@ -12,9 +14,9 @@ from autopsae.activations.presets import LanguageModel, python_reference_text
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS
-from autopsae.diagnosis.asked import Asked
 from autopsae.diagnosis.births import estimate_births
 from autopsae.diagnosis.judge import judge
+from autopsae.diagnosis.parameters import Asked
 from autopsae.diagnosis.survey import Survey
 from autopsae.models.choose import choose_pieces
 from autopsae.models.named import load_network
@@ -106,8 +108,9 @@ def diagnose_model(
         )
         columns = (dict(zip(kept, parts, strict=True)) for parts in zip(*kept.values(), strict=True))
         statistics = collect_layers(columns, seed=seed, total=total, progress=progress)
-    documents_of_tokens = [piece.document for piece in batches.pieces for _ in range(piece.tokens)][:total]
-    return Survey(_judge_all(statistics, asked, documents_of_tokens, progress))
+    pieces = batches.pieces
+    of_tokens = np.repeat([piece.document for piece in pieces], [piece.tokens for piece in pieces])[:total]
+    return Survey(_judge_all(statistics, asked, of_tokens, progress))
 
 
 def as_network(model: str | Network | LanguageModel, device: torch.device | str | None = None) -> Network:
@@ -164,7 +167,7 @@ def _plan_line(batches: NetworkBatches, total: int, keep: str | Path | None) -> 
 
 
 def _judge_all(
-    statistics: dict[str, Statistics], asked: Asked, documents: Sequence[int], progress: Progress | None
+    statistics: dict[str, Statistics], asked: Asked, documents: NDArray[np.int64], progress: Progress | None
 ) -> tuple[Any, ...]:
     """The diagnosis of each layer. documents: the document of each token."""
     diagnoses, names = [], list(statistics)

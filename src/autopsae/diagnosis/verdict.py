@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
+from autopsae.diagnosis.findings import MEAN_MEDIAN
 from autopsae.diagnosis.result import Diagnosis
 
-DRAGGED = "mean-median distance"
-"""The finding of layers where centering by the arithmetic mean does harm."""
 _SPANS = 4
 """Runs of layers that are named one by one."""
 
 
 def verdict(diagnoses: Sequence[Diagnosis]) -> list[str]:
-    """A sentence on all layers, and one for each remedy that is prescribed, from the least intrusive."""
+    """A sentence on all layers, and one for each remedy that is prescribed, in the layers' order."""
     of_remedy: dict[str, list[int]] = {}
     for place, diagnosis in enumerate(diagnoses):
         of_remedy.setdefault(diagnosis.prescription.remedy.name, []).append(place)
@@ -44,7 +43,7 @@ def _on_some(diagnoses: Sequence[Diagnosis], places: Sequence[int]) -> str:
     at = f"{some[0].expected['none'].tokens:,} tokens"
     said = f"{spans(diagnoses, places)}: {remedy.instruction}; {_range(with_it)} of the latents are then expected "
     said += f"dead on {at}, {_range(without)} without it"
-    dragged = [place for place in places if any(f.name == DRAGGED for f in diagnoses[place].findings)]
+    dragged = [place for place in places if any(f.name == MEAN_MEDIAN for f in diagnoses[place].findings)]
     if dragged:
         worst = max(diagnoses[place].birth["mean"].dead for place in dragged)
         where = "" if len(dragged) == len(places) else f" ({spans(diagnoses, dragged)})"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from autopsae.activations.hub import hub_source
+from autopsae.activations.hub import can_be_hub_name, hub_source
 from autopsae.arrays import InputError, check_device
 from autopsae.models.antiberty import load_antiberty
 from autopsae.models.catalogue import CatalogueEntry, catalogue, find_entry
@@ -48,7 +48,7 @@ def load_other(
     entry = find_entry(name)
     if entry is not None:
         return _load_entry(entry, dtype, device)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or name.endswith(".gguf"):
+    if "/" not in name or not can_be_hub_name(name):
         _check_spelling(name)
         # A name without a folder is one of text: the Hub's oldest, such as `bert-base-uncased`.
         return None

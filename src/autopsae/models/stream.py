@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autopsae.activations.batches import forward, without_logits
 from autopsae.activations.hooks import hooked
-from autopsae.activations.masks import keep_mask, side_of
+from autopsae.activations.masks import keep_first, keep_mask, side_of
 from autopsae.arrays import InputError, chunks
 from autopsae.kernels.workspace import Workspace
 from autopsae.memory import check_memory
@@ -62,8 +62,7 @@ def run_network(
             # tensors made in inference mode cannot be changed in place after it.
             with torch.no_grad():
                 forward(model, batch, number)
-            mask = keep_mask(batch, None, capture.shape, side_of(model, points, batch))
-            mask = mask & (mask.flatten().cumsum(0) <= left).view_as(mask)
+            mask = keep_first(keep_mask(batch, None, capture.shape, side_of(model, points, batch)), left)
             left -= int(mask.sum())
             yield capture.take(mask)
             if left <= 0:
@@ -107,7 +106,7 @@ class _Layer:
 
     def __init__(self, name: str, seed: int, memory: Workspace) -> None:
         self._name, self._waiting, self._tokens = name, [], 0  # type: ignore[var-annotated]
-        self._collector = Collector(seed=seed, memory=memory, needs=lambda _: 0)
+        self._collector = Collector(seed=seed, memory=memory)
 
     def add(self, x: Tensor) -> None:
         self._waiting.append(x)

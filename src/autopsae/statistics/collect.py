@@ -98,9 +98,12 @@ def collect(
     Raises InputError as `chunks`, for d_in < 2, for a layer so wide that it would not fit in memory, and for norms
     whose squares would overflow (one over 2^480 = 3e144) or vanish (all under 2^-480, but not all zero).
     """
-    collector = Collector(start=start, sample_tokens=sample_tokens, seed=seed, needs=needs)
+    collector = Collector(start=start, sample_tokens=sample_tokens, seed=seed)
     blocks = chunks(tokens, dtype=None, device=device)
-    for x in tell_progress(blocks, progress, "statistics", known_tokens(tokens)):
+    for number, x in enumerate(tell_progress(blocks, progress, "statistics", known_tokens(tokens))):
+        if number == 0:
+            what = f"for tokens of d_in = {x.shape[1]:,}, whose covariances take [d_in, d_in] numbers each"
+            check_memory(needs(x.shape[1]), x.device, what, "use a machine with more, or a narrower layer")
         collector.add(x)
     return collector.statistics()
 
@@ -114,30 +117,21 @@ class Collector:
         start: int = 0,
         sample_tokens: int = SAMPLE_TOKENS,
         seed: int = 0,
-        needs: Callable[[int], int] = _of_covariances,
         memory: Workspace | None = None,
     ) -> None:
         """Arguments as `collect`. memory: for what is needed while a block is added; collectors that take turns may
-        share it.
+        share it. How much memory is free is not asked.
         """
-        self._place, self._needs = start, needs
+        self._place = start
         self._reservoir, self._rows = Reservoir(sample_tokens, seed=seed), RowCounter()
         self._memory = memory or Workspace()
         self._raw, self._normed = RunningMoments(self._memory), RunningMoments(self._memory)
         self._norms: NormHistogram | None = None
 
-    @property
-    def tokens(self) -> int:
-        """Tokens seen."""
-        return int(self._norms.counts.sum()) if self._norms else 0
-
     def add(self, x: Float[Tensor, "tokens d_in"]) -> None:
         """Add a block in float32 or float64. Raises InputError as `collect`."""
         if x.shape[1] < 2:
             raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
-        if self._norms is None:
-            what = f"for tokens of d_in = {x.shape[1]:,}, whose covariances take [d_in, d_in] numbers each"
-            check_memory(self._needs(x.shape[1]), x.device, what, "use a machine with more, or a narrower layer")
         self._reservoir.add(x, self._place)
         self._place += len(x)
         self._rows.add(x)

@@ -10,7 +10,7 @@ from autopsae.kernels.screen import BLOCK, choose_screen
 from autopsae.sae.product import BLOCK_TOKENS, MANY
 from autopsae.sae.sparsity import Sparsity
 from autopsae.training.revival import AuxK, GhostGradients
-from autopsae.training.sources import Member, see_one_view
+from autopsae.training.sources import Member, see_one_view, stream_key
 
 _PER_PAIR = 32
 """Bytes of a pair beside its values: its latent, its token, and both in order."""
@@ -104,7 +104,7 @@ def buffer_bytes(members: Sequence[Member], tokens: int | None = None) -> int:
     """What the streams' buffers hold of tokens, in main memory, those held over and in order included; a stream for
     every seed and tokens of its own. tokens: how many there are, where a buffer may hold more.
     """
-    streams = {(id(m.tokens), m.config.seed, m.config.buffer_tokens): m for m in members}
+    streams = {stream_key(m): m for m in members}
     return sum(
         2 * min(m.config.buffer_tokens, tokens or m.config.buffer_tokens) * m.sae.d_in * m.sae.W_enc.element_size()
         for m in streams.values()

@@ -57,7 +57,7 @@ class Sources:
                     f"member {member.name!r}: expected a finite shift, got NaN or infinite values in it"
                 )
         raw = [tokens if member.tokens is None else member.tokens for member in members]
-        keys = [(id(of), m.config.seed, m.config.buffer_tokens) for of, m in zip(raw, members, strict=True)]
+        keys = [stream_key(member, tokens) for member in members]
         distinct = list(dict.fromkeys(keys))
         firsts = [keys.index(key) for key in distinct]
         given: Sequence[Place | None] = places or [None] * len(distinct)
@@ -141,11 +141,13 @@ def _enter(member: Member, x: Float[Tensor, "batch d_in"]) -> Float[Tensor, "bat
 def see_one_view(members: Sequence[Member]) -> bool:
     """Do all see the same of one stream, so that it is computed once?"""
     first = members[0]
-    return all(_stream_of(m) == _stream_of(first) and _see_the_same(m, first) for m in members)
+    return all(stream_key(m) == stream_key(first) and _see_the_same(m, first) for m in members)
 
 
-def _stream_of(member: Member) -> tuple[int, int, int]:
-    return id(member.tokens), member.config.seed, member.config.buffer_tokens
+def stream_key(member: Member, tokens: Tokens | None = None) -> tuple[int, int, int]:
+    """Members with the same key see one stream. tokens: for members that have none of their own."""
+    of = tokens if member.tokens is None else member.tokens
+    return id(of), member.config.seed, member.config.buffer_tokens
 
 
 def _see_the_same(a: Member, b: Member) -> bool:

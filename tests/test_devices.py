@@ -101,7 +101,7 @@ def of_statistics(_folder: Path) -> object:
     whole = statistics.collect(x).merge(statistics.collect(tokens(), start=400, device="cuda"))
     median = statistics.geometric_median(x)
     statistics.geometric_median([x[:150], x[150:]], sample=tokens(100))
-    models.collect_layers({"x": part} for part in x.split(90))
+    dict(models.collect_layers({"x": part} for part in x.split(90)))
     statistics.effective_rank(statistics.Spectrum.of(whole.raw.covariance).eigenvalues)
     statistics.NormHistogram.of(x).merge(whole.norms)
     diagnosis.severity(whole, median)

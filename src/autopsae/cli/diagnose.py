@@ -54,6 +54,7 @@ def _of_activations(options: DiagnoseOptions, device: str | None) -> tuple[Surve
             repeated=options.repeated,
             exact=options.exact,
             device=device,
+            announce=lambda line: print_note(f"{options.source}: {line}", bar.console),
             progress=progress_on(bar, task),
         )
     return result, layers

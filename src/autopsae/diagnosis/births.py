@@ -22,6 +22,8 @@ class Question:
 
     asked: Asked
     statistics: Statistics
+    stream_tokens: int
+    """Number of tokens that those of the statistics are spread over."""
     views: Mapping[str, View]
     """What the SAE sees under each remedy."""
     forecast: Callable[[View], Forecast]
@@ -45,19 +47,19 @@ def count_births(tokens: Tokens, progress: Progress | None = None) -> Births:
 
 
 def estimate_births(question: Question) -> dict[str, Birth]:
-    """Births as expected on all tokens of the statistics, from their sample. A latent that fires on the sample
+    """Births as expected on all tokens of the stream, from a sample of them. A latent that fires on the sample
     fires on all tokens too; for the others the forecast is made where there is none.
     """
     without = {name: view for name, view in question.views.items() if name not in question.forecasts}
-    statistics = question.statistics
-    on_sample = _count(statistics.sample, replace(question, views=without), None) if without else {}
+    tokens = question.stream_tokens
+    on_sample = _count(question.statistics.sample, replace(question, views=without), None) if without else {}
     births = {}
     for name, view in question.views.items():
         if name in on_sample and on_sample[name].dead == 0:
-            births[name] = replace(on_sample[name], tokens=statistics.tokens, dead_interval=(0.0, 0.0))
+            births[name] = replace(on_sample[name], tokens=tokens, dead_interval=(0.0, 0.0))
             continue
         forecast = question.forecasts.get(name) or question.forecast(view)
-        births[name] = _as_birth(forecast, statistics.tokens)
+        births[name] = _as_birth(forecast, tokens)
     return births
 
 

@@ -144,7 +144,7 @@ def _formula(d: Diagnosis) -> str:
 
 def _title(survey: Survey) -> str:
     first = next(iter(survey))
-    tokens = " / ".join(f"{n:,}" for n in sorted({d.tokens for d in survey}))
+    tokens = " / ".join(f"{n:,}" for n in sorted({d.birth["none"].tokens for d in survey}))
     d_in = " / ".join(str(n) for n in sorted({d.d_in for d in survey}))
     at = _short(first.expected["none"].tokens)
     how = first.birth["none"].how

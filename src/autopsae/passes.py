@@ -132,6 +132,13 @@ def spread_over(tokens: Tokens) -> int | None:
     return number if isinstance(number, int) else None
 
 
+def stored_type(tokens: Tokens) -> torch.dtype:
+    """The type in which a source holds its tokens; float32 where it does not tell."""
+    source = tokens.source if isinstance(tokens, SamePasses) else tokens
+    dtype = getattr(source, "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
 def _is_whole(tokens: Any) -> TypeGuard[Tensor | NDArray[Any]]:
     """A matrix of which every row is a token: masked rows are none."""
     return isinstance(tokens, Tensor | np.ndarray) and not isinstance(tokens, np.ma.MaskedArray)

@@ -12,9 +12,10 @@ from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.births import count_births, estimate_births
 from autopsae.diagnosis.judge import judge
 from autopsae.diagnosis.parameters import Asked, check_repeated
+from autopsae.diagnosis.plan import Planner
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import bytes_asked, fit_layers
-from autopsae.passes import same_passes, source_documents, spread_over
+from autopsae.passes import same_passes, source_documents, spread_over, stored_type
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import collect
@@ -106,8 +107,9 @@ def diagnose_as_asked(
     device: torch.device | str | None,
     progress: Progress | None,
     documents: Sequence[int] | NDArray[Any] | None = None,
+    planner: Planner | None = None,
 ) -> Diagnosis:
-    """`diagnose`, of which the arguments are checked."""
+    """`diagnose`, of which the arguments are checked. planner: shown the layer."""
     check_repeated(repeated)
     if documents is not None and repeated == "leave_out":
         raise InputError('documents: expected repeated="keep", as copies that are left out have documents too')
@@ -128,7 +130,7 @@ def diagnose_as_asked(
         needs=lambda d_in: bytes_asked(asked, d_in, sample_tokens),
         progress=progress,
     )
-    return judge(
+    diagnosis = judge(
         statistics,
         asked,
         count_births(tokens, progress) if exact else estimate_births,
@@ -137,3 +139,6 @@ def diagnose_as_asked(
         documents=documents,
         stream_tokens=None if exact else spread_over(tokens),
     )
+    if planner:
+        planner.show(diagnosis.prescription, statistics.sample, stored_type(tokens))
+    return diagnosis

@@ -18,6 +18,7 @@ from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS
 from autopsae.diagnosis.births import estimate_births
 from autopsae.diagnosis.judge import judge
 from autopsae.diagnosis.parameters import Asked
+from autopsae.diagnosis.plan import Planner
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import SampleSize, bytes_asked, fit_sample
 from autopsae.diagnosis.survey import Survey
@@ -36,6 +37,7 @@ from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.wide import WIDE
+from autopsae.training.config import TrainConfig
 
 _INPUTS = {
     "image": "images (--images DIR, or documents from models.pictures_in)",
@@ -66,6 +68,7 @@ def diagnose_model(
     seed: int = 0,
     sample_tokens: int | None = None,
     keep: str | Path | None = None,
+    plan: TrainConfig | None = None,
     device: torch.device | str | None = None,
     announce: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -82,10 +85,11 @@ def diagnose_model(
     reference for a network that reads texts; layers: points (`activations.hooked`), by default all hidden states;
     context: tokens of a piece at most (for images, pixels of a side); batch_size: pieces for each run;
     sample_tokens: tokens of the sample (default: 4,096, or half or a quarter of it where the memory is too small
-    for that); keep: a folder that the activations are written to as well, for training (`harvest`); device: where
-    the network runs; announce: told in a line what will be read, and how much memory it takes, before it starts
-    (the network has read one piece by then, which tells the widths of the layers); progress: told the tokens read
-    as "reading", and then each layer; all other arguments are those of `diagnose`.
+    for that); keep: a folder that the activations are written to as well, for training (`harvest`); plan: a
+    training of which is measured what it would take (`Survey.plans`); device: where the network runs; announce:
+    told in a line what will be read, and how much memory it takes, before it starts (the network has read one
+    piece by then, which tells the widths of the layers); progress: told the tokens read as "reading", and then
+    each layer; all other arguments are those of `diagnose`.
 
     Raises InputError for a network that has no hidden states where no layers are named, for documents that it
     cannot read, for layers that would not fit in memory together, and as `load_network`, `harvest` and `diagnose`.
@@ -128,7 +132,9 @@ def diagnose_model(
     )
     pieces = batches.pieces
     of_tokens = np.repeat([piece.document for piece in pieces], [piece.tokens for piece in pieces])[:total]
-    return Survey(_judge_all(statistics, len(batches.points), asked, of_tokens, progress))
+    planner = Planner(plan, device) if plan else None
+    diagnoses = _judge_all(statistics, len(batches.points), asked, of_tokens, planner, progress)
+    return Survey(diagnoses, plans=planner.plans if planner else ())
 
 
 def as_network(model: str | Network | LanguageModel, device: torch.device | str | None = None) -> Network:
@@ -200,6 +206,7 @@ def _judge_all(
     layers: int,
     asked: Asked,
     documents: NDArray[np.int64],
+    planner: Planner | None,
     progress: Progress | None,
 ) -> tuple[Diagnosis, ...]:
     """The diagnosis of each layer. layers: how many there are; documents: the document of each token."""
@@ -214,6 +221,8 @@ def _judge_all(
         known = documents if len(documents) == of.tokens else None
         try:
             diagnoses.append(judge(of, asked, estimate_births, layer=name, documents=known))
+            if planner:
+                planner.show(diagnoses[-1].prescription, of.sample)
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
     return tuple(diagnoses)

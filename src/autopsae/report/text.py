@@ -49,7 +49,7 @@ def survey_text(survey: Survey) -> RenderableType:
             _dead(d.expected[d.prescription.remedy.name].dead.value),
         )
     narrow = [line for d in survey for line in _in_lines(d, at)]
-    said = [plain(sentence, "bold") for sentence in survey.verdict]
+    said = [plain(sentence, "bold") for sentence in survey.verdict] + [plain(str(plan)) for plan in survey.plans]
     return Group(
         *said, Text(), Fitting(table, narrow), *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey))
     )

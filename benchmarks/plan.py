@@ -1,7 +1,7 @@
 """The hours that `--plan` says, against a training that is timed: from a file, with records and its buffer.
 
-Plans and trainings take turns, so that a slow spell of the machine meets both, and the medians are compared: planned
-seconds for the steps of the training, and the seconds that it took. Run as `python -m benchmarks.plan`.
+Plans and trainings take turns, so that a slow spell of the machine meets both, and the medians are compared:
+planned seconds for the steps of the training, and the seconds that it took. Run as `python -m benchmarks.plan`.
 """
 
 import tempfile

@@ -23,10 +23,10 @@ from autopsae.training.loop import train
 from autopsae.training.plan import plan_training
 from benchmarks.harness import save
 
-ROUNDS = 5
+ROUNDS = 3
 SETTINGS = {
-    "small": {"d_in": 256, "d_sae": 2048, "k": 32, "batch_tokens": 2048, "steps": 60},
-    "large": {"d_in": 576, "d_sae": 8192, "k": 64, "batch_tokens": 4096, "steps": 16},
+    "small": {"d_in": 256, "d_sae": 2048, "k": 32, "batch_tokens": 2048, "steps": 30},
+    "large": {"d_in": 576, "d_sae": 8192, "k": 64, "batch_tokens": 4096, "steps": 10},
 }
 
 

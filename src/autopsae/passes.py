@@ -112,12 +112,12 @@ def known_tokens(tokens: Tokens) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def known_width(tokens: Tokens) -> int | None:
+def width_of(tokens: Tokens) -> int | None:
     """d_in of a matrix, a list of matrices, a file, or anything with a number `d_in`; None where only a pass would
     tell.
     """
     if isinstance(tokens, SamePasses):
-        return known_width(tokens.source)
+        return width_of(tokens.source)
     first = tokens[0] if isinstance(tokens, list) and tokens else tokens
     if _is_whole(first):
         return int(first.shape[-1]) if first.ndim == 2 else None
@@ -132,7 +132,7 @@ def spread_over(tokens: Tokens) -> int | None:
     return number if isinstance(number, int) else None
 
 
-def stored_type(tokens: Tokens) -> torch.dtype:
+def disk_type(tokens: Tokens) -> torch.dtype:
     """The type in which a source holds its tokens; float32 where it does not tell."""
     source = tokens.source if isinstance(tokens, SamePasses) else tokens
     dtype = getattr(source, "dtype", None)

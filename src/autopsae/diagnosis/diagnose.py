@@ -15,7 +15,7 @@ from autopsae.diagnosis.parameters import Asked, check_repeated
 from autopsae.diagnosis.plan import Planner
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import bytes_asked, fit_layers
-from autopsae.passes import same_passes, source_documents, spread_over, stored_type
+from autopsae.passes import disk_type, same_passes, source_documents, spread_over
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import collect
@@ -140,5 +140,5 @@ def diagnose_as_asked(
         stream_tokens=None if exact else spread_over(tokens),
     )
     if planner:
-        planner.show(diagnosis.prescription, statistics.sample, stored_type(tokens))
+        planner.show(diagnosis.prescription, statistics.sample, disk_type(tokens))
     return diagnosis

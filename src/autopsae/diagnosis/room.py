@@ -15,10 +15,10 @@ from autopsae.arrays import CHUNK_TOKENS, InputError, Tokens
 from autopsae.diagnosis.ladder import ESCALATION
 from autopsae.diagnosis.parameters import Asked
 from autopsae.memory import SMALL, available_bytes, check_memory
-from autopsae.passes import known_width
+from autopsae.passes import width_of
 from autopsae.statistics.room import bytes_of_moments, matrices
 from autopsae.statistics.sample import SAMPLE_TOKENS
-from autopsae.statistics.wide import WIDE, kept_tokens
+from autopsae.statistics.wide import WIDE, reservoir_size
 from autopsae.survival.forecast import FOLLOWED
 
 KEPT = 3
@@ -87,7 +87,7 @@ def fit_sample(
     while asked is None and free is not None and size > LEAST_SAMPLE and needs(size) > max(free, SMALL):
         size //= 2
     check_memory(needs(size), device, what, otherwise)
-    kept = kept_tokens(widest, size, wide=WIDE) if widest else size
+    kept = reservoir_size(widest, size, wide=WIDE) if widest else size
     return SampleSize(tokens=size, wide_tokens=kept if kept > size else None, bytes=needs(size), free=free)
 
 
@@ -122,7 +122,7 @@ def fit_layers(
     exact: whether covariances are those of all tokens. Raises InputError as `fit_sample`.
     """
     layers = list(layers)
-    widths = [known_width(tokens) for tokens in layers]
+    widths = [width_of(tokens) for tokens in layers]
     if device is None and layers and isinstance(layers[0], Tensor):
         device = layers[0].device
     if not widths or None in widths:

@@ -18,7 +18,7 @@ from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
-from autopsae.statistics.wide import RunningMarginals, kept_tokens, with_correlations
+from autopsae.statistics.wide import RunningMarginals, reservoir_size, with_correlations
 from autopsae.tables import Result
 
 
@@ -142,7 +142,7 @@ class Collector:
         if d_in < 2:
             raise InputError(f"expected d_in of at least 2, got {d_in}; gamma and rank need directions")
         if self._layer is None:
-            kept = kept_tokens(d_in, self._size, wide=self._wide)
+            kept = reservoir_size(d_in, self._size, wide=self._wide)
             self._reservoir = Reservoir(kept, seed=self._seed)
             is_wide = self._wide is not None and d_in > self._wide
             self._layer = _Correlations(self._memory) if is_wide else _Covariances(self._memory)

@@ -2,7 +2,7 @@
 
 from autopsae.arrays import CHUNK_TOKENS
 from autopsae.statistics.sample import SAMPLE_TOKENS
-from autopsae.statistics.wide import kept_tokens
+from autopsae.statistics.wide import reservoir_size
 
 _NUMBER = 8
 """Bytes of a float64."""
@@ -41,5 +41,5 @@ def bytes_of_collector(
     the layer is not wide, the sample and the counts of norms and of copies.
     """
     is_wide = wide is not None and d_in > wide
-    kept = kept_tokens(d_in, sample_tokens, wide=wide)
+    kept = reservoir_size(d_in, sample_tokens, wide=wide)
     return (0 if is_wide else matrices(2, d_in)) + _FLOAT32 * (kept + block) * d_in + COUNTS

@@ -20,7 +20,7 @@ PER_DIMENSION = 2
 """Tokens of the sample for each dimension of a wide layer."""
 
 
-def kept_tokens(d_in: int, sample_tokens: int, *, wide: int | None) -> int:
+def reservoir_size(d_in: int, sample_tokens: int, *, wide: int | None) -> int:
     """Tokens of a layer that are kept while it is read: the sample, and as many as the correlations of a layer of
     over `wide` dimensions take.
     """

@@ -37,8 +37,8 @@ def stream_that_breaks(after: int) -> Iterator[dict[str, str]]:
 
 
 def test_a_dataset_gives_its_first_texts_and_leaves_out_those_that_are_none_or_empty(tmp_path: Path) -> None:
-    rows = [{"text": text} for text in TEXTS]
-    rows[3:3] = [{"text": None}, {"text": ""}, {"text": " \n"}]  # type: ignore[list-item]
+    rows: list[dict[str, str | None]] = [{"text": text} for text in TEXTS]
+    rows[3:3] = [{"text": None}, {"text": ""}, {"text": " \n"}]
     name = dataset(tmp_path / "data", rows)
     assert [*(documents_of(Reading(dataset=f"hf:{name}")) or ())] == TEXTS
     assert [*texts_of_dataset(name, rows=5)] == TEXTS[:3]

@@ -29,7 +29,8 @@ def tokens_of(spectrum: Tensor, tokens: int = 6000) -> Tensor:
     turned = torch.linalg.qr(torch.randn(D_IN, D_IN, generator=generator))[0]
     mean = torch.zeros(D_IN)
     mean[:3] = 4.0 * spectrum.sum().sqrt() / 3
-    return (torch.randn(tokens, D_IN, generator=generator) * spectrum.sqrt()) @ turned + mean
+    x: Tensor = (torch.randn(tokens, D_IN, generator=generator) * spectrum.sqrt()) @ turned + mean
+    return x
 
 
 def rank(statistics: Statistics) -> float:

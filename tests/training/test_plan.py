@@ -1,5 +1,6 @@
 """What a training would take: its parts, and that the SAE it is asked about stays as it is."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,7 +14,6 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training import Member, TrainConfig, Training, TrainingPlan, plan_training
-from autopsae.training import plan as module
 from autopsae.training.memory import bytes_of
 
 X = torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], list[int]]
             return advance(self)
 
         monkeypatch.setattr(Training, "advance", timed)
-        monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+        monkeypatch.setattr(time, "perf_counter", lambda: now[0])
         return taken
 
     return set_clock

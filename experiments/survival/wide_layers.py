@@ -3,7 +3,7 @@
     python -m experiments.survival.wide_layers
 
 Gaussian tokens of d_in 2,304 with known principal variances, from white to eight directions, 20,000 of each. The
-correlations come from two and four tokens a dimension (`statistics.wide.PER_DIMENSION` is two), and from all. A
+correlations come from two and four tokens a dimension (`statistics.wide.PER_DIMENSION` is four), and from all. A
 row is written as soon as it is measured, and what is in the file already is not measured again.
 """
 

@@ -20,7 +20,7 @@ def test_the_verdict_on_a_wide_layer_does_not_change_when_its_sample_doubles(
         monkeypatch.setattr(wide, "PER_DIMENSION", per_dimension)
         return autopsae.diagnose(x, d_sae=256, k=8, exact=exact, sample_tokens=100)
 
-    once, twice, counted = diagnose(2), diagnose(4), diagnose(2, exact=True)
+    once, twice, counted = diagnose(4), diagnose(8), diagnose(4, exact=True)
     assert once.prescription.remedy.name == twice.prescription.remedy.name == counted.prescription.remedy.name
     assert [f.name for f in once.findings] == [f.name for f in twice.findings]
     # Either side of the 10 % of the finding on the rank, which only the low one is under.

@@ -62,7 +62,7 @@ def diagnose(
     up to 24 bytes of memory for each of them), "keep" all tokens; seed: of the drawn SAE and of the token sample;
     exact: count death at birth on all tokens; if not, the second pass is left out, and death is estimated from the
     sample (`Birth.dead_interval`) for all tokens, also for those of a file from which `Activations.take` took
-    some; the effective rank and the whitening of a layer of over 2,048 dimensions are then from a sample of 2 d_in
+    some; the effective rank and the whitening of a layer of over 2,048 dimensions are then from a sample of 4 d_in
     tokens (`statistics.collect`); sample_tokens: tokens of the sample (default: 4,096, or half or a quarter of it
     where the memory is too small for that and the width is known before a pass); device: where to compute
     (default: where the tokens are, for the products too); progress: told the tokens of each pass, as "statistics"

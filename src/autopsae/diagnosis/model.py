@@ -78,7 +78,7 @@ def diagnose_model(
     The network reads pieces of documents, spread over all of them (`models.choose_pieces`), until it has made
     `tokens` tokens. Every layer keeps statistics of all of these and a uniform sample of 4,096 in memory. Death at
     birth is not counted on all tokens but estimated from the sample (`Birth.dead_interval`). Of a layer of over
-    2,048 dimensions, the effective rank and the whitening are from a sample too, of 2 d_in tokens
+    2,048 dimensions, the effective rank and the whitening are from a sample too, of 4 d_in tokens
     (`statistics.collect`).
 
     model: a name for `models.load_network`, or a network; documents: what it reads, by default the Python

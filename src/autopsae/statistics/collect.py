@@ -97,7 +97,7 @@ def collect(
 
     start: place of the first token in the whole stream, where this is a part that will be merged with others (the
     parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample; wide: of
-    layers of over `wide` dimensions, the correlations between dimensions are from a sample of two tokens for each
+    layers of over `wide` dimensions, the correlations between dimensions are from a sample of four tokens for each
     dimension, and only means and variances from all tokens (default: all is from all tokens); device: where to
     compute (default: where the tokens are); needs: bytes of memory that must be free for tokens of a width, asked
     before any are taken (default: those of the two covariances); progress: told the tokens read, as "statistics".

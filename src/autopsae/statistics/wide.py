@@ -5,7 +5,7 @@ the memory. The sample has four tokens for each dimension, because the covarianc
 than it is. The effective rank of white tokens comes out 12 % too low from so many, and within 1 % once the bias is
 taken off (`intervals.rank_without_bias`; `python -m experiments.survival.wide_layers` measures it). Tokens that are
 whitened by a covariance of their own look more even than others: from two tokens a dimension, a whitening that is
-too weak can seem to suffice, and the verdict changes when the sample doubles.
+too weak can seem to suffice.
 """
 
 import torch

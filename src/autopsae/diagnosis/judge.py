@@ -70,8 +70,7 @@ def judge(
     # Of remedies that only center, three forecasts take little longer than one.
     forecasts = forecast(views.of([ladder[0].name, ladder[1].name, mean.name]), if_silent={mean.name})
     of_ladder = _forecasts(ladder, wanted, views, forecast, forecasts, asked)
-    most = float(sample_size(repeats))
-    expected = {name: _limit(forecast.at(asked.at_tokens), most) for name, forecast in of_ladder.items()}
+    expected = {name: _limit(made.at(asked.at_tokens), sample_size(repeats)) for name, made in of_ladder.items()}
     listed = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [mean.name, scores.name]
     birth = births(
         Question(
@@ -115,9 +114,9 @@ def _of_sample(documents: Sequence[int] | NDArray[Any] | None, statistics: Stati
     return listed[torch.from_numpy(statistics.reservoir.places)]
 
 
-def _limit(outlook: Outlook, most: float) -> Outlook:
+def _limit(outlook: Outlook, most: int) -> Outlook:
     """The outlook with at most as many effective tokens as there are different ones."""
-    return replace(outlook, effective_tokens=min(outlook.effective_tokens, most))
+    return replace(outlook, effective_tokens=min(outlook.effective_tokens, float(most)))
 
 
 def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Diagnosis:

@@ -33,7 +33,7 @@ from autopsae.files import write_text
 from autopsae.sae.init import draw_rows
 from autopsae.statistics import collect, geometric_median
 from autopsae.statistics.collect import Statistics
-from autopsae.statistics.groups import GROUPS, Groups, document_effect, directions, sample_groups
+from autopsae.statistics.groups import GROUPS, Groups, directions, document_effect, sample_groups
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum, effective_rank
 from autopsae.survival.estimate import Estimate
@@ -126,8 +126,8 @@ def death_rows(layer: Layer, draws: Sequence[list[Drawn]]) -> Iterator[Row]:
             of_sample, limits = pre[drawn.places].T.contiguous(), largest[drawn.places]
             for ratio in RATIOS:
                 over = _over(of_sample, limits, D_SAE // ratio)
-                for store, numbers in _forecasts(over, drawn, len(x)).items():
-                    said.setdefault((ratio, drawn.origin, store), []).append(numbers)
+                for store, forecast in _forecasts(over, drawn, len(x)).items():
+                    said.setdefault((ratio, drawn.origin, store), []).append(forecast)
         for (ratio, origin, store), numbers in said.items():
             about = {**layer.about(), "remedy": remedy, "ratio": ratio, "from": origin, "store": store}
             yield {**about, "draws": len(numbers), "dead": true[ratio], **_judge(np.array(numbers), true[ratio])}
@@ -135,7 +135,8 @@ def death_rows(layer: Layer, draws: Sequence[list[Drawn]]) -> Iterator[Row]:
 
 def _pre(x: Tensor, rows: Tensor) -> Tensor:
     """Pre-activations over the norm of the token."""
-    return (x @ rows.T) / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    pre: Tensor = (x @ rows.T) / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    return pre
 
 
 def _silent_on_all(pre: Tensor, largest: Tensor, k: int) -> float:
@@ -156,7 +157,7 @@ def _forecasts(over: Tensor, drawn: Drawn, tokens: int) -> dict[str, tuple[float
     silent = float((over.amax(dim=1) <= 0).double().mean())
     over = over[:FOLLOWED]
     peaks = _Peaks(over, list({id(g): g for groups in drawn.groups.values() for g in groups.guesses}.values()))
-    numbers = {}
+    numbers: dict[str, tuple[float, ...]] = {}
     for store, groups in drawn.groups.items():
         margins = peaks.most_clumped(groups)
         estimate = Estimate.of(margins, silent, drawn.stream, groups.least_effect)

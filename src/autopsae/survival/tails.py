@@ -115,7 +115,8 @@ class Margins:
         fired = (of_fits @ self.fired.double().T).long()
         fired_in = (of_fits @ (self.fired > 0).double().T).long()
         tokens = (of_fits @ self.sizes.double()).long()
-        chance, shapes = fired / tokens[:, None], [None] * len(kept)
+        chance = fired / tokens[:, None]
+        shapes: list[float | None] = [None] * len(kept)
         if not bool(fired.all()):
             chance, shapes = _calibrate(self, kept, fired, tokens)
         parts = zip(fired, chance, tokens.tolist(), fired_in, kept.sum(dim=1).tolist(), shapes, strict=True)

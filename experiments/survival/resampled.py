@@ -16,6 +16,9 @@ from experiments.survival.layers import LAYERS
 HERE = Path(__file__).parent
 Row = dict[str, Any]
 LEAST = 0.001
+SAMPLE = 4096
+LITTLE_SHARED = ("minilm", "smollm2", "gemma3", "qwen", "antiberty")
+"""Networks whose documents share little of the variance of firings."""
 CHOSEN_ON = {f"{network}.{layer}" for network, layers in LAYERS.items() for layer in layers}
 STORES = {
     "as harvested": ("as harvested", ""),
@@ -91,6 +94,23 @@ def layer_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def correlations(rows: Sequence[Row]) -> dict[str, tuple[float, float]]:
+    """{kind of layers: (smallest, largest) share of the variance of firings that lies between documents}.
+
+    It is (design effect - 1) / (tokens of each document - 1), from the samples of few documents that are known.
+    """
+    by_layer: dict[str, list[float]] = {}
+    for row in rows:
+        if "dead" in row and row["from"] != "all documents" and row["store"] == "documents known":
+            effect, of_each = SAMPLE / row["effective_tokens"], SAMPLE / int(row["from"].split()[0])
+            by_layer.setdefault(row["layer"], []).append((effect - 1) / (of_each - 1))
+    kinds: dict[str, list[float]] = {}
+    for layer, values in by_layer.items():
+        kind = "text and AntiBERTy" if layer.split(".")[0] in LITTLE_SHARED else "UniRep, SpliceAI and DINOv2"
+        kinds.setdefault(kind, []).append(sum(values) / len(values))
+    return {kind: (min(values), max(values)) for kind, values in kinds.items()}
+
+
 def mean(rows: Sequence[Row], key: str) -> float:
     """The mean over rows."""
     return float(sum(row[key] for row in rows) / len(rows))
@@ -101,6 +121,9 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="?", default=HERE / "results" / "resampling.json")
     rows: list[Row] = json.loads(parser.parse_args().results.read_text())
     print("\n\n".join([death_table(rows), severity_table(rows), layer_table(rows)]))
+    print()
+    for kind, (least, most) in correlations(rows).items():
+        print(f"{kind}: documents share {least:.3f} to {most:.2f} of the variance of firings")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ DOCUMENT = 512
 """Tokens of a document, as assumed where neither documents nor the order of the tokens says how many there are."""
 CORRELATION = 0.1
 """The intraclass correlation of documents that is assumed then: the share of the variance of firings that lies
-between documents. It is 0.002 to 0.02 in layers of text, and 0.03 to 0.4 in those of images, proteins and DNA."""
+between documents. docs/forecast.md has what it is in layers of text, images, proteins and DNA."""
 
 _ALIKE = 0.05
 """Neighbours whose similarity is over this are alike: that of independent tokens stays under it."""

@@ -105,7 +105,7 @@ def test_how_many_pre_activations_are_held_at_once_changes_nothing(
     x, W = layer(3.0)[:600], draw_rows(300, D_IN, generator=generator())
     whole = forecast(x, W, sparsity).dead(MANY)
     assert 0.01 < whole.value < 0.99
-    monkeypatch.setattr(sys.modules["autopsae.survival.forecast"], "_HELD", 300 * 7)
+    monkeypatch.setattr(sys.modules["autopsae.survival.margins"], "_HELD", 300 * 7)
     assert astuple(forecast(x, W, sparsity).dead(MANY)) == pytest.approx(astuple(whole), rel=1e-6)
 
 

@@ -1,7 +1,8 @@
 """Death at birth under each remedy: counted on all tokens, or estimated for them from the sample."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 from autopsae.arrays import Tokens
 from autopsae.diagnosis.parameters import Asked
@@ -16,6 +17,14 @@ DRAW = "diagnosis"
 """The purpose of the seed: the same rows for forecasts and counts, under every remedy."""
 
 
+@runtime_checkable
+class Forecaster(Protocol):
+    """`forecast_views` of one SAE."""
+
+    def __call__(self, views: Mapping[str, View], *, if_silent: Collection[str] = ()) -> dict[str, Forecast]:
+        """The forecasts by name; those of `if_silent` only where a latent is silent on the sample."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
     """Of which SAE death at birth is wanted, and what is known of it."""
@@ -24,8 +33,8 @@ class Question:
     statistics: Statistics
     views: Mapping[str, View]
     """What the SAE sees under each remedy."""
-    forecast: Callable[[View], Forecast]
-    """The forecast for it under a remedy."""
+    forecast: Forecaster
+    """Makes the forecasts for it under further remedies."""
     forecasts: Mapping[str, Forecast]
     """Those that were made, for some remedies."""
 
@@ -45,23 +54,17 @@ def count_births(tokens: Tokens, progress: Progress | None = None) -> Births:
 
 
 def estimate_births(question: Question) -> dict[str, Birth]:
-    """Births as expected on all tokens of the statistics, from their sample. A latent that fires on the sample
-    fires on all tokens too; for the others the forecast is made where there is none.
+    """Births as expected on all tokens of the statistics, from forecasts. They are made where there is none yet and
+    a latent is silent on the sample.
     """
-    without = {name: view for name, view in question.views.items() if name not in question.forecasts}
-    statistics = question.statistics
-    on_sample = _count(statistics.sample, replace(question, views=without), None) if without else {}
-    births = {}
-    for name, view in question.views.items():
-        if name in on_sample and on_sample[name].dead == 0:
-            births[name] = replace(on_sample[name], tokens=statistics.tokens, dead_interval=(0.0, 0.0))
-            continue
-        forecast = question.forecasts.get(name) or question.forecast(view)
-        births[name] = _as_birth(forecast, statistics.tokens)
-    return births
+    missing = {name: view for name, view in question.views.items() if name not in question.forecasts}
+    forecasts = {**question.forecasts, **question.forecast(missing, if_silent=missing.keys())}
+    return {name: _as_birth(forecasts.get(name), question.statistics.tokens) for name in question.views}
 
 
-def _as_birth(forecast: Forecast, tokens: int) -> Birth:
+def _as_birth(forecast: Forecast | None, tokens: int) -> Birth:
+    if forecast is None or forecast.fires.silent_on_sample == 0:  # whatever fires on the sample fires on all tokens
+        return Birth(dead=0.0, dead_by_relu=0.0, dead_by_topk=0.0, tokens=tokens, dead_interval=(0.0, 0.0))
     dead, by_relu = forecast.dead(tokens), forecast.dead_by_relu(tokens).value
     return Birth(
         dead=dead.value,

@@ -1,6 +1,6 @@
 """judge(statistics, ...): the diagnosis of a layer of which the statistics are at hand."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.births import DRAW, Births, Question
+from autopsae.diagnosis.births import DRAW, Births, Forecaster, Question
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.ladder import remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
@@ -30,7 +30,7 @@ from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import Repeats
 from autopsae.survival.closed_form import Prediction
-from autopsae.survival.forecast import FOLLOWED, Forecast, forecast_birth
+from autopsae.survival.forecast import FOLLOWED, Forecast, forecast_views
 from autopsae.survival.outlook import Outlook
 from autopsae.survival.recovery import Recovery, recovery_of
 
@@ -59,22 +59,24 @@ def judge(
     geometry = severity(statistics, median, groups)
     ladder, wanted = remedy_ladder(statistics.raw, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
-    others = [center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)]
-    views = {remedy.name: remedy.enters(sample) for remedy in [*ladder, *others]}
+    mean, scores = center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)
+    views = _Views([*ladder, mean, scores], sample)
     forecast = partial(
-        forecast_birth, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=statistics.tokens
+        forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=statistics.tokens
     )
-    forecasts = _forecasts(ladder, wanted, views, forecast, asked)
+    # Of remedies that only center, three forecasts take little longer than one.
+    forecasts = forecast(views.of([ladder[0].name, ladder[1].name, mean.name]), if_silent={mean.name})
+    of_ladder = _forecasts(ladder, wanted, views, forecast, forecasts, asked)
     most = float(sample_size(repeats))
-    expected = {name: _limit(forecast.at(asked.at_tokens), most) for name, forecast in forecasts.items()}
-    listed = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [remedy.name for remedy in others]
+    expected = {name: _limit(forecast.at(asked.at_tokens), most) for name, forecast in of_ladder.items()}
+    listed = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [mean.name, scores.name]
     birth = births(
         Question(
             asked=asked,
             statistics=statistics,
-            views={name: views[name] for name in listed},
+            views=views.of(listed),
             forecast=forecast,
-            forecasts=forecasts,
+            forecasts={**forecasts, **of_ladder},
         )
     )
     prescription = prescribe(
@@ -147,19 +149,39 @@ def _recovery(view: View, rows: Float[Tensor, "d_sae d_in"], asked: Asked, expec
     return recovery_of(y, rows[:FOLLOWED].to(y), lr=asked.lr, steps=asked.steps, tokens=asked.at_tokens)
 
 
+class _Views:
+    """What an SAE sees under each remedy, made when it is asked for: the view of a whitening maps the sample."""
+
+    def __init__(self, remedies: Sequence[Remedy], sample: Float[Tensor, "sample d_in"]) -> None:
+        self._remedies, self._sample = {remedy.name: remedy for remedy in remedies}, sample
+        self._made: dict[str, View] = {}
+
+    def __getitem__(self, name: str) -> View:
+        if name not in self._made:
+            self._made[name] = self._remedies[name].enters(self._sample)
+        return self._made[name]
+
+    def of(self, names: Sequence[str]) -> dict[str, View]:
+        """{name: view} of these remedies."""
+        return {name: self[name] for name in names}
+
+
 def _forecasts(
     ladder: Sequence[Remedy],
     wanted: set[str],
-    views: Mapping[str, View],
-    make: Callable[[View], Forecast],
+    views: _Views,
+    make: Forecaster,
+    known: Mapping[str, Forecast],
     asked: Asked,
 ) -> dict[str, Forecast]:
-    """Of no remedy, the median and what was wanted in any case; of the others up to the first that suffices."""
+    """Of no remedy, the median and what was wanted in any case; of the others up to the first that suffices.
+    known: those that are there already.
+    """
     forecasts: dict[str, Forecast] = {}
     enough = False
     for remedy in ladder:
         if len(forecasts) < 2 or remedy.name in wanted or not enough:
-            forecast = make(views[remedy.name])
+            forecast = known.get(remedy.name) or make(views.of([remedy.name]))[remedy.name]
             enough = enough or suffices(remedy, forecast.at(asked.at_tokens), asked.acceptable)
             forecasts[remedy.name] = forecast
     return forecasts

@@ -12,12 +12,14 @@ WORK = 3
 """At most at once beside them: the two maps of z-scoring and a map as it is applied, or the covariance of the
 sample and its eigenvalues.
 """
-SAMPLES = 7
-"""Copies of the sample in float64, at most: as it was collected, in the stream's order, as a remedy changes it, and
+SAMPLES = 9
+"""Copies of the sample in float64, at most: as it was collected, in the stream's order, as remedies change it, and
 those of its covariance.
 """
-FOLLOWED_COPIES = 5
-"""Matrices [latents followed, sample] in float32: margins, pre-activations, one sorted tail."""
+FOLLOWED_COPIES = 9
+"""Matrices [latents followed, sample] in float32: margins and pre-activations of the three remedies that only
+center, which are forecast together, and one sorted tail.
+"""
 CHUNKS = 8
 """Copies of a chunk while it is collected; the allocator keeps them for later, unless they are large."""
 LARGE = 2**25

@@ -10,6 +10,11 @@ from autopsae.kernels.screen import Scored, Screen, choose_screen
 from autopsae.kernels.workspace import Workspace
 from autopsae.sae.product import Block, ScreenedProduct, WholeProduct
 
+NEAR = 2.0**-7
+"""Tokens closer to the centre that a bias stands for than this share of the bias' own distance need a product of
+their own: the sum of two large numbers, whose exact value is near zero there, leaves a rounding error that is
+positive for half of the latents."""
+
 
 class SharedProduct:
     """The product of a block of tokens and one encoder matrix, made once for SAEs that differ in their biases.

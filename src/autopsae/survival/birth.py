@@ -21,7 +21,7 @@ from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.sae.product import WholeProduct
-from autopsae.sae.shared_product import SharedProduct
+from autopsae.sae.shared_product import NEAR, SharedProduct
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import check_generator
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir, spread
@@ -30,10 +30,6 @@ from autopsae.tables import Result
 
 _FAR = 2.0**100
 """Tokens over this many typical norms from the reference are moved to that distance, as float32 ends at 2^128."""
-
-_NEAR = 2.0**-7
-"""Tokens closer to a remedy's centre than this share of the distance from the reference to the centre get a product
-of their own (`_Count.see`)."""
 
 _BLOCK = 512
 """Tokens per matrix product: so few that their pre-activations are still in the cache when they are counted."""
@@ -152,7 +148,7 @@ class _Count:
         """
         self.name, self.from_center, self.shift = name, from_center, shift
         self.sparsity, self.threshold = sparsity, threshold
-        self.near = _NEAR * float(from_center.norm())
+        self.near = NEAR * float(from_center.norm())
         self.fired: Bool[Tensor, d_sae] = torch.zeros_like(shift, dtype=torch.bool)
         self.positive = torch.zeros_like(self.fired)
         self.settled = False

@@ -5,7 +5,7 @@ and gives an interval (`estimate`). It fits twice: `fires`, fitted to the margin
 `positive`, fitted to the pre-activations, gives the dead-by-ReLU latents.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -21,18 +21,15 @@ from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.groups import Groups, sample_groups
-from autopsae.statistics.sample import BLOCK, spread
 from autopsae.statistics.spectrum import effective_rank
 from autopsae.survival.estimate import Estimate
+from autopsae.survival.margins import Sampled, margins, margins_of_centered
 from autopsae.survival.outlook import Expected, Outlook
 from autopsae.survival.tails import most_clumped, observe_tails
 from autopsae.tables import Result
 
 FOLLOWED = 2048
 """The largest number of latents whose tails are fitted. The others are only counted on the sample."""
-
-_HELD = 1 << 22
-"""The largest number of pre-activations that are held at once, so that a wide SAE takes no more memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -123,93 +120,34 @@ def forecast(
     y = matrix(y).to(W)
     stream_tokens = stream_tokens or len(y)
     groups = sample_groups(y, documents, stream_tokens)
-    return _forecast(y, W, sparsity, groups, stream_tokens, b_enc=b_enc, threshold=threshold, followed=followed)
-
-
-def _forecast(
-    y: Float[Tensor, "sample d_in"],
-    W: Float[Tensor, "d_sae d_in"],
-    sparsity: Sparsity,
-    groups: Groups,
-    stream_tokens: int,
-    *,
-    b_enc: Float[Tensor, "d_sae"] | None = None,
-    threshold: Float[Tensor, "..."] | None = None,
-    followed: int = FOLLOWED,
-) -> Forecast:
     if threshold is not None and bool((threshold < 0).any()):
         raise InputError(f"expected thresholds of at least 0, got {float(threshold.min()):g}")
-    sampled = margins(y, W, sparsity, b_enc=b_enc, threshold=threshold, followed=min(followed, len(W)))
+    followed = min(followed, len(W))
+    sampled = margins(y, W, sparsity, b_enc=b_enc, threshold=threshold, followed=followed)
+    return _of_sampled(sampled, len(W), groups, stream_tokens, _dominance(y))
+
+
+def _of_sampled(
+    sampled: Sampled,
+    d_sae: int,
+    groups: Groups,
+    stream_tokens: int,
+    dominance: float,
+) -> Forecast:
+    tokens = sampled.over.shape[1]
     groups = groups.reorder(sampled.order)
     group = most_clumped(sampled.over, groups.guesses)
     fires, positive = observe_tails(sampled.over, group), observe_tails(sampled.pre, group)
     firing = Estimate.of(fires, sampled.silent, stream_tokens, groups.least_effect)
     return Forecast(
-        tokens=len(y),
-        d_sae=len(W),
+        tokens=tokens,
+        d_sae=d_sae,
         followed=len(sampled.over),
         usage=_usage(fires.fired.sum(dim=1)),
-        dominance=_dominance(y),
-        effective_tokens=len(y) / firing.effect,
+        dominance=dominance,
+        effective_tokens=tokens / firing.effect,
         fires=firing,
         positive=Estimate.of(positive, sampled.never_positive, stream_tokens, groups.least_effect),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sampled:
-    """Margins and pre-activations of the latents on a sample. The tokens are in the order of `spread`.
-
-    Margins and pre-activations are divided by the norm of the token. Otherwise their tails would be the tail of the
-    norms: a few tokens with huge norms would decide the fit.
-    """
-
-    over: Float[Tensor, "followed sample"]
-    """Margin over the norm of the token, for each followed latent."""
-    pre: Float[Tensor, "followed sample"]
-    """Pre-activation over the norm of the token, for each followed latent."""
-    order: Int[Tensor, "sample"]
-    """The place in the sample of each token, in the order of `spread`."""
-    silent: float
-    """The fraction of all latents that fired on no token of the sample."""
-    never_positive: float
-    """The fraction of all latents that were positive on no token of the sample."""
-
-
-def margins(
-    y: Float[Tensor, "sample d_in"],
-    W: Float[Tensor, "d_sae d_in"],
-    sparsity: Sparsity,
-    *,
-    b_enc: Float[Tensor, "d_sae"] | None,
-    threshold: Float[Tensor, "..."] | None,
-    followed: int,
-) -> Sampled:
-    """Compute the pre-activations of the sample once, and keep what the fits need. Arguments as `forecast`."""
-    # A block is a batch for BatchTopK, so it has tokens from all over the sample.
-    order = spread(len(y), y.device)
-    block = BLOCK if sparsity.judges_batches else min(BLOCK, max(1, _HELD // len(W)))
-    over, pre = (y.new_empty(followed, len(y)) for _ in range(2))
-    fired, positive = (torch.zeros(len(W), dtype=torch.bool, device=y.device) for _ in range(2))
-    for start in range(0, len(y), block):
-        rows = order[start : start + block]
-        product = y[rows] @ W.T
-        if b_enc is not None:
-            product += b_enc
-        margin = sparsity.margins(product, threshold)
-        fired |= margin.amax(dim=0) > 0
-        positive |= product.amax(dim=0) > 0
-        # The first `followed` latents are followed. Rows are drawn at random, so these are as good as any others.
-        size = y[rows].norm(dim=1).clamp_min(torch.finfo(y.dtype).tiny)
-        columns = slice(start, start + len(rows))
-        torch.div(margin[:, :followed].T, size, out=over[:, columns])
-        torch.div(product[:, :followed].T, size, out=pre[:, columns])
-    return Sampled(
-        over=over,
-        pre=pre,
-        order=order,
-        silent=float((~fired).double().mean()),
-        never_positive=float((~positive).double().mean()),
     )
 
 
@@ -235,28 +173,46 @@ def forecast_births(
     """
     sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
+    views = {remedy.name: remedy.enters(sample) for remedy in remedies}
     stream_tokens = stream_tokens or len(sample)
     groups = sample_groups(sample, documents, stream_tokens)
-    return {
-        r.name: forecast_birth(r.enters(sample), rows, sparsity, groups, stream_tokens, followed=followed)
-        for r in remedies
-    }
+    return forecast_views(views, rows, sparsity, groups, stream_tokens, followed=followed)
 
 
-def forecast_birth(
-    view: View,
+def forecast_views(
+    views: Mapping[str, View],
     drawn: Float[Tensor, "d_sae d_in"],
     sparsity: Sparsity,
     groups: Groups,
     stream_tokens: int,
     *,
     followed: int = FOLLOWED,
-) -> Forecast:
-    """The forecast for an SAE with the rows `drawn`, born under the remedy of `view`, from the view's sample.
+    if_silent: Collection[str] = (),
+) -> dict[str, Forecast]:
+    """{name: forecast} for SAEs with the rows `drawn`, each as it is born under a view, from the views' sample.
+    Those that only center tokens share a matrix product.
 
-    groups: `sample_groups` of the sample; stream_tokens: number of tokens that the sample is from.
+    groups: `sample_groups` of the sample; stream_tokens: number of tokens that the sample is from; if_silent: names
+        whose forecast is left out if every latent fires on the sample, because none can be dead then.
     """
-    return _forecast(view.seen, view.rows(drawn), sparsity, groups, stream_tokens, followed=followed)
+    followed = min(followed, len(drawn))
+    seen = {name: view.seen.to(drawn) for name, view in views.items()}
+    centered = [name for name, view in views.items() if view.only_centers and view.subspace is None]
+    sampled: dict[str, Sampled] = {}
+    # A batch under BatchTopK must stay whole, and tokens near a centre would get a product of their own.
+    if len(centered) > 1 and not sparsity.judges_batches:
+        parts = [views[name] for name in centered], [seen[name] for name in centered]
+        shared = margins_of_centered(*parts, drawn, sparsity, followed=followed)
+        sampled = dict(zip(centered, shared, strict=True))
+    forecasts = {}
+    dominance = _dominance(seen[centered[0]]) if centered else None  # the same under every centre
+    for name, view in views.items():
+        y = seen[name]
+        own = sampled.pop(name, None) or margins(y, view.rows(drawn), sparsity, followed=followed)
+        if own.silent or name not in if_silent:
+            of_view = dominance if name in centered and dominance is not None else _dominance(y)
+            forecasts[name] = _of_sampled(own, len(drawn), groups, stream_tokens, of_view)
+    return forecasts
 
 
 def _usage(fired: Int[Tensor, "latents"]) -> float:
@@ -266,7 +222,8 @@ def _usage(fired: Int[Tensor, "latents"]) -> float:
 
 def _dominance(y: Float[Tensor, "sample d_in"]) -> float:
     """The largest eigenvalue of the covariance divided by the sum of all; 0 if all tokens are equal."""
-    centered = y.double() - y.double().mean(dim=0)
-    covariance = centered.T @ centered
+    # In float32 once the mean is gone: a share needs no more digits.
+    centered = (y.double() - y.double().mean(dim=0)).float()
+    covariance = (centered.T @ centered).double()
     total = float(covariance.trace())
     return float(torch.linalg.eigvalsh(covariance)[-1]) / total if total > 0 else 0.0

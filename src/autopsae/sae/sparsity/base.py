@@ -5,7 +5,7 @@ frozen dataclass with a `name`, its settings (int, float, bool or str) and `marg
 default. Override
 
 - `check`, to refuse settings that make no sense;
-- `select` and `which_fire`, if they can be computed faster than from a matrix of margins;
+- `select`, `which_fire` and `margins_of_first`, if they can be computed faster than from a matrix of margins;
 - `l0`, `with_k`, `pairs_per_token`, `share_selected`, if the number of selected latents is known;
 - `tensors_at_birth`, `layouts`, `threshold`, `thresholds`, `values`, `learn` and `redraw`, if the sparsity adds
   tensors to the SAE, such as a learned threshold.
@@ -16,7 +16,6 @@ tests/sae/test_new_sparsity.py adds a sparsity, and then counts, forecasts, trai
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, fields
-from pathlib import Path
 from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 from autopsae.arguments import check_k, whole_fields
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import DENSE, Pairs
-from autopsae.kinds import Kind, check_kind, flag, number, one_of, text, whole
+from autopsae.kinds import Kind, flag, number, one_of, text, whole
 from autopsae.kinds import fields as object_of
 from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.saved import Layout
@@ -124,6 +123,26 @@ class Sparsity(ABC):
             product.positive[0] |= (pre > 0).any(dim=0)
             fired |= (self.margins(pre, threshold) > 0).any(dim=0)
         return fired & asked
+
+    def margins_of_first(
+        self,
+        product: WholeProduct,
+        pre: Float[Tensor, "first tokens"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "first tokens"], Bool[Tensor, "d_sae"]]:
+        """(the margins of the first latents on the tokens of `product`, a mask of all latents that fire on any of
+        them). Forecasts need both. It marks `product.positive` as `which_fire` does. pre: the pre-activations of
+        the first latents, which may differ from those of `product` by rounding.
+        """
+        margins, fired = [], torch.zeros_like(product.positive[0])
+        for block in product:
+            b_enc = product.biases(slice(0, 1))
+            rows = block.rows[0] if b_enc is None else block.rows[0] + b_enc
+            product.positive[0] |= (rows > 0).any(dim=0)
+            margin = self.margins(rows, threshold)
+            fired |= (margin > 0).any(dim=0)
+            margins.append(margin[:, : len(pre)].T)
+        return torch.cat(margins, dim=1), fired
 
     def admits(
         self,
@@ -258,21 +277,3 @@ class Sparsity(ABC):
 
 # The type of each setting. Its range is checked by `check` when a file is read.
 _KINDS: dict[Any, Kind] = {int: whole(-(2**53)), float: number(), bool: flag, str: text}
-
-
-def read_sparsity(path: Path, content: Mapping[str, Any], d_sae: int) -> Sparsity:
-    """The sparsity that `to_dict` wrote into the file `path`. Its name must be in SPARSITIES.
-
-    Raises InputError, which names the file, for settings that are missing, have another type, or are refused by
-    `check` for `d_sae` latents.
-    """
-    settings = dict(content)
-    made = SPARSITIES[content["name"]]
-    check_kind(path, content, made.kind())
-    settings.pop("name")
-    try:
-        sparsity = made(**settings)
-        sparsity.check(d_sae)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    return sparsity

@@ -60,11 +60,7 @@ class BatchTopK(Sparsity):
         if threshold is not None:
             return product.pairs_above(threshold.expand(members, d_sae))
         wanted = self.k * n_tokens
-        # A few tokens tell a threshold that lets through about half as many again; of those the best are taken.
-        some = product.sample(64)
-        among = min(some[0].numel(), self.k * some.shape[1] * 3 // 2)
-        guess = some.flatten(1).topk(among, dim=1).values[:, -1:].relu() if among else some.new_zeros(members, 1)
-        for lowered in (guess, guess / 2, torch.zeros_like(guess)):
+        for lowered in self._guess(product):
             many = bool((lowered == 0).any())
             values, pairs = product.pairs_above(lowered.expand(members, d_sae), many=many)
             counts = pairs.per_member_counts
@@ -83,9 +79,39 @@ class BatchTopK(Sparsity):
         threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "d_sae"]:
         """A mask of the latents in `asked` that are over their threshold on at least one token."""
-        if threshold is None:
-            return super().which_fire(product, asked, threshold)
-        return product.any_above(threshold.to(product.W_enc).expand(1, len(asked)))[0] & asked
+        threshold = self._threshold_of(product) if threshold is None else threshold.to(product.W_enc)
+        return product.any_above(threshold.expand(1, len(asked)))[0] & asked
+
+    def margins_of_first(
+        self,
+        product: WholeProduct,
+        pre: Float[Tensor, "first tokens"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "first tokens"], Bool[Tensor, "d_sae"]]:
+        """See `Sparsity.margins_of_first`. Without a threshold, the tokens of `product` are a batch."""
+        threshold = self._threshold_of(product) if threshold is None else threshold
+        return pre - threshold.to(pre), self.which_fire(product, torch.ones_like(product.positive[0]), threshold)
+
+    def _guess(self, product: WholeProduct) -> tuple[Float[Tensor, "members 1"], ...]:
+        """Thresholds to try, the last of them zero. The first is from a few tokens, and lets through about half as
+        many latents again as are wanted.
+        """
+        some = product.sample(64)
+        among = min(some[0].numel(), self.k * some.shape[1] * 3 // 2)
+        nothing = some.new_zeros(len(some), 1)
+        guess = some.flatten(1).topk(among, dim=1).values[:, -1:].relu() if among else nothing
+        return guess, guess / 2, nothing
+
+    def _threshold_of(self, product: WholeProduct) -> Float[Tensor, ""]:
+        """`threshold_of_batch` of the tokens of the product, which has one member."""
+        _, tokens, d_sae = product.shape
+        admitted = self.k * tokens
+        if self.k < d_sae:
+            for lowered in self._guess(product):
+                values, _, _ = product.above(lowered.expand(1, d_sae))
+                if len(values) > admitted:
+                    return torch.topk(values, admitted + 1).values[-1]
+        return product.W_enc.new_zeros(())
 
     @property
     def l0(self) -> int:

@@ -50,6 +50,19 @@ class GroupMax(Sparsity):
         """A mask of the latents in `asked` that are positive and the largest of their group on any token."""
         return product.which_lead(self.k, asked)
 
+    def margins_of_first(
+        self,
+        product: WholeProduct,
+        pre: Float[Tensor, "first tokens"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "first tokens"], Bool[Tensor, "d_sae"]]:
+        """See `Sparsity.margins_of_first`."""
+        size = product.shape[2] // self.k
+        if len(pre) % size:
+            return super().margins_of_first(product, pre, threshold)
+        margins = GroupMax(k=len(pre) // size).margins(pre.T).T
+        return margins, self.which_fire(product, torch.ones_like(product.positive[0]))
+
     def admits(
         self,
         own: Float[Tensor, "tokens d_sae"],

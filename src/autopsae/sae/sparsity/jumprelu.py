@@ -56,6 +56,17 @@ class JumpReLU(Sparsity):
         over = torch.full_like(asked, self.start, dtype=product.W_enc.dtype) if threshold is None else threshold
         return product.any_above(over.to(product.W_enc).expand(1, len(asked)))[0] & asked
 
+    def margins_of_first(
+        self,
+        product: WholeProduct,
+        pre: Float[Tensor, "first tokens"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "first tokens"], Bool[Tensor, "d_sae"]]:
+        """See `Sparsity.margins_of_first`."""
+        over = None if threshold is None else threshold.expand(product.shape[2])
+        bar = self.start if over is None else over[: len(pre), None].to(pre)
+        return pre - bar, self.which_fire(product, torch.ones_like(product.positive[0]), over)
+
     def check(self, d_sae: int) -> None:
         """InputError unless there is a latent, and bandwidth and start are positive."""
         check_k(1, d_sae)

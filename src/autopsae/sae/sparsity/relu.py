@@ -38,6 +38,15 @@ class ReLU(Sparsity):
         """A mask of the latents in `asked` that are positive on at least one token."""
         return product.any_above(torch.zeros_like(asked, dtype=product.W_enc.dtype)[None])[0] & asked
 
+    def margins_of_first(
+        self,
+        product: WholeProduct,
+        pre: Float[Tensor, "first tokens"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "first tokens"], Bool[Tensor, "d_sae"]]:
+        """See `Sparsity.margins_of_first`."""
+        return pre, self.which_fire(product, torch.ones_like(product.positive[0]))
+
     def pairs_per_token(self, d_sae: int, threshold: Float[Tensor, "..."] | None = None) -> int:
         """Half of the latents fire at birth."""
         return d_sae // 2

@@ -12,7 +12,7 @@ from autopsae.arrays import InputError
 from autopsae.defaults import K
 from autopsae.kernels.choose import largest
 from autopsae.kernels.pairs import Pairs
-from autopsae.sae.product import Chosen, Product, WholeProduct
+from autopsae.sae.product import MANY, Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Sparsity
 
 
@@ -37,12 +37,32 @@ class TopK(Sparsity):
             return pre  # every latent is selected: to fire, it has to exceed zero only
         seen = pre.new_zeros(1, pre.shape[1], dtype=torch.bool)
         values, latents = largest(pre[None], None, self.k + 1, seen)
-        # `last` is the k-th largest of all latents, `following` the (k+1)-th. For one of the k largest, the k-th
-        # largest of the others is `following`. For any other latent it is `last`.
-        following, last = torch.topk(values[0], 2, dim=1, largest=False).values.clamp_min(0).split(1, dim=1)
+        following, last = _bars(values[0])
         margins: Tensor = pre - last
         margins.scatter_(1, latents[0], values[0] - torch.where(values[0] >= last, following, last))
         return margins
+
+    def margins_of_first(
+        self,
+        product: WholeProduct,
+        pre: Float[Tensor, "first tokens"],
+        threshold: Float[Tensor, "..."] | None = None,
+    ) -> tuple[Float[Tensor, "first tokens"], Bool[Tensor, "d_sae"]]:
+        """See `Sparsity.margins_of_first`. Only the k + 1 largest of each token are chosen, not all sorted out."""
+        _, tokens, d_sae = product.shape
+        if self.k + 1 > MANY * d_sae:
+            return super().margins_of_first(product, pre, threshold)
+        values, latents = (of_member[0] for of_member in product.largest(self.k + 1))
+        following, last = _bars(values)
+        of_largest = values - torch.where(values >= last, following, last)
+        fired = torch.zeros_like(product.positive[0])
+        fired[latents[of_largest > 0]] = True
+        # Rounding may lift others over `last`, but they are not among the k largest.
+        margins = (pre - last.T).clamp_max(0)
+        is_first = latents < len(pre)
+        token = torch.arange(tokens, device=latents.device)[:, None].expand_as(latents)
+        margins[latents[is_first], token[is_first]] = of_largest[is_first]
+        return margins, fired
 
     def select(self, product: Product, threshold: Float[Tensor, "members _"] | None) -> Chosen:
         """(the pre-activations of the k largest latents of each token, the pairs); see `Sparsity.select`."""
@@ -79,6 +99,14 @@ class TopK(Sparsity):
     def share_selected(self, d_sae: int) -> float:
         """k / d_sae."""
         return self.k / d_sae
+
+
+def _bars(largest: Float[Tensor, "tokens some"]) -> tuple[Float[Tensor, "tokens 1"], Float[Tensor, "tokens 1"]]:
+    """(following, last): the (k+1)-th and the k-th largest of all latents, at least 0. For one of the k largest,
+    the k-th largest of the others is `following`. For any other latent it is `last`.
+    """
+    following, last = torch.topk(largest, 2, dim=1, largest=False).values.clamp_min(0).split(1, dim=1)
+    return following, last
 
 
 def topk_unless(sparsity: Sparsity | None, k: int | None) -> Sparsity:

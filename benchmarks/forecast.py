@@ -13,7 +13,8 @@ from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.groups import GROUPS
-from autopsae.survival.forecast import forecast, margins
+from autopsae.survival.forecast import forecast
+from autopsae.survival.margins import margins
 from autopsae.survival.tails import observe_tails
 from benchmarks.harness import interleaved, save
 

@@ -101,7 +101,7 @@ def of_statistics(_folder: Path) -> object:
     whole = statistics.collect(x).merge(statistics.collect(tokens(), start=400, device="cuda"))
     median = statistics.geometric_median(x)
     statistics.geometric_median([x[:150], x[150:]], sample=tokens(100))
-    models.collect_layers({"x": part} for part in x.split(90))
+    dict(models.collect_layers({"x": part} for part in x.split(90)))
     statistics.effective_rank(statistics.Spectrum.of(whole.raw.covariance).eigenvalues)
     statistics.NormHistogram.of(x).merge(whole.norms)
     diagnosis.severity(whole, median)
@@ -346,7 +346,7 @@ WITHOUT_TENSORS = """
     Csv JsonLines TensorBoard WandB
     autopsy_figure autopsy_text fvu_text save_figure survey_figure survey_text
     format_of hidden_state_names layer_names load_model open_activations open_layers preset_names text_batches
-    Document OutlierDimension Piece load_network
+    Document OutlierDimension Piece TrainingPlan load_network
     CatalogueEntry DnaNetwork ImageNetwork Letters Network ProteinNetwork catalogue find_entry image_files
     pictures_in sequences_in
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
@@ -363,6 +363,7 @@ ELSEWHERE = {
     "steps": "calls Training",
     "train": "calls steps",
     "Moments": "in Statistics",
+    "plan_training": "calls Training",
     "NormHistogram": "in Statistics",
 }
 

@@ -112,6 +112,33 @@ def known_tokens(tokens: Tokens) -> int | None:
     return number if isinstance(number, int) else None
 
 
+def width_of(tokens: Tokens) -> int | None:
+    """d_in of a matrix, a list of matrices, a file, or anything with a number `d_in`; None where only a pass would
+    tell.
+    """
+    if isinstance(tokens, SamePasses):
+        return width_of(tokens.source)
+    first = tokens[0] if isinstance(tokens, list) and tokens else tokens
+    if _is_whole(first):
+        return int(first.shape[-1]) if first.ndim == 2 else None
+    number = getattr(tokens, "d_in", None)
+    return number if isinstance(number, int) else None
+
+
+def spread_over(tokens: Tokens) -> int | None:
+    """How many tokens those of a source are spread over (`Activations.spread_over`); None if it does not tell."""
+    source = tokens.source if isinstance(tokens, SamePasses) else tokens
+    number = getattr(source, "spread_over", None)
+    return number if isinstance(number, int) else None
+
+
+def disk_type(tokens: Tokens) -> torch.dtype:
+    """The type in which a source holds its tokens; float32 where it does not tell."""
+    source = tokens.source if isinstance(tokens, SamePasses) else tokens
+    dtype = getattr(source, "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
 def _is_whole(tokens: Any) -> TypeGuard[Tensor | NDArray[Any]]:
     """A matrix of which every row is a token: masked rows are none."""
     return isinstance(tokens, Tensor | np.ndarray) and not isinstance(tokens, np.ma.MaskedArray)

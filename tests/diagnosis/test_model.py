@@ -1,16 +1,26 @@
 """All layers of a network, diagnosed in one run of it."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 import autopsae
 from autopsae.arrays import InputError
+from autopsae.diagnosis.room import bytes_of_diagnosis
 from autopsae.models import NetworkBatches, choose_pieces, run_network
+from autopsae.models.stream import BLOCK
+from autopsae.statistics.room import bytes_of_collector
 from tests.models.words import Words
 
 TEXTS = [f"document {n} says {n * n} and {n * 7 % 13} " * 3 for n in range(40)]
 SMALL = {"d_sae": 32, "k": 4, "context": 16, "seed": 3}
+
+
+def needed(widths: list[int], sample_tokens: int) -> int:
+    """Bytes for layers of these widths: the collectors of all, and the diagnosis of the widest."""
+    held = sum(bytes_of_collector(d_in, BLOCK, sample_tokens=sample_tokens) for d_in in widths)
+    return held + bytes_of_diagnosis(max(widths), d_sae=32, sample_tokens=sample_tokens)
 
 
 def test_it_is_the_survey_of_what_the_network_gives_in_one_run_and_nothing_is_written(
@@ -24,7 +34,9 @@ def test_it_is_the_survey_of_what_the_network_gives_in_one_run_and_nothing_is_wr
     pieces = choose_pieces(network, TEXTS, tokens=1500, context=16, seed=3)
     batches = NetworkBatches(network=network, pieces=pieces, points=network.points, context=16, batch_size=8)
     outputs = list(run_network(batches, tokens=1500))
-    assert runs == len(outputs)
+    assert runs == 1 + len(
+        outputs
+    )  # the shortest piece, which tells the widths of the layers; then each batch once
     layers = {name: [output[name] for output in outputs] for name in network.points}
     documents = [piece.document for piece in pieces for _ in range(piece.tokens)][:1500]
     for ours, (name, tokens) in zip(survey, layers.items(), strict=True):
@@ -38,7 +50,12 @@ def test_it_is_the_survey_of_what_the_network_gives_in_one_run_and_nothing_is_wr
         known = theirs.expected["none"].effective_tokens
         assert ours.expected["none"].effective_tokens == pytest.approx(known, rel=1e-6)
     assert not [*tmp_path.iterdir()]
-    assert told == ["words: 2 layers, 1,500 tokens from 40 documents, in one run; nothing is written"]
+    [line] = told
+    assert re.fullmatch(
+        r"words: 2 layers, 1,500 tokens from 40 documents, in one run; a sample of at most "
+        r"4,096 tokens of each layer; up to \d+\.\d MB of memory \([\d.,]+ GB are free\); nothing is written",
+        line,
+    )
 
 
 def test_kept_activations_are_those_that_were_diagnosed(tmp_path: Path) -> None:
@@ -63,3 +80,35 @@ def test_what_cannot_be_diagnosed_is_refused_before_the_network_runs(monkeypatch
     with pytest.raises(InputError, match=r"words: expected images \(--images DIR"):
         autopsae.diagnose_model(network, **SMALL)  # type: ignore[arg-type]
     assert network.model.runs == 0
+
+
+def test_the_sample_is_halved_until_the_memory_that_is_free_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def sample(free: int) -> str:
+        monkeypatch.setattr("autopsae.diagnosis.room.available_bytes", lambda _: free)
+        monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: free)
+        autopsae.diagnose_model(Words(), TEXTS, tokens=1500, announce=told.append, **SMALL)  # type: ignore[arg-type]
+        return told[-1].split("; ")[1]
+
+    monkeypatch.setattr("autopsae.diagnosis.room.SMALL", 0)
+    monkeypatch.setattr("autopsae.memory.SMALL", 0)
+    needs = [needed([16, 16], size) for size in (4096, 2048, 1024)]
+    assert needs == sorted(needs, reverse=True)
+    assert sample(needs[0]) == "a sample of at most 4,096 tokens of each layer"
+    assert sample(needs[0] - 1) == sample(needs[1]) == "a sample of at most 2,048 tokens of each layer"
+    assert sample(needs[2]) == "a sample of at most 1,024 tokens of each layer"
+    network = Words()
+    monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: needs[2] - 1)
+    monkeypatch.setattr("autopsae.diagnosis.room.available_bytes", lambda _: needs[2] - 1)
+    with pytest.raises(InputError, match=r"^expected 0\.\d GiB of free memory to diagnose 2 layers .*; name fewer"):
+        autopsae.diagnose_model(network, TEXTS, tokens=1500, **SMALL)  # type: ignore[arg-type]
+    assert network.model.runs == 1
+
+
+def test_a_sample_that_is_asked_for_is_taken_and_at_least_40_tokens() -> None:
+    told: list[str] = []
+    autopsae.diagnose_model(Words(), TEXTS, tokens=1500, sample_tokens=600, announce=told.append, **SMALL)  # type: ignore[arg-type]
+    assert "; a sample of at most 600 tokens of each layer; " in told[0]
+    with pytest.raises(InputError, match="sample_tokens: expected a whole number from 40 to"):
+        autopsae.diagnose_model(Words(), TEXTS, tokens=1500, sample_tokens=39, **SMALL)  # type: ignore[arg-type]

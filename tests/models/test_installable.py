@@ -240,7 +240,7 @@ def test_a_damaged_file_of_a_wheel_ends_with_one_line(tmp_path: Path, monkeypatc
         load_unirep("unirep64")
 
 
-def test_an_unknown_width_of_unirep_is_refused() -> None:
+def test_an_unwidth_of_of_unirep_is_refused() -> None:
     with pytest.raises(InputError, match="unirep128: expected unirep64, unirep256, unirep1900"):
         load_unirep("unirep128")
 

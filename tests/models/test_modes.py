@@ -35,5 +35,5 @@ def test_gradients_are_on_between_two_batches_and_the_network_gets_none() -> Non
 def test_statistics_are_collected_over_more_tokens_than_the_sample_holds() -> None:
     source = batches(10)
     # 4,096 tokens are kept; the last ones, after the run, take places of others.
-    [statistics] = collect_layers(run_network(source, tokens=10_000)).values()
+    [(_, statistics)] = collect_layers(run_network(source, tokens=10_000))
     assert statistics.raw.tokens == 10_000

@@ -22,7 +22,7 @@ def batches(network: Words, tokens: int, batch_size: int = 2) -> NetworkBatches:
 def test_every_layer_has_the_statistics_of_its_tokens_without_padding() -> None:
     network = Words()
     read = batches(network, 1000)
-    found = collect_layers(run_network(read, tokens=1000))
+    found = dict(collect_layers(run_network(read, tokens=1000)))
     assert [*found] == ["embedding", "linear"]
     expected = torch.cat([tokens_of(network, piece.content) for piece in read.pieces])
     assert found["linear"].tokens == len(expected) == sum(map(len, TEXTS))
@@ -41,7 +41,7 @@ def test_the_network_is_run_once_for_each_batch_and_no_longer_than_is_wanted() -
 
 def test_blocks_do_not_change_the_statistics() -> None:
     x = torch.randn(3 * BLOCK + 17, 8, generator=torch.Generator().manual_seed(0)) + 5
-    small = collect_layers({"x": part} for part in x.split(100))["x"]
+    small = dict(collect_layers({"x": part} for part in x.split(100)))["x"]
     once = collect(x)
     torch.testing.assert_close(small.raw.covariance, once.raw.covariance, rtol=1e-10, atol=1e-10)
     assert torch.equal(small.sample, once.sample)
@@ -52,6 +52,6 @@ def test_a_bad_token_is_refused_with_the_name_of_its_layer() -> None:
     x = torch.ones(50, 8)
     x[7, 3] = torch.inf
     with pytest.raises(InputError, match=r"layer .h7.: .*inf"):
-        collect_layers([{"h7": x}])
+        dict(collect_layers([{"h7": x}]))
     with pytest.raises(InputError, match="expected at least one token"):
-        collect_layers([])
+        dict(collect_layers([]))

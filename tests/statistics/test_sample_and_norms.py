@@ -137,3 +137,23 @@ def test_tokens_that_are_all_too_small_are_refused_with_what_to_do(scale: float)
     norms = collect(x).norms
     assert norms.quantile(0.5) == 0.0
     assert norms.typical == pytest.approx(2**0.5, rel=4e-3)
+
+
+def test_a_part_of_a_sample_is_what_a_smaller_reservoir_keeps() -> None:
+    large, small = Reservoir(100, seed=3), Reservoir(30, seed=3)
+    for start in range(0, 500, 37):
+        for reservoir in (large, small):
+            reservoir.add(numbered(500)[start : start + 37], start)
+    assert torch.equal(large.part(30).tokens(), small.tokens())
+    assert large.part(30).places.tolist() == small.places.tolist()
+    assert torch.equal(large.part(200).tokens(), large.tokens())
+
+
+def test_a_sample_holds_tokens_as_they_come_and_gives_them_in_float64() -> None:
+    reservoir = Reservoir(50)
+    reservoir.add(torch.full((40, 2), 0.1), 0)
+    assert reservoir.tokens().dtype == torch.float64
+    assert float(reservoir.tokens()[0, 0]) == float(torch.tensor(0.1))
+    # Wider numbers that come later lose none of their digits.
+    reservoir.add(torch.full((500, 2), 0.1, dtype=torch.float64), 40)
+    assert {float(row[0]) for row in reservoir.tokens()} == {0.1, float(torch.tensor(0.1))}

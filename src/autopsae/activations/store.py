@@ -104,6 +104,11 @@ class Activations(Result):
         numbers = document_numbers(self.parts)
         return None if numbers is None else numbers[self._rows(0, self.source_tokens)]
 
+    @property
+    def spread_over(self) -> int:
+        """Number of tokens that those that are yielded are spread over: all of the files, or what a split left."""
+        return self.tokens if self.complement else self.source_tokens
+
     def __str__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
         return f"{printable(self.layer)}: {self.tokens:,} tokens of d_in = {self.d_in:,}, {dtype}"

@@ -23,6 +23,7 @@ from autopsae.passes import known_digest, same_passes
 from autopsae.provenance import add_provenance
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import survey_text
+from autopsae.training.config import TrainConfig
 
 
 def diagnose(options: DiagnoseOptions) -> None:
@@ -54,6 +55,7 @@ def _of_activations(options: DiagnoseOptions, device: str | None) -> tuple[Surve
             repeated=options.repeated,
             exact=options.exact,
             device=device,
+            announce=lambda line: print_note(f"{options.source}: {line}", bar.console),
             progress=progress_on(bar, task),
         )
     return result, layers
@@ -101,6 +103,7 @@ def _settings(options: DiagnoseOptions) -> dict[str, Any]:
         "lr": options.lr,
         "steps": options.steps,
         "seed": options.seed,
+        "plan": TrainConfig(steps=options.steps, lr=options.lr) if options.plan else None,
     }
 
 

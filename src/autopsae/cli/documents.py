@@ -1,6 +1,5 @@
 """What `diagnose MODEL` reads, and whether its SOURCE is a model or activations."""
 
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,12 @@ from autopsae.activations.hub import can_be_hub_name
 from autopsae.activations.texts import documents_in
 from autopsae.arrays import InputError
 from autopsae.cli.options.diagnose import Reading
-from autopsae.extras import package_error
+from autopsae.models.dataset import texts_of_dataset
 from autopsae.models.pictures import pictures_in
 from autopsae.models.pretrained import folder_type
 from autopsae.models.records import sequences_in
 
 _INPUTS = ("text", "dataset", "images", "sequences")
-_ROWS = 10_000
-"""Rows of a dataset that are read: it may be larger than any disk."""
 
 
 def is_model(source: str) -> bool:
@@ -67,18 +64,6 @@ def check_unread(reading: Reading) -> None:
 
 
 def _rows(name: str) -> Iterator[str]:
-    """The first texts of a dataset, streamed."""
     if not name.startswith("hf:"):
         raise InputError(f"--dataset {name}: expected hf:NAME, a dataset of the Hugging Face Hub")
-    try:
-        from datasets import load_dataset  # type: ignore[import-not-found, unused-ignore]
-    except ImportError as error:
-        raise package_error("--dataset", "datasets", error, install="datasets") from error
-    try:
-        rows = load_dataset(name.removeprefix("hf:"), split="train", streaming=True)
-    except Exception as error:
-        raise InputError(f"--dataset {name}: cannot be had ({type(error).__name__}: {error})") from error
-    for row in itertools.islice(rows, _ROWS):
-        if "text" not in row:
-            raise InputError(f'--dataset {name}: expected rows with a "text", got {sorted(row)}')
-        yield row["text"]
+    return texts_of_dataset(name.removeprefix("hf:"))

@@ -31,6 +31,8 @@ class Question:
 
     asked: Asked
     statistics: Statistics
+    stream_tokens: int
+    """Number of tokens that those of the statistics are spread over."""
     views: Mapping[str, View]
     """What the SAE sees under each remedy."""
     forecast: Forecaster
@@ -54,12 +56,12 @@ def count_births(tokens: Tokens, progress: Progress | None = None) -> Births:
 
 
 def estimate_births(question: Question) -> dict[str, Birth]:
-    """Births as expected on all tokens of the statistics, from forecasts. They are made where there is none yet and
-    a latent is silent on the sample.
+    """Births as expected on all tokens of the stream, from forecasts. They are made where there is none yet and a
+    latent is silent on the sample.
     """
     missing = {name: view for name, view in question.views.items() if name not in question.forecasts}
     forecasts = {**question.forecasts, **question.forecast(missing, if_silent=missing.keys())}
-    return {name: _as_birth(forecasts.get(name), question.statistics.tokens) for name in question.views}
+    return {name: _as_birth(forecasts.get(name), question.stream_tokens) for name in question.views}
 
 
 def _as_birth(forecast: Forecast | None, tokens: int) -> Birth:

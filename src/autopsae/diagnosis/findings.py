@@ -182,7 +182,7 @@ def _closed_form(measured: Measured) -> Finding | None:
         threshold=FAR_OFF,
         tokens=measured.sample_size,
         meaning=f"the paper's formula, which knows gamma only, says that {said:.1%} are dead on "
-        f"{measured.tokens:,} tokens, but {counted:.1%} are {measured.how}",
+        f"{measured.birth['none'].tokens:,} tokens, but {counted:.1%} are {measured.how}",
         advice="use the count and the forecast",
         source="paper Sec. 4.2: it assumes Gaussian tokens with the same variance in all directions",
     )

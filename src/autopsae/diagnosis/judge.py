@@ -45,14 +45,17 @@ def judge(
     layer: str = "layer",
     repeats: Repeats | None = None,
     documents: Sequence[int] | NDArray[Any] | None = None,
+    stream_tokens: int | None = None,
 ) -> Diagnosis:
     """Severity, forecasts, births, the prescription and findings of a layer.
 
     births: how death at birth is had (`births`); repeats: of the tokens before copies were left out, where they
-    were; documents: the document of each token of the stream, None if unknown. Raises InputError as `diagnose`,
-    save for what concerns the tokens themselves.
+    were; documents: the document of each token of the statistics, None if unknown; stream_tokens: the number of
+    tokens that those of the statistics are spread over, for which births are estimated (default: they are all).
+    Raises InputError as `diagnose`, save for what concerns the tokens themselves.
     """
     repeats = repeats or statistics.rows.repeats()
+    stream_tokens = stream_tokens or statistics.tokens
     sample = statistics.sample  # a copy is made each time that it is asked for
     median = geometric_median(sample)
     groups = sample_groups(sample, _of_sample(documents, statistics), statistics.tokens)
@@ -62,7 +65,7 @@ def judge(
     mean, scores = center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)
     views = _Views([*ladder, mean, scores], sample)
     forecast = partial(
-        forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=statistics.tokens
+        forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=stream_tokens
     )
     # Of remedies that only center, three forecasts take little longer than one.
     forecasts = forecast(views.of([ladder[0].name, ladder[1].name, mean.name]), if_silent={mean.name})
@@ -74,6 +77,7 @@ def judge(
         Question(
             asked=asked,
             statistics=statistics,
+            stream_tokens=stream_tokens,
             views=views.of(listed),
             forecast=forecast,
             forecasts={**forecasts, **of_ladder},
@@ -90,7 +94,7 @@ def judge(
         repeats=repeats,
         birth=birth,
         expected=expected,
-        predicted=Prediction.of(geometry.gamma, statistics.tokens, d_sae=asked.d_sae, sparsity=asked.sparsity),
+        predicted=Prediction.of(geometry.gamma, birth["none"].tokens, d_sae=asked.d_sae, sparsity=asked.sparsity),
         recovery=_recovery(views["none"], rows, asked, expected["none"]),
         prescription=prescription,
         acceptable=asked.acceptable,

@@ -67,10 +67,10 @@ class Measured:
     @property
     def born_dead(self) -> str:
         """Death without a remedy, the count and the expectation told apart."""
-        expected = self.expected["none"]
+        none, expected = self.birth["none"], self.expected["none"]
         return (
-            f"{self.birth['none'].dead:.1%} of {self.prescription.d_sae:,} latents are born dead, {self.how} on "
-            f"{self.tokens:,} tokens, and {expected.dead.value:.1%} are expected to be on {expected.tokens:,}"
+            f"{none.dead:.1%} of {self.prescription.d_sae:,} latents are born dead, {self.how} on "
+            f"{none.tokens:,} tokens, and {expected.dead.value:.1%} are expected to be on {expected.tokens:,}"
         )
 
 
@@ -92,6 +92,8 @@ def why_dead(measured: Measured) -> str:
     """
     severity, none = measured.severity, measured.birth["none"].dead
     size, d_sae = measured.sample_size, measured.prescription.d_sae
+    if size == measured.tokens:  # all differ, and so do those of the stream that they are from
+        size = measured.birth["none"].tokens
     places = measured.prescription.sparsity.pairs_per_token(d_sae)
     if exp(-size * places / d_sae) >= none / 2:
         return f"{size:,} different tokens with {places} places each are too few for {d_sae:,} latents"

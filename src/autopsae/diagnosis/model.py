@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from autopsae.activations.harvest import harvest
 from autopsae.activations.hooks import select_points
@@ -17,15 +18,26 @@ from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS
 from autopsae.diagnosis.births import estimate_births
 from autopsae.diagnosis.judge import judge
 from autopsae.diagnosis.parameters import Asked
+from autopsae.diagnosis.plan import Planner
+from autopsae.diagnosis.result import Diagnosis
+from autopsae.diagnosis.room import SampleSize, bytes_asked, fit_sample
 from autopsae.diagnosis.survey import Survey
 from autopsae.models.choose import choose_pieces
 from autopsae.models.named import load_network
 from autopsae.models.network import Network
-from autopsae.models.stream import NetworkBatches, collect_layers, run_network
+from autopsae.models.stream import (
+    NetworkBatches,
+    bytes_of_layers,
+    collect_layers,
+    layer_widths,
+    run_network,
+)
 from autopsae.models.text import TextNetwork
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import Statistics
+from autopsae.statistics.wide import WIDE
+from autopsae.training.config import TrainConfig
 
 _INPUTS = {
     "image": "images (--images DIR, or documents from models.pictures_in)",
@@ -35,7 +47,7 @@ _INPUTS = {
 """What a network that reads no text must be given."""
 
 
-@whole_arguments("tokens", "context", "batch_size", "d_sae", "k", "at_tokens", "steps", "seed")
+@whole_arguments("tokens", "context", "batch_size", "d_sae", "k", "at_tokens", "steps", "seed", "sample_tokens")
 def diagnose_model(
     model: str | Network | LanguageModel,
     documents: Iterable[Any] | None = None,
@@ -54,7 +66,9 @@ def diagnose_model(
     lr: float = LR,
     steps: int = STEPS,
     seed: int = 0,
+    sample_tokens: int | None = None,
     keep: str | Path | None = None,
+    plan: TrainConfig | None = None,
     device: torch.device | str | None = None,
     announce: Callable[[str], None] | None = None,
     progress: Progress | None = None,
@@ -63,17 +77,22 @@ def diagnose_model(
 
     The network reads pieces of documents, spread over all of them (`models.choose_pieces`), until it has made
     `tokens` tokens. Every layer keeps statistics of all of these and a uniform sample of 4,096 in memory. Death at
-    birth is not counted on all tokens but estimated from the sample (`Birth.dead_interval`).
+    birth is not counted on all tokens but estimated from the sample (`Birth.dead_interval`). Of a layer of over
+    2,048 dimensions, the effective rank and the whitening are from a sample too, of 4 d_in tokens
+    (`statistics.collect`).
 
-    model: a name for `models.load_network`, or a network; documents: what it reads, by default the Python reference
-    for a network that reads texts; layers: points (`activations.hooked`), by default all hidden states; context:
-    tokens of a piece at most (for images, pixels of a side); batch_size: pieces for each run; keep: a folder that
-    the activations are written to as well, for training (`harvest`); device: where the network runs; announce: told
-    in a line what will be read and held, before it is; progress: told the tokens read as "reading", and then each
-    layer; all other arguments are those of `diagnose`.
+    model: a name for `models.load_network`, or a network; documents: what it reads, by default the Python
+    reference for a network that reads texts; layers: points (`activations.hooked`), by default all hidden states;
+    context: tokens of a piece at most (for images, pixels of a side); batch_size: pieces for each run;
+    sample_tokens: tokens of the sample (default: 4,096, or half or a quarter of it where the memory is too small
+    for that); keep: a folder that the activations are written to as well, for training (`harvest`); plan: a
+    training of which is measured what it would take (`Survey.plans`); device: where the network runs; announce:
+    told in a line what will be read, and how much memory it takes, before it starts (the network has read one
+    piece by then, which tells the widths of the layers); progress: told the tokens read as "reading", and then
+    each layer; all other arguments are those of `diagnose`.
 
     Raises InputError for a network that has no hidden states where no layers are named, for documents that it
-    cannot read, and as `load_network`, `harvest` and `diagnose`.
+    cannot read, for layers that would not fit in memory together, and as `load_network`, `harvest` and `diagnose`.
     """
     asked = Asked(
         d_sae=d_sae,
@@ -85,17 +104,18 @@ def diagnose_model(
         lr=lr,
         steps=steps,
         seed=seed,
+        sample_tokens=sample_tokens,
     )
     network = as_network(model, device)
     batches = read_batches(
         network, documents, layers=layers, tokens=tokens, context=context, batch_size=batch_size, seed=seed
     )
     total = min(tokens, sum(piece.tokens for piece in batches.pieces))
+    size = _fit_sample([*layer_widths(batches).values()], asked)
     if announce:
-        announce(_plan_line(batches, total, keep))
+        announce(_plan_line(batches, total, size, keep))
     if keep is None:
-        outputs = run_network(batches, tokens=total)
-        statistics = collect_layers(outputs, seed=seed, total=total, progress=progress)
+        columns: Iterable[dict[str, Tensor]] = run_network(batches, tokens=total)
     else:
         kept = harvest(
             network.model,
@@ -107,10 +127,14 @@ def diagnose_model(
             progress=progress,
         )
         columns = (dict(zip(kept, parts, strict=True)) for parts in zip(*kept.values(), strict=True))
-        statistics = collect_layers(columns, seed=seed, total=total, progress=progress)
+    statistics = collect_layers(
+        columns, seed=seed, sample_tokens=size.tokens, wide=WIDE, total=total, progress=progress
+    )
     pieces = batches.pieces
     of_tokens = np.repeat([piece.document for piece in pieces], [piece.tokens for piece in pieces])[:total]
-    return Survey(_judge_all(statistics, asked, of_tokens, progress))
+    planner = Planner(plan, device) if plan else None
+    diagnoses = _judge_all(statistics, len(batches.points), asked, of_tokens, planner, progress)
+    return Survey(diagnoses, plans=planner.plans if planner else ())
 
 
 def as_network(model: str | Network | LanguageModel, device: torch.device | str | None = None) -> Network:
@@ -157,30 +181,48 @@ def read_batches(
     )
 
 
-def _plan_line(batches: NetworkBatches, total: int, keep: str | Path | None) -> str:
+def _fit_sample(widths: Sequence[int], asked: Asked) -> SampleSize:
+    """The sample with which all layers are collected at once, and then judged one after the other."""
+
+    def needs(size: int) -> int:
+        judged = max(bytes_asked(asked, d_in, size) for d_in in widths)
+        return bytes_of_layers(widths, sample_tokens=size, wide=WIDE) + judged
+
+    what = f"to diagnose {len(widths)} layers of d_in = {max(widths):,}"
+    return fit_sample(needs, asked.sample_tokens, what=what, otherwise="name fewer layers", widest=max(widths))
+
+
+def _plan_line(batches: NetworkBatches, total: int, size: SampleSize, keep: str | Path | None) -> str:
     documents = len({piece.document for piece in batches.pieces})
     written = "nothing is written" if keep is None else f"the activations are written to {keep}"
     return (
         f"{batches.network.name}: {len(batches.points)} layers, {total:,} tokens from {documents:,} documents, in "
-        f"one run; {written}"
+        f"one run; {size}; {written}"
     )
 
 
 def _judge_all(
-    statistics: dict[str, Statistics], asked: Asked, documents: NDArray[np.int64], progress: Progress | None
-) -> tuple[Any, ...]:
-    """The diagnosis of each layer. documents: the document of each token."""
-    diagnoses, names = [], list(statistics)
-    for number, name in enumerate(names, 1):
+    statistics: Iterable[tuple[str, Statistics]],
+    layers: int,
+    asked: Asked,
+    documents: NDArray[np.int64],
+    planner: Planner | None,
+    progress: Progress | None,
+) -> tuple[Diagnosis, ...]:
+    """The diagnosis of each layer. layers: how many there are; documents: the document of each token."""
+    diagnoses: list[Diagnosis] = []
+    # Each layer is let go once it is judged.
+    for name, of in statistics:
         if progress:
-            each = statistics[name].tokens
-            progress(f"layer {number} of {len(names)}: {name}", (number - 1) * each, len(names) * each)
+            progress(
+                f"layer {len(diagnoses) + 1} of {layers}: {name}", len(diagnoses) * of.tokens, layers * of.tokens
+            )
+        # A point that gives several tokens for one of the network's, or fewer, has documents that are unknown.
+        known = documents if len(documents) == of.tokens else None
         try:
-            # The statistics of a layer are let go once it is judged.
-            of = statistics.pop(name)
-            # A point that gives several tokens for one of the network's, or fewer, has documents that are unknown.
-            known = documents if len(documents) == of.tokens else None
             diagnoses.append(judge(of, asked, estimate_births, layer=name, documents=known))
+            if planner:
+                planner.show(diagnoses[-1].prescription, of.sample)
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
     return tuple(diagnoses)

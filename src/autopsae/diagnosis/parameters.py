@@ -10,6 +10,7 @@ from autopsae.arguments import check_whole
 from autopsae.arrays import InputError
 from autopsae.defaults import Repeated
 from autopsae.sae.sparsity import Sparsity
+from autopsae.survival.tails import LEAST_TAIL
 from autopsae.words import show
 
 MOST_TOKENS = 10**15
@@ -21,8 +22,8 @@ class Asked:
     """What is asked of the diagnosis of every layer: arguments of `diagnose`, checked when it is made.
 
     Raises InputError unless d_sae, k <= d_sae, at_tokens <= 10^15, ranks, steps and seed < 2^63 are whole numbers,
-    the last two at least 0, alphas and ranks are lists in which each number stands once, lr is finite and at least
-    0, and `acceptable` is in [0, 1].
+    the last two at least 0, sample_tokens is None or a whole number of at least 40, alphas and ranks are lists in
+    which each number stands once, lr is finite and at least 0, and `acceptable` is in [0, 1].
     """
 
     d_sae: int
@@ -34,6 +35,8 @@ class Asked:
     lr: float
     steps: int
     seed: int
+    sample_tokens: int | None = None
+    """Tokens of the sample; None for as many as are usual and fit in memory."""
 
     def __post_init__(self) -> None:
         self.sparsity.check(self.d_sae)
@@ -49,6 +52,8 @@ class Asked:
             check_whole("ranks", rank, least=1, most=2**31)
         check_whole("steps", self.steps, least=0, most=MOST_TOKENS)
         check_whole("seed", self.seed, least=0, most=2**63 - 1)
+        if self.sample_tokens is not None:
+            check_whole("sample_tokens", self.sample_tokens, least=2 * LEAST_TAIL, most=2**31)
         _check_real("lr", self.lr)
         if not (isfinite(self.lr) and self.lr >= 0):
             raise InputError(f"lr: expected a finite number of at least 0, got {self.lr}")

@@ -105,7 +105,7 @@ def severity(
         raise InputError("expected at least 2 tokens, got 1; the spread of one token is not defined")
     gamma_raw = gamma(raw)
     spectrum = Spectrum.of(normed.covariance)
-    rank = effective_rank(spectrum.eigenvalues)
+    rank = _rank(spectrum.eigenvalues, statistics)
     low, high = _rank_interval(statistics, spectrum, rank, groups)
     kurtosis = normed.excess_kurtosis
     kurtosis = kurtosis[kurtosis.isfinite()]
@@ -123,7 +123,7 @@ def severity(
         effective_rank_interval=(low, high),
         effective_rank_fraction=rank / statistics.d_in,
         effective_rank_fraction_interval=(low / statistics.d_in, high / statistics.d_in),
-        effective_rank_raw=effective_rank(torch.linalg.eigvalsh(raw.covariance)),
+        effective_rank_raw=_rank(torch.linalg.eigvalsh(raw.covariance), statistics),
         kurtosis=float(kurtosis.mean()) if len(kurtosis) else None,
         mean_norm=float(raw.mean.norm()),
         median_norm=float(median.norm()),
@@ -146,12 +146,23 @@ def _gamma_interval(sample: Float[Tensor, "sample d_in"], moments: Moments, grou
     return precise.interval(value, sqrt(max(0.0, value**2 - 1 / precise.effective_tokens)))
 
 
+def _rank(eigenvalues: Float[Tensor, "d_in"], statistics: Statistics) -> float:
+    """The effective rank of all tokens. Where the covariance is from n of N tokens, the rank is too low by as much
+    as that of n tokens is, less what that of N tokens is; the bias goes by 1 / tokens.
+    """
+    rank, n, total = effective_rank(eigenvalues), statistics.covariance_tokens, statistics.tokens
+    return rank if n == total else rank_without_bias(rank, eigenvalues, 1 / (1 / n - 1 / total))
+
+
 def _rank_interval(statistics: Statistics, spectrum: Spectrum, rank: float, groups: Groups) -> tuple[float, float]:
     influence = rank_influence(
         layer_norm(statistics.sample), statistics.normed.mean, spectrum.eigenvalues, spectrum.directions
     )
-    precise = precision(influence, groups, statistics.tokens)
-    low, high = precise.interval(rank, rank_without_bias(rank, spectrum.eigenvalues, precise.effective_tokens))
+    precise = precision(influence, groups, statistics.covariance_tokens)
+    # The rank without any bias: more than that of all tokens where these are few or alike.
+    plain = effective_rank(spectrum.eigenvalues)
+    unlimited = rank_without_bias(plain, spectrum.eigenvalues, precise.effective_tokens)
+    low, high = precise.interval(rank, unlimited)
     return max(1.0, low), min(float(statistics.d_in), high)
 
 

@@ -1,23 +1,29 @@
 """survey(layers, ...): the diagnoses of several layers side by side."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from autopsae.arrays import InputError, Tokens
+from autopsae.arrays import InputError, Tokens, check_device
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
-from autopsae.diagnosis.diagnose import diagnose
+from autopsae.diagnosis.diagnose import diagnose_as_asked
+from autopsae.diagnosis.parameters import Asked
+from autopsae.diagnosis.plan import Planner
 from autopsae.diagnosis.result import Diagnosis
+from autopsae.diagnosis.room import SampleSize, fit_layers
 from autopsae.diagnosis.verdict import verdict
 from autopsae.files import write_text
+from autopsae.passes import known_tokens, spread_over
 from autopsae.progress import Progress
 from autopsae.provenance import PROVENANCE, provenance
-from autopsae.sae.sparsity import Sparsity
+from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.tables import Result, html_table, import_pandas
+from autopsae.training.config import TrainConfig
+from autopsae.training.plan import TrainingPlan
 from autopsae.words import printable
 
 FORMAT = "autopsae-diagnosis"
@@ -34,6 +40,8 @@ class Survey(Result):
 
     diagnoses: tuple[Diagnosis, ...]
     """One for each layer."""
+    plans: tuple[TrainingPlan, ...] = ()
+    """What training an SAE would take, one for each kind of layer; () where that was not asked."""
 
     def __iter__(self) -> Iterator[Diagnosis]:
         return iter(self.diagnoses)
@@ -53,11 +61,14 @@ class Survey(Result):
         return tuple(verdict(self.diagnoses))
 
     def to_dict(self) -> dict[str, Any]:
-        """{"format", "version", "verdict": sentences, "layers": [one dictionary per layer]}."""
+        """{"format", "version", "verdict": sentences, "training": plans or None, "layers": [one dictionary
+        per layer]}.
+        """
         return {
             "format": FORMAT,
             "version": 1,
             "verdict": [*self.verdict],
+            "training": [asdict(plan) for plan in self.plans] or None,
             "layers": [diagnosis.to_dict() for diagnosis in self.diagnoses],
         }
 
@@ -112,44 +123,73 @@ def survey(
     repeated: Repeated = "keep",
     seed: int = 0,
     exact: bool = True,
+    sample_tokens: int | None = None,
+    plan: TrainConfig | None = None,
     device: torch.device | str | None = None,
+    announce: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Diagnose each layer of a mapping name -> tokens; all other arguments are those of `diagnose`.
 
-    progress: told the tokens of each pass, as "layer 1 of 3: NAME, statistics".
+    plan: a training of which is measured what it would take, after a layer is judged (`Survey.plans`); announce:
+    told in a line what will be read, and how much memory it takes, before it starts (where the widths are known
+    before a pass); progress: told the tokens of each pass, as "layer 1 of 3: NAME, statistics".
 
     Raises InputError where there is no layer, and for arguments or tokens that `diagnose` refuses, with the name of
     the layer.
     """
     if not layers:
         raise InputError("survey: expected at least one layer, got none")
+    asked = Asked(
+        d_sae=d_sae,
+        sparsity=topk_unless(sparsity, k),
+        at_tokens=at_tokens,
+        alphas=alphas,
+        ranks=ranks,
+        acceptable=acceptable,
+        lr=lr,
+        steps=steps,
+        seed=seed,
+        sample_tokens=sample_tokens,
+    )
+    check_device(device, torch.float64)
+    size = fit_layers(layers.values(), asked, exact=exact, device=device)
+    if size:
+        asked = replace(asked, sample_tokens=size.tokens)
+        if announce:
+            announce(_plan_line(layers, size))
+    planner = Planner(plan, device) if plan else None
     diagnoses = []
     for number, (layer, tokens) in enumerate(layers.items(), 1):
         try:
+            told = _of_layer(progress, f"layer {number} of {len(layers)}: {layer}")
             diagnoses.append(
-                diagnose(
+                diagnose_as_asked(
                     tokens,
-                    d_sae=d_sae,
-                    k=k,
-                    sparsity=sparsity,
-                    at_tokens=at_tokens,
+                    asked,
                     layer=layer,
-                    alphas=alphas,
-                    ranks=ranks,
-                    acceptable=acceptable,
-                    lr=lr,
-                    steps=steps,
                     repeated=repeated,
-                    seed=seed,
                     exact=exact,
                     device=device,
-                    progress=_of_layer(progress, f"layer {number} of {len(layers)}: {layer}"),
+                    progress=told,
+                    planner=planner,
                 )
             )
         except InputError as error:
             raise InputError(f"layer {layer!r}: {error}") from error
-    return Survey(tuple(diagnoses))
+    return Survey(tuple(diagnoses), plans=planner.plans if planner else ())
+
+
+def _plan_line(layers: Mapping[str, Tokens], size: SampleSize) -> str:
+    """What will be read, and what it takes."""
+    known = [known_tokens(tokens) for tokens in layers.values()]
+    of = [spread_over(tokens) or number for tokens, number in zip(layers.values(), known, strict=True)]
+    tokens = ""
+    if None not in known:
+        most, source = max(number for number in known if number), max(number for number in of if number)
+        tokens = f", {most:,} tokens of each" + (f", spread over all {source:,}" if source > most else "")
+    several = "layers" if len(layers) > 1 else "layer"
+    return f"{len(layers)} {several}{tokens}, one after the other; {size}; nothing is written"
 
 
 def _of_layer(progress: Progress | None, layer: str) -> Progress | None:

@@ -1,7 +1,8 @@
 """Statistics of all layers of a network in one run over its inputs: nothing is written, and memory is bounded."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from autopsae.modules import evaluation_mode
 from autopsae.progress import Progress
 from autopsae.statistics.collect import Collector, Statistics
 from autopsae.statistics.room import bytes_of_collector
+from autopsae.statistics.sample import SAMPLE_TOKENS
 
 BLOCK = 2048
 """Tokens of a layer that are held before they are added to its statistics: few large blocks cost less."""
@@ -73,12 +75,18 @@ def collect_layers(
     batches: Iterable[dict[str, Tensor]],
     *,
     seed: int = 0,
+    sample_tokens: int = SAMPLE_TOKENS,
+    wide: int | None = None,
     total: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, Statistics]:
-    """The statistics of every layer, as `collect` has them of one, from batches {layer: [tokens, d_in]}.
+) -> Iterator[tuple[str, Statistics]]:
+    """(layer, its statistics), as `collect` has them of one layer, from batches {layer: [tokens, d_in]}.
 
-    total: how many tokens there will be; progress: told the tokens read, as "reading".
+    All batches are read before the first layer is given. A layer is let go once it is given, and the covariances of
+    a wide layer are made only then: those of all layers are never held at once.
+
+    sample_tokens, wide: as for `collect`; total: how many tokens there will be; progress: told the tokens read, as
+    "reading".
 
     Raises InputError as `collect` with the name of the layer, and where the statistics of all layers would not fit
     in memory: that is known after the first batch.
@@ -87,10 +95,12 @@ def collect_layers(
     memory, read = Workspace(), 0
     for batch in batches:
         if not layers:
-            needed = sum(bytes_of_collector(x.shape[1], BLOCK) for x in batch.values())
+            widths = {name: x.shape[1] for name, x in batch.items()}
+            needed = bytes_of_layers(widths.values(), sample_tokens=sample_tokens, wide=wide)
             what = f"for the statistics of {len(batch)} layers at once"
             check_memory(needed, torch.device("cpu"), what, "name fewer layers")
-            layers = {name: _Layer(name, seed, memory) for name in batch}
+            collector = partial(Collector, sample_tokens=sample_tokens, seed=seed, wide=wide, memory=memory)
+            layers = {name: _Layer(name, collector()) for name in batch}
         for name, x in batch.items():
             layers[name].add(x)
         read += len(next(iter(batch.values())))
@@ -98,15 +108,28 @@ def collect_layers(
             progress("reading", read, total)
     if not read:
         raise InputError("expected at least one token, got none; check the source and the mask")
-    return {name: layer.statistics() for name, layer in layers.items()}
+    for name in [*layers]:
+        yield name, layers.pop(name).statistics()
+
+
+def bytes_of_layers(widths: Iterable[int], *, sample_tokens: int, wide: int | None) -> int:
+    """What `collect_layers` holds at once of layers of these widths."""
+    return sum(bytes_of_collector(d_in, BLOCK, sample_tokens=sample_tokens, wide=wide) for d_in in widths)
+
+
+def layer_widths(batches: NetworkBatches) -> dict[str, int]:
+    """{layer: d_in}, from one run of the network over the shortest piece."""
+    shortest = min(batches.pieces, key=lambda piece: piece.tokens)
+    output = next(run_network(replace(batches, pieces=[shortest]), tokens=shortest.tokens))
+    return {name: x.shape[1] for name, x in output.items()}
 
 
 class _Layer:
     """The statistics of one layer, and the tokens that wait to be added to them."""
 
-    def __init__(self, name: str, seed: int, memory: Workspace) -> None:
+    def __init__(self, name: str, collector: Collector) -> None:
         self._name, self._waiting, self._tokens = name, [], 0  # type: ignore[var-annotated]
-        self._collector = Collector(seed=seed, memory=memory)
+        self._collector = collector
 
     def add(self, x: Tensor) -> None:
         self._waiting.append(x)

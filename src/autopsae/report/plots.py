@@ -83,7 +83,7 @@ def _draw_death(axis: "Axes", survey: Survey) -> None:
         predicted = [100 * (dead or 0.0) for dead in forms]
         axis.plot(places, predicted, color="0.6", linestyle="--", linewidth=1.2, label="closed form from gamma")
     first = next(iter(survey))
-    tokens = " / ".join(f"{n:,}" for n in sorted({diagnosis.tokens for diagnosis in survey}))
+    tokens = " / ".join(f"{n:,}" for n in sorted({diagnosis.birth["none"].tokens for diagnosis in survey}))
     axis.set_title(f"Latents born dead (d_sae = {first.d_sae:,}, {first.sparsity}, {tokens} tokens)", loc="left")
     axis.set_xticks(places, [diagnosis.layer for diagnosis in survey], rotation=60 if len(survey) > 12 else 0)
     axis.set_ylabel("dead at birth, %")

@@ -49,7 +49,7 @@ def survey_text(survey: Survey) -> RenderableType:
             _dead(d.expected[d.prescription.remedy.name].dead.value),
         )
     narrow = [line for d in survey for line in _in_lines(d, at)]
-    said = [plain(sentence, "bold") for sentence in survey.verdict]
+    said = [plain(sentence, "bold") for sentence in survey.verdict] + [plain(str(plan)) for plan in survey.plans]
     return Group(
         *said, Text(), Fitting(table, narrow), *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey))
     )
@@ -144,7 +144,7 @@ def _formula(d: Diagnosis) -> str:
 
 def _title(survey: Survey) -> str:
     first = next(iter(survey))
-    tokens = " / ".join(f"{n:,}" for n in sorted({d.tokens for d in survey}))
+    tokens = " / ".join(f"{n:,}" for n in sorted({d.birth["none"].tokens for d in survey}))
     d_in = " / ".join(str(n) for n in sorted({d.d_in for d in survey}))
     at = _short(first.expected["none"].tokens)
     how = first.birth["none"].how

@@ -13,11 +13,12 @@ from autopsae.kernels.workspace import Workspace
 from autopsae.memory import check_memory
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress, tell_progress
-from autopsae.statistics.moments import Moments, RunningMoments, normalize
+from autopsae.statistics.moments import Moments, RunningMoments, layer_norm, normalize
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
+from autopsae.statistics.wide import RunningMarginals, reservoir_size, with_correlations
 from autopsae.tables import Result
 
 
@@ -35,6 +36,9 @@ class Statistics(Result):
     """A uniform sample."""
     rows: RowCounts
     """How many tokens are the same vector."""
+    covariance_tokens: int
+    """Tokens that the correlations between dimensions are from: all, or of a wide layer a sample
+    (`collect(wide=...)`)."""
 
     @property
     def tokens(self) -> int:
@@ -61,6 +65,7 @@ class Statistics(Result):
             norms=self.norms.merge(other.norms),
             reservoir=self.reservoir.merge(other.reservoir),
             rows=self.rows.merge(other.rows),
+            covariance_tokens=self.covariance_tokens + other.covariance_tokens,
         )
 
     def __str__(self) -> str:
@@ -71,13 +76,14 @@ def _of_covariances(d_in: int) -> int:
     return bytes_of_moments(d_in, streams=2)
 
 
-@whole_arguments("start", "sample_tokens", "seed")
+@whole_arguments("start", "sample_tokens", "seed", "wide")
 def collect(
     tokens: Tokens,
     *,
     start: int = 0,
     sample_tokens: int = SAMPLE_TOKENS,
     seed: int = 0,
+    wide: int | None = None,
     device: torch.device | str | None = None,
     needs: Callable[[int], int] = _of_covariances,
     progress: Progress | None = None,
@@ -89,16 +95,17 @@ def collect(
     norm; float64 tokens are multiplied in float64. `raw.covariance` is float64 in any case, as whitening divides by
     its smallest eigenvalues.
 
-    start: place of the first token in the whole stream, where this is a part that will be merged with others
-    (the parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample;
-    device: where to compute (default: where the tokens are); needs: bytes of memory that must be
-    free for tokens of a width, asked before any are taken (default: those of the two covariances); progress: told
-    the tokens read, as "statistics".
+    start: place of the first token in the whole stream, where this is a part that will be merged with others (the
+    parts' samples then merge into the whole stream's sample); sample_tokens: size of the uniform sample; wide: of
+    layers of over `wide` dimensions, the correlations between dimensions are from a sample of four tokens for each
+    dimension, and only means and variances from all tokens (default: all is from all tokens); device: where to
+    compute (default: where the tokens are); needs: bytes of memory that must be free for tokens of a width, asked
+    before any are taken (default: those of the two covariances); progress: told the tokens read, as "statistics".
 
     Raises InputError as `chunks`, for d_in < 2, for a layer so wide that it would not fit in memory, and for norms
     whose squares would overflow (one over 2^480 = 3e144) or vanish (all under 2^-480, but not all zero).
     """
-    collector = Collector(start=start, sample_tokens=sample_tokens, seed=seed)
+    collector = Collector(start=start, sample_tokens=sample_tokens, seed=seed, wide=wide)
     blocks = chunks(tokens, dtype=None, device=device)
     for number, x in enumerate(tell_progress(blocks, progress, "statistics", known_tokens(tokens))):
         if number == 0:
@@ -117,42 +124,85 @@ class Collector:
         start: int = 0,
         sample_tokens: int = SAMPLE_TOKENS,
         seed: int = 0,
+        wide: int | None = None,
         memory: Workspace | None = None,
     ) -> None:
         """Arguments as `collect`. memory: for what is needed while a block is added; collectors that take turns may
         share it. How much memory is free is not asked.
         """
-        self._place = start
-        self._reservoir, self._rows = Reservoir(sample_tokens, seed=seed), RowCounter()
-        self._memory = memory or Workspace()
-        self._raw, self._normed = RunningMoments(self._memory), RunningMoments(self._memory)
+        self._place, self._size, self._seed, self._wide = start, sample_tokens, seed, wide
+        self._reservoir = Reservoir(sample_tokens, seed=seed)
+        self._rows, self._memory = RowCounter(), memory or Workspace()
+        self._layer: _Covariances | _Correlations | None = None
         self._norms: NormHistogram | None = None
 
     def add(self, x: Float[Tensor, "tokens d_in"]) -> None:
         """Add a block in float32 or float64. Raises InputError as `collect`."""
-        if x.shape[1] < 2:
-            raise InputError(f"expected d_in of at least 2, got {x.shape[1]}; gamma and rank need directions")
+        d_in = x.shape[1]
+        if d_in < 2:
+            raise InputError(f"expected d_in of at least 2, got {d_in}; gamma and rank need directions")
+        if self._layer is None:
+            kept = reservoir_size(d_in, self._size, wide=self._wide)
+            self._reservoir = Reservoir(kept, seed=self._seed)
+            is_wide = self._wide is not None and d_in > self._wide
+            self._layer = _Correlations(self._memory) if is_wide else _Covariances(self._memory)
         self._reservoir.add(x, self._place)
         self._place += len(x)
         self._rows.add(x)
         part = NormHistogram.of(x)  # first, as it refuses what would overflow
         self._norms = self._norms.merge(part) if self._norms else part
-        self._raw.add(x)
         out = self._memory.take("normed", tuple(x.shape), x.new_empty(0, dtype=torch.float64))
-        self._normed.add(normalize(x, out), products=x.dtype)
+        self._layer.add(x, normalize(x, out))
 
     def statistics(self) -> Statistics:
         """Of all blocks, at least one. Raises InputError where all norms vanish."""
         assert self._norms is not None
+        assert self._layer is not None
         if self._norms.vanishing:
             raise InputError(
                 f"expected activations with norms over 3.2e-145, got {self._norms.largest:.1e} at most, whose "
                 "squares vanish; multiply all tokens by a constant first"
             )
+        raw, normed, tokens = self._layer.moments(self._reservoir)
         return Statistics(
-            raw=self._raw.moments(),
-            normed=self._normed.moments(),
+            raw=raw,
+            normed=normed,
             norms=self._norms,
-            reservoir=self._reservoir,
+            reservoir=self._reservoir.part(self._size),
             rows=self._rows.counts(),
+            covariance_tokens=tokens,
         )
+
+
+class _Covariances:
+    """Moments of all tokens, raw and after LayerNorm."""
+
+    def __init__(self, memory: Workspace) -> None:
+        self._raw, self._normed = RunningMoments(memory), RunningMoments(memory)
+
+    def add(self, x: Float[Tensor, "tokens d_in"], normed: Float[Tensor, "tokens d_in"]) -> None:
+        self._raw.add(x)
+        self._normed.add(normed, products=x.dtype)
+
+    def moments(self, reservoir: Reservoir) -> tuple[Moments, Moments, int]:
+        """(raw, normed, tokens that the covariances are from)."""
+        raw = self._raw.moments()
+        return raw, self._normed.moments(), raw.tokens
+
+
+class _Correlations:
+    """The same of a wide layer: means and variances of all tokens, correlations of its sample."""
+
+    def __init__(self, memory: Workspace) -> None:
+        self._raw, self._normed = RunningMarginals(memory), RunningMarginals(memory)
+
+    def add(self, x: Float[Tensor, "tokens d_in"], normed: Float[Tensor, "tokens d_in"]) -> None:
+        self._raw.add(x)
+        self._normed.add(normed)
+
+    def moments(self, reservoir: Reservoir) -> tuple[Moments, Moments, int]:
+        """(raw, normed, tokens that the covariances are from)."""
+        sample = reservoir.tokens()
+        raw = with_correlations(self._raw.marginals(), Moments.of(sample))
+        normed = with_correlations(self._normed.marginals(), Moments.of(layer_norm(sample)))
+        return raw, normed, len(sample)

@@ -20,6 +20,49 @@ ROWS = 512
 that the process has already."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Marginals:
+    """Moments of each dimension by itself; a wide layer keeps no more than these of all its tokens."""
+
+    tokens: int
+    """Number of tokens."""
+    mean: Float[Tensor, "d_in"]
+    """Their arithmetic mean."""
+    second: Float[Tensor, "d_in"]
+    """Sum of (x - mean)^2 per dimension."""
+    third: Float[Tensor, "d_in"]
+    """Sum of (x - mean)^3 per dimension."""
+    fourth: Float[Tensor, "d_in"]
+    """Sum of (x - mean)^4 per dimension."""
+
+    def merge(self, other: "Marginals") -> "Marginals":
+        """Those of both token sets together (Pébay 2008)."""
+        n_a, n_b = self.tokens, other.tokens
+        n = n_a + n_b
+        delta = other.mean - self.mean
+        m2_a, m2_b = self.second, other.second
+        third = (
+            self.third
+            + other.third
+            + delta**3 * (n_a * n_b * (n_a - n_b) / n**2)
+            + 3 * delta * (n_a * m2_b - n_b * m2_a) / n
+        )
+        fourth = (
+            self.fourth
+            + other.fourth
+            + delta**4 * (n_a * n_b * (n_a**2 - n_a * n_b + n_b**2) / n**3)
+            + 6 * delta**2 * (n_a**2 * m2_b + n_b**2 * m2_a) / n**2
+            + 4 * delta * (n_a * other.third - n_b * self.third) / n
+        )
+        return Marginals(
+            tokens=n,
+            mean=self.mean + delta * (n_b / n),
+            second=m2_a + delta.square() * (n_a * n_b / n) + m2_b,
+            third=third,
+            fourth=fourth,
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Moments(Result):
     """Sufficient statistics of tokens up to the fourth moment per dimension and the second across dimensions.
@@ -42,34 +85,20 @@ class Moments(Result):
     @staticmethod
     def of(x: Float[Tensor, "tokens d_in"]) -> "Moments":
         """Moments of one matrix."""
-        return _moments(x.detach().double(), Workspace(), torch.float64)
+        return _with_products(*center_block(x.detach().double(), Workspace(), torch.float64))
+
+    @property
+    def marginals(self) -> Marginals:
+        """The moments of each dimension by itself."""
+        second = self.scatter.diagonal()
+        return Marginals(tokens=self.tokens, mean=self.mean, second=second, third=self.third, fourth=self.fourth)
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both token sets together."""
-        n_a, n_b = self.tokens, other.tokens
-        n = n_a + n_b
-        delta = other.mean - self.mean
-        m2_a, m2_b = self.scatter.diagonal(), other.scatter.diagonal()
-        third = (
-            self.third
-            + other.third
-            + delta**3 * (n_a * n_b * (n_a - n_b) / n**2)
-            + 3 * delta * (n_a * m2_b - n_b * m2_a) / n
-        )
-        fourth = (
-            self.fourth
-            + other.fourth
-            + delta**4 * (n_a * n_b * (n_a**2 - n_a * n_b + n_b**2) / n**3)
-            + 6 * delta**2 * (n_a**2 * m2_b + n_b**2 * m2_a) / n**2
-            + 4 * delta * (n_a * other.third - n_b * self.third) / n
-        )
-        return Moments(
-            tokens=n,
-            mean=self.mean + delta * (n_b / n),
-            scatter=torch.addr(self.scatter, delta, delta, alpha=n_a * n_b / n).add_(other.scatter),
-            third=third,
-            fourth=fourth,
-        )
+        both = self.marginals.merge(other.marginals)
+        delta, weight = other.mean - self.mean, self.tokens * other.tokens / both.tokens
+        scatter = torch.addr(self.scatter, delta, delta, alpha=weight).add_(other.scatter)
+        return Moments(tokens=both.tokens, mean=both.mean, scatter=scatter, third=both.third, fourth=both.fourth)
 
     @property
     def covariance(self) -> Float[Tensor, "d_in d_in"]:
@@ -106,7 +135,7 @@ class RunningMoments:
         """Add a block in float32 or float64. products: the type to which the deviations from its mean are rounded
         before they are multiplied.
         """
-        part = _moments(x, self._memory, products)
+        part = _with_products(*center_block(x, self._memory, products))
         self._moments = self._moments.merge(part) if self._moments else part
 
     def moments(self) -> Moments:
@@ -115,14 +144,29 @@ class RunningMoments:
         return self._moments
 
 
-def _moments(x: Float[Tensor, "tokens d_in"], memory: Workspace, products: torch.dtype) -> Moments:
+def center_block(
+    x: Float[Tensor, "tokens d_in"], memory: Workspace, dtype: torch.dtype
+) -> tuple[Marginals, Float[Tensor, "tokens d_in"]]:
+    """The moments of each dimension of a block, and its deviations from the mean rounded to `dtype`, in memory that
+    the next block takes.
+    """
     mean = _mean(x)
-    deviations = memory.take(f"deviations in {products}", tuple(x.shape), x.new_empty(0, dtype=products))
+    deviations = memory.take(f"deviations in {dtype}", tuple(x.shape), x.new_empty(0, dtype=dtype))
     second, third, fourth = _center(x, mean, deviations)
+    return Marginals(tokens=len(x), mean=mean, second=second, third=third, fourth=fourth), deviations
+
+
+def _with_products(marginals: Marginals, deviations: Float[Tensor, "tokens d_in"]) -> Moments:
     scatter = gram(deviations)
     # Float32 sums of equal squares are rounded to the same side; these are float64, and what `std` needs.
-    scatter.diagonal().copy_(second)
-    return Moments(tokens=len(x), mean=mean, scatter=scatter, third=third, fourth=fourth)
+    scatter.diagonal().copy_(marginals.second)
+    return Moments(
+        tokens=marginals.tokens,
+        mean=marginals.mean,
+        scatter=scatter,
+        third=marginals.third,
+        fourth=marginals.fourth,
+    )
 
 
 def _mean(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in"]:

@@ -2,9 +2,11 @@
 
 from autopsae.arrays import CHUNK_TOKENS
 from autopsae.statistics.sample import SAMPLE_TOKENS
+from autopsae.statistics.wide import reservoir_size
 
 _NUMBER = 8
 """Bytes of a float64."""
+_FLOAT32 = 4
 COUNTS = 12 * 2**20
 """Bytes of the counts of norms and of copies, at most."""
 _CHUNKS = 8
@@ -32,8 +34,12 @@ def bytes_of_spectrum(d_in: int) -> int:
     return matrices(4, d_in)
 
 
-def bytes_of_collector(d_in: int, block: int) -> int:
-    """What a `Collector` holds of a layer between blocks of so many tokens, and these: two matrices, the sample and
-    the counts of norms and of copies.
+def bytes_of_collector(
+    d_in: int, block: int, *, sample_tokens: int = SAMPLE_TOKENS, wide: int | None = None
+) -> int:
+    """What a `Collector` holds of a layer between blocks of so many float32 tokens, and these: two matrices where
+    the layer is not wide, the sample and the counts of norms and of copies.
     """
-    return matrices(2, d_in) + _NUMBER * SAMPLE_TOKENS * d_in + 4 * block * d_in + COUNTS
+    is_wide = wide is not None and d_in > wide
+    kept = reservoir_size(d_in, sample_tokens, wide=wide)
+    return (0 if is_wide else matrices(2, d_in)) + _FLOAT32 * (kept + block) * d_in + COUNTS

@@ -32,7 +32,9 @@ class Reservoir:
         self._rows: Tensor | None = None
 
     def add(self, x: Float[Tensor, "tokens d_in"], start: int) -> None:
-        """Show it the tokens at places start, start + 1, ... of the stream. It keeps them in float64."""
+        """Show it the tokens at places start, start + 1, ... of the stream. It keeps them as they come, in float32
+        or float64.
+        """
         places = np.arange(start, start + len(x))
         drawn = keys(places, hash_seed(self.seed, "sample of the tokens"))
         if len(self._keys) == self.size:
@@ -54,10 +56,19 @@ class Reservoir:
         return merged
 
     def tokens(self) -> Float[Tensor, "sample d_in"]:
-        """The sample, in the order of the stream."""
+        """The sample in float64, in the order of the stream."""
         if self._rows is None:
             raise InputError("expected at least one token to sample from, got none")
-        return self._rows[torch.from_numpy(np.argsort(self._places)).to(self._rows.device)]
+        return self._rows[torch.from_numpy(np.argsort(self._places)).to(self._rows.device)].double()
+
+    def part(self, size: int) -> "Reservoir":
+        """The sample of `size` tokens that a smaller reservoir would have kept of the same stream."""
+        part = Reservoir(size, seed=self.seed)
+        if self._rows is not None:
+            smallest = np.argsort(self._keys)[:size]
+            rows = self._rows[torch.from_numpy(smallest).to(self._rows.device)]
+            part._take(self._keys[smallest], self._places[smallest], rows)
+        return part
 
     @property
     def places(self) -> Int[NDArray[np.int64], "sample"]:
@@ -71,8 +82,7 @@ class Reservoir:
             return
         room = self.size - len(self._keys)
         if self._rows is None or room > 0:
-            new = x.to(torch.float64, copy=True)
-            self._rows = new if self._rows is None else torch.cat([self._rows, new])
+            self._rows = x.clone() if self._rows is None else torch.cat([self._rows, x])
             self._keys = np.concatenate([self._keys, keys])
             self._places = np.concatenate([self._places, places])
             if len(self._keys) > self.size:
@@ -84,6 +94,7 @@ class Reservoir:
         leaving = np.setdiff1d(np.arange(self.size), smallest)
         self._keys[leaving], self._places[leaving] = keys[entering], places[entering]
         device = self._rows.device
+        self._rows = self._rows.to(torch.promote_types(self._rows.dtype, x.dtype))
         self._rows[torch.from_numpy(leaving).to(device)] = x[torch.from_numpy(entering).to(x.device)].to(self._rows)
 
     def _keep(self, rows: NDArray[Any]) -> None:

@@ -10,6 +10,8 @@ from autopsae.training.loop import steps as steps
 from autopsae.training.loop import train as train
 from autopsae.training.objective import L1 as L1
 from autopsae.training.objective import L0Target as L0Target
+from autopsae.training.plan import TrainingPlan as TrainingPlan
+from autopsae.training.plan import plan_training as plan_training
 from autopsae.training.recipes import Recipe as Recipe
 from autopsae.training.recipes import jumprelu_paper as jumprelu_paper
 from autopsae.training.recipes import relu_lindsey as relu_lindsey

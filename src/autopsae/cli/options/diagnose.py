@@ -65,6 +65,8 @@ class DiagnoseOptions:
     """Learning rate by which it is judged whether training brings the dead-by-ReLU back."""
     steps: int = STEPS
     """Steps of that training."""
+    plan: bool = False
+    """Measure what that training would take here, with batches of 4,096 tokens: hours, memory and disk."""
     repeated: Repeated = "keep"
     """Tokens that are the same vector: keep all, or leave_out all but one of each."""
     json: Place[Path | None] = None

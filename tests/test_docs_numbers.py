@@ -125,6 +125,27 @@ def test_the_forecast_from_few_images_is_as_quoted() -> None:
     ]
 
 
+def test_the_samples_of_the_resampled_layers_are_as_many_as_quoted() -> None:
+    rows = results("resampling")
+    apart = {row["layer"] for row in rows} - resampled.CHOSEN_ON
+    draws = [row["draws"] for row in rows]
+    layers = {row["layer"] for row in rows}
+    sentence = (
+        "# layers of seven networks, with which the choices of the forecast were made (chosen on), and # other"
+    )
+    assert quoted(FORECAST, sentence) == [len(layers - apart), len(apart)]
+    assert quoted(FORECAST, "with 60,000 tokens. At least # samples of 4,096 tokens were drawn") == [min(draws)]
+    assert {row["tokens"] for row in rows} == {60_000}
+
+
+def test_the_documents_of_the_resampled_layers_share_as_much_as_quoted() -> None:
+    (text, (least, most)), (others, (low, high)) = sorted(resampled.correlations(results("resampling")).items())[
+        ::-1
+    ]
+    sentence = f"On the layers below it is # to # for {text}, and # to # for {others}."
+    assert quoted(FORECAST, sentence) == [round(least, 3), round(most, 2), round(low, 2), round(high, 2)]
+
+
 @pytest.mark.parametrize(("scale", "auxk"), [("full", False), ("full", True), ("quick", False), ("quick", True)])
 def test_the_table_of_revivals_is_that_of_the_results(scale: str, auxk: bool) -> None:
     rows = [row for row in results("revival") if row["scale"] == scale and ("auxk" in row["run"]) == auxk]

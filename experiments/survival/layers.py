@@ -1,6 +1,8 @@
-r"""A severe and a mild layer of each of seven networks, with the document of each token: the data of `resampling`.
+r"""A severe and a mild layer of each of seven networks, and layers kept apart, with the document of each token.
 
     python -m experiments.survival.layers DATA OUT [--networks unirep64,unirep256,...] [--tokens 60000]
+
+They are the data of `resampling`.
 
 Each layer goes to OUT/NETWORK.LAYER.npy (float32), the documents (protein, chapter, image, stretch of DNA) of its
 tokens to OUT/NETWORK.documents.npy. Besides the wheels and the Debian packages of `experiments.zoo` it needs:
@@ -39,10 +41,28 @@ LAYERS = {
     "minilm": ("hs1", "hs5"),
     "smollm2": ("hs12", "hs29"),
 }
-"""The layers of each network, the more severe one first."""
+"""The layers of each network that the settings were chosen on, the more severe one first."""
+
+APART = {
+    "unirep64": ("hs3",),
+    "unirep256": ("hs3",),
+    "antiberty": ("hs4",),
+    "spliceai": ("add_14",),
+    "dinov2": ("hs9",),
+    "minilm": ("hs3",),
+    "smollm2": ("hs20",),
+    "gemma3": ("hs2", "hs14"),
+    "qwen": ("hs4", "hs20"),
+}
+"""Layers that no setting was chosen on, two networks among them."""
 
 DNA, FLANK = 1024, 5000
 """Bases of a document of DNA, and bases on each side that SpliceAI reads besides."""
+
+
+def names_of(network: str) -> tuple[str, ...]:
+    """All layers of a network that are kept."""
+    return (*LAYERS.get(network, ()), *APART[network])
 
 
 def package_folder(name: str) -> Path:
@@ -107,7 +127,7 @@ def spliceai(data: Path) -> Documents:
         window = windows[place]
         one_hot = (window == torch.arange(4)[:, None]).float()[None]
         values = run(one_hot)
-        yield [{name: values[name][0, :, FLANK : FLANK + DNA].T for name in LAYERS["spliceai"]}]
+        yield [{name: values[name][0, :, FLANK : FLANK + DNA].T for name in names_of("spliceai")}]
 
 
 def spliceai_graph() -> Callable[[Tensor], dict[str, Tensor]]:
@@ -154,7 +174,7 @@ def _keras_layer(kind: str, config: dict[str, Any], weights: list[Tensor], input
 
 def transformer(network: str, data: Path) -> Documents:
     """A network of Hugging Face: proteins, chapters or images are the documents."""
-    names = LAYERS[network]
+    names = names_of(network)
     if network == "antiberty":
         reader, sequences = load_network(network), proteins(data)
         inputs = (reader.batch(sequences[start : start + 8], RESIDUES) for start in range(0, len(sequences), 8))
@@ -173,7 +193,7 @@ def _chapters(network: str, data: Path) -> Documents:
     loaded, document, pieces = load_model(network), 0, []
     for number, ids in loaded.sequences(bible(data), 128):
         states = loaded.model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
-        piece = {name: states[int(name[2:])][0] for name in LAYERS[network]}
+        piece = {name: states[int(name[2:])][0] for name in names_of(network)}
         if number != document and pieces:
             yield [{name: torch.cat([p[name] for p in pieces]) for name in piece}]
             pieces = []
@@ -188,7 +208,7 @@ def fill(network: str, data: Path, out: Path, tokens: int) -> None:
         documents = spliceai(data)
     elif network.startswith("unirep"):
         documents = unirep(int(network.removeprefix("unirep")), data)
-    kept: dict[str, list[Tensor]] = {name: [] for name in LAYERS[network]}
+    kept: dict[str, list[Tensor]] = {name: [] for name in names_of(network)}
     owner: list[int] = []
     number = 0
     for batch in documents:
@@ -209,13 +229,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--networks", default=",".join(LAYERS))
+    parser.add_argument("--networks", default=",".join(APART))
     parser.add_argument("--tokens", type=int, default=60_000)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     for network in asked.networks.split(","):
-        if network not in LAYERS:
-            raise InputError(f"unknown network {network!r}; expected {', '.join(LAYERS)}")
+        if network not in APART:
+            raise InputError(f"unknown network {network!r}; expected {', '.join(APART)}")
         with torch.inference_mode():
             fill(network, asked.data, asked.out, asked.tokens)
 

@@ -1,152 +1,208 @@
 """How often intervals hold, and how far forecasts are off, over many samples of 4,096 tokens of the same layer.
 
-    python -m experiments.survival.resampling FOLDER [--layers unirep64.hs4,...] [--draws 5] [--tokens 60000]
+    python -m experiments.survival.resampling FOLDER [--layers unirep64.hs4,...] [--draws 200] [--tokens 60000]
         [--out results/resampling.json]
 
 FOLDER is what `experiments.survival.layers` wrote. Samples are drawn from all tokens of a layer, or from those of
 32 of its documents (a quarter, where there are fewer than 128). Each is taken as the store has it, shuffled, and
 with its documents known. From each, death is forecast for all tokens of the layer, raw and centered by their
-median, for d_sae 2048 and d_sae / k of 32, 128 and 512; 1,024 latents are followed. `before` is what the forecast
-was without the curve: tails alone, and stretches of the sample in the jackknife. Fractions throughout. Rows in the
-file stay.
+median, for d_sae 2048 and d_sae / k of 32, 128 and 512; 1,024 latents are followed. `unassumed_` is the forecast
+without the design effect that is assumed for shuffled streams. Fractions throughout.
+
+Each layer is written when it is done. With more draws than the file has, only those that it lacks are made: a draw
+depends on its number alone.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from math import sqrt
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from experiments.survival.layers import LAYERS
+from experiments.survival.layers import APART, LAYERS
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.diagnosis.severity import Severity, severity
+from autopsae.diagnosis.severity import _gamma_interval, _rank_interval, gamma
 from autopsae.files import write_text
 from autopsae.sae.init import draw_rows
-from autopsae.sae.sparsity import TopK
 from autopsae.statistics import collect, geometric_median
-from autopsae.statistics.groups import sample_groups
-from autopsae.survival.estimate import FORM_ERROR, Estimate
-from autopsae.survival.tails import most_clumped, observe_tails
+from autopsae.statistics.collect import Statistics
+from autopsae.statistics.groups import GROUPS, Groups, directions, document_effect, sample_groups
+from autopsae.statistics.moments import layer_norm
+from autopsae.statistics.spectrum import Spectrum, effective_rank
+from autopsae.survival.estimate import Estimate
+from autopsae.survival.tails import LEAST_TAIL, TOP, Margins, design_effect
 
 HERE = Path(__file__).parent
 D_SAE, FOLLOWED, SAMPLE = 2048, 1024, 4096
 RATIOS = (32, 128, 512)
 FEW = 32
 STORES = ("as harvested", "shuffled", "documents known")
-INTERVALS = ("gamma", "gamma_raw", "effective_rank")
+Row = dict[str, Any]
+KEY = ("layer", "remedy", "ratio", "from", "store")
+"""What a row is about."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Drawn:
+    """A sample of a layer, and its groups in each store."""
+
+    origin: str
+    places: Tensor
+    stream: int
+    """Number of tokens that it was drawn from."""
+    groups: dict[str, Groups]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
-    """All tokens of a layer, and the samples that are drawn from them."""
+    """All tokens of a layer, and their documents."""
 
     name: str
     tokens: Tensor
     documents: NDArray[Any]
-    samples: dict[str, list[NDArray[Any]]]
-    """The places of the tokens of each sample, by what they are drawn from."""
-    streams: dict[str, list[int]]
-    """The number of tokens that each sample is drawn from."""
 
     @staticmethod
-    def read(folder: Path, name: str, tokens: int, draws: int) -> "Layer":
+    def read(folder: Path, name: str, tokens: int) -> "Layer":
         x = torch.from_numpy(np.load(folder / f"{name}.npy")[:tokens])
-        documents = np.load(folder / f"{name.split('.')[0]}.documents.npy")[:tokens]
-        chance, number = np.random.default_rng(0), int(documents.max()) + 1
+        return Layer(
+            name=name, tokens=x, documents=np.load(folder / f"{name.split('.')[0]}.documents.npy")[:tokens]
+        )
 
-        def sample(pool: NDArray[Any]) -> NDArray[Any]:
-            return np.sort(chance.choice(pool, min(SAMPLE, len(pool)), replace=False))
+    def about(self) -> Row:
+        return {"layer": self.name, "d_in": self.tokens.shape[1], "tokens": len(self.tokens)}
 
-        few = min(FEW, number // 4)
-        pools = [
-            np.flatnonzero(np.isin(documents, chance.choice(number, few, replace=False))) for _ in range(draws)
-        ]
+    def draw(self, number: int) -> list[Drawn]:
+        """A sample of all documents, and one of few."""
+        chance, documents = np.random.default_rng(number), int(self.documents.max()) + 1
+        few = min(FEW, documents // 4)
+        of_few = np.isin(self.documents, chance.choice(documents, few, replace=False))
+        pools = {"all documents": np.arange(len(self.tokens)), f"{few} documents": np.flatnonzero(of_few)}
         samples = {
-            "all documents": [sample(np.arange(len(x))) for _ in range(draws)],
-            f"{few} documents": [sample(pool) for pool in pools],
+            origin: np.sort(chance.choice(pool, min(SAMPLE, len(pool)), replace=False))
+            for origin, pool in pools.items()
         }
-        streams = {"all documents": [len(x)] * draws, f"{few} documents": [len(pool) for pool in pools]}
-        return Layer(name=name, tokens=x, documents=documents, samples=samples, streams=streams)
-
-    def groups(self, places: NDArray[Any], store: str, draw: int) -> list[Tensor]:
-        """The groups that a forecast takes, with the sample's tokens in the order of `places`."""
-        y = self.tokens[places]
-        if store == "documents known":
-            return sample_groups(y, self.documents[places])
-        if store == "as harvested":
-            return sample_groups(y, None)
-        order = torch.randperm(len(places), generator=torch.Generator().manual_seed(draw))
-        return [group[order.argsort()] for group in sample_groups(y[order], None)]
-
-
-def rows_of(layer: Layer) -> Iterator[dict[str, Any]]:
-    """The rows of one layer: of death, and of the intervals of gamma and rank."""
-    guesses = {
-        (origin, store): [layer.groups(places, store, draw) for draw, places in enumerate(samples)]
-        for origin, samples in layer.samples.items()
-        for store in STORES
-    }
-    yield from _severity_rows(layer, guesses)
-    for remedy in ("none", "median"):
-        center = geometric_median(layer.tokens[:: max(1, len(layer.tokens) // SAMPLE)].double()).float()
-        x = layer.tokens - center if remedy == "median" else layer.tokens
-        product = x @ draw_rows(D_SAE, x.shape[1], generator=torch.Generator().manual_seed(0)).T
-        size = x.norm(dim=1).clamp_min(torch.finfo(x.dtype).tiny)
-        for ratio in RATIOS:
-            sparsity = TopK(k=D_SAE // ratio)
-            over = torch.cat(
-                [
-                    (sparsity.margins(pre) / norm[:, None]).T
-                    for pre, norm in zip(product.split(512), size.split(512), strict=True)
-                ],
-                dim=1,
+        return [
+            Drawn(
+                origin=origin,
+                places=torch.from_numpy(places),
+                stream=len(pools[origin]),
+                groups=self._groups(places, len(pools[origin]), number),
             )
-            true = float((over <= 0).all(dim=1).double().mean())
-            for origin, samples in layer.samples.items():
-                said = {store: [] for store in STORES}
-                for draw, places in enumerate(samples):
-                    sampled = over[:, torch.from_numpy(places)]
-                    for store in STORES:
-                        of_store = guesses[origin, store][draw]
-                        said[store].append(_forecasts(sampled, of_store, len(x), layer.streams[origin][draw]))
-                for store in STORES:
-                    about = {"layer": layer.name, "d_in": x.shape[1], "remedy": remedy, "ratio": ratio}
-                    about |= {"tokens": len(x), "from": origin, "store": store, "draws": len(samples), "dead": true}
-                    yield {**about, **_judge(np.array(said[store]), true)}
+            for origin, places in samples.items()
+        ]
+
+    def _groups(self, places: NDArray[Any], stream: int, number: int) -> dict[str, Groups]:
+        """By store, with the tokens in the order of `places` in each."""
+        y = self.tokens[places]
+        harvested = sample_groups(y, None, stream)
+        # Shuffling changes the stretches, and that the order says nothing. The clusters it leaves as they are.
+        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(number))
+        stretches = (torch.arange(len(y)) * GROUPS // len(y))[order]
+        shuffled = Groups(
+            guesses=(stretches, *harvested.guesses[1:]), least_effect=document_effect(directions(y), stream)
+        )
+        known = sample_groups(y, self.documents[places], stream)
+        return dict(zip(STORES, (harvested, shuffled, known), strict=True))
 
 
-def _forecasts(over: Tensor, groups: list[Tensor], tokens: int, stream: int) -> tuple[float, ...]:
-    """(value, low, high, effective tokens) as they are, then as they were before."""
-    silent = float((over <= 0).all(dim=1).double().mean())
+def death_rows(layer: Layer, draws: Sequence[list[Drawn]]) -> Iterator[Row]:
+    """The rows of death."""
+    center = geometric_median(layer.tokens[:: max(1, len(layer.tokens) // SAMPLE)].double()).float()
+    for remedy in ("none", "median"):
+        x = layer.tokens - center if remedy == "median" else layer.tokens
+        rows = draw_rows(D_SAE, x.shape[1], generator=torch.Generator().manual_seed(0))
+        pre = torch.cat([_pre(some, rows) for some in x.split(2048)])
+        largest = torch.cat([some.topk(D_SAE // min(RATIOS) + 1, dim=1).values for some in pre.split(2048)])
+        true = {ratio: _silent_on_all(pre, largest, D_SAE // ratio) for ratio in RATIOS}
+        said: dict[tuple[int, str, str], list[tuple[float, ...]]] = {}
+        for drawn in (drawn for pair in draws for drawn in pair):
+            of_sample, limits = pre[drawn.places].T.contiguous(), largest[drawn.places]
+            for ratio in RATIOS:
+                over = _over(of_sample, limits, D_SAE // ratio)
+                for store, forecast in _forecasts(over, drawn, len(x)).items():
+                    said.setdefault((ratio, drawn.origin, store), []).append(forecast)
+        for (ratio, origin, store), numbers in said.items():
+            about = {**layer.about(), "remedy": remedy, "ratio": ratio, "from": origin, "store": store}
+            yield {**about, "draws": len(numbers), "dead": true[ratio], **_judge(np.array(numbers), true[ratio])}
+
+
+def _pre(x: Tensor, rows: Tensor) -> Tensor:
+    """Pre-activations over the norm of the token."""
+    pre: Tensor = (x @ rows.T) / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    return pre
+
+
+def _silent_on_all(pre: Tensor, largest: Tensor, k: int) -> float:
+    fired = torch.zeros(D_SAE, dtype=torch.bool)
+    for some, limits in zip(pre.split(2048), largest.split(2048), strict=True):
+        fired |= (some >= limits[:, k - 1 : k].clamp_min(1e-38)).any(dim=0)
+    return float((~fired).double().mean())
+
+
+def _over(pre: Tensor, largest: Tensor, k: int) -> Tensor:
+    """The margins of TopK, a row for each latent: minus the k-th largest pre-activation of the others."""
+    last, following = largest[:, k - 1], largest[:, k]
+    return pre - torch.where(pre >= last, following, last).clamp_min(0)
+
+
+def _forecasts(over: Tensor, drawn: Drawn, tokens: int) -> dict[str, tuple[float, ...]]:
+    """{store: (value, low, high, effective tokens), and value, low, high if nothing is assumed}."""
+    silent = float((over.amax(dim=1) <= 0).double().mean())
     over = over[:FOLLOWED]
-    group = most_clumped(over, groups)
-    tails = observe_tails(over, group)
-    estimate = Estimate.of(tails, silent, stream)
-    now = estimate.silent(tokens)
-    worth = over.shape[1] / tails.clumping
-    if group is not groups[0]:
-        tails = observe_tails(over, groups[0])
-        estimate = Estimate.of(tails, silent, stream)
-    value = estimate.whole.silent(tokens)
-    value *= silent / (estimate.whole.silent(over.shape[1]) or 1.0)
-    left_out = np.array([tail.silent(tokens) for tail in estimate.without])
-    sampling = (len(left_out) - 1) * left_out.var()
-    half = 1.645 * sqrt(sampling + (FORM_ERROR * (silent - value)) ** 2 + value * (1 - value) / len(over))
-    before = (value, max(0.0, value - half), min(1.0, value + half), over.shape[1] / tails.clumping)
-    return (now.value, now.low, now.high, worth, *before)
+    peaks = _Peaks(over, list({id(g): g for groups in drawn.groups.values() for g in groups.guesses}.values()))
+    numbers: dict[str, tuple[float, ...]] = {}
+    for store, groups in drawn.groups.items():
+        margins = peaks.most_clumped(groups)
+        estimate = Estimate.of(margins, silent, drawn.stream, groups.least_effect)
+        now = estimate.silent(tokens)
+        plain = now
+        if estimate.effect > estimate.clumping:
+            plain = replace(estimate, effect=estimate.clumping).silent(tokens)
+        worth = over.shape[1] / estimate.effect
+        numbers[store] = (now.value, now.low, now.high, worth, plain.value, plain.low, plain.high)
+    return numbers
+
+
+class _Peaks:
+    """`most_clumped` and `observe_tails` for several groupings of the same tokens, looked at once."""
+
+    def __init__(self, over: Tensor, guesses: Sequence[Tensor]) -> None:
+        one_hot = [torch.nn.functional.one_hot(group).float() for group in guesses]
+        fired = ((over > 0).float() @ torch.cat(one_hot, dim=1)).long().split([o.shape[1] for o in one_hot], dim=1)
+        self._fired = {id(group): of_group for group, of_group in zip(guesses, fired, strict=True)}
+        self._top, self._column = over.topk(max(LEAST_TAIL, ceil(TOP * over.shape[1])) + 1, dim=1)
+
+    def most_clumped(self, groups: Groups) -> Margins:
+        """The margins under the guess with the largest design effect."""
+
+        def effect(group: Tensor) -> float:
+            return design_effect(self._fired[id(group)], torch.bincount(group))
+
+        group = max(groups.guesses, key=effect) if len(groups.guesses) > 1 else groups.guesses[0]
+        fired, top, column = self._fired[id(group)], self._top, self._column[:, :-1]
+        if bool(((fired > 0).sum(dim=1) > 1).all()):
+            top, column = top[:, :1], column[:, :0]
+        return Margins(
+            excess=(top[:, :-1] - top[:, -1:]).double(),
+            level=top[:, -1].double(),
+            group=group[column],
+            fired=fired,
+            sizes=torch.bincount(group),
+        )
 
 
 def _judge(said: NDArray[Any], true: float) -> dict[str, float]:
     judged: dict[str, float] = {}
-    for when, columns in (("", said[:, :4]), ("before_", said[:, 4:])):
-        value, low, high, worth = columns.T
-        slack = 1 / D_SAE  # one latent
+    slack = 1 / D_SAE  # one latent
+    for when, columns in (("", said[:, :3]), ("unassumed_", said[:, 4:])):
+        value, low, high = columns.T
         error = value - true
         judged |= {
             f"{when}bias": float(error.mean()),
@@ -154,52 +210,96 @@ def _judge(said: NDArray[Any], true: float) -> dict[str, float]:
             f"{when}worst": float(np.abs(error).max()),
             f"{when}holds": float(((low - slack <= true) & (true <= high + slack)).mean()),
             f"{when}width": float((high - low).mean()),
-            f"{when}effective_tokens": float(worth.mean()),
         }
+    return {**judged, "effective_tokens": float(said[:, 3].mean())}
+
+
+def severity_rows(layer: Layer, draws: Sequence[list[Drawn]]) -> Iterator[Row]:
+    """The rows of the intervals of gamma and rank."""
+    whole = collect(layer.tokens)
+    true = {
+        "gamma": gamma(whole.normed),
+        "gamma_raw": gamma(whole.raw),
+        "effective_rank": effective_rank(torch.linalg.eigvalsh(whole.normed.covariance)),
+    }
+    said: dict[tuple[str, str], list[dict[str, tuple[float, ...]]]] = {}
+    for drawn in (drawn for pair in draws for drawn in pair):
+        statistics = collect(layer.tokens[drawn.places])
+        for store, groups in drawn.groups.items():
+            said.setdefault((drawn.origin, store), []).append(_intervals(statistics, groups))
+    for (origin, store), intervals in said.items():
+        of = {name: _coverage(np.array([one[name] for one in intervals]), true[name]) for name in true}
+        yield {**layer.about(), "from": origin, "store": store, "draws": len(intervals), "severity": of}
+
+
+def _intervals(statistics: Statistics, groups: Groups) -> dict[str, tuple[float, ...]]:
+    """{name: (value, low, high), and low, high if nothing is assumed}, as `severity` says them."""
+    sample, spectrum = statistics.sample, Spectrum.of(statistics.normed.covariance)
+    values = {
+        "gamma": gamma(statistics.normed),
+        "gamma_raw": gamma(statistics.raw),
+        "effective_rank": effective_rank(spectrum.eigenvalues),
+    }
+    ends: dict[str, tuple[float, ...]] = {}
+    for of in (groups, replace(groups, least_effect=1.0)) if groups.least_effect > 1 else (groups,):
+        intervals = (
+            _gamma_interval(layer_norm(sample), statistics.normed, of),
+            _gamma_interval(sample, statistics.raw, of),
+            _rank_interval(statistics, spectrum, values["effective_rank"], of),
+        )
+        for name, interval in zip(values, intervals, strict=True):
+            ends[name] = (*ends.get(name, ()), *interval)
+    return {name: (value, *(ends[name] * 2)[:4]) for name, value in values.items()}
+
+
+def _coverage(said: NDArray[Any], true: float) -> dict[str, float]:
+    judged = {"true": true, "relative_bias": float(said[:, 0].mean() / true - 1)}
+    for when, (low, high) in (("", said.T[1:3]), ("unassumed_", said.T[3:5])):
+        judged[f"{when}holds"] = float(((low <= true) & (true <= high)).mean())
+        judged[f"{when}relative_width"] = float((high - low).mean() / true)
     return judged
 
 
-def _severity_rows(layer: Layer, guesses: dict[tuple[str, str], list[list[Tensor]]]) -> Iterator[dict[str, Any]]:
-    center = layer.tokens.double().mean(dim=0)
-    true = severity(collect(layer.tokens), center)
-    for origin, samples in layer.samples.items():
-        statistics = [collect(layer.tokens[torch.from_numpy(places)]) for places in samples]
-        for store in STORES:
-            found = [severity(s, center, g) for s, g in zip(statistics, guesses[origin, store], strict=True)]
-            about = {"layer": layer.name, "d_in": layer.tokens.shape[1], "from": origin, "store": store}
-            about |= {"tokens": len(layer.tokens), "draws": len(samples)}
-            yield {**about, "severity": {name: _coverage(found, true, name) for name in INTERVALS}}
+def merged(old: Row, new: Row) -> Row:
+    """The row of the draws of both."""
+    weights = old["draws"], new["draws"]
 
+    def of_both(name: str, one: Any, other: Any) -> Any:
+        if isinstance(one, dict):
+            return {key: of_both(key, value, other[key]) for key, value in one.items()}
+        if isinstance(one, str) or one == other:
+            return one
+        return max(one, other) if name.endswith("worst") else float(np.average((one, other), weights=weights))
 
-def _coverage(found: list[Severity], true: Severity, name: str) -> dict[str, float]:
-    value = getattr(true, name)
-    ends = np.array([getattr(s, f"{name}_interval") for s in found])
-    values = np.array([getattr(s, name) for s in found])
-    return {
-        "true": value,
-        "relative_bias": float(values.mean() / value - 1),
-        "holds": float(((ends[:, 0] <= value) & (value <= ends[:, 1])).mean()),
-        "relative_width": float((ends[:, 1] - ends[:, 0]).mean() / value),
-    }
+    return {**of_both("", old, new), "draws": sum(weights)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     every = [f"{network}.{layers[place]}" for place in (0, 1) for network, layers in LAYERS.items()]
+    every += [f"{network}.{layer}" for network, layers in APART.items() for layer in layers]
     parser.add_argument("--layers", default=",".join(every))
-    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=60_000)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "resampling.json")
     asked = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(asked.out.read_text()) if asked.out.exists() else []
-    done = {row["layer"] for row in rows}
+    rows: list[Row] = json.loads(asked.out.read_text()) if asked.out.exists() else []
     for name in asked.layers.split(","):
-        if name in done:
+        kept = {tuple(row.get(key) for key in KEY): row for row in rows if row["layer"] == name}
+        first = min((row["draws"] for row in kept.values()), default=0)
+        if first >= asked.draws:
             continue
-        rows += rows_of(Layer.read(asked.folder, name, asked.tokens, asked.draws))
+        start, layer = time.monotonic(), Layer.read(asked.folder, name, asked.tokens)
+        draws = [layer.draw(number) for number in range(first, asked.draws)]
+        new = {
+            tuple(row.get(key) for key in KEY): row
+            for row in (*severity_rows(layer, draws), *death_rows(layer, draws))
+        }
+        rows = [row for row in rows if row["layer"] != name]
+        rows += [merged(kept[key], row) if key in kept else row for key, row in new.items()]
         write_text(asked.out, json.dumps(rows, indent=1, allow_nan=False) + "\n")
-        print(name, flush=True)
+        print(f"{name}: draws {first} to {asked.draws}, {time.monotonic() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ from autopsae.statistics import geometric_median
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.sample import Reservoir
 from autopsae.survival import measure_birth, predicted_dead
-from autopsae.survival.forecast import forecast, margins
+from autopsae.survival.forecast import forecast
+from autopsae.survival.margins import margins
 
 HERE = Path(__file__).parent
 D_SAE, K, FEWER = 8192, 64, 24_576

@@ -7,10 +7,17 @@ import pytest
 import torch
 from experiments.outliers_2605_31518.dynamics import SETTINGS
 from experiments.survival.prescription import compared
+from experiments.survival.resampled import death_table, severity_table
+from experiments.survival.resampling import D_SAE, FOLLOWED, Layer, _forecasts, _over, _pre, merged, severity_rows
 from experiments.survival.revival import Run, judged
 from experiments.survival.summary import by_pathway, by_size, misses
 
 from autopsae.arrays import InputError
+from autopsae.diagnosis.severity import severity
+from autopsae.sae.init import draw_rows
+from autopsae.sae.sparsity import TopK
+from autopsae.statistics import collect
+from autopsae.survival.forecast import forecast
 
 
 def trained(layer: str, *, dead: dict[str, float], fvu: dict[str, float], prescribed: str) -> list[dict[str, Any]]:
@@ -89,3 +96,73 @@ def test_a_kept_run_of_other_draws_is_not_judged() -> None:
         InputError, match=r"quick baseline 5: expected 1.00% born dead-by-ReLU as in the kept run, got 0"
     ):
         judged(other, training, held_out)
+
+
+def layer() -> Layer:
+    chance = torch.Generator().manual_seed(0)
+    document = torch.arange(900) // 50
+    x = 2 * torch.randn(18, 12, generator=chance)[document] + torch.randn(900, 12, generator=chance) + 0.5
+    return Layer(name="a.b", tokens=x, documents=document.numpy())
+
+
+def test_forecasts_that_share_their_product_are_those_of_the_library() -> None:
+    tokens, rows = layer().tokens, draw_rows(D_SAE, 12, generator=torch.Generator().manual_seed(0))
+    [_, few] = layer().draw(0)
+    assert (few.origin, few.stream) == ("4 documents", 200)
+    pre = _pre(tokens[few.places], rows)
+    over = _over(pre.T.contiguous(), pre.topk(65, dim=1).values, 16)
+    said = _forecasts(over, few, len(tokens))
+    for store, documents in (("as harvested", None), ("documents known", torch.from_numpy(layer().documents))):
+        known = None if documents is None else documents[few.places]
+        options = {"documents": known, "stream_tokens": few.stream, "followed": FOLLOWED}
+        found = forecast(tokens[few.places], rows, TopK(k=16), **options)
+        dead = found.dead(len(tokens))
+        expected = (dead.value, dead.low, dead.high, found.effective_tokens)
+        assert said[store][:4] == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert said[store][4:] == said[store][:3]
+    value, low, high, worth, _, near, far = said["shuffled"]
+    assert worth < 50
+    assert low < near <= value <= far < high
+
+
+def test_intervals_of_resampled_layers_are_those_of_the_severity() -> None:
+    whole = layer()
+    [few] = [row for row in severity_rows(whole, [whole.draw(0)]) if (row["from"], row["store"]) == FEW_KNOWN]
+    drawn = whole.draw(0)[1]
+    said = severity(collect(whole.tokens[drawn.places]), torch.zeros(12), drawn.groups["documents known"])
+    width = said.gamma_interval[1] - said.gamma_interval[0]
+    assert few["severity"]["gamma"]["relative_width"] == pytest.approx(width / few["severity"]["gamma"]["true"])
+    assert few["severity"]["gamma"]["unassumed_holds"] == few["severity"]["gamma"]["holds"]
+
+
+FEW_KNOWN = ("4 documents", "documents known")
+
+
+def test_rows_of_more_draws_are_the_mean_over_all_draws() -> None:
+    one = {"layer": "a", "draws": 1, "holds": 1.0, "worst": 0.2, "dead": 0.1, "severity": {"gamma": {"holds": 0.0}}}
+    other = {**one, "draws": 3, "holds": 0.2, "worst": 0.1, "severity": {"gamma": {"holds": 0.4}}}
+    assert merged(one, other) == {
+        "layer": "a",
+        "draws": 4,
+        "holds": pytest.approx(0.4),
+        "worst": 0.2,
+        "dead": 0.1,
+        "severity": {"gamma": {"holds": pytest.approx(0.3)}},
+    }
+
+
+def test_layers_that_settings_were_chosen_on_and_layers_kept_apart_have_lines_of_their_own() -> None:
+    row = {"layer": "minilm.hs1", "from": "all documents", "store": "shuffled", "dead": 0.2, "worst": 0.01}
+    row |= {f"{when}{key}": 0.02 for when in ("", "unassumed_") for key in ("mean_error", "holds", "width")}
+    rows = [row, {**row, "layer": "minilm.hs3", "from": "17 documents", "holds": 0.9}]
+    assert death_table(rows).splitlines()[2:] == [
+        "| chosen on | all | shuffled | 1 | 2.00 | 2% | 2.0 |",
+        "| chosen on | all | shuffled, nothing assumed | 1 | 2.00 | 2% | 2.0 |",
+        "| kept apart | few | shuffled | 1 | 2.00 | 90% | 2.0 |",
+        "| kept apart | few | shuffled, nothing assumed | 1 | 2.00 | 2% | 2.0 |",
+    ]
+    held = {f"{when}{key}": 0.5 for when in ("", "unassumed_") for key in ("holds", "relative_width")}
+    of_three = {**row, "severity": dict.fromkeys(("gamma", "gamma_raw", "effective_rank"), held)}
+    assert severity_table([of_three]).splitlines()[2] == (
+        "| chosen on | all | shuffled | 50%, 50 % wide | 50%, 50 % wide | 50%, 50 % wide |"
+    )

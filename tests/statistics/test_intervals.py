@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
+from autopsae.statistics.groups import Groups
 from autopsae.statistics.intervals import (
     gamma_influence,
     jackknife,
@@ -61,7 +62,7 @@ def test_intervals_hold_in_nine_cases_of_ten(name: str, number: object, per_docu
     group, held = torch.arange(1000) * 16 // 1000, 0
     for seed in range(200):
         x = tokens(1000, seed, per_document=per_document)
-        found = precision(influences(x)[name], [group], 1000)
+        found = precision(influences(x)[name], Groups(guesses=(group,)), 1000)
         value = number(x)  # type: ignore[operator]
         ends = [value]
         if name == "rank":
@@ -77,22 +78,40 @@ def test_shuffled_documents_that_are_known_leave_the_interval_as_it_is() -> None
     x = tokens(1000, per_document=25)
     of, group = influences(x)["gamma"], torch.arange(1000) * 16 // 1000
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
-    assert precision(of[order], [group[order]], 1000).half == pytest.approx(precision(of, [group], 1000).half)
+    assert precision(of[order], Groups(guesses=(group[order],)), 1000).half == pytest.approx(
+        precision(of, Groups(guesses=(group,)), 1000).half
+    )
     # As if they were unknown, it would be far too narrow.
-    assert precision(of[order], [group], 1000).half < 0.6 * precision(of, [group], 1000).half
+    assert (
+        precision(of[order], Groups(guesses=(group,)), 1000).half
+        < 0.6 * precision(of, Groups(guesses=(group,)), 1000).half
+    )
 
 
 def test_the_least_favourable_guess_counts() -> None:
     of, group = influences(tokens(1000, per_document=25))["gamma"], torch.arange(1000) * 16 // 1000
     order = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
-    assert precision(of, [group[order], group], 1000) == precision(of, [group], 1000)
+    assert precision(of, Groups(guesses=(group[order], group)), 1000) == precision(
+        of, Groups(guesses=(group,)), 1000
+    )
+
+
+def test_an_assumed_design_effect_counts_where_it_is_larger_than_that_of_the_groups() -> None:
+    of, group = influences(tokens(1000))["gamma"], torch.arange(1000) * 16 // 1000
+    plain, little, much = (precision(of, Groups(guesses=(group,), least_effect=e), 1000) for e in (1.0, 1.0, 25.0))
+    assert little == plain
+    assert much.effective_tokens == pytest.approx(40)
+    assert much.half == pytest.approx(plain.half * (25 * plain.effective_tokens / 1000) ** 0.5)
 
 
 def test_numbers_of_all_tokens_of_a_stream_are_more_precise_but_not_than_its_documents() -> None:
     group = torch.arange(1000) * 16 // 1000
     for per_document, least in ((1, 0.1), (25, 0.9)):
         of = influences(tokens(1000, per_document=per_document))["gamma"]
-        sample, stream = precision(of, [group], 1000), precision(of, [group], 100_000)
+        sample, stream = (
+            precision(of, Groups(guesses=(group,)), 1000),
+            precision(of, Groups(guesses=(group,)), 100_000),
+        )
         assert least <= stream.half / sample.half < 1
 
 

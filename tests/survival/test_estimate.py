@@ -58,7 +58,7 @@ def test_shuffling_does_not_narrow_the_interval_where_near_duplicates_tell_the_d
     chance = generator(0)
     x = (1 + torch.randn(600, D_IN, generator=chance)).repeat_interleave(3, dim=0)
     x += 0.2 * torch.randn(x.shape, generator=chance)
-    ordered, shuffled = (forecast(y, rows(), TopK(k=K)) for y in (x, *shuffle(x)))
+    ordered, shuffled = (forecast(y, rows(), TopK(k=K), stream_tokens=10**6) for y in (x, *shuffle(x)))
     assert width(shuffled) > 0.8 * width(ordered)
     assert shuffled.effective_tokens == pytest.approx(ordered.effective_tokens, rel=0.25)
     assert shuffled.effective_tokens < 900
@@ -66,10 +66,21 @@ def test_shuffling_does_not_narrow_the_interval_where_near_duplicates_tell_the_d
 
 def test_documents_say_what_a_sample_is_worth_in_any_order() -> None:
     x, documents = shuffle(*stream(40, 2000))
-    W = rows()
-    known, unknown = forecast(x, W, TopK(k=K), documents=documents), forecast(x, W, TopK(k=K))
+    known = forecast(x, rows(), TopK(k=K), documents=documents, stream_tokens=10**6)
+    unknown = forecast(x, rows(), TopK(k=K), stream_tokens=10**6)
     assert known.effective_tokens < 200
     assert unknown.effective_tokens > 3 * known.effective_tokens
+
+
+def test_the_interval_of_a_shuffled_sample_is_as_wide_as_documents_of_512_tokens_would_make_it() -> None:
+    x, _ = shuffle(*stream(40, 2000))
+    spans = (10**7, 60_000, 8000)  # one token of ten documents, 17 and 128 tokens of each
+    said = [forecast(x, rows(), TopK(k=K), stream_tokens=span) for span in spans]
+    independent, some, few = (found.effective_tokens for found in said)
+    assert independent > 800
+    assert some == pytest.approx(2000 / (1 + 0.1 * (2000 * 512 / 60_000 - 1)))
+    assert few == pytest.approx(2000 / (1 + 0.1 * 127))
+    assert width(said[0]) < width(said[1]) < width(said[2])
 
 
 def test_the_interval_holds_in_nine_cases_of_ten_for_streams_of_few_documents() -> None:

@@ -81,7 +81,7 @@ def test_where_nothing_comes_near_firing_all_stay_dead() -> None:
 def test_without_a_part_the_tail_is_that_of_the_other_tokens() -> None:
     margins = pareto(0.1, torch.logspace(-4, -2, 200, dtype=torch.float64), 800)
     found = observe_tails(margins, parts(800))
-    tail = found.tail(without=3)
+    tail = found.tails_without()[3]
     left = margins[:, parts(800) != 3]
     assert tail.tokens == left.shape[1]
     assert torch.equal(tail.fired, (left > 0).sum(dim=1))

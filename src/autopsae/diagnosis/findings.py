@@ -7,6 +7,7 @@ from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.measured import SEVERE_GAMMA, STRAY_SQUARE, Measured, why_dead
 from autopsae.diagnosis.outliers import total_share
 from autopsae.diagnosis.repetition import repeat_findings
+from autopsae.statistics.groups import DOCUMENT
 from autopsae.statistics.strays import STRAY
 
 MEAN_MEDIAN = "mean-median distance"
@@ -236,6 +237,7 @@ def _few_documents(measured: Measured) -> Finding | None:
         tokens=n,
         meaning=f"tokens of one document make the same latents fire: the sample is worth {effective:,.0f} "
         "independent tokens, and the expected dead fraction may be many percentage points off",
-        advice="harvest more documents or images, and fewer tokens of each",
+        advice="harvest more documents or images, and fewer tokens of each; in a shuffled stream documents of "
+        f"{DOCUMENT} tokens are assumed, so pass the document of each token if you know it",
         source="docs/forecast.md: 64 images of DINOv2 were worth 165 tokens, and the forecast 14 points off",
     )

@@ -1,17 +1,16 @@
 """Numbers that say how hard a layer's geometry is on an SAE: outlier severity, rank, tails, stray tokens."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.statistics.collect import Statistics
-from autopsae.statistics.groups import sample_groups
+from autopsae.statistics.groups import Groups, sample_groups
 from autopsae.statistics.intervals import gamma_influence, precision, rank_influence, rank_without_bias
 from autopsae.statistics.moments import Moments, layer_norm
 from autopsae.statistics.repeats import row_hashes
@@ -92,16 +91,16 @@ def gamma(moments: Moments) -> float:
 def severity(
     statistics: Statistics,
     median: Float[Tensor, "d_in"],
-    groups: Sequence[Int[Tensor, "sample"]] | None = None,
+    groups: Groups | None = None,
 ) -> Severity:
     """The geometry of a layer from its statistics and its geometric median.
 
-    groups: the group of each token of the sample, for the intervals (`sample_groups`; default: guessed).
+    groups: of the sample's tokens, for the intervals (`sample_groups`; default: guessed).
 
     Raises InputError if all tokens are the same.
     """
     raw, normed, norms = statistics.raw, statistics.normed, statistics.norms
-    groups = groups or sample_groups(statistics.sample, None)
+    groups = groups or sample_groups(statistics.sample, None, statistics.tokens)
     if statistics.tokens < 2:
         raise InputError("expected at least 2 tokens, got 1; the spread of one token is not defined")
     gamma_raw = gamma(raw)
@@ -139,9 +138,7 @@ def severity(
     )
 
 
-def _gamma_interval(
-    sample: Float[Tensor, "sample d_in"], moments: Moments, groups: Sequence[Int[Tensor, "sample"]]
-) -> tuple[float, float]:
+def _gamma_interval(sample: Float[Tensor, "sample d_in"], moments: Moments, groups: Groups) -> tuple[float, float]:
     """sample: tokens of which `moments` are the moments."""
     influence = gamma_influence(sample, moments.mean, float(moments.std.norm()))
     precise, value = precision(influence, groups, moments.tokens), gamma(moments)
@@ -157,9 +154,7 @@ def _rank(eigenvalues: Float[Tensor, "d_in"], statistics: Statistics) -> float:
     return rank if n == total else rank_without_bias(rank, eigenvalues, 1 / (1 / n - 1 / total))
 
 
-def _rank_interval(
-    statistics: Statistics, spectrum: Spectrum, rank: float, groups: Sequence[Int[Tensor, "sample"]]
-) -> tuple[float, float]:
+def _rank_interval(statistics: Statistics, spectrum: Spectrum, rank: float, groups: Groups) -> tuple[float, float]:
     influence = rank_influence(
         layer_norm(statistics.sample), statistics.normed.mean, spectrum.eigenvalues, spectrum.directions
     )

@@ -5,13 +5,14 @@ tokens are summed by groups of tokens, such as documents, and the spread of the 
 delete-one-group jackknife to first order, which computes the number only once.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from autopsae.statistics.groups import Groups
 
 _NORMAL = 1.6449  # the 95 % quantile of the normal distribution: 5 % of the cases are left out on each side
 
@@ -53,18 +54,17 @@ class Precision:
         return max(0.0, min(ends) - self.half), max(ends) + self.half
 
 
-def precision(
-    influence: Float[Tensor, "sample"], groups: Sequence[Int[Tensor, "sample"]], tokens: int
-) -> Precision:
+def precision(influence: Float[Tensor, "sample"], groups: Groups, tokens: int) -> Precision:
     """The precision of a number that is the same if computed from `tokens` tokens, of which these are a sample.
 
-    groups: the group of each token of the sample, or several guesses, of which the least favourable counts
-        (`autopsae.statistics.groups`). The groups are those of all tokens too: a document is in one group.
+    groups: of the sample's tokens (`autopsae.statistics.groups`). Of several guesses, the least favourable counts.
+        The groups are those of all tokens too: a document is in one group.
     """
     sample = len(influence)
     centered = (influence - influence.mean()).double()
     independent = float(centered.square().mean()) / sample
-    effect, errors = max(_design_effect(centered, group, independent) for group in groups)
+    effect, errors = max(_design_effect(centered, group, independent) for group in groups.guesses)
+    effect = max(effect, groups.least_effect)
     # A design effect grows with the number of tokens of each document: 1 + (effect - 1) tokens / sample for all.
     factor = sample / tokens + effect - 1
     return Precision(half=errors * sqrt(independent * factor), effective_tokens=sample / factor)

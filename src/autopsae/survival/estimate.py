@@ -37,18 +37,23 @@ class Estimate:
     """The fit without each group, for the jackknife."""
     clumping: float
     """The design effect of the groups on firings, at least 1."""
+    effect: float
+    """The design effect that is reckoned with: `clumping`, or what is assumed at least where documents are unknown
+    (`Groups.least_effect`)."""
     silent_on_sample: float
     """The fraction of all latents, followed or not, that are silent on the sample."""
     stream_tokens: int
     """Number of tokens of the stream that the sample is spread over evenly."""
 
     @staticmethod
-    def of(margins: Margins, silent_on_sample: float, stream_tokens: int) -> "Estimate":
-        """The estimate from the tails of the followed latents."""
+    def of(margins: Margins, silent_on_sample: float, stream_tokens: int, least_effect: float = 1.0) -> "Estimate":
+        """The estimate from the tails of the followed latents. least_effect: see `Groups`."""
+        clumping = margins.clumping
         return Estimate(
             whole=margins.tail(),
-            without=tuple(margins.tail(without=group) for group in range(len(margins.sizes))),
-            clumping=margins.clumping,
+            without=margins.tails_without(),
+            clumping=clumping,
+            effect=max(clumping, least_effect),
             silent_on_sample=silent_on_sample,
             stream_tokens=stream_tokens,
         )
@@ -78,6 +83,7 @@ class Estimate:
             dtype=torch.float64,
         )
         sampling, errors = jackknife(left_out)
+        sampling *= self.effect / self.clumping
         # The variance of a choice between the two with these shares as probabilities.
         form = (FORM_ERROR * (at_sample - followed)) ** 2 + share * (1 - share) * (tails - curve) ** 2
         drawing = value * (1 - value) / len(self.whole.chance)
@@ -88,7 +94,7 @@ class Estimate:
         """The weight of the tails in the average. The tails know tokens and not documents. So beyond the stream,
         where documents are new, they count the less the more the firings clump in documents.
         """
-        return 1 / 2 if tokens <= self.stream_tokens else 1 / (1 + self.clumping)
+        return 1 / 2 if tokens <= self.stream_tokens else 1 / (1 + self.effect)
 
 
 def continue_curve(tail: Tail, tokens: int, stream_tokens: int) -> float:

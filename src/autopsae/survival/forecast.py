@@ -20,7 +20,7 @@ from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity
-from autopsae.statistics.groups import sample_groups
+from autopsae.statistics.groups import Groups, sample_groups
 from autopsae.statistics.spectrum import effective_rank
 from autopsae.survival.estimate import Estimate
 from autopsae.survival.margins import Sampled, margins, margins_of_centered
@@ -105,9 +105,10 @@ def forecast(
     y: a sample of at least 40 tokens as the encoder sees them: after any remedy, and minus b_dec. They are spread
         over the stream and in its order, so that tokens of one document are neighbours.
     documents: the number of the document, image or sequence that each token is from, in any order. Default: unknown
-        (`autopsae.statistics.groups` says what is guessed then).
+        (`autopsae.statistics.groups` says what is guessed and assumed then).
     stream_tokens: the number of tokens that y is spread over evenly. Further tokens count as from other documents.
-        Default: as many as y has.
+        Default: as many as y has. Pass it if y was drawn at random: where neither documents nor the order of the
+        tokens say how many documents there are, it does.
     threshold: for a sparsity that learns thresholds; by default the threshold at birth. BatchTopK without a
         threshold takes blocks of 512 tokens of the sample as its batches.
     followed: the largest number of latents whose tails are fitted. The forecast takes about twice as long as
@@ -117,33 +118,36 @@ def forecast(
     whole number for each token, and for thresholds that are negative or that the sparsity does not have.
     """
     y = matrix(y).to(W)
-    groups = sample_groups(y, documents)
+    stream_tokens = stream_tokens or len(y)
+    groups = sample_groups(y, documents, stream_tokens)
     if threshold is not None and bool((threshold < 0).any()):
         raise InputError(f"expected thresholds of at least 0, got {float(threshold.min()):g}")
     followed = min(followed, len(W))
     sampled = margins(y, W, sparsity, b_enc=b_enc, threshold=threshold, followed=followed)
-    return _of_sampled(sampled, len(W), groups, stream_tokens or len(y), _dominance(y))
+    return _of_sampled(sampled, len(W), groups, stream_tokens, _dominance(y))
 
 
 def _of_sampled(
     sampled: Sampled,
     d_sae: int,
-    groups: Sequence[Int[Tensor, "sample"]],
+    groups: Groups,
     stream_tokens: int,
     dominance: float,
 ) -> Forecast:
     tokens = sampled.over.shape[1]
-    group = most_clumped(sampled.over, [group[sampled.order] for group in groups])
+    groups = groups.reorder(sampled.order)
+    group = most_clumped(sampled.over, groups.guesses)
     fires, positive = observe_tails(sampled.over, group), observe_tails(sampled.pre, group)
+    firing = Estimate.of(fires, sampled.silent, stream_tokens, groups.least_effect)
     return Forecast(
         tokens=tokens,
         d_sae=d_sae,
         followed=len(sampled.over),
         usage=_usage(fires.fired.sum(dim=1)),
         dominance=dominance,
-        effective_tokens=tokens / fires.clumping,
-        fires=Estimate.of(fires, sampled.silent, stream_tokens),
-        positive=Estimate.of(positive, sampled.never_positive, stream_tokens),
+        effective_tokens=tokens / firing.effect,
+        fires=firing,
+        positive=Estimate.of(positive, sampled.never_positive, stream_tokens, groups.least_effect),
     )
 
 
@@ -170,15 +174,16 @@ def forecast_births(
     sample = matrix(sample)
     rows = draw_rows(d_sae, sample.shape[1], generator=generator).to(sample.device)
     views = {remedy.name: remedy.enters(sample) for remedy in remedies}
-    groups = sample_groups(sample, documents)
-    return forecast_views(views, rows, sparsity, groups, stream_tokens or len(sample), followed=followed)
+    stream_tokens = stream_tokens or len(sample)
+    groups = sample_groups(sample, documents, stream_tokens)
+    return forecast_views(views, rows, sparsity, groups, stream_tokens, followed=followed)
 
 
 def forecast_views(
     views: Mapping[str, View],
     drawn: Float[Tensor, "d_sae d_in"],
     sparsity: Sparsity,
-    groups: Sequence[Int[Tensor, "sample"]],
+    groups: Groups,
     stream_tokens: int,
     *,
     followed: int = FOLLOWED,

@@ -38,7 +38,8 @@ class Outlook(Result):
     stray tokens, because the loss does too."""
     effective_tokens: float
     """Number of independent tokens that the sample is worth: its size over the design effect. It is less than the
-    sample, because tokens of one document are alike. Under a few hundred, the intervals can be too narrow."""
+    sample, because tokens of one document are alike. In a shuffled stream whose documents are unknown, it is what
+    documents of 512 tokens would make it. Under a few hundred, the intervals can be too narrow."""
 
     def __str__(self) -> str:
         return f"expected dead on {self.tokens:,} tokens: {self.dead}; never positive: {self.dead_by_relu}"

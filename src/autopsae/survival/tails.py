@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from math import ceil, lgamma
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autopsae.arrays import InputError
@@ -37,6 +37,9 @@ shape that is fitted to 80 excesses is mostly noise."""
 # The range of shapes. At -1.5 the tail ends just above its level. From 1 on a Pareto distribution has no mean.
 _STEEPEST, _HEAVIEST = -1.5, 0.9
 _BISECTIONS = 26
+
+_SURE = 40
+"""Exceedances of zero from which a latent is certain to fire."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,23 +100,30 @@ class Margins:
         """The design effect: see `design_effect`."""
         return design_effect(self.fired, self.sizes)
 
-    def tail(self, *, without: int | None = None) -> Tail:
-        """Fit the tails to the sample, or to the sample without the group `without`."""
-        by_group, sizes = self.fired, self.sizes
-        kept = torch.ones_like(self.excess)
-        if without is not None:
-            others = torch.arange(len(sizes), device=sizes.device) != without
-            by_group, sizes = by_group[:, others], sizes[others]
-            kept = (self.group != without).to(self.excess)
-        fired, tokens = by_group.sum(dim=1), int(sizes.sum())
-        chance, shape = fired / tokens, None
+    def tail(self) -> Tail:
+        """Fit the tails to the sample."""
+        return self._fit(torch.ones(1, len(self.sizes), dtype=torch.bool))[0]
+
+    def tails_without(self) -> tuple[Tail, ...]:
+        """Fit the tails to the sample without each of its groups."""
+        return self._fit(~torch.eye(len(self.sizes), dtype=torch.bool))
+
+    def _fit(self, kept: Bool[Tensor, "fits groups"]) -> tuple[Tail, ...]:
+        """Fit the tails to the groups that are kept. One bisection serves all fits."""
+        kept = kept.to(self.group.device)
+        of_fits = kept.double()  # products of whole numbers under 2^53 are exact
+        fired = (of_fits @ self.fired.double().T).long()
+        fired_in = (of_fits @ (self.fired > 0).double().T).long()
+        tokens = (of_fits @ self.sizes.double()).long()
+        chance = fired / tokens[:, None]
+        shapes: list[float | None] = [None] * len(kept)
         if not bool(fired.all()):
-            number = kept.sum(dim=1)
-            mean, own = _moments(self.excess * kept, kept, number)
-            rate = number / tokens  # the probability that a margin exceeds the level
-            chance, shape = _calibrate(self.level, mean, own, rate, fired, tokens)
-        fired_in = (by_group > 0).sum(dim=1)
-        return Tail(fired=fired, chance=chance, tokens=tokens, fired_in=fired_in, groups=len(sizes), shape=shape)
+            chance, shapes = _calibrate(self, kept, fired, tokens)
+        parts = zip(fired, chance, tokens.tolist(), fired_in, kept.sum(dim=1).tolist(), shapes, strict=True)
+        return tuple(
+            Tail(fired=f, chance=c, tokens=n, fired_in=within, groups=groups, shape=shape)
+            for f, c, n, within, groups, shape in parts
+        )
 
 
 def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]) -> Margins:
@@ -161,64 +171,76 @@ def design_effect(fired: Int[Tensor, "latents groups"], sizes: Int[Tensor, "grou
 
 
 def most_clumped(
-    margins: Float[Tensor, "latents sample"], groups: Sequence[Int[Tensor, "sample"]]
+    margins: Float[Tensor, "latents sample"], guesses: Sequence[Int[Tensor, "sample"]]
 ) -> Int[Tensor, "sample"]:
-    """The guess, of those of `sample_groups`, under which the number of firings varies most between groups.
+    """The guess, of those of `Groups`, under which the number of firings varies most between groups.
 
     margins: of latents, positive where they fire.
     """
-    if len(groups) == 1:
-        return groups[0]
-    return max(groups, key=lambda group: design_effect(*firings(margins, group)))
+    if len(guesses) == 1:
+        return guesses[0]
+    return max(guesses, key=lambda group: design_effect(*firings(margins, group)))
 
 
 def _moments(
-    excess: Float[Tensor, "latents tail"], kept: Float[Tensor, "latents tail"], number: Float[Tensor, "latents"]
+    excess: Float[Tensor, "latents tail"], kept: Bool[Tensor, "latents tail"], number: Float[Tensor, "latents"]
 ) -> tuple[Float[Tensor, "latents"], Float[Tensor, "latents"]]:
     """(mean excess, Pareto shape) of each latent, by probability-weighted moments (Hosking and Wallis 1987).
 
     With a0 = E[excess] and a1 = E[(1 - F) excess], the shape is 2 - a0 / (a0 - 2 a1). The distribution function F
-    is estimated by (rank - 0.35) / number. kept: 1 for an excess that counts, 0 for one that is left out.
+    is estimated by (rank - 0.35) / number. kept: the excesses that count; number: how many they are.
     """
-    number = number.clamp_min(1)[:, None]
-    rank = number - kept.cumsum(dim=1) + 1  # excesses come in falling order, so the first has the highest rank
-    mean = excess.sum(dim=1) / number[:, 0]
-    weighted = ((1 - (rank - 0.35) / number) * excess).sum(dim=1) / number[:, 0]
+    excess, number = excess * kept, number.clamp_min(1)
+    mean = excess.sum(dim=1) / number
+    # Excesses come in falling order, so the rank of the c-th is number + 1 - c, and 1 - F is (c - 0.65) / number.
+    weighted = ((kept.to(excess).cumsum(dim=1) - 0.65) * excess).sum(dim=1) / number.square()
     return mean, 2 - mean / (mean - 2 * weighted).clamp_min(1e-300)
 
 
 def _calibrate(
-    level: Float[Tensor, "latents"],
-    mean: Float[Tensor, "latents"],
-    own: Float[Tensor, "latents"],
-    rate: Float[Tensor, "latents"],
-    fired: Int[Tensor, "latents"],
-    tokens: int,
-) -> tuple[Float[Tensor, "latents"], float]:
-    """(chance of firing of each latent, common shape).
+    margins: Margins,
+    kept: Bool[Tensor, "fits groups"],
+    fired: Int[Tensor, "fits latents"],
+    tokens: Int[Tensor, "fits"],
+) -> tuple[Float[Tensor, "fits latents"], list[float | None]]:
+    """(chance of firing of each latent, common shape) of each fit. The shape is None where every latent fired.
 
     The common shape is such that the fraction of latents expected silent on the sample, the mean of
-    exp(-chance tokens), equals the fraction that was silent. own: the shape fitted to each latent alone.
+    exp(-chance tokens), equals the fraction that was silent. kept, fired, tokens: as in `Margins._fit`.
     """
-    own = OWN_SHAPE * own.clamp(_STEEPEST, _HEAVIEST)
-    silent = float((fired == 0).double().mean())
+    size, silent = tokens[:, None].double(), (fired == 0).sum(dim=1).double()
+    in_group = torch.zeros_like(margins.fired).scatter_add_(1, margins.group, torch.ones_like(margins.group))
+    number = kept.double() @ in_group.double().T
+    # A latent whose level is positive fires on all tokens of its tail. With 40 of them, it is expected silent with
+    # a probability under exp(-40), and takes no part in the fit.
+    some = ((margins.level < 0) | (number.amin(dim=0) < _SURE)).nonzero()[:, 0]
+    level, excess, group, number = margins.level[some], margins.excess[some], margins.group[some], number[:, some]
+    moments = [_moments(excess, of_fit[group], n) for of_fit, n in zip(kept, number, strict=True)]
+    mean, own = (torch.stack(moment) for moment in zip(*moments, strict=True))
+    own, rate = OWN_SHAPE * own.clamp(_STEEPEST, _HEAVIEST), number / size
 
-    def chance(common: float) -> Tensor:
-        return _chance(level, mean, (common + own).clamp_max(_HEAVIEST), rate)
+    def chance(common: Tensor) -> Tensor:
+        return _chance(level, mean, (common[:, None] + own).clamp_max(_HEAVIEST), rate)
 
     # Bisection: the greater the shape, the heavier the tails, and the fewer latents are expected silent.
-    low, high = _STEEPEST, _HEAVIEST
+    low, high = torch.full_like(silent, _STEEPEST), torch.full_like(silent, _HEAVIEST)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        too_many = float((-chance(middle) * tokens).exp().mean()) > silent
-        low, high = (middle, high) if too_many else (low, middle)
+        too_many = (-chance(middle) * size).exp().sum(dim=1) > silent
+        low, high = torch.where(too_many, middle, low), torch.where(too_many, high, middle)
     shape = (low + high) / 2
+    chances = fired / size
     # A latent whose level is positive fires on more tokens than its tail has. So its rate is counted, not fitted.
-    chances = torch.where(level < 0, chance(shape), fired / tokens)
-    return chances, shape
+    chances[:, some] = torch.where(level < 0, chance(shape), chances[:, some])
+    return chances, [value if any_ else None for value, any_ in zip(shape.tolist(), silent.tolist(), strict=True)]
 
 
-def _chance(level: Tensor, mean: Tensor, shape: Tensor, rate: Tensor) -> Float[Tensor, "latents"]:
+def _chance(
+    level: Float[Tensor, "latents"],
+    mean: Float[Tensor, "fits latents"],
+    shape: Float[Tensor, "fits latents"],
+    rate: Float[Tensor, "fits latents"],
+) -> Float[Tensor, "fits latents"]:
     """The probability that a margin exceeds zero: rate (1 - shape level / scale)^(-1 / shape).
 
     It is P(margin > level) = rate, times the probability that a Pareto excess is over -level, which is the distance
@@ -227,7 +249,8 @@ def _chance(level: Tensor, mean: Tensor, shape: Tensor, rate: Tensor) -> Float[T
     # At shape 0 the formula divides by zero. Its limit is the exponential tail, to which 1e-6 comes close enough.
     shape = torch.where(shape.abs() < 1e-6, 1e-6, shape)
     scale = (mean * (1 - shape)).clamp_min(1e-300)
-    return (rate * (1 - shape * level / scale).clamp_min(0).pow(-1 / shape)).clamp_max(1)
+    base = (1 - shape * level / scale).clamp_min(0)
+    return (rate * (base.log() / -shape).exp()).clamp_max(1)
 
 
 def _silent_in_subsets(fired: Int[Tensor, "latents"], number: int, chosen: int) -> float:

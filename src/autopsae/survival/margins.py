@@ -117,9 +117,9 @@ def margins_of_centered(
     first, y = max(zip(views, seen, strict=True), key=lambda pair: pair[0].scale)
     units = [first.scale / view.scale for view in views]
     seen = [own * unit for own, unit in zip(seen, units, strict=True)]
-    centers = torch.stack([view.through.center.double() for view in views])
-    shifts = shorten((first.through.center.double() - centers) * first.scale, _FAR)
-    biases = [(W.double() @ shift.to(W.device)).to(W) for shift in shifts]
+    centers = torch.stack([view.through.center.to(y.device, torch.float64) for view in views])
+    shifts = shorten((first.through.center.to(centers) - centers) * first.scale, _FAR)
+    biases = [(W.double() @ shift).to(W) for shift in shifts]
     threshold = sparsity.threshold_at_birth(len(W))
     encodings = [
         _Encoding(sparsity, None if threshold is None else threshold * unit, y.new_empty(followed, len(y)), len(W))

@@ -14,7 +14,7 @@ tokens to OUT/NETWORK.documents.npy. Besides the wheels and the Debian packages 
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -175,11 +175,12 @@ def _keras_layer(kind: str, config: dict[str, Any], weights: list[Tensor], input
 def transformer(network: str, data: Path) -> Documents:
     """A network of Hugging Face: proteins, chapters or images are the documents."""
     names = names_of(network)
+    inputs: Iterable[dict[str, Any]]
     if network == "antiberty":
         reader, sequences = load_network(network), proteins(data)
         inputs = (reader.batch(sequences[start : start + 8], RESIDUES) for start in range(0, len(sequences), 8))
     elif network == "dinov2":
-        reader, inputs = load_network("dinov2-small"), iter(crops(data))
+        reader, inputs = load_network("dinov2-small"), crops(data)
     else:
         yield from _chapters(network, data)
         return
@@ -190,7 +191,8 @@ def transformer(network: str, data: Path) -> Documents:
 
 
 def _chapters(network: str, data: Path) -> Documents:
-    loaded, document, pieces = load_model(network), 0, []
+    loaded, document = load_model(network), 0
+    pieces: list[dict[str, Tensor]] = []
     for number, ids in loaded.sequences(bible(data), 128):
         states = loaded.model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
         piece = {name: states[int(name[2:])][0] for name in names_of(network)}

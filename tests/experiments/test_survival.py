@@ -114,8 +114,8 @@ def test_forecasts_that_share_their_product_are_those_of_the_library() -> None:
     said = _forecasts(over, few, len(tokens))
     for store, documents in (("as harvested", None), ("documents known", torch.from_numpy(layer().documents))):
         known = None if documents is None else documents[few.places]
-        options = {"documents": known, "stream_tokens": few.stream, "followed": FOLLOWED}
-        found = forecast(tokens[few.places], rows, TopK(k=16), **options)
+        sample = tokens[few.places]
+        found = forecast(sample, rows, TopK(k=16), documents=known, stream_tokens=few.stream, followed=FOLLOWED)
         dead = found.dead(len(tokens))
         expected = (dead.value, dead.low, dead.high, found.effective_tokens)
         assert said[store][:4] == pytest.approx(expected, rel=1e-3, abs=1e-3)

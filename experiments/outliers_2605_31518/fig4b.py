@@ -2,24 +2,16 @@
 
     python -m experiments.outliers_2605_31518.fig4b
 
-The authors' 454 layers (authors/init_stats.csv). Above: death against gamma, with the closed forms. Below: the same
-death against what the closed forms say from gamma alone. Right: Spearman's correlation within each model.
-
-Layers of our own come into the same picture from results/layers.json, a list of rows
-
-    {"model": "Gemma", "modality": "language", "layer": 12, "gamma": 1.5, "dead": 0.7, "relu": 0.1,
-     "tokens": 100000, "d_sae": 8192, "k": 64}
-
-with deaths as fractions, counted on `tokens` tokens. The file may be absent. No claim is judged on these rows.
+The authors' 454 layers (authors/init_stats.csv, 100,000 tokens) and our own (results/layers, on as many tokens as
+each row says). Above: death against gamma, with the closed forms. Below: the same death against what the closed
+forms say from gamma and the number of tokens. Right: Spearman's correlation within each model.
 """
 
-import json
 from typing import Any
 
 import numpy as np
 from experiments.outliers_2605_31518.births import mean_deviation
 from experiments.outliers_2605_31518.frame import (
-    HERE,
     REAL,
     Claim,
     Data,
@@ -31,6 +23,7 @@ from experiments.outliers_2605_31518.frame import (
     covers,
     main,
 )
+from experiments.outliers_2605_31518.own import LAYER_FILES, own_layers
 from experiments.outliers_2605_31518.released import (
     D_SAE,
     LAYERS,
@@ -50,7 +43,6 @@ from matplotlib.figure import Figure
 
 from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu
 
-OWN_LAYERS = HERE / "results" / "layers.json"
 PATHWAYS = {"dead": "dead-by-TopK", "relu": "dead-by-ReLU"}
 PAPER = {"dead": 0.89, "relu": 0.82}
 """Spearman's correlations in the paper's text."""
@@ -63,13 +55,14 @@ HEAVY_TAILS = ("ESM3", "ESM2-650M")
 def compute(scale: Scale) -> Data:
     """The rows with the closed forms beside them, and the correlations."""
     rows = [_predict(row, TOKENS, D_SAE, K) for row in layers()]
+    own = [_predict(row, row["tokens"], row["d_sae"], row["k"]) for row in own_layers()]
     kept = ("model", "modality", "layer", "gamma", "dead", "relu", "dead_theory", "relu_theory")
-    own = json.loads(OWN_LAYERS.read_text(encoding="utf-8")) if OWN_LAYERS.exists() else []
     return {
         "draws": scale.draws,
         "correlations": {pathway: _correlations(rows, pathway) for pathway in PATHWAYS},
+        "own_correlations": {pathway: _correlations(own, pathway) for pathway in PATHWAYS},
         "rows": [{name: row[name] for name in kept} for row in rows],
-        "own": [_predict(row, row["tokens"], row["d_sae"], row["k"]) for row in own],
+        "own": [{name: row[name] for name in (*kept, "point", "tokens")} for row in own],
     }
 
 
@@ -96,7 +89,7 @@ def _correlations(rows: list[Row], pathway: str) -> dict[str, Any]:
 
 
 def draw(data: Data) -> Figure:
-    figure, axes = sheet(2, 3, width=14, height=8.4, width_ratios=(1, 1, 0.75))
+    figure, axes = sheet(2, 3, width=14, height=9, width_ratios=(1, 1, 0.75))
     for place, pathway in enumerate(PATHWAYS):
         _against_gamma(axes[0, place], data, pathway)
         _against_theory(axes[1, place], data, pathway)
@@ -105,12 +98,13 @@ def draw(data: Data) -> Figure:
         axis.remove()
     _within_models(figure.add_subplot(column), data)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
-    own = f" and {len(data['own'])} of our own (outlined)" if data["own"] else ""
+    figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False, fontsize=9)
+    own, tokens = data["own"], sorted({row["tokens"] for row in data["own"]})
     figure.suptitle(
-        f"{len(data['rows'])} layers of {len(data['correlations']['dead']['models'])} models{own}: "
-        f"d_sae {D_SAE}, k {K}, {TOKENS:,} tokens",
-        fontsize=11,
+        f"dots: the authors' {len(data['rows'])} layers of {len(data['correlations']['dead']['models'])} models, "
+        f"{TOKENS:,} tokens; diamonds: {len(own)} layers of {len({row['model'] for row in own})} networks of ours, "
+        f"{' or '.join(f'{n:,}' for n in tokens)} tokens; all d_sae {D_SAE}, k {K}",
+        fontsize=10.5,
     )
     return figure
 
@@ -119,17 +113,19 @@ def _against_gamma(axis: Any, data: Data, pathway: str) -> None:
     _scatter(axis, data, "gamma", pathway)
     gammas = [float(gamma) for gamma in np.geomspace(0.2, 60, 200)]
     curve = [_predict({"gamma": gamma}, TOKENS, D_SAE, K)[f"{pathway}_theory"] for gamma in gammas]
-    axis.plot(gammas, curve, color="0.2", linewidth=1.3, label="closed form")
+    axis.plot(gammas, curve, color="0.2", linewidth=1.3, label=f"closed form, {TOKENS:,} tokens")
     gamma_axis(axis)
     death_axis(axis, f"{PATHWAYS[pathway]}, fraction of latents")
     axis.set_ylim(-0.03, LIMITS[pathway])
-    found = data["correlations"][pathway]
-    spans = [
-        f"[{low:.2f}, {high:.2f}]" for low, high in (found[f"interval_over_{of}"] for of in ("layers", "models"))
-    ]
-    axis.set_title(
-        f"Spearman {found['layers']:.3f}, 95 %: layers {spans[0]}, models {spans[1]}", fontsize=9, loc="left"
-    )
+    lines = []
+    for of, name in (("theirs", "correlations"), ("ours", "own_correlations")):
+        some = data[name][pathway]
+        spans = [
+            f"[{some[over][0]:.2f}, {some[over][1]:.2f}]"
+            for over in ("interval_over_layers", "interval_over_models")
+        ]
+        lines.append(f"Spearman, {of}: {some['layers']:.3f}; 95 % over layers {spans[0]}, over models {spans[1]}")
+    axis.set_title("\n".join(lines), fontsize=8.5, loc="left")
 
 
 def _against_theory(axis: Any, data: Data, pathway: str) -> None:
@@ -139,8 +135,8 @@ def _against_theory(axis: Any, data: Data, pathway: str) -> None:
     death_axis(axis, f"{PATHWAYS[pathway]}, measured")
     axis.set_xlim(-0.03, LIMITS[pathway])
     axis.set_ylim(-0.03, LIMITS[pathway])
-    off = mean_deviation(data["rows"], pathway)
-    axis.set_title(f"mean |measured - closed form| {100 * off:.1f} points", fontsize=9, loc="left")
+    off = [f"{100 * mean_deviation(data[rows], pathway):.1f}" for rows in ("rows", "own")]
+    axis.set_title(f"mean |measured - closed form|: {off[0]} points, ours {off[1]}", fontsize=9, loc="left")
 
 
 def _scatter(axis: Any, data: Data, x: str, pathway: str) -> None:
@@ -152,34 +148,85 @@ def _scatter(axis: Any, data: Data, x: str, pathway: str) -> None:
         axis.scatter(
             [row[x] for row in own],
             [row[pathway] for row in own],
-            s=26,
+            s=17,
             color=colour,
             edgecolor="black",
+            linewidth=0.7,
             marker="D",
+            label="ours" if modality == "language" and x == "gamma" else None,
         )
 
 
 def _within_models(axis: Any, data: Data) -> None:
-    """A line per model, the lowest correlation at the bottom."""
-    found = data["correlations"]
-    models = {model: value for model, value in found["dead"]["models"].items() if value is not None}
-    order = sorted(models, key=lambda model: models[model])
+    """A line per model, the lowest correlation at the bottom; our networks with a star."""
+    found = {
+        pathway: data["correlations"][pathway]["models"]
+        | {f"{model} *": value for model, value in data["own_correlations"][pathway]["models"].items()}
+        for pathway in PATHWAYS
+    }
+    order = sorted((model for model, value in found["dead"].items() if value is not None), key=found["dead"].get)
     for pathway, colour, marker in (("dead", TOPK, "o"), ("relu", RELU, "s")):
-        some = [(found[pathway]["models"][model], place) for place, model in enumerate(order)]
+        some = [(found[pathway][model], place) for place, model in enumerate(order)]
         points = [(value, place) for value, place in some if value is not None]
         axis.scatter(*zip(*points, strict=True), color=colour, marker=marker, s=28, label=PATHWAYS[pathway])
     axis.axvline(0, color="0.6", linewidth=1)
     axis.set_yticks(range(len(order)), order, fontsize=9)
     axis.set_xlim(-1.05, 1.05)
-    axis.set_xlabel("Spearman(γ, death) over the layers of a model")
+    axis.set_xlabel("Spearman(γ, death) over the layers of a model (*: ours)")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)
 
 
 def claims(data: Data) -> list[Claim]:
-    found = [claim for pathway in PATHWAYS for claim in _rank_claims(data["correlations"][pathway], pathway)]
-    return [*found, *_level_claims(data["rows"])]
+    made = [claim for pathway in PATHWAYS for claim in _rank_claims(data["correlations"][pathway], pathway)]
+    own = [claim for pathway in PATHWAYS for claim in _own_claims(data, pathway)]
+    return [*made, *_level_claims(data["rows"]), *own]
+
+
+def _own_claims(data: Data, pathway: str) -> list[Claim]:
+    """The paper's correlation on layers that it did not see."""
+    found, number = data["own_correlations"][pathway], len(data["own"])
+    name = f"Spearman(gamma, {PATHWAYS[pathway]})"
+    within = {model: value for model, value in found["models"].items() if value is not None}
+    worst = min(within, key=lambda model: within[model])
+    high = [row for row in data["own"] if row["gamma"] > 3]
+    return [
+        covers(
+            "fig4b",
+            f"our {number} layers: {name}; 95 % interval over networks",
+            paper=PAPER[pathway],
+            ours=found["layers"],
+            interval=tuple(found["interval_over_models"]),
+            key=f"our layers: {name}; 95 % interval over networks",
+            own=True,
+        ),
+        at_least(
+            "fig4b",
+            f"our {number} layers: {name}, lower end of the 95 % interval over layers",
+            paper="-",
+            ours=found["interval_over_layers"][0],
+            limit=0.5,
+            key=f"our layers: {name}, lower end of the 95 % interval over layers",
+        ),
+        at_least(
+            "fig4b",
+            f"our layers: {name} within a network, least of {len(within)} ({worst})",
+            paper="-",
+            ours=within[worst],
+            limit=0.0,
+            key=f"our layers: {name} within a network, least",
+        ),
+        at_most(
+            "fig4b",
+            f"our layers with gamma > 3 ({len(high)}): mean |{PATHWAYS[pathway]} - closed form|",
+            paper="accurate for gamma > 3" if pathway == "dead" else "tracks closely",
+            ours=mean_deviation(high, pathway),
+            limit=0.05,
+            key=f"our layers with gamma > 3: mean |{PATHWAYS[pathway]} - closed form|",
+            own=True,
+        ),
+    ]
 
 
 def _rank_claims(found: dict[str, Any], pathway: str) -> list[Claim]:
@@ -261,7 +308,7 @@ def _level_claims(rows: list[Row]) -> list[Claim]:
 
 
 FIGURE = Reproduction(
-    name="fig4b", compute=compute, draw=draw, claims=claims, scales=REAL, inputs=(LAYERS, OWN_LAYERS)
+    name="fig4b", compute=compute, draw=draw, claims=claims, scales=REAL, inputs=(LAYERS, *LAYER_FILES)
 )
 
 if __name__ == "__main__":

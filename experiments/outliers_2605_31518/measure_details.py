@@ -1,6 +1,6 @@
 """Twelve layers of our own in detail: what Figures 2b, S1, S2, S5, S19 and S20 show of real layers.
 
-    python -m experiments.outliers_2605_31518.measure_details DATA WORK [--networks smollm2,...] [--tokens 50000]
+    python -m experiments.outliers_2605_31518.measure_details DATA WORK [--networks smollm2,...] [--tokens 25000]
 
 Writes results/details/NETWORK.POINT.json for each layer of LAYERS that has no file yet. Nothing is trained.
 """
@@ -44,7 +44,7 @@ LAYERS = {
 }
 SWEPT = ("encoder.layer.5.output.dense", "encoder.layer.11.mlp.activation_fn", "model.layers.0.self_attn", "hs2")
 """The layers of low rank, on which whitening and active subspaces are varied."""
-COUNTS = (1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+COUNTS = (1_000, 2_000, 5_000, 10_000, 25_000, 50_000, 100_000)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256)
 SWEEP_TOKENS = 20_000
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that the Debian packages were unpacked to")
     parser.add_argument("work", type=Path, help="folder for tokens")
     parser.add_argument("--networks", default=",".join(LAYERS))
-    parser.add_argument("--tokens", type=int, default=50_000)
+    parser.add_argument("--tokens", type=int, default=25_000)
     asked = parser.parse_args()
     for key in asked.networks.split(","):
         paths = {point: DETAILS / f"{key}.{point}.json" for point in LAYERS[key]}

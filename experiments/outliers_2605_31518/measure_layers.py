@@ -1,6 +1,6 @@
 """Layers of our own: geometry, death at birth and the verdict of every layer of nine networks, a row each.
 
-    python -m experiments.outliers_2605_31518.measure_layers DATA WORK [--networks unirep64,...] [--tokens 50000]
+    python -m experiments.outliers_2605_31518.measure_layers DATA WORK [--networks unirep64,...] [--tokens 25000]
 
 Writes results/layers/NETWORK.json, a row after each layer, and goes on where it was stopped. WORK holds the tokens
 of one network at a time, up to 10 GB, and is emptied of them afterwards. Nothing is trained.
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that the Debian packages were unpacked to")
     parser.add_argument("work", type=Path, help="folder for tokens, 10 GB")
     parser.add_argument("--networks", default=",".join(ZOO))
-    parser.add_argument("--tokens", type=int, default=50_000)
+    parser.add_argument("--tokens", type=int, default=25_000)
     asked = parser.parse_args()
     for key in asked.networks.split(","):
         for line in measure_network(key, asked.data, asked.work, asked.tokens):

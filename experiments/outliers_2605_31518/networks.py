@@ -1,8 +1,8 @@
 r"""Nine real networks of four modalities, what they read, and the layers of each that are measured.
 
-The networks install as wheels and the inputs as Debian packages (the lists are at the top of `experiments.zoo` and
-`experiments.survival.layers`). Of each network all hidden states are measured, and those outputs of attention and MLP
-blocks that are severe on a first look (`choose_blocks`).
+The networks install as wheels and the inputs as Debian packages: the lists are at the top of `experiments.zoo` and
+`experiments.survival.layers`. Of each network all hidden states are measured, and those outputs of attention and
+MLP blocks that are severe on a first look (`choose_blocks`).
 """
 
 from collections.abc import Iterable
@@ -57,21 +57,21 @@ class Zoo:
 
 ZOO = {
     "unirep64": Zoo(name="UniRep-64", modality="protein", preset="unirep64"),
-    "spliceai": Zoo(name="SpliceAI", modality="genomic", preset="spliceai", context=2500),
+    "spliceai": Zoo(name="SpliceAI", modality="genomic", preset="spliceai", context=1250),
     "unirep256": Zoo(name="UniRep-256", modality="protein", preset="unirep256"),
-    "minilm": Zoo(name="MiniLM", modality="language", preset="minilm", blocks=_ENCODER, depth=6, most=5),
+    "minilm": Zoo(name="MiniLM", modality="language", preset="minilm", blocks=_ENCODER, depth=6, most=4),
     "dinov2": Zoo(
         name="DINOv2-S",
         modality="vision",
         preset="dinov2-small",
         blocks=_VISION,
         depth=12,
-        most=6,
+        most=4,
         more=("encoder.layer.11.mlp.activation_fn",),
     ),
-    "antiberty": Zoo(name="AntiBERTy", modality="protein", preset="antiberty", blocks=_ENCODER, depth=8, most=5),
-    "smollm2": Zoo(name="SmolLM2", modality="language", preset="smollm2", blocks=_DECODER, depth=30, most=9),
-    "gemma3": Zoo(name="Gemma 3", modality="language", preset="gemma3", blocks=_DECODER, depth=18, most=6),
+    "antiberty": Zoo(name="AntiBERTy", modality="protein", preset="antiberty", blocks=_ENCODER, depth=8, most=3),
+    "smollm2": Zoo(name="SmolLM2", modality="language", preset="smollm2", blocks=_DECODER, depth=30, most=5),
+    "gemma3": Zoo(name="Gemma 3", modality="language", preset="gemma3", blocks=_DECODER, depth=18, most=4),
     "qwen": Zoo(name="Qwen2.5", modality="language", preset="qwen"),
 }
 """By the name of their folders, in the order in which they are measured."""

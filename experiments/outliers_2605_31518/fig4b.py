@@ -20,10 +20,10 @@ from experiments.outliers_2605_31518.frame import (
     Value,
     at_least,
     at_most,
-    covers,
     main,
 )
 from experiments.outliers_2605_31518.own import LAYER_FILES, own_layers
+from experiments.outliers_2605_31518.ranks import PATHWAYS, correlations, own_rank_claims, rank_claims
 from experiments.outliers_2605_31518.released import (
     D_SAE,
     LAYERS,
@@ -31,21 +31,14 @@ from experiments.outliers_2605_31518.released import (
     TOKENS,
     K,
     Row,
-    by_family,
     by_model,
-    interval_over_layers,
-    interval_over_models,
     layers,
-    spearman,
 )
 from experiments.outliers_2605_31518.style import RELU, TOPK, death_axis, gamma_axis, sheet
 from matplotlib.figure import Figure
 
 from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu
 
-PATHWAYS = {"dead": "dead-by-TopK", "relu": "dead-by-ReLU"}
-PAPER = {"dead": 0.89, "relu": 0.82}
-"""Spearman's correlations in the paper's text."""
 LIMITS = {"dead": 1.03, "relu": 0.53}
 """Of the axes: at most half of the latents are dead-by-ReLU."""
 HEAVY_TAILS = ("ESM3", "ESM2-650M")
@@ -59,8 +52,8 @@ def compute(scale: Scale) -> Data:
     kept = ("model", "modality", "layer", "gamma", "dead", "relu", "dead_theory", "relu_theory")
     return {
         "draws": scale.draws,
-        "correlations": {pathway: _correlations(rows, pathway) for pathway in PATHWAYS},
-        "own_correlations": {pathway: _correlations(own, pathway) for pathway in PATHWAYS},
+        "correlations": {pathway: correlations(rows, pathway) for pathway in PATHWAYS},
+        "own_correlations": {pathway: correlations(own, pathway) for pathway in PATHWAYS},
         "rows": [{name: row[name] for name in kept} for row in rows],
         "own": [{name: row[name] for name in (*kept, "point", "tokens")} for row in own],
     }
@@ -70,22 +63,6 @@ def _predict(row: Row, tokens: int, d_sae: int, k: int) -> Row:
     dead = predicted_dead(row["gamma"], tokens, d_sae=d_sae, k=k)
     relu = predicted_dead_by_relu(row["gamma"], tokens)
     return {**row, "dead_theory": float(f"{dead:.6g}"), "relu_theory": float(f"{relu:.6g}")}
-
-
-def _correlations(rows: list[Row], pathway: str) -> dict[str, Any]:
-    """Spearman's between gamma and death: over layers, over medians of models, within models and families."""
-    medians = [
-        {name: float(np.median([row[name] for row in some])) for name in ("gamma", pathway)}
-        for some in by_model(rows).values()
-    ]
-    return {
-        "layers": spearman(rows, "gamma", pathway),
-        "interval_over_layers": interval_over_layers(rows, "gamma", pathway),
-        "interval_over_models": interval_over_models(rows, "gamma", pathway),
-        "medians": spearman(medians, "gamma", pathway),
-        "models": {model: spearman(some, "gamma", pathway) for model, some in by_model(rows).items()},
-        "families": {family: spearman(some, "gamma", pathway) for family, some in by_family(rows).items()},
-    }
 
 
 def draw(data: Data) -> Figure:
@@ -179,95 +156,27 @@ def _within_models(axis: Any, data: Data) -> None:
 
 
 def claims(data: Data) -> list[Claim]:
-    made = [claim for pathway in PATHWAYS for claim in _rank_claims(data["correlations"][pathway], pathway)]
-    own = [claim for pathway in PATHWAYS for claim in _own_claims(data, pathway)]
-    return [*made, *_level_claims(data["rows"]), *own]
+    made = [claim for pathway in PATHWAYS for claim in rank_claims(data["correlations"][pathway], pathway)]
+    found, number = data["own_correlations"], len(data["own"])
+    own = [claim for pathway in PATHWAYS for claim in own_rank_claims(found[pathway], pathway, number)]
+    return [*made, *_level_claims(data["rows"]), *own, *_own_level_claims(data["own"])]
 
 
-def _own_claims(data: Data, pathway: str) -> list[Claim]:
-    """The paper's correlation on layers that it did not see."""
-    found, number = data["own_correlations"][pathway], len(data["own"])
-    name = f"Spearman(gamma, {PATHWAYS[pathway]})"
-    within = {model: value for model, value in found["models"].items() if value is not None}
-    worst = min(within, key=lambda model: within[model])
-    high = [row for row in data["own"] if row["gamma"] > 3]
+def _own_level_claims(rows: list[Row]) -> list[Claim]:
+    """How close the closed forms are on our layers."""
+    high = [row for row in rows if row["gamma"] > 3]
     return [
-        covers(
-            "fig4b",
-            f"our {number} layers: {name}; 95 % interval over networks",
-            paper=PAPER[pathway],
-            ours=found["layers"],
-            interval=tuple(found["interval_over_models"]),
-            key=f"our layers: {name}; 95 % interval over networks",
-            own=True,
-        ),
-        at_least(
-            "fig4b",
-            f"our {number} layers: {name}, lower end of the 95 % interval over layers",
-            paper="-",
-            ours=found["interval_over_layers"][0],
-            limit=0.5,
-            key=f"our layers: {name}, lower end of the 95 % interval over layers",
-        ),
-        at_least(
-            "fig4b",
-            f"our layers: {name} within a network, least of {len(within)} ({worst})",
-            paper="-",
-            ours=within[worst],
-            limit=0.0,
-            key=f"our layers: {name} within a network, least",
-        ),
         at_most(
             "fig4b",
-            f"our layers with gamma > 3 ({len(high)}): mean |{PATHWAYS[pathway]} - closed form|",
+            f"our layers with gamma > 3 ({len(high)}): mean |{name} - closed form|",
             paper="accurate for gamma > 3" if pathway == "dead" else "tracks closely",
             ours=mean_deviation(high, pathway),
             limit=0.05,
-            key=f"our layers with gamma > 3: mean |{PATHWAYS[pathway]} - closed form|",
+            key=f"our layers with gamma > 3: mean |{name} - closed form|",
             own=True,
-        ),
-    ]
-
-
-def _rank_claims(found: dict[str, Any], pathway: str) -> list[Claim]:
-    name = f"Spearman(gamma, {PATHWAYS[pathway]})"
-    made = [
-        covers(
-            "fig4b",
-            f"{name}, 454 layers; 95 % interval over layers",
-            paper=PAPER[pathway],
-            ours=found["layers"],
-            interval=tuple(found["interval_over_layers"]),
-        ),
-        at_least(
-            "fig4b",
-            f"{name}, 454 layers: lower end of the 95 % interval over models",
-            paper="-",
-            ours=found["interval_over_models"][0],
-            limit=0.5,
-        ),
-        at_least(
-            "fig4b",
-            f"{name}, medians of the 19 models",
-            paper="holds across model families",
-            ours=found["medians"],
-            limit=0.5,
-        ),
-    ]
-    for groups, of, paper in (("models", "model", "holds within model families"), ("families", "family", "-")):
-        values = {each: value for each, value in found[groups].items() if value is not None}
-        worst = min(values, key=lambda each: values[each])
-        made.append(
-            at_least(
-                "fig4b",
-                f"{name} within a {of}, least of {len(values)} ({worst})",
-                paper=paper,
-                ours=values[worst],
-                limit=0.0,
-                key=f"{name} within a {of}, least",
-            )
         )
-    return made
+        for pathway, name in PATHWAYS.items()
+    ]
 
 
 def _level_claims(rows: list[Row]) -> list[Claim]:

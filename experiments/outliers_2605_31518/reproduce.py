@@ -16,7 +16,10 @@ FIGURES = (
     "dynamics", "fig5a", "fig5b", "fig5cd", "figS6", "figS8", "figS9", "figS10", "figS11", "figS12",
     "fig6", "figS13", "figS13b", "figS17", "figS20",
 )  # fmt: skip
-REAL_FIGURES = ("fig2a", "fig4b", "figS14", "tableS6", "tableS8")
+REAL_FIGURES = (
+    "fig2a", "fig2b", "fig4b", "figS2real", "figS5", "figS14", "figS19", "figS20real",
+    "tableS6", "tableS7", "tableS8", "centering", "verdicts",
+)  # fmt: skip
 """Made from tables of real layers, without any network."""
 
 

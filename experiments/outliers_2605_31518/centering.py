@@ -78,8 +78,7 @@ def draw(data: Data) -> Figure:
     ranks.set_xlabel("effective rank / d_in")
     without.plot((0, 1), (0, 1), color="0.4", linewidth=1)
     without.set_xlabel("expected dead on 1,000,000 tokens, no remedy")
-    named = [row for row in exceptions(data["rows"])]
-    for row in named:
+    for row in exceptions(data["rows"]):
         ranks.annotate(
             f"{row['model']} {row['point']}", (row["rank"], row["expected"]["median"]), fontsize=7, va="bottom"
         )

@@ -59,7 +59,7 @@ ZOO = {
     "unirep64": Zoo(name="UniRep-64", modality="protein", preset="unirep64"),
     "spliceai": Zoo(name="SpliceAI", modality="genomic", preset="spliceai", context=1250),
     "unirep256": Zoo(name="UniRep-256", modality="protein", preset="unirep256"),
-    "minilm": Zoo(name="MiniLM", modality="language", preset="minilm", blocks=_ENCODER, depth=6, most=4),
+    "minilm": Zoo(name="MiniLM", modality="language", preset="minilm", blocks=_ENCODER, depth=6, most=3),
     "dinov2": Zoo(
         name="DINOv2-S",
         modality="vision",
@@ -69,9 +69,9 @@ ZOO = {
         most=4,
         more=("encoder.layer.11.mlp.activation_fn",),
     ),
-    "antiberty": Zoo(name="AntiBERTy", modality="protein", preset="antiberty", blocks=_ENCODER, depth=8, most=3),
-    "smollm2": Zoo(name="SmolLM2", modality="language", preset="smollm2", blocks=_DECODER, depth=30, most=5),
-    "gemma3": Zoo(name="Gemma 3", modality="language", preset="gemma3", blocks=_DECODER, depth=18, most=4),
+    "antiberty": Zoo(name="AntiBERTy", modality="protein", preset="antiberty", blocks=_ENCODER, depth=8, most=2),
+    "smollm2": Zoo(name="SmolLM2", modality="language", preset="smollm2", blocks=_DECODER, depth=30, most=2),
+    "gemma3": Zoo(name="Gemma 3", modality="language", preset="gemma3", blocks=_DECODER, depth=18, most=3),
     "qwen": Zoo(name="Qwen2.5", modality="language", preset="qwen"),
 }
 """By the name of their folders, in the order in which they are measured."""

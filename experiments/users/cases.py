@@ -36,7 +36,7 @@ from autopsae.training import Member, Training
 
 RESULTS = Path(__file__).parent / "results" / "cases.json"
 IMAGES, SIDE = 300, 196
-D_SAE, K, STEPS, BATCH, LR, SEEDS = 2048, 32, 600, 512, 3e-4, (0, 1, 2)
+D_SAE, K, STEPS, BATCH, LR, SEEDS = 1024, 32, 500, 512, 3e-4, (0, 1, 2)
 HELD_OUT = 0.2
 """Share of the tokens, the last ones, on which death and the error are measured."""
 ARTEFACTS, TIMES = 1 / 42, 15.0

@@ -1,4 +1,4 @@
-"""Twelve layers of our own in detail: what Figures 2b, S1, S2, S5, S19 and S20 show of real layers.
+"""Nine layers of our own in detail: what Figures 2b, S1, S2, S5, S19 and S20 show of real layers.
 
     python -m experiments.outliers_2605_31518.measure_details DATA WORK [--networks smollm2,...] [--tokens 25000]
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiments.outliers_2605_31518.measure_layers import ASKED, D_SAE, K, shorten, take_tokens
+from experiments.outliers_2605_31518.measure_layers import ASKED, shorten, take_tokens
 from experiments.outliers_2605_31518.networks import ZOO, load, run_over_inputs
 from experiments.outliers_2605_31518.own import DETAILS
 from torch import Tensor
@@ -33,21 +33,20 @@ from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.birth import measure_birth
 
 LAYERS = {
-    "unirep64": ("layers.3",),
     "spliceai": ("skips.3",),
     "unirep256": ("layers.3",),
-    "minilm": ("hs1", "encoder.layer.5.output.dense"),
+    "minilm": ("encoder.layer.5.output.dense",),
     "dinov2": ("hs12", "encoder.layer.11.mlp.activation_fn"),
     "antiberty": ("hs1",),
     "smollm2": ("hs12", "model.layers.0.self_attn"),
-    "gemma3": ("hs2", "hs11"),
+    "gemma3": ("hs2",),
 }
 SWEPT = ("encoder.layer.5.output.dense", "encoder.layer.11.mlp.activation_fn", "model.layers.0.self_attn", "hs2")
 """The layers of low rank, on which whitening and active subspaces are varied."""
 COUNTS = (1_000, 2_000, 5_000, 10_000, 25_000, 50_000, 100_000)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-RANKS = (2, 4, 8, 16, 32, 64, 128, 256)
-SWEEP_TOKENS = 20_000
+RANKS = (2, 4, 8, 16, 64, 256)
+SWEEP_TOKENS = 10_000
 SHOWN_TOKENS, SHOWN_LATENTS, SHOWN_DIRECTIONS = 24, 1500, 500
 EDGES = tuple(round(-8 + 0.25 * step, 2) for step in range(65))
 """Of the histogram of projections, in standard deviations; what lies outside is in the first and the last bin."""
@@ -62,8 +61,8 @@ def measure(x: Tensor, *, swept: bool) -> dict[str, Any]:
     found: dict[str, Any] = {
         "tokens": len(x),
         "d_in": statistics.d_in,
-        "d_sae": D_SAE,
-        "k": K,
+        "d_sae": ASKED.d_sae,
+        "k": ASKED.sparsity.l0,
         "gamma": geometry.gamma,
         "rank": geometry.effective_rank_fraction,
         "kurtosis": geometry.kurtosis,
@@ -80,7 +79,7 @@ def measure(x: Tensor, *, swept: bool) -> dict[str, Any]:
 
 def _births(x: Tensor, remedies: list[Remedy]) -> dict[str, dict[str, float]]:
     chance = stream(ASKED.seed, DRAW)
-    births = measure_birth(x, remedies, d_sae=D_SAE, sparsity=ASKED.sparsity, generator=chance)
+    births = measure_birth(x, remedies, d_sae=ASKED.d_sae, sparsity=ASKED.sparsity, generator=chance)
     return {name: {"dead": birth.dead, "relu": birth.dead_by_relu} for name, birth in births.items()}
 
 
@@ -111,7 +110,7 @@ def _latents(x: Tensor, statistics: Statistics, median: Tensor) -> dict[str, Any
     """
     sae = born(
         center(median, "median"),
-        d_sae=D_SAE,
+        d_sae=ASKED.d_sae,
         sparsity=ASKED.sparsity,
         sample=statistics.sample,
         generator=stream(ASKED.seed, DRAW),
@@ -122,7 +121,7 @@ def _latents(x: Tensor, statistics: Statistics, median: Tensor) -> dict[str, Any
     mean = rows @ (statistics.raw.mean - median)
     std = ((rows @ statistics.raw.covariance) * rows).sum(dim=1).sqrt()
     unit = std.median()
-    shown = torch.randperm(D_SAE, generator=torch.Generator().manual_seed(0))[:SHOWN_LATENTS]
+    shown = torch.randperm(ASKED.d_sae, generator=torch.Generator().manual_seed(0))[:SHOWN_LATENTS]
     return {
         "dead": float((~alive).double().mean()),
         "mean": (mean / unit)[shown].tolist(),
@@ -134,7 +133,7 @@ def _latents(x: Tensor, statistics: Statistics, median: Tensor) -> dict[str, Any
 
 
 def _sweep(x: Tensor, statistics: Statistics, median: Tensor, rank: float) -> dict[str, Any]:
-    """Death under interpolated whitening by alpha and under active subspaces by rank, on 20,000 tokens."""
+    """Death under interpolated whitening by alpha and under active subspaces by rank, on 10,000 tokens."""
     spectrum = Spectrum.of(statistics.raw.covariance)
     share = spectrum.eigenvalues.cumsum(0) / spectrum.eigenvalues.sum()
     ranks = sorted({max(1, round(rank)), *(r for r in RANKS if r <= x.shape[1])})

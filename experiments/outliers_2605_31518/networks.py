@@ -111,9 +111,9 @@ def choose_blocks(zoo: Zoo, network: Network, data: Path, folder: Path) -> list[
     looked, past = [], []
     for point, tokens in (run_over_inputs(zoo, network, data, points, folder, LOOK) if points else {}).items():
         normed = collect(tokens).normed
-        rank = effective_rank(Spectrum.of(normed.covariance).eigenvalues) / tokens.d_in
-        looked.append({"point": point, "gamma": gamma(normed), "rank": rank})
-        past.append(max(gamma(normed) / SEVERE_GAMMA, LOW_RANK / rank))
+        severe, rank = gamma(normed), effective_rank(Spectrum.of(normed.covariance).eigenvalues) / len(normed.mean)
+        looked.append({"point": point, "gamma": severe, "rank": rank})
+        past.append(max(severe / SEVERE_GAMMA, LOW_RANK / rank))
     least = max([1.0, *sorted(past, reverse=True)[zoo.most :]])
     return [{**row, "chosen": far > least} for row, far in zip(looked, past, strict=True)]
 

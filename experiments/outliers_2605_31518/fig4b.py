@@ -36,6 +36,7 @@ from experiments.outliers_2605_31518.released import (
 )
 from experiments.outliers_2605_31518.style import RELU, TOPK, death_axis, gamma_axis, sheet
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from autopsae.survival.closed_form import predicted_dead, predicted_dead_by_relu
 
@@ -75,7 +76,8 @@ def draw(data: Data) -> Figure:
         axis.remove()
     _within_models(figure.add_subplot(column), data)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=7, frameon=False, fontsize=9)
+    handles.append(Line2D([], [], color="0.8", markeredgecolor="black", marker="D", linestyle="", ms=5))
+    figure.legend(handles, [*labels, "ours"], loc="outside lower center", ncols=7, frameon=False, fontsize=9)
     own, tokens = data["own"], sorted({row["tokens"] for row in data["own"]})
     figure.suptitle(
         f"dots: the authors' {len(data['rows'])} layers of {len(data['correlations']['dead']['models'])} models, "
@@ -97,11 +99,9 @@ def _against_gamma(axis: Any, data: Data, pathway: str) -> None:
     lines = []
     for of, name in (("theirs", "correlations"), ("ours", "own_correlations")):
         some = data[name][pathway]
-        spans = [
-            f"[{some[over][0]:.2f}, {some[over][1]:.2f}]"
-            for over in ("interval_over_layers", "interval_over_models")
-        ]
-        lines.append(f"Spearman, {of}: {some['layers']:.3f}; 95 % over layers {spans[0]}, over models {spans[1]}")
+        over = [some[f"interval_over_{what}"] for what in ("layers", "models")]
+        spans = [f"[{low:.2f}, {high:.2f}]" for low, high in over]
+        lines.append(f"{of}: Spearman {some['layers']:.3f}; layers {spans[0]}, models {spans[1]}")
     axis.set_title("\n".join(lines), fontsize=8.5, loc="left")
 
 
@@ -130,7 +130,6 @@ def _scatter(axis: Any, data: Data, x: str, pathway: str) -> None:
             edgecolor="black",
             linewidth=0.7,
             marker="D",
-            label="ours" if modality == "language" and x == "gamma" else None,
         )
 
 
@@ -149,7 +148,7 @@ def _within_models(axis: Any, data: Data) -> None:
     axis.axvline(0, color="0.6", linewidth=1)
     axis.set_yticks(range(len(order)), order, fontsize=9)
     axis.set_xlim(-1.05, 1.05)
-    axis.set_xlabel("Spearman(γ, death) over the layers of a model (*: ours)")
+    axis.set_xlabel("Spearman(γ, death) within a model (*: ours)")
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=9)

@@ -45,27 +45,23 @@ def draw(data: Data) -> Figure:
         rows = [row for row in data["rows"] if row["modality"] == modality]
         for row, marker, shade in zip(rows, MARKERS, (1.0, 0.8, 0.6, 0.9, 0.7, 0.5), strict=False):
             tokens, colour = [point["tokens"] for point in row["curve"]], MODALITIES[modality]
-            for name, style, label in (("dead", "-", f"{row['model']} {row['point']}, γ {row['gamma']:.2g}"),):
+            lines = (("dead", "-", colour, 5), ("theory", ":", colour, 3), ("centered", "--", "0.45", 3))
+            for name, style, paint, size in lines:
                 axis.plot(
                     tokens,
-                    [p[name] for p in row["curve"]],
+                    [point[name] for point in row["curve"]],
                     style,
                     marker=marker,
-                    ms=5,
-                    color=colour,
+                    ms=size,
+                    color=paint,
                     alpha=shade,
-                    label=label,
+                    label=f"{row['model']} {row['point']}, γ {row['gamma']:.2g}" if name == "dead" else None,
                 )
-            axis.plot(
-                tokens, [p["theory"] for p in row["curve"]], ":", marker=marker, ms=3, color=colour, alpha=shade
-            )
-            axis.plot(
-                tokens, [p["centered"] for p in row["curve"]], "--", marker=marker, ms=3, color="0.45", alpha=shade
-            )
         axis.set_xscale("log")
         axis.set_xlabel("tokens")
         axis.set_title(modality, fontsize=10, loc="left")
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), frameon=False, fontsize=8)
+        if rows:
+            axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), frameon=False, fontsize=8)
     death_axis(axes[0, 0])
     figure.suptitle(
         f"colour, solid: no remedy; dotted: closed form from γ; grey, dashed: centered by the geometric median; "

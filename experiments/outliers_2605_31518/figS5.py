@@ -74,7 +74,8 @@ def draw(data: Data) -> Figure:
     tail.set_ylabel("largest value of 500 projections, median, in std")
     for axis, name in ((projected, "projected_kurtosis"), (tail, "projected_largest")):
         order = spearman(data["rows"], "kurtosis", name) or 0.0
-        axis.set_title(f"{len(data['rows'])} layers, Spearman {order:.2f}", fontsize=9, loc="left")
+        tokens = " or ".join(f"{n:,}" for n in sorted({row["tokens"] for row in data["rows"]}))
+        axis.set_title(f"{len(data['rows'])} layers, {tokens} tokens; Spearman {order:.2f}", fontsize=9, loc="left")
     handles, labels = projected.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure

@@ -83,8 +83,9 @@ def like_vggt(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def vggt_variances(d_in: int) -> Tensor:
-    """[d_in], of sum 1: the first is 0.30, the first 34 have 0.95, and after the first they fall as a power of their
-    place plus 10, so that the second is far under the first.
+    """[d_in], of sum 1: the first is 0.30, and the first 34 have 0.95.
+
+    After the first they fall as a power of their place plus 10, so that the second is far under the first.
     """
     places = torch.arange(1, d_in, dtype=torch.float64) + 10
     low, high = 0.0, 100.0

@@ -3,7 +3,7 @@
     python -m experiments.outliers_2605_31518.measure_layers DATA WORK [--networks unirep64,...] [--tokens 25000]
 
 Writes results/layers/NETWORK.json, a row after each layer, and goes on where it was stopped. WORK holds the tokens
-of one network at a time, up to 10 GB, and is emptied of them afterwards. Nothing is trained.
+of a network, up to 10 GB, until all its layers are measured. Nothing is trained.
 
 A row has fractions of the latents of one drawn SAE (d_sae 8192, k 64) under each remedy: "counted" on all tokens,
 "estimated" for them from the sample of 4,096 that `diagnose` keeps, and "expected" on a million tokens. "findings"
@@ -196,8 +196,8 @@ def take_tokens(layer: Activations) -> Tensor:
     return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
 
 
-def measure_network(key: str, data: Path, work: Path, tokens: int) -> Iterator[str]:
-    """All layers of a network that have no row yet; says each that is done."""
+def measure_network(key: str, data: Path, work: Path, tokens: int, *, every: int = 1) -> Iterator[str]:
+    """The layers of a network that have no row yet, every so-manyth of its points; says each that is done."""
     zoo, path = ZOO[key], LAYERS / f"{key}.json"
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if kept.get("complete"):
@@ -211,13 +211,15 @@ def measure_network(key: str, data: Path, work: Path, tokens: int) -> Iterator[s
     points = [*network.points, *(row["point"] for row in kept["blocks"] if row["chosen"]), *zoo.more]
     layers = run_over_inputs(zoo, network, data, points, work / key, tokens)
     del network
-    done = {row["point"] for row in kept["rows"]}
-    for point, layer in layers.items():
-        if point not in done:
-            row = measure_layer(layer, point)
-            kept["rows"].append(row)
+    rows = {row["point"]: row for row in kept["rows"]}
+    for point in points[::every]:
+        if point not in rows:
+            rows[point] = measure_layer(layers[point], point)
+            kept["rows"] = [rows[point] for point in points if point in rows]
             _write(path, kept)
-            yield f"{key} {point}: gamma {row['gamma']:.2f}, {row['seconds']:.0f} s"
+            yield f"{key} {point}: gamma {rows[point]['gamma']:.2f}, {rows[point]['seconds']:.0f} s"
+    if len(rows) < len(points):
+        return
     _write(path, {**kept, "complete": True})
     for folder in (work / key, work / f"{key}.look"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -233,9 +235,10 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for tokens, 10 GB")
     parser.add_argument("--networks", default=",".join(ZOO))
     parser.add_argument("--tokens", type=int, default=25_000)
+    parser.add_argument("--every", type=int, default=1, help="measure only every so-manyth layer this time")
     asked = parser.parse_args()
     for key in asked.networks.split(","):
-        for line in measure_network(key, asked.data, asked.work, asked.tokens):
+        for line in measure_network(key, asked.data, asked.work, asked.tokens, every=asked.every):
             print(line, flush=True)
 
 

@@ -6,6 +6,7 @@ Left: dead latents that are forecast on a million tokens after centering by the 
 effective rank, with the interval of the forecast. Right: the same against what is forecast without a remedy.
 """
 
+from collections import Counter
 from typing import Any
 
 from experiments.outliers_2605_31518.frame import (
@@ -117,6 +118,7 @@ def claims(data: Data) -> list[Claim]:
     worse = [row for row in rows if row["expected"]["median"] > row["expected"]["none"] + 1e-9]
     more = [row for row in rows if row["counted"]["median"] > row["counted"]["none"]]
     return [
+        *_size_claims(rows),
         _claim(
             at_most,
             f"layers with an effective rank over 4 % ({len(high)}): 1 % or more expected dead on a million tokens "
@@ -173,6 +175,24 @@ def claims(data: Data) -> list[Claim]:
             ours=sum(row["dominance"] > LOPSIDED for row in odd) / len(odd) if odd else 1.0,
             limit=0.5,
             key="exceptions: one direction holds most of the variance, fraction",
+        ),
+    ]
+
+
+def _size_claims(rows: list[Row]) -> list[Claim]:
+    """How many layers the other claims rest on."""
+    models, modalities = (Counter(row[of] for row in rows) for of in ("model", "modality"))
+    few = min(MODALITIES, key=lambda modality: modalities[modality])
+    return [
+        _claim(at_least, "our layers that were measured", "our layers that were measured", len(rows), 120),
+        _claim(at_least, "our networks", "our networks", len(models), 8),
+        _claim(at_most, "our layers of one network, most", "our layers of one network", max(models.values()), 40),
+        _claim(
+            at_least,
+            f"our layers of one modality, least ({few})",
+            "our layers of one modality",
+            modalities[few],
+            10,
         ),
     ]
 

@@ -174,7 +174,11 @@ def test_layers_of_our_own_come_into_the_picture_and_change_no_claim_on_the_auth
     assert own["dead_theory"] == pytest.approx(stats.norm.cdf(stats.norm.isf(0.05) - reach / 4), rel=1e-5)
     judged_now = {claim.id: claim for claim in fig4b.claims(data)}
     # The ends of intervals depend on the number of resamplings.
-    other = ("our ", "Spearman(gamma, dead-by-TopK), 454 layers: lower", "Spearman(gamma, dead-by-ReLU), 454 layers: lower")
+    other = (
+        "our ",
+        "Spearman(gamma, dead-by-TopK), 454 layers: lower",
+        "Spearman(gamma, dead-by-ReLU), 454 layers: lower",
+    )
     authors = [claim for claim in fig4b.claims(kept("fig4b")) if not claim.claim.startswith(other)]
     assert {claim.id for claim in authors} <= judged_now.keys()
     assert all(judged_now[claim.id].ours == claim.ours for claim in authors)

@@ -27,7 +27,7 @@ import torch
 from experiments.zoo import crops
 from torch import Tensor
 
-from autopsae import Remedy, TopK, TrainConfig, born, diagnose, evaluate
+from autopsae import Prescription, Remedy, TopK, TrainConfig, born, evaluate
 from autopsae.activations.hooks import hooked
 from autopsae.files import write_text
 from autopsae.models import load_network
@@ -36,7 +36,7 @@ from autopsae.training import Member, Training
 
 RESULTS = Path(__file__).parent / "results" / "cases.json"
 IMAGES, SIDE = 300, 196
-D_SAE, K, STEPS, BATCH, LR, SEEDS = 1024, 32, 500, 512, 3e-4, (0, 1, 2)
+D_SAE, K, STEPS, BATCH, LR, SEEDS = 1024, 32, 400, 512, 3e-4, (0, 1, 2)
 HELD_OUT = 0.2
 """Share of the tokens, the last ones, on which death and the error are measured."""
 ARTEFACTS, TIMES = 1 / 42, 15.0
@@ -113,8 +113,9 @@ def describe(x: Tensor) -> dict[str, float]:
 
 
 def say(path: Path) -> list[str]:
-    """The lines that `autopsae diagnose` prints on a file."""
+    """The lines that `autopsae diagnose` prints on a file; the prescription is written beside it."""
     command = [sys.executable, "-m", "autopsae", "diagnose", path.name, "--d-sae", str(D_SAE), "--k", str(K)]
+    command += ["--prescriptions", "prescriptions"]
     printed = subprocess.run(command, cwd=path.parent, check=True, capture_output=True, text=True).stdout
     return [line.rstrip() for line in printed.splitlines() if line.strip()]
 
@@ -156,16 +157,17 @@ def study(path: Path, x: Tensor) -> dict[str, Any]:
     start = time.perf_counter()
     np.save(path, x.numpy())
     tokens = x.flatten(0, -2)
-    prescription = diagnose(tokens, d_sae=D_SAE, k=K, exact=False, layer=path.stem).prescription
+    says = say(path)
+    prescribed = Prescription.load(path.parent / "prescriptions" / f"{path.stem}.json").remedy
     return {
         "shape": list(x.shape),
         **describe(tokens),
         "d_sae": D_SAE,
         "k": K,
         "steps": STEPS,
-        "says": say(path),
-        "prescribed": prescription.remedy.name,
-        "trained": train_both(tokens, prescription.remedy),
+        "says": says,
+        "prescribed": prescribed.name,
+        "trained": train_both(tokens, prescribed),
         "minutes": round((time.perf_counter() - start) / 60, 2),
     }
 
@@ -177,10 +179,10 @@ def main() -> None:
     asked = parser.parse_args()
     asked.work.mkdir(parents=True, exist_ok=True)
     chance = torch.Generator().manual_seed(0)
-    vit = with_artefacts(image_tokens(asked.data, ("hs9", "hs12")), chance)
-    wide = image_tokens(asked.data, ("hs6", "hs9", "hs12")).flatten(0, 1)
-    order = torch.randperm(len(wide), generator=chance)[:40_000]
-    made = {"vit": vit, "vggt": like_vggt(wide[order][:, :1024], chance)}
+    wide = image_tokens(asked.data, ("hs9", "hs12", "hs6"))
+    vit = with_artefacts(wide[:, :, :768], chance)
+    order = torch.randperm(IMAGES * wide.shape[1], generator=chance)[:40_000]
+    made = {"vit": vit, "vggt": like_vggt(wide.flatten(0, 1)[order, :1024], chance)}
     kept = {name: study(asked.work / f"{name}.npy", x) for name, x in made.items()}
     write_text(RESULTS, json.dumps(kept, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

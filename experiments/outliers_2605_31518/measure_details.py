@@ -1,6 +1,6 @@
 """Nine layers of our own in detail: what Figures 2b, S1, S2, S5, S19 and S20 show of real layers.
 
-    python -m experiments.outliers_2605_31518.measure_details DATA WORK [--networks smollm2,...] [--tokens 25000]
+    python -m experiments.outliers_2605_31518.measure_details DATA WORK [--networks smollm2,...] [--tokens 10000]
 
 Writes results/details/NETWORK.POINT.json for each layer of LAYERS that has no file yet. Nothing is trained.
 """
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that the Debian packages were unpacked to")
     parser.add_argument("work", type=Path, help="folder for tokens")
     parser.add_argument("--networks", default=",".join(LAYERS))
-    parser.add_argument("--tokens", type=int, default=25_000)
+    parser.add_argument("--tokens", type=int, default=10_000)
     asked = parser.parse_args()
     for key in asked.networks.split(","):
         paths = {point: DETAILS / f"{key}.{point}.json" for point in LAYERS[key]}

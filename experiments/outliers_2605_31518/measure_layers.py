@@ -1,6 +1,6 @@
 """Layers of our own: geometry, death at birth and the verdict of every layer of nine networks, a row each.
 
-    python -m experiments.outliers_2605_31518.measure_layers DATA WORK [--networks unirep64,...] [--tokens 25000]
+    python -m experiments.outliers_2605_31518.measure_layers DATA WORK [--networks unirep64,...] [--tokens 10000]
 
 Writes results/layers/NETWORK.json, a row after each layer, and goes on where it was stopped. WORK holds the tokens
 of a network, up to 10 GB, until all its layers are measured. Nothing is trained.
@@ -234,7 +234,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that the Debian packages were unpacked to")
     parser.add_argument("work", type=Path, help="folder for tokens, 10 GB")
     parser.add_argument("--networks", default=",".join(ZOO))
-    parser.add_argument("--tokens", type=int, default=25_000)
+    parser.add_argument("--tokens", type=int, default=10_000)
     parser.add_argument("--every", type=int, default=1, help="measure only every so-manyth layer this time")
     asked = parser.parse_args()
     for key in asked.networks.split(","):

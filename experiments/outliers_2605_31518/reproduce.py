@@ -8,7 +8,17 @@ A new figure is a module in this folder and its name in FIGURES, or in REAL_FIGU
 import argparse
 from importlib import import_module
 
-from experiments.outliers_2605_31518.frame import REAL, SCALES, Reproduction, add_arguments, make, resume, said
+from experiments.outliers_2605_31518.frame import (
+    HERE,
+    REAL,
+    SCALES,
+    Reproduction,
+    add_arguments,
+    make,
+    resume,
+    said,
+)
+from experiments.outliers_2605_31518.summary import write_summary
 from experiments.outliers_2605_31518.table import write_table
 
 FIGURES = (
@@ -38,6 +48,8 @@ def main() -> None:
     for name in REAL_FIGURES if asked.scale in REAL else FIGURES:
         print(f"{name}: {said(step(figure(name), SCALES[asked.scale], asked.out))}", flush=True)
     write_table(asked.out)
+    if asked.scale in REAL and asked.out == HERE:
+        write_summary()
 
 
 if __name__ == "__main__":

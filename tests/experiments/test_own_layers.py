@@ -23,6 +23,7 @@ from experiments.outliers_2605_31518 import (
     measure_layers,
     networks,
     own,
+    summary,
     tableS7,
     tableS8,
     verdicts,
@@ -261,3 +262,8 @@ def test_the_number_of_layers_that_claims_rest_on_is_a_claim_itself(number: int,
     assert judged(centering.FIGURE, {"rows": rows}, "our layers that were measured") == (4 * number, holds)
     assert judged(centering.FIGURE, {"rows": rows}, "our layers of one modality, least") == (number, True)
     assert judged(centering.FIGURE, {"rows": rows}, "our networks") == (12, True)
+
+
+def test_the_readme_says_of_our_layers_what_the_kept_results_say() -> None:
+    page = (HERE / "README.md").read_text()
+    assert f"{summary.BEGIN}\n\n{summary.text()}\n\n{summary.END}" in page

@@ -53,8 +53,8 @@ def _ranks(data: Results) -> str:
         ours, theirs = data["own_correlations"][pathway], data["correlations"][pathway]
         spans = [_span(ours[f"interval_over_{of}"]) for of in ("layers", "models")]
         said.append(
-            f"with {name} it is {ours['layers']:.2f} (95 % interval over layers {spans[0]}, over networks {spans[1]}; "
-            f"the authors' layers: {theirs['layers']:.2f})"
+            f"with {name} it is {ours['layers']:.2f} (95 % interval over layers {spans[0]}, over networks "
+            f"{spans[1]}; the authors' layers: {theirs['layers']:.2f})"
         )
     within = {model: v for model, v in data["own_correlations"]["dead"]["models"].items() if v is not None}
     worst = min(within, key=lambda model: within[model])
@@ -72,8 +72,8 @@ def _centering(data: Results) -> str:
     named = _list(odd, lambda row: f"{row['expected']['median']:.1%} dead, dominance {row['dominance']:.0%}")
     whitened = max(row["counted"]["whiten"] for row in rows)
     return (
-        f"**Centering by the geometric median:** on {len(high) - len(odd)} of {len(high)} layers with an effective rank "
-        f"over 4 %, under {FEW:.0%} is expected dead on a million tokens. Exceptions: {named}. On "
+        f"**Centering by the geometric median:** on {len(high) - len(odd)} of {len(high)} layers with an effective "
+        f"rank over 4 %, under {FEW:.0%} is expected dead on a million tokens. Exceptions: {named}. On "
         f"{len(worse) or 'no'} of all layers more is expected than without a remedy. After full whitening at most "
         f"{whitened:.1%} is dead on any layer, also on the {low} of lower rank."
     )

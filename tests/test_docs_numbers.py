@@ -235,7 +235,7 @@ def test_the_page_on_diagnoses_says_of_two_users_files_what_training_found() -> 
         in page
     )
     assert (
-        f"But {dead('vggt', vggt)} die in training, of which {dead('vggt', vggt, 'dead_birth')} were dead" in page
+        f"But {dead('vggt', vggt)} are dead at the end, after {dead('vggt', vggt, 'dead_birth')} at birth." in page
     )
     for case, told in (("vit", ("alpha 0.15", "2.38%", "83.9%")), ("vggt", ("gamma 3.2", "83.2%", "(0.4% dead"))):
         said = " ".join(kept[case]["says"])

@@ -81,7 +81,8 @@ def draw(data: Data) -> Figure:
         axis.tick_params(labelsize=8)
         axis.set_xlabel(f"dimension of {row['d_in']}", fontsize=8)
         axis.set_ylabel("token", fontsize=8)
-    figure.colorbar(image, ax=axes, label="|activation| after LayerNorm (typical: 1)", shrink=0.5, pad=0.01)
+    shown = [*axes.flat[: len(rows)]]
+    figure.colorbar(image, ax=shown, label="|activation| after LayerNorm (typical: 1)", shrink=0.5, pad=0.01)
     return figure
 
 
@@ -105,7 +106,7 @@ def claims(data: Data) -> list[Claim]:
             f"our layers with gamma of 1 or less ({len(mild)}): |mean| / std of the leading dimension, median",
             paper="no dimension stands out",
             ours=float(np.median([row["leading"] for row in mild])),
-            limit=least,
+            limit=float(np.median([row["leading"] for row in severe])),
             key="our layers with gamma of 1 or less: |mean| / std of the leading dimension, median",
             own=True,
         ),

@@ -89,7 +89,9 @@ def draw(data: Data) -> Figure:
             f"{row['model']} {row['point']}", (row["rank"], row["expected"]["median"]), fontsize=7, va="bottom"
         )
     ranks.set_title(
-        f"{len(data['rows'])} layers; dotted: rank 4 % and 1 % dead; named: exceptions", fontsize=10, loc="left"
+        f"{len(data['rows'])} layers, d_sae 8192, k 64; dotted: rank 4 %, 1 % dead; named: exceptions",
+        fontsize=9.5,
+        loc="left",
     )
     handles, labels = ranks.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)

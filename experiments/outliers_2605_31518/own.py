@@ -38,10 +38,10 @@ def own_layers() -> list[Row]:
     return rows
 
 
-def looked_at() -> dict[str, list[Row]]:
-    """Outputs of attention and MLP blocks that had a first look, by network: which of them were measured."""
+def looked_at() -> list[dict[str, Any]]:
+    """Of each network: model, whether all its layers are measured, and its blocks' outputs that had a first look."""
     files = [json.loads(path.read_text(encoding="utf-8")) for path in LAYER_FILES]
-    return {kept["model"]: kept["blocks"] for kept in files}
+    return [{name: kept[name] for name in ("model", "complete", "blocks")} for kept in files]
 
 
 def details() -> list[dict[str, Any]]:

@@ -68,14 +68,14 @@ def _centering(data: Results) -> str:
     rows = data["rows"]
     high, odd = [row for row in rows if row["rank"] > LOW_RANK], exceptions(rows)
     worse = [row for row in rows if row["expected"]["median"] > row["expected"]["none"] + 1e-9]
-    low = len(rows) - len(high)
+    low = [row for row in rows if row["rank"] <= LOW_RANK]
     named = _list(odd, lambda row: f"{row['expected']['median']:.1%} dead, dominance {row['dominance']:.0%}")
-    whitened = max(row["counted"]["whiten"] for row in rows)
+    whitened, lowest = (max(row["counted"]["whiten"] for row in some) for some in (rows, low))
     return (
         f"**Centering by the geometric median:** on {len(high) - len(odd)} of {len(high)} layers with an effective "
         f"rank over 4 %, under {FEW:.0%} is expected dead on a million tokens. Exceptions: {named}. On "
-        f"{len(worse) or 'no'} of all layers more is expected than without a remedy. After full whitening at most "
-        f"{whitened:.1%} is dead on any layer, also on the {low} of lower rank."
+        f"{len(worse)} of all {len(rows)} layers more is expected dead than without a remedy. After full whitening at most "
+        f"{whitened:.1%} is dead on any layer, and {lowest:.1%} on the {len(low)} of lower rank."
     )
 
 

@@ -39,7 +39,7 @@ def own_layers() -> list[Row]:
 
 
 def looked_at() -> list[dict[str, Any]]:
-    """Of each network: model, whether all its layers are measured, and its blocks' outputs that had a first look."""
+    """Of each network: model, whether all its layers are measured, and blocks that had a first look."""
     files = [json.loads(path.read_text(encoding="utf-8")) for path in LAYER_FILES]
     return [{name: kept[name] for name in ("model", "complete", "blocks")} for kept in files]
 

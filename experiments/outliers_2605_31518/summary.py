@@ -74,8 +74,8 @@ def _centering(data: Results) -> str:
     return (
         f"**Centering by the geometric median:** on {len(high) - len(odd)} of {len(high)} layers with an effective "
         f"rank over 4 %, under {FEW:.0%} is expected dead on a million tokens. Exceptions: {named}. On "
-        f"{len(worse)} of all {len(rows)} layers more is expected dead than without a remedy. After full whitening at most "
-        f"{whitened:.1%} is dead on any layer, and {lowest:.1%} on the {len(low)} of lower rank."
+        f"{len(worse)} of all {len(rows)} layers more is expected dead than without a remedy. After full whitening "
+        f"at most {whitened:.1%} is dead on any layer, and {lowest:.1%} on the {len(low)} of lower rank."
     )
 
 

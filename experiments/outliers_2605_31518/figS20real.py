@@ -45,7 +45,7 @@ def compute(scale: Scale) -> Data:
 
 def draw(data: Data) -> Figure:
     rows = data["rows"]
-    figure, axes = sheet(2, len(rows), width=3.9 * len(rows), height=7.4, sharey=True)
+    figure, axes = sheet(2, len(rows), width=max(6.5, 3.9 * len(rows)), height=7.4, sharey=True)
     for (whitening, subspace), row in zip(axes.T, rows, strict=True):
         sweep = row["sweep"]
         alphas = {0.0: sweep["fixed"]["median"], **{float(alpha): dead for alpha, dead in sweep["alpha"].items()}}

@@ -39,7 +39,7 @@ def compute(scale: Scale) -> Data:
 
 
 def draw(data: Data) -> Figure:
-    names = list(MODALITIES)
+    names = [name for name in MODALITIES if any(row["modality"] == name for row in data["rows"])]
     figure, axes = sheet(1, len(names), width=15, height=4.6, sharey=True)
     for axis, modality in zip(axes[0], names, strict=True):
         rows = [row for row in data["rows"] if row["modality"] == modality]
@@ -60,8 +60,7 @@ def draw(data: Data) -> Figure:
         axis.set_xscale("log")
         axis.set_xlabel("tokens")
         axis.set_title(modality, fontsize=10, loc="left")
-        if rows:
-            axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), frameon=False, fontsize=8)
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.06), frameon=False, fontsize=8)
     death_axis(axes[0, 0])
     figure.suptitle(
         f"colour, solid: no remedy; dotted: closed form from γ; grey, dashed: centered by the geometric median; "

@@ -25,7 +25,7 @@ def table(entries: list[dict[str, Any]]) -> str:
 def counts(entries: list[dict[str, Any]]) -> str:
     """How many claims hold at each scale: those of the paper, and the questions that it does not answer."""
     lines = []
-    for scale in dict.fromkeys(entry["scale"] for entry in entries):
+    for scale in sorted({entry["scale"] for entry in entries}):
         some = [entry for entry in entries if entry["scale"] == scale]
         paper = [entry["holds"] for entry in some if not entry["own"]]
         own = [entry["holds"] for entry in some if entry["own"]]

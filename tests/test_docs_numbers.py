@@ -229,3 +229,35 @@ def test_the_page_on_exact_selection_says_what_was_compared() -> None:
     assert quoted(page, sentence) == [real["tokens"], real["candidates"]]
     assert quoted(page, "On # tokens the sets differed") == [real["differing_within_rounding"]]
     assert not any(one["wrong"] + one["positive_wrong"] for one in (real, *results.values()))
+
+
+def test_the_page_on_diagnoses_says_of_two_users_files_what_training_found() -> None:
+    kept = json.loads((ROOT / "experiments" / "users" / "results" / "cases.json").read_text())
+    page = words("docs/diagnosis.md")
+
+    def span(case: str, remedy: str, what: str, digits: int, unit: float = 1.0) -> str:
+        values = [unit * row[what] for row in kept[case]["trained"] if row["remedy"] == remedy]
+        end = " %" if unit == 100 else ""
+        return f"{min(values):.{digits}f}{end} to {max(values):.{digits}f}{end}"
+
+    def dead(case: str, remedy: str, what: str = "dead_end") -> str:
+        return span(case, remedy, what, 1, 100)
+
+    vit, vggt = kept["vit"]["prescribed"], kept["vggt"]["prescribed"]
+    assert f"{dead('vit', 'none')} of the latents are dead at the end, as prescribed {dead('vit', vit)}." in page
+    raw = [span("vit", remedy, "fvu_raw", 4) for remedy in ("none", vit)]
+    typical = [span("vit", remedy, "fvu_typical", 3) for remedy in ("none", vit)]
+    assert (
+        f"{raw[0]} without and {raw[1]} with it; of the typical tokens it is {typical[0]} and {typical[1]}." in page
+    )
+    raw = [span("vggt", remedy, "fvu_raw", 3) for remedy in ("none", vggt)]
+    assert (
+        f"{dead('vggt', 'none')} are dead at the end, and the raw FVU is {raw[0]}. Centered, it is {raw[1]}."
+        in page
+    )
+    assert (
+        f"But {dead('vggt', vggt)} are dead at the end, after {dead('vggt', vggt, 'dead_birth')} at birth." in page
+    )
+    for case, told in (("vit", ("alpha 0.15", "2.38%", "83.9%")), ("vggt", ("gamma 3.2", "83.2%", "(0.4% dead"))):
+        said = " ".join(kept[case]["says"])
+        assert all(number in said for number in told)

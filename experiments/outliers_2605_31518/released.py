@@ -104,8 +104,8 @@ def trainings() -> list[Row]:
 
 
 def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each model, in the order of MODELS."""
-    models = [model for model, _ in MODELS.values()]
+    """The rows of each model: the authors' in the order of MODELS, then others in the order of the rows."""
+    models = dict.fromkeys([*(model for model, _ in MODELS.values()), *(row["model"] for row in rows)])
     return {model: some for model in models if (some := [row for row in rows if row["model"] == model])}
 
 

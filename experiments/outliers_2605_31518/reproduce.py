@@ -8,7 +8,17 @@ A new figure is a module in this folder and its name in FIGURES, or in REAL_FIGU
 import argparse
 from importlib import import_module
 
-from experiments.outliers_2605_31518.frame import REAL, SCALES, Reproduction, add_arguments, make, resume, said
+from experiments.outliers_2605_31518.frame import (
+    HERE,
+    REAL,
+    SCALES,
+    Reproduction,
+    add_arguments,
+    make,
+    resume,
+    said,
+)
+from experiments.outliers_2605_31518.summary import write_summary
 from experiments.outliers_2605_31518.table import write_table
 
 FIGURES = (
@@ -16,7 +26,10 @@ FIGURES = (
     "dynamics", "fig5a", "fig5b", "fig5cd", "figS6", "figS8", "figS9", "figS10", "figS11", "figS12",
     "fig6", "figS13", "figS13b", "figS17", "figS20",
 )  # fmt: skip
-REAL_FIGURES = ("fig2a", "fig4b", "figS14", "tableS6", "tableS8")
+REAL_FIGURES = (
+    "fig2a", "fig2b", "fig4b", "figS2real", "figS5", "figS14", "figS19", "figS20real",
+    "tableS6", "tableS7", "tableS8", "centering", "verdicts",
+)  # fmt: skip
 """Made from tables of real layers, without any network."""
 
 
@@ -35,6 +48,8 @@ def main() -> None:
     for name in REAL_FIGURES if asked.scale in REAL else FIGURES:
         print(f"{name}: {said(step(figure(name), SCALES[asked.scale], asked.out))}", flush=True)
     write_table(asked.out)
+    if asked.scale in REAL and asked.out == HERE:
+        write_summary()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def table(entries: list[dict[str, Any]]) -> str:
 def counts(entries: list[dict[str, Any]]) -> str:
     """How many claims hold at each scale: those of the paper, and the questions that it does not answer."""
     lines = []
-    for scale in dict.fromkeys(entry["scale"] for entry in entries):
+    for scale in sorted({entry["scale"] for entry in entries}):
         some = [entry for entry in entries if entry["scale"] == scale]
         paper = [entry["holds"] for entry in some if not entry["own"]]
         own = [entry["holds"] for entry in some if entry["own"]]
@@ -41,14 +41,21 @@ def write_table(out: Path = HERE) -> None:
 
     Raises InputError for a README without its markers.
     """
-    readme = out / "README.md"
-    text = readme.read_text(encoding="utf-8") if readme.exists() else f"{BEGIN}\n{END}\n"
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise InputError(f"{readme}: expected the lines {BEGIN!r} and {END!r}, between which the table goes")
     entries = read_claims(out)
-    write_text(readme, f"{before}{BEGIN}\n\n{counts(entries)}\n\n{table(entries)}\n\n{END}{after}")
+    write_between(out / "README.md", BEGIN, END, f"{counts(entries)}\n\n{table(entries)}")
+
+
+def write_between(page: Path, begin: str, end: str, words: str) -> None:
+    """Put words between two marked lines of a page, a new one where there is none.
+
+    Raises InputError for a page without these lines.
+    """
+    text = page.read_text(encoding="utf-8") if page.exists() else f"{begin}\n{end}\n"
+    before, first, rest = text.partition(begin)
+    _, last, after = rest.partition(end)
+    if not (first and last):
+        raise InputError(f"{page}: expected the lines {begin!r} and {end!r}, between which the table goes")
+    write_text(page, f"{before}{begin}\n\n{words}\n\n{end}{after}")
 
 
 def _cell(value: Any) -> str:

@@ -1,9 +1,10 @@
-"""Table S6: what LayerNorm per token changes: gamma beside gamma_raw on the authors' 454 layers.
+"""Table S6: what LayerNorm per token changes: gamma beside gamma_raw on the authors' 454 layers and on ours.
 
     python -m experiments.outliers_2605_31518.tableS6
 
 Left: the ratio gamma / gamma_raw over the layers of each model, from the least to the largest, with the median; the
-paper's five rows beside it. Right: Spearman's correlation with dead-by-TopK within each model, for both gammas.
+paper's five rows beside it. Right: Spearman's correlation with dead-by-TopK within each model, for both gammas. A
+star marks our own networks.
 """
 
 from typing import Any
@@ -20,6 +21,7 @@ from experiments.outliers_2605_31518.frame import (
     main,
     near,
 )
+from experiments.outliers_2605_31518.own import LAYER_FILES, own_layers
 from experiments.outliers_2605_31518.released import LAYERS, MODALITIES, Row, by_model, layers, spearman
 from experiments.outliers_2605_31518.style import BLUE, ORANGE, sheet
 from matplotlib.figure import Figure
@@ -42,6 +44,7 @@ def compute(scale: Scale) -> Data:
     return {
         "draws": scale.draws,
         "models": [{"model": model, **_ratios(some)} for model, some in by_model(rows).items()],
+        "own": [{"model": f"{model} *", **_ratios(some)} for model, some in by_model(own_layers()).items()],
         "all": {
             gamma: {pathway: spearman(rows, gamma, pathway) for pathway in ("dead", "relu")}
             for gamma in ("gamma", "gamma_raw")
@@ -63,8 +66,8 @@ def _ratios(rows: list[Row]) -> dict[str, Any]:
 
 
 def draw(data: Data) -> Figure:
-    models = sorted(data["models"], key=lambda row: row["median"])
-    figure, axes = sheet(1, 2, width=11, height=6, sharey=True, width_ratios=(1.2, 1))
+    models = sorted([*data["models"], *data["own"]], key=lambda row: float(row["median"]))
+    figure, axes = sheet(1, 2, width=11, height=8, sharey=True, width_ratios=(1.2, 1))
     ratio, order = axes[0]
     for place, row in enumerate(models):
         colour = MODALITIES[row["modality"]]
@@ -79,7 +82,7 @@ def draw(data: Data) -> Figure:
     ratio.axvline(1, color="0.6", linewidth=1)
     ratio.set_yticks(range(len(models)), [f"{row['model']} ({row['layers']})" for row in models])
     ratio.set_xlabel("γ / γ_raw over the layers of a model: least, median, largest")
-    ratio.set_title("grey lines: the paper's Table S6; in brackets: layers", fontsize=9.5, loc="left")
+    ratio.set_title("grey lines: the paper's Table S6; *: ours; in brackets: layers", fontsize=9.5, loc="left")
     for gamma, colour, marker, label in (("gamma", BLUE, "o", "γ"), ("gamma_raw", ORANGE, "s", "γ_raw")):
         points = [
             (row[f"spearman_{gamma}"], at) for at, row in enumerate(models) if row["spearman_gamma"] is not None
@@ -100,7 +103,33 @@ def claims(data: Data) -> list[Claim]:
             if models[model]["layers"] > 1 or name == "median":
                 ours, by = models[model][name], round(SHARE * paper, 3)
                 made.append(near("tableS6", f"{model}: gamma / gamma_raw, {name}", paper=paper, ours=ours, by=by))
-    return [*made, *_order_claims(data, models)]
+    return [*made, *_order_claims(data, models), *_own_claims(data["own"])]
+
+
+def _own_claims(models: list[Row]) -> list[Claim]:
+    """What of the paper's B.8 holds on our networks."""
+    several = [row for row in models if row["spearman_gamma"] is not None]
+    better = [row["spearman_gamma"] >= row["spearman_gamma_raw"] for row in several]
+    protein = [row["median"] for row in models if row["modality"] == "protein"]
+    return [
+        at_most(
+            "tableS6",
+            f"our protein networks ({len(protein)}): |median of gamma / gamma_raw - 1|, most",
+            paper="barely affected",
+            ours=max(abs(ratio - 1) for ratio in protein),
+            limit=0.3,
+            key="our protein networks: |median of gamma / gamma_raw - 1|, most",
+            own=True,
+        ),
+        at_least(
+            "tableS6",
+            f"our networks in which gamma orders dead-by-TopK as well as gamma_raw, fraction of {len(several)}",
+            paper="-",
+            ours=float(np.mean(better)),
+            limit=0.5,
+            key="our networks in which gamma orders dead-by-TopK at least as well as gamma_raw, fraction",
+        ),
+    ]
 
 
 def _order_claims(data: Data, models: dict[str, Row]) -> list[Claim]:
@@ -140,7 +169,9 @@ def _order_claims(data: Data, models: dict[str, Row]) -> list[Claim]:
     ]
 
 
-FIGURE = Reproduction(name="tableS6", compute=compute, draw=draw, claims=claims, scales=REAL, inputs=(LAYERS,))
+FIGURE = Reproduction(
+    name="tableS6", compute=compute, draw=draw, claims=claims, scales=REAL, inputs=(LAYERS, *LAYER_FILES)
+)
 
 if __name__ == "__main__":
     main(FIGURE)

@@ -157,23 +157,36 @@ def test_a_correlation_of_figure_4b_fails_outside_its_interval_and_a_bound_below
         assert judged(fig4b.FIGURE, data, words + "454 layers: lower end") == (low, holds)
 
 
-def test_layers_of_our_own_come_into_the_picture_and_into_no_claim(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_layers_of_our_own_come_into_the_picture_and_change_no_claim_on_the_authors_layers(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(released, "RESAMPLINGS", 5)
-    monkeypatch.setattr(fig4b, "OWN_LAYERS", tmp_path / "layers.json")
-    without = fig4b.compute(REAL)
-    assert without["own"] == []
-    row = {"model": "Gemma", "modality": "language", "layer": 2, "gamma": 4.0, "dead": 0.9, "relu": 0.1}
-    (tmp_path / "layers.json").write_text(json.dumps([row | {"tokens": 1000, "d_sae": 100, "k": 5}]))
-    with_own = fig4b.compute(REAL)
+    row = {"model": "N", "modality": "language", "point": "hs0", "tokens": 1000, "d_sae": 100, "k": 5}
+    rows = [
+        row | {"layer": layer, "gamma": gamma, "dead": dead, "relu": relu}
+        for layer, (gamma, dead, relu) in enumerate(((4.0, 0.9, 0.1), (5.0, 0.8, 0.2), (6.0, 0.95, 0.3)))
+    ]
+    monkeypatch.setattr(fig4b, "own_layers", lambda: rows)
+    data = fig4b.compute(REAL)
     reach = stats.norm.isf(1 / 1000)
-    [own] = with_own["own"]
+    own = data["own"][0]
     assert own["relu_theory"] == pytest.approx(stats.norm.cdf(-reach / 4), rel=1e-5)
     assert own["dead_theory"] == pytest.approx(stats.norm.cdf(stats.norm.isf(0.05) - reach / 4), rel=1e-5)
-    assert fig4b.claims(with_own) == fig4b.claims(without)
-    title = fig4b.draw(with_own)._suptitle  # type: ignore[attr-defined]
-    assert title.get_text().startswith("454 layers of 19 models and 1 of our own")
+    judged_now = {claim.id: claim for claim in fig4b.claims(data)}
+    # The ends of intervals depend on the number of resamplings.
+    other = (
+        "our ",
+        "Spearman(gamma, dead-by-TopK), 454 layers: lower",
+        "Spearman(gamma, dead-by-ReLU), 454 layers: lower",
+    )
+    authors = [claim for claim in fig4b.claims(kept("fig4b")) if not claim.claim.startswith(other)]
+    assert {claim.id for claim in authors} <= judged_now.keys()
+    assert all(judged_now[claim.id].ours == claim.ours for claim in authors)
+    assert judged(fig4b.FIGURE, data, "our layers: Spearman(gamma, dead-by-TopK) within a network") == (0.5, True)
+    assert judged(fig4b.FIGURE, data, "our layers: Spearman(gamma, dead-by-ReLU) within a network") == (1.0, True)
+    title = fig4b.draw(data)._suptitle  # type: ignore[attr-defined]
+    assert "454 layers of 19 models" in title.get_text()
+    assert "3 layers of 1 networks of ours, 1,000 tokens" in title.get_text()
 
 
 def test_table_s6_has_the_ratios_and_correlations_of_the_released_table() -> None:

@@ -1,0 +1,109 @@
+"""Spearman's correlation of gamma with death on real layers: over layers, models and within models; claims."""
+
+from typing import Any
+
+import numpy as np
+from experiments.outliers_2605_31518.frame import Claim, at_least, covers
+from experiments.outliers_2605_31518.released import (
+    Row,
+    by_family,
+    by_model,
+    interval_over_layers,
+    interval_over_models,
+    spearman,
+)
+
+PATHWAYS = {"dead": "dead-by-TopK", "relu": "dead-by-ReLU"}
+PAPER = {"dead": 0.89, "relu": 0.82}
+"""Spearman's correlations in the paper's text."""
+
+
+def correlations(rows: list[Row], pathway: str) -> dict[str, Any]:
+    """Spearman's between gamma and death: over layers, over medians of models, within models and families."""
+    medians = [
+        {name: float(np.median([row[name] for row in some])) for name in ("gamma", pathway)}
+        for some in by_model(rows).values()
+    ]
+    return {
+        "layers": spearman(rows, "gamma", pathway),
+        "interval_over_layers": interval_over_layers(rows, "gamma", pathway),
+        "interval_over_models": interval_over_models(rows, "gamma", pathway),
+        "medians": spearman(medians, "gamma", pathway),
+        "models": {model: spearman(some, "gamma", pathway) for model, some in by_model(rows).items()},
+        "families": {family: spearman(some, "gamma", pathway) for family, some in by_family(rows).items()},
+    }
+
+
+def rank_claims(found: dict[str, Any], pathway: str) -> list[Claim]:
+    name = f"Spearman(gamma, {PATHWAYS[pathway]})"
+    made = [
+        covers(
+            "fig4b",
+            f"{name}, 454 layers; 95 % interval over layers",
+            paper=PAPER[pathway],
+            ours=found["layers"],
+            interval=tuple(found["interval_over_layers"]),
+        ),
+        at_least(
+            "fig4b",
+            f"{name}, 454 layers: lower end of the 95 % interval over models",
+            paper="-",
+            ours=found["interval_over_models"][0],
+            limit=0.5,
+        ),
+        at_least(
+            "fig4b",
+            f"{name}, medians of the 19 models",
+            paper="holds across model families",
+            ours=found["medians"],
+            limit=0.5,
+        ),
+    ]
+    for groups, of, paper in (("models", "model", "holds within model families"), ("families", "family", "-")):
+        values = {each: value for each, value in found[groups].items() if value is not None}
+        worst = min(values, key=lambda each: values[each])
+        made.append(
+            at_least(
+                "fig4b",
+                f"{name} within a {of}, least of {len(values)} ({worst})",
+                paper=paper,
+                ours=values[worst],
+                limit=0.0,
+                key=f"{name} within a {of}, least",
+            )
+        )
+    return made
+
+
+def own_rank_claims(found: dict[str, Any], pathway: str, number: int) -> list[Claim]:
+    """The paper's correlation on layers that it did not see."""
+    name = f"Spearman(gamma, {PATHWAYS[pathway]})"
+    within = {model: value for model, value in found["models"].items() if value is not None}
+    worst = min(within, key=lambda model: within[model])
+    return [
+        covers(
+            "fig4b",
+            f"our {number} layers: {name}; 95 % interval over networks",
+            paper=PAPER[pathway],
+            ours=found["layers"],
+            interval=tuple(found["interval_over_models"]),
+            key=f"our layers: {name}; 95 % interval over networks",
+            own=True,
+        ),
+        at_least(
+            "fig4b",
+            f"our {number} layers: {name}, lower end of the 95 % interval over layers",
+            paper="-",
+            ours=found["interval_over_layers"][0],
+            limit=0.5,
+            key=f"our layers: {name}, lower end of the 95 % interval over layers",
+        ),
+        at_least(
+            "fig4b",
+            f"our layers: {name} within a network, least of {len(within)} ({worst})",
+            paper="-",
+            ours=within[worst],
+            limit=0.0,
+            key=f"our layers: {name} within a network, least",
+        ),
+    ]

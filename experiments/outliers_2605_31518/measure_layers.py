@@ -148,6 +148,7 @@ def _row(estimated: Diagnosis, counted: dict[str, Birth]) -> dict[str, Any]:
             recovery=estimated.recovery,
             prescription=estimated.prescription,
             acceptable=ASKED.acceptable,
+            documents_assumed=False,  # changes no finding, only an advice
         )
     )
     return {

@@ -79,7 +79,8 @@ def like_vggt(x: Tensor, generator: torch.Generator) -> Tensor:
     scores = (centered @ directions.flip(1)) / variances.flip(0).clamp_min(1e-9 * variances[-1]).sqrt()
     wanted = vggt_variances(d_in)
     mean = torch.nn.functional.normalize(torch.randn(d_in, generator=generator, dtype=torch.float64), dim=0)
-    return (scores * wanted.sqrt() @ directions.flip(1).T + (COSINE / (1 - COSINE)) ** 0.5 * mean).float()
+    moved: Tensor = scores * wanted.sqrt() @ directions.flip(1).T + (COSINE / (1 - COSINE)) ** 0.5 * mean
+    return moved.float()
 
 
 def vggt_variances(d_in: int) -> Tensor:
@@ -137,15 +138,15 @@ def train_both(x: Tensor, prescribed: Remedy, *, steps: int = STEPS) -> list[dic
         pass
     rows = []
     for member, birth in zip(members, births, strict=True):
-        remedy, seed = member.name.split()
+        name, number = member.name.split()
         end = evaluate(member.sae, rest)
         rows.append(
             {
-                "remedy": remedy,
-                "seed": int(seed),
+                "remedy": name,
+                "seed": int(number),
                 "dead_birth": round(birth.fates.dead, 5),
                 "dead_end": round(end.fates.dead, 5),
-                "fvu_raw": round(end.fvu_raw, 5),
+                "fvu_raw": None if end.fvu_raw is None else round(end.fvu_raw, 5),
                 "fvu_typical": None if end.fvu_typical is None else round(end.fvu_typical, 5),
             }
         )

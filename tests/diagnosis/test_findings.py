@@ -100,6 +100,7 @@ def measured(
         recovery=revival,
         prescription=Prescription(remedy=remedy, reason="", layer="hs1", d_sae=1000, sparsity=TopK(k=k)),
         acceptable=0.01,
+        documents_assumed=False,
     )
 
 

@@ -110,7 +110,7 @@ def _beyond_training(measured: Measured) -> Finding | None:
         tokens=measured.sample_size,
         meaning=f"without a remedy, {recovery.born:.1%} are expected to be born dead-by-ReLU, and "
         f"{recovery.steps:,} steps at lr {recovery.lr:g} move b_dec by at most {recovery.travel:.3g} per "
-        f"coordinate, but the mean is up to {recovery.distance:.3g} away: {recovery.at_least:.1%} cannot recover, "
+        f"coordinate, and the mean is up to {recovery.distance:.3g} away: {recovery.at_least:.1%} cannot recover, "
         f"{recovery.unrecovered:.1%} are not expected to recover, and {recovery.collateral:.1%} more may become "
         "dead-by-ReLU while the features learn the mean",
         advice="" if measured.prescription.remedy.name == "none" else start,
@@ -230,6 +230,10 @@ def _few_documents(measured: Measured) -> Finding | None:
     n, effective = measured.sample_size, measured.expected["none"].effective_tokens
     if effective >= EFFECTIVE_TOKENS or n < EFFECTIVE_TOKENS:
         return None
+    told = (
+        f"pass the document of each token: they are unknown here, so that documents of {DOCUMENT} tokens are "
+        "assumed; or harvest more documents or images, and fewer tokens of each"
+    )
     return Finding(
         name="effective tokens",
         value=effective,
@@ -237,7 +241,6 @@ def _few_documents(measured: Measured) -> Finding | None:
         tokens=n,
         meaning=f"tokens of one document make the same latents fire: the sample is worth {effective:,.0f} "
         "independent tokens, and the expected dead fraction may be many percentage points off",
-        advice="harvest more documents or images, and fewer tokens of each; in a shuffled stream documents of "
-        f"{DOCUMENT} tokens are assumed, so pass the document of each token if you know it",
+        advice=told if measured.documents_assumed else "harvest more documents or images, and fewer tokens of each",
         source="docs/forecast.md: 64 images of DINOv2 were worth 165 tokens, and the forecast 14 points off",
     )

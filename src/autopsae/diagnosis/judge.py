@@ -67,7 +67,6 @@ def judge(
     forecast = partial(
         forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=stream_tokens
     )
-    # Of remedies that only center, three forecasts take little longer than one.
     forecasts = forecast(views.of([ladder[0].name, ladder[1].name, mean.name]), if_silent={mean.name})
     of_ladder = _forecasts(ladder, wanted, views, forecast, forecasts, asked)
     expected = {name: _limit(made.at(asked.at_tokens), sample_size(repeats)) for name, made in of_ladder.items()}
@@ -97,6 +96,7 @@ def judge(
         recovery=_recovery(views["none"], rows, asked, expected["none"]),
         prescription=prescription,
         acceptable=asked.acceptable,
+        documents_assumed=groups.least_effect > 1,
     )
     return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu())
 

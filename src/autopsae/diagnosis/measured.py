@@ -42,6 +42,9 @@ class Measured:
     prescription: Prescription
     acceptable: float
     """Fraction of latents that may be dead."""
+    documents_assumed: bool
+    """Whether documents of a usual size are assumed, because neither the documents nor the order of the tokens
+    tells how many there are (`statistics.groups`)."""
 
     @property
     def sample_size(self) -> int:

@@ -56,8 +56,9 @@ def concept_coverage(
     latent, level, validation_f1, test_f1 = _best_pairs(counts)
     limits = np.array(counts.thresholds)[level]
     tallies = tally_documents(codes, both, splits, latents=latent, limits=limits, largest=counts.largest)
+    documents = count_documents(both, splits)
     scores = [
-        _score(counts, n, latent=int(latent[n]), level=int(level[n]), documents=count_documents(both, splits)[:, n])
+        _score(counts, n, latent=int(latent[n]), level=int(level[n]), documents=documents[:, n])
         for n in range(len(both.concepts))
     ]
     real = len(kept.concepts)

@@ -42,7 +42,7 @@ class Annotations(Result):
     """Concepts of which a span is a domain, whose recall is counted by domain; for the others it is by token."""
 
     @staticmethod
-    def of(rows: Iterable[tuple[int, int, int, str]], *, domains: Collection[str] = ()) -> "Annotations":
+    def of(rows: Iterable[Sequence[Any]], *, domains: Collection[str] = ()) -> "Annotations":
         """Annotations of rows (document, start, end, concept). domains: concepts counted by domain.
 
         Raises InputError for no row, an empty concept, numbers that are not whole, and a span that is empty or
@@ -78,7 +78,9 @@ class Annotations(Result):
     def save(self, path: str | Path) -> None:
         """Write the table as .csv or .parquet, whole or not at all. Raises InputError for another suffix."""
         units = [UNITS[self.concepts[n] in self.domains] for n in self.numbers]
-        columns: Mapping[str, list[Any]] = dict(zip(COLUMNS, map(list, zip(*self.rows(), strict=True)), strict=True))
+        columns: Mapping[str, list[Any]] = dict(
+            zip(COLUMNS, map(list, zip(*self.rows(), strict=True)), strict=True)
+        )
         save_table({**columns, "unit": units}, path)
 
 
@@ -147,10 +149,10 @@ def check_range(
         )
 
 
-def _check_row(row: tuple[Any, Any, Any, Any], number: int) -> tuple[int, int, int, str]:
+def _check_row(row: Sequence[Any], number: int) -> tuple[int, int, int, str]:
     try:
         document, start, end = (_as_whole(value) for value in row[:3])
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise InputError(
             f"annotations: row {number}: expected whole numbers as document, start and end, got "
             f"{show(list(row[:3]), 80)}"

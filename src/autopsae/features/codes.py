@@ -4,8 +4,9 @@ Nothing here is dense: a block of tokens is held as its firing pairs (compressed
 after the other, as often as wanted.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,11 @@ class Codes(Result):
 
 
 def encode_source(
-    sae: SAE, tokens: Tokens, *, documents: Documents | None = None, progress: Progress | None = None
+    sae: SAE,
+    tokens: Tokens,
+    *,
+    documents: Sequence[int] | NDArray[Any] | torch.Tensor | None = None,
+    progress: Progress | None = None,
 ) -> Codes:
     """The codes of `sae` on raw tokens. Every pass encodes anew, a block of tokens at a time.
 

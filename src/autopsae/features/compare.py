@@ -132,7 +132,9 @@ def _gain(name: str, own: Coverage, other: Coverage, *, limit: float, resamples:
     of_documents, f1_of_documents = np.zeros((2, resamples))
     samples = zip(*(_document_samples(c, resamples, seed) for c in pair), strict=True)
     for r, (mine, others) in enumerate(samples):
-        over = [_chosen_over(c, limit) & (drawn_f1 > limit) for c, drawn_f1 in zip(pair, (mine, others), strict=True)]
+        over = [
+            _chosen_over(c, limit) & (drawn_f1 > limit) for c, drawn_f1 in zip(pair, (mine, others), strict=True)
+        ]
         of_documents[r] = int(over[0].sum()) - int(over[1].sum())
         f1_of_documents[r] = mine.mean() - others.mean()
     equal = min(own.live, other.live)

@@ -23,7 +23,7 @@ def neuron_sae(center: Float[Tensor, "d_in"], *, sparsity: Sparsity | None = Non
     both = torch.cat([rows, -rows])
     affine = Affine(center=center.detach().double())
     return SAE(
-        W_enc=both, W_dec=both / 2, b_dec=torch.zeros_like(rows[0]), sparsity=sparsity or ReLU(), affine=affine
+        W_enc=both, W_dec=both, b_dec=torch.zeros_like(rows[0]), sparsity=sparsity or ReLU(), affine=affine
     ).eval()
 
 

@@ -228,5 +228,3 @@ def _divide(part: NDArray[np.generic], whole: NDArray[np.generic]) -> NDArray[np
     """part / whole in float64, 0 where whole is 0."""
     whole = np.broadcast_to(whole, np.broadcast_shapes(part.shape, whole.shape)).astype(np.float64)
     return np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0)
-
-

@@ -49,7 +49,9 @@ def concept_coverage(
     Raises InputError as `count_concepts` and `split_documents`, and where every concept is left out.
     """
     splits = split_documents(labels.documents, validation=validation, seed=seed)
-    kept, left_out = choose_concepts(labels, splits, least_positives=least_positives, least_documents=least_documents)
+    kept, left_out = choose_concepts(
+        labels, splits, least_positives=least_positives, least_documents=least_documents
+    )
     # Real and shuffled concepts are counted in the same passes.
     both = kept.beside(shuffle_documents(kept, splits, seed=seed))
     counts = count_concepts(codes, both, splits, thresholds=thresholds)

@@ -160,7 +160,9 @@ class Coverage(Result):
         pairs = ("positives", "domains", "documents")
         columns = {name: [row[name] for row in rows] for name in rows[0] if name not in pairs}
         for name in pairs:
-            columns |= {f"{name}_{side}": [row[name][n] for row in rows] for n, side in enumerate(("validation", "test"))}
+            columns |= {
+                f"{name}_{side}": [row[name][n] for row in rows] for n, side in enumerate(("validation", "test"))
+            }
         return columns
 
     def to_frame(self) -> Any:

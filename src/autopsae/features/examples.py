@@ -92,7 +92,9 @@ class TopActivations(Result):
         if tokens is not None:
             tokens.check_source(tokens.documents if self.documents is None else self.documents)
             if len(tokens) != self.tokens:
-                raise InputError(f"token table: expected a row for each of {self.tokens:,} tokens, got {len(tokens):,}")
+                raise InputError(
+                    f"token table: expected a row for each of {self.tokens:,} tokens, got {len(tokens):,}"
+                )
         drawn = self.sample.values[latent][self.sample.tokens[latent] >= 0]
         drawn_tokens = self.sample.tokens[latent][: len(drawn)]
         order = np.argsort(drawn, kind="stable")[::-1]
@@ -136,9 +138,14 @@ class TopActivations(Result):
             after=after,
         )
 
-    def to_dict(self, latents: Sequence[int], tokens: TokenTable | None = None, *, window: int = 12) -> dict[str, Any]:
+    def to_dict(
+        self, latents: Sequence[int], tokens: TokenTable | None = None, *, window: int = 12
+    ) -> dict[str, Any]:
         """JSON of some latents."""
-        return {"tokens": self.tokens, "latents": [self.of_latent(n, tokens, window=window).to_dict() for n in latents]}
+        return {
+            "tokens": self.tokens,
+            "latents": [self.of_latent(n, tokens, window=window).to_dict() for n in latents],
+        }
 
     def __str__(self) -> str:
         live = int((self.fired > 0).sum())

@@ -85,9 +85,7 @@ class Labels(Result):
         )
 
 
-def align_annotations(
-    annotations: Annotations, documents: Documents, tokens: TokenTable | None = None
-) -> Labels:
+def align_annotations(annotations: Annotations, documents: Documents, tokens: TokenTable | None = None) -> Labels:
     """The annotations on the tokens of a source.
 
     documents: the number of each token's document (`Codes.documents`); tokens: which letters each token covers. With

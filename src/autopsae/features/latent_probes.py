@@ -27,8 +27,9 @@ class LatentProbe:
 
     concept: str
     """The concept."""
-    latent: int
-    """The latent, chosen by F1 on validation documents, on which the probe is fitted."""
+    latent: int | None
+    """The latent, chosen by F1 on validation documents, on which the probe is fitted; None where all candidates are
+    silent there."""
     validation_f1: float
     """F1 over tokens on validation documents."""
     f1: float
@@ -90,7 +91,7 @@ def probe_coverage(
             probe = _probe(score.concept, latent, *columns[latent], mask, splits)
             if probe is not None and (best is None or probe.validation_f1 > best.validation_f1):
                 best = probe
-        none = LatentProbe(concept=score.concept, latent=-1, validation_f1=0.0, f1=0.0, weight=0.0, bias=0.0)
+        none = LatentProbe(concept=score.concept, latent=None, validation_f1=0.0, f1=0.0, weight=0.0, bias=0.0)
         probes.append(best or none)
     return ProbeCoverage(probes=tuple(probes), candidates=candidates)
 

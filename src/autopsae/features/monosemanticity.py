@@ -141,15 +141,17 @@ def _of_top(
     values = np.where(there, top.values.astype(np.float64), 0)[:, :used]
     least = values.min(axis=1, keepdims=True)
     size = values.max(axis=1, keepdims=True) - least
-    scaled = np.where(there[:, :used], np.divide(values - least, size, out=np.zeros_like(values), where=size > 0), 0)
+    scaled = np.where(
+        there[:, :used], np.divide(values - least, size, out=np.zeros_like(values), where=size > 0), 0
+    )
     place = np.searchsorted(wanted, np.where(there, top.tokens, wanted[0] if len(wanted) else 0))[:, :used]
-    length = np.array([np.square(a @ unit[rows]).sum() if a.any() else 0.0 for a, rows in zip(scaled, place, strict=True)])
+    length = np.array(
+        [np.square(a @ unit[rows]).sum() if a.any() else 0.0 for a, rows in zip(scaled, place, strict=True)]
+    )
     return _from_sums(scaled.sum(axis=1), np.square(scaled).sum(axis=1), length, pairs_at_least=fired > 1)
 
 
-def _beside(
-    codes: Codes, embeddings: Tokens
-) -> Iterator[tuple[CodeBlock, Float[Tensor, "inputs d_embedding"]]]:
+def _beside(codes: Codes, embeddings: Tokens) -> Iterator[tuple[CodeBlock, Float[Tensor, "inputs d_embedding"]]]:
     """Each block of codes with the unit embeddings of its inputs, in float64."""
     source, held, read = batches(embeddings), list[Tensor](), 0
     for block in codes:
@@ -165,7 +167,9 @@ def _beside(
         held = [rows[len(block) :]]
         yield block, rows[: len(block)]
     if sum(map(len, held)) or next(source, None) is not None:
-        raise InputError("embeddings: expected a row for each input of the codes, got more; are they of another source?")
+        raise InputError(
+            "embeddings: expected a row for each input of the codes, got more; are they of another source?"
+        )
 
 
 def _unit(batch: Tensor, start: int) -> Float[Tensor, "inputs d_embedding"]:

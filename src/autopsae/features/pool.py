@@ -1,7 +1,5 @@
 """From tokens to documents: one row of codes, or of activations, for each document."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -12,11 +10,12 @@ from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.features.codes import CodeBlock, Codes, Documents
 from autopsae.features.labels import runs_of
 
-Pool = Literal["max", "mean", "last"]
 POOLS = ("max", "mean", "last")
 
 
-def pool_codes(codes: Codes, how: Pool = "max", *, leave_out: Bool[NDArray[np.bool_], "tokens"] | None = None) -> Codes:
+def pool_codes(
+    codes: Codes, how: str = "max", *, leave_out: Bool[NDArray[np.bool_], "tokens"] | None = None
+) -> Codes:
     """Codes with an input for each document of the source, in its order: the largest code of each latent over the
     document's tokens, their mean, or the codes of its last token.
 
@@ -60,7 +59,7 @@ def pool_codes(codes: Codes, how: Pool = "max", *, leave_out: Bool[NDArray[np.bo
 def pool_tokens(
     tokens: Tokens,
     documents: Documents,
-    how: Pool = "max",
+    how: str = "max",
     *,
     leave_out: Bool[NDArray[np.bool_], "tokens"] | None = None,
 ) -> Float[Tensor, "documents d_in"]:

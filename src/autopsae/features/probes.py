@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -64,7 +64,11 @@ class Probes(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """JSON."""
-        return {"train": list(self.train), "test": list(self.test), "scores": [asdict(score) for score in self.scores]}
+        return {
+            "train": list(self.train),
+            "test": list(self.test),
+            "scores": [asdict(score) for score in self.scores],
+        }
 
     def __str__(self) -> str:
         parts = ", ".join(f"{s.representation} k {s.k}: {s.auc:.3f}" for s in self.scores)
@@ -73,8 +77,7 @@ class Probes(Result):
 
 @whole_arguments("seed")
 def representations(
-    codes: Codes, activations: Float[Tensor, "documents d_in"], is_test: Bool[NDArray[np.bool_], "documents"],
-    *, seed: int = 0,
+    codes: Codes, activations: Float[Tensor, "documents d_in"], is_test: NDArray[np.bool_], *, seed: int = 0
 ) -> dict[str, Any]:
     """{name: matrix [documents, columns]} that probes are compared on: "latents" (sparse), and the controls
     "neurons", "principal components" of the training rows, and "random directions", as many as neurons.
@@ -106,8 +109,8 @@ def representations(
 
 def fit_probes(
     features: Mapping[str, Any],
-    labels: Bool[NDArray[np.bool_], "documents"] | Int[NDArray[np.integer[Any]], "documents"],
-    is_test: Bool[NDArray[np.bool_], "documents"],
+    labels: NDArray[Any],
+    is_test: NDArray[np.bool_],
     *,
     ks: Sequence[int] = KS,
 ) -> Probes:

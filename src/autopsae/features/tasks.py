@@ -64,7 +64,9 @@ def read_probe_task(name: str, folder: str | Path | None = None, *, most: int | 
     root = _root(folder)
     path = root / "cleaned_data" / f"{name}.csv.zst"
     if name not in (names := probe_task_names(root)) or not path.is_file():
-        raise InputError(f"task {show(name, 60)}: expected a binary one of sae-probes, such as {list_names(names, 3)}")
+        raise InputError(
+            f"task {show(name, 60)}: expected a binary one of sae-probes, such as {list_names(names, 3)}"
+        )
     rows = [row for _, row in zip(range(most or 2**31), _rows(path, ("prompt", "target")), strict=False)]
     classes = sorted({target for _, target in rows})
     if len(classes) != 2:

@@ -45,9 +45,7 @@ def count_tokens(
     loops = load_loops()
     if loops is not None:
         threads = _threads(len(latents))
-        loops.concepts.count_tokens(
-            latents, reached, ends, concepts, concept_ends, splits, fired, both, threads
-        )
+        loops.concepts.count_tokens(latents, reached, ends, concepts, concept_ends, splits, fired, both, threads)
         return
     token = np.repeat(np.arange(len(splits)), np.diff(ends))
     fires = reached >= 0

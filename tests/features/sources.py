@@ -1,0 +1,50 @@
+"""Small sources with labels, for the tests of features."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autopsae.features.codes import CodeBlock, Codes
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import TopK
+
+
+def codes_of(dense: NDArray[np.float64], documents: NDArray[np.int64] | None = None, block: int = 7) -> Codes:
+    """The codes of a dense matrix [tokens, d_sae], in small blocks."""
+    blocks = []
+    for start in range(0, len(dense), block):
+        rows = dense[start : start + block]
+        token, latent = np.nonzero(rows > 0)
+        blocks.append(
+            CodeBlock(
+                start=start,
+                ends=np.append(0, np.cumsum((rows > 0).sum(axis=1))),
+                latents=latent.astype(np.int32),
+                values=rows[token, latent].astype(np.float32),
+            )
+        )
+    return Codes(blocks=blocks, d_sae=dense.shape[1], documents=documents)
+
+
+def sparse_matrix(tokens: int, d_sae: int, share: float = 0.2, seed: int = 0) -> NDArray[np.float64]:
+    """Codes that float32 holds exactly, some equal."""
+    chance = np.random.default_rng(seed)
+    values = np.round(chance.gamma(2.0, 1.0, (tokens, d_sae)) * 16) / 16
+    return np.where(chance.random((tokens, d_sae)) < share, values, 0.0)
+
+
+def small_sae(d_in: int = 12, d_sae: int = 40, k: int = 5, seed: int = 0) -> SAE:
+    rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
+    return SAE(W_enc=rows, W_dec=rows, b_dec=torch.zeros(d_in), sparsity=TopK(k=k)).eval()
+
+
+def spans(tokens_of_document: int, documents: int, seed: int = 0) -> list[tuple[int, int, int, str]]:
+    """Rows of three concepts: "word" on single tokens, "phrase" of domains that may overlap, "long" of long ones."""
+    chance, rows = np.random.default_rng(seed), []
+    for document in range(documents):
+        for concept, number, longest in (("word", 4, 1), ("phrase", 3, 5), ("long", 1, tokens_of_document)):
+            for _ in range(number):
+                start = int(chance.integers(tokens_of_document))
+                stop = min(tokens_of_document, start + int(chance.integers(1, longest + 1)))
+                rows.append((document, start, stop, concept))
+    return rows

@@ -62,7 +62,7 @@ def proteins(data: Path) -> Documents:
 
 
 LAYERS = {
-    "smollm2": ("smollm2", "hs12", programs, 160_000, 120_000),
+    "smollm2": ("smollm2", "hs12", programs, 80_000, 60_000),
     "unirep": ("unirep256", "layers.3", proteins, 200_000, 200_000),
 }
 """Network, point, documents, tokens to train on, tokens to measure on at most."""
@@ -78,6 +78,9 @@ def main() -> None:
     for layer in options.layers.split(","):
         name, point, documents_of, train, test = LAYERS[layer]
         network, documents = load_network(name), documents_of(options.data)
+        if name == "smollm2":
+            # What comes after the point is not run; hs13 would be normalised as the last one.
+            network.model.model.layers = network.model.model.layers[:13]
         print(layer, network.points, len(documents.train), len(documents.test), documents.annotations, flush=True)
         documents.annotations.save(options.out / f"{layer}-annotations.parquet")
         for side, some, tokens in (("test", documents.test, test), ("train", documents.train, train)):

@@ -1,4 +1,4 @@
-"""Laws of the counts: precision, recall and F1 are those of scikit-learn, of a double loop, and of pencil and paper."""
+"""Laws of the counts: precision, recall and F1 are those of scikit-learn, a double loop, and pencil and paper."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from autopsae.arrays import InputError
 from autopsae.features.annotations import Annotations
 from autopsae.features.counts import THRESHOLDS, ConceptCounts, count_concepts, leave_out_tokens
 from autopsae.features.labels import Labels, align_annotations
-from tests.features.sources import codes_of, sparse_matrix, spans
+from tests.features.sources import codes_of, spans, sparse_matrix
 from tests.ways import without_numba
 
 pytestmark = pytest.mark.quick
@@ -86,7 +86,7 @@ def test_scores_by_token_are_those_of_scikit_learn() -> None:
     counts = counted(dense, labels)
     assert counts.hit is None
     for split in (0, 1):
-        mine = SPLITS == split
+        mine = split == SPLITS
         for latent, level, concept in np.ndindex(D_SAE, len(THRESHOLDS), 3):
             fires = dense[:, latent] / dense[:, latent].max() > THRESHOLDS[level]
             expected = precision_recall_fscore_support(

@@ -1,6 +1,4 @@
-"""Laws of coverage: a planted latent is the best, what is chosen is chosen on validation documents alone, and chance
-covers nothing.
-"""
+"""Laws of coverage: a planted latent is the best, validation documents alone choose, and chance covers nothing."""
 
 import json
 from pathlib import Path
@@ -17,11 +15,11 @@ from autopsae.features.compare import compare_coverages
 from autopsae.features.counts import count_concepts
 from autopsae.features.coverage import concept_coverage
 from autopsae.features.coverage_result import Coverage
-from autopsae.features.latent_probes import probe_coverage
 from autopsae.features.labels import Labels, align_annotations
+from autopsae.features.latent_probes import probe_coverage
 from autopsae.features.split import TEST, VALIDATION, split_documents
 from autopsae.features.tallies import f1_of
-from tests.features.sources import codes_of, sparse_matrix, spans
+from tests.features.sources import codes_of, spans, sparse_matrix
 
 pytestmark = pytest.mark.quick
 
@@ -52,8 +50,8 @@ def test_a_planted_latent_is_the_best_of_its_concept_and_covers_it() -> None:
     assert score.unit == "domain"
     assert min(score.validation_f1, score.f1) > 0.99
     assert score.threshold > 0
-    assert coverage.covered() == 1
-    assert coverage.covered_by_chance() == 0
+    assert coverage.count() == 1
+    assert coverage.count_by_chance() == 0
     assert coverage.latents_per_concept() == {"long": 0, "phrase": 1, "word": 0}
     assert coverage.concepts_per_live_latent() == 1 / D_SAE
     assert str(coverage) == (
@@ -85,7 +83,7 @@ def test_a_concept_that_holds_on_validation_alone_is_not_covered() -> None:
     [score] = [score for score in coverage.scores if score.concept == "phrase"]
     assert score.validation_f1 > 0.99
     assert score.f1 == 0
-    assert coverage.covered() == 0
+    assert coverage.count() == 0
 
 
 def test_the_tallies_by_document_sum_up_to_the_score() -> None:
@@ -99,13 +97,13 @@ def test_the_curve_falls_and_begins_with_what_is_over_zero() -> None:
     coverage = covered(*planted())
     curve = [*coverage.curve.values()]
     assert curve == sorted(curve, reverse=True)
-    assert coverage.curve[0.5] == coverage.covered()
+    assert coverage.curve[0.5] == coverage.count()
     assert coverage.curve[0.0] == sum(min(s.validation_f1, s.f1) > 0 for s in coverage.scores)
 
 
 def test_labels_of_noise_are_covered_no_more_than_by_chance() -> None:
     coverage = covered(sparse_matrix(len(OF), D_SAE, share=0.1), labels_of(spans(LENGTH, DOCUMENTS)))
-    assert coverage.covered() == coverage.covered_by_chance() == 0
+    assert coverage.count() == coverage.count_by_chance() == 0
 
 
 def test_too_rare_concepts_and_those_on_every_token_are_said_to_be_left_out() -> None:
@@ -147,11 +145,11 @@ def test_equal_arguments_give_equal_results_and_a_table_says_them(tmp_path: Path
 
 def test_fewer_live_latents_cover_less_and_all_of_them_what_the_coverage_says() -> None:
     coverage = covered(*planted())
-    assert coverage.covered_by(D_SAE) == coverage.covered()
-    share = coverage.covered_by(D_SAE // 2)
+    assert coverage.count_with(D_SAE) == coverage.count()
+    share = coverage.count_with(D_SAE // 2)
     assert 0.3 < share < 0.7  # the one latent is among half of them in half of the draws
     with pytest.raises(InputError, match="expected 1 to 8 live latents, got 9"):
-        coverage.covered_by(9)
+        coverage.count_with(9)
 
 
 # Comparison
@@ -212,7 +210,7 @@ def test_a_probe_of_one_latent_is_scikit_learns_on_all_tokens() -> None:
             if latent == probe.latent:
                 assert [probe.validation_f1, probe.f1] == pytest.approx(scores, abs=1e-12)
         assert probe.validation_f1 == pytest.approx(best, abs=1e-12)
-    assert probes.covered() == 1
-    assert str(probes) == "1 of 3 concepts have a latent whose logistic probe reaches F1 0.5"
+    assert probes.count() == 1
+    assert str(probes) == "1 of 3 concepts have a latent whose logistic probe exceeds F1 0.5"
     with pytest.raises(InputError, match="candidates: expected at least 1"):
         probe_coverage(codes, labels, coverage, candidates=0)

@@ -1,4 +1,4 @@
-"""Laws of top activations: the largest are the largest, the spread is over the quantiles, the context is the text."""
+"""Laws of top activations: the largest are the largest, the spread is over quantiles, the context is the text."""
 
 import json
 

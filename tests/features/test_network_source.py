@@ -13,8 +13,8 @@ from autopsae.arrays import InputError
 from autopsae.features.controls import neuron_sae, random_sae
 from autopsae.features.network_source import NetworkSource, token_table
 from autopsae.models import ImageNetwork, Letters, TextNetwork
-from autopsae.models.unirep import build_unirep
 from autopsae.models.sequences import ProteinNetwork
+from autopsae.models.unirep import build_unirep
 from autopsae.sae.sparsity import ReLU, TopK
 from tests.activations.test_presets import WORDS, gpt2_folder
 from tests.features.sources import small_sae

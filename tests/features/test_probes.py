@@ -161,7 +161,8 @@ def test_bad_probes_are_one_clear_line(act: Callable[[], object], message: str) 
 def package(folder: Path) -> Path:
     """Files laid out as in sae-probes."""
     (folder / "cleaned_data").mkdir()
-    master = "Data type,Dataset save name\nBinary Classification,cleaned_data/5_a.csv\nContinuous Data,cleaned_data/6_b.csv\n"
+    master = "Data type,Dataset save name\nBinary Classification,cleaned_data/5_a.csv\n"
+    master += "Continuous Data,cleaned_data/6_b.csv\n"
     rows = 'prompt,prompt_len,target\n"one, two\nthree",4,yes\nfour,1,no\nfive,1,yes\n'
     for name, text in (("probing_datasets_MASTER.csv.zst", master), ("cleaned_data/5_a.csv.zst", rows)):
         (folder / name).write_bytes(zstandard.compress(text.encode()))
@@ -194,5 +195,5 @@ def test_bad_tasks_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match="expected a zstd-compressed table of sae-probes"):
         read_probe_task("5_a", data)
     monkeypatch.setattr(tasks, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="sae-probes is not installed; pip install --no-deps sae-probes==0.4.2"):
+    with pytest.raises(InputError, match=r"sae-probes is not installed; pip install --no-deps sae-probes==0.4.2"):
         read_probe_task("5_a")

@@ -24,7 +24,7 @@ OF = np.repeat(np.arange(DOCUMENTS), LENGTH)
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An SAE whose latent 7 fires where the concept "phrase" is, its tokens, annotations and the table of tokens."""
+    """An SAE whose latent 7 fires where the concept "phrase" is, with tokens, annotations and a table of tokens."""
     monkeypatch.chdir(tmp_path)
     sae, annotations = small_sae(), Annotations.of(spans(LENGTH, DOCUMENTS), domains=["phrase"])
     annotations.save("a.csv")
@@ -88,9 +88,15 @@ def test_a_latent_is_shown_with_its_context(capsys: pytest.CaptureFixture[str]) 
     [
         ([], "features: expected --annotations FILE or --latent N, got neither"),
         (["--latent", "1", "--table", "t.csv"], "expected --annotations with --against, --controls, --table"),
-        (["--annotations", "a.csv", "--against", "sae"], "against: expected other SAEs than sae, each once, got sae"),
+        (
+            ["--annotations", "a.csv", "--against", "sae"],
+            "against: expected other SAEs than sae, each once, got sae",
+        ),
         (["--annotations", "a.csv", "--figure", "f.bmp"], "expected a figure named .png, .pdf or .svg"),
-        (["--annotations", "a.csv", "--json", "f", "--table", "none.txt"], "expected a table named .csv or .parquet"),
+        (
+            ["--annotations", "a.csv", "--json", "f", "--table", "none.txt"],
+            "expected a table named .csv or .parquet",
+        ),
         (["--annotations", "none.csv"], "none.csv: expected a table with the columns"),
         (["--latent", "40"], "latent: expected 0 to 39, got 40"),
     ],

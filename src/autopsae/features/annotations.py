@@ -75,6 +75,14 @@ class Annotations(Result):
         names = [self.concepts[n] for n in self.numbers]
         return [*zip(self.documents.tolist(), self.starts.tolist(), self.ends.tolist(), names, strict=True)]
 
+    def within(self, documents: Int[NDArray[np.int64], "some"]) -> "Annotations":
+        """The spans of these documents alone, for a source that has only some of those that were annotated.
+
+        Raises InputError where none is left.
+        """
+        names = {int(document) for document in np.unique(documents)}
+        return Annotations.of([row for row in self.rows() if row[0] in names], domains=self.domains)
+
     def save(self, path: str | Path) -> None:
         """Write the table as .csv or .parquet, whole or not at all. Raises InputError for another suffix."""
         units = [UNITS[self.concepts[n] in self.domains] for n in self.numbers]
@@ -162,8 +170,8 @@ def _check_row(row: Sequence[Any], number: int) -> tuple[int, int, int, str]:
         raise InputError(f"annotations: row {number}: expected the name of a concept, got an empty one")
     if not 0 <= start < end:
         raise InputError(
-            f"annotations: row {number} ({show(concept, 40)}): expected 0 <= start < end, got start {start} and end "
-            f"{end}; the end is the position after the last token"
+            f"annotations: row {number} ({show(concept, 40)}): expected 0 <= start < end, got start {start} and "
+            f"end {end}; the end is the position after the last token"
         )
     return document, start, end, concept
 

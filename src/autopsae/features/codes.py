@@ -1,6 +1,6 @@
 """The codes of an SAE over a source of tokens, as pairs of a token and a latent that fires on it.
 
-Nothing here is dense: a block of tokens is held as its firing pairs (compressed sparse rows), and blocks are read one
+Nothing here is dense: a block of tokens is held as its firing pairs (compressed sparse rows). Blocks are read one
 after the other, as often as wanted.
 """
 
@@ -108,8 +108,8 @@ def encode_source(
     numbers = None if given is None else np.asarray(given)
     if numbers is not None and (numbers.ndim != 1 or numbers.dtype.kind not in "iu"):
         raise InputError(
-            f"documents: expected a whole number for each token, got {numbers.dtype} of shape {numbers.shape}; pass "
-            "the number of the document that each token is from"
+            f"documents: expected a whole number for each token, got {numbers.dtype} of shape {numbers.shape}; "
+            "pass the number of the document that each token is from"
         )
     numbers = None if numbers is None else numbers.astype(np.int64)
     encoded = _Encoded(sae, same_passes(tokens), None if numbers is None else len(numbers), progress)
@@ -185,5 +185,5 @@ def gather_columns(
     order = np.argsort(latent, kind="stable")
     latent, token, value = latent[order], token[order], value[order]
     chosen = np.flatnonzero(wanted)
-    first, last = (np.searchsorted(latent, chosen, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
+    first, last = np.searchsorted(latent, chosen), np.searchsorted(latent, chosen, side="right")
     return {int(n): (token[a:b], value[a:b]) for n, a, b in zip(chosen, first, last, strict=True)}

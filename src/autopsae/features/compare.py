@@ -14,6 +14,7 @@ from autopsae.features.coverage_result import COVERED, Coverage
 from autopsae.features.tallies import f1_of
 from autopsae.seeds import hash_seed
 from autopsae.tables import Result
+from autopsae.words import printable
 
 RESAMPLES = 1000
 """Bootstrap samples."""
@@ -23,7 +24,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class CoverageGain:
-    """What an SAE covers beyond the baseline, on the same concepts and documents. Intervals hold in 9 cases of 10."""
+    """What an SAE covers beyond the baseline, on the same concepts and documents, with intervals of 90%."""
 
     name: str
     """The SAE."""
@@ -66,11 +67,11 @@ class CoverageComparison(Result):
 
     def __str__(self) -> str:
         first = self.coverages[self.baseline]
-        lines = [f"{self.baseline} covers {first.covered():,} of {len(first.scores):,} concepts"]
+        lines = [f"{printable(self.baseline)} covers {first.count():,} of {len(first.scores):,} concepts"]
         for gain in self.gains:
             low, high = gain.more_covered_by_documents
             lines.append(
-                f"{gain.name}: {gain.covered:,} ({gain.more_covered:+,}; {low:+.0f} to {high:+.0f} over documents; "
+                f"{printable(gain.name)}: {gain.covered:,} ({gain.more_covered:+,}; {low:+.0f} to {high:+.0f} over documents; "
                 f"with {gain.equal_live:,} live latents each {gain.covered_by_equal_live:.1f} against "
                 f"{gain.baseline_by_equal_live:.1f})"
             )
@@ -99,8 +100,8 @@ def compare_coverages(
     baseline: the name of one of them, by default the first; limit: the F1 over which a concept is covered;
     resamples: bootstrap samples, which are the same for all SAEs, so that the differences are paired; seed: theirs.
 
-    Raises InputError for fewer than two, for a baseline that is not among them, and for coverages of other concepts,
-    tokens or documents.
+    Raises InputError for fewer than two, for a baseline that is not among them, and for coverages of other
+    concepts, tokens or documents.
     """
     baseline = next(iter(coverages), "") if baseline is None else baseline
     if baseline not in coverages or len(coverages) < 2:
@@ -133,12 +134,13 @@ def _gain(name: str, own: Coverage, other: Coverage, *, limit: float, resamples:
     samples = zip(*(_document_samples(c, resamples, seed) for c in pair), strict=True)
     for r, (mine, others) in enumerate(samples):
         over = [
-            _chosen_over(c, limit) & (drawn_f1 > limit) for c, drawn_f1 in zip(pair, (mine, others), strict=True)
+            _validation_over(c, limit) & (drawn_f1 > limit)
+            for c, drawn_f1 in zip(pair, (mine, others), strict=True)
         ]
         of_documents[r] = int(over[0].sum()) - int(over[1].sum())
         f1_of_documents[r] = mine.mean() - others.mean()
     equal = min(own.live, other.live)
-    by_equal = [coverage.covered_by(equal, limit) if equal else 0.0 for coverage in pair]
+    by_equal = [coverage.count_with(equal, limit) if equal else 0.0 for coverage in pair]
     return CoverageGain(
         name=name,
         covered=int(is_over[0].sum()),
@@ -156,7 +158,7 @@ def _gain(name: str, own: Coverage, other: Coverage, *, limit: float, resamples:
     )
 
 
-def _chosen_over(coverage: Coverage, limit: float) -> NDArray[np.bool_]:
+def _validation_over(coverage: Coverage, limit: float) -> NDArray[np.bool_]:
     """Concepts whose validation F1 exceeds the limit."""
     return np.array([score.validation_f1 > limit for score in coverage.scores])
 
@@ -185,7 +187,7 @@ def _check_same(name: str, first: Coverage, other: Coverage) -> None:
 
     if about(first) != about(other):
         raise InputError(
-            f"compare_coverages: expected coverages of the same concepts, tokens, documents and seed, got others for "
-            f"{name} ({len(other.scores):,} concepts on {other.tokens:,} tokens instead of {len(first.scores):,} on "
-            f"{first.tokens:,}); compute all on one source with one table"
+            f"compare_coverages: expected coverages of the same concepts, tokens, documents and seed, got others "
+            f"for {name} ({len(other.scores):,} concepts on {other.tokens:,} tokens instead of "
+            f"{len(first.scores):,} on {first.tokens:,}); compute all on one source with one table"
         )

@@ -13,8 +13,8 @@ from autopsae.seeds import stream
 
 
 def neuron_sae(center: Float[Tensor, "d_in"], *, sparsity: Sparsity | None = None) -> SAE:
-    """An SAE whose latents are the neurons themselves: latent j is x_j minus its centre, latent d_in + j minus that,
-    each where it is positive.
+    """An SAE whose latents are the neurons themselves: latent j is x_j minus its centre, latent d_in + j minus
+    that, each where it is positive.
 
     center: such as the mean of the tokens; zeros for the raw values. sparsity: ReLU() unless given, so that all
     neurons count; TopK(k=k) for the k largest alone.
@@ -31,8 +31,8 @@ def neuron_sae(center: Float[Tensor, "d_in"], *, sparsity: Sparsity | None = Non
 def random_sae(
     sae: SAE, k: int | None = None, *, center: Float[Tensor, "d_in"] | None = None, seed: int = 0
 ) -> SAE:
-    """An SAE with as many latents as `sae`, in the same space, with random unit rows and TopK: a control of the same
-    sparsity, which knows nothing of the tokens but their centre.
+    """An SAE with as many latents as `sae`, in the same space, with random unit rows and TopK: a control of the
+    same sparsity, which knows nothing of the tokens but their centre.
 
     k: latents that fire per token; left out, the number that the sparsity of `sae` fixes. center: what is
     subtracted in the space of the SAE; left out, the b_dec of `sae`.

@@ -56,7 +56,7 @@ class ConceptCounts(Result):
         return np.where(self.by_domain, _divide(self.hit[split], self.domains[split]), of_tokens)
 
     def f1(self, split: int) -> Scores:
-        """2 precision recall / (precision + recall), for every latent, threshold and concept; 0 where both are 0."""
+        """2 precision recall / (precision + recall) of every latent, threshold and concept; 0 where both are 0."""
         precision, recall = self.precision(split), self.recall(split)
         return _divide(2 * precision * recall, precision + recall)
 
@@ -94,7 +94,7 @@ def count_concepts(
     counts would not fit in memory.
     """
     levels = np.array([*thresholds], np.float64)
-    if not len(levels) or not (np.diff(levels) > 0).all() or not (0 <= levels[0] and levels[-1] < 1):
+    if not len(levels) or not (np.diff(levels) > 0).all() or not (levels[0] >= 0 and levels[-1] < 1):
         raise InputError(f"thresholds: expected rising numbers of at least 0 and under 1, got {[*thresholds]}")
     if len(labels.documents) != len(splits):
         raise InputError(f"splits: expected one of each of {len(labels.documents):,} tokens, got {len(splits):,}")
@@ -163,8 +163,8 @@ class _Checked:
         if tokens != expected:
             got = "more" if tokens > expected else f"{tokens:,}"
             raise InputError(
-                f"labels: expected those of the codes' tokens, got labels of {expected:,} tokens and codes of {got}; "
-                "are they of another source?"
+                f"labels: expected those of the codes' tokens, got labels of {expected:,} tokens and codes of "
+                f"{got}; are they of another source?"
             )
 
     def _part(self, block: CodeBlock) -> CodeBlock:
@@ -182,7 +182,7 @@ class _Counted(_Checked):
 
 
 class _Domains:
-    """Domains are counted when their last token is read: until then, the pairs from their first token on are held."""
+    """Counts a domain when its last token is read. Until then, the pairs from its first token on are held."""
 
     def __init__(self, labels: Labels, splits: Int[NDArray[np.int8], "tokens"]) -> None:
         mine = labels.by_domain[labels.numbers]
@@ -227,4 +227,5 @@ class _Domains:
 def _divide(part: NDArray[np.generic], whole: NDArray[np.generic]) -> NDArray[np.float64]:
     """part / whole in float64, 0 where whole is 0."""
     whole = np.broadcast_to(whole, np.broadcast_shapes(part.shape, whole.shape)).astype(np.float64)
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0)
+    quotient: NDArray[np.float64] = np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0)
+    return quotient

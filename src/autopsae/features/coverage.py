@@ -44,7 +44,7 @@ def concept_coverage(
 
     thresholds: shares of a latent's largest code; validation: share of the documents that latents are chosen on;
     least_positives, least_documents: what a concept must have in each split, or it is left out, which the result
-    says; seed: of the split and the shuffling. The same arguments give the same result. Three passes over the codes.
+    says; seed: of the split and the shuffling. Equal arguments give equal results. Three passes over the codes.
 
     Raises InputError as `count_concepts` and `split_documents`, and where every concept is left out.
     """
@@ -103,8 +103,8 @@ def choose_concepts(
         first = next(iter(left_out.items()), ("none", "no concept"))
         raise InputError(
             f"labels: expected a concept with at least {least_positives} tokens and {least_documents} documents in "
-            f"both splits, got none of {len(labels.concepts)} ({first[0]}: {first[1]}); annotate more documents, or "
-            "ask for fewer"
+            f"both splits, got none of {len(labels.concepts)} ({first[0]}: {first[1]}); annotate more documents, "
+            "or ask for fewer"
         )
     return labels.keep(np.array(kept)), left_out
 

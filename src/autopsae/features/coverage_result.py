@@ -18,7 +18,7 @@ COVERED = 0.5
 LIMITS = tuple(round(0.05 * n, 2) for n in range(20))
 """The limits of the curve."""
 
-_DRAWS = 100  # random choices of live latents over which `covered_by` takes the mean
+_DRAWS = 100  # random choices of live latents over which `count_with` takes the mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +87,18 @@ class Coverage(Result):
         """Number of latents that fire on some token."""
         return int(self.is_live.sum())
 
-    def covered(self, limit: float = COVERED) -> int:
+    def count(self, limit: float = COVERED) -> int:
         """Number of concepts whose F1 exceeds the limit on validation and test documents."""
         return sum(score.exceeds(limit) for score in self.scores)
 
-    def covered_by_chance(self, limit: float = COVERED) -> int:
+    def count_by_chance(self, limit: float = COVERED) -> int:
         """The same with annotations of other documents."""
         return sum(score.exceeds(limit) for score in self.shuffled)
 
     @property
     def curve(self) -> dict[float, int]:
         """{limit: concepts covered at it}."""
-        return {limit: self.covered(limit) for limit in LIMITS}
+        return {limit: self.count(limit) for limit in LIMITS}
 
     def latents_per_concept(self, limit: float = COVERED) -> dict[str, int]:
         """{concept: live latents whose F1 for it exceeds the limit on validation and test documents}."""
@@ -109,7 +109,7 @@ class Coverage(Result):
         """Mean over the live latents of the number of concepts that each covers; None where no latent is live."""
         return float(self._is_over(limit)[self.is_live].sum(axis=1).mean()) if self.live else None
 
-    def covered_by(self, latents: int, limit: float = COVERED) -> float:
+    def count_with(self, latents: int, limit: float = COVERED) -> float:
         """Expected number of concepts covered by so many of the live latents, drawn at random.
 
         At equal numbers of live latents, what is left of a gain is due to better latents, not to more of them.
@@ -118,7 +118,7 @@ class Coverage(Result):
         Raises InputError for more latents than are live.
         """
         if not 1 <= latents <= self.live:
-            raise InputError(f"covered_by: expected 1 to {self.live:,} live latents, got {latents:,}")
+            raise InputError(f"count_with: expected 1 to {self.live:,} live latents, got {latents:,}")
         chance = np.random.default_rng(hash_seed(self.seed, "some of the live latents"))
         alive, total = np.flatnonzero(self.is_live), 0
         for _ in range(_DRAWS if latents < self.live else 1):
@@ -138,11 +138,11 @@ class Coverage(Result):
             "thresholds": list(self.thresholds),
             "seed": self.seed,
             "concepts": len(self.scores),
-            "covered": self.covered(),
-            "covered_by_chance": self.covered_by_chance(),
+            "covered": self.count(),
+            "covered_by_chance": self.count_by_chance(),
             "mean_f1": float(np.mean([score.f1 for score in self.scores])),
             "curve": {str(limit): n for limit, n in self.curve.items()},
-            "curve_by_chance": {str(limit): self.covered_by_chance(limit) for limit in LIMITS},
+            "curve_by_chance": {str(limit): self.count_by_chance(limit) for limit in LIMITS},
             "latents_per_concept": self.latents_per_concept(),
             "concepts_per_live_latent": self.concepts_per_live_latent(),
             "left_out": dict(self.left_out),
@@ -176,8 +176,8 @@ class Coverage(Result):
     def __str__(self) -> str:
         left = f"; {len(self.left_out):,} more are too rare" if self.left_out else ""
         return (
-            f"{self.covered():,} of {len(self.scores):,} concepts are covered (F1 over {COVERED:g} on validation and "
-            f"test documents; {self.covered_by_chance():,} by chance) by {self.live:,} live latents of "
+            f"{self.count():,} of {len(self.scores):,} concepts are covered (F1 over {COVERED:g} on validation and "
+            f"test documents; {self.count_by_chance():,} by chance) by {self.live:,} live latents of "
             f"{self.d_sae:,}, on {self.tokens:,} tokens of {self.documents:,} documents{left}"
         )
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.features.codes import Codes, Documents
-from autopsae.features.largest import LargestPerLatent, sampling_keys
+from autopsae.features.largest import LargestPerLatent, sample_keys
 from autopsae.features.token_table import TokenTable
 from autopsae.tables import Result
 
@@ -80,8 +80,8 @@ class TopActivations(Result):
 
     @whole_arguments("latent", "window")
     def of_latent(self, latent: int, tokens: TokenTable | None = None, *, window: int = 12) -> LatentExamples:
-        """The examples of one latent. tokens: what each token is, for the context; window: tokens of context on each
-        side, from the same document.
+        """The examples of one latent. tokens: what each token is, for the context; window: tokens of context on
+        each side, from the same document.
 
         Raises InputError for a latent that there is not, a window below 0, and a table of other tokens.
         """
@@ -98,7 +98,7 @@ class TopActivations(Result):
         drawn = self.sample.values[latent][self.sample.tokens[latent] >= 0]
         drawn_tokens = self.sample.tokens[latent][: len(drawn)]
         order = np.argsort(drawn, kind="stable")[::-1]
-        steps = np.unique(np.linspace(0, len(drawn) - 1, self.spread).round().astype(int)) if len(drawn) else []
+        steps = np.unique(np.linspace(0, max(0, len(drawn) - 1), self.spread).round().astype(int))[: len(drawn)]
         top = self.largest.tokens[latent] >= 0
         chosen = {
             "top": zip(self.largest.tokens[latent][top], self.largest.values[latent][top], strict=True),
@@ -169,7 +169,7 @@ def top_activations(codes: Codes, *, top: int = 10, spread: int = 10, seed: int 
         fired += np.bincount(block.latents, minlength=codes.d_sae)
         tokens += len(block)
         largest.add(block, block.values.astype(np.float64))
-        sample.add(block, sampling_keys(block, seed))
+        sample.add(block, sample_keys(block, seed))
     return TopActivations(
         tokens=tokens,
         fired=fired,

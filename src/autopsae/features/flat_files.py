@@ -22,8 +22,8 @@ _EVIDENCE = frozenset({"By similarity", "Potential", "Probable"})
 
 
 def flat_file_annotations(path: str | Path, *, notes: bool = True) -> Annotations:
-    """The features of a Swiss-Prot or EMBL flat file, which may be compressed, in letters of its sequences; document
-    n is its record n, from 0, as `sequences_in` reads them.
+    """The features of a Swiss-Prot or EMBL flat file, which may be compressed, in letters of its sequences.
+    Document n is its record n, from 0, as `sequences_in` reads them.
 
     A concept is a kind of feature ("TRANSMEM", "exon"), and, with notes, a kind with what its note says first
     ("DOMAIN: SH3"). Of a bond, only the two ends have the concept. A position that is not known ("?") is left out,

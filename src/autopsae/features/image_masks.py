@@ -19,7 +19,7 @@ COVERED = 0.5
 def mask_annotations(
     masks: Iterable[Mapping[str, NDArray[Any]]], *, patches: int, covered: float = COVERED
 ) -> Annotations:
-    """The annotations of images by masks, in patches: row by row from the upper left, as a `TokenTable` counts them.
+    """The annotations of images by masks, in patches that a `TokenTable` counts row by row from the upper left.
 
     masks: for image n, {concept: mask [height, width]}, not zero where the concept is; patches: on a side, as the
     network cuts the middle square of an image (`ImageNetwork`); covered: the share of a patch that has the concept
@@ -45,7 +45,8 @@ def _patch_shares(mask: NDArray[Any], patches: int, where: str) -> NDArray[np.fl
     """The share of each patch of the middle square that the mask covers."""
     if mask.ndim != 2 or min(mask.shape) < patches:
         raise InputError(
-            f"{where}: expected a matrix [height, width] of at least {patches} x {patches} pixels, got shape {mask.shape}"
+            f"{where}: expected a matrix [height, width] of at least {patches} x {patches} pixels, got shape "
+            f"{mask.shape}"
         )
     side = min(mask.shape)
     top, left = ((length - side) // 2 for length in mask.shape)

@@ -42,15 +42,15 @@ class LargestPerLatent:
             of[row, most + rank] = values
         # Stable: what was there before stands first among equals.
         best = np.argsort(-joined[0], axis=1, kind="stable")[:, :most]
-        for of, wide in zip(self._parts, joined, strict=True):
-            of[touched] = np.take_along_axis(wide, best, axis=1)
+        for held, wide in zip(self._parts, joined, strict=True):
+            held[touched] = np.take_along_axis(wide, best, axis=1)
 
     @property
     def _parts(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float32]]:
         return self.keys, self.tokens, self.values
 
 
-def sampling_keys(block: CodeBlock, seed: int) -> Float[NDArray[np.float64], "pairs"]:
+def sample_keys(block: CodeBlock, seed: int) -> Float[NDArray[np.float64], "pairs"]:
     """A key for each pair, by a hash of token and latent: those with the largest keys are a uniform sample."""
     by_token = keys(block.tokens, hash_seed(seed, "a sample of firings"))
     mixed = by_token ^ keys(block.latents.astype(np.int64), hash_seed(seed, "latents of a sample of firings"))

@@ -49,17 +49,18 @@ class ProbeCoverage(Result):
     candidates: int
     """Latents that were probed for each concept."""
 
-    def covered(self, limit: float = COVERED) -> int:
+    def count(self, limit: float = COVERED) -> int:
         """Concepts whose F1 exceeds the limit on validation and test documents."""
         return sum(min(probe.validation_f1, probe.f1) > limit for probe in self.probes)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: the curve and the probes."""
-        curve = {str(limit): self.covered(limit) for limit in LIMITS}
+        curve = {str(limit): self.count(limit) for limit in LIMITS}
         return {"candidates": self.candidates, "curve": curve, "probes": [asdict(probe) for probe in self.probes]}
 
     def __str__(self) -> str:
-        return f"{self.covered():,} of {len(self.probes):,} concepts have a latent whose logistic probe reaches F1 {COVERED:g}"
+        known = f"{self.count():,} of {len(self.probes):,} concepts"
+        return f"{known} have a latent whose logistic probe exceeds F1 {COVERED:g}"
 
 
 @whole_arguments("candidates")
@@ -69,11 +70,11 @@ def probe_coverage(
     """A logistic regression from one latent's code to one concept, for the most promising latents of each concept.
 
     Fitted on the tokens of validation documents with class weights of 1 (so that it says yes where the concept is
-    more likely than not) and hardly any penalty (C = 1e6, codes in units of the latent's largest). The latent of the
-    largest F1 there is scored on test documents. Precision and recall are over tokens for every concept.
+    more likely than not) and hardly any penalty (C = 1e6, codes in units of the latent's largest). The latent of
+    the largest F1 there is scored on test documents. Precision and recall are over tokens for every concept.
 
-    coverage: of the same codes and labels, which chooses the candidates; validation: as it was for the coverage. One
-    more pass over the codes.
+    coverage: of the same codes and labels, which chooses the candidates; validation: as it was for the coverage.
+    One more pass over the codes.
 
     Raises InputError for candidates below 1, and where scikit-learn is missing.
     """
@@ -106,7 +107,7 @@ def _probe(
 ) -> LatentProbe | None:
     """The probe of one latent; None for one that is silent on validation documents.
 
-    The tokens on which the latent is silent are two rows with a weight each: those with the concept, and the others.
+    The tokens on which the latent is silent are two rows with a weight each: with the concept, and without.
     """
     fit = splits[tokens] == VALIDATION
     if not fit.any():

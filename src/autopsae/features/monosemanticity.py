@@ -70,8 +70,8 @@ class Monosemanticity(Result):
 def monosemanticity(codes: Codes, embeddings: Tokens) -> Monosemanticity:
     """The score of each latent of `codes` under `embeddings` of the same inputs by an independent model.
 
-    embeddings: [inputs, d_embedding], a row for each input of the codes, scaled to length 1 here. Inputs are tokens,
-    or documents (`pool_codes`). Two passes over the codes, one over the embeddings, sums in float64.
+    embeddings: [inputs, d_embedding], a row for each input of the codes, scaled to length 1 here. Inputs are
+    tokens, or documents (`pool_codes`). Two passes over the codes, one over the embeddings, sums in float64.
 
     Raises InputError for embeddings that are more or fewer than the inputs, not finite or of length 0, and where
     the sums would not fit in memory.
@@ -159,7 +159,8 @@ def _beside(codes: Codes, embeddings: Tokens) -> Iterator[tuple[CodeBlock, Float
             batch = next(source, None)
             if batch is None:
                 raise InputError(
-                    f"embeddings: expected a row for each input of the codes, got {read:,}; are they of another source?"
+                    f"embeddings: expected a row for each input of the codes, got {read:,}; are they of another "
+                    "source?"
                 )
             held.append(_unit(batch, read))
             read += len(batch)
@@ -181,4 +182,5 @@ def _unit(batch: Tensor, start: int) -> Float[Tensor, "inputs d_embedding"]:
             f"embeddings: expected finite rows that are not zero, got another one for input "
             f"{start + int(bad.nonzero()[0]):,}"
         )
-    return rows / norms
+    unit: Tensor = rows / norms
+    return unit

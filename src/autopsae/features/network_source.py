@@ -119,7 +119,8 @@ def _text(model: LanguageModel, text: str, cut: list[list[int]], where: str) -> 
         coded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     except NotImplementedError as error:
         raise InputError(
-            f"{where}: expected a tokenizer that tells the offsets of its tokens, {model.name} has none; load a fast one"
+            f"{where}: expected a tokenizer that tells the offsets of its tokens, that of {model.name} does not; "
+            "load a fast one"
         ) from error
     before, after = special_ids(model.tokenizer)
     # A token that is a part of a character covers the whole character.
@@ -135,7 +136,7 @@ def _text(model: LanguageModel, text: str, cut: list[list[int]], where: str) -> 
 
 
 def _sequence(network: SequenceNetwork, sequence: str, cut: list[str], context: int) -> list[list[Span]]:
-    """Pieces without a letter that the network knows were left out; the others stand at multiples of the context."""
+    """The pieces are at multiples of the context; those without a letter that the network knows were left out."""
     letters, laid, start = network.letters, list[list[Span]](), 0
     for piece in cut:
         while sequence[start : start + context].upper() != piece:

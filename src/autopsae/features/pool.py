@@ -103,7 +103,7 @@ def _count(documents: Documents, leave_out: NDArray[np.bool_] | None) -> Bool[ND
         return np.ones(len(documents), bool)
     if leave_out.shape != documents.shape:
         raise InputError(
-            f"leave_out: expected one truth value for each of {len(documents):,} tokens, got shape {leave_out.shape}"
+            f"leave_out: expected a truth value for each of {len(documents):,} tokens, got shape {leave_out.shape}"
         )
     return ~leave_out
 

@@ -116,13 +116,13 @@ def fit_probes(
 ) -> Probes:
     """Sparse logistic probes of a binary label: for each representation and each k, the k columns that differ most
     between the classes on training rows (difference of the means over the standard deviation), scaled to standard
-    deviation 1, and a logistic regression on them with balanced classes (L2, C = 1). k = 1 is the best single latent
-    or neuron. A k over the number of columns means all of them.
+    deviation 1, and a logistic regression on them with balanced classes (L2, C = 1). k = 1 is the best single
+    latent or neuron. A k over the number of columns means all of them.
 
     features: {name: matrix [rows, columns]}, dense or SciPy sparse (`representations`); labels: one 0 or 1 per row.
 
-    Raises InputError for labels that are no 0 and 1 or constant on one side of the split, for other numbers of rows,
-    for no k, and where scikit-learn is missing.
+    Raises InputError for labels that are no 0 and 1 or constant on one side of the split, for other numbers of
+    rows, for no k, and where scikit-learn is missing.
     """
     y, test = _check(labels, is_test)
     if not ks or min(ks) < 1:

@@ -1,4 +1,4 @@
-"""Exact labels of Python source, character by character: Python's own `tokenize` and `ast` say what everything is."""
+"""Exact labels of Python source, character by character, by Python's own `tokenize` and `ast`."""
 
 import ast
 import builtins
@@ -96,9 +96,8 @@ def _of_syntax(source: str) -> Iterator[Span]:
         elif isinstance(node, ast.arguments):
             defaults = [*node.defaults, *(value for value in node.kw_defaults if value is not None)]
             yield from (place.of(value, "default value") for value in defaults)
-        elif isinstance(node, ast.Name):
-            if node.id == "self" or node.id in _BUILTINS:
-                yield place.of(node, "self" if node.id == "self" else "builtin")
+        elif isinstance(node, ast.Name) and (node.id == "self" or node.id in _BUILTINS):
+            yield place.of(node, "self" if node.id == "self" else "builtin")
 
 
 class _Places:
@@ -109,7 +108,8 @@ class _Places:
         self._lines = _lines(source)
 
     def at(self, line: int | None, column: int | None) -> int:
-        assert line is not None and column is not None  # `ast.parse` always tells
+        assert line is not None  # `ast.parse` always tells
+        assert column is not None
         text = self._lines[line - 1]
         return self._starts[line - 1] + (
             column if text.isascii() else len(text.encode()[:column].decode(errors="ignore"))

@@ -28,7 +28,7 @@ def split_documents(
     names, which = np.unique(documents, return_inverse=True)
     if len(names) < 2:
         raise InputError(
-            f"documents: expected at least two, one to choose latents on and one to test them on, got {len(names)}; "
+            f"documents: expected at least two, to choose latents on and to test them on, got {len(names)}; "
             "number the documents of the tokens"
         )
     # By rank of a hash: the two sides are as large as asked for, also where documents are few.

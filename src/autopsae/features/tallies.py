@@ -10,8 +10,8 @@ from autopsae.features.labels import Labels, runs_of
 from autopsae.features.split import TEST
 
 TALLIES = ("both", "fired", "positives", "hit", "domains")
-"""Counted on each document: tokens on which the latent fires that have the concept; on which it fires; that have the
-concept; domains in which it fires; domains.
+"""On each document: tokens on which the latent fires and that have the concept; on which it fires; that have
+the concept; domains in which it fires; all domains.
 """
 
 Tallies = Int[NDArray[np.int32], "concepts documents five"]
@@ -43,7 +43,8 @@ def tally_documents(
 
     for c in range(len(labels.concepts)):
         tokens, values = columns[int(latents[c])]
-        scaled = values.astype(np.float64) / max(float(largest[latents[c]]), np.finfo(np.float32).tiny)
+        unit = float(largest[latents[c]]) or 1.0  # a latent that never fires has no values to divide
+        scaled = values.astype(np.float64) / unit
         fires, has = tokens[scaled > limits[c]], np.flatnonzero(labels.mask(c))
         tallies[c, :, 0] = tally(np.intersect1d(fires, has, assume_unique=True))
         tallies[c, :, 1], tallies[c, :, 2] = tally(fires), tally(has)
@@ -63,4 +64,5 @@ def f1_of(
     precision = both / np.maximum(fired, 1)
     recall = np.where(by_domain, hit / np.maximum(domains, 1), both / np.maximum(positives, 1))
     total = precision + recall
-    return 2 * precision * recall / np.where(total > 0, total, 1)
+    f1: NDArray[np.float64] = 2 * precision * recall / np.where(total > 0, total, 1)
+    return f1

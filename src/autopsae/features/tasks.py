@@ -20,7 +20,7 @@ from autopsae.arrays import InputError
 from autopsae.extras import package_error
 from autopsae.reading import check_regular, input_errors
 from autopsae.tables import Result
-from autopsae.words import list_names, show
+from autopsae.words import list_names, printable, show
 
 PACKAGE = "sae-probes==0.4.2"
 _MASTER = "probing_datasets_MASTER.csv.zst"
@@ -42,7 +42,8 @@ class ProbeTask(Result):
     """What the files call the labels False and True."""
 
     def __str__(self) -> str:
-        return f"{self.name}: {len(self.texts):,} texts, {self.labels.mean():.0%} of them {self.classes[1]!r}"
+        share = f"{self.labels.mean():.0%} of them {show(self.classes[1], 40)}"
+        return f"{printable(self.name)}: {len(self.texts):,} texts, {share}"
 
 
 def probe_task_names(folder: str | Path | None = None) -> list[str]:

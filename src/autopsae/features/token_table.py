@@ -1,4 +1,4 @@
-"""Which letters of its document each token of a source covers: what turns letters into tokens, and tokens into text.
+"""Which letters of its document each token of a source covers: from letters to tokens, and from tokens to text.
 
 Letters are characters of a text, residues, bases, or patches of an image, whatever the annotations count.
 """
@@ -60,14 +60,14 @@ class TokenTable(Result):
         """InputError unless these are the documents of the source's tokens. A source may number them otherwise."""
         if len(self) != len(documents):
             raise InputError(
-                f"token table: expected a row for each of {len(documents):,} tokens of the source, got {len(self):,}; "
-                "make it of the same documents with the same context"
+                f"token table: expected a row for each of {len(documents):,} tokens of the source, got "
+                f"{len(self):,}; make it of the same documents with the same context"
             )
         if (differ := self.documents != documents).any():
             n = int(np.flatnonzero(differ)[0])
             raise InputError(
-                f"token table: expected the documents of the source, got document {self.documents[n]} for token {n:,}, "
-                f"which is of document {documents[n]}; make it of the same documents with the same context"
+                f"token table: expected the documents of the source, got document {self.documents[n]} for token "
+                f"{n:,}, which is of document {documents[n]}; make it of the same documents with the same context"
             )
 
     def places(

@@ -1,4 +1,4 @@
-"""Counts of latents against concepts, from pairs of a token and a latent: compiled loops, or NumPy without Numba."""
+"""Counts of latents against concepts from pairs of a token and a latent: compiled loops, or NumPy without Numba."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ def levels(
     maxima: Float[NDArray[np.float32], "d_sae"],
     thresholds: Float[NDArray[np.float64], "levels"],
 ) -> Int[NDArray[np.int8], "pairs"]:
-    """For each pair, how many of the rising thresholds value / maximum of its latent exceeds, minus one; in float64."""
+    """For each pair, how many of the rising thresholds value / maximum exceeds, minus one; computed in float64."""
     loops = load_loops()
     if loops is None:
         scaled = values.astype(np.float64) / maxima[latents].astype(np.float64)

@@ -43,8 +43,8 @@ def sequences_in(path: str | Path) -> Iterator[Document]:
     naming the file, for a missing or empty file, a folder, a binary file and another format. Records before the one
     that is refused have been given.
     """
-    for number, (_, record) in enumerate(records_in(path), start=1):
-        where = f"{path}: record {number} ({printable(record.id, 60)})"
+    for place, (_, record) in enumerate(records_in(path), start=1):
+        where = f"{path}: record {place} ({printable(record.id, 60)})"
         yield Document(where, _letters(_sequence(record), where))
 
 
@@ -58,7 +58,8 @@ def records_in(path: str | Path) -> Iterator[tuple[str, Any]]:
     try:
         with _open(path) as file:
             kind = _kind(path, file)
-            for number, record in enumerate(parse(file, kind), start=1):
+            for record in parse(file, kind):
+                number += 1
                 yield kind, record
     except InputError:
         raise

@@ -32,7 +32,7 @@ def save_concept_figure(result: Coverage | CoverageComparison, path: str | Path)
 
 
 def concept_figure(result: Coverage | CoverageComparison) -> "Figure":
-    """Left: how many concepts are covered at each limit of F1, a line for each SAE, and dashed by chance. Right: the
+    """Left: how many concepts are covered at each limit of F1, a line for each SAE, dashed by chance. Right: the
     F1 on test documents of the concepts that the SAEs know best.
     """
     from matplotlib.figure import Figure
@@ -52,7 +52,7 @@ def _draw_curves(axis: "Axes", coverages: dict[str, Coverage]) -> None:
         color, marker = _COLORS[n % len(_COLORS)], _MARKERS[n % len(_MARKERS)]
         label = f"{printable(name, _LONG)} ({coverage.live:,} live)"
         axis.plot(LIMITS, [*coverage.curve.values()], color=color, marker=marker, markersize=4, label=label)
-        chance = [coverage.covered_by_chance(limit) for limit in LIMITS]
+        chance = [coverage.count_by_chance(limit) for limit in LIMITS]
         axis.plot(LIMITS, chance, color=color, linestyle="--", linewidth=1)
     axis.plot([], [], color="0.4", linestyle="--", linewidth=1, label="annotations of other documents")
     axis.axvline(COVERED, color="0.4", linewidth=0.8)

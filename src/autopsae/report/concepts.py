@@ -18,7 +18,17 @@ def coverage_text(coverage: Coverage) -> RenderableType:
     ordered = sorted(coverage.scores, key=lambda score: -min(score.validation_f1, score.f1))
     table = empty_table("The best latent of each concept, on test documents")
     table.add_column("concept", overflow="fold", min_width=12)
-    for name in ("latent", "over", "precision", "recall", "F1", "validation F1", "chance F1", "positives", "latents"):
+    for name in (
+        "latent",
+        "over",
+        "precision",
+        "recall",
+        "F1",
+        "validation F1",
+        "chance F1",
+        "positives",
+        "latents",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     lines: list[RenderableType] = []
     for score in ordered[:_SHOWN]:
@@ -42,7 +52,7 @@ def coverage_text(coverage: Coverage) -> RenderableType:
         )
     more = len(ordered) - _SHOWN
     rest = [Text(f"and {more:,} concepts more, in --table and --json")] if more > 0 else []
-    return Group(plain(str(coverage), "bold"), Text(), Fitting(table, lines), *rest, *_left_out(coverage))
+    return Group(plain(str(coverage), "bold"), Text(), Fitting(table, lines), *rest, *_rare_lines(coverage))
 
 
 def comparison_text(comparison: CoverageComparison) -> RenderableType:
@@ -57,8 +67,8 @@ def comparison_text(comparison: CoverageComparison) -> RenderableType:
         each = coverage.concepts_per_live_latent()
         cells = (
             f"{coverage.live:,}",
-            f"{coverage.covered():,} of {len(coverage.scores):,}",
-            f"{coverage.covered_by_chance():,}",
+            f"{coverage.count():,} of {len(coverage.scores):,}",
+            f"{coverage.count_by_chance():,}",
             f"{mean:.3f}",
             "none" if each is None else f"{each:.3f}",
         )
@@ -70,7 +80,7 @@ def comparison_text(comparison: CoverageComparison) -> RenderableType:
 
 
 def examples_text(examples: LatentExamples) -> RenderableType:
-    """Where a latent fires: its top tokens, then a spread over the quantiles of its codes, the token in brackets."""
+    """Where a latent fires, the token in brackets: its top tokens, then a spread over the quantiles."""
     title = f"Latent {examples.latent} fires on {examples.fired:,} tokens ({examples.rate:.3%})"
     parts: list[RenderableType] = [plain(title, "bold")]
     for name, some in (("largest", examples.top), ("over the quantiles", examples.spread)):
@@ -96,7 +106,7 @@ def _positives(score: ConceptScore) -> str:
     return f"{score.positives[1]:,}" + (f" in {score.domains[1]:,}" if score.unit == "domain" else "")
 
 
-def _left_out(coverage: Coverage) -> list[RenderableType]:
+def _rare_lines(coverage: Coverage) -> list[RenderableType]:
     if not coverage.left_out:
         return []
     named = [f"{concept} ({why})" for concept, why in [*coverage.left_out.items()][:3]]
@@ -108,10 +118,11 @@ def _gain_lines(gain: CoverageGain, baseline: str) -> list[str]:
     def interval(ends: tuple[float, float], digits: int = 0) -> str:
         return f"{ends[0]:+.{digits}f} to {ends[1]:+.{digits}f}"
 
+    of_concepts, of_documents = interval(gain.more_covered_by_concepts), interval(gain.more_covered_by_documents)
     return [
-        f"{gain.name} against {baseline}: {gain.more_covered:+,} concepts ({interval(gain.more_covered_by_concepts)} "
-        f"over concepts, {interval(gain.more_covered_by_documents)} over documents); mean F1 {gain.more_f1:+.3f} "
+        f"{gain.name} against {baseline}: {gain.more_covered:+,} concepts ({of_concepts} over concepts, "
+        f"{of_documents} over documents); mean F1 {gain.more_f1:+.3f} "
         f"({interval(gain.more_f1_by_concepts, 3)}, {interval(gain.more_f1_by_documents, 3)})",
-        f"  with {gain.equal_live:,} live latents of each, drawn at random: {gain.covered_by_equal_live:.1f} against "
-        f"{gain.baseline_by_equal_live:.1f} concepts",
+        f"  with {gain.equal_live:,} live latents of each, drawn at random: {gain.covered_by_equal_live:.1f} "
+        f"against {gain.baseline_by_equal_live:.1f} concepts",
     ]

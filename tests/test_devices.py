@@ -373,9 +373,11 @@ ELSEWHERE = {
     "NetworkSource": "calls run_network",
     "harvest_text": "calls harvest",
     **dict.fromkeys(
-        """align_annotations compare_coverages concept_coverage count_concepts encode_source fit_probes
-        monosemanticity neuron_sae pool_codes pool_tokens probe_coverage random_sae representations split_documents
-        top_activations""".split(),
+        [
+            *("align_annotations", "compare_coverages", "concept_coverage", "count_concepts", "encode_source"),
+            *("fit_probes", "monosemanticity", "neuron_sae", "pool_codes", "pool_tokens", "probe_coverage"),
+            *("random_sae", "representations", "split_documents", "top_activations"),
+        ],
         "in every_result",
     ),
     "TextNetwork": "tests/models: it wants a tokenizer",

@@ -62,7 +62,7 @@ def proteins(data: Path) -> Documents:
 
 
 LAYERS = {
-    "smollm2": ("smollm2", "hs12", programs, 80_000, 60_000),
+    "smollm2": ("smollm2", "hs12", programs, 60_000, 50_000),
     "unirep": ("unirep256", "layers.3", proteins, 200_000, 200_000),
 }
 """Network, point, documents, tokens to train on, tokens to measure on at most."""

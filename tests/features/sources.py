@@ -54,7 +54,7 @@ def spans(tokens_of_document: int, documents: int, seed: int = 0) -> list[tuple[
 
 
 def every_result(x: torch.Tensor, sae: SAE) -> list[Any]:
-    """One of each result of the room, of an SAE on tokens of documents of 25 tokens, on whatever device they are."""
+    """One of each result of the room, on tokens of documents of 25 tokens; SAE and tokens may be on any device."""
     documents = np.arange(len(x)) // 25
     names = documents[-1] + 1
     labels = features.align_annotations(features.Annotations.of(spans(25, names), domains=["phrase"]), documents)

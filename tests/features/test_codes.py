@@ -60,4 +60,4 @@ def test_bad_sources_are_one_clear_line() -> None:
     with pytest.raises(InputError, match="documents: expected a number for each of 30 tokens, got 29"):
         list(encode_source(sae, x, documents=np.arange(29)))
     with pytest.raises(InputError, match=r"documents: expected a whole number for each token, got float64"):
-        encode_source(sae, x, documents=np.arange(30) / 2)  # type: ignore[arg-type]
+        encode_source(sae, x, documents=np.arange(30) / 2)

@@ -67,7 +67,7 @@ def test_the_scores_are_the_best_on_validation_documents_and_those_of_the_same_p
     for n, score in enumerate(coverage.scores):
         f1 = counts.f1(VALIDATION)[:, :, n]
         latent, level = np.unravel_index(f1.argmax(), f1.shape)
-        assert (score.latent, score.threshold) == (latent, counts.thresholds[level])
+        assert (score.latent, score.threshold) == (int(latent), counts.thresholds[level])
         assert score.validation_f1 == f1.max()
         assert score.f1 == counts.f1(TEST)[latent, level, n]
         assert score.precision == counts.precision(TEST)[latent, level, n]

@@ -46,8 +46,8 @@ def test_each_token_has_the_concepts_of_the_spans_that_it_lies_in() -> None:
     begin = {int(n): int(np.flatnonzero(n == OF)[0]) for n in np.unique(OF)}
     for document, start, end, concept in rows():
         expected[begin[document] + start : begin[document] + end, labels.concepts.index(concept)] = True
-    for concept in range(3):
-        np.testing.assert_array_equal(labels.mask(concept), expected[:, concept])
+    for number in range(3):
+        np.testing.assert_array_equal(labels.mask(number), expected[:, number])
     np.testing.assert_array_equal(np.diff(labels.ends), expected.sum(axis=1))
     some = labels.keep(np.array([2, 0]))
     assert some.concepts == ("word", "long")
@@ -134,7 +134,7 @@ def test_a_shuffled_span_stays_within_a_shorter_document() -> None:
     assert first - np.flatnonzero(documents == documents[first])[0] == 7 % np.sum(documents == documents[first])
 
 
-def of(*lines: tuple[int, int, int, str]) -> Annotations:
+def of(*lines: tuple[float, float, float, str]) -> Annotations:
     return Annotations.of(lines)
 
 
@@ -148,7 +148,7 @@ def of(*lines: tuple[int, int, int, str]) -> Annotations:
         (
             lambda: of((0, 0, 1.5, "x")),
             r"row 0: expected whole numbers as document, start and end, got \[0, 0, 1.5\]",
-        ),  # type: ignore[arg-type]
+        ),
         (
             lambda: align_annotations(of((3, 0, 2, "x"), (8, 0, 1, "x")), OF),
             r"expected documents of the source \(6, 1 to 9\), got document 8 and 0 more",

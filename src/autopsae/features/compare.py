@@ -71,8 +71,8 @@ class CoverageComparison(Result):
         for gain in self.gains:
             low, high = gain.more_covered_by_documents
             lines.append(
-                f"{printable(gain.name)}: {gain.covered:,} ({gain.more_covered:+,}; {low:+.0f} to {high:+.0f} over documents; "
-                f"with {gain.equal_live:,} live latents each {gain.covered_by_equal_live:.1f} against "
+                f"{printable(gain.name)}: {gain.covered:,} ({gain.more_covered:+,}; {low:+.0f} to {high:+.0f} over "
+                f"documents; with {gain.equal_live:,} live latents each {gain.covered_by_equal_live:.1f} against "
                 f"{gain.baseline_by_equal_live:.1f})"
             )
         return "\n".join(lines[:11])

@@ -1,5 +1,7 @@
 """The firings with the largest keys of each latent, in bounded memory: its top activations, or a uniform sample."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
@@ -35,13 +37,17 @@ class LargestPerLatent:
         some = rank < most
         new, latent, token, rank = new[some], latent[some], token[some], rank[some]
         touched, row = np.unique(latent, return_inverse=True)
-        joined = [np.concatenate([of[touched], np.zeros_like(of[touched])], axis=1) for of in self._parts]
+        joined: list[NDArray[Any]] = [
+            np.concatenate([part[touched], np.zeros_like(part[touched])], axis=1) for part in self._parts
+        ]
         joined[0][:, most:] = -np.inf
         joined[1][:, most:] = -1
-        for of, values in zip(joined, (key[new], token, block.values[new]), strict=True):
-            of[row, most + rank] = values
+        joined[0][row, most + rank] = key[new]
+        joined[1][row, most + rank] = token
+        joined[2][row, most + rank] = block.values[new]
         # Stable: what was there before stands first among equals.
         best = np.argsort(-joined[0], axis=1, kind="stable")[:, :most]
+        held: NDArray[Any]
         for held, wide in zip(self._parts, joined, strict=True):
             held[touched] = np.take_along_axis(wide, best, axis=1)
 

@@ -9,7 +9,6 @@ latents that fire by that of the labels; it is timed on as many tokens as fit in
 """
 
 import argparse
-import resource
 from collections.abc import Iterator
 from functools import partial
 from time import perf_counter
@@ -23,7 +22,7 @@ from autopsae.features.codes import CodeBlock, Codes
 from autopsae.features.counts import THRESHOLDS, count_concepts
 from autopsae.features.labels import Labels
 from autopsae.features.split import split_documents
-from benchmarks.harness import interleaved, save
+from benchmarks.harness import interleaved, peak_memory, save
 
 D_SAE, K, CONCEPTS, DOMAINS, ROUNDS = 8192, 64, 100, 10, 3
 BLOCK, POOL, LENGTH = 2048, 32, 256
@@ -102,7 +101,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     blocks = pool()
-    save("features", {**against_dense(blocks, options.threads), **whole(blocks, options.tokens)})
+    alone = whole(blocks, options.tokens)  # first, as memory that was freed may stay with the process
+    save("features", {**against_dense(blocks, options.threads), **alone})
 
 
 def against_dense(blocks: list[CodeBlock], threads: int) -> dict[str, Any]:
@@ -143,7 +143,8 @@ def whole(blocks: list[CodeBlock], tokens: int) -> dict[str, Any]:
     splits = split_documents(labels.documents)
     assert labels.pairs is not None
     began = perf_counter()
-    count_concepts(Codes(blocks=Repeated(blocks, tokens), d_sae=D_SAE), labels, splits)
+    with peak_memory() as peak:
+        count_concepts(Codes(blocks=Repeated(blocks, tokens), d_sae=D_SAE), labels, splits)
     seconds = perf_counter() - began
     print(f"{tokens:,} tokens: {seconds:.1f} s", flush=True)
     return {
@@ -152,7 +153,7 @@ def whole(blocks: list[CodeBlock], tokens: int) -> dict[str, Any]:
         "seconds_per_million": round(1e6 * seconds / tokens, 2),
         "labels_per_token": round(len(labels.pairs[0]) / tokens, 2),
         "counts_mib": (1 + 2 * CONCEPTS) * 2 * D_SAE * len(THRESHOLDS) * 4 // 2**20,
-        "peak_mib_of_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mib": round(peak.megabytes),
     }
 
 

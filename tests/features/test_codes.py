@@ -1,9 +1,12 @@
 """Laws of sparse codes: they are those of the dense matrix, in every pass."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError
 from autopsae.features.codes import encode_source, gather_columns, maxima
 from tests.features.sources import codes_of, small_sae, sparse_matrix
@@ -51,6 +54,15 @@ def test_held_codes_are_the_same_and_encode_nothing_again(monkeypatch: pytest.Mo
     monkeypatch.setattr(type(sae), "select", None)
     assert [sum(len(block.values) for block in held) for _ in range(2)] == [fired, fired]
     assert str(held) == "codes of 40 latents on 300 tokens"
+
+
+def test_documents_of_a_file_are_known_unless_tokens_were_left_out(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", torch.randn(6, 5, 12).numpy())
+    source = open_activations(tmp_path / "x.npy")
+    known = encode_source(small_sae(), source).documents
+    assert known is not None
+    assert known.tolist() == np.repeat(np.arange(6), 5).tolist()
+    assert encode_source(small_sae(), source.take(10)).documents is None
 
 
 def test_bad_sources_are_one_clear_line() -> None:

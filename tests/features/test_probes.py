@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import zstandard
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -160,6 +159,7 @@ def test_bad_probes_are_one_clear_line(act: Callable[[], object], message: str) 
 
 def package(folder: Path) -> Path:
     """Files laid out as in sae-probes."""
+    zstandard = pytest.importorskip("zstandard", reason="needs the extra [features]")
     (folder / "cleaned_data").mkdir()
     master = "Data type,Dataset save name\nBinary Classification,cleaned_data/5_a.csv\n"
     master += "Continuous Data,cleaned_data/6_b.csv\n"

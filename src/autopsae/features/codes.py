@@ -96,7 +96,8 @@ def encode_source(
 ) -> Codes:
     """The codes of `sae` on raw tokens. Every pass encodes anew, a block of tokens at a time.
 
-    documents: the number of each token's document; left out, what the source tells (`Activations.documents`).
+    documents: the number of each token's document; left out, what the source says (`Activations.documents`), unless
+    some of its tokens were left out (`take`): their positions would not be those of the documents any more.
     progress: told the tokens of every pass, as "codes".
 
     Raises InputError for weights that are not finite and documents that are no vector of whole numbers; a pass
@@ -104,7 +105,7 @@ def encode_source(
     for documents that are more or fewer than the tokens.
     """
     sae.check_finite("features")
-    given = source_documents(tokens) if documents is None else documents
+    given = _known_documents(tokens) if documents is None else documents
     numbers = None if given is None else np.asarray(given)
     if numbers is not None and (numbers.ndim != 1 or numbers.dtype.kind not in "iu"):
         raise InputError(
@@ -114,6 +115,12 @@ def encode_source(
     numbers = None if numbers is None else numbers.astype(np.int64)
     encoded = _Encoded(sae, same_passes(tokens), None if numbers is None else len(numbers), progress)
     return Codes(blocks=encoded, d_sae=sae.d_sae, documents=numbers)
+
+
+def _known_documents(tokens: Tokens) -> Any:
+    """What a source says of its documents, if it gives all of its tokens."""
+    is_whole = getattr(tokens, "tokens", None) == getattr(tokens, "source_tokens", getattr(tokens, "tokens", None))
+    return source_documents(tokens) if is_whole else None
 
 
 class _Encoded:

@@ -40,6 +40,14 @@ def test_a_plain_table_of_four_columns_is_enough(tmp_path: Path) -> None:
     assert not read.domains
 
 
+def test_annotations_of_some_documents_alone_are_kept_for_a_source_that_has_no_more() -> None:
+    whole = Annotations.of(rows(), domains=["phrase"])
+    some = whole.within(OF[:25])
+    assert some.rows() == [row for row in whole.rows() if row[0] in (3, 1, 7)]
+    assert some.domains == whole.domains
+    align_annotations(some, OF[:30])
+
+
 def test_each_token_has_the_concepts_of_the_spans_that_it_lies_in() -> None:
     labels = align_annotations(Annotations.of(rows()), OF)
     expected = np.zeros((len(OF), 3), bool)

@@ -146,7 +146,7 @@ def import_sklearn(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise package_error("probes", "scikit-learn", error, install="autopsae[features]") from error
+        raise package_error("probes", module.split(".")[0], error, install="autopsae[features]") from error
 
 
 def _check(labels: NDArray[Any], is_test: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -48,6 +48,8 @@ def concept_figure(result: Coverage | CoverageComparison) -> "Figure":
 
 
 def _draw_curves(axis: "Axes", coverages: dict[str, Coverage]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for n, (name, coverage) in enumerate(coverages.items()):
         color, marker = _COLORS[n % len(_COLORS)], _MARKERS[n % len(_MARKERS)]
         label = f"{printable(name, _LONG)} ({coverage.live:,} live)"
@@ -61,6 +63,7 @@ def _draw_curves(axis: "Axes", coverages: dict[str, Coverage]) -> None:
     axis.set_xlabel("limit that F1 exceeds on validation and test documents")
     axis.set_ylabel("concepts")
     axis.set_ylim(bottom=0)
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9, loc="upper right")

@@ -195,6 +195,26 @@ def test_bad_annotations_are_one_clear_line(act: Callable[[], object], message: 
 
 
 @pytest.mark.parametrize(
+    ("starts", "ends", "message"),
+    [
+        ([0, 0, 4, 2, 0, 0, 1], [0, 2, 6, 4, 0, 1, 3], "got 2 to 4 for token 3"),
+        ([0, 0, 2, 4, 0, 0, 3], [0, 2, 4, 6, 0, 1, 1], "got 3 to 1 for token 6"),
+        ([0, -1, 2, 4, 0, 0, 1], [0, 2, 4, 6, 0, 1, 3], "got -1 to 2 for token 1"),
+        ([0] * 7, [0] * 7, "expected tokens that cover letters, got special tokens alone"),
+    ],
+)
+def test_a_token_table_whose_letters_are_not_in_order_is_refused(
+    starts: list[int], ends: list[int], message: str
+) -> None:
+    of_tokens = table()
+    wrong = TokenTable(
+        documents=of_tokens.documents, starts=np.array(starts), ends=np.array(ends), texts=of_tokens.texts
+    )
+    with pytest.raises(InputError, match=message):
+        align_annotations(of((5, 0, 2, "x")), wrong.documents, wrong)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         (

@@ -57,7 +57,9 @@ class TokenTable(Result):
         save_table(dict(zip(COLUMNS, (*numbers, list(self.texts)), strict=True)), path)
 
     def check_source(self, documents: Int[NDArray[np.int64], "tokens"]) -> None:
-        """InputError unless these are the documents of the source's tokens. A source may number them otherwise."""
+        """InputError unless these are the documents of the source's tokens, and the tokens of each document cover
+        its letters in order.
+        """
         if len(self) != len(documents):
             raise InputError(
                 f"token table: expected a row for each of {len(documents):,} tokens of the source, got "
@@ -68,6 +70,19 @@ class TokenTable(Result):
             raise InputError(
                 f"token table: expected the documents of the source, got document {self.documents[n]} for token "
                 f"{n:,}, which is of document {documents[n]}; make it of the same documents with the same context"
+            )
+
+        letters = np.flatnonzero(self.is_letter)
+        if not len(letters):
+            raise InputError("token table: expected tokens that cover letters, got special tokens alone")
+        follows = self.documents[letters][1:] == self.documents[letters][:-1]
+        back = follows & ((np.diff(self.starts[letters]) < 0) | (np.diff(self.ends[letters]) < 0))
+        wrong = np.append(letters[1:][back], np.flatnonzero((self.starts < 0) | (self.ends < self.starts)))
+        if len(wrong):
+            n = int(wrong.min())
+            raise InputError(
+                f"token table: expected the letters of each document in order, got {self.starts[n]} to "
+                f"{self.ends[n]} for token {n:,}; make it of the same documents with the same context"
             )
 
     def places(

@@ -3,8 +3,8 @@
 10 million tokens, 8,192 latents of which 64 fire per token, 100 concepts of which a token has 3 on average, 10 of
 them counted by domain. The codes are drawn once for a pool of tokens that is read again and again, so that the time
 is that of the counting alone: nothing is encoded. The dense loop multiplies, for each threshold, the matrix of
-latents that fire by that of the labels; it is timed on as many tokens as fit into 1 GiB, in turn with ours. Where other processes are busy, the
-processor's time says more than the clock.
+latents that fire by that of the labels; it is timed on as many tokens as fit into 1 GiB, in turn with ours. Where
+other processes are busy, the processor's time says more than the clock.
 
     python -m benchmarks.features [--tokens 10000000] [--threads 2]
 """

@@ -380,6 +380,10 @@ def make_annotations(name: str, folder: Path) -> None:
     Annotations.of(rows, domains=["concept 1"]).save(folder / name)
 
 
+def read_spans(name: str, folder: Path) -> Any:
+    return read_annotations(folder / name).rows()
+
+
 def make_token_table(name: str, folder: Path) -> None:
     place = np.arange(60) % 12
     TokenTable(documents=np.arange(60) // 12, starts=place, ends=place + 1, texts=("a",) * 60).save(folder / name)
@@ -440,10 +444,7 @@ SUBJECTS: dict[str, Subject] = {
     "texts .jsonl": Subject(make=partial(make_texts, "t.jsonl"), read=partial(read_texts, "t.jsonl")),
     "gguf": Subject(make=make_gguf, read=read_gguf),
     **{
-        f"annotations {name}": Subject(
-            make=partial(make_annotations, name),
-            read=lambda folder, name=name: read_annotations(folder / name).rows(),
-        )
+        f"annotations {name}": Subject(make=partial(make_annotations, name), read=partial(read_spans, name))
         for name in ("a.csv", "a.parquet")
     },
     **{

@@ -47,12 +47,11 @@ class LargestPerLatent:
         joined[2][row, most + rank] = block.values[new]
         # Stable: what was there before stands first among equals.
         best = np.argsort(-joined[0], axis=1, kind="stable")[:, :most]
-        held: NDArray[Any]
         for held, wide in zip(self._parts, joined, strict=True):
             held[touched] = np.take_along_axis(wide, best, axis=1)
 
     @property
-    def _parts(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float32]]:
+    def _parts(self) -> tuple[NDArray[Any], ...]:
         return self.keys, self.tokens, self.values
 
 

@@ -108,7 +108,7 @@ def align_annotations(annotations: Annotations, documents: Documents, tokens: To
         raise InputError(
             f"annotations: expected documents of the source ({len(names):,}, {names.min()} to {names.max()}), got "
             f"document {annotations.documents[unknown][0]} and {int(unknown.sum()) - 1:,} more such spans; number "
-            "them as the source does"
+            "them as the source does, or keep those of its documents (Annotations.within)"
         )
     stops = np.append(starts[1:], len(documents))
     if tokens is None:

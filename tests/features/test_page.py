@@ -1,11 +1,15 @@
-"""What docs/features.md shows runs as it stands."""
+"""What docs/features.md shows runs as it stands, and its figures are those of the result files."""
 
+import json
 import re
 from pathlib import Path
 
+from experiments.features import table
+
 from tests import processes
 
-PAGE = (Path(__file__).parents[2] / "docs" / "features.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "features.md").read_text()
 
 
 def test_the_python_of_the_page_finds_the_planted_concept(tmp_path: Path) -> None:
@@ -14,3 +18,17 @@ def test_the_python_of_the_page_finds_the_planted_concept(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 of 1 concepts are covered")
     assert "Example(token=" in done.stdout
+
+
+def test_the_table_of_the_page_is_that_of_the_results() -> None:
+    assert table.table(table.read_rows()) in PAGE
+
+
+def test_the_cost_on_the_page_is_that_of_the_benchmark() -> None:
+    held = json.loads((ROOT / "benchmarks" / "results" / "features.json").read_text())
+    said = " ".join(PAGE.split())
+    assert f"{held['tokens']:,} tokens, {held['d_sae']:,} latents at k {held['k']}, {held['concepts']} concepts" in said
+    assert f"{held['processor_seconds_per_million']:.0f} s of processor time for a million tokens" in said
+    assert f"{held['peak_mib'] / 1024:.1f} GiB" in said
+    assert f"On {held['dense_tokens']:,} tokens" in said
+    assert f"{held['times_as_fast_as_dense']:.0f} times as fast as a dense loop" in said

@@ -90,7 +90,7 @@ def _draw_concepts(axis: "Axes", coverages: dict[str, Coverage], shown: int) -> 
     axis.set_yticks(range(len(names)), [printable(name, _LONG) for name in names], fontsize=8)
     axis.invert_yaxis()
     axis.axvline(COVERED, color="0.4", linewidth=0.8)
-    axis.set_xlim(0, 1)
+    axis.set_xlim(-0.02, 1.02)  # whole markers at the ends
     axis.set_title("F1 of the best latent on test documents", loc="left")
     axis.set_xlabel("F1")
     axis.grid(alpha=0.25)

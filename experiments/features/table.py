@@ -1,7 +1,8 @@
-"""The table of docs/features.md from `results/concepts.json`: python -m experiments.features.table
+"""The table of docs/features.md from `results/concepts.json`.
 
-A number is the mean over seeds; where seeds differ, the least and the largest stand in brackets. Neurons are the same
-for every seed.
+    python -m experiments.features.table
+
+A number is the mean over seeds. Where seeds differ, the least and the largest stand in brackets.
 """
 
 import json
@@ -11,7 +12,17 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results" / "concepts.json"
 Row = dict[str, Any]
-COLUMNS = ("layer", "SAE", "live", "covered", "by chance", "mean F1", "by a probe", "at equal live: its own", "baseline's")
+COLUMNS = (
+    "layer",
+    "SAE",
+    "live",
+    "covered",
+    "by chance",
+    "mean F1",
+    "by a probe",
+    "at equal live: its own",
+    "baseline's",
+)
 
 
 def read_rows() -> list[Row]:

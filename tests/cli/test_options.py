@@ -257,4 +257,4 @@ def test_no_verb_or_another_one_is_told_which_there_are(capsys: pytest.CaptureFi
     for words in ([], ["trian"]):
         assert run(words) == 2
         said = squeezed(capsys.readouterr().err)
-        assert "autopsy, convert, diagnose, harvest, train" in said
+        assert "autopsy, convert, diagnose, features, harvest, train" in said

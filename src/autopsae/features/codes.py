@@ -105,7 +105,7 @@ def encode_source(
     for documents that are more or fewer than the tokens.
     """
     sae.check_finite("features")
-    given = _known_documents(tokens) if documents is None else documents
+    given = _documents_of(tokens) if documents is None else documents
     numbers = None if given is None else np.asarray(given)
     if numbers is not None and (numbers.ndim != 1 or numbers.dtype.kind not in "iu"):
         raise InputError(
@@ -117,7 +117,7 @@ def encode_source(
     return Codes(blocks=encoded, d_sae=sae.d_sae, documents=numbers)
 
 
-def _known_documents(tokens: Tokens) -> Any:
+def _documents_of(tokens: Tokens) -> Any:
     """What a source says of its documents, if it gives all of its tokens."""
     is_whole = getattr(tokens, "tokens", None) == getattr(tokens, "source_tokens", getattr(tokens, "tokens", None))
     return source_documents(tokens) if is_whole else None

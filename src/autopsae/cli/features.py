@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Group
+from rich.text import Text
 
 from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError, chunks
@@ -55,7 +57,7 @@ def features(options: FeaturesOptions) -> None:
     if covered is not None:
         print_text(comparison_text(covered) if isinstance(covered, CoverageComparison) else coverage_text(covered))
     if examples is not None:
-        print_text(examples_text(examples))
+        print_text(examples_text(examples) if covered is None else Group(Text(), examples_text(examples)))
 
 
 def _encode(sae: SAE, source: Activations, table: TokenTable | None, progress: Progress) -> Codes:

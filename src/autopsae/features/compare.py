@@ -183,7 +183,7 @@ def _interval(values: NDArray[Any]) -> Interval:
 def _check_same(name: str, first: Coverage, other: Coverage) -> None:
     def about(coverage: Coverage) -> tuple[object, ...]:
         concepts = [(score.concept, score.unit, score.positives, score.documents) for score in coverage.scores]
-        return concepts, coverage.tokens, coverage.documents, coverage.seed
+        return concepts, coverage.tokens, coverage.documents, (coverage.validation, coverage.seed)
 
     if about(first) != about(other):
         raise InputError(

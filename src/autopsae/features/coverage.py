@@ -69,6 +69,7 @@ def concept_coverage(
         tokens=int(labels.is_counted.sum()),
         documents=len(runs_of(labels.documents)[0]),
         thresholds=counts.thresholds,
+        validation=validation,
         seed=seed,
         scores=tuple(scores[:real]),
         shuffled=tuple(scores[real:]),

@@ -65,6 +65,8 @@ class Coverage(Result):
     """Number of documents."""
     thresholds: tuple[float, ...]
     """Shares of a latent's largest code that were tried."""
+    validation: float
+    """Share of the documents on which the latents were chosen."""
     seed: int
     """Of the split and the shuffling."""
     scores: tuple[ConceptScore, ...]
@@ -136,6 +138,7 @@ class Coverage(Result):
             "tokens": self.tokens,
             "documents": self.documents,
             "thresholds": list(self.thresholds),
+            "validation": self.validation,
             "seed": self.seed,
             "concepts": len(self.scores),
             "covered": self.count(),

@@ -65,7 +65,7 @@ class ProbeCoverage(Result):
 
 @whole_arguments("candidates")
 def probe_coverage(
-    codes: Codes, labels: Labels, coverage: Coverage, *, validation: float = 0.5, candidates: int = CANDIDATES
+    codes: Codes, labels: Labels, coverage: Coverage, *, candidates: int = CANDIDATES
 ) -> ProbeCoverage:
     """A logistic regression from one latent's code to one concept, for the most promising latents of each concept.
 
@@ -73,14 +73,14 @@ def probe_coverage(
     more likely than not) and hardly any penalty (C = 1e6, codes in units of the latent's largest). The latent of
     the largest F1 there is scored on test documents. Precision and recall are over tokens for every concept.
 
-    coverage: of the same codes and labels, which chooses the candidates; validation: as it was for the coverage.
-    One more pass over the codes.
+    coverage: of the same codes and labels, which chooses the candidates and splits the documents. One more
+    pass over the codes.
 
     Raises InputError for candidates below 1, and where scikit-learn is missing.
     """
     if candidates < 1:
         raise InputError(f"candidates: expected at least 1 latent for each concept, got {candidates}")
-    splits = split_documents(labels.documents, validation=validation, seed=coverage.seed)
+    splits = split_documents(labels.documents, validation=coverage.validation, seed=coverage.seed)
     splits = np.where(labels.is_counted, splits, np.int8(-1))
     order = np.argsort(-coverage.validation_f1, axis=0, kind="stable")[:candidates]
     columns = gather_columns(leave_out_tokens(codes, labels), np.unique(order))

@@ -24,6 +24,7 @@ from autopsae.models.spliceai import build_spliceai
 from autopsae.models.unirep import build_unirep
 from autopsae.run.members import Layer
 from autopsae.survival import tails
+from tests.features.sources import every_result, small_sae
 from tests.models.test_installable import tiny_spliceai, tiny_unirep
 from tests.models.words import Words
 from tests.pretended_device import Mixed, PretendedDevice, pretended_device
@@ -271,6 +272,11 @@ def diagnosed_network(_folder: Path) -> object:
     return a.diagnose_model(words, texts, tokens=300, d_sae=D_SAE, k=3, device="cuda")
 
 
+def measured_features(_folder: Path) -> object:
+    one = small_sae(d_in=D_IN, d_sae=D_SAE).to("cuda")
+    return [[str(result) for result in every_result(x.float(), one)] for x in both()]
+
+
 def written_runs(folder: Path) -> object:
     summaries = []
     for number, x in enumerate(both()):
@@ -318,6 +324,7 @@ CASES: dict[str, Case] = {
     "synthetic": synthetic,
     "networks of proteins and DNA": networks_of_proteins_and_dna,
     "a diagnosed network": diagnosed_network,
+    "features": measured_features,
     "runs": written_runs,
     "command line": command_line,
     **{f"births {s.name}": partial(births, s) for s in SPARSITIES},
@@ -349,6 +356,11 @@ WITHOUT_TENSORS = """
     Document OutlierDimension Piece TrainingPlan load_network
     CatalogueEntry DnaNetwork ImageNetwork Letters Network ProteinNetwork catalogue find_entry image_files
     pictures_in sequences_in
+    Annotations CodeBlock Codes ConceptCounts ConceptScore Coverage CoverageComparison CoverageGain Example Labels
+    LatentExamples LatentProbe Monosemanticity ProbeCoverage ProbeScore ProbeTask Probes TokenTable TopActivations
+    comparison_text concept_figure coverage_text examples_text flat_file_annotations mask_annotations
+    probe_task_names python_annotations read_annotations read_probe_task read_token_table save_concept_figure
+    shuffle_documents token_table
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
 """
 # Tried with the library that they work in, or by what they call.
@@ -358,7 +370,16 @@ ELSEWHERE = {
     "cure_saelens": "tests/cure: its trainers want their own library",
     "cure_sparsify": "tests/cure: its trainers want their own library",
     "saelens_scaler": "tests/cure: its scaler wants its own library",
+    "NetworkSource": "calls run_network",
     "harvest_text": "calls harvest",
+    **dict.fromkeys(
+        [
+            *("align_annotations", "compare_coverages", "concept_coverage", "count_concepts", "encode_source"),
+            *("fit_probes", "monosemanticity", "neuron_sae", "pool_codes", "pool_tokens", "probe_coverage"),
+            *("random_sae", "representations", "split_documents", "top_activations"),
+        ],
+        "in every_result",
+    ),
     "TextNetwork": "tests/models: it wants a tokenizer",
     "steps": "calls Training",
     "train": "calls steps",

@@ -15,6 +15,9 @@ from autopsae.cure.saelens import saelens_scaler
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey
 from autopsae.extras import package_error
+from autopsae.features.flat_files import flat_file_annotations
+from autopsae.features.probes import import_sklearn
+from autopsae.features.tasks import probe_task_names
 from autopsae.interop.hub import fetch
 from autopsae.models.diffusion import load_diffusion
 from autopsae.models.dinov2_small import read_onnx
@@ -67,6 +70,10 @@ NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "h5py": ("h5py", "h5py", lambda folder: read_keras("spliceai", folder / "a.h5")),
     "hub": ("huggingface_hub", "huggingface_hub", lambda _: fetch("a/b", [], [])),
     "tensorboard": ("tensorboard", "'autopsae[tensorboard]'", TensorBoard),
+    "probes": ("sklearn", "'autopsae[features]'", lambda _: import_sklearn("sklearn.metrics")),
+    "sparse matrices": ("scipy", "'autopsae[features]'", lambda _: import_sklearn("scipy.sparse")),
+    "tasks": ("zstandard", "'autopsae[features]'", lambda folder: probe_task_names(folder)),
+    "feature tables": ("Bio", "'autopsae[bio]'", lambda folder: flat_file_annotations(fasta(folder))),
     "saelens": ("sae_lens", "sae-lens", lambda _: saelens_scaler(whitened())),
 }
 

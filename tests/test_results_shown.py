@@ -20,6 +20,7 @@ from autopsae.sae.model import SAE as Model
 from autopsae.statistics import collect
 from autopsae.survival import forecast
 from autopsae.tables import Result, brief
+from tests.features.sources import every_result
 
 ROOMS = [value for name in autopsae.__all__ if isinstance(value := getattr(autopsae, name), ModuleType)]  # type: ignore[attr-defined]
 PUBLIC = {value for room in ROOMS for name in room.__all__ if inspect.isclass(value := getattr(room, name))}
@@ -54,6 +55,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
     made += [sae.select(sae.enter(x)[0]), autopsae.statistics.Spectrum.of(statistics.raw.covariance)]
     made += [LossRecovered(tokens=9, loss=1.0, loss_reconstructed=1.5, loss_ablated=3.0, recovered=0.75)]
     made += [survey["hs1"].recovery or autopsae.survival.recovery(x, sae.W_enc.detach(), lr=1e-3, steps=10)]
+    made += every_result(x, sae)
     found: dict[type, list[Any]] = {}
     for value in parts(made):
         found.setdefault(type(value), []).append(value)

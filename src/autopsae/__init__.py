@@ -28,6 +28,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     training         fit one or many at once: objectives, revival, optimizers, the loop, checkpoints, logs
     diagnosis        severity, findings, the prescription
     evaluation       measure it: error in raw space, death and its causes, true directions found, loss recovered
+    features         what latents know: concepts that they cover, probes, top activations, monosemanticity
     interop          SAEs of other libraries and public suites: loaded as ours, ours written for the libraries
     cure             the prescription in another library's own training
     run              training from activations to folders: one SAE, or a sweep

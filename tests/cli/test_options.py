@@ -26,6 +26,7 @@ NEEDED = {
     "autopsy": ["sae", "a.npy"],
     "convert": ["a", "b", "--to", "saelens"],
     "diagnose": ["a.npy"],
+    "features": ["sae", "a.npy"],
     "harvest": ["model", "out"],
     "train": ["a.npy", "--out", "out"],
 }
@@ -52,11 +53,11 @@ def test_what_is_read_of_the_sparsities_is_what_their_classes_say() -> None:
         assert described.defaults == defaults
 
 
-def test_there_are_lists_in_three_verbs() -> None:
+def test_there_are_lists_in_four_verbs() -> None:
     assert {"layers", "alphas", "ranks", "lr", "init", "seed", "l1", "alpha", "nested", "skip_ids"} <= {
         name for _, name in LISTS
     }
-    assert {verb for verb, _ in LISTS} == {"diagnose", "harvest", "train"}
+    assert {verb for verb, _ in LISTS} == {"diagnose", "features", "harvest", "train"}
 
 
 @pytest.mark.parametrize(("verb", "name"), LISTS)
@@ -256,4 +257,4 @@ def test_no_verb_or_another_one_is_told_which_there_are(capsys: pytest.CaptureFi
     for words in ([], ["trian"]):
         assert run(words) == 2
         said = squeezed(capsys.readouterr().err)
-        assert "autopsy, convert, diagnose, harvest, train" in said
+        assert "autopsy, convert, diagnose, features, harvest, train" in said

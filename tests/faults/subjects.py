@@ -21,6 +21,8 @@ from autopsae.activations.texts import documents_in
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.features.annotations import Annotations, read_annotations
+from autopsae.features.token_table import TokenTable, read_token_table
 from autopsae.interop.convert import load_sae, save_sae
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import active_subspace, whiten
@@ -373,6 +375,25 @@ def read_gguf(folder: Path) -> Any:
     return digest({name: parameter.data for name, parameter in loaded.model.named_parameters()}), words
 
 
+def make_annotations(name: str, folder: Path) -> None:
+    rows = [(n, start, start + 3, f"concept {start % 2}") for n in range(30) for start in range(0, 12, 4)]
+    Annotations.of(rows, domains=["concept 1"]).save(folder / name)
+
+
+def read_spans(name: str, folder: Path) -> Any:
+    return read_annotations(folder / name).rows()
+
+
+def make_token_table(name: str, folder: Path) -> None:
+    place = np.arange(60) % 12
+    TokenTable(documents=np.arange(60) // 12, starts=place, ends=place + 1, texts=("a",) * 60).save(folder / name)
+
+
+def read_tokens_of(name: str, folder: Path) -> Any:
+    table = read_token_table(folder / name)
+    return table.documents.tolist(), table.starts.tolist(), table.ends.tolist(), table.texts
+
+
 SUBJECTS: dict[str, Subject] = {
     **{f"activations {make.__name__}": of_activations(make) for make in layouts.LAYOUTS},
     "harvest going on": Subject(make=begin_harvest, read=finish_harvest, checked=True),
@@ -422,6 +443,14 @@ SUBJECTS: dict[str, Subject] = {
     "texts .txt": Subject(make=partial(make_texts, "t.txt"), read=partial(read_texts, "t.txt")),
     "texts .jsonl": Subject(make=partial(make_texts, "t.jsonl"), read=partial(read_texts, "t.jsonl")),
     "gguf": Subject(make=make_gguf, read=read_gguf),
+    **{
+        f"annotations {name}": Subject(make=partial(make_annotations, name), read=partial(read_spans, name))
+        for name in ("a.csv", "a.parquet")
+    },
+    **{
+        f"token table {name}": Subject(make=partial(make_token_table, name), read=partial(read_tokens_of, name))
+        for name in ("t.csv", "t.parquet")
+    },
 }
 """By the names under which the table shows them."""
 

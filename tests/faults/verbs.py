@@ -70,6 +70,12 @@ def _autopsy(here: Path) -> list[str]:
     ]
 
 
+def _features(here: Path) -> list[str]:
+    files = ["--json", "out/f.json", "--table", "out/f.csv", "--figure", "out/f.png"]
+    tables = ["--annotations", f"{here}/annotations.csv", "--token-table", f"{here}/tokens.csv"]
+    return ["features", f"{here}/sae", f"{here}/x.npy", *tables, "--latent", "3", *files]
+
+
 VERBS: dict[str, Verb] = {
     "harvest": Verb(words=_harvest),
     "diagnose": Verb(words=_diagnose),
@@ -81,6 +87,7 @@ VERBS: dict[str, Verb] = {
     "convert": Verb(words=lambda here: ["convert", f"{here}/sae", "out/new", "--to", "autopsae"]),
     "convert to saelens": Verb(words=lambda here: ["convert", f"{here}/sae.json", "out/new", "--to", "saelens"]),
     "autopsy": Verb(words=_autopsy),
+    "features": Verb(words=_features),
 }
 
 
@@ -101,6 +108,11 @@ def make_sources(here: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 24, generator=generator) + 3 * torch.randn(24, generator=generator)
     np.save(here / "x.npy", x.numpy())
+    places = [(n // 50, n % 50) for n in range(4000)]
+    table = "".join(f"{document},{place},{place + 1},x\n" for document, place in places)
+    (here / "tokens.csv").write_text(f"document,start,end,text\n{table}")
+    spans = "".join(f"{document},{document % 40},{document % 40 + 5},concept\n" for document in range(80))
+    (here / "annotations.csv").write_text(f"document,start,end,concept\n{spans}")
     rows = torch.randn(64, 24, generator=generator)
     SAE(W_enc=rows, W_dec=rows, b_dec=torch.zeros(24), sparsity=TopK(k=4)).save(here / "sae")
 

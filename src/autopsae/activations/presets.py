@@ -51,7 +51,7 @@ class LanguageModel:
 
     def pieces(self, document: Any, where: str, context: int) -> list[list[int]]:
         """The token ids of each piece of one document, as `sequences` cuts it. where: what messages call it."""
-        before, after = _special_ids(self.tokenizer)
+        before, after = special_ids(self.tokenizer)
         room = context - len(before) - len(after)
         longest = self.tokenizer.model_max_length
         longest = min(longest, getattr(self.model.config, "max_position_embeddings", longest))
@@ -244,7 +244,7 @@ def _is_installed(name: str) -> Path:
         return Path(package.assemble(overwrite=True))
 
 
-def _special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
+def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer puts before and after a text, or BOS before it where it puts none."""
     coded = tokenizer("a", return_special_tokens_mask=True, verbose=False)
     ids, special = coded["input_ids"], coded["special_tokens_mask"]

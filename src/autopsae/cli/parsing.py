@@ -14,16 +14,18 @@ from autopsae.cli.blanks import join_lists
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.options.convert import ConvertOptions
 from autopsae.cli.options.diagnose import DiagnoseOptions
+from autopsae.cli.options.features import FeaturesOptions
 from autopsae.cli.options.harvest import HarvestOptions
 from autopsae.cli.options.kinds import Unrecorded, Unshown
 from autopsae.cli.options.train import TrainOptions
 
-Options = AutopsyOptions | ConvertOptions | DiagnoseOptions | HarvestOptions | TrainOptions
+Options = AutopsyOptions | ConvertOptions | DiagnoseOptions | FeaturesOptions | HarvestOptions | TrainOptions
 
 VERBS: dict[str, type[Options]] = {
     "autopsy": AutopsyOptions,
     "convert": ConvertOptions,
     "diagnose": DiagnoseOptions,
+    "features": FeaturesOptions,
     "harvest": HarvestOptions,
     "train": TrainOptions,
 }

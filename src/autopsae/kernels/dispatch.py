@@ -47,6 +47,7 @@ class Loops(NamedTuple):
     screen: ModuleType
     screen_above: ModuleType
     rows: ModuleType
+    concepts: ModuleType
 
 
 @cache
@@ -56,6 +57,7 @@ def load_loops() -> Loops | None:
         from autopsae.kernels import (
             numba_adam,
             numba_choose,
+            numba_concepts,
             numba_rows,
             numba_screen,
             numba_screen_above,
@@ -63,7 +65,8 @@ def load_loops() -> Loops | None:
         )
     except ImportError:
         return None
-    return Loops(numba_choose, numba_sums, numba_adam, numba_screen, numba_screen_above, numba_rows)
+    loops = (numba_choose, numba_sums, numba_adam, numba_screen, numba_screen_above, numba_rows, numba_concepts)
+    return Loops(*loops)
 
 
 def fit(tensors: Sequence[Tensor], dtypes: tuple[torch.dtype, ...]) -> bool:

@@ -43,6 +43,13 @@ def sequences_in(path: str | Path) -> Iterator[Document]:
     naming the file, for a missing or empty file, a folder, a binary file and another format. Records before the one
     that is refused have been given.
     """
+    for place, (_, record) in enumerate(records_in(path), start=1):
+        where = f"{path}: record {place} ({printable(record.id, 60)})"
+        yield Document(where, _letters(_sequence(record), where))
+
+
+def records_in(path: str | Path) -> Iterator[tuple[str, Any]]:
+    """("fasta", "swiss" or "embl", the record as Biopython has it) of each record; raises as `sequences_in`."""
     path = Path(path)
     if is_folder(path):
         raise InputError(f"{path}: expected a file of sequences, got a folder; pass one of its files")
@@ -51,9 +58,9 @@ def sequences_in(path: str | Path) -> Iterator[Document]:
     try:
         with _open(path) as file:
             kind = _kind(path, file)
-            for number, record in enumerate(parse(file, kind), start=1):
-                where = f"{path}: record {number} ({printable(record.id, 60)})"
-                yield Document(where, _letters(_sequence(record), where))
+            for record in parse(file, kind):
+                number += 1
+                yield kind, record
     except InputError:
         raise
     # A reader of damaged text may raise anything; a cut .gz file raises EOFError.

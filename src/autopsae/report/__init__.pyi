@@ -1,3 +1,8 @@
+from autopsae.report.concept_plots import concept_figure as concept_figure
+from autopsae.report.concept_plots import save_concept_figure as save_concept_figure
+from autopsae.report.concepts import comparison_text as comparison_text
+from autopsae.report.concepts import coverage_text as coverage_text
+from autopsae.report.concepts import examples_text as examples_text
 from autopsae.report.plots import autopsy_figure as autopsy_figure
 from autopsae.report.plots import save_figure as save_figure
 from autopsae.report.plots import survey_figure as survey_figure

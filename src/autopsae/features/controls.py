@@ -1,0 +1,50 @@
+"""Controls: what raw neurons and an SAE with random rows reach on the same tokens."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae.arguments import whole_arguments
+from autopsae.arrays import InputError
+from autopsae.remedies.affine import Affine
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import ReLU, Sparsity, TopK
+from autopsae.seeds import stream
+
+
+def neuron_sae(center: Float[Tensor, "d_in"], *, sparsity: Sparsity | None = None) -> SAE:
+    """An SAE whose latents are the neurons themselves: latent j is x_j minus its centre, latent d_in + j minus
+    that, each where it is positive.
+
+    center: such as the mean of the tokens; zeros for the raw values. sparsity: ReLU() unless given, so that all
+    neurons count; TopK(k=k) for the k largest alone.
+    """
+    rows = torch.eye(len(center), dtype=torch.float32, device=center.device)
+    both = torch.cat([rows, -rows])
+    affine = Affine(center=center.detach().double())
+    return SAE(
+        W_enc=both, W_dec=both, b_dec=torch.zeros_like(rows[0]), sparsity=sparsity or ReLU(), affine=affine
+    ).eval()
+
+
+@whole_arguments("k", "seed")
+def random_sae(
+    sae: SAE, k: int | None = None, *, center: Float[Tensor, "d_in"] | None = None, seed: int = 0
+) -> SAE:
+    """An SAE with as many latents as `sae`, in the same space, with random unit rows and TopK: a control of the
+    same sparsity, which knows nothing of the tokens but their centre.
+
+    k: latents that fire per token; left out, the number that the sparsity of `sae` fixes. center: what is
+    subtracted in the space of the SAE; left out, the b_dec of `sae`.
+
+    Raises InputError where k is left out and the sparsity fixes none: pass the L0 of `evaluate`, rounded.
+    """
+    k = sae.sparsity.l0 if k is None else k
+    if k is None:
+        raise InputError(f"random_sae: expected k, as {sae.sparsity} fixes none; pass the rounded l0 of evaluate")
+    drawn = torch.randn(sae.d_sae, sae.d_in, generator=stream(seed, "rows of a random SAE"), dtype=torch.float64)
+    rows = torch.nn.functional.normalize(drawn).to(sae.W_enc)
+    b_dec = sae.b_dec.detach() if center is None else center.to(sae.b_dec)
+    return SAE(
+        W_enc=rows, W_dec=rows, b_dec=b_dec, sparsity=TopK(k=k), affine=sae.affine, layer_norm=sae.layer_norm
+    ).eval()

@@ -1,0 +1,204 @@
+"""Probes of documents: is a label held by one latent, by a few, or by the raw activations as well?
+
+scikit-learn fits them: `pip install 'autopsae[features]'`. It is imported only when a probe is fitted.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autopsae.arguments import whole_arguments
+from autopsae.arrays import InputError
+from autopsae.extras import package_error
+from autopsae.features.codes import Codes
+from autopsae.seeds import stream
+from autopsae.tables import Result
+
+KS = (1, 16, 128)
+"""Numbers of columns of sparse probes, where nothing else is asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeScore:
+    """A logistic probe on some columns of a representation, fitted on training rows, scored on test rows."""
+
+    representation: str
+    """What the columns are of: "latents", "neurons", "principal components" or "random directions"."""
+    k: int
+    """Number of columns that the probe sees."""
+    columns: tuple[int, ...]
+    """Which ones, the most different between the classes first."""
+    auc: float
+    """Area under the ROC curve on test rows; 0.5 is chance."""
+    accuracy: float
+    """Share of the test rows that are classified right."""
+    f1: float
+    """F1 of the positive class on test rows."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Probes(Result):
+    """Probes of one binary label (`fit_probes`)."""
+
+    scores: tuple[ProbeScore, ...]
+    """One for each representation and number of columns."""
+    train: tuple[int, int]
+    """Training rows without and with the label."""
+    test: tuple[int, int]
+    """Test rows without and with the label."""
+
+    def best(self, representation: str, k: int) -> ProbeScore:
+        """The score of a representation at k columns. Raises InputError where it was not fitted."""
+        for score in self.scores:
+            if (score.representation, score.k) == (representation, k):
+                return score
+        known = ", ".join(f"{score.representation} {score.k}" for score in self.scores)
+        raise InputError(f"probes: expected one of {known}, got {representation} {k}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON."""
+        return {
+            "train": list(self.train),
+            "test": list(self.test),
+            "scores": [asdict(score) for score in self.scores],
+        }
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{s.representation} k {s.k}: {s.auc:.3f}" for s in self.scores)
+        return f"AUC on {sum(self.test):,} test rows: {parts}"
+
+
+@whole_arguments("seed")
+def representations(
+    codes: Codes, activations: Float[Tensor, "documents d_in"], is_test: NDArray[np.bool_], *, seed: int = 0
+) -> dict[str, Any]:
+    """{name: matrix [documents, columns]} that probes are compared on: "latents" (sparse), and the controls
+    "neurons", "principal components" of the training rows, and "random directions", as many as neurons.
+
+    codes: an input for each document (`pool_codes`); activations: the same documents (`pool_tokens`); is_test: the
+    rows that nothing is fitted on. Raises InputError where scikit-learn is missing and for other numbers of rows.
+    """
+    sparse = import_sklearn("scipy.sparse")
+    blocks = list(codes)
+    latents = sparse.vstack(
+        [sparse.csr_matrix((b.values, b.latents, b.ends), shape=(len(b), codes.d_sae)) for b in blocks]
+    ).tocsc()
+    x = activations.detach().cpu().double().numpy()
+    if not len(x) == latents.shape[0] == len(is_test):
+        raise InputError(
+            f"representations: expected as many rows of codes, activations and is_test, got {latents.shape[0]:,}, "
+            f"{len(x):,} and {len(is_test):,}"
+        )
+    centered = x - x[~is_test].mean(axis=0)
+    directions = np.linalg.svd(centered[~is_test], full_matrices=False)[2]
+    drawn = torch.randn(x.shape[1], x.shape[1], generator=stream(seed, "random directions"), dtype=torch.float64)
+    return {
+        "latents": latents,
+        "neurons": x,
+        "principal components": centered @ directions.T,
+        "random directions": centered @ drawn.numpy() / np.sqrt(x.shape[1]),
+    }
+
+
+def fit_probes(
+    features: Mapping[str, Any],
+    labels: NDArray[Any],
+    is_test: NDArray[np.bool_],
+    *,
+    ks: Sequence[int] = KS,
+) -> Probes:
+    """Sparse logistic probes of a binary label: for each representation and each k, the k columns that differ most
+    between the classes on training rows (difference of the means over the standard deviation), scaled to standard
+    deviation 1, and a logistic regression on them with balanced classes (L2, C = 1). k = 1 is the best single
+    latent or neuron. A k over the number of columns means all of them.
+
+    features: {name: matrix [rows, columns]}, dense or SciPy sparse (`representations`); labels: one 0 or 1 per row.
+
+    Raises InputError for labels that are no 0 and 1 or constant on one side of the split, for other numbers of
+    rows, for no k, and where scikit-learn is missing.
+    """
+    y, test = _check(labels, is_test)
+    if not ks or min(ks) < 1:
+        raise InputError(f"ks: expected numbers of columns of at least 1, got {list(ks)}")
+    scores = list[ProbeScore]()
+    for name, matrix in features.items():
+        if matrix.shape[0] != len(y):
+            raise InputError(f"{name}: expected a row for each of {len(y):,} labels, got {matrix.shape[0]:,}")
+        order = _rank(matrix, y, ~test)
+        sizes = sorted({min(int(k), len(order)) for k in ks})
+        scores += [_fit(name, matrix, order[:k], y, test) for k in sizes]
+    return Probes(
+        scores=tuple(scores),
+        train=(int((~y & ~test).sum()), int((y & ~test).sum())),
+        test=(int((~y & test).sum()), int((y & test).sum())),
+    )
+
+
+def import_sklearn(module: str) -> Any:
+    """A module of scikit-learn or SciPy. Raises InputError where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise package_error("probes", module.split(".")[0], error, install="autopsae[features]") from error
+
+
+def _check(labels: NDArray[Any], is_test: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    labels, test = np.asarray(labels), np.asarray(is_test, bool)
+    if labels.ndim != 1 or labels.shape != test.shape or not np.isin(labels, (0, 1)).all():
+        raise InputError(
+            f"labels: expected a 0 or 1 for each of {len(test):,} rows, got shape {labels.shape} with values "
+            f"{np.unique(labels)[:4].tolist()}"
+        )
+    y = labels.astype(bool)
+    for side, rows in (("training", ~test), ("test", test)):
+        if len(np.unique(y[rows])) < 2:
+            raise InputError(
+                f"labels: expected 0 and 1 among the {side} rows, got {'one value' if rows.any() else 'no row'}; "
+                "split the rows otherwise, or leave this label out"
+            )
+    return y, test
+
+
+def _rank(matrix: Any, y: NDArray[np.bool_], train: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The columns by the difference of the class means over the standard deviation, largest first."""
+    apart = _mean(matrix, y & train) - _mean(matrix, ~y & train)
+    spread = np.sqrt(np.maximum(_mean(_square(matrix), train) - _mean(matrix, train) ** 2, 0))
+    strength = np.divide(np.abs(apart), spread, out=np.zeros_like(apart), where=spread > 0)
+    return np.argsort(-strength, kind="stable")
+
+
+def _mean(matrix: Any, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Of the columns over some rows, in float64, of a dense or a sparse matrix."""
+    weights = rows / rows.sum()
+    return np.asarray(matrix.T @ weights, np.float64)
+
+
+def _square(matrix: Any) -> Any:
+    return matrix**2 if isinstance(matrix, np.ndarray) else matrix.multiply(matrix)
+
+
+def _fit(
+    name: str, matrix: Any, columns: NDArray[np.int64], y: NDArray[np.bool_], test: NDArray[np.bool_]
+) -> ProbeScore:
+    linear, metrics = import_sklearn("sklearn.linear_model"), import_sklearn("sklearn.metrics")
+    some = matrix[:, columns]
+    x = np.asarray(some if isinstance(some, np.ndarray) else some.toarray(), np.float64)
+    spread = x[~test].std(axis=0)
+    x = (x - x[~test].mean(axis=0)) / np.where(spread > 0, spread, 1)
+    model = linear.LogisticRegression(class_weight="balanced", max_iter=1000).fit(x[~test], y[~test])
+    score = model.decision_function(x[test])
+    return ProbeScore(
+        representation=name,
+        k=len(columns),
+        columns=tuple(map(int, columns)),
+        auc=float(metrics.roc_auc_score(y[test], score)),
+        accuracy=float((y[test] == (score > 0)).mean()),
+        f1=float(metrics.f1_score(y[test], score > 0, zero_division=0.0)),
+    )

@@ -1,0 +1,117 @@
+"""Laws of `autopsae features`: it says and writes what the library computes, and refuses in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autopsae.cli import verbs
+from autopsae.features.annotations import Annotations, read_annotations
+from autopsae.features.codes import encode_source
+from autopsae.features.coverage import concept_coverage
+from autopsae.features.labels import align_annotations
+from autopsae.features.token_table import TokenTable
+from autopsae.sae.model import SAE
+from tests.features.sources import small_sae, spans
+
+pytestmark = pytest.mark.quick
+
+LENGTH, DOCUMENTS = 25, 20
+OF = np.repeat(np.arange(DOCUMENTS), LENGTH)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An SAE whose latent 7 fires where the concept "phrase" is, with tokens, annotations and a table of tokens."""
+    monkeypatch.chdir(tmp_path)
+    sae, annotations = small_sae(), Annotations.of(spans(LENGTH, DOCUMENTS), domains=["phrase"])
+    annotations.save("a.csv")
+    labels = align_annotations(annotations, OF)
+    x = torch.randn(len(OF), 12, generator=torch.Generator().manual_seed(1))
+    x[torch.from_numpy(labels.mask(labels.concepts.index("phrase")))] += 6 * sae.W_enc[7].detach()
+    np.save("x.npy", x.view(DOCUMENTS, LENGTH, 12).numpy())
+    sae.save("sae")
+    small_sae(seed=4).save("other")
+    place = np.tile(np.arange(LENGTH), DOCUMENTS)
+    texts = tuple(f"{chr(97 + n)} " for n in place)
+    TokenTable(documents=OF, starts=place, ends=place + 1, texts=texts).save("t.csv")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("here")
+def test_the_verb_says_and_writes_what_the_library_computes(capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = ["--json", "f.json", "--table", "f.csv", "--figure", "f.png"]
+    assert verbs.run(["features", "sae", "x.npy", "--annotations", "a.csv", *outputs]) == 0
+    said, held = capsys.readouterr().out, json.loads(Path("f.json").read_text())
+    codes = encode_source(SAE.load("sae"), torch.from_numpy(np.load("x.npy")).flatten(0, 1), documents=OF)
+    expected = concept_coverage(codes, align_annotations(read_annotations("a.csv"), OF))
+    assert said.startswith(str(expected)[:40])
+    assert {name: held[name] for name in expected.to_dict()} == json.loads(json.dumps(expected.to_dict()))
+    assert held["provenance"]["command"] == "features"
+    assert held["provenance"]["settings"]["annotations"] == "a.csv"
+    assert next(score["latent"] for score in held["scores"] if score["concept"] == "phrase") == 7
+    assert Path("f.csv").read_text().splitlines()[1].startswith("sae,")
+    assert Path("f.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("here")
+def test_saes_and_controls_are_compared_on_the_same_labels(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["features", "sae", "x.npy", "--annotations", "a.csv", "--against", "other", "--controls"]
+    assert verbs.run([*words, "--json", "f.json", "--table", "f.csv", "--figure", "f.svg"]) == 0
+    held, said = json.loads(Path("f.json").read_text()), capsys.readouterr().out
+    assert [*held["coverages"]] == ["sae", "other", "neurons", "random rows"]
+    assert [gain["name"] for gain in held["gains"]] == ["other", "neurons", "random rows"]
+    assert held["coverages"]["neurons"]["d_sae"] == 24
+    assert held["coverages"]["random rows"]["d_sae"] == 40
+    assert "other against sae: " in said
+    assert len(Path("f.csv").read_text().splitlines()) == 1 + 4 * 3
+
+
+@pytest.mark.usefixtures("here")
+def test_a_latent_is_shown_with_its_context(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["features", "sae", "x.npy", "--latent", "7", "--top", "3", "--window", "2"]
+    assert verbs.run([*words, "--token-table", "t.csv", "--json", "f.json"]) == 0
+    held, said = json.loads(Path("f.json").read_text())["latent"], capsys.readouterr().out
+    assert said.startswith(f"Latent 7 fires on {held['fired']:,} tokens")
+    first = held["top"][0]
+    assert f"{first['before']}[{first['text']}]{first['after']}".strip() in said
+    assert len(held["top"]) == len(held["spread"]) == 3
+    assert verbs.run(words) == 0
+    assert f"document {first['document']}, token {first['position']}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "features: expected --annotations FILE or --latent N, got neither"),
+        (["--latent", "1", "--table", "t.csv"], "expected --annotations with --against, --controls, --table"),
+        (
+            ["--annotations", "a.csv", "--against", "sae"],
+            "against: expected other SAEs than sae, each once, got sae",
+        ),
+        (["--annotations", "a.csv", "--figure", "f.bmp"], "expected a figure named .png, .pdf or .svg"),
+        (
+            ["--annotations", "a.csv", "--json", "f", "--table", "none.txt"],
+            "expected a table named .csv or .parquet",
+        ),
+        (["--annotations", "none.csv"], "none.csv: expected a table with the columns"),
+        (["--latent", "40"], "latent: expected 0 to 39, got 40"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verbs.run(["features", "sae", "x.npy", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("here")
+def test_a_source_without_documents_needs_a_table_of_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("flat.npy", np.load("x.npy").reshape(-1, 12))
+    assert verbs.run(["features", "sae", "flat.npy", "--annotations", "a.csv"]) == 2
+    assert "flat.npy: expected to know the document of each token" in capsys.readouterr().err
+    assert verbs.run(["features", "sae", "flat.npy", "--annotations", "a.csv", "--token-table", "t.csv"]) == 0

@@ -49,7 +49,7 @@ ROOMS += [
     "sae",
     "survival",
 ]
-ROOMS += ["training", "diagnosis", "evaluation", "interop", "cure", "run", "report", "cli", "__main__"]
+ROOMS += ["training", "diagnosis", "evaluation", "interop", "cure", "run", "trial", "report", "cli", "__main__"]
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 
 

@@ -36,3 +36,6 @@ Strays = Literal["keep", "leave_out", "weigh_down"]
 
 Format = Literal["autopsae", "saelens", "dictionary_learning", "sparsify"]
 """The formats in which SAEs are written, by their library."""
+
+Prefer = Literal["life", "error"]
+"""What a trial prefers, where it shall not weigh both: few dead latents, or a low error."""

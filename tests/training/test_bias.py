@@ -169,9 +169,7 @@ def test_folding_a_fixed_encoder_center_changes_no_code_and_no_reconstruction() 
 
 
 @pytest.mark.parametrize("to", get_args(Format))
-def test_every_format_keeps_the_reconstructions_under_a_fixed_encoder_center(
-    to: Format, tmp_path: Path
-) -> None:
+def test_every_format_keeps_the_reconstructions_under_a_fixed_encoder_center(to: Format, tmp_path: Path) -> None:
     x, sae = tokens(), untied(new_sae())
     save_sae(sae, tmp_path / "sae", to=to)
     loaded = load_sae(tmp_path / "sae")

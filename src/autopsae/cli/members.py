@@ -45,7 +45,9 @@ def with_defaults(birth: Birth) -> Birth:
 def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> dict[str, Choice]:
     """Every combination, by its name. birth: with its defaults."""
     starts = birth.init if birth.prescription is None else ("prescription",)
-    return combinations(starts=starts, alphas=birth.alpha, lrs=fit.lr, l1s=fit.l1, biases=fit.bias, seeds=seeds)
+    return combinations(
+        starts=starts, alphas=birth.alpha, lrs=fit.lr, l1s=fit.l1, biases=fit.bias or ("learned",), seeds=seeds
+    )
 
 
 def recipe_of(birth: Birth, *, steps: int, l1: float | None = None) -> Recipe | None:

@@ -117,8 +117,7 @@ class SAE(nn.Module):
 
     def fix_encoder_center(self) -> None:
         """Set b_pre, if there is none, to the present b_dec: what b_dec becomes then changes no code."""
-        if self.b_pre is None:
-            self.b_pre = self.b_dec.detach().clone()
+        self.b_pre = self.encoder_center.detach().clone()
 
     @property
     def owned(self) -> dict[str, Tensor]:

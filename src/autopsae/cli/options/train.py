@@ -55,8 +55,8 @@ class Fit:
     """What is done with tokens of over ten times the median norm (attention sinks), often most of the error."""
     revive: Rare[Literal["auxk", "ghost", "resample"] | None] = None
     """Silent latents explain the residual (auxk, ghost), or are drawn afresh (docs/training.md)."""
-    bias: Rare[Biases] = ("learned",)
-    """How b_dec learns: learned, slow (a tenth of --lr), frozen, or decoder (the encoder's centre stays)."""
+    bias: Rare[Biases] = ()
+    """How b_dec learns: learned (the default), slow (a tenth of --lr), frozen, or decoder (not in the encoder)."""
     warmup_steps: Rare[int] = 0
     """Steps over which the learning rate rises."""
     decay_steps: Rare[int] = 0

@@ -288,8 +288,8 @@ def written_runs(folder: Path) -> object:
 def tried(folder: Path) -> object:
     config = a.TrainConfig(steps=6, lr=1e-3, batch_tokens=64)
     candidates = ["none", "median_decoder", "whiten_0.3_slow"]
-    x, common = tokens(1500), {"config": config, "d_sae": 64, "sparsity": a.TopK(k=3), "device": "cuda"}
-    return a.trial.trial(x, candidates, folder=folder / "trial", **common)
+    x, kept, sparsity = tokens(1500), folder / "trial", a.TopK(k=3)
+    return a.trial.trial(x, candidates, config=config, d_sae=64, sparsity=sparsity, device="cuda", folder=kept)
 
 
 def command_line(folder: Path) -> object:

@@ -59,7 +59,7 @@ def untied(sae: SAE) -> SAE:
     """An SAE whose b_dec has moved away from what its encoder subtracts."""
     sae.fix_encoder_center()
     with torch.no_grad():
-        sae.b_dec += torch.linspace(-0.5, 0.5, D_IN)
+        sae.b_dec.add_(torch.linspace(-0.5, 0.5, D_IN))
     return sae.eval()
 
 
@@ -94,7 +94,7 @@ def test_gradients_are_those_of_the_loss_in_which_the_encoder_center_is_a_consta
         codes = torch.zeros_like(pre).scatter(1, top.indices, top.values.relu())
         errors = [(y[m] - codes[:, :size] @ W_dec[:size] - b_dec).square().sum() / 40 for size in (*nested, D_SAE)]
         plain: Tensor = sum(errors[1:], errors[0]) / len(errors)
-        plain.backward()  # type: ignore[no-untyped-call]
+        plain.backward()
         assert float(loss[m].detach()) == pytest.approx(float(plain.detach()), rel=1e-5)
         for name, leaf in (("W_enc", W_enc), ("W_dec", W_dec), ("b_dec", b_dec)):
             grad = weights.parameters[name].grad
@@ -183,7 +183,7 @@ def test_an_autopsy_measures_latents_from_what_the_encoder_subtracts() -> None:
     for row in range(4):  # these never fire, as they look away from every token
         sae.W_enc.data[row] = -20 * torch.ones(D_IN)
     # The same SAE, with its centre moved into the encoder bias; in the same space, unlike that of `fold`.
-    moved = (sae.W_enc @ (sae.b_dec - sae.b_pre)).detach()
+    moved = (sae.W_enc @ (sae.b_dec - sae.encoder_center)).detach()
     plain = SAE(
         W_enc=sae.W_enc, W_dec=sae.W_dec, b_dec=sae.b_dec, b_enc=moved, sparsity=TopK(k=K), affine=sae.affine
     ).eval()
@@ -192,7 +192,7 @@ def test_an_autopsy_measures_latents_from_what_the_encoder_subtracts() -> None:
     assert torch.allclose(one.shift, other.shift, atol=1e-4)
     assert torch.allclose(one.max_pre, other.max_pre, atol=1e-4)
     # Without an encoder bias the whole shift is the centre's.
-    assert torch.allclose(one.shift, sae.W_enc.detach() @ (one.center.float() - sae.b_pre), atol=1e-4)
+    assert torch.allclose(one.shift, sae.W_enc.detach() @ (one.center.float() - sae.encoder_center), atol=1e-4)
 
 
 def test_recentring_keeps_the_codes_of_living_latents_where_the_encoder_center_is_fixed() -> None:

@@ -220,7 +220,7 @@ def test_a_centered_sae_recovers_the_true_features_at_gamma_40(sparsity: Sparsit
 )
 def test_settings_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        TrainConfig(**{"steps": 10, "lr": 1e-3, **change})  # type: ignore[arg-type]
+        TrainConfig(**{"steps": 10, "lr": 1e-3, **change})
 
 
 def test_evaluation_equals_plain_numpy() -> None:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from autopsae.defaults import BiasName
-
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
@@ -19,7 +17,7 @@ class Choice:
     """The learning rate."""
     l1: float | None
     """The coefficient of an L1 penalty; None without one."""
-    bias: BiasName = "learned"
+    bias: str = "learned"
     """How `b_dec` learns: a name of `training.bias.BIASES`."""
     seed: int
     """The seed of the drawn rows and of the order of the tokens."""
@@ -31,7 +29,7 @@ def combinations(
     alphas: Sequence[float] = (0.3,),
     lrs: Sequence[float] = (3e-4,),
     l1s: Sequence[float] = (),
-    biases: Sequence[BiasName] = ("learned",),
+    biases: Sequence[str] = ("learned",),
     seeds: Sequence[int] = (0,),
 ) -> dict[str, Choice]:
     """Every combination by its name, in the order of the arguments. Only whitening has an exponent, so that other

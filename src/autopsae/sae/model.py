@@ -241,9 +241,9 @@ class SAE(nn.Module):
             raise InputError(
                 "fold: expected an affine SAE, got layer_norm = True; no weights divide by a token's norm"
             )
-        s, A, inverse, b_enc = self.scale, self.linear, self.inverse, self.b_enc
-        if self.b_pre is not None:
-            b_enc = self.W_enc @ (self.b_dec - self.b_pre) + (0 if b_enc is None else b_enc)
+        s, A, inverse = self.scale, self.linear, self.inverse
+        # What b_enc has to be where the encoder subtracts b_dec: the pre-activations of b_dec itself.
+        b_enc: Tensor | None = self.b_enc if self.b_pre is None else self.pre_activations(self.b_dec[None])[0]
         return SAE(
             W_enc=s * self.W_enc if A is None else s * self.W_enc @ A,
             W_dec=self.W_dec / s if inverse is None else self.W_dec @ inverse.T / s,

@@ -1,0 +1,146 @@
+"""Where a learned `b_dec` goes, and whom it kills, on tokens whose true origin is known.
+
+    python -m experiments.training.origin [--seeds 0,1,2] [--steps 3000] [--out results/origin.json]
+
+Tokens are x = origin + a F: 128 unit directions F in 64 dimensions. Each is active on its own, with a probability
+from 0.1 down to 0.005 and a coefficient of 0.5 + |Normal(0, 1)|. So codes are not negative, and the mean of the tokens
+is not the origin of the code. TopK SAEs with 256 latents, k the mean number of active features, are born with `b_dec`
+at zero, at the geometric median or at the true origin, and trained with every way in which `b_dec` learns, side by
+side. 20,000 other tokens judge. Kept, per seed and SAE: dead latents, FVU, the share of the true features that some
+living latent has (cosine of at least 0.9), where encoder centre and `b_dec` are, and which way dead rows look.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
+
+from autopsae import SAE, TopK, TrainConfig, born, evaluate
+from autopsae.files import write_text
+from autopsae.remedies import center, untouched
+from autopsae.statistics import geometric_median
+from autopsae.training import Member, Training
+from autopsae.training.bias import BIASES
+
+HERE = Path(__file__).parent
+D_IN, FEATURES, D_SAE, TOKENS, HELD_OUT = 64, 128, 256, 400_000, 20_000
+MOST, LEAST = 0.1, 0.005
+"""Probabilities of the most and the least frequent feature; the others lie evenly between them in the logarithm."""
+SAME = 0.9
+"""A latent has a feature from this cosine of its decoder row on."""
+
+
+class World:
+    """Tokens of known features and a known origin."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(1000 + seed)
+        self.features = normalize(self._normal(FEATURES, D_IN), dim=1)
+        self.rates = torch.logspace(torch.tensor(MOST).log10(), torch.tensor(LEAST).log10(), FEATURES)
+        self.origin = 2 * self._normal(D_IN)
+
+    def draw(self, tokens: int) -> Float[Tensor, "tokens d_in"]:
+        """Other tokens at each call."""
+        pieces = []
+        for n in [4096] * (tokens // 4096) + [tokens % 4096]:
+            active = torch.rand(n, FEATURES, generator=self._generator) < self.rates
+            codes = torch.where(active, 0.5 + self._normal(n, FEATURES).abs(), 0)
+            pieces.append(self.origin + codes @ self.features)
+        return torch.cat(pieces)
+
+    def _normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self._generator)
+
+
+def along(sae: SAE, point: Tensor, world: World, mean: Tensor) -> dict[str, float]:
+    """Where a point of the SAE's space lies along the line from the true origin (0) to the mean (1), and how far
+    beside that line; in units of the distance between the two.
+    """
+    raw = sae.affine.invert(point.detach()[None])[0] - world.origin
+    line = mean - world.origin
+    share = float(raw @ line / (line @ line))
+    return {"share": share, "beside": float((raw - share * line).norm() / line.norm())}
+
+
+def has_feature(sae: SAE, world: World, alive: Bool[Tensor, "d_sae"]) -> Bool[Tensor, "features"]:
+    """Which true features some living latent has."""
+    rows = normalize(sae.W_dec.detach()[alive], dim=1)
+    return (rows @ world.features.T).amax(dim=0) >= SAME
+
+
+def rows_of(seed: int, steps: int) -> list[dict[str, Any]]:
+    """A row per start and bias."""
+    world = World(seed)
+    x, held_out = world.draw(TOKENS), world.draw(HELD_OUT)
+    mean, k = x.double().mean(dim=0).float(), round(float(world.rates.sum()))
+    sample = x[:4096]
+    points = {"median": geometric_median(sample.double()), "origin": world.origin.double()}
+    starts = {"zero": untouched(D_IN), **{name: center(point, name) for name, point in points.items()}}
+    config = {"steps": steps, "lr": 1e-3, "batch_tokens": 1024, "record_every": steps, "seed": seed}
+    members = [
+        Member(
+            sae=born(
+                remedy,
+                d_sae=D_SAE,
+                sparsity=TopK(k=k),
+                sample=sample,
+                generator=torch.Generator().manual_seed(seed),
+            ),
+            config=TrainConfig(**config, bias=bias),
+            name=f"{start}_{name}",
+        )
+        for start, remedy in starts.items()
+        for name, bias in BIASES.items()
+    ]
+    at_birth = [member.sae.W_enc.detach().clone() for member in members]
+    for _ in Training(members, x):
+        pass
+    towards = mean - world.origin
+    rows = []
+    for member, born_rows in zip(members, at_birth, strict=True):
+        sae, end = member.sae, evaluate(member.sae, held_out)
+        alive = end.fates.fired > 0
+        look = cosine_similarity(born_rows, towards[None])
+        found = has_feature(sae, world, alive)
+        start, _, bias = member.name.partition("_")
+        rows.append(
+            {
+                "seed": seed,
+                "start": start,
+                "bias": bias,
+                "steps": steps,
+                "k": k,
+                "dead": end.fates.dead,
+                "fvu": end.fvu_raw,
+                "features": float(found.float().mean()),
+                "rare_features": float(found[FEATURES // 2 :].float().mean()),
+                "encoder": along(sae, sae.encoder_center, world, mean),
+                "b_dec": along(sae, sae.b_dec, world, mean),
+                "look_of_dead": float(look[~alive].mean()) if bool((~alive).any()) else None,
+                "look_of_alive": float(look[alive].mean()),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "origin.json")
+    asked = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    for seed in map(int, asked.seeds.split(",")):
+        rows += rows_of(seed, asked.steps)
+        write_text(asked.out, json.dumps(rows, indent=1) + "\n")
+        for row in rows[-12:]:
+            print({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """How `b_dec` learns: rates, steps, and an encoder whose centre stays."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.defaults import BiasName, Format
+from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.autopsy import autopsy
 from autopsae.evaluation.recentre import recentre
 from autopsae.interop.convert import load_sae, save_sae
@@ -261,3 +263,19 @@ def test_the_ways_are_named_as_the_command_line_names_them() -> None:
 def test_a_bias_that_cannot_be_is_refused(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         Bias(**wrong)
+
+
+def test_a_prescription_keeps_how_the_bias_shall_learn(tmp_path: Path) -> None:
+    usual = Prescription(
+        remedy=center(torch.ones(D_IN, dtype=torch.float64), "median"),
+        reason="because",
+        layer="hs1",
+        d_sae=D_SAE,
+        sparsity=TopK(k=K),
+        scale=1.0,
+    )
+    for bias in (Bias(), Bias(lr_fraction=0.25, until_step=7)):
+        replace(usual, bias=bias).save(tmp_path / "p")
+        assert Prescription.load(tmp_path / "p").bias == bias
+        # Files without it are those of earlier versions, and are read by them.
+        assert ("bias" in json.loads((tmp_path / "p.json").read_text())) == (bias != Bias())

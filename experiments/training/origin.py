@@ -3,15 +3,18 @@
     python -m experiments.training.origin [--seeds 0,1,2] [--steps 3000] [--out results/origin.json]
 
 Tokens are x = origin + a F: 128 unit directions F in 64 dimensions. Each is active on its own, with a probability
-from 0.1 down to 0.005 and a coefficient of 0.5 + |Normal(0, 1)|. So codes are not negative, and the mean of the tokens
-is not the origin of the code. TopK SAEs with 256 latents, k the mean number of active features, are born with `b_dec`
-at zero, at the geometric median or at the true origin, and trained with every way in which `b_dec` learns, side by
-side. 20,000 other tokens judge. Kept, per seed and SAE: dead latents, FVU, the share of the true features that some
-living latent has (cosine of at least 0.9), where encoder centre and `b_dec` are, and which way dead rows look.
+from 0.1 down to 0.005 and a coefficient of 0.5 + |Normal(0, 1)|. So codes are not negative, and the mean of the
+tokens is not the origin of the code. In the world "dense", 4 of the directions have a probability of 0.9 and four
+times the coefficients, so that the mean is far from the origin. TopK SAEs with 256 latents, k the mean number of
+active features, are born with `b_dec` at the geometric median or at the true origin, and trained with every way in
+which `b_dec` learns, side by side. 20,000 other tokens judge. Kept, per world, seed and SAE: dead latents, FVU, the
+share of the true features that some living latent has (cosine of at least 0.9), where encoder centre and `b_dec`
+are, and which way the rows of dead latents looked at birth.
 """
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,7 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from autopsae import SAE, TopK, TrainConfig, born, evaluate
 from autopsae.files import write_text
-from autopsae.remedies import center, untouched
+from autopsae.remedies import center
 from autopsae.statistics import geometric_median
 from autopsae.training import Member, Training
 from autopsae.training.bias import BIASES
@@ -35,13 +38,21 @@ SAME = 0.9
 """A latent has a feature from this cosine of its decoder row on."""
 
 
+DENSE = {"sparse": 0, "dense": 4}
+"""Number of features that are nearly always active, by world."""
+OFTEN, TIMES = 0.9, 4.0
+"""Their probability, and what their coefficients are multiplied by."""
+
+
 class World:
     """Tokens of known features and a known origin."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, name: str, seed: int) -> None:
+        dense = torch.arange(FEATURES) < DENSE[name]
         self._generator = torch.Generator().manual_seed(1000 + seed)
         self.features = normalize(self._normal(FEATURES, D_IN), dim=1)
-        self.rates = torch.logspace(torch.tensor(MOST).log10(), torch.tensor(LEAST).log10(), FEATURES)
+        rates = torch.logspace(torch.tensor(MOST).log10(), torch.tensor(LEAST).log10(), FEATURES)
+        self.rates, self.sizes = torch.where(dense, OFTEN, rates), torch.where(dense, TIMES, 1.0)
         self.origin = 2 * self._normal(D_IN)
 
     def draw(self, tokens: int) -> Float[Tensor, "tokens d_in"]:
@@ -49,7 +60,7 @@ class World:
         pieces = []
         for n in [4096] * (tokens // 4096) + [tokens % 4096]:
             active = torch.rand(n, FEATURES, generator=self._generator) < self.rates
-            codes = torch.where(active, 0.5 + self._normal(n, FEATURES).abs(), 0)
+            codes = torch.where(active, self.sizes * (0.5 + self._normal(n, FEATURES).abs()), 0)
             pieces.append(self.origin + codes @ self.features)
         return torch.cat(pieces)
 
@@ -73,14 +84,14 @@ def has_feature(sae: SAE, world: World, alive: Bool[Tensor, "d_sae"]) -> Bool[Te
     return (rows @ world.features.T).amax(dim=0) >= SAME
 
 
-def rows_of(seed: int, steps: int) -> list[dict[str, Any]]:
+def rows_of(name: str, seed: int, steps: int) -> list[dict[str, Any]]:
     """A row per start and bias."""
-    world = World(seed)
+    world = World(name, seed)
     x, held_out = world.draw(TOKENS), world.draw(HELD_OUT)
     mean, k = x.double().mean(dim=0).float(), round(float(world.rates.sum()))
     sample = x[:4096]
     points = {"median": geometric_median(sample.double()), "origin": world.origin.double()}
-    starts = {"zero": untouched(D_IN), **{name: center(point, name) for name, point in points.items()}}
+    starts = {start: center(point, start) for start, point in points.items()}
     config = {"steps": steps, "lr": 1e-3, "batch_tokens": 1024, "record_every": steps, "seed": seed}
     members = [
         Member(
@@ -92,10 +103,10 @@ def rows_of(seed: int, steps: int) -> list[dict[str, Any]]:
                 generator=torch.Generator().manual_seed(seed),
             ),
             config=TrainConfig(**config, bias=bias),
-            name=f"{start}_{name}",
+            name=f"{start}_{way}",
         )
         for start, remedy in starts.items()
-        for name, bias in BIASES.items()
+        for way, bias in BIASES.items()
     ]
     at_birth = [member.sae.W_enc.detach().clone() for member in members]
     for _ in Training(members, x):
@@ -110,6 +121,7 @@ def rows_of(seed: int, steps: int) -> list[dict[str, Any]]:
         start, _, bias = member.name.partition("_")
         rows.append(
             {
+                "world": name,
                 "seed": seed,
                 "start": start,
                 "bias": bias,
@@ -135,10 +147,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "origin.json")
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for seed in map(int, asked.seeds.split(",")):
-        rows += rows_of(seed, asked.steps)
+    for name, seed in product(DENSE, map(int, asked.seeds.split(","))):
+        rows += rows_of(name, seed, asked.steps)
         write_text(asked.out, json.dumps(rows, indent=1) + "\n")
-        for row in rows[-12:]:
+        for row in rows[-8:]:
             print({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()}, flush=True)
 
 

@@ -33,7 +33,7 @@ def check_prescription(prescription: Prescription, d_in: int) -> None:
         raise InputError(f"cure: expected a prescription for d_in = {d_in}, got one for {prescription.d_in}")
     if prescription.bias != BIASES["learned"]:
         raise InputError(
-            f"cure: expected a prescription whose b_dec learns like the other weights, got {prescription.bias}; train "
-            "with autopsae, or set the learning rate of b_dec in the other library and pass "
+            f"cure: expected a prescription whose b_dec learns like the other weights, got {prescription.bias}; "
+            "train with autopsae, or set the learning rate of b_dec in the other library and pass "
             "dataclasses.replace(prescription, bias=Bias())"
         )

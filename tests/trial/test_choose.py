@@ -1,6 +1,7 @@
 """Which candidate a trial prescribes: both sides of each threshold, and the words."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -69,6 +70,20 @@ def test_within_two_percent_of_the_lowest_error_the_error_without_strays_decides
     assert choose([best, far], acceptable=0.01)[0] == best
     # Among equally few dead, too.
     assert choose([best, near], acceptable=0.01, prefer="life")[0] == near
+
+
+def test_death_that_goes_on_in_the_second_half_is_a_finding_that_names_a_calmer_candidate() -> None:
+    calm, calmer = outcome("calm", 0.0, 0.2), outcome("calmer", 0.0, 0.3)
+    for rise, is_said in ((0.005, False), (0.0051, True)):
+        rising = replace(outcome("rising", 0.009, 0.1), rise=rise)
+        said = findings_of(rising, [rising, calmer, calm], acceptable=0.01, held_out=500, enough=True)
+        assert bool(said) == is_said
+    assert said[0].meaning.startswith(
+        "in the second half of the trial 0.5% of the latents died under rising, so a "
+    )
+    assert said[0].meaning.endswith("more than the 0.9% that are dead now; under calm they did not")
+    [alone] = findings_of(rising, [rising, outcome("dead", 0.5, 0.1)], acceptable=0.01, held_out=500, enough=True)
+    assert alone.meaning.endswith("; no candidate with few dead is without it")
 
 
 def test_what_diverged_or_has_no_error_is_never_chosen() -> None:

@@ -11,6 +11,9 @@ NEAR = 1.02
 """Errors count as the same up to this factor: seeds differ by about as much. Within it the error without stray
 tokens decides."""
 
+RISING = 0.5
+"""Share of the accepted dead fraction by which the dead fraction may rise in the second half of a trial."""
+
 
 def choose(
     outcomes: Sequence[Outcome], *, acceptable: float, prefer: Prefer | None = None
@@ -66,9 +69,11 @@ def _typical(outcome: Outcome) -> float:
 def findings_of(
     chosen: Outcome, outcomes: Sequence[Outcome], *, acceptable: float, held_out: int, enough: bool
 ) -> tuple[Finding, ...]:
-    """What to know of the choice: that too many are dead under it, and what else there is."""
+    """What to know of the choice: that too many are dead under it, or that more and more die, and what else there
+    is.
+    """
     if enough:
-        return ()
+        return _rising(chosen, outcomes, acceptable=acceptable, held_out=held_out)
     left = {outcome.name: outcome.end.dead for outcome in outcomes if not outcome.diverged}
     fewest = min(left, key=lambda name: left[name])
     if left[fewest] <= acceptable:
@@ -86,5 +91,29 @@ def findings_of(
             meaning=meaning,
             advice=advice,
             source="a trial on this layer; the threshold is what was accepted",
+        ),
+    )
+
+
+def _rising(
+    chosen: Outcome, outcomes: Sequence[Outcome], *, acceptable: float, held_out: int
+) -> tuple[Finding, ...]:
+    """That latents went on dying in the second half of the trial: a longer training will kill more."""
+    limit = RISING * acceptable
+    if chosen.rise <= limit:
+        return ()
+    able = [one for one in outcomes if not one.diverged and one.end.fvu_raw is not None]
+    calm = [one for one in able if one.end.dead <= acceptable and one.rise <= limit]
+    instead = f"under {lowest_error(calm).name} they did not" if calm else "they died under all others too"
+    return (
+        Finding(
+            name="dead_rising_in_trial",
+            value=chosen.rise,
+            threshold=limit,
+            tokens=held_out,
+            meaning=f"in the second half of the trial {chosen.rise:.1%} of the latents died under {chosen.name}: "
+            f"a longer training will kill more than the {chosen.end.dead:.1%} that are dead now; {instead}",
+            advice="try them for more steps, or train with the other one",
+            source="a trial on this layer; the threshold is half of what was accepted",
         ),
     )

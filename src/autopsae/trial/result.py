@@ -45,6 +45,9 @@ class Outcome(Result):
     """The candidate's name."""
     points: tuple[Point, ...]
     """At birth, and after each number of steps at which it was measured; the last one is compared."""
+    rise: float = 0.0
+    """Dead fraction at the end minus that half-way, both on the same held-out tokens (4,096 of them at most). 0
+    where the trial was too short to be measured half-way."""
     diverged: str | None = None
     """Why its training ended early; None where it did not. Such a candidate is not chosen."""
 

@@ -185,7 +185,8 @@ def _outcome(out: Path, summary: dict[str, Any], *, steps: int) -> Outcome:
     curve = [_point(line["step"] + 1, line) for line in map(json.loads, lines)]
     # The end is measured on all held-out tokens; on the way, on some of them.
     between = [point for point in curve if point.step < steps]
-    return Outcome(name=summary["name"], points=(birth, *between, _point(steps, summary)))
+    rise = curve[-1].dead - curve[len(curve) // 2 - 1].dead if len(curve) > 1 else 0.0
+    return Outcome(name=summary["name"], points=(birth, *between, _point(steps, summary)), rise=rise)
 
 
 def _point(step: int, numbers: dict[str, Any]) -> Point:

@@ -78,12 +78,12 @@ def test_death_that_goes_on_in_the_second_half_is_a_finding_that_names_a_calmer_
         rising = replace(outcome("rising", 0.009, 0.1), rise=rise)
         said = findings_of(rising, [rising, calmer, calm], acceptable=0.01, held_out=500, enough=True)
         assert bool(said) == is_said
-    assert said[0].meaning.startswith(
-        "in the second half of the trial 0.5% of the latents died under rising, so a "
+    assert said[0].meaning == (
+        "in the second half of the trial 0.5% of the latents died under rising: a longer training will kill more "
+        "than the 0.9% that are dead now; under calm they did not"
     )
-    assert said[0].meaning.endswith("more than the 0.9% that are dead now; under calm they did not")
     [alone] = findings_of(rising, [rising, outcome("dead", 0.5, 0.1)], acceptable=0.01, held_out=500, enough=True)
-    assert alone.meaning.endswith("; no candidate with few dead is without it")
+    assert alone.meaning.endswith("; they died under all others too")
 
 
 def test_what_diverged_or_has_no_error_is_never_chosen() -> None:

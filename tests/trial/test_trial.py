@@ -224,3 +224,10 @@ def test_train_lets_b_dec_learn_as_the_prescription_says_unless_told_otherwise(
     for out, more, fraction in (("one", [], 0.0), ("two", ["--bias", "learned"], 1.0)):
         assert run(["train", "a.npy", "--out", out, *short, *more]) == 0
         assert json.loads(Path(out, "summary.json").read_text())["training"]["bias"]["lr_fraction"] == fraction
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "trial.md").read_text()
+    [block] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(block, {})
+    assert "layer: " in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Where a learned `b_dec` goes, and whom it kills, on tokens whose true origin is known.
 
     python -m experiments.training.origin [--seeds 0,1,2] [--steps 3000] [--out results/origin.json]
+    python -m experiments.training.origin --table  # of the kept rows
 
 Tokens are x = origin + a F: 128 unit directions F in 64 dimensions. Each is active on its own, with a probability
 from 0.1 down to 0.005 and a coefficient of 0.5 + |Normal(0, 1)|. So codes are not negative, and the mean of the
@@ -16,6 +17,7 @@ import argparse
 import json
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -140,12 +142,39 @@ def rows_of(name: str, seed: int, steps: int) -> list[dict[str, Any]]:
     return rows
 
 
+def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row per world, start and bias: the means over the seeds."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["world"], row["start"], row["bias"]), []).append(row)
+    told = []
+    for (world, start, bias), same in groups.items():
+        numbers = {name: fmean(row[name] for row in same) for name in ("dead", "fvu", "features")}
+        places = {name: fmean(row[name]["share"] for row in same) for name in ("encoder", "b_dec")}
+        told.append({"world": world, "start": start, "bias": bias, **numbers, **places})
+    return told
+
+
+def table(rows: list[dict[str, Any]]) -> None:
+    """The means as a table."""
+    print("| world | starts at | bias | encoder's centre | `b_dec` | dead | FVU | features that some latent has |")
+    print("|---" * 8 + "|")
+    for row in means(rows):
+        cells = [f"{row['encoder']:.2f}", f"{row['b_dec']:.2f}", f"{row['dead']:.1%}", f"{row['fvu']:.4f}"]
+        cells.append(f"{row['features']:.0%}")
+        print(f"| {row['world']} | {row['start']} | {row['bias']} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "origin.json")
+    parser.add_argument("--table", action="store_true")
     asked = parser.parse_args()
+    if asked.table:
+        table(json.loads(asked.out.read_text()))
+        return
     rows: list[dict[str, Any]] = []
     for name, seed in product(DENSE, map(int, asked.seeds.split(","))):
         rows += rows_of(name, seed, asked.steps)

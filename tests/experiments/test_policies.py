@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from experiments.survival import policies
-from experiments.survival.policies import parts_of, remedy_of, shares, split, with_trials
+from experiments.survival import policies, policy_rows
+from experiments.survival.policies import parts_of, remedy_of, split
+from experiments.survival.policy_rows import shares, with_trials
 
 from autopsae.statistics import collect
 from autopsae.trial.candidate import USUAL
@@ -48,9 +49,9 @@ def test_shares_count_layers_with_few_dead_and_an_error_near_the_lowest() -> Non
     rows = [row("a", 10, 0.01, 0.100), row("b", 10, 0.011, 0.102), row("c", 10, 0.0, 0.1021)]
     rows += [row("a", 10, 0.5, 0.3, layer="hs2"), row("b", 10, 0.0, 0.2, layer="hs2")]
     found = shares(rows)
-    assert found["a"] == {"layers": 2, "few_dead": 0.5, "low_error": 0.5, "both": 0.5}
-    assert found["b"] == {"layers": 2, "few_dead": 0.5, "low_error": 1.0, "both": 0.5}
-    assert found["c"] == {"layers": 1, "few_dead": 1.0, "low_error": 0.0, "both": 0.0}
+    assert found["a"] == {"layers": 2, "few_dead": 0.5, "low_error": 0.5, "both": 0.5, "best_of_few": 0.5}
+    assert found["b"] == {"layers": 2, "few_dead": 0.5, "low_error": 1.0, "both": 0.5, "best_of_few": 0.5}
+    assert found["c"] == {"layers": 1, "few_dead": 1.0, "low_error": 0.0, "both": 0.0, "best_of_few": 0.0}
 
 
 def test_whole_documents_are_held_out_and_a_run_writes_its_rows_once(
@@ -62,13 +63,13 @@ def test_whole_documents_are_held_out_and_a_run_writes_its_rows_once(
     np.save(tmp_path / "net.documents.npy", documents)
     monkeypatch.setattr(policies, "HELD_OUT", 250)
     monkeypatch.setattr(policies, "BATCH", 32)
-    monkeypatch.setattr(policies, "RESULTS", tmp_path / "rows.json")
+    monkeypatch.setattr(policy_rows, "RESULTS", tmp_path / "rows.json")
     training, held = split(tmp_path, "net.hs1")
     assert (len(training), len(held)) == (2700, 300)
     settings = {"lr": 1e-3, "d_sae": 32, "k": 2}
     for _ in range(2):
         policies.run(tmp_path, "net.hs1", ["none", "median_frozen"], [2, 4], 0, settings, tmp_path)
-    rows = policies.read()
+    rows = policy_rows.read()
     assert len({(one["policy"], one["steps"]) for one in rows}) == len(rows)
     assert {one["steps"] for one in rows} == {2, 4}
     assert {"none", "median_frozen", "rule", "paper_rule"} <= {one["policy"] for one in rows}

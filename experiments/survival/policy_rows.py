@@ -104,9 +104,7 @@ def tables(rows: Sequence[Row]) -> None:
             by = {row["policy"]: row for row in layer}
             cells = [f"{by[p]['dead']:.1%}, {by[p]['fvu_raw']:.4g}" if p in by else "" for p in policies]
             print(f"| {layer[0]['model']} {layer[0]['layer']} | {layer[0]['seed']} | {' | '.join(cells)} |")
-        print(
-            "\n| policy | layers | at most 1 % dead | error within 2 % of the lowest | both |\n" + "|---" * 5 + "|"
-        )
+        print("\n| policy | layers | few dead | low error | both | best of few |\n" + "|---" * 6 + "|")
         for policy, share in shares(setting).items():
             cells = [f"{share[name]:.0%}" for name in ("few_dead", "low_error", "both", "best_of_few")]
             print(f"| {policy} | {share['layers']:.0f} | {' | '.join(cells)} |")

@@ -85,6 +85,18 @@ def rows_of(folder: Path, layer: str, lr: float, *, encoder_bias: bool) -> list[
     return [{**about, "bias": member.name, **row_of(member.sae, start, held_out)} for member in members]
 
 
+def table(rows: list[dict[str, Any]]) -> None:
+    """The rows of one layer as a table."""
+    print("| bias | encoder biases | dead | raw FVU | moved | shift of the living | shift of the dead | woken |")
+    print("|---" * 8 + "|")
+    for row in rows:
+        cells = [row["bias"], "yes" if row["encoder_bias"] else "no", f"{row['dead']:.1%}", f"{row['fvu_raw']:.4f}"]
+        cells += [f"{row['moved']:.2f}", f"{row['shift_of_living']:.2f}"]
+        cells.append("" if row["shift_of_dead"] is None else f"{row['shift_of_dead']:.2f}")
+        cells.append("" if row["woken"] is None else f"{row['woken']:.0%}")
+        print(f"| {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)

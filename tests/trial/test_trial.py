@@ -107,6 +107,17 @@ def test_a_trial_in_a_folder_is_read_again_and_another_is_refused_there(tmp_path
         tried(["median", "mean"], folder=tmp_path / "t")
 
 
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"step": 3}\n', b"null\n"])
+def test_a_damaged_curve_is_refused_in_a_line(damage: bytes, tmp_path: Path) -> None:
+    tried(["median", "none"], folder=tmp_path / "t")
+    path = tmp_path / "t" / "none" / "held_out.jsonl"
+    path.write_bytes(damage)
+    if not damage:
+        path.unlink()
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        tried(["median", "none"], folder=tmp_path / "t")
+
+
 def test_a_trial_that_was_interrupted_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int | None) -> None:
         if done == 9:

@@ -1,6 +1,5 @@
 """trial(tokens, ...): remedies trained side by side on a layer for a while, and one of them prescribed."""
 
-import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,8 +13,10 @@ from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens
 from autopsae.defaults import ACCEPTABLE, Prefer
 from autopsae.diagnosis.prescribe import Prescription
+from autopsae.kinds import anything, check_kind, fields, nothing_or, number, whole
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress
+from autopsae.reading import input_errors, parse, read_bytes
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.data import count_tokens
 from autopsae.run.finished import is_present
@@ -32,6 +33,17 @@ from autopsae.trial.candidate import USUAL, Candidate, candidates_by_name
 from autopsae.trial.choose import choose, findings_of
 from autopsae.trial.result import Outcome, Point, Trial
 from autopsae.trial.split import split_tokens
+
+_MEASURED = fields(
+    {
+        "step": whole(0),
+        "tokens": whole(),
+        "dead": number(),
+        "fvu_raw": nothing_or(number()),
+        "fvu_typical": nothing_or(number()),
+    },
+    others=anything,
+)
 
 CURVE = 4
 """Number of measurements of each candidate, the last one included."""
@@ -181,12 +193,20 @@ def _outcome(out: Path, summary: dict[str, Any], *, steps: int) -> Outcome:
     birth = _point(0, summary["birth"])
     if summary["diverged"] is not None:
         return Outcome(name=summary["name"], points=(birth,), diverged=summary["diverged"])
-    lines = (out / summary["folder"] / "held_out.jsonl").read_text().splitlines()
-    curve = [_point(line["step"] + 1, line) for line in map(json.loads, lines)]
+    curve = _curve(out / summary["folder"] / "held_out.jsonl")
     # The end is measured on all held-out tokens; on the way, on some of them.
     between = [point for point in curve if point.step < steps]
     rise = curve[-1].dead - curve[len(curve) // 2 - 1].dead if len(curve) > 1 else 0.0
     return Outcome(name=summary["name"], points=(birth, *between, _point(steps, summary)), rise=rise)
+
+
+def _curve(path: Path) -> list[Point]:
+    """What was measured on the way. Raises InputError for a file that is missing or damaged."""
+    with input_errors(path, "the measurements of a trial", "try the candidates again in a new folder"):
+        lines = [parse(line) for line in read_bytes(path).splitlines()]
+    for line in lines:
+        check_kind(path, line, _MEASURED)
+    return [_point(line["step"] + 1, line) for line in lines]
 
 
 def _point(step: int, numbers: dict[str, Any]) -> Point:

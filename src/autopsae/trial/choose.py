@@ -73,7 +73,7 @@ def findings_of(
     is.
     """
     if enough:
-        return _rising(chosen, outcomes, acceptable=acceptable, held_out=held_out)
+        return _rise_of_death(chosen, outcomes, acceptable=acceptable, held_out=held_out)
     left = {outcome.name: outcome.end.dead for outcome in outcomes if not outcome.diverged}
     fewest = min(left, key=lambda name: left[name])
     if left[fewest] <= acceptable:
@@ -95,7 +95,7 @@ def findings_of(
     )
 
 
-def _rising(
+def _rise_of_death(
     chosen: Outcome, outcomes: Sequence[Outcome], *, acceptable: float, held_out: int
 ) -> tuple[Finding, ...]:
     """That latents went on dying in the second half of the trial: a longer training will kill more."""

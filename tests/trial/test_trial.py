@@ -206,7 +206,7 @@ def test_diagnose_with_a_trial_writes_its_prescription_and_numbers(
     prescription = Prescription.load("p/a")
     assert (prescription.remedy.name, prescription.reason) == (said["remedy"], said["reason"])
     assert f"the trial prescribes {said['chosen']}" in out.out
-    assert "the trial trains 6 SAEs for 8 steps of 50 tokens: 600% of one training of 8 steps" in out.err
+    assert "the trial trains 7 SAEs for 8 steps of 50 tokens: 700% of one training of 8 steps" in out.err
     assert (tmp_path / "t" / "a" / "sweep.json").exists()
 
 

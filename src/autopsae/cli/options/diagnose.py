@@ -37,7 +37,7 @@ class Trialing:
     """A trial of remedies, of activations."""
 
     trial: bool = False
-    """Of activations: train an SAE under each of six remedies for a while, and prescribe by held-out tokens."""
+    """Of activations: train an SAE under each of seven remedies for a while, and prescribe by held-out tokens."""
     prefer: Rare[Prefer | None] = None
     """What the trial prescribes by: life (few dead), error (a low error), or both if not given."""
     batch_tokens: Rare[int] = 4096

@@ -291,6 +291,13 @@ def written_runs(folder: Path) -> object:
     return summaries
 
 
+def tried(folder: Path) -> object:
+    config = a.TrainConfig(steps=6, lr=1e-3, batch_tokens=64)
+    candidates = ["none", "median_decoder", "whiten_0.3_slow"]
+    x, kept, sparsity = tokens(1500), folder / "trial", a.TopK(k=3)
+    return a.trial.trial(x, candidates, config=config, d_sae=64, sparsity=sparsity, device="cuda", folder=kept)
+
+
 def command_line(folder: Path) -> object:
     layer, out, common = folder / "layer.npy", folder / "out", ["--device", "cuda"]
     np.save(layer, tokens(1500, torch.float32).numpy())
@@ -310,6 +317,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "ghosts": {"revival": training.GhostGradients(dead_after_tokens=64)},
     "resampling": {"resampling": training.Resampling(every_steps=3, dead_after_tokens=64)},
     "sign": {"optimizer": "sign_sgd"},
+    "bias": {"bias": training.Bias(decoder_only=True, from_step=2)},
     "sparse adam, frozen": {"optimizer": "sparse_adam", "frozen": ("b_dec",)},
     "clipped": {"clip_norm": 1.0},
     "nested": {"nested": (8, 20)},
@@ -326,6 +334,7 @@ CASES: dict[str, Case] = {
     "a diagnosed network": diagnosed_network,
     "features": measured_features,
     "runs": written_runs,
+    "trial": tried,
     "command line": command_line,
     **{f"births {s.name}": partial(births, s) for s in SPARSITIES},
     **{f"diagnoses {s.name}": partial(diagnoses, s) for s in SPARSITIES},
@@ -349,6 +358,7 @@ def test_it_runs_with_all_tensors_on_the_device(case: str, tmp_path: Path) -> No
 WITHOUT_TENSORS = """
     Birth Diagnosis Evaluation Expected Finding Forecast Fates Autopsy InputError LossRecovered Outlook Prediction
     Progress RecentringCost Record Recovery Repeats Selection Severity Statistics Survey SyntheticFeatures View
+    Budget Candidate Outcome Point Trial trial_text
     Activations Capture Diverged Entry Plan Portions Recipe Sparsity LanguageModel TextBatches
     Csv JsonLines TensorBoard WandB
     autopsy_figure autopsy_text fvu_text save_figure survey_figure survey_text

@@ -9,6 +9,8 @@ import pytest
 from experiments.outliers_2605_31518 import table as claims
 from experiments.real_models import table as births
 from experiments.survival import prescription, resampled, summary
+from experiments.survival.policy_rows import shares
+from experiments.training import origin, wander
 from experiments.training import table as trainings
 
 ROOT = Path(__file__).parents[1]
@@ -261,3 +263,67 @@ def test_the_page_on_diagnoses_says_of_two_users_files_what_training_found() -> 
     for case, told in (("vit", ("alpha 0.15", "2.38%", "83.9%")), ("vggt", ("gamma 3.2", "83.2%", "(0.4% dead"))):
         said = " ".join(kept[case]["says"])
         assert all(number in said for number in told)
+
+
+BIAS = "docs/bias.md"
+
+
+def test_the_page_on_the_bias_has_the_table_of_known_origins(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads((ROOT / "experiments/training/results/origin.json").read_text())
+    origin.table(rows)
+    assert capsys.readouterr().out in (ROOT / BIAS).read_text()
+    means = {(row["world"], row["start"], row["bias"]): row for row in origin.means(rows)}
+    learned, frozen = (means["dense", "median", bias] for bias in ("learned", "frozen"))
+    said = quoted(BIAS, "than with a frozen one (# against # %)")
+    assert said == [round(100 * learned["dead"], 1), round(100 * frozen["dead"], 1)]
+    assert quoted(BIAS, "and the error is # % lower.") == [round(100 * (1 - learned["fvu"] / frozen["fvu"]))]
+    learned, frozen = (means["sparse", "median", bias] for bias in ("learned", "frozen"))
+    assert quoted(BIAS, "The error falls by # %.") == [round(100 * (1 - learned["fvu"] / frozen["fvu"]))]
+
+
+def test_the_page_on_the_bias_has_the_rows_of_real_layers() -> None:
+    rows = [row for row in results("policies") if (row["steps"], row["lr"], row["seed"]) == (2000, 3e-4, 0)]
+    policies = ("median", "median_slow", "median_frozen", "median_decoder", "whiten_0.05", "whiten_0.15")
+    for layer, d_in in (
+        ("unirep64 hs4", 64),
+        ("unirep64 hs2", 64),
+        ("unirep256 hs4", 256),
+        ("spliceai add_20", 32),
+    ):
+        by = {row["policy"]: row for row in rows if f"{row['model']} {row['layer']}" == layer}
+        cells = " | ".join(f"{by[name]['dead']:.1%}, {by[name]['fvu_raw']:.4g}" for name in policies)
+        assert f"| {layer} | {d_in} | {cells} |" in (ROOT / BIAS).read_text()
+
+
+def test_the_page_on_trials_says_how_many_die_between_one_and_two_thousand_steps() -> None:
+    dead = {
+        row["steps"]: round(100 * row["dead"], 1)
+        for row in results("policies")
+        if (row["model"], row["layer"], row["policy"], row["seed"]) == ("unirep64", "hs4", "median", 0)
+        and row["lr"] == 3e-4
+    }
+    sentence = "the median leaves # % dead after 1,000 steps, which is accepted, and # % after 2,000."
+    assert quoted("docs/trial.md", sentence) == [dead[1000], dead[2000]]
+
+
+def test_the_page_on_the_bias_has_the_table_of_those_whom_the_move_kills(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = json.loads((ROOT / "experiments/training/results/wander.json").read_text())
+    rows = [row for row in rows if row["layer"] == "unirep64.hs4"]
+    wander.table(rows)
+    assert capsys.readouterr().out in (ROOT / BIAS).read_text()
+    plain, biased = ({row["bias"]: row for row in rows if row["encoder_bias"] == with_bias} for with_bias in (0, 1))
+    dead, lower = quoted(BIAS, "with them and a frozen `b_dec`, # % die, and the error is # % lower")
+    assert dead == round(100 * biased["frozen"]["dead"], 1)
+    assert lower == round(100 * (1 - biased["frozen"]["fvu_raw"] / plain["frozen"]["fvu_raw"]))
+
+
+def test_the_page_on_trials_says_which_candidates_were_best_on_the_first_layers() -> None:
+    first = ("unirep64 hs2", "unirep64 hs4", "unirep256 hs4", "spliceai add_20", "dinov2 hs12")
+    rows = [row for row in results("policies") if (row["steps"], row["lr"], row["seed"]) == (2000, 3e-4, 0)]
+    rows = [row for row in rows if f"{row['model']} {row['layer']}" in first]
+    said = {policy: round(share["best_of_few"] * share["layers"]) for policy, share in shares(rows).items()}
+    sentence = "within 2 % of it, on # of #, alpha 0.15 on #, and the median on #"
+    assert quoted("docs/trial.md", sentence) == [said["whiten_0.05"], 5, said["whiten_0.15"], said["median"]]
+    assert said["none"] == 0

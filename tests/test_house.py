@@ -49,7 +49,8 @@ ROOMS += [
     "sae",
     "survival",
 ]
-ROOMS += ["training", "diagnosis", "evaluation", "features", "interop", "cure", "run", "report", "cli", "__main__"]
+ROOMS += ["training", "diagnosis", "evaluation", "features", "interop", "cure", "run", "trial"]
+ROOMS += ["report", "cli", "__main__"]
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 
 

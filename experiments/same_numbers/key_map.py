@@ -105,7 +105,7 @@ OPTIONS: dict[tuple[str, str], Option] = {
     **{
         ("train", f"--{name.replace('_', '-')}"): Option(config=name)
         for name in (
-            *("alpha", "rank", "firing_rate", "layer_norm", "b_dec_lr", "warmup_steps", "decay_steps", "bfloat16"),
+            *("alpha", "rank", "firing_rate", "layer_norm", "warmup_steps", "decay_steps", "bfloat16"),
             *("evaluate_every", "target_fvu", "record_every", "memory", "csv", "tensorboard"),
         )
     },

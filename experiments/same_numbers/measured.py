@@ -135,7 +135,7 @@ def trained(tokens: dict[str, Tensor]) -> Any:
         "jumprelu": {"resampling": resampling},
         "frozen_b_dec": {"frozen": ("b_dec",)},
         "frozen_features": {"frozen": ("W_enc", "W_dec"), "optimizer": "sign_sgd"},
-        "b_dec_lr": {"b_dec_lr": 1e-4},
+        "slow_b_dec": {"bias": get("BIASES")["slow"]},
     }
     x, found = tokens["severe"], {}
     for name, setting in settings.items():

@@ -12,6 +12,7 @@ from autopsae import sae as sae
 from autopsae import statistics as statistics
 from autopsae import survival as survival
 from autopsae import training as training
+from autopsae import trial as trial
 from autopsae.activations.harvest import harvest as harvest
 from autopsae.activations.harvest import harvest_text as harvest_text
 from autopsae.activations.store import open_activations as open_activations

@@ -28,8 +28,14 @@ Repeated = Literal["keep", "leave_out"]
 STARTS = ("zero", "mean", "median", "whiten", "asi")
 """The names of the starts of an SAE."""
 
+BiasName = Literal["learned", "slow", "frozen", "decoder"]
+"""The ways in which `b_dec` learns: `training.bias.BIASES` has the settings of each."""
+
 Strays = Literal["keep", "leave_out", "weigh_down"]
 """What to do with training tokens of over ten times the median norm."""
 
 Format = Literal["autopsae", "saelens", "dictionary_learning", "sparsify"]
 """The formats in which SAEs are written, by their library."""
+
+Prefer = Literal["life", "error"]
+"""What a trial prefers, where it shall not weigh both: few dead latents, or a low error."""

@@ -62,7 +62,7 @@ EVERY = TrainOptions(
         l1=(0.5,),
         strays="leave_out",
         revive="ghost",
-        b_dec_lr=1e-9,
+        bias=("frozen", "decoder"),
         warmup_steps=2,
         decay_steps=3,
         products="float32",
@@ -135,6 +135,19 @@ def test_the_summary_of_a_member_gives_that_member_and_sweep_json_the_sweep(
         assert torch.allclose(SAE.load(f"{name}/sae").W_enc, SAE.load(f"many/{name}/sae").W_enc, atol=1e-5)
     assert run(["train", "a.npy", "--out", "again", "--config", "many/sweep.json"]) == 0
     assert files("again") == files("many")
+
+
+def test_the_summary_of_a_member_says_how_its_bias_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    assert run(["train", "a.npy", "--out", "many", *SMALL, "--k", "4", "--bias", "slow,decoder"]) == 0
+    summary = json.loads(Path("many/biasdecoder/summary.json").read_text())
+    assert summary["training"]["bias"]["decoder_only"]
+    # Versions before this one recorded a rate instead.
+    summary["provenance"]["settings"]["b_dec_lr"] = None
+    Path("earlier.json").write_text(json.dumps(summary))
+    assert run(["train", "a.npy", "--out", "alone", "--config", "earlier.json"]) == 0
+    assert json.loads(Path("alone/summary.json").read_text())["training"] == summary["training"]
+    assert SAE.load("alone/sae").b_pre is not None
 
 
 def test_what_is_given_on_the_command_line_wins_over_the_file() -> None:

@@ -77,6 +77,7 @@ def test_every_list_is_values_joined_by_commas_and_refused_in_the_same_words(
 
 
 VALUES = {"FLOAT": ("0.25", "0.5"), "INT": ("4", "8"), "NAME": ("hs1", "12"), "START": ("zero", "median")}
+VALUES["BIAS"] = ("slow", "frozen")
 
 
 @pytest.mark.parametrize(("verb", "name"), LISTS)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from autopsae.cure import (
     saelens_scaler,
     unmap_sae,
 )
+from autopsae.cure.prescribed import check_prescription
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.remedy import Remedy, active_subspace, center, whiten
 from autopsae.sae.death import fates
@@ -30,6 +32,7 @@ from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.training.bias import BIASES
 
 D_IN, D_SAE, K, TOKENS = 24, 96, 4, 4000
 X = gaussian_tokens(TOKENS, D_IN, 12.0, spectrum=1.0, generator=torch.Generator().manual_seed(0))
@@ -147,6 +150,13 @@ def test_saelens_rows_begin_in_the_subspace_as_long_as_they_were() -> None:
     torch.testing.assert_close(W @ basis.T @ basis, W, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(W.norm(dim=1), plain.W_dec.detach().norm(dim=1))
     torch.testing.assert_close(sae.W_enc.detach(), W.T)
+
+
+def test_a_prescription_whose_bias_learns_otherwise_is_refused_by_every_cure() -> None:
+    frozen = replace(CENTERED, bias=BIASES["frozen"])
+    check_prescription(CENTERED, CENTERED.d_in)
+    with pytest.raises(InputError, match=r"got Bias\(lr_fraction=0.0, .*; train with autopsae, or set"):
+        check_prescription(frozen, CENTERED.d_in)
 
 
 def test_what_saelens_cannot_be_given_is_refused() -> None:

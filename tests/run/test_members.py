@@ -49,6 +49,12 @@ def test_names_say_in_what_members_differ_and_only_whitening_has_an_exponent() -
         "l11.0_seed4",
         "l11.0_seed5",
     ]
+    assert [*combinations(biases=("learned", "frozen"), seeds=(4, 5))] == [
+        "biaslearned_seed4",
+        "biaslearned_seed5",
+        "biasfrozen_seed4",
+        "biasfrozen_seed5",
+    ]
     assert found["whiten_alpha1.0_lr0.001"] == Choice(start="whiten", alpha=1.0, lr=1e-3, l1=None, seed=0)
 
 

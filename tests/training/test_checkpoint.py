@@ -20,6 +20,7 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.saved import tensors_checksum
+from autopsae.training.bias import BIASES
 from autopsae.training.checkpoint import load_checkpoint
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training
@@ -50,7 +51,7 @@ WAYS: dict[str, tuple[Sparsity, dict[str, Any]]] = {
     "auxk": (TopK(k=2), {"revival": AuxK(dead_after_tokens=300)}),
     "ghost gradients": (TopK(k=2), {"revival": GhostGradients(dead_after_tokens=300)}),
     "resampling": (TopK(k=2), {"resampling": Resampling(every_steps=7, dead_after_tokens=300)}),
-    "rows of adam": (TopK(k=4), {"optimizer": "sparse_adam", "b_dec_lr": 1e-2}),
+    "rows of adam": (TopK(k=4), {"optimizer": "sparse_adam", "bias": BIASES["decoder"]}),
     "sign": (TopK(k=4), {"optimizer": "sign_sgd", "frozen": ("b_dec",)}),
     "a screen": (TopK(k=4), {"products": "bfloat16", "unit_decoder": False}),
 }

@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from autopsae.sae.death import fates
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.training.bias import Bias
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Shuffled
 from autopsae.training.loop import Diverged, Training, steps, train
@@ -77,13 +79,13 @@ def test_b_dec_moves_by_its_own_learning_rate_and_not_at_all_at_zero() -> None:
     x = tokens()
     for rate, moved in ((0.0, 0.0), (1e-3, 1e-3), (1e-1, 1e-1)):
         sae = new_sae(x)
-        train(sae, x, TrainConfig(steps=1, lr=1e-4, b_dec_lr=rate, batch_tokens=512))
+        train(sae, x, TrainConfig(steps=1, lr=1e-4, bias=Bias(lr_fraction=rate / 1e-4), batch_tokens=512))
         assert float(sae.b_dec.detach().abs().max()) == pytest.approx(moved, rel=1e-3)
 
 
 def test_the_learning_rate_warms_up_and_decays_to_nothing() -> None:
     x = tokens()
-    config = TrainConfig(steps=10, lr=1e-2, b_dec_lr=1e-2, warmup_steps=4, decay_steps=4, batch_tokens=512)
+    config = TrainConfig(steps=10, lr=1e-2, warmup_steps=4, decay_steps=4, batch_tokens=512)
     sae = new_sae(x)
     moves, before = [], sae.b_dec.detach().clone()
     for _ in steps(sae, x, config):
@@ -208,14 +210,17 @@ def test_a_centered_sae_recovers_the_true_features_at_gamma_40(sparsity: Sparsit
         ({"lr": float("nan")}, "expected lr > 0 and finite, got nan"),
         ({"steps": 0}, "expected steps >= 1, got 0"),
         ({"batch_tokens": 0}, "expected batch_tokens >= 1, got 0"),
-        ({"b_dec_lr": -1.0}, "expected b_dec_lr >= 0 or None, got -1.0"),
+        (
+            {"bias": Bias(lr_fraction=0.0), "frozen": ("b_dec",)},
+            "expected b_dec frozen or a bias of its own, got ('b_dec',) and Bias(lr_fraction=0.0",
+        ),
         ({"warmup_steps": 6, "decay_steps": 5}, "expected warmup_steps + decay_steps <= steps = 10, got 6 + 5"),
         ({"clip_norm": 0.0}, "expected clip_norm > 0 or None, got 0.0"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(change: dict[str, float], message: str) -> None:
+def test_settings_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
-        TrainConfig(**{"steps": 10, "lr": 1e-3, **change})  # type: ignore[arg-type]
+        TrainConfig(**{"steps": 10, "lr": 1e-3, **change})
 
 
 def test_evaluation_equals_plain_numpy() -> None:
@@ -238,7 +243,7 @@ def test_evaluation_equals_plain_numpy() -> None:
 def test_records_follow_the_bias_towards_the_mean_and_the_threshold_of_being_heard() -> None:
     x = tokens() + 3
     sae = new_sae(x)
-    records = train(sae, x, TrainConfig(steps=60, lr=1e-3, b_dec_lr=1e-2, batch_tokens=256))
+    records = train(sae, x, TrainConfig(steps=60, lr=1e-3, bias=Bias(lr_fraction=10.0), batch_tokens=256))
     captured = [record.bias_captured for record in records]
     assert captured[0] < 0.02 < captured[30] < captured[-1]
     assert captured[-1] == pytest.approx(evaluate(sae, x).bias_captured, abs=0.02)

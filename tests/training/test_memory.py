@@ -25,6 +25,7 @@ CASES = {
     "large matrices, SignSGD": "TopK(k=8), TALL, optimizer='sign_sgd'",
     "large matrices, clipped gradients": "TopK(k=8), TALL, clip_norm=1.0",
     "nested": "TopK(k=32), WIDE, nested=(128, 512)",
+    "a fixed encoder centre": "TopK(k=4), FLAT, bias=Bias(decoder_only=True)",
     "AuxK": "TopK(k=32), WIDE, silent=True, revival=AuxK(dead_after_tokens=1)",
     "ghosts": "TopK(k=32), WIDE, silent=True, revival=GhostGradients(dead_after_tokens=1)",
     "BatchTopK": "BatchTopK(k=32), WIDE",
@@ -37,6 +38,7 @@ import ctypes, gc, json, re, sys, torch
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, TopK
+from autopsae.training.bias import Bias
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training
 from autopsae.training.memory import bytes_of
@@ -44,6 +46,7 @@ from autopsae.training.objective import L0Target, L1
 from autopsae.training.revival import AuxK, GhostGradients
 from autopsae.training.sources import Member
 WIDE, NARROW, SMALL, TALL = (256, 2048, 1024), (64, 1000, 4096), (50, 100, 8192), (512, 8192, 128)
+FLAT = (512, 512, 16384)
 libc = ctypes.CDLL("libc.so.6")
 libc.mallopt(-3, 1 << 16)  # memory that is freed goes back at once
 def status(name):

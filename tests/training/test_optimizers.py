@@ -13,6 +13,7 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, Sparsity, TopK
 from autopsae.sae.weights import Weights
+from autopsae.training.bias import Bias
 from autopsae.training.config import Optimizer as Name
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import Training, train
@@ -238,8 +239,8 @@ def test_b_dec_moves_by_its_own_rate_under_each_optimizer(
 ) -> None:
     x = tokens()
     sae = new_sae(x)
-    before = sae.W_enc.detach().clone()
-    train(sae, x, settings(optimizer=optimizer, steps=1, lr=others, b_dec_lr=rate))
+    before, bias = sae.W_enc.detach().clone(), Bias() if rate is None else Bias(lr_fraction=rate / others)
+    train(sae, x, settings(optimizer=optimizer, steps=1, lr=others, bias=bias))
     moved = sae.b_dec.detach().abs()  # it starts at zero
     assert moved.tolist() == pytest.approx([others if rate is None else rate] * D_IN, rel=1e-3)
     assert float((sae.W_enc.detach() - before).abs().max()) == pytest.approx(others, rel=1e-2)
@@ -259,7 +260,7 @@ def test_the_rate_rises_and_falls_through_these_values() -> None:
     assert [settings(steps=4).rate(step) for step in range(4)] == [1.0] * 4
     assert [settings(steps=4, warmup_steps=2, decay_steps=2).rate(step) for step in range(4)] == [0.5, 1, 1, 0.5]
     weights = stack_of(torch.zeros(2, 7, 3), torch.zeros(2, 7))
-    optimizer = optimizer_of(weights, optimizer="sign_sgd", lr=[0.2, 0.3], b_dec_lr=[0.1, None])
+    optimizer = optimizer_of(weights, optimizer="sign_sgd", lr=[0.2, 0.3], bias=[Bias(lr_fraction=0.5), Bias()])
     for factors in ([0.25, 0.0], [1.0, 0.5]):
         before = {name: p.detach().clone() for name, p in weights.parameters.items()}
         for parameter in weights.parameters.values():

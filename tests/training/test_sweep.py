@@ -14,6 +14,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
+from autopsae.training.bias import BIASES, Bias
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import Training, train
 from autopsae.training.objective import L1, L0Target
@@ -109,6 +110,7 @@ ARCHITECTURES: dict[str, tuple[Sparsity, list[dict[str, Any]]]] = {
     "jumprelu, one free": (JumpReLU(), [{"penalty": L0Target(l0=3.0)}, {}]),
 }
 
+AT_TIMES = (Bias(), Bias(from_step=20), Bias(until_step=20, decoder_only=True))
 FEW = {"steps": 60, "record_every": 20}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "auxk or not": [{}, {"revival": AUXK}, {"revival": AuxK(dead_after_tokens=640, coefficient=2.0)}],
@@ -127,7 +129,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "warm-up and decay": [
         {"warmup_steps": up, "decay_steps": down, "lr": 1e-2} for up, down in ((0, 0), (30, 0), (10, 40))
     ],
-    "b_dec's rate": [{"b_dec_lr": rate} for rate in (None, 0.0, 0.05)],
+    "biases": [{"bias": bias, "lr": 1e-2} for bias in BIASES.values()],
+    "biases, at times": [{"bias": bias, "lr": 1e-2} for bias in AT_TIMES],
+    "biases, revived": [{"bias": bias, "revival": AUXK} for bias in BIASES.values()],
+    "biases, resampled": [{"bias": bias, "resampling": RESAMPLINGS[0]} for bias in BIASES.values()],
+    "biases, nested": [{"bias": bias, "nested": (3, 10)} for bias in BIASES.values()],
     "free decoders": [{"unit_decoder": False, **rate} for rate in RATES],
     "free decoders and signs": [{"unit_decoder": False, "optimizer": "sign_sgd", "lr": lr} for lr in (1e-4, 1e-3)],
     "patience": [{"dead_after_tokens": n} for n in (64, 640, 100_000)],

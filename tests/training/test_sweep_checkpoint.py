@@ -12,6 +12,7 @@ from autopsae.arrays import InputError
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.sparsity import BatchTopK, TopK
+from autopsae.training.bias import BIASES, Bias
 from autopsae.training.config import Record
 from autopsae.training.loop import Training
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
@@ -33,7 +34,8 @@ WAYS: dict[str, list[dict[str, Any]]] = {
         {"nested": (4, 20), **more}
         for more in ({"revival": AuxK(dead_after_tokens=320)}, {"lr": 1e-2}, {"resampling": RESAMPLING})
     ],
-    "frozen and rates": [{"frozen": ("b_dec",)}, {"warmup_steps": 5, "decay_steps": 20}, {"b_dec_lr": 0.1}],
+    "frozen and rates": [{"frozen": ("b_dec",)}, {"warmup_steps": 5, "decay_steps": 20}, {"bias": BIASES["slow"]}],
+    "biases": [{"bias": bias} for bias in (BIASES["decoder"], Bias(from_step=9), Bias(until_step=5))],
 }
 
 

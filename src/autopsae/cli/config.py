@@ -4,7 +4,7 @@ settings that results record.
 
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from io import StringIO
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,6 +18,7 @@ from autopsae.cli.options.train import TrainOptions
 from autopsae.cli.parsing import is_recorded, nearest, option_types
 from autopsae.provenance import PROVENANCE
 from autopsae.reading import as_object, input_errors, parse, read_bytes
+from autopsae.training.bias import BIASES, OLD_BIAS_RATE
 from autopsae.words import show
 
 
@@ -63,6 +64,8 @@ def _of_a_run(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
             "as a JSON object"
         )
     settings = {name: value for name, value in settings.items() if name != "source"}
+    if settings.get(OLD_BIAS_RATE) is None:
+        settings.pop(OLD_BIAS_RATE, None)  # runs of earlier versions record it
     return _of_a_member(settings, content) if isinstance(content.get("training"), dict) else settings
 
 
@@ -71,6 +74,7 @@ def _of_a_member(settings: Mapping[str, Any], summary: Mapping[str, Any]) -> dic
     training, start = summary["training"], summary.get("start")
     penalty = training.get("penalty")
     own = {"lr": training.get("lr"), "seed": summary.get("seed"), "init": start, "alpha": summary.get("alpha")}
+    own["bias"] = next((name for name, bias in BIASES.items() if asdict(bias) == training.get("bias")), None)
     own["l1"] = penalty.get("coefficient") if isinstance(penalty, dict) else None
     several = {name for name, value in settings.items() if isinstance(value, list) and len(value) > 1}
     own_settings = {**settings, **{name: value for name, value in own.items() if name in several}}

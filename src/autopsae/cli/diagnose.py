@@ -15,6 +15,7 @@ from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.shared import Padding
 from autopsae.cli.printing import print_note, print_text, write_all
 from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
+from autopsae.cli.trial import check_trial, run_trials, save_with_trials
 from autopsae.diagnosis.model import diagnose_model
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.models.named import load_network
@@ -23,7 +24,9 @@ from autopsae.passes import known_digest, same_passes
 from autopsae.provenance import add_provenance
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import survey_text
+from autopsae.report.trial import trial_text
 from autopsae.training.config import TrainConfig
+from autopsae.trial.result import Trial
 
 
 def diagnose(options: DiagnoseOptions) -> None:
@@ -32,14 +35,18 @@ def diagnose(options: DiagnoseOptions) -> None:
         check_figure(options.figure)
     sparsity_of(options.firing).check(options.d_sae)
     check_places(options.json, options.figure, options.prescriptions)
+    check_trial(options)
     device = take_device(options.device)
     layers: dict[str, Tokens] = {}
     if is_model(options.source):
         result = _of_model(options, device)
     else:
         result, layers = _of_activations(options, device)
-    write_all(_writers(result, layers, options))
+    trials = run_trials(layers, options, device) if options.trialing.trial else {}
+    write_all(_writers(result, layers, options, trials))
     print_text(survey_text(result))
+    for one in trials.values():
+        print_text(trial_text(one))
 
 
 def _of_activations(options: DiagnoseOptions, device: str | None) -> tuple[Survey, dict[str, Tokens]]:
@@ -62,6 +69,8 @@ def _of_activations(options: DiagnoseOptions, device: str | None) -> tuple[Surve
 
 
 def _of_model(options: DiagnoseOptions, device: str | None) -> Survey:
+    if options.trialing.trial:
+        raise InputError("--trial: expected with activations, got a model; write them with --keep DIR first")
     if options.exact or options.repeated != "keep" or options.padding != Padding():
         raise InputError(
             "--exact, --repeated, --lengths and --mask: expected with activations, got a model; harvest it first"
@@ -107,16 +116,25 @@ def _settings(options: DiagnoseOptions) -> dict[str, Any]:
     }
 
 
-def _writers(result: Survey, layers: Mapping[str, Tokens], options: DiagnoseOptions) -> list[Callable[[], object]]:
+def _writers(
+    result: Survey, layers: Mapping[str, Tokens], options: DiagnoseOptions, trials: Mapping[str, Trial]
+) -> list[Callable[[], object]]:
     digests = {name: asdict(known) for name, tokens in layers.items() if (known := known_digest(tokens))}
     writers: list[Callable[[], object]] = []
     if options.json:
-        writers.append(add_provenance(digests=digests)(partial(result.save, options.json)))
+        writers.append(
+            add_provenance(digests=digests)(
+                partial(save_with_trials, result, trials, options.json)
+                if trials
+                else partial(result.save, options.json)
+            )
+        )
     if options.figure:
         writers.append(partial(save_figure, result, options.figure))
     if options.prescriptions:
         names = file_names([diagnosis.layer for diagnosis in result])
         for d in result:
             wrote = add_provenance(layer=d.layer, digest=digests.get(d.layer))
-            writers.append(wrote(partial(d.prescription.save, options.prescriptions / names[d.layer])))
+            prescription = trials[d.layer].prescription if trials else d.prescription
+            writers.append(wrote(partial(prescription.save, options.prescriptions / names[d.layer])))
     return writers

@@ -14,6 +14,7 @@ from autopsae.run.finished import Settings
 from autopsae.run.folder import Entry
 from autopsae.run.members import Layer, penalty_for, resampling_for
 from autopsae.sae.sparsity import SPARSITIES, Sparsity
+from autopsae.training.bias import BIASES
 from autopsae.training.config import TrainConfig
 from autopsae.training.recipes import Recipe, paper_recipe
 from autopsae.training.revival import AuxK, GhostGradients
@@ -44,7 +45,9 @@ def with_defaults(birth: Birth) -> Birth:
 def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> dict[str, Choice]:
     """Every combination, by its name. birth: with its defaults."""
     starts = birth.init if birth.prescription is None else ("prescription",)
-    return combinations(starts=starts, alphas=birth.alpha, lrs=fit.lr, l1s=fit.l1, seeds=seeds)
+    return combinations(
+        starts=starts, alphas=birth.alpha, lrs=fit.lr, l1s=fit.l1, biases=fit.bias or ("learned",), seeds=seeds
+    )
 
 
 def recipe_of(birth: Birth, *, steps: int, l1: float | None = None) -> Recipe | None:
@@ -82,7 +85,7 @@ def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig
     return TrainConfig(
         steps=fit.steps,
         lr=choice.lr,
-        b_dec_lr=fit.b_dec_lr,
+        bias=BIASES[choice.bias],
         batch_tokens=fit.batch_tokens,
         warmup_steps=fit.warmup_steps,
         decay_steps=fit.decay_steps or decay_steps,

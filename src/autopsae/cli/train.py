@@ -1,6 +1,6 @@
 """autopsae train SOURCE --out DIR: SAEs, their records, and what held-out tokens say of them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -50,6 +50,8 @@ def train(options: TrainOptions) -> None:
     )
     training, held = hold_out(activations, keep.held_out)
     saved = load_start(birth.prescription, activations.d_in) if birth.prescription else None
+    if saved and not fit.bias:
+        configs = [replace(config, bias=saved.bias) for config in configs]
     told = partial(
         about_of, birth=birth, strays=fit.strays, saved=saved, layer=training.layer, held_out=held.tokens
     )

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import check_width, rows_within
+from autopsae.cure.prescribed import check_prescription, rows_within
 from autopsae.diagnosis.prescribe import Prescription
 
 
@@ -48,7 +48,7 @@ def _set_dictionary(ae: Any, prescription: Prescription, scale: float) -> None:
     """Any of its dictionaries: Linear layers or plain matrices, a bias at both ends or at the decoder alone."""
     linear = hasattr(ae, "encoder")
     decoder = ae.decoder.weight.T if linear else ae.W_dec
-    check_width(prescription, decoder.shape[1])
+    check_prescription(prescription, decoder.shape[1])
     encoder = ae.encoder.weight.T if linear else ae.W_enc
     if prescription.remedy.subspace is not None:
         rows = rows_within(prescription, decoder)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import check_width, rows_within
+from autopsae.cure.prescribed import check_prescription, rows_within
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.extras import package_error
 
@@ -31,7 +31,7 @@ def cure_saelens(
     without a bias under apply_b_dec_to_input=False.
     """
     normalization = sae.cfg.normalize_activations
-    check_width(prescription, sae.cfg.d_in)
+    check_prescription(prescription, sae.cfg.d_in)
     if normalization == "layer_norm":
         raise InputError('cure: expected raw tokens, got normalize_activations="layer_norm"; set it to "none"')
     if prescription.remedy.affine.linear is not None and normalization != _CENTERED_ANYWAY:

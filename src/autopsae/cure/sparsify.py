@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import check_width, rows_within
+from autopsae.cure.prescribed import check_prescription, rows_within
 from autopsae.diagnosis.prescribe import Prescription
 
 
@@ -25,7 +25,7 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
         )
     for name, coder in trainer.saes.items():
         prescription = prescriptions[name]
-        check_width(prescription, coder.d_in)
+        check_prescription(prescription, coder.d_in)
         if coder.cfg.transcode or prescription.remedy.affine.linear is not None:
             what = "a transcoder" if coder.cfg.transcode else "whitening"
             raise InputError(

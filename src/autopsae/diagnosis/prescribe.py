@@ -1,7 +1,7 @@
 """From expected death to what to change: the least intrusive remedy under which few are born dead or will die."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.defaults import ACCEPTABLE
 from autopsae.files import pair_files
-from autopsae.kinds import anything, fields, nothing_or, number, one_of, text, whole
+from autopsae.kinds import anything, fields, flag, nothing_or, number, one_of, text, whole
 from autopsae.remedies.affine import Affine, check_inverse
 from autopsae.remedies.remedy import Remedy
 from autopsae.sae.model import SAE
@@ -20,6 +20,7 @@ from autopsae.sae.sparsity import SPARSITIES, Sparsity, TopK, read_sparsity
 from autopsae.saved import Layout, check_tensors, load_pair, save_pair
 from autopsae.survival.outlook import Outlook
 from autopsae.tables import Result
+from autopsae.training.bias import BIASES, Bias
 from autopsae.words import printable
 
 DOMINATED = 0.9
@@ -57,6 +58,8 @@ class Prescription(Result):
     scale: float | None = None
     """Of the layer (`View.scale`), at which the median token has the norm sqrt(d_in) in the SAE; None in files of
     the first version, with which `born` needs a sample."""
+    bias: Bias = BIASES["learned"]
+    """How `b_dec` shall learn: pass it to `TrainConfig`. Only a trial prescribes another way than the usual one."""
 
     @property
     def d_in(self) -> int:
@@ -106,6 +109,8 @@ class Prescription(Result):
             "k": self.sparsity.l0,
             "sparsity": self.sparsity.to_dict(),
             "scale": self.scale,
+            # Versions without it can read all others.
+            **({} if self.bias == BIASES["learned"] else {"bias": asdict(self.bias)}),
         }
         tensors = {
             "center": affine.center,
@@ -146,10 +151,17 @@ class Prescription(Result):
             d_sae=content["d_sae"],
             sparsity=_sparsity(content, described),
             scale=content.get("scale"),
+            bias=Bias(**content.get("bias", {})),
         )
 
     def __str__(self) -> str:
         return f"{printable(self.layer)}: {self.remedy.instruction}: {self.reason}"
+
+
+# `Bias` refuses the numbers that it cannot have.
+_BIAS = fields(
+    {"lr_fraction": number(), "decoder_only": flag, "from_step": whole(0), "until_step": nothing_or(whole())}
+)
 
 
 def _content(content: object) -> str | None:
@@ -160,9 +172,8 @@ def _content(content: object) -> str | None:
     if first:
         return fields({**needed, "k": whole()})(content)
     named = fields({"name": one_of(*SPARSITIES)}, others=anything)
-    return fields({**needed, "k": nothing_or(whole()), "sparsity": named, "scale": nothing_or(number(over=0.0))})(
-        content
-    )
+    told = {**needed, "k": nothing_or(whole()), "sparsity": named, "scale": nothing_or(number(over=0.0))}
+    return fields(told, optional={"bias": _BIAS})(content)
 
 
 def _settings(sparsity: Sparsity) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def autopsy(
         space = Space.of(sae, tokens)
         fates, max_pre, margin = _count(sae, space, progress)
         W, signal = sae.W_enc, space.spread(sae.W_enc).to(sae.W_enc)
-        away, size = (space.center - sae.b_dec.to(space.center)).to(W), W.norm(dim=1)
+        away, size = (space.center - sae.encoder_center.to(space.center)).to(W), W.norm(dim=1)
         share = (signal / size).square().nan_to_num() / max(space.typical_variance(), torch.finfo(W.dtype).tiny)
         cause, wakes = _why(sae, space, fates, signal=signal, share=share)
     return Autopsy(

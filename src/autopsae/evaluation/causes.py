@@ -87,8 +87,9 @@ def counterfactuals(
     variance of the tokens along each row over the typical variance.
     """
     b_enc = 0.0 if sae.b_enc is None else sae.b_enc
+    start = sae.encoder_center
     # Moving b_dec to zero, or to the centre, subtracts these from the pre-activations of a birth.
-    to_zero, to_center = births.rows @ -sae.b_dec, births.rows @ (space.center.to(sae.b_dec) - sae.b_dec)
+    to_zero, to_center = births.rows @ -start, births.rows @ (space.center.to(start) - start)
     gain = share.clamp_min(_NOTHING).rsqrt().to(shift)
     fired = {name: torch.zeros_like(shift, dtype=torch.bool) for name in Counterfactuals.__dataclass_fields__}
     for y in space.blocks(sae.W_enc):
@@ -99,7 +100,7 @@ def counterfactuals(
         own = pre * births.length
         pre = (pre - b_enc) * gain + b_enc
         fired["spread"] |= (margins(sae, pre) > 0).any(dim=0)
-        birth = (y - sae.b_dec) @ births.rows.T
+        birth = (y - start) @ births.rows.T
         fired["born_here"] |= (margins_at_birth(sae, birth) > 0).any(dim=0)
         fired["born_at_zero"] |= (margins_at_birth(sae, birth - to_zero) > 0).any(dim=0)
         birth -= to_center
@@ -142,11 +143,11 @@ def causes(
         at_zero=what_if.born_at_zero,
         at_center=what_if.born_at_center,
         dead=fired == 0,
-        b_dec=sae.b_dec,
+        b_dec=sae.encoder_center,
         center=center,
         spread=spread,
     )
-    on_its_way = between(sae.b_dec, center, spread=spread)
+    on_its_way = between(sae.encoder_center, center, spread=spread)
     now = (what_if.alone | (what_if.centered & behind)) & (~died | away | on_its_way)
     at_birth = what_if.as_it_is & (away | (~births.moved & ~what_if.born_here))
     low = share < torch.where(died, VERY_LOW, LOW)

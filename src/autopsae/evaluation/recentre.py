@@ -81,6 +81,7 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], is_dead: Bool[Tensor, "
         W_enc=W,
         W_dec=sae.W_dec,
         b_dec=sae.b_dec,
+        b_pre=sae.b_pre,
         b_enc=torch.where(is_dead.to(W.device), b_enc - move, b_enc),
         sparsity=sae.sparsity,
         threshold=sae.threshold,

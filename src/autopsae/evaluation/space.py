@@ -105,7 +105,9 @@ def shift_to(sae: SAE, center: Float[Tensor, "d_in"]) -> Float[Tensor, "d_sae"]:
     """What moving b_dec to the centre takes from each pre-activation, w . (center - b_dec), as far as b_enc has not
     taken it already: what is left, w . (center - b_dec) + b_enc, is brought towards zero, not beyond. In float64.
     """
-    shift = sae.W_enc.detach().double() @ (center.to(sae.W_enc.device).double() - sae.b_dec.detach().double())
+    shift = sae.W_enc.detach().double() @ (
+        center.to(sae.W_enc.device).double() - sae.encoder_center.detach().double()
+    )
     if sae.b_enc is None:
         return shift
     return (shift + sae.b_enc.detach().double()).clamp(shift.clamp_max(0), shift.clamp_min(0))

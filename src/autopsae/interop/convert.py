@@ -62,7 +62,9 @@ def _place(path: str | Path) -> Path:
 @torch.no_grad()
 def _check_magnitude(sae: SAE, path: str | Path) -> None:
     """InputError for weights with which every reconstruction would be infinite."""
-    weights = {name: getattr(sae, name) for name in ("W_enc", "W_dec", "b_enc", "b_dec", "center", "linear")}
+    weights = {
+        name: getattr(sae, name) for name in ("W_enc", "W_dec", "b_enc", "b_dec", "b_pre", "center", "linear")
+    }
     sizes = {name: float(weight.abs().max()) for name, weight in weights.items() if weight is not None}
     sizes |= {"scale": sae.scale, "1 / scale": 1 / sae.scale}
     name = max(sizes, key=lambda name: sizes[name])

@@ -51,6 +51,7 @@ class Plain:
             W_dec=sae.W_dec,
             b_enc=sae.W_enc.new_zeros(sae.d_sae) if sae.b_enc is None else sae.b_enc,
             b_dec=sae.b_dec,
+            b_pre=sae.b_pre,
             sparsity=sae.sparsity,
             threshold=sae.threshold,
             affine=affine,

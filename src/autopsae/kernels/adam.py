@@ -29,6 +29,17 @@ class Adam:
     eps: float = 1e-8
 
 
+def rate_of_younger(step: int, *, age: int) -> float:
+    """What a rate has to be multiplied by where moments began later: in step number `step` of Adam they are in
+    their step number `age` (both from 1), and the step corrects their bias as if they were as old as itself.
+
+    (1 - beta1^step) / (1 - beta1^age) * sqrt((1 - beta2^age) / (1 - beta2^step)) (Kingma and Ba 2015, Algorithm 1).
+    Only eps keeps its place, which matters for a gradient of about eps alone.
+    """
+    (first, second, _), (young_first, young_second, _) = (_corrections(Adam(step=t)) for t in (step, age))
+    return first / young_first * young_second / second
+
+
 Rows = Float[Tensor, "rows columns"]
 ROW = 10
 """Work on a row in a step of Adam, over that of adding a token's row to its gradient."""

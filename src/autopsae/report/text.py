@@ -43,10 +43,10 @@ def survey_text(survey: Survey) -> RenderableType:
             f"{s.gamma:.2f}",
             f"{s.effective_rank_fraction:.1%}",
             _formula(d),
-            *(_dead(d.birth[name].dead) for name in _COUNTED),
-            _dead(d.expected["none"].dead.value),
+            *(dead_cell(d.birth[name].dead) for name in _COUNTED),
+            dead_cell(d.expected["none"].dead.value),
             plain(d.prescription.remedy.name, "bold"),
-            _dead(d.expected[d.prescription.remedy.name].dead.value),
+            dead_cell(d.expected[d.prescription.remedy.name].dead.value),
         )
     narrow = [line for d in survey for line in _in_lines(d, at)]
     said = [plain(sentence, "bold") for sentence in survey.verdict] + [plain(str(plan)) for plan in survey.plans]
@@ -58,8 +58,8 @@ def survey_text(survey: Survey) -> RenderableType:
 def _in_lines(d: Diagnosis, at: str) -> list[RenderableType]:
     """A row of the table as sentences."""
     s, remedy = d.severity, d.prescription.remedy.name
-    counted = [word for name in _COUNTED for word in (f", {name} ", _dead(d.birth[name].dead))]
-    expected = [_dead(d.expected[name].dead.value) for name in ("none", remedy)]
+    counted = [word for name in _COUNTED for word in (f", {name} ", dead_cell(d.birth[name].dead))]
+    expected = [dead_cell(d.expected[name].dead.value) for name in ("none", remedy)]
     lines = [
         Text(f"gamma {s.gamma:.2f}, rank {s.effective_rank_fraction:.1%}"),
         Text.assemble(f"born dead: formula {_formula(d)}", *counted),
@@ -204,6 +204,7 @@ def _bullet(text: str) -> RenderableType:
     return bullet
 
 
-def _dead(fraction: float) -> Text:
+def dead_cell(fraction: float) -> Text:
+    """A dead fraction: green where few are dead, red where many are."""
     style = "green" if fraction <= _GOOD else "red" if fraction > _BAD else "yellow"
     return Text(f"{fraction:.1%}", style=style)

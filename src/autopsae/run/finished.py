@@ -14,6 +14,7 @@ from autopsae.kinds import Kind, anything, fields, mapping_of, nothing_or, numbe
 from autopsae.run.same_data import KIND
 from autopsae.sae.model import SAE
 from autopsae.saved import as_json, load_object
+from autopsae.training.bias import OLD_BIAS_RATE, Bias, bias_of_rate
 from autopsae.training.config import RENAMED, TrainConfig
 from autopsae.training.terms import WITHOUT_EFFECT
 from autopsae.words import printable, reason
@@ -129,6 +130,9 @@ def _check_settings(out: Path, summary: dict[str, Any], settings: Settings) -> N
 
 def _complete(was: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
     """The settings of a summary; one that there was not yet when it was written is at its default."""
+    was = dict(was)
+    if OLD_BIAS_RATE in was:
+        was["bias"] = asdict(bias_of_rate(was.pop(OLD_BIAS_RATE), lr=was["lr"]))
     # What has no effect is as it is asked for.
     completed = {**_defaults(config), **was, **{name: getattr(config, name) for name in WITHOUT_EFFECT}}
     for name, value in completed.items():
@@ -140,8 +144,15 @@ def _complete(was: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
 
 def _defaults(part: Any) -> dict[str, Any]:
     """Of the settings that have one."""
-    defaults: dict[str, Any] = as_json({f.name: f.default for f in fields_of(part) if f.default is not MISSING})
+    defaults: dict[str, Any] = as_json(
+        {f.name: _plain(f.default) for f in fields_of(part) if f.default is not MISSING}
+    )
     return defaults
+
+
+def _plain(default: Any) -> Any:
+    """A default as `asdict` gives it."""
+    return asdict(default) if isinstance(default, Bias) else default
 
 
 def _check_sae(out: Path, summary: dict[str, Any]) -> None:

@@ -1,9 +1,8 @@
 """The sparse autoencoder (SAE): its weights, its sparsity, and the affine map from raw tokens to its space."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -28,7 +27,8 @@ class SAE(nn.Module):
     """A sparse autoencoder. `encode` has its definition (paper Sec. 2, A.2); `sae(x)` reconstructs raw tokens.
 
     W_enc, W_dec: [d_sae, d_in], a row for each latent. b_enc: [d_sae] or None. b_dec: [d_in], subtracted before the
-    encoder and added after the decoder. threshold: [d_sae] for JumpReLU, a single value for BatchTopK that has
+    encoder and added after the decoder. b_pre: [d_in], subtracted before the encoder in place of b_dec; None in
+    most SAEs (`fix_encoder_center`). threshold: [d_sae] for JumpReLU, a single value for BatchTopK that has
     learned one, else None. affine: the map from raw tokens to the space of the SAE: a scale, and whitening where
     prescribed. It is saved with the weights; `fold` multiplies it into them. layer_norm: every token is first
     normalised to mean 0 and variance 1, and its reconstruction is mapped back (the paper compares with this). This
@@ -36,6 +36,7 @@ class SAE(nn.Module):
     """
 
     center: Tensor
+    b_pre: Tensor | None
     linear: Tensor | None
     inverse: Tensor | None
 
@@ -46,6 +47,7 @@ class SAE(nn.Module):
         W_dec: Float[Tensor, "d_sae d_in"],
         b_dec: Float[Tensor, "d_in"],
         b_enc: Float[Tensor, "d_sae"] | None = None,
+        b_pre: Float[Tensor, "d_in"] | None = None,
         sparsity: Sparsity,
         threshold: Float[Tensor, "..."] | None = None,
         affine: Affine | None = None,
@@ -61,6 +63,7 @@ class SAE(nn.Module):
         self.W_enc, self.W_dec = nn.Parameter(W_enc.clone()), nn.Parameter(W_dec.clone())
         self.b_dec = nn.Parameter(b_dec.clone())
         self.b_enc = None if b_enc is None else nn.Parameter(b_enc.clone())
+        self.register_buffer("b_pre", None if b_pre is None else b_pre.detach().clone())
         self.sparsity: Sparsity = sparsity
         begun = sparsity.tensors_at_birth(self.W_enc.detach(), threshold)
         self._owned = tuple(begun)
@@ -102,10 +105,19 @@ class SAE(nn.Module):
     @property
     def weights(self) -> Weights:
         """The weights as a stack of one SAE. They share memory and gradients with this SAE."""
-        named = {name: getattr(self, name) for name in PARAMETERS}
+        named = {name: getattr(self, name) for name in (*PARAMETERS, "b_pre")}
         parts = {name: None if tensor is None else tensor[None] for name, tensor in named.items()}
         owned = {name: tensor[None] for name, tensor in self.owned.items()}
         return Weights(**parts, owned=owned, sparsity=self.sparsity)  # type: ignore[arg-type]
+
+    @property
+    def encoder_center(self) -> Float[Tensor, "d_in"]:
+        """What is subtracted before the encoder: b_pre, or b_dec where there is no b_pre."""
+        return self.b_dec if self.b_pre is None else self.b_pre
+
+    def fix_encoder_center(self) -> None:
+        """Set b_pre, if there is none, to the present b_dec: what b_dec becomes then changes no code."""
+        self.b_pre = self.encoder_center.detach().clone()
 
     @property
     def owned(self) -> dict[str, Tensor]:
@@ -148,8 +160,8 @@ class SAE(nn.Module):
         return self.affine(layer_norm(x)), lambda y: self.affine.invert(y) * std + mean
 
     def pre_activations(self, y: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_sae"]:
-        """W_enc (y - b_dec) + b_enc for tokens in the SAE's space."""
-        pre = (y - self.b_dec) @ self.W_enc.T
+        """W_enc (y - b_dec) + b_enc for tokens in the SAE's space, with b_pre in place of b_dec if there is one."""
+        pre = (y - self.encoder_center) @ self.W_enc.T
         return pre if self.b_enc is None else pre + self.b_enc
 
     def select(
@@ -185,7 +197,8 @@ class SAE(nn.Module):
             z     = where(selected, relu(pre), 0)    [tokens, d_sae]  the codes; `sparsity` selects
             x_hat = affine^-1(z W_dec + b_dec)       [tokens, d_in]   the reconstruction, by `decode`
 
-        With layer_norm, x is normalised before the first line, and x_hat is mapped back after the last.
+        The second line subtracts b_pre instead, if there is one. With layer_norm, x is normalised before the first
+        line, and x_hat is mapped back after the last.
         """
         selection = self.select(self.enter(x)[0])
         return selection.pairs.matrix(selection.values)
@@ -220,7 +233,7 @@ class SAE(nn.Module):
     @torch.no_grad()
     def fold(self) -> "SAE":
         """An SAE with the identity as its affine map that gives the same codes and reconstructions: the map is
-        multiplied into the weights.
+        multiplied into the weights, and W_enc (b_dec - b_pre) is added to b_enc where there is a b_pre.
 
         Raises InputError for an SAE with layer_norm.
         """
@@ -229,28 +242,22 @@ class SAE(nn.Module):
                 "fold: expected an affine SAE, got layer_norm = True; no weights divide by a token's norm"
             )
         s, A, inverse = self.scale, self.linear, self.inverse
-        W_enc = s * self.W_enc if A is None else s * self.W_enc @ A
-        W_dec = self.W_dec / s if inverse is None else self.W_dec @ inverse.T / s
-        b_dec = self.affine.invert(self.b_dec[None])[0]
+        # What b_enc has to be where the encoder subtracts b_dec: the pre-activations of b_dec itself.
+        b_enc: Tensor | None = self.b_enc if self.b_pre is None else self.pre_activations(self.b_dec[None])[0]
         return SAE(
-            W_enc=W_enc,
-            W_dec=W_dec,
-            b_dec=b_dec,
-            b_enc=self.b_enc,
+            W_enc=s * self.W_enc if A is None else s * self.W_enc @ A,
+            W_dec=self.W_dec / s if inverse is None else self.W_dec @ inverse.T / s,
+            b_dec=self.affine.invert(self.b_dec[None])[0],
+            b_enc=b_enc,
             sparsity=self.sparsity,
             threshold=self.threshold,
         ).train(self.training)
 
     def save(self, path: str | Path) -> None:
         """Write `path`.json and `path`.safetensors, each whole or not at all."""
-        content = {
-            "sparsity": self.sparsity.to_dict(),
-            "scale": self.scale,
-            "layer_norm": self.layer_norm,
-            "d_in": self.d_in,
-            "d_sae": self.d_sae,
-        }
-        save_pair(path, format=FORMAT, content=content, tensors=self.state_dict())
+        content = {"sparsity": self.sparsity.to_dict(), "scale": self.scale, "layer_norm": self.layer_norm}
+        shape = {"d_in": self.d_in, "d_sae": self.d_sae}
+        save_pair(path, format=FORMAT, content={**content, **shape}, tensors=self.state_dict())
 
     @staticmethod
     def load(path: str | Path) -> "SAE":
@@ -261,20 +268,13 @@ class SAE(nn.Module):
         with NaN or infinite values; and for a whitening map whose stored inverse does not undo it.
         """
         content, tensors, sparsity = read_parts(path)
-        sae = _empty_like(content, tensors, sparsity)
+        maps = {name: tensors.get(name) for name in ("center", "linear", "inverse")}
+        sae = SAE(
+            **{name: tensors.get(name) for name in (*PARAMETERS, "b_pre")},  # type: ignore[arg-type]
+            sparsity=sparsity,
+            threshold=torch.ones(()),  # any value: it is overwritten
+            affine=Affine(**maps, scale=float(content["scale"])),  # type: ignore[arg-type]
+            layer_norm=content["layer_norm"],
+        )
         sae.load_state_dict(tensors)
         return sae.eval()
-
-
-def _empty_like(content: Mapping[str, Any], tensors: Mapping[str, Tensor], sparsity: Sparsity) -> SAE:
-    """An SAE that has every tensor of the file. `load` then copies their values into it."""
-    weights = {name: tensors.get(name) for name in ("W_enc", "W_dec", "b_dec", "b_enc")}
-    maps = {name: tensors.get(name) for name in ("center", "linear", "inverse")}
-    affine = Affine(**maps, scale=float(content["scale"]))  # type: ignore[arg-type]
-    return SAE(
-        **weights,  # type: ignore[arg-type]
-        sparsity=sparsity,
-        threshold=torch.ones(()),  # any value: it is overwritten
-        affine=affine,
-        layer_norm=content["layer_norm"],
-    )

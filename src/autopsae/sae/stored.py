@@ -51,6 +51,7 @@ def _layouts(content: Mapping[str, Any], tensors: Mapping[str, Tensor], sparsity
         "W_dec": matrix,
         "b_dec": Layout(shape=(d_in,), dtypes=types),
         "b_enc": Layout(shape=(d_sae,), dtypes=types, needed=False),
+        "b_pre": Layout(shape=(d_in,), dtypes=types, needed=False),
         "center": Layout(shape=(d_in,), dtypes=types),
         "linear": square,
         "inverse": square,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.kernels.gradients import Gradients
@@ -31,6 +31,10 @@ class Weights:
     b_enc: Float[Tensor, "members d_sae"] | None
     owned: Mapping[str, Tensor]
     sparsity: Sparsity
+    b_pre: Float[Tensor, "members d_in"] | None = None
+    """What the encoder subtracts in place of `b_dec`; it does not learn. None where no member has one."""
+    is_tied: Bool[Tensor, "members"] | None = None
+    """The members that have no `b_pre`, where others have one; None where all have one, or none."""
     products: Products | None = "auto"
     """The screen that latents are chosen with; None for whole products. What is chosen does not depend on which."""
     gradients: Gradients | None = None
@@ -49,6 +53,13 @@ class Weights:
         named |= {name: self.owned[name] for name in self.sparsity.learned_by_gradient}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
+    @property
+    def encoder_center(self) -> Float[Tensor, "members d_in"]:
+        """What the encoder subtracts: `b_pre`, or `b_dec` where there is none, with the gradient of `b_dec`."""
+        if self.b_pre is None:
+            return self.b_dec
+        return self.b_pre if self.is_tied is None else torch.where(self.is_tied[:, None], self.b_dec, self.b_pre)
+
     def select(
         self,
         y: Float[Tensor, "members tokens d_in"],
@@ -56,7 +67,8 @@ class Weights:
         training: bool,
         workspace: Workspace | None = None,
     ) -> tuple[Selection, Float[Tensor, "members tokens d_in"]]:
-        """(who fires, and how strongly, on each member's tokens; y - b_dec, without gradient), as `SAE.select`.
+        """(who fires, and how strongly, on each member's tokens; y minus the encoder's centre, without gradient),
+        as `SAE.select`.
 
         training: whether a batch is judged as a whole where the sparsity does so in training. Nothing is changed:
         what is learned from the selection, `learn` learns.
@@ -64,14 +76,22 @@ class Weights:
         """
         with torch.no_grad():
             out = workspace.take("centered", tuple(y.shape), y) if workspace else None
-            centered = torch.sub(y, self.b_dec[:, None], out=out)
+            centered = torch.sub(y, self.encoder_center[:, None], out=out)
             product = Product(centered, self.W_enc.detach(), self.b_enc, workspace, self.products)
             pre, pairs = self.sparsity.select(product, self.sparsity.thresholds(self.owned, training=training))
             positive = product.positive.flatten()
         seen = y.flatten(0, 1) if y.requires_grad else None
-        pre = encode(pre, centered.flatten(0, 1), pairs, self.W_enc, self.b_enc, self.b_dec, seen, self.gradients)
+        biases = self.b_enc, self.encoder_center
+        pre = encode(pre, centered.flatten(0, 1), pairs, self.W_enc, *biases, seen, self.gradients)
         values, gates = self.sparsity.values(pre, pairs.latents, self.owned)
         return Selection(values=values, pairs=pairs, positive=positive, gates=gates), centered
+
+    @torch.no_grad()
+    def decoder_target(
+        self, y: Float[Tensor, "members tokens d_in"], centered: Float[Tensor, "members tokens d_in"]
+    ) -> Float[Tensor, "members tokens d_in"]:
+        """y - b_dec, what the decoder rows have to add up to. centered: what `select` gave with the selection."""
+        return centered if self.b_pre is None else y - self.b_dec[:, None]
 
     def learn(self, selection: Selection) -> None:
         """Change what the sparsity learns from a batch of training, in place: BatchTopK's threshold."""

@@ -1,3 +1,4 @@
+from autopsae.training.bias import Bias as Bias
 from autopsae.training.config import Record as Record
 from autopsae.training.config import TrainConfig as TrainConfig
 from autopsae.training.logs import Csv as Csv

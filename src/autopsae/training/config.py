@@ -8,6 +8,7 @@ from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.kernels.screen import PRODUCTS, Products
 from autopsae.tables import Result
+from autopsae.training.bias import BIASES, Bias
 from autopsae.training.objective import L1, L0Target, take_sizes
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 
@@ -27,9 +28,10 @@ class TrainConfig(Result):
     optimizer: Optimizer = "adam"
     """adam: Adam. sparse_adam: Adam that does not change a latent without a gradient in the step. sign_sgd: each
     step moves each coordinate by the learning rate, against the sign of its gradient; it keeps no moments."""
-    b_dec_lr: float | None = None
-    """Learning rate of `b_dec`: 0 keeps it where it starts, None stands for `lr`. It limits recovery, because
-    without ghost gradients or resampling only `b_dec` can make dead-by-ReLU latents positive (docs/forecast.md)."""
+    bias: Bias = BIASES["learned"]
+    """How `b_dec` learns: its rate, in which steps, and whether the encoder subtracts what it learns. It limits
+    recovery, because without ghost gradients or resampling only a `b_dec` that the encoder subtracts can make
+    dead-by-ReLU latents positive (docs/forecast.md)."""
     frozen: tuple[str, ...] = ()
     """Names of the parameters that training does not change, such as ("b_dec",) or ("W_enc", "W_dec")."""
     warmup_steps: int = 0
@@ -92,8 +94,8 @@ class TrainConfig(Result):
             f"lr > 0 and finite, got {self.lr}": isfinite(self.lr) and self.lr > 0,
             f"optimizer adam, sparse_adam or sign_sgd, got {self.optimizer}": self.optimizer
             in ("adam", "sparse_adam", "sign_sgd"),
-            f"b_dec_lr >= 0 or None, got {self.b_dec_lr}": self.b_dec_lr is None
-            or (isfinite(self.b_dec_lr) and self.b_dec_lr >= 0),
+            f"b_dec frozen or a bias of its own, got {self.frozen} and {self.bias}": "b_dec" not in self.frozen
+            or self.bias == Bias(),
             f"warmup_steps + decay_steps <= steps = {self.steps}, got {self.warmup_steps} + {self.decay_steps}": (
                 min(self.warmup_steps, self.decay_steps) >= 0 and self.warmup_steps + self.decay_steps <= self.steps
             ),

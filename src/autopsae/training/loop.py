@@ -60,7 +60,7 @@ class Training:
         self._products = choose_path(self.config.products, members[0].sae.W_enc, is_screened=is_screened)
         self._roster = Roster(len(members))
         self._sources = Sources(members, self._tokens)
-        self._weights = stack_for_training([member.sae for member in members], self._products)
+        self._weights = stack_for_training(members, self._products)
         self._optimizer = Optimizer(self._weights, [member.config for member in members])
         self._account = Account(members)
         self._last_resampling = torch.zeros(len(members), 2, dtype=torch.int64)
@@ -90,12 +90,12 @@ class Training:
         views = next(self._sources)
         y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
 
-        # The selection holds the codes of selected latents only, never [batch, d_sae]. centered = y - b_dec.
+        # The selection holds the codes of selected latents only, never [batch, d_sae]. centered: y to the encoder.
         selection, centered = weights.select(y, training=True, workspace=self._workspace)
         # BatchTopK updates its threshold here. It has no gradient, and only evaluation uses it.
         weights.learn(selection)
-        nested = self.config.nested
-        residual, error, loss = reconstruction_losses(weights, centered, selection, nested, self._workspace)
+        target, nested = weights.decoder_target(y, centered), self.config.nested
+        residual, error, loss = reconstruction_losses(weights, target, selection, nested, self._workspace)
         loss = loss + penalty_losses([c.penalty for c in configs], weights, selection, self.step)
         # Before `_account.see` counts this batch, because revival is for latents that were silent until this batch.
         loss = loss + revival_losses([c.revival for c in configs], weights, centered, residual, self._account.watch)
@@ -113,9 +113,9 @@ class Training:
 
         self._account.see(views, self._sources.of_member, selection)
         self._resample(y, residual, fine)
-        records = None
-        if self.step % self.config.record_every == 0 or self.step == self.config.steps:
-            records = self._records(Measured(views=views, loss=loss.detach(), error=error, selection=selection))
+        measured = Measured(views=views, loss=loss.detach(), error=error, selection=selection)
+        is_due = self.step % self.config.record_every == 0 or self.step == self.config.steps
+        records = self._records(measured) if is_due else None
         # Last, because rows move up when a member ends, and all code above uses the rows of this step.
         if not all(fine):
             self._diverge(loss.detach(), largest=float(views.abs().max()))
@@ -196,7 +196,7 @@ class Training:
         kept = torch.tensor(rows, dtype=torch.int64, device=self._weights.W_enc.device)
         self._account.keep(kept)
         if members := [before[row] for row in rows]:
-            self._weights = stack_for_training([member.sae for member in members], self._products)
+            self._weights = stack_for_training(members, self._products)
             self._optimizer.keep(self._weights, kept)
             self._sources.keep(members, kept)
 

@@ -96,20 +96,20 @@ class L0Target:
 
 def reconstruction_losses(
     weights: Weights,
-    centered: Float[Tensor, "members tokens d_in"],
+    target: Float[Tensor, "members tokens d_in"],
     selection: Selection,
     nested: tuple[int, ...],
     workspace: Workspace | None = None,
 ) -> tuple[Float[Tensor, "members tokens d_in"], Float[Tensor, "members"], Float[Tensor, "members"]]:
     """(what decoding leaves, its squared error per token, what is minimised of it) of each member; only the last
-    has gradients. centered: y - b_dec.
+    has gradients. target: y - b_dec.
 
     What is minimised is the squared error itself; with `nested`, the mean of those of the reconstructions from the
     first m latents alone, for each m in `nested` and for all latents (Matryoshka SAEs, Bussmann et al. 2025).
     """
     if not nested:
         left, error = subtract_decoded(
-            centered,
+            target,
             selection.values,
             selection.pairs,
             weights.W_dec,
@@ -119,8 +119,8 @@ def reconstruction_losses(
         )
         error = error / selection.tokens
         return left, error.detach(), error
-    # `centered` has no gradient: what is added is zero, and has that of b_dec at the decoder's end.
-    left, errors = centered + (weights.b_dec.detach() - weights.b_dec)[:, None], []
+    # `target` has no gradient: what is added is zero, and has that of b_dec at the decoder's end.
+    left, errors = target + (weights.b_dec.detach() - weights.b_dec)[:, None], []
     for first, last in pairwise((0, *nested, weights.shape[1])):
         # Each prefix goes on from the residual of the one before it, so every pair is decoded once.
         left = left - decode_between(selection.values, selection.pairs, weights.W_dec, first, last)

@@ -1,6 +1,6 @@
 """Adam, Adam on the latents that were touched, and the sign alone; each member has its rates and frozen parts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -8,10 +8,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
-from autopsae.kernels.adam import Adam, adam, adam_from_sum, has_loop, remove_parallel
+from autopsae.kernels.adam import Adam, adam, adam_from_sum, has_loop, rate_of_younger, remove_parallel
 from autopsae.kernels.gradients import Gradients, OuterSum
 from autopsae.sae.weights import Weights
+from autopsae.training.bias import Bias
 from autopsae.training.config import TrainConfig
+from autopsae.transfers import send
 
 
 class Optimizer:
@@ -30,10 +32,11 @@ class Optimizer:
         """
         self._weights, self._kind, self._unit = weights, configs[0].optimizer, configs[0].unit_decoder
         self._clip = [config.clip_norm for config in configs]
+        self._biases = [config.bias for config in configs]
         self.steps, self.moments, self._rates = 0, dict[str, Tensor](), dict[str, Tensor]()
         names = {*weights.parameters}
         for config in configs:
-            if {*config.frozen} - names or not names - {*config.frozen}:
+            if {*config.frozen} - names or not any(_rate(config, name) for name in names):
                 raise InputError(
                     f"frozen: expected some, but not all, of {', '.join(weights.parameters)}, got {config.frozen}"
                 )
@@ -54,21 +57,39 @@ class Optimizer:
     def step(self, factors: Float[Tensor, "members"]) -> None:
         """Step along the gradients, each member at this fraction of its rates; 0 leaves it as it is."""
         self.steps += 1
+        rates = {name: self._rates_now(name, factors) for name in self._weights.parameters}
         clips = any(clip is not None for clip in self._clip)
         if clips or self._kind == "sign_sgd" or not has_loop(self._weights.W_enc):
             self._write_gradients()
         if clips:
-            self._clip_gradients()
+            self._clip_gradients(rates)
         for name, parameter in self._weights.parameters.items():
             some = self._gradients.take(name) if self._gradients else []
             if self._gradients and some:
-                self._step_from_sum(name, self._gradients.join(some), self._rates[name] * factors)
+                self._step_from_sum(name, self._gradients.join(some), rates[name])
             elif parameter.grad is not None:
-                self._step_along(name, parameter.grad.contiguous(), self._rates[name] * factors)
+                self._step_along(name, parameter.grad.contiguous(), rates[name])
         if self._kind == "sign_sgd" and self._unit:
             self._normalize()
         if self._gradients:
             self._gradients.clear()  # the pairs of a step need no memory in the next
+
+    def _rates_now(self, name: str, factors: Float[Tensor, "members"]) -> Float[Tensor, "members"]:
+        """Each member's rate of a parameter in this step: 0 for a `b_dec` that does not learn in it."""
+        rates = self._rates[name] * factors
+        if name != "b_dec" or all(bias.from_step == 0 and bias.until_step is None for bias in self._biases):
+            return rates
+        scheduled = torch.tensor([self._share_of_bias(bias) for bias in self._biases], dtype=torch.float64)
+        return rates * send(scheduled, rates.device)
+
+    def _share_of_bias(self, bias: Bias) -> float:
+        """What the rate of a member's `b_dec` is multiplied by in this step."""
+        if not bias.learns(self.steps - 1):
+            return 0.0
+        # At rate 0 Adam leaves moments at 0. Without the correction it would take them for old ones, whose gradient
+        # is small, and the first steps after `from_step` would be several times as long as the rate says.
+        age = self.steps - bias.from_step
+        return 1.0 if self._kind == "sign_sgd" else rate_of_younger(self.steps, age=age)
 
     def _step_along(self, name: str, grad: Tensor, rates: Float[Tensor, "members"]) -> None:
         """Step of one parameter along its gradient."""
@@ -122,7 +143,7 @@ class Optimizer:
         for name, parameter in weights.parameters.items():
             parameter.requires_grad_(self._weights.parameters[name].requires_grad)
         self._weights = weights
-        self._clip = [self._clip[m] for m in members.tolist()]
+        self._clip, self._biases = ([of[m] for m in members.tolist()] for of in (self._clip, self._biases))
         self._rates = {name: rates[members] for name, rates in self._rates.items()}
         self.moments = {name: moments[:, members] for name, moments in self.moments.items()}
 
@@ -133,14 +154,14 @@ class Optimizer:
         unit = normalize(W_dec, dim=2, eps=torch.finfo(W_dec.dtype).tiny)
         W_dec.copy_(torch.where(thawed[:, None, None], unit, W_dec))
 
-    def _clip_gradients(self) -> None:
-        """Each member's gradient to the norm it may have; frozen parts do not count."""
+    def _clip_gradients(self, rates: Mapping[str, Float[Tensor, "members"]]) -> None:
+        """Each member's gradient to the norm it may have; parts that do not move in this step do not count."""
         graded = {name: p for name, p in self._weights.parameters.items() if p.grad is not None}
         if self._unit and "W_dec" in graded:
             grad = self._weights.W_dec.grad
             assert grad is not None
             remove_parallel(_rows(grad), _rows(self._weights.W_dec))
-        squares = [p.grad.flatten(1).square().sum(dim=1) * (self._rates[name] > 0) for name, p in graded.items()]  # type: ignore[union-attr]
+        squares = [p.grad.flatten(1).square().sum(dim=1) * (rates[name] > 0) for name, p in graded.items()]  # type: ignore[union-attr]
         norm = torch.stack(squares).sum(dim=0).sqrt()
         limit = norm.new_tensor([torch.inf if clip is None else clip for clip in self._clip])
         factor = (limit / (norm + 1e-6)).clamp_max(1)
@@ -151,7 +172,7 @@ class Optimizer:
 def _rate(config: TrainConfig, name: str) -> float:
     if name in config.frozen:
         return 0.0
-    return config.lr if name != "b_dec" or config.b_dec_lr is None else config.b_dec_lr
+    return config.lr * config.bias.lr_fraction if name == "b_dec" else config.lr
 
 
 def _rows(tensor: Tensor, *, entries: bool = False) -> Float[Tensor, "rows columns"]:

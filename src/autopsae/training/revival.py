@@ -71,7 +71,7 @@ class AuxK:
             counts[some.members] = k_aux
             latents = some.ids.flatten()[among.latents]
             pairs = Pairs(latents=latents, per_token_counts=counts.flatten(), d_sae=d_sae, members=n_members)
-        parameters, gradients = (weights.W_enc, weights.b_enc, weights.b_dec), weights.gradients
+        parameters, gradients = (weights.W_enc, weights.b_enc, weights.encoder_center), weights.gradients
         codes = encode(pre, centered.flatten(0, 1), pairs, *parameters, gradients=gradients).relu()
         _, error = subtract_decoded(left, codes, pairs, weights.W_dec, None, gradients=gradients)
         reached = torch.zeros(n_members, dtype=torch.bool, device=left.device).index_fill_(0, some.members, True)
@@ -158,9 +158,9 @@ class Resampling:
 
     Every `every_steps` steps, as long as no more than `until_step` are done, each latent silent for
     `dead_after_tokens` is given to a token of the batch, drawn with probability proportional to its squared error
-    squared: its decoder row becomes the token's direction from b_dec, its encoder row the same at `encoder_norm`
-    times the mean norm of the living (JumpReLU: its threshold too, times the mean of theirs), its bias 0; what the
-    optimizer remembers is forgotten.
+    squared: its decoder row becomes the token's direction from the encoder's centre (`b_dec`), its encoder row the
+    same at `encoder_norm` times the mean norm of the living (JumpReLU: its threshold too, times the mean of
+    theirs), its bias 0; what the optimizer remembers is forgotten.
     """
 
     every_steps: int
@@ -201,9 +201,9 @@ class Resampling:
         if not len(silent) or not float(weight.sum()) > 0:
             return silent[:0]
         drawn = torch.multinomial(weight, len(silent), replacement=True, generator=generator)
-        # A token at b_dec itself has no direction: such a latent keeps its own.
+        # A token at the encoder's centre itself has no direction: such a latent keeps its own.
         W_enc, W_dec = weights.W_enc[member], weights.W_dec[member]
-        away = y[drawn.to(y.device)] - weights.b_dec[member]
+        away = y[drawn.to(y.device)] - weights.encoder_center[member]
         rows = normalize(torch.where(away.any(dim=1, keepdim=True), away, W_dec[silent]), dim=1)
         alive = W_enc[~dead]
         norm = alive.norm(dim=1).mean() if len(alive) else W_enc.new_ones(())

@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from autopsae.sae.model import SAE
+from autopsae.training.bias import OLD_BIAS_RATE, bias_of_rate
 from autopsae.training.config import TrainConfig
 from autopsae.training.sources import Member
 
@@ -21,7 +22,11 @@ def terms(member: Member) -> dict[str, Any]:
 
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a saved member; a setting that there was not yet when it was saved is at its default."""
+    """The settings of a saved member, by their names of now; one that there was not yet is at its default."""
+    settings = dict(settings)
+    b_dec_lr = settings.pop(OLD_BIAS_RATE, "None")
+    if b_dec_lr != "None":
+        settings["bias"] = repr(bias_of_rate(float(b_dec_lr), lr=float(settings["lr"])))
     defaults = {one.name: repr(one.default) for one in fields(TrainConfig) if one.default is not MISSING}
     return defaults | {**settings} | dict.fromkeys(WITHOUT_EFFECT, "any")
 

@@ -77,21 +77,39 @@ def stack_weights(saes: Sequence[SAE]) -> Weights:
         return joined
 
     sparsity = saes[0].sparsity
+    b_pre, is_tied = _stack_centers(saes)
     weights = Weights(
         **{name: together(name) for name in PARAMETERS},  # type: ignore[arg-type]
         owned={name: together(name) for name in saes[0].owned},  # type: ignore[misc]
         sparsity=sparsity,
+        b_pre=b_pre,
+        is_tied=is_tied,
     )
     for tensor in weights.parameters.values():
         tensor.requires_grad_()
     return weights
 
 
-def stack_for_training(saes: Sequence[SAE], products: Products | None) -> Weights:
-    """As `stack_weights`; the gradients of the matrices are left to the optimizer, unwritten. products: the screen;
-    None for none.
+def _stack_centers(saes: Sequence[SAE]) -> tuple[Tensor | None, Tensor | None]:
+    """(`b_pre` of all members, the mask of those that have none), as `Weights` takes them."""
+    tied = [sae.b_pre is None for sae in saes]
+    if all(tied):
+        return None, None
+    b_pre = torch.stack([sae.encoder_center.detach() for sae in saes])
+    for sae, part in zip(saes, b_pre, strict=True):
+        if sae.b_pre is not None:
+            sae.b_pre.data = part  # so that a checkpoint loaded into the SAE changes the stack
+    return b_pre, torch.tensor(tied, device=b_pre.device) if any(tied) else None
+
+
+def stack_for_training(members: Sequence[Member], products: Products | None) -> Weights:
+    """As `stack_weights`; the gradients of the matrices are left to the optimizer, unwritten. SAEs whose `b_dec`
+    shall learn after the decoder alone get a `b_pre`, where they have none. products: the screen; None for none.
     """
-    return replace(stack_weights(saes), products=products, gradients=Gradients())
+    for member in members:
+        if member.config.bias.decoder_only:
+            member.sae.fix_encoder_center()
+    return replace(stack_weights([member.sae for member in members]), products=products, gradients=Gradients())
 
 
 def apart(saes: Sequence[SAE]) -> None:

@@ -9,7 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from autopsae.cli.options.kinds import Integers, Names, Numbers, Place, Rare
 from autopsae.cli.options.shared import Padding
 from autopsae.cli.options.sparsity import Firing
-from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
+from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Prefer, Repeated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,20 @@ class Reading:
     """Pieces that it reads at once."""
     keep: Place[Path | None] = None
     """Write the activations into this folder too, for training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trialing:
+    """A trial of remedies, of activations."""
+
+    trial: bool = False
+    """Of activations: train an SAE under each of seven remedies for a while, and prescribe by held-out tokens."""
+    prefer: Rare[Prefer | None] = None
+    """What the trial prescribes by: life (few dead), error (a low error), or both if not given."""
+    batch_tokens: Rare[int] = 4096
+    """Tokens per step of the trial."""
+    trial_folder: Place[Rare[Path | None]] = None
+    """Keep the trial there, so that one that was interrupted goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +78,13 @@ class DiagnoseOptions:
     lr: float = LR
     """Learning rate by which it is judged whether training brings the dead-by-ReLU back."""
     steps: int = STEPS
-    """Steps of that training."""
+    """Steps of that training; a trial costs at most a tenth of it, where 1,000 steps of each remedy do."""
     plan: bool = False
     """Measure what that training would take here, with batches of 4,096 tokens: hours, memory and disk."""
     repeated: Repeated = "keep"
     """Tokens that are the same vector: keep all, or leave_out all but one of each."""
+    trialing: Annotated[Trialing, OmitArgPrefixes] = Trialing()
+    """A trial of remedies."""
     json: Place[Path | None] = None
     """Write all numbers there."""
     figure: Place[Path | None] = None

@@ -4,11 +4,11 @@ Each is a type, so that an option is declared once, with its type, its default a
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from autopsae.defaults import STARTS
+from autopsae.defaults import STARTS, BiasName
 
 T = TypeVar("T")
 
@@ -50,10 +50,13 @@ def _several(parse: Callable[[str], Any], metavar: str) -> PrimitiveConstructorS
     )
 
 
-def _start(word: str) -> str:
-    if word not in STARTS:
-        raise ValueError(f"expected some of {', '.join(STARTS)}, got {word}")
-    return word
+def _among(names: Sequence[str]) -> Callable[[str], str]:
+    def name(word: str) -> str:
+        if word not in names:
+            raise ValueError(f"expected some of {', '.join(names)}, got {word}")
+        return word
+
+    return name
 
 
 def _word(word: str) -> str:
@@ -65,7 +68,8 @@ def _word(word: str) -> str:
 Numbers = Annotated[tuple[float, ...], _several(float, "FLOAT")]
 Integers = Annotated[tuple[int, ...], _several(int, "INT")]
 Names = Annotated[tuple[str, ...], _several(_word, "NAME")]
-Starts = Annotated[tuple[str, ...], _several(_start, "START")]
+Starts = Annotated[tuple[str, ...], _several(_among(STARTS), "START")]
+Biases = Annotated[tuple[str, ...], _several(_among(get_args(BiasName)), "BIAS")]
 
 
 def one_of(names: Sequence[str]) -> PrimitiveConstructorSpec[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.cli.options.kinds import Integers, Numbers, Place, Rare, Starts
+from autopsae.cli.options.kinds import Biases, Integers, Numbers, Place, Rare, Starts
 from autopsae.cli.options.shared import Padding
 from autopsae.cli.options.sparsity import ShortFiring
 from autopsae.defaults import Strays
@@ -55,8 +55,8 @@ class Fit:
     """What is done with tokens of over ten times the median norm (attention sinks), often most of the error."""
     revive: Rare[Literal["auxk", "ghost", "resample"] | None] = None
     """Silent latents explain the residual (auxk, ghost), or are drawn afresh (docs/training.md)."""
-    b_dec_lr: Rare[float | None] = None
-    """Learning rate of b_dec alone; that of --lr if not given."""
+    bias: Rare[Biases] = ()
+    """How b_dec learns: learned (the default), slow (a tenth of --lr), frozen, or decoder (not in the encoder)."""
     warmup_steps: Rare[int] = 0
     """Steps over which the learning rate rises."""
     decay_steps: Rare[int] = 0

@@ -1,0 +1,182 @@
+"""Who dies in training and what the error is, under each remedy and way in which `b_dec` learns, at many settings.
+
+    python -m experiments.survival.policies FOLDER [--layers smollm2.hs12,...] [--seeds 0,1] [--steps 200,1000,2000]
+    python -m experiments.survival.policies                                # the tables of the kept rows, a second
+
+FOLDER is what `experiments.survival.layers` wrote. All policies of a layer, seed, rate, d_sae and k are trained as
+one sweep on the same batches. The rate is constant, so an SAE at 200 steps of a longer run is that of a run of 200
+steps: one run gives the rows of all `--steps`. Some whole documents (20,480 tokens or a few more) are held out:
+death, raw FVU and FVU without strays are measured on them. Rows in results/policies.json stay; a sweep that was
+killed goes on from its checkpoint in `--cache`.
+
+A row has `model, layer, seed, steps, lr, d_sae, k`, `tokens` (different training tokens), `epochs` (times that each
+was trained on), `held_out` (held-out tokens), `policy`, `chose`, `dead, fvu_raw, fvu_typical`. A policy is
+REMEDY_BIAS, as median_frozen or whiten_0.15: `autopsae.training.bias.BIASES` has the biases, "learned" has no name.
+`rule` and `paper_rule` repeat the row of the policy that they chose before training, and name it in `chose`. So
+does `trial`, which chooses as `autopsae.trial` does among its usual candidates, by their rows at 1,000 steps. It
+sees the held-out tokens on which the row is measured.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from experiments.survival.policy_rows import BATCH, Row, keep, read, tables
+from jaxtyping import Float
+from torch import Tensor
+
+from autopsae import Remedy, TopK, TrainConfig, born, diagnose, evaluate
+from autopsae.remedies import active_subspace, center, untouched, whiten
+from autopsae.statistics import collect, geometric_median
+from autopsae.statistics.collect import Statistics
+from autopsae.statistics.spectrum import Spectrum
+from autopsae.training import Member, Training
+from autopsae.training.bias import BIASES
+
+HELD_OUT = 20_480
+CENTER = {"lr": 3e-4, "d_sae": 2048, "k": 32}
+"""The point around which one setting at a time is changed."""
+
+POLICIES = (
+    *("none", "median", "median_frozen", "median_slow", "median_decoder"),
+    *("whiten_0.05", "whiten_0.15", "whiten_0.3"),
+)
+RULES = ("rule", "paper_rule")
+
+
+def remedy_of(name: str, statistics: Statistics) -> Remedy:
+    """none, mean, median, whiten, whiten_ALPHA or asi_RANK."""
+    if name == "none":
+        return untouched(statistics.d_in)
+    if name == "mean":
+        return center(statistics.raw.mean, "mean")
+    median = geometric_median(statistics.sample)
+    if name == "median":
+        return center(median, "median")
+    kind, _, number = name.partition("_")
+    spectrum = Spectrum.of(statistics.raw.covariance)
+    if kind == "asi":
+        return active_subspace(spectrum, median, rank=int(number))
+    return whiten(spectrum, median, alpha=float(number or 1))
+
+
+def parts_of(policy: str) -> tuple[str, str]:
+    """(the remedy, the bias) of a policy by its name."""
+    remedy, _, bias = policy.rpartition("_")
+    return (remedy, bias) if bias in BIASES else (policy, "learned")
+
+
+def split(folder: Path, name: str) -> tuple[Float[Tensor, "tokens d_in"], Float[Tensor, "held_out d_in"]]:
+    """(training tokens, held-out tokens): whole documents, drawn once for all seeds, are held out."""
+    x = torch.from_numpy(np.load(folder / f"{name}.npy"))
+    documents = np.load(folder / f"{name.split('.')[0]}.documents.npy")
+    order = np.random.default_rng(0).permutation(int(documents.max()) + 1)
+    sizes = np.bincount(documents)[order]
+    chosen = order[: int(np.searchsorted(sizes.cumsum(), HELD_OUT)) + 1]
+    is_held_out = torch.from_numpy(np.isin(documents, chosen))
+    return x[~is_held_out], x[is_held_out]
+
+
+def choices(x: Float[Tensor, "tokens d_in"], *, d_sae: int, k: int) -> dict[str, str]:
+    """What each rule chooses from the training tokens, as a policy."""
+    found = diagnose(x, d_sae=d_sae, sparsity=TopK(k=k), exact=False)
+    return {"rule": found.prescription.remedy.name, "paper_rule": found.paper}
+
+
+def measured(
+    x: Tensor,
+    held_out: Tensor,
+    policies: Sequence[str],
+    at: Sequence[int],
+    *,
+    seed: int,
+    settings: Mapping[str, Any],
+    checkpoint: Path,
+) -> Iterator[tuple[int, dict[str, Row]]]:
+    """(number of steps, {policy: what held-out tokens say}) for each number of steps in `at`, one by one."""
+    statistics = collect(x)
+    config = {"steps": max(at), "lr": settings["lr"], "batch_tokens": BATCH, "record_every": max(at), "seed": seed}
+    members = []
+    for policy in policies:
+        remedy, bias = parts_of(policy)
+        sae = born(
+            remedy_of(remedy, statistics),
+            d_sae=settings["d_sae"],
+            sparsity=TopK(k=settings["k"]),
+            sample=statistics.sample,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        members.append(Member(sae=sae, config=TrainConfig(**config, bias=BIASES[bias]), name=policy))
+    training = Training(members, x)
+    if checkpoint.exists():
+        training.load(checkpoint)
+    for _ in training.each_step():
+        if training.step in at:
+            ends = {member.name: evaluate(member.sae, held_out) for member in members}
+            yield (
+                training.step,
+                {
+                    name: {"dead": end.fates.dead, "fvu_raw": end.fvu_raw, "fvu_typical": end.fvu_typical}
+                    for name, end in ends.items()
+                },
+            )
+        if training.step in at or training.step % 1000 == 0:
+            training.save(checkpoint)
+
+
+def run(
+    folder: Path, name: str, policies: Sequence[str], at: Sequence[int], seed: int, settings: Row, cache: Path
+) -> None:
+    """Train one sweep, and write its rows as they come."""
+    x, held_out = split(folder, name)
+    model, _, layer = name.partition(".")
+    about = {"model": model, "layer": layer, "seed": seed, **settings, "tokens": len(x), "held_out": len(held_out)}
+    chosen = choices(x, d_sae=settings["d_sae"], k=settings["k"])
+    policies = list(dict.fromkeys([*policies, *chosen.values()]))
+    there = {(row["steps"], row["policy"]) for row in read() if about.items() <= row.items()}
+    wanted = [steps for steps in at if any((steps, policy) not in there for policy in policies)]
+    if not wanted:
+        return
+    words = [name, seed, *settings.values(), *policies, max(at)]
+    checkpoint = cache / f"{'_'.join(map(str, words))}.safetensors"
+    for steps, ends in measured(x, held_out, policies, wanted, seed=seed, settings=settings, checkpoint=checkpoint):
+        ran = {**about, "steps": steps, "epochs": steps * BATCH / len(x)}
+        rows = [{**ran, "policy": policy, "chose": None, **end} for policy, end in ends.items()]
+        rows += [{**ran, "policy": rule, "chose": policy, **ends[policy]} for rule, policy in chosen.items()]
+        keep(rows)
+        for row in rows:
+            said = f"{row['dead']:.2%} {row['fvu_raw']:.4g}"
+            print(name, seed, steps, row["policy"], row["chose"] or "", said, flush=True)
+    checkpoint.unlink(missing_ok=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="none: the tables of the rows that are kept")
+    parser.add_argument("--layers", default="", help="such as smollm2.hs12; all if not given")
+    parser.add_argument("--policies", default=",".join(POLICIES))
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--steps", default="200,500,1000,2000")
+    parser.add_argument("--lr", type=float, default=CENTER["lr"])
+    parser.add_argument("--d-sae", type=int, default=CENTER["d_sae"])
+    parser.add_argument("--k", type=int, default=CENTER["k"])
+    parser.add_argument("--cache", type=Path, default=Path("policies-cache"))
+    asked = parser.parse_args()
+    if asked.folder is None:
+        keep([])
+        tables(read())
+        return
+    asked.cache.mkdir(parents=True, exist_ok=True)
+    files = sorted(path.stem for path in asked.folder.glob("*.npy") if not path.stem.endswith(".documents"))
+    settings = {"lr": asked.lr, "d_sae": asked.d_sae, "k": asked.k}
+    at = sorted(map(int, asked.steps.split(",")))
+    for seed in map(int, asked.seeds.split(",")):
+        for name in asked.layers.split(",") if asked.layers else files:
+            run(asked.folder, name, asked.policies.split(","), at, seed, settings, asked.cache)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The rows of `experiments.survival.policies`: kept, with those of the trial, and compared."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autopsae.defaults import ACCEPTABLE
+from autopsae.files import write_text
+from autopsae.trial.budget import Budget
+from autopsae.trial.candidate import USUAL
+from autopsae.trial.choose import NEAR, choose
+from autopsae.trial.result import Outcome, Point
+
+RESULTS = Path(__file__).parent / "results" / "policies.json"
+BATCH = 1024
+NUMBERS = ("dead", "fvu_raw", "fvu_typical")
+
+Row = dict[str, Any]
+
+
+def read() -> list[Row]:
+    """The rows that are kept."""
+    rows: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return rows
+
+
+def keep(rows: Sequence[Row]) -> None:
+    """Add rows to the file, in place of those that say the same of other numbers."""
+    about = [_about(row) for row in rows]
+    kept = [row for row in read() if _about(row) not in about]
+    lines = ",\n".join(json.dumps(row) for row in with_trials([*kept, *rows]))
+    write_text(RESULTS, f"[\n{lines}\n]\n")
+
+
+def _about(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in ("chose", *NUMBERS)}
+
+
+def with_trials(rows: Sequence[Row]) -> list[Row]:
+    """The rows, with those of the trial made anew: at each number of steps of a sweep that was measured at the
+    steps of a trial.
+    """
+    others = [row for row in rows if row["policy"] != "trial"]
+    trials = []
+    for sweep in grouped(others, "steps", "epochs", "policy"):
+        ends = {(row["policy"], row["steps"]): row for row in sweep}
+        for steps in sorted({row["steps"] for row in sweep}):
+            judged_at = Budget.of(len(USUAL), for_steps=steps, batch_tokens=BATCH).steps
+            outcomes = [_outcome(ends[name, judged_at]) for name in USUAL if (name, judged_at) in ends]
+            if len(outcomes) == len(USUAL):
+                chosen = choose(outcomes, acceptable=ACCEPTABLE)[0].name
+                trials.append({**ends[chosen, steps], "policy": "trial", "chose": chosen})
+    return [*others, *trials]
+
+
+def _outcome(row: Row) -> Outcome:
+    numbers = {name: row[name] for name in NUMBERS}
+    return Outcome(name=row["policy"], points=(Point(step=row["steps"], tokens=row["held_out"], **numbers),))
+
+
+def grouped(rows: Sequence[Row], *but: str) -> list[list[Row]]:
+    """Rows that agree in all that they are about but these names, in the order of the rows."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        about = {name: value for name, value in _about(row).items() if name not in but}
+        groups.setdefault(json.dumps(about), []).append(row)
+    return [*groups.values()]
+
+
+def shares(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Of each policy: on how many layers (a layer and a seed) it was measured, and the share on which at most 1 %
+    are dead, the raw FVU is within 2 % of the lowest of all policies of the layer, both, and the raw FVU is within
+    2 % of the lowest of those that leave few dead, and few are dead. rows: of one number of steps, rate, d_sae, k.
+    """
+    layers = [{row["policy"]: row for row in group} for group in grouped(rows, "policy")]
+    said = {}
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        measured = [layer for layer in layers if policy in layer]
+        few = [layer[policy]["dead"] <= ACCEPTABLE for layer in measured]
+        low = [
+            layer[policy]["fvu_raw"] <= NEAR * min(row["fvu_raw"] for row in layer.values()) for layer in measured
+        ]
+        counted = {"few_dead": few, "low_error": low, "both": [a and b for a, b in zip(few, low, strict=True)]}
+        lowest = [
+            min((r["fvu_raw"] for r in layer.values() if r["dead"] <= ACCEPTABLE), default=0) for layer in measured
+        ]
+        counted["best_of_few"] = [
+            a and layer[policy]["fvu_raw"] <= NEAR * best
+            for a, layer, best in zip(few, measured, lowest, strict=True)
+        ]
+        said[policy] = {"layers": len(measured)} | {name: sum(c) / len(measured) for name, c in counted.items()}
+    return said
+
+
+def tables(rows: Sequence[Row]) -> None:
+    """For each setting: a line per layer and seed with dead latents and raw FVU of each policy, then the shares."""
+    for setting in grouped(rows, "model", "layer", "seed", "tokens", "epochs", "held_out", "policy"):
+        first = setting[0]
+        policies = [*dict.fromkeys(row["policy"] for row in setting if row["chose"] is None)]
+        print(f"\n{first['steps']:,} steps, lr {first['lr']:g}, d_sae {first['d_sae']:,}, k {first['k']}\n")
+        print(f"| layer | seed | {' | '.join(policies)} |\n" + "|---" * (2 + len(policies)) + "|")
+        for layer in grouped(setting, "policy"):
+            by = {row["policy"]: row for row in layer}
+            cells = [f"{by[p]['dead']:.1%}, {by[p]['fvu_raw']:.4g}" if p in by else "" for p in policies]
+            print(f"| {layer[0]['model']} {layer[0]['layer']} | {layer[0]['seed']} | {' | '.join(cells)} |")
+        print("\n| policy | layers | few dead | low error | both | best of few |\n" + "|---" * 6 + "|")
+        for policy, share in shares(setting).items():
+            cells = [f"{share[name]:.0%}" for name in ("few_dead", "low_error", "both", "best_of_few")]
+            print(f"| {policy} | {share['layers']:.0f} | {' | '.join(cells)} |")

@@ -1,0 +1,74 @@
+"""diagnose --trial: remedies are trained on each layer for a while, and one of them is prescribed."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from autopsae.activations.names import file_names
+from autopsae.arrays import InputError, Tokens
+from autopsae.cli.firing import sparsity_of
+from autopsae.cli.options.diagnose import DiagnoseOptions
+from autopsae.cli.printing import print_note
+from autopsae.cli.terminal import progress_bar, progress_on
+from autopsae.defaults import K
+from autopsae.diagnosis.survey import Survey
+from autopsae.files import write_text
+from autopsae.provenance import PROVENANCE, provenance
+from autopsae.run.members import penalty_for
+from autopsae.training.config import TrainConfig
+from autopsae.trial.result import Trial
+from autopsae.trial.trial import trial
+
+
+def check_trial(options: DiagnoseOptions) -> None:
+    """InputError for a trial of what is no activations or has no penalty, and for its options without it."""
+    asked = options.trialing
+    if not asked.trial:
+        if asked != type(asked)():
+            raise InputError("--prefer, --trial-folder, --batch-tokens: expected --trial with them, got none")
+        return
+    if sparsity_of(options.firing).usual_penalty == "l1":
+        raise InputError(
+            "--trial: expected a sparsity that is trained without an L1 coefficient, got relu; in Python, "
+            "autopsae.trial.trial takes a config with a penalty"
+        )
+
+
+def config_of_trial(options: DiagnoseOptions) -> TrainConfig:
+    """The training that the prescription is for."""
+    k = K if options.firing.k is None else options.firing.k
+    return TrainConfig(
+        steps=options.steps,
+        lr=options.lr,
+        batch_tokens=options.trialing.batch_tokens,
+        penalty=penalty_for(sparsity_of(options.firing), l0=float(k)),
+    )
+
+
+def run_trials(layers: Mapping[str, Tokens], options: DiagnoseOptions, device: str | None) -> dict[str, Trial]:
+    """A trial of each layer, by its name."""
+    asked, config, trials = options.trialing, config_of_trial(options), {}
+    for name, file in file_names([*layers]).items():
+        with progress_bar(f"trial of {name}") as (bar, task):
+            trials[name] = trial(
+                layers[name],
+                config=config,
+                d_sae=options.d_sae,
+                sparsity=sparsity_of(options.firing),
+                acceptable=options.acceptable,
+                prefer=asked.prefer,
+                layer=name,
+                seed=options.seed,
+                folder=None if asked.trial_folder is None else asked.trial_folder / file,
+                announce=lambda line: print_note(line, bar.console),
+                progress=progress_on(bar, task),
+                device=device,
+            )
+    return trials
+
+
+def save_with_trials(survey: Survey, trials: Mapping[str, Trial], path: Path) -> None:
+    """Write the survey as `Survey.save` does, with the trials by layer under "trials"."""
+    said = {name: one.to_dict() for name, one in trials.items()}
+    content = {**survey.to_dict(), "trials": said, PROVENANCE: provenance()}
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

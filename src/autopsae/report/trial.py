@@ -1,0 +1,59 @@
+"""A trial as a terminal table: the trade of dead latents against the error, step by step."""
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from autopsae.report.fitting import Fitting, empty_table, plain
+from autopsae.report.text import dead_cell
+from autopsae.trial.result import Outcome, Point, Trial
+
+
+def trial_text(trial: Trial) -> RenderableType:
+    """A row per candidate: dead latents and raw FVU at birth and after each number of steps, the FVU without stray
+    tokens at the end; the chosen one in bold, and why it is. On a narrow terminal, a few lines per candidate.
+    """
+    table = empty_table(_title(trial))
+    table.add_column("candidate", no_wrap=True)
+    steps = max((outcome.points for outcome in trial.outcomes), key=len)
+    for point in steps:
+        table.add_column("at birth" if point.step == 0 else f"step {point.step:,}", justify="right", no_wrap=True)
+    table.add_column("without strays", justify="right", no_wrap=True)
+    for outcome in trial.outcomes:
+        cells: list[RenderableType] = [_cell(point) for point in outcome.points]
+        cells += [Text("diverged" if outcome.diverged else "")] * (len(steps) - len(cells))
+        table.add_row(_name(outcome, trial), *cells, _typical(outcome))
+    narrow = [line for outcome in trial.outcomes for line in _in_lines(outcome, trial)]
+    chosen = plain(f"{trial.prescription.layer}: the trial prescribes {trial.chosen}", "bold")
+    why = [Padding(plain(trial.prescription.reason), (0, 0, 0, 2))]
+    return Group(Fitting(table, narrow), chosen, *why, *(plain(f" - {finding}") for finding in trial.findings))
+
+
+def _title(trial: Trial) -> str:
+    documents = " of whole documents" if trial.by_document else ""
+    return f"dead latents and raw FVU on {trial.held_out:,} held-out tokens{documents}"
+
+
+def _name(outcome: Outcome, trial: Trial) -> Text:
+    return plain(outcome.name, "bold" if outcome.name == trial.chosen else "")
+
+
+def _cell(point: Point) -> Text:
+    return Text.assemble(dead_cell(point.dead), f" {_fvu(point.fvu_raw)}")
+
+
+def _typical(outcome: Outcome) -> Text:
+    return Text("" if outcome.diverged else _fvu(outcome.end.fvu_typical))
+
+
+def _fvu(fvu: float | None) -> str:
+    return "none" if fvu is None else f"{fvu:.3g}"
+
+
+def _in_lines(outcome: Outcome, trial: Trial) -> list[RenderableType]:
+    """A row of the table as lines."""
+    if outcome.diverged:
+        return [_name(outcome, trial), Padding(plain(f"diverged: {outcome.diverged}"), (0, 0, 0, 2))]
+    lines = [Text.assemble(f"step {point.step:,}: ", _cell(point)) for point in outcome.points]
+    lines.append(Text(f"without strays: {_fvu(outcome.end.fvu_typical)}"))
+    return [_name(outcome, trial), *(Padding(line, (0, 0, 0, 2)) for line in lines)]

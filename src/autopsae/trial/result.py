@@ -1,0 +1,130 @@
+"""What a trial found: the curve of each candidate, the one that is prescribed, and why."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autopsae.defaults import Prefer
+from autopsae.diagnosis.finding import Finding
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.saved import save_object
+from autopsae.tables import Result, html_table
+from autopsae.trial.budget import Budget
+from autopsae.words import printable
+
+FORMAT = "autopsae-trial"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Point(Result):
+    """What held-out tokens say of a candidate after some steps."""
+
+    step: int
+    """Number of steps done."""
+    tokens: int
+    """Number of held-out tokens that it was measured on: all at birth and at the end, some of them in between."""
+    dead: float
+    """Fraction of the latents that fired on no held-out token, in [0, 1]."""
+    fvu_raw: float | None
+    """Squared error over the variance, both in raw space (`Evaluation.fvu_raw`). None where the tokens do not
+    differ."""
+    fvu_typical: float | None
+    """The same without stray tokens (`Evaluation.fvu_typical`). None where the others do not differ."""
+
+    def __str__(self) -> str:
+        fvu = "none" if self.fvu_raw is None else f"{self.fvu_raw:.4g}"
+        return f"step {self.step:,}: {self.dead:.1%} dead, raw FVU {fvu}"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Outcome(Result):
+    """How a candidate did."""
+
+    name: str
+    """The candidate's name."""
+    points: tuple[Point, ...]
+    """At birth, and after each number of steps at which it was measured; the last one is compared."""
+    rise: float = 0.0
+    """Dead fraction at the end minus that half-way, both on the same held-out tokens (4,096 of them at most). 0
+    where the trial was too short to be measured half-way."""
+    diverged: str | None = None
+    """Why its training ended early; None where it did not. Such a candidate is not chosen."""
+
+    @property
+    def end(self) -> Point:
+        """The last point."""
+        return self.points[-1]
+
+    def __str__(self) -> str:
+        return f"{self.name}: diverged" if self.diverged else f"{self.name}: {self.end}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Trial(Result):
+    """The candidates side by side, and what is prescribed after it."""
+
+    outcomes: tuple[Outcome, ...]
+    """One for each candidate, in the order in which they were given."""
+    chosen: str
+    """The name of the candidate that is prescribed."""
+    prescription: Prescription
+    """The remedy, the bias and the reason."""
+    findings: tuple[Finding, ...]
+    """What the user should know of the choice: () where nothing is wrong."""
+    budget: Budget
+    """What it cost."""
+    lr: float
+    """Learning rate."""
+    seed: int
+    """Seed of the rows and of the order of the tokens."""
+    acceptable: float
+    """Fraction of dead latents that is accepted."""
+    prefer: Prefer | None
+    """What was preferred: "life" (few dead), "error" (a low error) or None for both."""
+    tokens: int
+    """Number of different training tokens."""
+    held_out: int
+    """Number of held-out tokens, on which dead latents and errors are measured."""
+    by_document: bool
+    """Whether whole documents were held out. False where it is not known which document a token is from."""
+
+    @property
+    def epochs(self) -> float:
+        """How often each training token was seen."""
+        return self.budget.steps * self.budget.batch_tokens / self.tokens
+
+    def __getitem__(self, name: str) -> Outcome:
+        for outcome in self.outcomes:
+            if outcome.name == name:
+                return outcome
+        raise KeyError(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for JSON; fractions in [0, 1]."""
+        settings = {name: getattr(self, name) for name in ("lr", "seed", "acceptable", "prefer")}
+        seen = {name: getattr(self, name) for name in ("tokens", "epochs", "held_out", "by_document")}
+        return {
+            **self.prescription.made_for(),
+            "chosen": self.chosen,
+            "reason": self.prescription.reason,
+            **settings,
+            **asdict(self.budget),
+            **seen,
+            "candidates": [asdict(outcome) for outcome in self.outcomes],
+            "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_dict` as JSON, whole or not at all."""
+        save_object(path, format=FORMAT, content=self.to_dict())
+
+    def __str__(self) -> str:
+        lines: Sequence[object] = [f"{self.prescription.layer}: {self.chosen}: {self.prescription.reason}"]
+        return "\n".join(printable(str(line)) for line in [*lines, *self.outcomes, *self.findings])
+
+    def _repr_html_(self) -> str:
+        steps = [point.step for point in self.outcomes[0].points]
+        rows = [[outcome.name, *map(str, outcome.points)] for outcome in self.outcomes]
+        notes = [self.prescription.reason, *map(str, self.findings)]
+        return html_table(["candidate", *(f"after {step:,} steps" for step in steps)], rows, notes)

@@ -1,0 +1,227 @@
+"""trial(tokens, ...): remedies trained side by side on a layer for a while, and one of them prescribed."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from numpy.typing import NDArray
+
+from autopsae.arguments import whole_arguments
+from autopsae.arrays import InputError, Tokens
+from autopsae.defaults import ACCEPTABLE, Prefer
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.kinds import anything, check_kind, fields, nothing_or, number, whole
+from autopsae.passes import known_tokens
+from autopsae.progress import Progress
+from autopsae.reading import input_errors, parse, read_bytes
+from autopsae.remedies.remedy import Remedy
+from autopsae.run.data import count_tokens
+from autopsae.run.finished import is_present
+from autopsae.run.folder import Entry, Plan
+from autopsae.run.many import run_sweep
+from autopsae.run.members import Layer
+from autopsae.run.observer import Observer
+from autopsae.sae.sparsity import Sparsity
+from autopsae.training.config import TrainConfig
+from autopsae.training.objective import L0Target
+from autopsae.training.sources import Member
+from autopsae.trial.budget import Budget
+from autopsae.trial.candidate import USUAL, Candidate, candidates_by_name
+from autopsae.trial.choose import choose, findings_of
+from autopsae.trial.result import Outcome, Point, Trial
+from autopsae.trial.split import split_tokens
+
+_MEASURED = fields(
+    {
+        "step": whole(0),
+        "tokens": whole(),
+        "dead": number(),
+        "fvu_raw": nothing_or(number()),
+        "fvu_typical": nothing_or(number()),
+    },
+    others=anything,
+)
+
+CURVE = 4
+"""Number of measurements of each candidate, the last one included."""
+
+
+@whole_arguments("d_sae", "trial_steps", "held_out", "seed")
+def trial(
+    tokens: Tokens,
+    candidates: Sequence[Candidate | Remedy | str] = USUAL,
+    *,
+    config: TrainConfig,
+    d_sae: int,
+    sparsity: Sparsity,
+    trial_steps: int | None = None,
+    documents: Sequence[int] | NDArray[Any] | None = None,
+    held_out: int | None = None,
+    acceptable: float = ACCEPTABLE,
+    prefer: Prefer | None = None,
+    layer: str = "layer",
+    seed: int = 0,
+    folder: str | Path | None = None,
+    announce: Callable[[str], object] | None = None,
+    progress: Progress | None = None,
+    device: str | None = None,
+) -> Trial:
+    """Train an SAE under each candidate for a while, all on the same batches, and prescribe one: the lowest raw FVU
+    of those that leave at most `acceptable` dead on tokens that none was trained on.
+
+    tokens: raw. candidates: remedies, each with a way in which `b_dec` learns, or names (`candidates_by_name`).
+    config: the training that the prescription is for; the trial has its settings, but fewer steps and no decay.
+    d_sae, sparsity: of the SAE. trial_steps: steps of each candidate; None for as many as a tenth of `config.steps`
+    pays for, but at least 1,000 (`Budget`). documents: the number of each token's document (default: what the
+    source says); whole documents are then held out. held_out: number of held-out tokens; None for a tenth, at most
+    20,480. acceptable: fraction of the latents that may be dead. prefer: "error" or "life" where only one counts
+    (`choose`). layer: its name. seed: of rows and order. folder: where the trial is kept: one that was interrupted
+    goes on from there, and one that is finished is read again; it holds the trained SAEs too. announce: told the
+    cost before training. progress: told ("training", steps done, all steps). device: where to compute.
+
+    Raises InputError for two candidates of one name or none, for a name that is not known, where no candidate can
+    be trained, for a folder of another trial, and as `split_tokens`, `born` and `run_sweep`.
+    """
+    training, held, by_document = split_tokens(tokens, documents, held_out=held_out, seed=seed)
+    read = Layer(training, device=device)
+    entered = [_candidate(one, read, seed) for one in candidates]
+    _check(entered, acceptable, prefer)
+    budget = Budget.of(len(entered), for_steps=config.steps, batch_tokens=config.batch_tokens, steps=trial_steps)
+    if announce:
+        announce(str(budget))
+    entries = [
+        _entry(one, read, _settings(config, one, budget, seed), d_sae=d_sae, sparsity=sparsity, layer=layer)
+        for one in entered
+    ]
+    outcomes = _outcomes(entries, training, held, folder=folder, steps=budget.steps, progress=progress)
+    chosen, why, enough = choose(outcomes, acceptable=acceptable, prefer=prefer)
+    place = [outcome.name for outcome in outcomes].index(chosen.name)
+    n_held_out = count_tokens(held)
+    return Trial(
+        outcomes=tuple(outcomes),
+        chosen=chosen.name,
+        prescription=Prescription(
+            remedy=entered[place].remedy,
+            bias=entered[place].bias,
+            reason=_reason(chosen, why, budget, n_held_out),
+            layer=layer,
+            d_sae=d_sae,
+            sparsity=sparsity,
+            scale=entries[place].member.sae.scale,
+        ),
+        findings=findings_of(chosen, outcomes, acceptable=acceptable, held_out=n_held_out, enough=enough),
+        budget=budget,
+        lr=config.lr,
+        seed=seed,
+        acceptable=acceptable,
+        prefer=prefer,
+        tokens=known_tokens(training) or count_tokens(training),
+        held_out=n_held_out,
+        by_document=by_document,
+    )
+
+
+def _candidate(one: Candidate | Remedy | str, read: Layer, seed: int) -> Candidate:
+    if isinstance(one, str):
+        return candidates_by_name(read, (one,), seed=seed)[0]
+    return Candidate(remedy=one) if isinstance(one, Remedy) else one
+
+
+def _check(candidates: Sequence[Candidate], acceptable: float, prefer: str | None) -> None:
+    names = [candidate.name for candidate in candidates]
+    if not names or len({*names}) < len(names):
+        raise InputError(f"trial: expected candidates, each with a name of its own, got {names}")
+    if not 0 <= acceptable <= 1 or prefer not in (None, "life", "error"):
+        raise InputError(
+            f"trial: expected acceptable in [0, 1] and prefer life, error or None, got {acceptable} and {prefer!r}"
+        )
+
+
+def _settings(config: TrainConfig, candidate: Candidate, budget: Budget, seed: int) -> TrainConfig:
+    """The user's training, as long as the trial is."""
+    return replace(
+        config,
+        steps=budget.steps,
+        bias=candidate.bias,
+        warmup_steps=min(config.warmup_steps, budget.steps),
+        decay_steps=0,
+        record_every=max(1, budget.steps // CURVE),
+        seed=seed,
+    )
+
+
+def _entry(
+    candidate: Candidate, read: Layer, config: TrainConfig, *, d_sae: int, sparsity: Sparsity, layer: str
+) -> Entry:
+    """A candidate, born."""
+    l0 = config.penalty.l0 if isinstance(config.penalty, L0Target) else float(sparsity.l0 or 0)
+    sae = read.born(candidate.remedy, d_sae=d_sae, sparsity=sparsity, l0=l0, seed=config.seed)
+    about = {"layer": layer, "candidate": candidate.name, "d_sae": d_sae, "sparsity": sparsity.to_dict()}
+    return Entry(member=Member(sae=sae, config=config, name=candidate.name), about=about, data=layer)
+
+
+def _outcomes(
+    entries: Sequence[Entry],
+    training: Tokens,
+    held_out: Tokens,
+    *,
+    folder: str | Path | None,
+    steps: int,
+    progress: Progress | None,
+) -> list[Outcome]:
+    """Train all, and read what held-out tokens said of each."""
+    every = entries[0].member.config.record_every
+    with ExitStack() as stack:
+        out = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
+        begun = any(is_present(out / name) for name in ("portions.json", "sweep.json"))
+        result = run_sweep(
+            entries,
+            training,
+            held_out,
+            out,
+            plan=Plan(checkpoint_every=every if folder else None, evaluate_every=every),
+            resume=begun,
+            observer=Observer(progress=progress),
+        )
+        return [_outcome(out, member, steps=steps) for member in result["members"]]
+
+
+def _outcome(out: Path, summary: dict[str, Any], *, steps: int) -> Outcome:
+    birth = _point(0, summary["birth"])
+    if summary["diverged"] is not None:
+        return Outcome(name=summary["name"], points=(birth,), diverged=summary["diverged"])
+    curve = _curve(out / summary["folder"] / "held_out.jsonl")
+    # The end is measured on all held-out tokens; on the way, on some of them.
+    between = [point for point in curve if point.step < steps]
+    rise = curve[-1].dead - curve[len(curve) // 2 - 1].dead if len(curve) > 1 else 0.0
+    return Outcome(name=summary["name"], points=(birth, *between, _point(steps, summary)), rise=rise)
+
+
+def _curve(path: Path) -> list[Point]:
+    """What was measured on the way. Raises InputError for a file that is missing or damaged."""
+    with input_errors(path, "the measurements of a trial", "try the candidates again in a new folder"):
+        lines = [parse(line) for line in read_bytes(path).splitlines()]
+    for line in lines:
+        check_kind(path, line, _MEASURED)
+    return [_point(line["step"] + 1, line) for line in lines]
+
+
+def _point(step: int, numbers: dict[str, Any]) -> Point:
+    return Point(
+        step=step,
+        tokens=numbers["tokens"],
+        dead=numbers["dead"],
+        fvu_raw=numbers["fvu_raw"],
+        fvu_typical=numbers["fvu_typical"],
+    )
+
+
+def _reason(chosen: Outcome, why: str, budget: Budget, held_out: int) -> str:
+    end = chosen.end
+    return (
+        f"{why}: after {budget.steps:,} steps {end.dead:.1%} are dead on {held_out:,} held-out tokens, with a raw "
+        f"FVU of {end.fvu_raw:.4g}"
+    )

@@ -1,0 +1,244 @@
+"""A trial: what it trains, what it says, and that it can be resumed."""
+
+import json
+import re
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from torch import Tensor
+
+from autopsae.arrays import InputError
+from autopsae.cli.verbs import run
+from autopsae.diagnosis.prescribe import Prescription
+from autopsae.evaluation.reconstruction import evaluate
+from autopsae.remedies.remedy import center
+from autopsae.report.trial import trial_text
+from autopsae.sae.init import born
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import JumpReLU, TopK
+from autopsae.statistics.median import geometric_median
+from autopsae.training.bias import BIASES, Bias
+from autopsae.training.config import TrainConfig
+from autopsae.training.loop import train
+from autopsae.training.objective import L0Target
+from autopsae.trial.budget import LEAST_STEPS, Budget
+from autopsae.trial.candidate import USUAL, Candidate
+from autopsae.trial.result import Trial
+from autopsae.trial.split import split_tokens
+from autopsae.trial.trial import trial
+
+D_IN = 8
+CONFIG = TrainConfig(steps=400, lr=1e-2, batch_tokens=50)
+
+
+def tokens() -> Float[Tensor, "1500 8"]:
+    x = torch.randn(1500, D_IN, generator=torch.Generator().manual_seed(0))
+    return x * torch.logspace(0, -1, D_IN) + 2
+
+
+def tried(candidates: Any = USUAL, **more: Any) -> Trial:
+    settings = {"config": CONFIG, "trial_steps": 12, "d_sae": 32, "sparsity": TopK(k=3), **more}
+    return trial(tokens(), candidates, **settings)
+
+
+def test_each_candidate_is_trained_as_alone_and_judged_on_tokens_that_it_never_saw() -> None:
+    found = tried(["median_frozen", "none"], seed=3)
+    training, held, _ = split_tokens(tokens(), seed=3)
+    sample = torch.cat([*training])  # it is smaller than a sample, so it is the sample
+    sae = born(
+        center(geometric_median(sample), "median"),
+        d_sae=32,
+        sparsity=TopK(k=3),
+        sample=sample,
+        generator=torch.Generator().manual_seed(3),
+    )
+    train(sae, training, TrainConfig(steps=12, lr=1e-2, batch_tokens=50, seed=3, bias=BIASES["frozen"]))
+    alone = evaluate(sae, held)
+    end = found["median_frozen"].end
+    assert (end.step, end.tokens, end.dead) == (12, 150, alone.fates.dead)
+    assert end.fvu_raw == pytest.approx(alone.fvu_raw, rel=1e-4)
+    assert [point.step for point in found["none"].points] == [0, 3, 6, 9, 12]
+    # Held-out tokens are so few here that all are measured on half-way too.
+    for one in found.outcomes:
+        assert one.rise == pytest.approx(one.end.dead - one.points[2].dead)
+    assert (found.tokens, found.held_out, found.by_document) == (1350, 150, False)
+    assert found.epochs == 12 * 50 / 1350
+
+
+def test_the_prescription_makes_the_sae_that_was_tried() -> None:
+    found = tried(["median_slow", "none"], acceptable=1.0, prefer="error")
+    prescription = found.prescription
+    assert found.chosen == "median_slow"
+    assert (prescription.remedy.name, prescription.bias) == ("median", BIASES["slow"])
+    sae = born(prescription)
+    training, held, _ = split_tokens(tokens())
+    train(sae, training, TrainConfig(steps=12, lr=1e-2, batch_tokens=50, bias=prescription.bias))
+    assert evaluate(sae, held).fvu_raw == pytest.approx(found["median_slow"].end.fvu_raw, rel=1e-4)
+    assert prescription.reason.startswith("the lowest error of 2 candidates, as asked: after 12 steps ")
+
+
+def test_a_remedy_and_a_bias_of_ones_own_can_be_tried() -> None:
+    mine = center(torch.full((D_IN,), 2.0, dtype=torch.float64), "mine")
+    found = tried([mine, Candidate(remedy=mine, bias=Bias(lr_fraction=0.3)), "whiten_0.2_decoder"])
+    assert [outcome.name for outcome in found.outcomes] == ["mine", "mine_own", "whiten_0.2_decoder"]
+
+
+def test_settings_of_the_training_are_those_of_the_trial_but_its_decay() -> None:
+    config = TrainConfig(
+        steps=400, lr=1e-2, batch_tokens=50, decay_steps=100, warmup_steps=90, penalty=L0Target(l0=3.0)
+    )
+    found = tried(["median"], config=config, sparsity=JumpReLU(), folder=None)
+    assert found["median"].diverged is None
+
+
+def test_a_trial_in_a_folder_is_read_again_and_another_is_refused_there(tmp_path: Path) -> None:
+    told: list[str] = []
+    first = tried(["median", "none"], folder=tmp_path / "t", announce=told.append)
+    assert first.to_dict() == tried(["median", "none"], folder=tmp_path / "t").to_dict()
+    assert SAE.load(tmp_path / "t" / "median" / "sae").d_sae == 32
+    assert told == [str(first.budget)]
+    with pytest.raises(InputError, match="differ"):
+        tried(["median", "mean"], folder=tmp_path / "t")
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"step": 3}\n', b"null\n"])
+def test_a_damaged_curve_is_refused_in_a_line(damage: bytes, tmp_path: Path) -> None:
+    tried(["median", "none"], folder=tmp_path / "t")
+    path = tmp_path / "t" / "none" / "held_out.jsonl"
+    path.write_bytes(damage)
+    if not damage:
+        path.unlink()
+    with pytest.raises(InputError, match=re.escape(str(path))):
+        tried(["median", "none"], folder=tmp_path / "t")
+
+
+def test_a_trial_that_was_interrupted_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if done == 9:
+            raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        tried(["median", "none"], folder=tmp_path / "t", progress=stop)
+    steps: list[int] = []
+    resumed = tried(["median", "none"], folder=tmp_path / "t", progress=lambda _, done, __: steps.append(done))
+    assert steps == [9, 12]
+    assert resumed.to_dict() == tried(["median", "none"]).to_dict()
+
+
+def test_a_candidate_that_diverges_is_shown_and_not_chosen() -> None:
+    wild = Candidate(remedy=center(torch.full((D_IN,), 1e15, dtype=torch.float64), "wild"))
+    found = tried([wild, "median"])
+    assert found.chosen == "median"
+    assert (found["wild"].diverged is not None) or found["wild"].end.fvu_raw > 1  # type: ignore[operator]
+    assert found.to_dict()["candidates"][0]["name"] == "wild"
+
+
+@pytest.mark.parametrize(
+    ("candidates", "more", "message"),
+    [
+        ([], {}, "trial: expected candidates, each with a name of its own, got []"),
+        (["median", "median"], {}, "each with a name of its own, got ['median', 'median']"),
+        (["zscore"], {}, "candidates: expected none, mean, median or whiten_ALPHA, with or without _slow"),
+        (["median_0.3"], {}, "got 'median_0.3'; pass a Candidate of your own instead"),
+        (["whiten_x"], {}, "got 'whiten_x'; pass a Candidate of your own instead"),
+        (["median"], {"acceptable": 1.5}, "expected acceptable in [0, 1] and prefer life, error or None, got 1.5"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(candidates: list[str], more: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        tried(candidates, **more)
+
+
+def test_a_trial_costs_a_tenth_or_says_that_it_costs_more() -> None:
+    cheap = Budget.of(5, for_steps=100_000, batch_tokens=4096)
+    assert (cheap.steps, cheap.share) == (2000, 0.1)
+    assert (
+        str(cheap)
+        == "the trial trains 5 SAEs for 2,000 steps of 4,096 tokens: 10% of one training of 100,000 steps"
+    )
+    dear = Budget.of(5, for_steps=49_999, batch_tokens=10)
+    assert dear.steps == LEAST_STEPS
+    assert str(dear).endswith("which is over a tenth; fewer candidates or fewer steps cost less, and say less")
+    assert Budget.of(5, for_steps=50_000, batch_tokens=10).share == 0.1
+    assert Budget.of(5, for_steps=300, batch_tokens=10).steps == 300
+    assert Budget.of(5, for_steps=300, batch_tokens=10, steps=7).steps == 7
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_the_table_shows_the_trade_of_every_candidate(width: int) -> None:
+    found = tried(["median", "none"])
+    page = StringIO()
+    Console(width=width, file=page).print(trial_text(found))
+    text = page.getvalue()
+    for outcome in found.outcomes:
+        assert outcome.name in text
+        for point in outcome.points:
+            assert f"{point.dead:.1%} {point.fvu_raw:.3g}" in text
+    assert f"the trial prescribes {found.chosen}" in " ".join(text.split())
+
+
+def test_the_json_of_a_trial_says_what_was_found_and_what_it_cost(tmp_path: Path) -> None:
+    found = tried(["median", "none"])
+    found.save(tmp_path / "t.json")
+    said = json.loads((tmp_path / "t.json").read_text())
+    assert said["chosen"] == found.chosen
+    assert (said["steps"], said["for_steps"], said["held_out"]) == (12, 400, 150)
+    assert [point["step"] for point in said["candidates"][0]["points"]] == [0, 3, 6, 9, 12]
+
+
+SMALL = ["--d-sae", "32", "--k", "3", "--steps", "8", "--batch-tokens", "50", "--lr", "0.01"]
+
+
+def test_diagnose_with_a_trial_writes_its_prescription_and_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", tokens().numpy())
+    asked = [*SMALL, "--trial", "--json", "o.json", "--prescriptions", "p", "--trial-folder", "t"]
+    assert run(["diagnose", "a.npy", *asked]) == 0
+    said, out = json.loads(Path("o.json").read_text())["trials"]["a"], capsys.readouterr()
+    prescription = Prescription.load("p/a")
+    assert (prescription.remedy.name, prescription.reason) == (said["remedy"], said["reason"])
+    assert f"the trial prescribes {said['chosen']}" in out.out
+    assert "the trial trains 7 SAEs for 8 steps of 50 tokens: 700% of one training of 8 steps" in out.err
+    assert (tmp_path / "t" / "a" / "sweep.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--prefer", "life"], "expected --trial with them"),
+        (["--trial", "--sparsity", "relu"], "expected a sparsity that is trained without an L1 coefficient"),
+    ],
+)
+def test_a_trial_that_the_command_line_cannot_have_is_refused(
+    asked: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "a.npy", tokens().numpy())
+    assert run(["diagnose", str(tmp_path / "a.npy"), "--d-sae", "64", *asked]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_train_lets_b_dec_learn_as_the_prescription_says_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", tokens().numpy())
+    tried(["median_frozen"]).prescription.save("p")
+    short = ["--d-sae", "32", "--k", "3", "--steps", "4", "--batch-tokens", "50", "--prescription", "p"]
+    for out, more, fraction in (("one", [], 0.0), ("two", ["--bias", "learned"], 1.0)):
+        assert run(["train", "a.npy", "--out", out, *short, *more]) == 0
+        assert json.loads(Path(out, "summary.json").read_text())["training"]["bias"]["lr_fraction"] == fraction
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "trial.md").read_text()
+    [block] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    exec(block, {})
+    assert "layer: " in capsys.readouterr().out

@@ -15,6 +15,7 @@ are, and which way the rows of dead latents looked at birth.
 
 import argparse
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -94,7 +95,7 @@ def rows_of(name: str, seed: int, steps: int) -> list[dict[str, Any]]:
     sample = x[:4096]
     points = {"median": geometric_median(sample.double()), "origin": world.origin.double()}
     starts = {start: center(point, start) for start, point in points.items()}
-    config = {"steps": steps, "lr": 1e-3, "batch_tokens": 1024, "record_every": steps, "seed": seed}
+    config = TrainConfig(steps=steps, lr=1e-3, batch_tokens=1024, record_every=steps, seed=seed)
     members = [
         Member(
             sae=born(
@@ -104,7 +105,7 @@ def rows_of(name: str, seed: int, steps: int) -> list[dict[str, Any]]:
                 sample=sample,
                 generator=torch.Generator().manual_seed(seed),
             ),
-            config=TrainConfig(**config, bias=bias),
+            config=replace(config, bias=bias),
             name=f"{start}_{way}",
         )
         for start, remedy in starts.items()

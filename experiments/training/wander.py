@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiments.survival.policies import BATCH, CENTER, remedy_of, split
+from experiments.survival.policies import CENTER, remedy_of, split
+from experiments.survival.policy_rows import BATCH
 from jaxtyping import Float
 from torch import Tensor
 

@@ -32,6 +32,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     interop          SAEs of other libraries and public suites: loaded as ours, ours written for the libraries
     cure             the prescription in another library's own training
     run              training from activations to folders: one SAE, or a sweep
+    trial            remedies trained side by side on a layer for a while, and one of them prescribed
     report           results -> tables and figures; computes nothing
     cli              the command line
 

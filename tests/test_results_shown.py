@@ -56,6 +56,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
     made += [LossRecovered(tokens=9, loss=1.0, loss_reconstructed=1.5, loss_ablated=3.0, recovered=0.75)]
     made += [survey["hs1"].recovery or autopsae.survival.recovery(x, sae.W_enc.detach(), lr=1e-3, steps=10)]
     made += every_result(x, sae)
+    made += [autopsae.training.plan_training(sae, x, TrainConfig(steps=1, lr=0.1), layer=EVIL)]
     tried = {"config": TrainConfig(steps=2, lr=1e-3, batch_tokens=64), "d_sae": 32, "sparsity": TopK(k=4)}
     made += [autopsae.trial.trial(x, ["none", "median"], layer=EVIL, acceptable=0.0, **tried)]  # type: ignore[arg-type]
     made += [autopsae.trial.Candidate(remedy=survey["hs1"].prescription.remedy)]

@@ -41,7 +41,7 @@ class Trialing:
     prefer: Rare[Prefer | None] = None
     """What the trial prescribes by: life (few dead), error (a low error), or both if not given."""
     batch_tokens: Rare[int] = 4096
-    """Tokens per step of the trial."""
+    """Tokens per step of that training, as a trial and a plan take it."""
     trial_folder: Place[Rare[Path | None]] = None
     """Keep the trial there, so that one that was interrupted goes on."""
 
@@ -80,7 +80,7 @@ class DiagnoseOptions:
     steps: int = STEPS
     """Steps of that training; a trial costs at most a tenth of it, where 1,000 steps of each remedy do."""
     plan: bool = False
-    """Measure what that training would take here, with batches of 4,096 tokens: hours, memory and disk."""
+    """Measure what that training would take here: hours, memory and disk."""
     repeated: Repeated = "keep"
     """Tokens that are the same vector: keep all, or leave_out all but one of each."""
     trialing: Annotated[Trialing, OmitArgPrefixes] = Trialing()

@@ -69,3 +69,10 @@ def test_a_source_that_knows_its_documents_is_split_by_them() -> None:
 def test_documents_of_another_number_are_refused() -> None:
     with pytest.raises(InputError, match=re.escape("for each of 1,000 tokens, got shape (999,); pass the number")):
         split_tokens(numbered(), np.zeros(999))
+
+
+@pytest.mark.parametrize("documents", [None, np.repeat(np.arange(100), 10)])
+@pytest.mark.parametrize("held_out", [0, -5, N])
+def test_a_number_of_held_out_tokens_that_cannot_be_is_refused(documents: object, held_out: int) -> None:
+    with pytest.raises(InputError, match=f"expected 1 to 999 tokens to hold out of 1,000, got {held_out:,}"):
+        split_tokens(numbered(), documents, held_out=held_out)  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ def split_tokens(
     total = count_tokens(tokens)
     n = min(MOST, max(1, total // SHARE)) if held_out is None else whole("held_out", held_out)
     known = source_documents(tokens) if documents is None else documents
-    places = None if known is None else _places(np.asarray(known), total, n, seed)
+    places = None if known is None or n < 1 else _places(np.asarray(known), total, n, seed)
     if places is None:
         training, held = hold_out(tokens, n)
         return training, held, False

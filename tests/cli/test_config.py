@@ -137,7 +137,9 @@ def test_the_summary_of_a_member_gives_that_member_and_sweep_json_the_sweep(
     assert files("again") == files("many")
 
 
-def test_the_summary_of_a_member_says_how_its_bias_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_summary_of_a_member_says_how_its_bias_learned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     assert run(["train", "a.npy", "--out", "many", *SMALL, "--k", "4", "--bias", "slow,decoder"]) == 0
     summary = json.loads(Path("many/biasdecoder/summary.json").read_text())
@@ -148,6 +150,11 @@ def test_the_summary_of_a_member_says_how_its_bias_learned(monkeypatch: pytest.M
     assert run(["train", "a.npy", "--out", "alone", "--config", "earlier.json"]) == 0
     assert json.loads(Path("alone/summary.json").read_text())["training"] == summary["training"]
     assert SAE.load("alone/sae").b_pre is not None
+    summary["provenance"]["settings"]["b_dec_lr"] = 1e-5
+    Path("earlier.json").write_text(json.dumps(summary))
+    capsys.readouterr()
+    assert run(["train", "a.npy", "--out", "other", "--config", "earlier.json"]) == 2
+    assert "got b_dec_lr = 1e-05; leave it out of the file and pass --bias" in capsys.readouterr().err
 
 
 def test_what_is_given_on_the_command_line_wins_over_the_file() -> None:

@@ -67,8 +67,8 @@ def _of_a_run(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
     rate = settings.pop(OLD_BIAS_RATE, None)  # runs of earlier versions record it
     if rate is not None:
         raise InputError(
-            f"{path}: expected settings of this version, got {OLD_BIAS_RATE} = {show(rate)}; leave it out of the file "
-            "and pass --bias (0 is frozen, a tenth of --lr is slow), or set Bias(lr_fraction=...) in Python"
+            f"{path}: expected settings of this version, got {OLD_BIAS_RATE} = {show(rate)}; leave it out of the "
+            "file and pass --bias (0 is frozen, a tenth of --lr is slow), or set Bias(lr_fraction=...) in Python"
         )
     return _of_a_member(settings, content) if isinstance(content.get("training"), dict) else settings
 

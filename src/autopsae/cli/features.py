@@ -51,8 +51,9 @@ def features(options: FeaturesOptions) -> None:
     table = None if options.token_table is None else read_token_table(options.token_table)
     with add_provenance(layer=source.layer), progress_bar("reading the tokens") as (bar, task):
         progress = progress_on(bar, task)
-        covered = _cover(saes, source, table, options, progress)
+        # First, as a latent that there is not is found in one pass; the coverage takes several for each SAE.
         examples = _examples(saes[options.sae], source, table, options, progress)
+        covered = _cover(saes, source, table, options, progress)
         write_all(_writers(covered, examples, options))
     if covered is not None:
         print_text(comparison_text(covered) if isinstance(covered, CoverageComparison) else coverage_text(covered))

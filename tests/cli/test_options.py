@@ -223,11 +223,14 @@ def test_help_shows_no_rare_option_and_every_other(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.quick
-def test_every_rare_option_stands_in_the_docs_and_no_other() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+@pytest.mark.parametrize(
+    ("verb", "page"), [("train", "training.md"), ("diagnose", "diagnosis.md"), ("features", "features.md")]
+)
+def test_every_rare_option_stands_in_the_docs_and_no_other(verb: str, page: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / page).read_text()
     table = page.split("Options that `--help` does not show:")[1].split("\n\n")[1].splitlines()[2:]
     named = [name.strip("` ") for row in table for name in row.split("|")[1].split(",")]
-    assert sorted(named) == sorted(name for name, hint in option_types(VERBS["train"]).items() if is_rare(hint))
+    assert sorted(named) == sorted(name for name, hint in option_types(VERBS[verb]).items() if is_rare(hint))
 
 
 HELP = """

@@ -11,7 +11,9 @@ import autopsae
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
 from autopsae.passes import spread_over
+from autopsae.statistics import groups
 from autopsae.statistics.collect import collect
+from autopsae.statistics.groups import Groups
 
 SHARDS, EACH, D_IN = 5, 1200, 12
 
@@ -60,6 +62,20 @@ def test_births_are_estimated_for_the_whole_store_and_lie_near_its_count(store: 
 def test_an_exact_diagnosis_counts_on_the_tokens_that_were_taken(store: Path) -> None:
     counted = autopsae.diagnose(autopsae.open_activations(store).take(1500), d_sae=64, k=4)
     assert {birth.tokens for birth in counted.birth.values()} == {1500}
+
+
+def test_documents_are_assumed_as_in_a_sample_of_the_whole_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spans: list[int] = []
+
+    def sample_groups(sample: torch.Tensor, documents: object, stream_tokens: int) -> Groups:
+        spans.append(stream_tokens)
+        return groups.sample_groups(sample, None, stream_tokens)
+
+    monkeypatch.setattr("autopsae.diagnosis.judge.sample_groups", sample_groups)
+    whole = autopsae.open_activations(store)
+    autopsae.diagnose(whole.take(1500), d_sae=64, k=4, exact=False)
+    autopsae.diagnose(whole, d_sae=64, k=4, exact=False)
+    assert spans == [SHARDS * EACH] * 2
 
 
 def test_tokens_are_spread_over_the_files_or_over_what_a_split_left(store: Path) -> None:

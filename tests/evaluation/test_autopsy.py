@@ -218,6 +218,16 @@ def test_a_row_of_zeros_is_beyond_reach() -> None:
     assert (float(found.variance_share[4]), float(found.alignment[4])) == (0, 0)
 
 
+def test_no_training_moves_what_an_encoder_with_a_center_of_its_own_subtracts() -> None:
+    sae, x = by_hand()
+    sae.fix_encoder_center()
+    found = autopsy(sae, x)
+    assert found.travel.tolist() == [0.0, 0.0, torch.inf, 0.0, 0.0]
+    [said] = [finding for finding in found.findings if finding.name == "out_of_reach"]
+    assert "the encoder subtracts b_pre" in said.meaning
+    assert "--recentre" in said.advice
+
+
 def test_the_counts_are_those_of_fates_and_say_so_in_every_form() -> None:
     x = drawn(4.0)
     sae = birth(x, TopK(k=8), centered=False)

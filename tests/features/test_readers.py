@@ -59,6 +59,13 @@ def test_a_program_says_what_its_characters_are(concept: str, expected: list[str
     assert marked(concept) == expected
 
 
+def test_the_name_of_a_definition_is_not_a_letter_of_the_word_before_it() -> None:
+    program = "async def f(): pass\nclass s: pass\ndef d(): pass\n"
+    rows = python_annotations([program]).rows()
+    starts = {program[start:end]: start for _, start, end, concept in rows if concept.endswith(" name")}
+    assert starts == {"f": 10, "s": program.index("s:"), "d": program.index("d()")}
+
+
 def test_brackets_and_domains_of_a_program() -> None:
     assert len(marked("bracket")) == 14
     annotations = python_annotations([PROGRAM])

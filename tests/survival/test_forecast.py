@@ -123,6 +123,8 @@ def test_dominance_is_the_share_of_the_first_principal_component() -> None:
     found = forecast(x, W, TopK(k=K))
     assert found.dominance == pytest.approx(PCA(1).fit(x.numpy()).explained_variance_ratio_[0], rel=1e-5)
     assert found.at(1000).dominance == found.dominance
+    for unit in (1e-25, 1e25):  # squares of such tokens are outside the range of float32
+        assert forecast(x * unit, W, TopK(k=K)).dominance == pytest.approx(found.dominance, rel=1e-5)
     assert forecast(x[:1].expand(50, -1), W, TopK(k=K)).dominance == 0
 
 

@@ -52,6 +52,17 @@ def test_the_chances_explain_how_many_were_silent_on_the_sample() -> None:
     assert explained == pytest.approx(float((tail.fired == 0).double().mean()), abs=1e-3)
 
 
+def test_a_latent_that_fires_in_one_group_alone_does_not_change_the_fit_without_it() -> None:
+    margins = pareto(0.0, torch.logspace(-6, -2, 300, dtype=torch.float64), 1600)
+    margins[0] = -5
+    margins[0, :100] = 1 + torch.rand(100, generator=torch.Generator().manual_seed(0))  # fires in the first group
+    without = observe_tails(margins, parts(1600)).tails_without()[0]
+    others = observe_tails(margins[1:], parts(1600)).tails_without()[0]
+    # It is silent without its group, as is expected of a latent without a tail: one more on both sides.
+    assert without.shape == pytest.approx(others.shape, abs=1e-6)
+    assert without.chance[0] == 0
+
+
 def test_death_only_falls_with_tokens_and_reaches_the_count_at_the_sample() -> None:
     margins = pareto(0.0, torch.logspace(-6, -2, 500, dtype=torch.float64), 1000)
     tail = observe_tails(margins, parts(1000)).tail()

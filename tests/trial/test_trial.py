@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,17 @@ def test_the_table_shows_the_trade_of_every_candidate(width: int) -> None:
         for point in outcome.points:
             assert f"{point.dead:.1%} {point.fvu_raw:.3g}" in text
     assert f"the trial prescribes {found.chosen}" in " ".join(text.split())
+    assert "each" not in text
+    Console(width=width, file=page).print(trial_text(replace(found, tokens=300)))  # 12 steps of 50 tokens
+    assert "300 tokens were trained on, each 2.0 times" in " ".join(page.getvalue().split())
+
+
+def test_a_notebook_has_a_cell_for_every_step_of_a_candidate_that_diverged() -> None:
+    found = tried(["median", "none"])
+    first, second = found.outcomes
+    page = replace(found, outcomes=(replace(first, points=first.points[:1], diverged="nan"), second))._repr_html_()
+    header, *rows = (row.count("</th>") + row.count("</td>") for row in page.split("<tr>")[1:])
+    assert (header, rows) == (1 + 5, [6, 6])  # the name, birth and four measurements
 
 
 def test_the_json_of_a_trial_says_what_was_found_and_what_it_cost(tmp_path: Path) -> None:
@@ -210,9 +222,49 @@ def test_diagnose_with_a_trial_writes_its_prescription_and_numbers(
     assert (tmp_path / "t" / "a" / "sweep.json").exists()
 
 
+def test_a_trial_of_the_command_line_sees_every_token_of_a_long_store_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("autopsae.cli.trial.MOST", 30)
+    np.save("a.npy", tokens().numpy())
+    for few, read in (("100", 8 * 50 + 30), ("700", 700)):  # eight steps of 50 tokens, and those held out
+        assert run(["diagnose", "a.npy", *SMALL, "--tokens", few, "--trial", "--json", "o.json"]) == 0
+        said = json.loads(Path("o.json").read_text())
+        assert [layer["tokens"] for layer in said["layers"]] == [int(few)]
+        assert said["trials"]["a"]["tokens"] + said["trials"]["a"]["held_out"] == read
+
+
+def test_a_trial_that_breaks_off_costs_neither_the_diagnosis_nor_the_trials_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s").mkdir()
+    for name in ("a", "b"):
+        np.save(f"s/{name}.npy", tokens().numpy())
+    done: list[str] = []
+
+    def breaks_off(*args: Any, **settings: Any) -> Trial:
+        if done:
+            raise InputError("no candidate can be trained")
+        done.append(settings["layer"])
+        return trial(*args, **settings)
+
+    monkeypatch.setattr("autopsae.cli.trial.trial", breaks_off)
+    asked = [*SMALL, "--trial", "--json", "o.json", "--prescriptions", "p"]
+    assert run(["diagnose", "s", *asked]) == 2
+    said, out = json.loads(Path("o.json").read_text()), capsys.readouterr()
+    assert ([layer["layer"] for layer in said["layers"]], [*said["trials"]]) == (["a", "b"], ["a"])
+    assert Prescription.load("p/a").reason == said["trials"]["a"]["reason"]
+    assert Prescription.load("p/b").reason == said["layers"][1]["prescription"]["reason"]
+    assert "the trial prescribes" in out.out
+    assert "no candidate can be trained" in out.err
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
+        (["--trial", "--batch-tokens", "0"], "batch_tokens"),
         (["--prefer", "life"], "expected --trial with them"),
         (["--trial", "--sparsity", "relu"], "expected a sparsity that is trained without an L1 coefficient"),
     ],

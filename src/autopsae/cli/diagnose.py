@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.activations.names import file_names
-from autopsae.activations.store import open_layers
+from autopsae.activations.store import Activations, open_layers
 from autopsae.arrays import InputError, Tokens
 from autopsae.cli.documents import check_unread, documents_of, is_model
 from autopsae.cli.firing import sparsity_of
@@ -35,28 +35,49 @@ def diagnose(options: DiagnoseOptions) -> None:
         check_figure(options.figure)
     sparsity_of(options.firing).check(options.d_sae)
     check_places(options.json, options.figure, options.prescriptions)
+    check_places(None, None, options.trialing.trial_folder)
     check_trial(options)
     device = take_device(options.device)
+    opened: dict[str, Activations] = {}
     layers: dict[str, Tokens] = {}
     if is_model(options.source):
         result = _of_model(options, device)
     else:
-        result, layers = _of_activations(options, device)
-    trials = run_trials(layers, options, device) if options.trialing.trial else {}
-    write_all(_writers(result, layers, options, trials))
+        padding = options.padding
+        check_unread(options.reading)
+        opened = open_layers(options.source, options.layers, lengths=padding.lengths, mask=padding.mask)
+        # Compared over their passes, after which it is known what was read.
+        layers = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
+        result = _of_activations(layers, options, device)
+    write_all(_writers(result, layers, options, {}))
     print_text(survey_text(result))
-    for one in trials.values():
-        print_text(trial_text(one))
+    if options.trialing.trial:
+        _add_trials(result, opened, layers, options, device)
 
 
-def _of_activations(options: DiagnoseOptions, device: str | None) -> tuple[Survey, dict[str, Tokens]]:
-    check_unread(options.reading)
-    padding = options.padding
-    opened = open_layers(options.source, options.layers, lengths=padding.lengths, mask=padding.mask)
-    # Compared over their passes, after which it is known what was read.
-    layers: dict[str, Tokens] = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
+def _add_trials(
+    result: Survey,
+    opened: Mapping[str, Activations],
+    layers: Mapping[str, Tokens],
+    options: DiagnoseOptions,
+    device: str | None,
+) -> None:
+    """Try the remedies on each layer, and write the diagnosis again with what that said. Trials take long: those
+    that are over are written too where a later one breaks off.
+    """
+    trials: dict[str, Trial] = {}
+    try:
+        for name, one in run_trials(opened, options, device):
+            trials[name] = one
+            print_text(trial_text(one))
+    finally:
+        if trials:
+            write_all(_writers(result, layers, options, trials))
+
+
+def _of_activations(layers: Mapping[str, Tokens], options: DiagnoseOptions, device: str | None) -> Survey:
     with progress_bar("opening") as (bar, task):
-        result = survey(
+        return survey(
             layers,
             **_settings(options),
             repeated=options.repeated,
@@ -65,7 +86,6 @@ def _of_activations(options: DiagnoseOptions, device: str | None) -> tuple[Surve
             announce=lambda line: print_note(f"{options.source}: {line}", bar.console),
             progress=progress_on(bar, task),
         )
-    return result, layers
 
 
 def _of_model(options: DiagnoseOptions, device: str | None) -> Survey:
@@ -112,8 +132,12 @@ def _settings(options: DiagnoseOptions) -> dict[str, Any]:
         "lr": options.lr,
         "steps": options.steps,
         "seed": options.seed,
-        "plan": TrainConfig(steps=options.steps, lr=options.lr) if options.plan else None,
+        "plan": _planned(options) if options.plan else None,
     }
+
+
+def _planned(options: DiagnoseOptions) -> TrainConfig:
+    return TrainConfig(steps=options.steps, lr=options.lr, batch_tokens=options.trialing.batch_tokens)
 
 
 def _writers(
@@ -129,12 +153,12 @@ def _writers(
                 else partial(result.save, options.json)
             )
         )
-    if options.figure:
+    if options.figure and not trials:  # it shows none of a trial
         writers.append(partial(save_figure, result, options.figure))
     if options.prescriptions:
         names = file_names([diagnosis.layer for diagnosis in result])
         for d in result:
             wrote = add_provenance(layer=d.layer, digest=digests.get(d.layer))
-            prescription = trials[d.layer].prescription if trials else d.prescription
+            prescription = trials[d.layer].prescription if d.layer in trials else d.prescription
             writers.append(wrote(partial(prescription.save, options.prescriptions / names[d.layer])))
     return writers

@@ -1,37 +1,49 @@
 """diagnose --trial: remedies are trained on each layer for a while, and one of them is prescribed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from autopsae.activations.names import file_names
-from autopsae.arrays import InputError, Tokens
+from autopsae.activations.store import Activations
+from autopsae.arrays import InputError
 from autopsae.cli.firing import sparsity_of
-from autopsae.cli.options.diagnose import DiagnoseOptions
+from autopsae.cli.options.diagnose import DiagnoseOptions, Trialing
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import progress_bar, progress_on
 from autopsae.defaults import K
 from autopsae.diagnosis.survey import Survey
 from autopsae.files import write_text
+from autopsae.passes import same_passes
 from autopsae.provenance import PROVENANCE, provenance
 from autopsae.run.members import penalty_for
 from autopsae.training.config import TrainConfig
+from autopsae.trial.budget import Budget
+from autopsae.trial.candidate import USUAL
 from autopsae.trial.result import Trial
+from autopsae.trial.split import MOST
 from autopsae.trial.trial import trial
 
 
 def check_trial(options: DiagnoseOptions) -> None:
-    """InputError for a trial of what is no activations or has no penalty, and for its options without it."""
-    asked = options.trialing
+    """InputError for a trial of a sparsity without a penalty, for settings that no training can have, and for
+    options of a trial without it.
+    """
+    asked, usual = options.trialing, Trialing()
     if not asked.trial:
-        if asked != type(asked)():
-            raise InputError("--prefer, --trial-folder, --batch-tokens: expected --trial with them, got none")
+        if asked != (replace(usual, batch_tokens=asked.batch_tokens) if options.plan else usual):
+            raise InputError(
+                "--prefer, --trial-folder, --batch-tokens: expected --trial with them (or --plan with the last), "
+                "got none"
+            )
         return
     if sparsity_of(options.firing).usual_penalty == "l1":
         raise InputError(
             "--trial: expected a sparsity that is trained without an L1 coefficient, got relu; in Python, "
             "autopsae.trial.trial takes a config with a penalty"
         )
+    config_of_trial(options)
 
 
 def config_of_trial(options: DiagnoseOptions) -> TrainConfig:
@@ -45,13 +57,24 @@ def config_of_trial(options: DiagnoseOptions) -> TrainConfig:
     )
 
 
-def run_trials(layers: Mapping[str, Tokens], options: DiagnoseOptions, device: str | None) -> dict[str, Trial]:
-    """A trial of each layer, by its name."""
-    asked, config, trials = options.trialing, config_of_trial(options), {}
+def tokens_of_trial(options: DiagnoseOptions) -> int:
+    """Tokens of a layer that a trial reads at most: so many that no step sees a token again, and those held out.
+    If more are diagnosed, all of these.
+    """
+    batch_tokens = options.trialing.batch_tokens
+    budget = Budget.of(len(USUAL), for_steps=options.steps, batch_tokens=batch_tokens)
+    return max(options.tokens, budget.steps * batch_tokens + MOST)
+
+
+def run_trials(
+    layers: Mapping[str, Activations], options: DiagnoseOptions, device: str | None
+) -> Iterator[tuple[str, Trial]]:
+    """(name, trial) of each layer, one after the other."""
+    asked, config, tokens = options.trialing, config_of_trial(options), tokens_of_trial(options)
     for name, file in file_names([*layers]).items():
         with progress_bar(f"trial of {name}") as (bar, task):
-            trials[name] = trial(
-                layers[name],
+            said = trial(
+                same_passes(layers[name].take(tokens)),
                 config=config,
                 d_sae=options.d_sae,
                 sparsity=sparsity_of(options.firing),
@@ -64,7 +87,7 @@ def run_trials(layers: Mapping[str, Tokens], options: DiagnoseOptions, device: s
                 progress=progress_on(bar, task),
                 device=device,
             )
-    return trials
+        yield name, said
 
 
 def save_with_trials(survey: Survey, trials: Mapping[str, Trial], path: Path) -> None:

@@ -58,7 +58,7 @@ def judge(
     stream_tokens = stream_tokens or statistics.tokens
     sample = statistics.sample  # a copy is made each time that it is asked for
     median = geometric_median(sample)
-    groups = sample_groups(sample, _of_sample(documents, statistics), statistics.tokens)
+    groups = sample_groups(sample, _of_sample(documents, statistics), stream_tokens)
     geometry = severity(statistics, median, groups)
     ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)

@@ -1,6 +1,7 @@
 """What an autopsy has found, as sentences: by cause, how many latents, what it means and what to do."""
 
 from collections.abc import Mapping
+from math import isinf
 
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.measured import REPEATED
@@ -72,13 +73,7 @@ def advice(
     ordered = sorted(causes, key=lambda name: -causes[name])
     rows = [(name, causes[name], _MEANINGS[name], {**_ADVICE, "shift": shift}[name]) for name in ordered]
     if travel is not None:
-        meaning = (
-            f"some coordinate of b_dec has to move by {travel:.3g} before half of them are positive, lr * steps "
-        )
-        meaning += f"allows {reach:.3g}"
-        rows.append(
-            ("out_of_reach", stuck, meaning, "training of that length does not reach them; move b_dec by hand")
-        )
+        rows.append(("out_of_reach", stuck, *_out_of_reach(travel, reach)))
     meaning = "they fire on nine of ten tokens or more, as a bias does"
     rows.append(("always_on", always_on, meaning, "look whether they carry the mean"))
     said = tuple(
@@ -95,6 +90,17 @@ def advice(
         if number > WORTH_A_WORD * d_sae
     )
     return said if repeated <= REPEATED else (_one_vector(repeated, tokens), *said)
+
+
+def _out_of_reach(travel: float, reach: float) -> tuple[str, str]:
+    """(meaning, advice)."""
+    if isinf(travel):
+        meaning = (
+            "no move of b_dec makes half of them positive: their rows are zero, or the encoder subtracts b_pre"
+        )
+        return meaning, "under b_pre, --recentre moves what the encoder subtracts; draw rows of zeros anew"
+    meaning = f"some coordinate of b_dec has to move by {travel:.3g} before half of them are positive, lr * steps "
+    return meaning + f"allows {reach:.3g}", "training of that length does not reach them; move b_dec by hand"
 
 
 def _one_vector(share: float, tokens: int) -> Finding:

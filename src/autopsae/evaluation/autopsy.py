@@ -84,11 +84,19 @@ def autopsy(
         variance_share=share,
         alignment=cosine_similarity(W, away[None]),
         tied=cosine_similarity(W, sae.W_dec),
-        travel=((-max_pre).clamp_min(0) / W.abs().sum(dim=1)).nan_to_num(nan=torch.inf, posinf=torch.inf),
+        travel=_travel(sae, max_pre),
         wakes=wakes,
         written_by=written_by,
         prescription=prescription,
     )
+
+
+def _travel(sae: SAE, max_pre: Float[Tensor, "d_sae"]) -> Float[Tensor, "d_sae"]:
+    """`Autopsy.travel`."""
+    below = (-max_pre).clamp_min(0)
+    if sae.b_pre is not None:  # it does not learn, and b_dec changes no code
+        return torch.where(below > 0, torch.inf, below)
+    return (below / sae.W_enc.abs().sum(dim=1)).nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
 def _why(

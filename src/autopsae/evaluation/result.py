@@ -69,7 +69,7 @@ class Autopsy(Result):
     """Cosine of encoder and decoder row; 1 at birth."""
     travel: Float[Tensor, "d_sae"]
     """How far some coordinate of b_dec has to move, at least, before the latent is positive: -max_pre / ||w||_1,
-    infinite for a row of zeros."""
+    infinite for a row of zeros, and where the encoder subtracts a b_pre instead."""
     wakes: Bool[Tensor, "d_sae"]
     """Dead, and would fire if it were re-centred and everything else stayed as it is (`recentre`)."""
     written_by: str

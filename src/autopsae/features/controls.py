@@ -35,7 +35,7 @@ def random_sae(
     same sparsity, which knows nothing of the tokens but their centre.
 
     k: latents that fire per token; left out, the number that the sparsity of `sae` fixes. center: what is
-    subtracted in the space of the SAE; left out, the b_dec of `sae`.
+    subtracted in the space of the SAE; left out, what the encoder of `sae` subtracts.
 
     Raises InputError where k is left out and the sparsity fixes none: pass the L0 of `evaluate`, rounded.
     """
@@ -44,7 +44,7 @@ def random_sae(
         raise InputError(f"random_sae: expected k, as {sae.sparsity} fixes none; pass the rounded l0 of evaluate")
     drawn = torch.randn(sae.d_sae, sae.d_in, generator=stream(seed, "rows of a random SAE"), dtype=torch.float64)
     rows = torch.nn.functional.normalize(drawn).to(sae.W_enc)
-    b_dec = sae.b_dec.detach() if center is None else center.to(sae.b_dec)
+    b_dec = sae.encoder_center.detach() if center is None else center.to(sae.b_dec)
     return SAE(
         W_enc=rows, W_dec=rows, b_dec=b_dec, sparsity=TopK(k=k), affine=sae.affine, layer_norm=sae.layer_norm
     ).eval()

@@ -90,7 +90,7 @@ def align_annotations(annotations: Annotations, documents: Documents, tokens: To
 
     documents: the number of each token's document (`Codes.documents`); tokens: which letters each token covers.
     With it, the positions of the annotations count letters, a token has a concept if it covers a letter of a span,
-    and     special tokens are left out; without it, positions count tokens, and all tokens count.
+    and special tokens are left out; without it, positions count tokens, and all tokens count.
 
     Raises InputError for a document whose tokens do not stand side by side, for annotations of a document that the
     source does not have, for a span beyond the end of its document, and for a table of other tokens.

@@ -119,8 +119,10 @@ class _Places:
         return self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset), concept
 
     def name_after(self, node: ast.stmt, name: str, concept: str) -> Span:
-        """The name of a definition, which follows the words `def` or `class`."""
-        start = self._source.index(name, self.at(node.lineno, node.col_offset) + len("def "))
+        """The name of a definition, which follows the word `def` or `class`; before that may stand `async`."""
+        word = "class" if isinstance(node, ast.ClassDef) else "def"
+        after = self._source.index(word, self.at(node.lineno, node.col_offset)) + len(word)
+        start = self._source.index(name, after)
         return start, start + len(name), concept
 
 

@@ -11,7 +11,8 @@ from autopsae.trial.result import Outcome, Point, Trial
 
 def trial_text(trial: Trial) -> RenderableType:
     """A row per candidate: dead latents and raw FVU at birth and after each number of steps, the FVU without stray
-    tokens at the end; the chosen one in bold, and why it is. On a narrow terminal, a few lines per candidate.
+    tokens at the end; the chosen one in bold, and why it is; and how often tokens were seen, if more than once. On
+    a narrow terminal, a few lines per candidate.
     """
     table = empty_table(_title(trial))
     table.add_column("candidate", no_wrap=True)
@@ -25,7 +26,10 @@ def trial_text(trial: Trial) -> RenderableType:
         table.add_row(_name(outcome, trial), *cells, _typical(outcome))
     narrow = [line for outcome in trial.outcomes for line in _in_lines(outcome, trial)]
     chosen = plain(f"{trial.prescription.layer}: the trial prescribes {trial.chosen}", "bold")
-    why = [Padding(plain(trial.prescription.reason), (0, 0, 0, 2))]
+    said = [trial.prescription.reason]
+    if trial.epochs > 1:
+        said.append(f"{trial.tokens:,} tokens were trained on, each {trial.epochs:.1f} times: take more if you can")
+    why = [Padding(plain(line), (0, 0, 0, 2)) for line in said]
     return Group(Fitting(table, narrow), chosen, *why, *(plain(f" - {finding}") for finding in trial.findings))
 
 

@@ -250,7 +250,9 @@ def _chance(
     shape = torch.where(shape.abs() < 1e-6, 1e-6, shape)
     scale = (mean * (1 - shape)).clamp_min(1e-300)
     base = (1 - shape * level / scale).clamp_min(0)
-    return (rate * (base.log() / -shape).exp()).clamp_max(1)
+    chance = (rate * (base.log() / -shape).exp()).clamp_max(1)
+    # Of a latent whose tail is all in the group that was left out, nothing is left: 0 times infinity is no number.
+    return torch.where(rate > 0, chance, 0.0)
 
 
 def _silent_in_subsets(fired: Int[Tensor, "latents"], number: int, chosen: int) -> float:

@@ -124,7 +124,11 @@ class Trial(Result):
         return "\n".join(printable(str(line)) for line in [*lines, *self.outcomes, *self.findings])
 
     def _repr_html_(self) -> str:
-        steps = [point.step for point in self.outcomes[0].points]
-        rows = [[outcome.name, *map(str, outcome.points)] for outcome in self.outcomes]
+        # A candidate that diverged has no point but that at birth.
+        steps = [point.step for point in max((outcome.points for outcome in self.outcomes), key=len)]
+        rows = [
+            [outcome.name, *map(str, outcome.points), *["diverged"] * (len(steps) - len(outcome.points))]
+            for outcome in self.outcomes
+        ]
         notes = [self.prescription.reason, *map(str, self.findings)]
         return html_table(["candidate", *(f"after {step:,} steps" for step in steps)], rows, notes)

@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.cli.options.kinds import Integers, Names, Numbers, Place, Rare
 from autopsae.cli.options.shared import Padding
-from autopsae.cli.options.sparsity import Firing
+from autopsae.cli.options.sparsity import ShortFiring
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Prefer, Repeated
 
 
@@ -41,14 +41,17 @@ class Trialing:
     prefer: Rare[Prefer | None] = None
     """What the trial prescribes by: life (few dead), error (a low error), or both if not given."""
     batch_tokens: Rare[int] = 4096
-    """Tokens per step of the trial."""
+    """Tokens per step of that training, as a trial and a plan take it."""
     trial_folder: Place[Rare[Path | None]] = None
     """Keep the trial there, so that one that was interrupted goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnoseOptions:
-    """How many latents of an SAE will be born dead on each layer of SOURCE, why, and what to change."""
+    """How many latents of an SAE will be born dead on each layer of SOURCE, why, and what to change.
+
+    docs/diagnosis.md lists more options, such as padding, further remedies and those of a trial.
+    """
 
     source: Positional[str]
     """A model: its folder, a .gguf file, a name of docs/models.md or of the Hugging Face Hub. Or activations, as a
@@ -57,21 +60,21 @@ class DiagnoseOptions:
     """What a model reads."""
     layers: Names = ()
     """Layers to diagnose, all by default; N stands for hsN."""
-    padding: Annotated[Padding, OmitArgPrefixes] = Padding()
+    padding: Rare[Annotated[Padding, OmitArgPrefixes]] = Padding()
     """Which tokens are padding, and left out."""
     d_sae: int = 8192
     """Latents of the SAE to be trained."""
-    firing: Annotated[Firing, OmitArgPrefixes] = Firing()
+    firing: Annotated[ShortFiring, OmitArgPrefixes] = ShortFiring()
     """Which of them fire on a token."""
     tokens: int = 100_000
     """Tokens per layer at most, spread over the source."""
     exact: bool = False
     """Of activations: count death at birth on all these tokens, instead of estimating it from a sample of 4,096."""
-    at_tokens: int = AT_TOKENS
+    at_tokens: Rare[int] = AT_TOKENS
     """Tokens on which death is forecast, from a sample of 4,096."""
-    alphas: Numbers = ()
+    alphas: Rare[Numbers] = ()
     """Further whitening exponents to measure, from 0 (centering) to 1 (full)."""
-    ranks: Integers = ()
+    ranks: Rare[Integers] = ()
     """Active subspace ranks to measure."""
     acceptable: float = ACCEPTABLE
     """Fraction of latents that may be born dead before something is prescribed."""
@@ -80,8 +83,8 @@ class DiagnoseOptions:
     steps: int = STEPS
     """Steps of that training; a trial costs at most a tenth of it, where 1,000 steps of each remedy do."""
     plan: bool = False
-    """Measure what that training would take here, with batches of 4,096 tokens: hours, memory and disk."""
-    repeated: Repeated = "keep"
+    """Measure what that training would take here: hours, memory and disk."""
+    repeated: Rare[Repeated] = "keep"
     """Tokens that are the same vector: keep all, or leave_out all but one of each."""
     trialing: Annotated[Trialing, OmitArgPrefixes] = Trialing()
     """A trial of remedies."""

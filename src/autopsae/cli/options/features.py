@@ -6,13 +6,16 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.cli.options.kinds import Names, Place
+from autopsae.cli.options.kinds import Names, Place, Rare
 from autopsae.cli.options.shared import Padding
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesOptions:
-    """What the latents of SAE know on ACTIVATIONS: the concepts that they cover, and where a latent fires most."""
+    """What the latents of SAE know on ACTIVATIONS: the concepts that they cover, and where a latent fires most.
+
+    docs/features.md lists more options, such as padding and how much is shown of a latent.
+    """
 
     sae: Positional[str]
     """A trained SAE, as `train` writes it (OUT/sae), or one of another library or suite (docs/files.md)."""
@@ -29,11 +32,11 @@ class FeaturesOptions:
     """Compare also with the raw neurons, and with random rows of the same sparsity."""
     latent: int | None = None
     """Show where this latent fires: its largest codes, and a spread over their quantiles."""
-    top: int = 10
+    top: Rare[int] = 10
     """How many tokens of each."""
-    window: int = 12
+    window: Rare[int] = 12
     """Tokens of context on each side."""
-    validation: float = 0.5
+    validation: Rare[float] = 0.5
     """Share of the documents on which the latent of each concept is chosen; the others score it."""
     seed: int = 0
     """Of the split of the documents and of all that is drawn."""
@@ -43,7 +46,7 @@ class FeaturesOptions:
     """Active latents per token, where the files of SAE do not say it (Qwen-Scope)."""
     layer: str | None = None
     """Layer that the SAE was trained on, where there are several; N stands for hsN."""
-    padding: Annotated[Padding, OmitArgPrefixes] = Padding()
+    padding: Rare[Annotated[Padding, OmitArgPrefixes]] = Padding()
     """Which tokens are padding, and left out."""
     json: Place[Path | None] = None
     """Write all scores there."""

@@ -129,5 +129,5 @@ def test_a_random_sae_has_the_size_the_space_and_the_sparsity_of_another_and_row
     assert random_sae(free, 7).sparsity == TopK(k=7)
     sae.fix_encoder_center()
     with torch.no_grad():
-        sae.b_dec += 1
+        sae.b_dec.add_(1)
     assert torch.equal(random_sae(sae).b_dec, sae.encoder_center)

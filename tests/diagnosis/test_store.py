@@ -64,7 +64,9 @@ def test_an_exact_diagnosis_counts_on_the_tokens_that_were_taken(store: Path) ->
     assert {birth.tokens for birth in counted.birth.values()} == {1500}
 
 
-def test_documents_are_assumed_as_in_a_sample_of_the_whole_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_are_assumed_as_in_a_sample_of_the_whole_store(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spans: list[int] = []
 
     def sample_groups(sample: torch.Tensor, documents: object, stream_tokens: int) -> Groups:

@@ -132,11 +132,11 @@ def _settings(options: DiagnoseOptions) -> dict[str, Any]:
         "lr": options.lr,
         "steps": options.steps,
         "seed": options.seed,
-        "plan": _training_to_plan(options) if options.plan else None,
+        "plan": _training_of(options) if options.plan else None,
     }
 
 
-def _training_to_plan(options: DiagnoseOptions) -> TrainConfig:
+def _training_of(options: DiagnoseOptions) -> TrainConfig:
     return TrainConfig(steps=options.steps, lr=options.lr, batch_tokens=options.trialing.batch_tokens)
 
 

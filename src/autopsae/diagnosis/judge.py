@@ -60,7 +60,7 @@ def judge(
     median = geometric_median(sample)
     groups = sample_groups(sample, _of_sample(documents, statistics), stream_tokens)
     geometry = severity(statistics, median, groups)
-    ladder, wanted = remedy_ladder(statistics.raw, median, geometry.effective_rank, asked.alphas, asked.ranks)
+    ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
     mean, scores = center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)
     views = _Views([*ladder, mean, scores], sample)

@@ -6,7 +6,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
-from autopsae.statistics.moments import Moments
 from autopsae.statistics.spectrum import Spectrum
 
 ESCALATION = (0.15, 0.3, 0.5)
@@ -14,14 +13,14 @@ ESCALATION = (0.15, 0.3, 0.5)
 
 
 def remedy_ladder(
-    moments: Moments,
+    spectrum: Spectrum,
     median: Float[Tensor, "d_in"],
     effective_rank: float,
     alphas: Sequence[float],
     ranks: Sequence[int],
 ) -> tuple[list[Remedy], set[str]]:
     """The remedies from the least intrusive to the most, and the names of those that were asked for."""
-    spectrum, rank = Spectrum.of(moments.covariance), max(1, round(effective_rank))
+    rank = max(1, round(effective_rank))
     whitened = {alpha: whiten(spectrum, median, alpha=alpha) for alpha in sorted({*alphas, *ESCALATION, 1.0})}
     subspaces = [active_subspace(spectrum, median, rank=rank) for rank in ranks or (rank,)]
     ladder = [untouched(len(median)), center(median, "median"), *whitened.values(), *subspaces]

@@ -193,11 +193,11 @@ def _fit_sample(widths: Sequence[int], asked: Asked) -> SampleSize:
 
 
 def _plan_line(batches: NetworkBatches, total: int, size: SampleSize, keep: str | Path | None) -> str:
-    documents = len({piece.document for piece in batches.pieces})
+    layers, documents = len(batches.points), len({piece.document for piece in batches.pieces})
     written = "nothing is written" if keep is None else f"the activations are written to {keep}"
     return (
-        f"{batches.network.name}: {len(batches.points)} layers, {total:,} tokens from {documents:,} documents, in "
-        f"one run; {size}; {written}"
+        f"{batches.network.name}: {layers} layer{'s' * (layers > 1)}, {total:,} tokens from {documents:,} "
+        f"document{'s' * (documents > 1)}, in one run; {size}; {written}"
     )
 
 
@@ -213,10 +213,9 @@ def _judge_all(
     diagnoses: list[Diagnosis] = []
     # Each layer is let go once it is judged.
     for name, of in statistics:
+        done, stage = len(diagnoses), f"layer {len(diagnoses) + 1} of {layers}: {name}"
         if progress:
-            progress(
-                f"layer {len(diagnoses) + 1} of {layers}: {name}", len(diagnoses) * of.tokens, layers * of.tokens
-            )
+            progress(stage, done * of.tokens, layers * of.tokens)
         # A point that gives several tokens for one of the network's, or fewer, has documents that are unknown.
         known = documents if len(documents) == of.tokens else None
         try:
@@ -225,4 +224,6 @@ def _judge_all(
                 planner.show(diagnoses[-1].prescription, of.sample)
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
+        if progress:
+            progress(stage, (done + 1) * of.tokens, layers * of.tokens)
     return tuple(diagnoses)

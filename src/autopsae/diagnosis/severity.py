@@ -123,7 +123,7 @@ def severity(
         effective_rank_interval=(low, high),
         effective_rank_fraction=rank / statistics.d_in,
         effective_rank_fraction_interval=(low / statistics.d_in, high / statistics.d_in),
-        effective_rank_raw=_rank(torch.linalg.eigvalsh(raw.covariance), statistics),
+        effective_rank_raw=_rank(statistics.spectrum.eigenvalues, statistics),
         kurtosis=float(kurtosis.mean()) if len(kurtosis) else None,
         mean_norm=float(raw.mean.norm()),
         median_norm=float(median.norm()),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,7 @@ from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
+from autopsae.statistics.spectrum import Spectrum
 from autopsae.statistics.wide import RunningMarginals, reservoir_size, with_correlations
 from autopsae.tables import Result
 
@@ -54,6 +56,13 @@ class Statistics(Result):
     def sample(self) -> Float[Tensor, "sample d_in"]:
         """Tokens drawn uniformly from all, in the order of the stream."""
         return self.reservoir.tokens()
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """The principal variances and directions of the activations as they are, found once. Raises InputError if
+        they would not fit in memory.
+        """
+        return Spectrum.of(self.raw.covariance)
 
     def merge(self, other: "Statistics") -> "Statistics":
         """Statistics of two parts of one stream, as if they had been collected in one pass."""

@@ -84,7 +84,7 @@ def test_free_memory_is_told() -> None:
 def test_a_layer_that_is_too_wide_is_refused_at_its_first_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("autopsae.memory.SMALL", 0)
     monkeypatch.setattr("autopsae.memory.available_bytes", lambda _: bytes_of_moments(64, streams=2) - 1)
-    expected = r"^expected 0\.[02] GiB of free memory for tokens of d_in = 64, whose .* or a narrower layer$"
+    expected = r"^expected 0\.[03] GiB of free memory for tokens of d_in = 64, whose .* or a narrower layer$"
     with pytest.raises(InputError, match=expected):
         autopsae.statistics.collect(Wide())
     with pytest.raises(InputError, match=expected):

@@ -223,9 +223,6 @@ def _usage(fired: Int[Tensor, "latents"]) -> float:
 def _dominance(y: Float[Tensor, "sample d_in"]) -> float:
     """The largest eigenvalue of the covariance divided by the sum of all; 0 if all tokens are equal."""
     centered = y.double() - y.double().mean(dim=0)
-    largest = centered.abs().max()
-    # In float32 once the mean is gone: a share needs no more digits. At most 1, so that squares do not overflow.
-    centered = (centered / torch.where(largest > 0, largest, 1.0)).float()
-    covariance = (centered.T @ centered).double()
+    covariance = centered.T @ centered
     total = float(covariance.trace())
     return float(torch.linalg.eigvalsh(covariance)[-1]) / total if total > 0 else 0.0

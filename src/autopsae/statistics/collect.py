@@ -20,7 +20,7 @@ from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
 from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
 from autopsae.statistics.spectrum import Spectrum
-from autopsae.statistics.wide import RunningMarginals, reservoir_size, with_correlations
+from autopsae.statistics.wide import RunningMarginals, is_wide, reservoir_size, with_correlations
 from autopsae.tables import Result
 
 
@@ -153,8 +153,7 @@ class Collector:
         if self._layer is None:
             kept = reservoir_size(d_in, self._size, wide=self._wide)
             self._reservoir = Reservoir(kept, seed=self._seed)
-            is_wide = self._wide is not None and d_in > self._wide
-            self._layer = _Correlations(self._memory) if is_wide else _Covariances(self._memory)
+            self._layer = (_Correlations if is_wide(d_in, self._wide) else _Covariances)(self._memory)
         self._reservoir.add(x, self._place)
         self._place += len(x)
         self._rows.add(x)

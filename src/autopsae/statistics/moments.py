@@ -62,6 +62,11 @@ class Marginals:
             fourth=fourth,
         )
 
+    def with_scatter(self, scatter: Float[Tensor, "d_in d_in"]) -> "Moments":
+        """The moments with how dimensions vary together. scatter: its diagonal becomes `second`."""
+        scatter.diagonal().copy_(self.second)
+        return Moments(tokens=self.tokens, mean=self.mean, scatter=scatter, third=self.third, fourth=self.fourth)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Moments(Result):
@@ -157,16 +162,8 @@ def center_block(
 
 
 def _with_products(marginals: Marginals, deviations: Float[Tensor, "tokens d_in"]) -> Moments:
-    scatter = gram(deviations)
-    # Float32 sums of equal squares are rounded to the same side; these are float64, and what `std` needs.
-    scatter.diagonal().copy_(marginals.second)
-    return Moments(
-        tokens=marginals.tokens,
-        mean=marginals.mean,
-        scatter=scatter,
-        third=marginals.third,
-        fourth=marginals.fourth,
-    )
+    # Float32 sums of equal squares are rounded to the same side; `second` is float64, and what `std` needs.
+    return marginals.with_scatter(gram(deviations))
 
 
 def _mean(x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "d_in"]:

@@ -2,7 +2,7 @@
 
 from autopsae.arrays import CHUNK_TOKENS
 from autopsae.statistics.sample import SAMPLE_TOKENS
-from autopsae.statistics.wide import reservoir_size
+from autopsae.statistics.wide import is_wide, reservoir_size
 
 _NUMBER = 8
 """Bytes of a float64."""
@@ -40,6 +40,5 @@ def bytes_of_collector(
     """What a `Collector` holds of a layer between blocks of so many float32 tokens, and these: two matrices where
     the layer is not wide, the sample and the counts of norms and of copies.
     """
-    is_wide = wide is not None and d_in > wide
     kept = reservoir_size(d_in, sample_tokens, wide=wide)
-    return (0 if is_wide else matrices(2, d_in)) + _FLOAT32 * (kept + block) * d_in + COUNTS
+    return (0 if is_wide(d_in, wide) else matrices(2, d_in)) + _FLOAT32 * (kept + block) * d_in + COUNTS

@@ -22,11 +22,16 @@ PER_DIMENSION = 4
 """Tokens of the sample for each dimension of a wide layer."""
 
 
+def is_wide(d_in: int, wide: int | None) -> bool:
+    """Whether a layer has over `wide` dimensions; None: no layer counts as wide."""
+    return wide is not None and d_in > wide
+
+
 def reservoir_size(d_in: int, sample_tokens: int, *, wide: int | None) -> int:
     """Tokens of a layer that are kept while it is read: the sample, and as many as the correlations of a layer of
     over `wide` dimensions take.
     """
-    return max(sample_tokens, PER_DIMENSION * d_in) if wide is not None and d_in > wide else sample_tokens
+    return max(sample_tokens, PER_DIMENSION * d_in) if is_wide(d_in, wide) else sample_tokens
 
 
 class RunningMarginals:
@@ -56,12 +61,4 @@ def with_correlations(marginals: Marginals, sample: Moments) -> Moments:
     second = sample.scatter.diagonal()
     # Rows and columns are scaled from the sample's deviations to those of all tokens.
     scale = torch.where(second > 0, (marginals.second / second).sqrt(), 0.0)
-    scatter = sample.scatter.mul_(scale).mul_(scale[:, None])
-    scatter.diagonal().copy_(marginals.second)
-    return Moments(
-        tokens=marginals.tokens,
-        mean=marginals.mean,
-        scatter=scatter,
-        third=marginals.third,
-        fourth=marginals.fourth,
-    )
+    return marginals.with_scatter(sample.scatter.mul_(scale).mul_(scale[:, None]))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import isfinite, sqrt
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch import Tensor
 
 from autopsae.arrays import CHUNK_TOKENS, InputError, Tokens, batches, from_files
 from autopsae.seeds import stream
+
+T = TypeVar("T")
 
 SAME = 1e-6
 """Digests may differ by this share of their size: sums in another order, or a network that is not deterministic to
@@ -94,8 +96,7 @@ def known_digest(tokens: Tokens) -> Digest | None:
 
 def source_documents(tokens: Tokens) -> Any:
     """The number of each token's document where the source tells (`Activations.documents`), else None."""
-    source = tokens.source if isinstance(tokens, SamePasses) else tokens
-    return getattr(source, "documents", None)
+    return _value_of(tokens, "documents", object)
 
 
 def known_tokens(tokens: Tokens) -> int | None:
@@ -108,8 +109,7 @@ def known_tokens(tokens: Tokens) -> int | None:
         return len(tokens)
     if isinstance(tokens, list) and all(map(_is_whole, tokens)):
         return sum(map(len, tokens))
-    number = getattr(tokens, "tokens", None)
-    return number if isinstance(number, int) else None
+    return _value_of(tokens, "tokens", int)
 
 
 def width_of(tokens: Tokens) -> int | None:
@@ -121,22 +121,23 @@ def width_of(tokens: Tokens) -> int | None:
     first = tokens[0] if isinstance(tokens, list) and tokens else tokens
     if _is_whole(first):
         return int(first.shape[-1]) if first.ndim == 2 else None
-    number = getattr(tokens, "d_in", None)
-    return number if isinstance(number, int) else None
+    return _value_of(tokens, "d_in", int)
 
 
 def spread_over(tokens: Tokens) -> int | None:
     """How many tokens those of a source are spread over (`Activations.spread_over`); None if it does not tell."""
-    source = tokens.source if isinstance(tokens, SamePasses) else tokens
-    number = getattr(source, "spread_over", None)
-    return number if isinstance(number, int) else None
+    return _value_of(tokens, "spread_over", int)
 
 
 def disk_type(tokens: Tokens) -> torch.dtype:
     """The type in which a source holds its tokens; float32 where it does not tell."""
-    source = tokens.source if isinstance(tokens, SamePasses) else tokens
-    dtype = getattr(source, "dtype", None)
-    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+    return _value_of(tokens, "dtype", torch.dtype) or torch.float32
+
+
+def _value_of(tokens: Tokens, name: str, kind: type[T]) -> T | None:
+    """What a source says of itself under a name; None where it says nothing of this kind."""
+    value = getattr(tokens.source if isinstance(tokens, SamePasses) else tokens, name, None)
+    return value if isinstance(value, kind) else None
 
 
 def _is_whole(tokens: Any) -> TypeGuard[Tensor | NDArray[Any]]:

@@ -240,12 +240,13 @@ def _intervals(statistics: Statistics, groups: Groups) -> dict[str, tuple[float,
         "gamma_raw": gamma(statistics.raw),
         "effective_rank": effective_rank(spectrum.eigenvalues),
     }
+    normed_sample = layer_norm(sample)
     ends: dict[str, tuple[float, ...]] = {}
     for of in (groups, replace(groups, least_effect=1.0)) if groups.least_effect > 1 else (groups,):
         intervals = (
-            _gamma_interval(layer_norm(sample), statistics.normed, of),
+            _gamma_interval(normed_sample, statistics.normed, of),
             _gamma_interval(sample, statistics.raw, of),
-            _rank_interval(statistics, spectrum, values["effective_rank"], of),
+            _rank_interval(normed_sample, statistics, spectrum, values["effective_rank"], of),
         )
         for name, interval in zip(values, intervals, strict=True):
             ends[name] = (*ends.get(name, ()), *interval)

@@ -48,7 +48,15 @@ def count_births(tokens: Tokens, progress: Progress | None = None) -> Births:
     """Births that are counted on `tokens`, of which the statistics are."""
 
     def count(question: Question) -> dict[str, Birth]:
-        births = _count(tokens, question, progress)
+        births = measure_birth(
+            tokens,
+            question.views,
+            d_sae=question.asked.d_sae,
+            sparsity=question.asked.sparsity,
+            generator=stream(question.asked.seed, DRAW),
+            device=question.statistics.raw.mean.device,
+            progress=progress,
+        )
         # A remedy under which all have fired is not counted to the end, and none can be dead there.
         return {name: replace(birth, tokens=question.statistics.tokens) for name, birth in births.items()}
 
@@ -74,17 +82,4 @@ def _as_birth(forecast: Forecast | None, tokens: int) -> Birth:
         dead_by_topk=dead.value - by_relu,
         tokens=tokens,
         dead_interval=(dead.low, dead.high),
-    )
-
-
-def _count(tokens: Tokens, question: Question, progress: Progress | None) -> dict[str, Birth]:
-    device = question.statistics.raw.mean.device
-    return measure_birth(
-        tokens,
-        question.views,
-        d_sae=question.asked.d_sae,
-        sparsity=question.asked.sparsity,
-        generator=stream(question.asked.seed, DRAW),
-        device=device,
-        progress=progress,
     )

@@ -100,25 +100,27 @@ def severity(
     Raises InputError if all tokens are the same.
     """
     raw, normed, norms = statistics.raw, statistics.normed, statistics.norms
-    groups = groups or sample_groups(statistics.sample, None, statistics.tokens)
+    sample = statistics.sample  # a copy is made each time that it is asked for
+    normed_sample = layer_norm(sample)
+    groups = groups or sample_groups(sample, None, statistics.tokens)
     if statistics.tokens < 2:
         raise InputError("expected at least 2 tokens, got 1; the spread of one token is not defined")
     gamma_raw = gamma(raw)
     spectrum = Spectrum.of(normed.covariance)
     rank = _rank(spectrum.eigenvalues, statistics)
-    low, high = _rank_interval(statistics, spectrum, rank, groups)
+    low, high = _rank_interval(normed_sample, statistics, spectrum, rank, groups)
     kurtosis = normed.excess_kurtosis
     kurtosis = kurtosis[kurtosis.isfinite()]
-    typical = (statistics.sample - median).norm(dim=1).median()
+    typical = (sample - median).norm(dim=1).median()
     cosine = torch.nn.functional.cosine_similarity(raw.mean, median, dim=0, eps=0).clamp(-1, 1)
     middle = norms.quantile(0.5)
     limit = STRAY * norms.typical
     stray_tokens, stray_square = norms.above(limit)
     return Severity(
         gamma=gamma(normed),
-        gamma_interval=_gamma_interval(layer_norm(statistics.sample), normed, groups),
+        gamma_interval=_gamma_interval(normed_sample, normed, groups),
         gamma_raw=gamma_raw,
-        gamma_raw_interval=_gamma_interval(statistics.sample, raw, groups),
+        gamma_raw_interval=_gamma_interval(sample, raw, groups),
         effective_rank=rank,
         effective_rank_interval=(low, high),
         effective_rank_fraction=rank / statistics.d_in,
@@ -132,7 +134,7 @@ def severity(
         token_norm_median=middle,
         token_norm_p99=norms.quantile(0.99),
         token_norm_max=norms.largest,
-        gamma_typical=_gamma_typical(statistics.sample, limit),
+        gamma_typical=_gamma_typical(sample, limit),
         stray_tokens=stray_tokens,
         stray_square=stray_square,
     )
@@ -154,10 +156,11 @@ def _rank(eigenvalues: Float[Tensor, "d_in"], statistics: Statistics) -> float:
     return rank if n == total else rank_without_bias(rank, eigenvalues, 1 / (1 / n - 1 / total))
 
 
-def _rank_interval(statistics: Statistics, spectrum: Spectrum, rank: float, groups: Groups) -> tuple[float, float]:
-    influence = rank_influence(
-        layer_norm(statistics.sample), statistics.normed.mean, spectrum.eigenvalues, spectrum.directions
-    )
+def _rank_interval(
+    sample: Float[Tensor, "sample d_in"], statistics: Statistics, spectrum: Spectrum, rank: float, groups: Groups
+) -> tuple[float, float]:
+    """sample: after LayerNorm."""
+    influence = rank_influence(sample, statistics.normed.mean, spectrum.eigenvalues, spectrum.directions)
     precise = precision(influence, groups, statistics.covariance_tokens)
     # The rank without any bias: more than that of all tokens where these are few or alike.
     plain = effective_rank(spectrum.eigenvalues)

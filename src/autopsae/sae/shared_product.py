@@ -1,6 +1,7 @@
 """One product of tokens and encoder rows for several SAEs: those that are born alike but for their centre."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,6 +15,16 @@ NEAR = 2.0**-7
 """Tokens closer to the centre that a bias stands for than this share of the bias' own distance need a product of
 their own: the sum of two large numbers, whose exact value is near zero there, leaves a rounding error that is
 positive for half of the latents."""
+
+
+class Part(NamedTuple):
+    """The pre-activations of some tokens of a block."""
+
+    product: WholeProduct
+    tokens: Bool[Tensor, "tokens"] | slice
+    """Which of the block."""
+    is_own: bool
+    """Multiplied for these tokens, and not moved from the shared product."""
 
 
 class SharedProduct:
@@ -48,6 +59,22 @@ class SharedProduct:
         if scored is None:
             return WholeProduct(x, self.W_enc[None], b_enc[None])
         return ScreenedProduct(scored if kept is None else scored.only(kept), x)
+
+    def under_center(
+        self, shift: Float[Tensor, "d_sae"], y: Float[Tensor, "tokens d_in"], near: Bool[Tensor, "tokens"]
+    ) -> Iterator[Part]:
+        """The pre-activations W y of the block in an SAE that subtracts another centre c. shift: W (reference - c),
+        for a shared product of x - reference; y: the tokens as x - c; near: those that are near c (`NEAR`).
+
+        At c the exact pre-activation is zero. W (x - reference) + W (reference - c) is a sum of two large numbers
+        there, so that tokens near c get a product of their own.
+        """
+        if not bool(near.any()):
+            yield Part(self.with_bias(shift), slice(None), is_own=False)
+            return
+        if not bool(near.all()):
+            yield Part(self.with_bias(shift, ~near), ~near, is_own=False)
+        yield Part(WholeProduct(y[near].to(self.W_enc)[None], self.W_enc[None], None), near, is_own=True)
 
 
 class _KnownProduct(WholeProduct):

@@ -20,7 +20,6 @@ from autopsae.progress import Progress
 from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
-from autopsae.sae.product import WholeProduct
 from autopsae.sae.shared_product import NEAR, SharedProduct
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import check_generator
@@ -156,25 +155,14 @@ class _Count:
     def see(self, shared: SharedProduct, x: Float[Tensor, "block d_in"]) -> None:
         """Count a block of tokens. shared: its product with the encoder; x: the tokens minus the reference, in
         float64.
-
-        At the remedy's centre the exact pre-activation is zero. W (x - reference) + W (reference - c) is a sum of
-        two large numbers there, and leaves a rounding error, which is positive for half of the latents. So tokens
-        near the centre get a product of their own, W (x - c).
         """
         x_from_center = x + self.from_center
         near = torch.linalg.vector_norm(x_from_center, dim=1) < self.near
-        if bool(near.any()):
-            if not bool(near.all()):
-                self._count(shared.with_bias(self.shift, ~near))
-            self._count(WholeProduct(x_from_center[near].float()[None], shared.W_enc[None], None))
-        else:
-            self._count(shared.with_bias(self.shift))
+        for product, _, _ in shared.under_center(self.shift, x_from_center, near):
+            # Only latents that have not fired yet are asked for.
+            self.fired |= self.sparsity.which_fire(product, ~self.fired, self.threshold)
+            self.positive |= product.positive[0]
         self.settled = bool(self.fired.all())
-
-    def _count(self, product: WholeProduct) -> None:
-        # Only latents that have not fired yet are asked for.
-        self.fired |= self.sparsity.which_fire(product, ~self.fired, self.threshold)
-        self.positive |= product.positive[0]
 
     def birth(self, tokens: int) -> Birth:
         """The result, after `tokens` tokens."""

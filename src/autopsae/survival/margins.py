@@ -108,8 +108,8 @@ def margins_of_centered(
     """The margins of SAEs that are born with the rows W, and center the same tokens by different centres.
 
     One product serves all of them: with tokens y = s (x - c) as one of the views sees them, the pre-activations
-    under another centre c' are those of s (x - c') = y + s (c - c'), so W y + s W (c - c'). Near c' that would be
-    the difference of two large numbers, so that tokens near it get a product of their own (`NEAR`).
+    under another centre c' are those of s (x - c') = y + s (c - c'), so W y + s W (c - c'). Near c'
+    tokens get a product of their own (`SharedProduct.under_center`).
 
     seen: the sample as each view sees it.
     """
@@ -126,6 +126,7 @@ def margins_of_centered(
         for unit in units
     ]
     product, order = SharedProduct(W), spread(len(y), y.device)
+    numbers = torch.arange(len(y), device=y.device)
     for columns in _blocks(len(y), len(W), sparsity):
         places = order[columns]
         x = y[places]
@@ -134,16 +135,13 @@ def margins_of_centered(
         for own, encoding, bias, shift in zip(seen, encodings, biases, shifts, strict=True):
             norms = own[places].norm(dim=1)
             near = norms < NEAR * float(shift.norm())
-            if not bool(near.any()):
-                encoding.add(product.with_bias(bias), pre + bias[:followed, None], norms, columns)
-                continue
-            numbers = torch.arange(len(y), device=y.device)[columns]
-            x_near = own[places[near]]
-            of_near = WholeProduct(x_near[None], W[None], None)
-            encoding.add(of_near, W[:followed] @ x_near.T, norms[near], numbers[near])
-            if not bool(near.all()):
-                moved = product.with_bias(bias, ~near)
-                encoding.add(moved, (pre + bias[:followed, None])[:, ~near], norms[~near], numbers[~near])
+            for part in product.under_center(bias, own[places], near):
+                if part.is_own:
+                    of_followed = W[:followed] @ part.product.centered[0].T
+                else:
+                    of_followed = (pre + bias[:followed, None])[:, part.tokens]
+                in_place = columns if isinstance(part.tokens, slice) else numbers[columns][part.tokens]
+                encoding.add(part.product, of_followed, norms[part.tokens], in_place)
     return [encoding.result(order) for encoding in encodings]
 
 

@@ -14,7 +14,7 @@ tests/sae/test_new_sparsity.py adds a sparsity, and then counts, forecasts, trai
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, ClassVar, Literal, get_type_hints
 
@@ -91,18 +91,12 @@ class Sparsity(ABC):
         """
         members, _, d_sae = product.shape
         values, latents, counts = [], [], []
-        for block in product:
-            first, last, _ = block.members.indices(members)
-            for m in range(first, last):
-                # The rows of a block are W_enc (y - b_dec), without the bias.
-                b_enc = product.biases(slice(m, m + 1))
-                pre = block.rows[m - first] if b_enc is None else block.rows[m - first] + b_enc
-                product.positive[m] |= (pre > 0).any(dim=0)
-                chosen = self.margins(pre, None if threshold is None else threshold[m]) > 0
-                values.append(pre[chosen])
-                # Latents are numbered through all members: latent 0 of member 1 is number d_sae.
-                latents.append(chosen.nonzero()[:, 1] + m * d_sae)
-                counts.append(chosen.sum(dim=1))
+        for m, pre in _pre_activations(product):
+            chosen = self.margins(pre, None if threshold is None else threshold[m]) > 0
+            values.append(pre[chosen])
+            # Latents are numbered through all members: latent 0 of member 1 is number d_sae.
+            latents.append(chosen.nonzero()[:, 1] + m * d_sae)
+            counts.append(chosen.sum(dim=1))
         pairs = Pairs(latents=torch.cat(latents), per_token_counts=torch.cat(counts), d_sae=d_sae, members=members)
         return torch.cat(values), pairs
 
@@ -117,10 +111,7 @@ class Sparsity(ABC):
         `product.positive` each latent that is positive on any token.
         """
         fired = torch.zeros_like(asked)
-        for block in product:
-            b_enc = product.biases(slice(0, 1))
-            pre = block.rows[0] if b_enc is None else block.rows[0] + b_enc
-            product.positive[0] |= (pre > 0).any(dim=0)
+        for _, pre in _pre_activations(product):
             fired |= (self.margins(pre, threshold) > 0).any(dim=0)
         return fired & asked
 
@@ -134,15 +125,12 @@ class Sparsity(ABC):
         them). Forecasts need both. It marks `product.positive` as `which_fire` does. pre: the pre-activations of
         the first latents, which may differ from those of `product` by rounding.
         """
-        margins, fired = [], torch.zeros_like(product.positive[0])
-        for block in product:
-            b_enc = product.biases(slice(0, 1))
-            rows = block.rows[0] if b_enc is None else block.rows[0] + b_enc
-            product.positive[0] |= (rows > 0).any(dim=0)
-            margin = self.margins(rows, threshold)
-            fired |= (margin > 0).any(dim=0)
-            margins.append(margin[:, : len(pre)].T)
-        return torch.cat(margins, dim=1), fired
+        first, fired = [], torch.zeros_like(product.positive[0])
+        for _, rows in _pre_activations(product):
+            margins = self.margins(rows, threshold)
+            fired |= (margins > 0).any(dim=0)
+            first.append(margins[:, : len(pre)].T)
+        return torch.cat(first, dim=1), fired
 
     def admits(
         self,
@@ -277,3 +265,15 @@ class Sparsity(ABC):
 
 # The type of each setting. Its range is checked by `check` when a file is read.
 _KINDS: dict[Any, Kind] = {int: whole(-(2**53)), float: number(), bool: flag, str: text}
+
+
+def _pre_activations(product: WholeProduct) -> Iterator[tuple[int, Float[Tensor, "block d_sae"]]]:
+    """(member, the pre-activations of some of its tokens), until all are given. It marks `product.positive`."""
+    for block in product:
+        first, last, _ = block.members.indices(product.shape[0])
+        for m in range(first, last):
+            # The rows of a block are W_enc (y - b_dec), without the bias.
+            b_enc = product.biases(slice(m, m + 1))
+            pre = block.rows[m - first] if b_enc is None else block.rows[m - first] + b_enc
+            product.positive[m] |= (pre > 0).any(dim=0)
+            yield m, pre

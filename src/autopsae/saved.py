@@ -45,6 +45,11 @@ def save_object(path: str | Path, *, format: str, content: Mapping[str, Any]) ->
     return written
 
 
+def save_result(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a result as JSON, with what wrote it (`provenance`), whole or not at all. It is not read back."""
+    write_text(path, json.dumps({**content, PROVENANCE: provenance()}, indent=2, allow_nan=False) + "\n")
+
+
 def load_object(path: str | Path, *, format: str, kind: Kind) -> dict[str, Any]:
     """The content of a JSON file that `save_object` wrote, or the first version of the library, without a header.
 

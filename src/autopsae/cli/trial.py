@@ -1,6 +1,5 @@
 """diagnose --trial: remedies are trained on each layer for a while, and one of them is prescribed."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,9 @@ from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import progress_bar, progress_on
 from autopsae.defaults import K
 from autopsae.diagnosis.survey import Survey
-from autopsae.files import write_text
 from autopsae.passes import same_passes
-from autopsae.provenance import PROVENANCE, provenance
 from autopsae.run.members import penalty_for
+from autopsae.saved import save_result
 from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
 from autopsae.trial.candidate import USUAL
@@ -93,5 +91,4 @@ def run_trials(
 def save_with_trials(survey: Survey, trials: Mapping[str, Trial], path: Path) -> None:
     """Write the survey as `Survey.save` does, with the trials by layer under "trials"."""
     said = {name: one.to_dict() for name, one in trials.items()}
-    content = {**survey.to_dict(), "trials": said, PROVENANCE: provenance()}
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    save_result(path, {**survey.to_dict(), "trials": said})

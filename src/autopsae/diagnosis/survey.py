@@ -1,6 +1,5 @@
 """survey(layers, ...): the diagnoses of several layers side by side."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,11 +15,10 @@ from autopsae.diagnosis.plan import Planner
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import SampleSize, fit_layers
 from autopsae.diagnosis.verdict import verdict
-from autopsae.files import write_text
 from autopsae.passes import known_tokens, spread_over
 from autopsae.progress import Progress
-from autopsae.provenance import PROVENANCE, provenance
 from autopsae.sae.sparsity import Sparsity, topk_unless
+from autopsae.saved import save_result
 from autopsae.tables import Result, html_table, import_pandas
 from autopsae.training.config import TrainConfig
 from autopsae.training.plan import TrainingPlan
@@ -81,8 +79,7 @@ class Survey(Result):
 
     def save(self, path: str | Path) -> None:
         """Write `to_dict` as JSON, with what wrote it (`provenance`), whole or not at all."""
-        content = {**self.to_dict(), PROVENANCE: provenance()}
-        write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        save_result(path, self.to_dict())
 
     def _repr_html_(self) -> str:
         header = ["layer", "gamma", "rank", *(f"dead: {name}" for name in COMPARED), "prescription"]

@@ -29,12 +29,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae import Remedy, TopK, TrainConfig, born, diagnose, evaluate
-from autopsae.remedies import active_subspace, center, untouched, whiten
-from autopsae.statistics import collect, geometric_median
+from autopsae.run.start import start_from
+from autopsae.statistics import collect
 from autopsae.statistics.collect import Statistics
-from autopsae.statistics.spectrum import Spectrum
 from autopsae.training import Member, Training
 from autopsae.training.bias import BIASES
+from autopsae.trial.candidate import parts_of
 
 HELD_OUT = 20_480
 CENTER = {"lr": 3e-4, "d_sae": 2048, "k": 32}
@@ -49,24 +49,9 @@ RULES = ("rule", "paper_rule")
 
 def remedy_of(name: str, statistics: Statistics) -> Remedy:
     """none, mean, median, whiten, whiten_ALPHA or asi_RANK."""
-    if name == "none":
-        return untouched(statistics.d_in)
-    if name == "mean":
-        return center(statistics.raw.mean, "mean")
-    median = geometric_median(statistics.sample)
-    if name == "median":
-        return center(median, "median")
     kind, _, number = name.partition("_")
-    spectrum = Spectrum.of(statistics.raw.covariance)
-    if kind == "asi":
-        return active_subspace(spectrum, median, rank=int(number))
-    return whiten(spectrum, median, alpha=float(number or 1))
-
-
-def parts_of(policy: str) -> tuple[str, str]:
-    """(the remedy, the bias) of a policy by its name."""
-    remedy, _, bias = policy.rpartition("_")
-    return (remedy, bias) if bias in BIASES else (policy, "learned")
+    kind = "zero" if kind == "none" else kind
+    return start_from(kind, statistics, alpha=float(number or 1), rank=int(float(number or 1)))
 
 
 def split(folder: Path, name: str) -> tuple[Float[Tensor, "tokens d_in"], Float[Tensor, "held_out d_in"]]:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from experiments.survival import policies, policy_rows
-from experiments.survival.policies import parts_of, remedy_of, split
+from experiments.survival.policies import remedy_of, split
 from experiments.survival.policy_rows import shares, with_trials
 
 from autopsae.statistics import collect
-from autopsae.trial.candidate import USUAL
+from autopsae.trial.candidate import USUAL, parts_of
 
 
 def row(policy: str, steps: int, dead: float, fvu: float, **more: Any) -> dict[str, Any]:

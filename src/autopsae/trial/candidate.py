@@ -43,9 +43,14 @@ def candidates_by_name(layer: Layer, names: Sequence[str] = USUAL, *, seed: int 
     return [_candidate_of(layer, name, seed) for name in names]
 
 
+def parts_of(name: str) -> tuple[str, str]:
+    """(the remedy's name, that of how `b_dec` learns) from the name of a candidate."""
+    remedy, _, bias = name.rpartition("_")
+    return (remedy, bias) if bias in BIASES else (name, "learned")
+
+
 def _candidate_of(layer: Layer, name: str, seed: int) -> Candidate:
-    start, _, bias = name.rpartition("_")
-    start, bias = (start, bias) if bias in BIASES else (name, "learned")
+    start, bias = parts_of(name)
     kind, _, number = start.partition("_")
     try:
         alpha = float(number) if kind == "whiten" else 0.0

@@ -51,7 +51,7 @@ def count_tokens(
     np.add.at(fired, (splits[token], latents, reached), 1)
     # Each pair is repeated for every concept of its token.
     each = np.diff(concept_ends)[token]
-    of_concept = np.repeat(concept_ends[:-1][token], each) + _count_up(each)
+    of_concept = places_from(concept_ends[:-1][token], each)
     pair = np.repeat(np.arange(len(token)), each)
     np.add.at(both, (splits[token[pair]], latents[pair], reached[pair], concepts[of_concept]), 1)
 
@@ -76,7 +76,7 @@ def count_domains(
         loops.concepts.count_domains(latents, reached, ends, firsts, lasts, concepts, splits, hit, threads)
         return
     each = ends[lasts] - ends[firsts]
-    pair = np.repeat(ends[firsts], each) + _count_up(each)
+    pair = places_from(ends[firsts], each)
     domain = np.repeat(np.arange(len(firsts)), each)
     fires = reached[pair] >= 0
     pair, domain = pair[fires], domain[fires]
@@ -89,12 +89,14 @@ def count_domains(
     np.add.at(hit, (splits[domain], latents[pair], reached[pair], concepts[domain]), 1)
 
 
+def places_from(
+    firsts: Int[NDArray[np.int64], "runs"], lengths: Int[NDArray[np.int64], "runs"]
+) -> Int[NDArray[np.int64], "places"]:
+    """first, first + 1, ... of each run, as many as its length says, run after run."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(firsts - ends + lengths, lengths)
+
+
 def _threads(pairs: int) -> int:
     # Every thread reads all pairs, so that a few of them gain little from a second one.
     return threads_for(8 * pairs)
-
-
-def _count_up(each: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, ... for each entry, as many as it says."""
-    ends = np.cumsum(each)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - each, each)

@@ -136,8 +136,15 @@ def count_positives(
     labels: Labels, splits: Int[NDArray[np.int8], "tokens"]
 ) -> Int[NDArray[np.int64], "splits concepts"]:
     """Tokens that count and have each concept, on validation and on test documents."""
-    (tokens, numbers), n = labels.pairs, len(labels.concepts)
-    return np.bincount(splits[tokens].astype(np.int64) * n + numbers, minlength=2 * n).reshape(2, n)
+    tokens, numbers = labels.pairs
+    return count_by_split(splits[tokens], numbers, len(labels.concepts))
+
+
+def count_by_split(
+    splits: Int[NDArray[np.int8], "items"], numbers: Int[NDArray[np.integer], "items"], concepts: int
+) -> Int[NDArray[np.int64], "splits concepts"]:
+    """How many items each split and concept has. numbers: the concept of each item, of so many concepts."""
+    return np.bincount(splits.astype(np.int64) * concepts + numbers, minlength=2 * concepts).reshape(2, concepts)
 
 
 def leave_out_tokens(codes: Codes, labels: Labels) -> Codes:
@@ -195,9 +202,7 @@ class _Domains:
         self._earliest = np.minimum.accumulate(self._firsts[::-1])[::-1]
         self._next = 0
         self._held: tuple[int, NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None = None
-        n = len(labels.concepts)
-        key = self._splits.astype(np.int64) * n + self._numbers
-        self.totals = np.bincount(key, minlength=2 * n).reshape(2, n)
+        self.totals = count_by_split(self._splits, self._numbers, len(labels.concepts))
 
     def add(self, block: CodeBlock, reached: NDArray[np.int8], hit: NDArray[np.int32]) -> None:
         start, ends, latents = block.start, block.ends, block.latents

@@ -1,6 +1,6 @@
 """How often each latent, over each threshold, fires on the tokens and the domains of each concept."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,18 +149,16 @@ def count_by_split(
 
 def leave_out_tokens(codes: Codes, labels: Labels) -> Codes:
     """The codes, of which tokens that do not count have no pairs."""
-    if labels.is_counted.all():
-        return Codes(blocks=_Checked(codes, labels), d_sae=codes.d_sae, documents=labels.documents)
     return Codes(blocks=_Counted(codes, labels), d_sae=codes.d_sae, documents=labels.documents)
 
 
-class _Checked:
-    """Blocks of codes on as many tokens as the labels have."""
+class _Counted:
+    """Blocks of codes on as many tokens as the labels have, without the pairs of tokens that do not count."""
 
     def __init__(self, codes: Codes, labels: Labels) -> None:
         self._codes, self._labels = codes, labels
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[CodeBlock]:
         tokens, expected = 0, len(self._labels.documents)
         for block in self._codes:
             tokens += len(block)
@@ -175,14 +173,9 @@ class _Checked:
             )
 
     def _part(self, block: CodeBlock) -> CodeBlock:
-        return block
-
-
-class _Counted(_Checked):
-    """Those blocks without the pairs of tokens that do not count."""
-
-    def _part(self, block: CodeBlock) -> CodeBlock:
         counts = self._labels.is_counted[block.start : block.start + len(block)]
+        if counts.all():
+            return block
         kept = np.repeat(counts, np.diff(block.ends))
         ends = np.append(0, np.cumsum(np.where(counts, np.diff(block.ends), 0)))
         return CodeBlock(start=block.start, ends=ends, latents=block.latents[kept], values=block.values[kept])

@@ -94,8 +94,7 @@ def known_digest(tokens: Tokens) -> Digest | None:
 
 def source_documents(tokens: Tokens) -> Any:
     """The number of each token's document where the source tells (`Activations.documents`), else None."""
-    source = tokens.source if isinstance(tokens, SamePasses) else tokens
-    return getattr(source, "documents", None)
+    return _ask_source(tokens, "documents")
 
 
 def known_tokens(tokens: Tokens) -> int | None:
@@ -127,16 +126,19 @@ def width_of(tokens: Tokens) -> int | None:
 
 def spread_over(tokens: Tokens) -> int | None:
     """How many tokens those of a source are spread over (`Activations.spread_over`); None if it does not tell."""
-    source = tokens.source if isinstance(tokens, SamePasses) else tokens
-    number = getattr(source, "spread_over", None)
+    number = _ask_source(tokens, "spread_over")
     return number if isinstance(number, int) else None
 
 
 def disk_type(tokens: Tokens) -> torch.dtype:
     """The type in which a source holds its tokens; float32 where it does not tell."""
-    source = tokens.source if isinstance(tokens, SamePasses) else tokens
-    dtype = getattr(source, "dtype", None)
+    dtype = _ask_source(tokens, "dtype")
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def _ask_source(tokens: Tokens, name: str) -> Any:
+    """What a source itself says under this name, None where it does not."""
+    return getattr(tokens.source if isinstance(tokens, SamePasses) else tokens, name, None)
 
 
 def _is_whole(tokens: Any) -> TypeGuard[Tensor | NDArray[Any]]:

@@ -14,7 +14,7 @@ from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError, chunks
 from autopsae.cli.options.features import FeaturesOptions
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
+from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
 from autopsae.features.annotations import read_annotations
 from autopsae.features.codes import Codes, encode_source
 from autopsae.features.compare import CoverageComparison, compare_coverages
@@ -155,7 +155,4 @@ def _check_outputs(options: FeaturesOptions) -> None:
     if options.table:
         check_table(options.table)
     written = [place for place in (options.json, options.table, options.figure) if place]
-    for place in written:
-        check_places(place, None, None)
-    if len({place.resolve() for place in written}) < len(written):
-        raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, written))}")
+    check_own_files(written)

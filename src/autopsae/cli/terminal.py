@@ -37,7 +37,7 @@ def check_places(json: Path | None, figure: Path | None, folder: Path | None) ->
 
 
 def check_own_files(places: Sequence[Path]) -> None:
-    """InputError for a file that could not be written after all the work, and for one that two outputs would write."""
+    """InputError for a file that could not be written after all the work, or that two outputs would write."""
     for place in places:
         check_places(place, None, None)
     if len({place.resolve() for place in places}) < len(places):

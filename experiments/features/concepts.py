@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from experiments.features.table import RESULTS, Row, read_rows
 from torch import Tensor
 
 import autopsae
@@ -39,10 +40,7 @@ from autopsae.remedies import untouched
 from autopsae.report import save_concept_figure
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "concepts.json"
 D_SAE, K, STEPS, BATCH, LR = 2048, 32, 1500, 1024, 1e-3
-
-Row = dict[str, Any]
 
 
 def trained(x: Tensor, seed: int) -> dict[str, tuple[SAE, str]]:
@@ -72,7 +70,7 @@ def controls(x: Tensor, like: SAE, is_counted: Tensor, seed: int) -> dict[str, t
     }
 
 
-def measure(sae: SAE, x: Tensor, labels: Labels, seed: int) -> tuple[Coverage, Row]:
+def measure(sae: SAE, x: Tensor, labels: Labels) -> tuple[Coverage, Row]:
     codes = encode_source(sae, x, documents=labels.documents).hold()
     coverage = concept_coverage(codes, labels)
     probes = probe_coverage(codes, labels, coverage)
@@ -91,10 +89,6 @@ def measure(sae: SAE, x: Tensor, labels: Labels, seed: int) -> tuple[Coverage, R
     return coverage, {**about, **measured}
 
 
-def read_rows() -> list[Row]:
-    return list(json.loads(RESULTS.read_text())["rows"]) if RESULTS.exists() else []
-
-
 def run(folder: Path, layer: str, seed: int) -> list[Row]:
     """The rows of a layer and a seed."""
     began = monotonic()
@@ -106,7 +100,7 @@ def run(folder: Path, layer: str, seed: int) -> list[Row]:
     saes |= controls(test, saes["prescribed"][0], torch.from_numpy(labels.is_counted), seed)
     coverages, rows = dict[str, Coverage](), list[Row]()
     for name, (sae, remedy) in saes.items():
-        coverages[name], measured = measure(sae, test, labels, seed)
+        coverages[name], measured = measure(sae, test, labels)
         size = {"d_in": test.shape[1], "k": K, "steps": STEPS, "train_tokens": len(train_tokens)}
         rows.append({"layer": layer, "seed": seed, "sae": name, "remedy": remedy, **size, **measured})
         print(layer, seed, name, f"{monotonic() - began:.0f} s", coverages[name], flush=True)
@@ -128,7 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     for seed in map(int, options.seeds.split(",")):
         for layer in options.layers.split(","):
-            rows = read_rows()
+            rows = read_rows() if RESULTS.exists() else []
             if any((row["layer"], row["seed"]) == (layer, seed) for row in rows):
                 continue
             rows += run(options.folder, layer, seed)

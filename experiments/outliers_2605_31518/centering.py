@@ -22,7 +22,7 @@ from experiments.outliers_2605_31518.frame import (
 )
 from experiments.outliers_2605_31518.own import LAYER_FILES, LOW_RANK, own_layers
 from experiments.outliers_2605_31518.released import MODALITIES, Row
-from experiments.outliers_2605_31518.style import death_axis, sheet
+from experiments.outliers_2605_31518.style import death_axis, error_bars, legend_below, sheet
 from matplotlib.figure import Figure
 
 from autopsae.diagnosis.prescribe import LOPSIDED
@@ -58,11 +58,7 @@ def draw(data: Data) -> Figure:
     for modality, colour in MODALITIES.items():
         rows = [row for row in data["rows"] if row["modality"] == modality]
         dead = [row["expected"]["median"] for row in rows]
-        low, high = ([row["interval"][end] for row in rows] for end in (0, 1))
-        span = [
-            [max(0.0, d - a) for d, a in zip(dead, low, strict=True)],
-            [max(0.0, b - d) for d, b in zip(dead, high, strict=True)],
-        ]
+        span = error_bars(dead, [row["interval"] for row in rows])
         ranks.errorbar(
             [row["rank"] for row in rows], dead, yerr=span, fmt="o", ms=4, lw=0.8, color=colour, label=modality
         )
@@ -93,14 +89,18 @@ def draw(data: Data) -> Figure:
         fontsize=9.5,
         loc="left",
     )
-    handles, labels = ranks.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend_below(figure, ranks, 4)
     return figure
 
 
 def exceptions(rows: list[Row]) -> list[Row]:
     """Layers of more than 4 % effective rank on which centering is not expected to suffice."""
     return [row for row in rows if row["rank"] > LOW_RANK and row["expected"]["median"] >= FEW]
+
+
+def worsened_rows(rows: list[Row]) -> list[Row]:
+    """Layers with more expected dead after centering than without a remedy."""
+    return [row for row in rows if row["expected"]["median"] > row["expected"]["none"] + 1e-9]
 
 
 def named(rows: list[Row], *, dominance: bool = False) -> str:
@@ -117,7 +117,7 @@ def claims(data: Data) -> list[Claim]:
     rows = data["rows"]
     high, low = ([row for row in rows if (row["rank"] > LOW_RANK) == side] for side in (True, False))
     odd = exceptions(rows)
-    worse = [row for row in rows if row["expected"]["median"] > row["expected"]["none"] + 1e-9]
+    worse = worsened_rows(rows)
     more = [row for row in rows if row["counted"]["median"] > row["counted"]["none"]]
     return [
         *_size_claims(rows),

@@ -22,7 +22,7 @@ from experiments.outliers_2605_31518.frame import (
     at_most,
     main,
 )
-from experiments.outliers_2605_31518.own import LAYER_FILES, own_layers
+from experiments.outliers_2605_31518.own import LAYER_FILES, numbers_of_tokens, own_layers
 from experiments.outliers_2605_31518.ranks import PATHWAYS, correlations, own_rank_claims, rank_claims
 from experiments.outliers_2605_31518.released import (
     D_SAE,
@@ -78,11 +78,11 @@ def draw(data: Data) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     handles.append(Line2D([], [], color="0.8", markeredgecolor="black", marker="D", linestyle="", ms=5))
     figure.legend(handles, [*labels, "ours"], loc="outside lower center", ncols=7, frameon=False, fontsize=9)
-    own, tokens = data["own"], sorted({row["tokens"] for row in data["own"]})
+    own = data["own"]
     figure.suptitle(
         f"dots: the authors' {len(data['rows'])} layers of {len(data['correlations']['dead']['models'])} models, "
         f"{TOKENS:,} tokens; diamonds: {len(own)} layers of {len({row['model'] for row in own})} networks of ours, "
-        f"{' or '.join(f'{n:,}' for n in tokens)} tokens; all d_sae {D_SAE}, k {K}",
+        f"{numbers_of_tokens(own)} tokens; all d_sae {D_SAE}, k {K}",
         fontsize=10.5,
     )
     return figure

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from experiments.outliers_2605_31518.frame import REAL, Claim, Data, Reproduction, Scale, at_least, at_most, main
 from experiments.outliers_2605_31518.measure_details import EDGES
-from experiments.outliers_2605_31518.own import DETAIL_FILES, LAYER_FILES, details, own_layers
+from experiments.outliers_2605_31518.own import DETAIL_FILES, LAYER_FILES, details, numbers_of_tokens, own_layers
 from experiments.outliers_2605_31518.released import MODALITIES, by_model, spearman
-from experiments.outliers_2605_31518.style import BLUE, MARKERS, RED, sheet
+from experiments.outliers_2605_31518.style import BLUE, MARKERS, RED, legend_below, sheet
 from matplotlib.figure import Figure
 
 from autopsae.survival.closed_form import reach
@@ -74,10 +74,9 @@ def draw(data: Data) -> Figure:
     tail.set_ylabel("largest value of 500 projections, median, in std")
     for axis, name in ((projected, "projected_kurtosis"), (tail, "projected_largest")):
         order = spearman(data["rows"], "kurtosis", name) or 0.0
-        tokens = " or ".join(f"{n:,}" for n in sorted({row["tokens"] for row in data["rows"]}))
+        tokens = numbers_of_tokens(data["rows"])
         axis.set_title(f"{len(data['rows'])} layers, {tokens} tokens; Spearman {order:.2f}", fontsize=9, loc="left")
-    handles, labels = projected.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend_below(figure, projected, 4)
     return figure
 
 

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from experiments.outliers_2605_31518.measure_layers import ASKED, shorten, take_tokens
+from experiments.outliers_2605_31518.measure_layers import (
+    ASKED,
+    DIRECTIONS,
+    random_projections,
+    shorten,
+    take_tokens,
+)
 from experiments.outliers_2605_31518.networks import ZOO, load, run_over_inputs
 from experiments.outliers_2605_31518.own import DETAILS
 from torch import Tensor
@@ -47,7 +53,7 @@ COUNTS = (1_000, 2_000, 5_000, 10_000, 25_000, 50_000, 100_000)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 RANKS = (2, 4, 8, 16, 64, 256)
 SWEEP_TOKENS = 10_000
-SHOWN_TOKENS, SHOWN_LATENTS, SHOWN_DIRECTIONS = 24, 1500, 500
+SHOWN_TOKENS, SHOWN_LATENTS = 24, 1500
 EDGES = tuple(round(-8 + 0.25 * step, 2) for step in range(65))
 """Of the histogram of projections, in standard deviations; what lies outside is in the first and the last bin."""
 
@@ -91,13 +97,10 @@ def _curve(x: Tensor, median: Tensor) -> list[dict[str, Any]]:
 
 def _projections(x: Tensor, statistics: Statistics) -> dict[str, Any]:
     """A histogram of the tokens along one random direction, and the largest value along each of 500."""
-    chance = torch.Generator().manual_seed(0)
-    directions = torch.nn.functional.normalize(torch.randn(SHOWN_DIRECTIONS, x.shape[1], generator=chance), dim=1)
-    spread = (directions.double() @ statistics.normed.covariance @ directions.double().T).diagonal().sqrt()
-    largest = torch.full((SHOWN_DIRECTIONS,), -torch.inf)
+    on_directions, largest = random_projections(statistics), torch.full((DIRECTIONS,), -torch.inf)
     counts = torch.zeros(len(EDGES) - 1, dtype=torch.int64)
     for block in x.split(2048):
-        y = (layer_norm(block.double()) - statistics.normed.mean).float() @ (directions / spread[:, None]).float().T
+        y = on_directions(block)
         largest = torch.maximum(largest, y.amax(dim=0))
         counts += torch.histogram(y[:, 0].clamp(EDGES[0], EDGES[-1]), torch.tensor(EDGES)).hist.long()
     return {"histogram": counts.tolist(), "first": float(largest[0]), "largest": largest.tolist()}

@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,17 +121,25 @@ def project(tokens: Activations | Tensor, statistics: Statistics) -> dict[str, f
     """Of 500 random projections of the tokens after LayerNorm: the median excess kurtosis, and the median of the
     largest value in standard deviations from the mean.
     """
-    chance = torch.Generator().manual_seed(0)
-    directions = torch.nn.functional.normalize(torch.randn(DIRECTIONS, statistics.d_in, generator=chance), dim=1)
+    on_directions = random_projections(statistics)
     fourth, largest = torch.zeros(DIRECTIONS, dtype=torch.float64), torch.full((DIRECTIONS,), -torch.inf)
-    covariance = directions.double() @ statistics.normed.covariance @ directions.double().T
-    std = covariance.diagonal().sqrt()
     for x in chunks(tokens, dtype=None):
-        y = (layer_norm(x.double()) - statistics.normed.mean).float() @ (directions / std[:, None]).float().T
+        y = on_directions(x)
         fourth += y.pow(4).sum(dim=0).double()
         largest = torch.maximum(largest, y.amax(dim=0))
     kurtosis = fourth / statistics.tokens - 3
     return {"kurtosis": float(kurtosis.median()), "largest": float(largest.median())}
+
+
+def random_projections(statistics: Statistics) -> Callable[[Tensor], Tensor]:
+    """A function from tokens to their projections on the 500 directions after LayerNorm, [tokens, 500], in standard
+    deviations from the mean.
+    """
+    chance = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(DIRECTIONS, statistics.d_in, generator=chance), dim=1)
+    covariance = directions.double() @ statistics.normed.covariance @ directions.double().T
+    columns = (directions / covariance.diagonal().sqrt()[:, None]).float().T
+    return lambda x: (layer_norm(x.double()) - statistics.normed.mean).float() @ columns
 
 
 def _row(estimated: Diagnosis, counted: dict[str, Birth]) -> dict[str, Any]:

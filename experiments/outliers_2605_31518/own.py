@@ -57,6 +57,11 @@ def brief(point: str) -> str:
     return point
 
 
+def numbers_of_tokens(rows: list[Row]) -> str:
+    """On how many tokens layers were measured, for a title: "10,000 or 20,000"."""
+    return " or ".join(f"{n:,}" for n in sorted({row["tokens"] for row in rows}))
+
+
 def _row(kept: dict[str, Any], place: int, row: Row) -> Row:
     counted = row["counted"]
     return {

@@ -34,6 +34,13 @@ def correlations(rows: list[Row], pathway: str) -> dict[str, Any]:
     }
 
 
+def least_of(correlations: dict[str, float | None]) -> tuple[str, float, int]:
+    """(name of the least that there is, its value, how many there are)."""
+    known = {name: value for name, value in correlations.items() if value is not None}
+    name = min(known, key=lambda each: known[each])
+    return name, known[name], len(known)
+
+
 def rank_claims(found: dict[str, Any], pathway: str) -> list[Claim]:
     name = f"Spearman(gamma, {PATHWAYS[pathway]})"
     made = [
@@ -60,14 +67,13 @@ def rank_claims(found: dict[str, Any], pathway: str) -> list[Claim]:
         ),
     ]
     for groups, of, paper in (("models", "model", "holds within model families"), ("families", "family", "-")):
-        values = {each: value for each, value in found[groups].items() if value is not None}
-        worst = min(values, key=lambda each: values[each])
+        worst, least, number = least_of(found[groups])
         made.append(
             at_least(
                 "fig4b",
-                f"{name} within a {of}, least of {len(values)} ({worst})",
+                f"{name} within a {of}, least of {number} ({worst})",
                 paper=paper,
-                ours=values[worst],
+                ours=least,
                 limit=0.0,
                 key=f"{name} within a {of}, least",
             )
@@ -78,8 +84,7 @@ def rank_claims(found: dict[str, Any], pathway: str) -> list[Claim]:
 def own_rank_claims(found: dict[str, Any], pathway: str, number: int) -> list[Claim]:
     """The paper's correlation on layers that it did not see."""
     name = f"Spearman(gamma, {PATHWAYS[pathway]})"
-    within = {model: value for model, value in found["models"].items() if value is not None}
-    worst = min(within, key=lambda model: within[model])
+    worst, least, networks = least_of(found["models"])
     return [
         covers(
             "fig4b",
@@ -100,9 +105,9 @@ def own_rank_claims(found: dict[str, Any], pathway: str, number: int) -> list[Cl
         ),
         at_least(
             "fig4b",
-            f"our layers: {name} within a network, least of {len(within)} ({worst})",
+            f"our layers: {name} within a network, least of {networks} ({worst})",
             paper="-",
-            ours=within[worst],
+            ours=least,
             limit=0.0,
             key=f"our layers: {name} within a network, least",
         ),

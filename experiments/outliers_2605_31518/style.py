@@ -1,5 +1,6 @@
 """What the figures share: colours that any colour vision tells apart (Okabe and Ito), axes, legends."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def death_axis(axis: "Axes", label: str = "dead at birth, fraction of latents") 
     """From 0 to 1, with a margin for markers."""
     axis.set_ylim(-0.03, 1.03)
     axis.set_ylabel(label)
+
+
+def error_bars(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> list[list[float]]:
+    """[below, above]: from each value to the ends of its interval, 0 where an end is on the other side of it."""
+    ends = [*zip(values, intervals, strict=True)]
+    return [[max(0.0, v - low) for v, (low, _) in ends], [max(0.0, high - v) for v, (_, high) in ends]]
 
 
 def legend_below(figure: "Figure", axis: "Axes", columns: int) -> None:

@@ -3,9 +3,10 @@
 import json
 from typing import Any
 
-from experiments.outliers_2605_31518.centering import FEW, exceptions
+from experiments.outliers_2605_31518.centering import FEW, exceptions, worsened_rows
 from experiments.outliers_2605_31518.frame import HERE
 from experiments.outliers_2605_31518.own import LOW_RANK, own_layers
+from experiments.outliers_2605_31518.ranks import least_of
 from experiments.outliers_2605_31518.released import Row, by_model
 from experiments.outliers_2605_31518.table import write_between
 from experiments.outliers_2605_31518.tableS7 import mean_fails
@@ -56,18 +57,17 @@ def _ranks(data: Results) -> str:
             f"with {name} it is {ours['layers']:.2f} (95 % interval over layers {spans[0]}, over networks "
             f"{spans[1]}; the authors' layers: {theirs['layers']:.2f})"
         )
-    within = {model: v for model, v in data["own_correlations"]["dead"]["models"].items() if v is not None}
-    worst = min(within, key=lambda model: within[model])
+    worst, least, _ = least_of(data["own_correlations"]["dead"]["models"])
     return (
         f"**Spearman's correlation of gamma** over our {len(data['own'])} layers: {said[0]}, {said[1]}. Within a "
-        f"network the least with dead-by-TopK is {within[worst]:.2f} ({worst})."
+        f"network the least with dead-by-TopK is {least:.2f} ({worst})."
     )
 
 
 def _centering(data: Results) -> str:
     rows = data["rows"]
     high, odd = [row for row in rows if row["rank"] > LOW_RANK], exceptions(rows)
-    worse = [row for row in rows if row["expected"]["median"] > row["expected"]["none"] + 1e-9]
+    worse = worsened_rows(rows)
     low = [row for row in rows if row["rank"] <= LOW_RANK]
     named = _list(odd, lambda row: f"{row['expected']['median']:.1%} dead, dominance {row['dominance']:.0%}")
     whitened, lowest = (max(row["counted"]["whiten"] for row in some) for some in (rows, low))

@@ -10,9 +10,18 @@ either end) and by the arithmetic mean, against death after centering by the geo
 
 import numpy as np
 from experiments.outliers_2605_31518.frame import REAL, Claim, Data, Reproduction, Scale, at_least, at_most, main
-from experiments.outliers_2605_31518.own import LAYER_FILES, own_layers
+from experiments.outliers_2605_31518.own import LAYER_FILES, numbers_of_tokens, own_layers
 from experiments.outliers_2605_31518.released import Row, by_model
-from experiments.outliers_2605_31518.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, death_axis, sheet
+from experiments.outliers_2605_31518.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    death_axis,
+    legend_below,
+    sheet,
+)
 from matplotlib.figure import Figure
 
 CENTRES = {
@@ -67,10 +76,9 @@ def draw(data: Data) -> Figure:
     against.plot((0, 1), (0, 1), color="0.4", linewidth=1)
     against.set_xlabel("dead at birth, centered by the geometric median")
     death_axis(against, "dead at birth, centered otherwise")
-    tokens = " or ".join(f"{n:,}" for n in sorted({row["tokens"] for row in data["rows"]}))
+    tokens = numbers_of_tokens(data["rows"])
     against.set_title(f"{len(data['rows'])} layers, {tokens} tokens, d_sae 8192, k 64", fontsize=9.5, loc="left")
-    handles, labels = table.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    legend_below(figure, table, 5)
     return figure
 
 

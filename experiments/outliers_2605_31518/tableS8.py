@@ -20,7 +20,7 @@ from experiments.outliers_2605_31518.frame import (
     main,
     near,
 )
-from experiments.outliers_2605_31518.own import LAYER_FILES, own_layers
+from experiments.outliers_2605_31518.own import LAYER_FILES, numbers_of_tokens, own_layers
 from experiments.outliers_2605_31518.released import LAYERS, MODALITIES, Row, by_model, layers
 from experiments.outliers_2605_31518.style import BLACK, GREEN, ORANGE, death_axis, sheet
 from matplotlib.figure import Figure
@@ -95,7 +95,7 @@ def draw(data: Data) -> Figure:
     table.axhline(len(lowest) - 0.5, color="0.6", linewidth=1)
     table.set_yticks(range(len(rows)), names, fontsize=9)
     table.set_xlabel("dead at birth, fraction of latents")
-    tokens = " or ".join(f"{n:,}" for n in sorted({row["tokens"] for row in data["own"]}))
+    tokens = numbers_of_tokens(data["own"])
     table.set_title(
         f"above: Table S8, 100,000 tokens; below: ours of the lowest rank, {tokens}\n"
         "(in brackets: effective rank / d_in)",

@@ -11,9 +11,18 @@ from typing import Any
 
 import numpy as np
 from experiments.outliers_2605_31518.frame import REAL, Claim, Data, Reproduction, Scale, at_least, at_most, main
-from experiments.outliers_2605_31518.own import LAYER_FILES, own_layers
+from experiments.outliers_2605_31518.own import LAYER_FILES, numbers_of_tokens, own_layers
 from experiments.outliers_2605_31518.released import Row
-from experiments.outliers_2605_31518.style import BLACK, BLUE, GREEN, ORANGE, death_axis, sheet
+from experiments.outliers_2605_31518.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    ORANGE,
+    death_axis,
+    error_bars,
+    legend_below,
+    sheet,
+)
 from matplotlib.figure import Figure
 
 REMEDIES = {
@@ -53,13 +62,8 @@ def draw(data: Data) -> Figure:
     for remedy, (label, colour) in REMEDIES.items():
         deaths = [row["deaths"][remedy] for row in data["rows"]]
         counted = [death["counted"] for death in deaths]
-        span = np.array(
-            [
-                [max(0.0, d["estimated"] - d["interval"][0]), max(0.0, d["interval"][1] - d["estimated"])]
-                for d in deaths
-            ]
-        ).T
         estimated = [death["estimated"] for death in deaths]
+        span = error_bars(estimated, [death["interval"] for death in deaths])
         against.errorbar(counted, estimated, yerr=span, fmt="o", ms=3.5, lw=0.8, color=colour, label=label)
         off = [100 * (death["estimated"] - death["counted"]) for death in deaths]
         gaps.hist(off, bins=np.linspace(-10, 10, 41), histtype="step", color=colour, linewidth=1.5)
@@ -70,13 +74,12 @@ def draw(data: Data) -> Figure:
     gaps.set_xlabel("estimated minus counted, percentage points")
     gaps.set_ylabel("layers")
     same = sum(map(agrees, data["rows"]))
-    tokens = " or ".join(f"{n:,}" for n in sorted({row["tokens"] for row in data["rows"]}))
+    tokens = numbers_of_tokens(data["rows"])
     against.set_title(
         f"{len(data['rows'])} layers, {tokens} tokens, d_sae 8192, k 64; bars: 90 %", fontsize=9.5, loc="left"
     )
     gaps.set_title(f"the same findings on {same} of {len(data['rows'])} layers", fontsize=9.5, loc="left")
-    handles, labels = against.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    legend_below(figure, against, 4)
     return figure
 
 

@@ -127,23 +127,22 @@ def train_both(x: Tensor, prescribed: Remedy, *, steps: int = STEPS) -> list[dic
     training, rest = x[:-held], x[-held:]
     sample = training[:: max(1, len(training) // 4096)]
     config = TrainConfig(steps=steps, lr=LR, batch_tokens=BATCH, record_every=steps)
+    runs = [(seed, remedy) for seed in SEEDS for remedy in (untouched(x.shape[1]), prescribed)]
     members, births = [], []
-    for seed in SEEDS:
-        for remedy in (untouched(x.shape[1]), prescribed):
-            chance = torch.Generator().manual_seed(seed)
-            sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=chance)
-            births.append(evaluate(sae, rest))
-            members.append(Member(sae=sae, config=config, name=f"{remedy.name} {seed}"))
+    for seed, remedy in runs:
+        chance = torch.Generator().manual_seed(seed)
+        sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=chance)
+        births.append(evaluate(sae, rest))
+        members.append(Member(sae=sae, config=config, name=f"{remedy.name} {seed}"))
     for _ in Training(members, training):
         pass
     rows = []
-    for member, birth in zip(members, births, strict=True):
-        name, number = member.name.split()
+    for (seed, remedy), member, birth in zip(runs, members, births, strict=True):
         end = evaluate(member.sae, rest)
         rows.append(
             {
-                "remedy": name,
-                "seed": int(number),
+                "remedy": remedy.name,
+                "seed": seed,
                 "dead_birth": round(birth.fates.dead, 5),
                 "dead_end": round(end.fates.dead, 5),
                 "fvu_raw": None if end.fvu_raw is None else round(end.fvu_raw, 5),

@@ -38,7 +38,7 @@ def save_table(columns: Columns, path: str | Path) -> None:
     check_table(path)
 
     def write(temporary: Path) -> None:
-        if path.suffix == ".parquet":
+        if is_parquet(path):
             frame(columns).to_parquet(temporary, index=False)
             return
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -51,14 +51,19 @@ def save_table(columns: Columns, path: str | Path) -> None:
 
 def check_table(path: Path) -> None:
     """InputError unless a table can be written under this name: to be known before the work, not after."""
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"{path}: expected a table named .csv or .parquet, got {path.suffix or 'no suffix'!r}")
-    if path.suffix == ".parquet":
+    if is_parquet(path):
         try:
             import pandas  # noqa: F401
             import pyarrow  # noqa: F401
         except ImportError as error:
             raise package_error(f"{path} (or name a .csv)", "pyarrow", error, install="autopsae[report]") from error
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a table of this name is Parquet; it is CSV otherwise. Raises InputError for another suffix."""
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{path}: expected a table named .csv or .parquet, got {path.suffix or 'no suffix'!r}")
+    return path.suffix == ".parquet"
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

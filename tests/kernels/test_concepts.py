@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from autopsae.kernels import concepts
+from autopsae.kernels import concepts, numba_concepts
 from tests.ways import without_numba
 
 pytestmark = pytest.mark.quick
@@ -45,6 +45,14 @@ def test_two_threads_and_numpy_count_as_one_thread_does(monkeypatch: pytest.Monk
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
         assert a.sum() > 0
+
+
+def test_without_numba_no_compiled_loop_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_numba(monkeypatch)
+    for loop in ("levels", "count_tokens", "count_domains"):
+        monkeypatch.setattr(numba_concepts, loop, None)
+    counted()
+    concepts.levels(np.ones(1, np.float32), np.zeros(1, np.int32), np.ones(1, np.float32), np.array([0.5]))
 
 
 def test_a_level_counts_the_thresholds_that_are_exceeded_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
+from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.fresh_start import check_raw, fresh_start
 from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring
@@ -99,9 +99,6 @@ def _check_outputs(options: AutopsyOptions) -> None:
         written += pair_files(recentre)
     if options.prescription:
         written += pair_files(options.prescription)
-    for place in written:
-        check_places(place, None, None)
-    if len({place.resolve() for place in written}) < len(written):
-        raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, written))}")
+    check_own_files(written)
     if recentre and not Path(sae).is_dir() and pair_files(recentre)[0].resolve() == pair_files(sae)[0].resolve():
         raise InputError(f"{recentre}: expected a new name, got one that is taken; pass another")

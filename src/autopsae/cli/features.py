@@ -14,7 +14,7 @@ from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError, chunks
 from autopsae.cli.options.features import FeaturesOptions
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
+from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
 from autopsae.features.annotations import read_annotations
 from autopsae.features.codes import Codes, encode_source
 from autopsae.features.compare import CoverageComparison, compare_coverages
@@ -36,6 +36,7 @@ from autopsae.sae.model import SAE
 from autopsae.tables import check_table, save_table
 
 Covered = Coverage | CoverageComparison
+Encoder = Callable[[SAE], Codes]
 
 
 def features(options: FeaturesOptions) -> None:
@@ -50,10 +51,10 @@ def features(options: FeaturesOptions) -> None:
     source = open_activations(options.source, options.layer, lengths=padding.lengths, mask=padding.mask)
     table = None if options.token_table is None else read_token_table(options.token_table)
     with add_provenance(layer=source.layer), progress_bar("reading the tokens") as (bar, task):
-        progress = progress_on(bar, task)
+        encode = _encoder(source, table, progress_on(bar, task))
         # First, as a latent that there is not is found in one pass; the coverage takes several for each SAE.
-        examples = _examples(saes[options.sae], source, table, options, progress)
-        covered = _cover(saes, source, table, options, progress)
+        examples = _examples(encode, saes[options.sae], table, options)
+        covered = _cover(encode, saes, source, table, options)
         write_all(_writers(covered, examples, options))
     if covered is not None:
         print_text(comparison_text(covered) if isinstance(covered, CoverageComparison) else coverage_text(covered))
@@ -61,23 +62,24 @@ def features(options: FeaturesOptions) -> None:
         print_text(examples_text(examples) if covered is None else Group(Text(), examples_text(examples)))
 
 
-def _encode(sae: SAE, source: Activations, table: TokenTable | None, progress: Progress) -> Codes:
+def _encoder(source: Activations, table: TokenTable | None, progress: Progress) -> Encoder:
+    """What gives the codes of an SAE on the source. The table tells the documents where the files do not."""
     documents = source.documents
-    return encode_source(
-        sae, source, documents=table.documents if documents is None and table else documents, progress=progress
-    )
+    if documents is None and table is not None:
+        documents = table.documents
+    return partial(encode_source, tokens=source, documents=documents, progress=progress)
 
 
 def _cover(
+    encode: Encoder,
     saes: dict[str, SAE],
     source: Activations,
     table: TokenTable | None,
     options: FeaturesOptions,
-    progress: Progress,
 ) -> Covered | None:
     if options.annotations is None:
         return None
-    codes = {name: _encode(sae, source, table, progress) for name, sae in saes.items()}
+    codes = {name: encode(sae) for name, sae in saes.items()}
     documents = codes[options.sae].documents
     if documents is None:
         raise InputError(
@@ -86,8 +88,8 @@ def _cover(
         )
     labels = align_annotations(read_annotations(options.annotations), documents, table)
     if options.controls:
-        for name, control in _controls(saes[options.sae], source, labels).items():
-            codes[name] = _encode(control, source, table, progress)
+        controls = _controls(saes[options.sae], source, labels)
+        codes |= {name: encode(control) for name, control in controls.items()}
     settings: dict[str, Any] = {"validation": options.validation, "seed": options.seed}
     coverages = {name: concept_coverage(own, labels, **settings) for name, own in codes.items()}
     if len(coverages) == 1:
@@ -109,12 +111,11 @@ def _controls(sae: SAE, source: Activations, labels: Labels) -> dict[str, SAE]:
 
 
 def _examples(
-    sae: SAE, source: Activations, table: TokenTable | None, options: FeaturesOptions, progress: Progress
+    encode: Encoder, sae: SAE, table: TokenTable | None, options: FeaturesOptions
 ) -> LatentExamples | None:
     if options.latent is None:
         return None
-    codes = _encode(sae, source, table, progress)
-    tops = top_activations(codes, top=options.top, spread=options.top, seed=options.seed)
+    tops = top_activations(encode(sae), top=options.top, spread=options.top, seed=options.seed)
     return tops.of_latent(options.latent, table, window=options.window)
 
 
@@ -155,7 +156,4 @@ def _check_outputs(options: FeaturesOptions) -> None:
     if options.table:
         check_table(options.table)
     written = [place for place in (options.json, options.table, options.figure) if place]
-    for place in written:
-        check_places(place, None, None)
-    if len({place.resolve() for place in written}) < len(written):
-        raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, written))}")
+    check_own_files(written)

@@ -1,7 +1,7 @@
 """What the verbs share: progress bars on standard error, and checks that are due before the work, not after."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +34,14 @@ def check_places(json: Path | None, figure: Path | None, folder: Path | None) ->
             place = place.parent
         if blocked or not place.is_dir() or not os.access(place, os.W_OK):
             raise InputError(f"{path}: cannot be written there; name a file in a folder that can be written")
+
+
+def check_own_files(places: Sequence[Path]) -> None:
+    """InputError for a file that could not be written after all the work, or that two outputs would write."""
+    for place in places:
+        check_places(place, None, None)
+    if len({place.resolve() for place in places}) < len(places):
+        raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, places))}")
 
 
 class _Description(ProgressColumn):

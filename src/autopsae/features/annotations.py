@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.reading import check_regular, input_errors
-from autopsae.tables import Result, import_pandas, save_table
+from autopsae.tables import Result, import_pandas, is_parquet, save_table
 from autopsae.words import list_names, show
 
 COLUMNS = ("document", "start", "end", "concept")
@@ -120,9 +120,7 @@ def read_annotations(path: str | Path) -> Annotations:
 
 def read_table(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
     """The columns of a .csv or .parquet table. Raises InputError where one of `names` is missing."""
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"{path}: expected a table named .csv or .parquet, got {path.suffix or 'no suffix'!r}")
-    pandas = import_pandas() if path.suffix == ".parquet" else None
+    pandas = import_pandas() if is_parquet(path) else None
     with input_errors(path, f"a table with the columns {', '.join(names)}", "write it again"):
         check_regular(path)
         if pandas is not None:

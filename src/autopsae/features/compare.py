@@ -1,6 +1,6 @@
 """Coverages of several SAEs of one layer side by side: paired differences, with bootstrap intervals."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -113,15 +113,26 @@ def compare_coverages(
     first = coverages[baseline]
     for name, other in ordered.items():
         _check_same(name, first, other)
+    drawn = {name: _by_documents(coverage, limit, resamples, seed) for name, coverage in ordered.items()}
     gains = [
-        _gain(name, other, first, limit=limit, resamples=resamples, seed=seed)
+        _gain(name, other, first, drawn[name] - drawn[baseline], limit=limit, resamples=resamples, seed=seed)
         for name, other in ordered.items()
         if name != baseline
     ]
     return CoverageComparison(baseline=baseline, coverages=ordered, gains=tuple(gains))
 
 
-def _gain(name: str, own: Coverage, other: Coverage, *, limit: float, resamples: int, seed: int) -> CoverageGain:
+def _gain(
+    name: str,
+    own: Coverage,
+    other: Coverage,
+    by_documents: Float[NDArray[np.float64], "two resamples"],
+    *,
+    limit: float,
+    resamples: int,
+    seed: int,
+) -> CoverageGain:
+    """by_documents: the differences of `_by_documents`."""
     pair = (own, other)
     f1 = np.array([[score.f1 for score in coverage.scores] for coverage in pair])
     is_over = np.array([[score.exceeds(limit) for score in coverage.scores] for coverage in pair])
@@ -130,15 +141,6 @@ def _gain(name: str, own: Coverage, other: Coverage, *, limit: float, resamples:
     drawn = chance.integers(0, n, (resamples, n))
     of_concepts = (is_over[0].astype(int) - is_over[1])[drawn].sum(axis=1)
     f1_of_concepts = (f1[0] - f1[1])[drawn].mean(axis=1)
-    of_documents, f1_of_documents = np.zeros((2, resamples))
-    samples = zip(*(_document_samples(c, resamples, seed) for c in pair), strict=True)
-    for r, (mine, others) in enumerate(samples):
-        over = [
-            _validation_over(c, limit) & (drawn_f1 > limit)
-            for c, drawn_f1 in zip(pair, (mine, others), strict=True)
-        ]
-        of_documents[r] = int(over[0].sum()) - int(over[1].sum())
-        f1_of_documents[r] = mine.mean() - others.mean()
     equal = min(own.live, other.live)
     by_equal = [coverage.count_with(equal, limit) if equal else 0.0 for coverage in pair]
     return CoverageGain(
@@ -147,32 +149,31 @@ def _gain(name: str, own: Coverage, other: Coverage, *, limit: float, resamples:
         live=own.live,
         more_covered=int(is_over[0].sum()) - int(is_over[1].sum()),
         more_covered_by_concepts=_interval(of_concepts),
-        more_covered_by_documents=_interval(of_documents),
+        more_covered_by_documents=_interval(by_documents[0]),
         mean_f1=float(f1[0].mean()),
         more_f1=float((f1[0] - f1[1]).mean()),
         more_f1_by_concepts=_interval(f1_of_concepts),
-        more_f1_by_documents=_interval(f1_of_documents),
+        more_f1_by_documents=_interval(by_documents[1]),
         equal_live=equal,
         covered_by_equal_live=by_equal[0],
         baseline_by_equal_live=by_equal[1],
     )
 
 
-def _validation_over(coverage: Coverage, limit: float) -> NDArray[np.bool_]:
-    """Concepts whose validation F1 exceeds the limit."""
-    return np.array([score.validation_f1 > limit for score in coverage.scores])
-
-
-def _document_samples(
-    coverage: Coverage, resamples: int, seed: int
-) -> Iterator[Float[NDArray[np.float64], "concepts"]]:
-    """The F1 of each concept on test documents that are drawn anew. The same draws for every SAE."""
+def _by_documents(
+    coverage: Coverage, limit: float, resamples: int, seed: int
+) -> Float[NDArray[np.float64], "two resamples"]:
+    """Concepts covered, and the mean F1, on test documents that are drawn anew. The same draws for every SAE."""
     chance = np.random.default_rng(hash_seed(seed, "documents drawn anew"))
     by_domain = np.array([score.unit == "domain" for score in coverage.scores])
+    is_valid = np.array([score.validation_f1 > limit for score in coverage.scores])
     tallies, documents = coverage.tallies.astype(np.float64), coverage.tallies.shape[1]
-    for _ in range(resamples):
+    covered, mean_f1 = np.zeros((2, resamples))
+    for r in range(resamples):
         times = chance.multinomial(documents, np.full(documents, 1 / documents)).astype(np.float64)
-        yield f1_of(np.einsum("cdt,d->ct", tallies, times), by_domain)
+        f1 = f1_of(np.einsum("cdt,d->ct", tallies, times), by_domain)
+        covered[r], mean_f1[r] = (is_valid & (f1 > limit)).sum(), f1.mean()
+    return np.array([covered, mean_f1])
 
 
 def _interval(values: NDArray[Any]) -> Interval:

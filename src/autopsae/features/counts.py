@@ -1,6 +1,6 @@
 """How often each latent, over each threshold, fires on the tokens and the domains of each concept."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,24 +136,29 @@ def count_positives(
     labels: Labels, splits: Int[NDArray[np.int8], "tokens"]
 ) -> Int[NDArray[np.int64], "splits concepts"]:
     """Tokens that count and have each concept, on validation and on test documents."""
-    (tokens, numbers), n = labels.pairs, len(labels.concepts)
-    return np.bincount(splits[tokens].astype(np.int64) * n + numbers, minlength=2 * n).reshape(2, n)
+    tokens, numbers = labels.pairs
+    return count_by_split(splits[tokens], numbers, len(labels.concepts))
+
+
+def count_by_split(
+    splits: Int[NDArray[np.int8], "items"], numbers: Int[NDArray[np.integer], "items"], concepts: int
+) -> Int[NDArray[np.int64], "splits concepts"]:
+    """How many items each split and concept has. numbers: the concept of each item, of so many concepts."""
+    return np.bincount(splits.astype(np.int64) * concepts + numbers, minlength=2 * concepts).reshape(2, concepts)
 
 
 def leave_out_tokens(codes: Codes, labels: Labels) -> Codes:
     """The codes, of which tokens that do not count have no pairs."""
-    if labels.is_counted.all():
-        return Codes(blocks=_Checked(codes, labels), d_sae=codes.d_sae, documents=labels.documents)
     return Codes(blocks=_Counted(codes, labels), d_sae=codes.d_sae, documents=labels.documents)
 
 
-class _Checked:
-    """Blocks of codes on as many tokens as the labels have."""
+class _Counted:
+    """Blocks of codes on as many tokens as the labels have, without the pairs of tokens that do not count."""
 
     def __init__(self, codes: Codes, labels: Labels) -> None:
         self._codes, self._labels = codes, labels
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[CodeBlock]:
         tokens, expected = 0, len(self._labels.documents)
         for block in self._codes:
             tokens += len(block)
@@ -168,14 +173,9 @@ class _Checked:
             )
 
     def _part(self, block: CodeBlock) -> CodeBlock:
-        return block
-
-
-class _Counted(_Checked):
-    """Those blocks without the pairs of tokens that do not count."""
-
-    def _part(self, block: CodeBlock) -> CodeBlock:
         counts = self._labels.is_counted[block.start : block.start + len(block)]
+        if counts.all():
+            return block
         kept = np.repeat(counts, np.diff(block.ends))
         ends = np.append(0, np.cumsum(np.where(counts, np.diff(block.ends), 0)))
         return CodeBlock(start=block.start, ends=ends, latents=block.latents[kept], values=block.values[kept])
@@ -195,9 +195,7 @@ class _Domains:
         self._earliest = np.minimum.accumulate(self._firsts[::-1])[::-1]
         self._next = 0
         self._held: tuple[int, NDArray[np.int64], NDArray[np.int32], NDArray[np.int8]] | None = None
-        n = len(labels.concepts)
-        key = self._splits.astype(np.int64) * n + self._numbers
-        self.totals = np.bincount(key, minlength=2 * n).reshape(2, n)
+        self.totals = count_by_split(self._splits, self._numbers, len(labels.concepts))
 
     def add(self, block: CodeBlock, reached: NDArray[np.int8], hit: NDArray[np.int32]) -> None:
         start, ends, latents = block.start, block.ends, block.latents

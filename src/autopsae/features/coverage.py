@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.features.codes import Codes
-from autopsae.features.counts import THRESHOLDS, ConceptCounts, count_concepts, count_positives
+from autopsae.features.counts import THRESHOLDS, ConceptCounts, count_by_split, count_concepts, count_positives
 from autopsae.features.coverage_result import ConceptScore, Coverage
 from autopsae.features.labels import Labels, runs_of
 from autopsae.features.split import TEST, VALIDATION, shuffle_documents, split_documents
@@ -118,7 +118,7 @@ def count_documents(
     (tokens, numbers), n = labels.pairs, len(labels.concepts)
     run = np.searchsorted(starts, tokens, side="right") - 1
     once = np.unique(run * n + numbers)
-    return np.bincount(splits[starts[once // n]].astype(np.int64) * n + once % n, minlength=2 * n).reshape(2, n)
+    return count_by_split(splits[starts[once // n]], once % n, n)
 
 
 def _best_pairs(

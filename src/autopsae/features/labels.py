@@ -11,6 +11,7 @@ from autopsae.arrays import InputError
 from autopsae.features.annotations import Annotations, check_range
 from autopsae.features.codes import Documents
 from autopsae.features.token_table import TokenTable
+from autopsae.kernels.concepts import places_from
 from autopsae.tables import Result
 
 
@@ -40,7 +41,7 @@ class Labels(Result):
     def pairs(self) -> tuple[Int[NDArray[np.int64], "labels"], Int[NDArray[np.int32], "labels"]]:
         """(token, concept) of every token that counts and has a concept, each pair once, by token."""
         lengths = self.lasts - self.firsts
-        token = np.repeat(self.firsts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        token = places_from(self.firsts, lengths)
         key = token * len(self.concepts) + np.repeat(self.numbers, lengths)
         key = np.unique(key[self.is_counted[token]])
         return key // len(self.concepts), (key % len(self.concepts)).astype(np.int32)

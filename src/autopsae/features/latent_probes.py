@@ -87,13 +87,9 @@ def probe_coverage(
     probes = []
     for c, score in enumerate(coverage.scores):
         mask = labels.mask(labels.concepts.index(score.concept))
-        best: LatentProbe | None = None
-        for latent in map(int, order[:, c]):
-            probe = _probe(score.concept, latent, *columns[latent], mask, splits)
-            if probe is not None and (best is None or probe.validation_f1 > best.validation_f1):
-                best = probe
+        tried = [_probe(score.concept, n, *columns[n], mask, splits) for n in map(int, order[:, c])]
         none = LatentProbe(concept=score.concept, latent=None, validation_f1=0.0, f1=0.0, weight=0.0, bias=0.0)
-        probes.append(best or none)
+        probes.append(max(filter(None, tried), key=lambda probe: probe.validation_f1, default=none))
     return ProbeCoverage(probes=tuple(probes), candidates=candidates)
 
 

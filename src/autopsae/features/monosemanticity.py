@@ -137,14 +137,12 @@ def _of_top(
     unit: Float[NDArray[np.float64], "some d_embedding"],
 ) -> Scores:
     """The score over the top inputs alone. Where a latent fires on fewer, the others of them have code 0."""
-    used, there = min(TOP, inputs), top.tokens >= 0
-    values = np.where(there, top.values.astype(np.float64), 0)[:, :used]
+    used = min(TOP, inputs)
+    values = top.values[:, :used].astype(np.float64)
     least = values.min(axis=1, keepdims=True)
     size = values.max(axis=1, keepdims=True) - least
-    scaled = np.where(
-        there[:, :used], np.divide(values - least, size, out=np.zeros_like(values), where=size > 0), 0
-    )
-    place = np.searchsorted(wanted, np.where(there, top.tokens, wanted[0] if len(wanted) else 0))[:, :used]
+    scaled = np.divide(values - least, size, out=np.zeros_like(values), where=size > 0)
+    place = np.searchsorted(wanted, top.tokens[:, :used])  # that of a missing token, -1, has weight 0
     length = np.array(
         [np.square(a @ unit[rows]).sum() if a.any() else 0.0 for a, rows in zip(scaled, place, strict=True)]
     )

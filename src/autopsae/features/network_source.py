@@ -12,9 +12,9 @@ from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.features.codes import Documents
 from autopsae.features.token_table import TokenTable
-from autopsae.models.choose import Piece
+from autopsae.models.choose import Piece, name_document
 from autopsae.models.images import ImageNetwork
-from autopsae.models.network import Document, Network
+from autopsae.models.network import Network
 from autopsae.models.sequences import SequenceNetwork
 from autopsae.models.stream import NetworkBatches, run_network
 from autopsae.models.text import TextNetwork
@@ -80,7 +80,7 @@ def token_table(network: Network, documents: Sequence[Any], *, context: int | No
 def _pieces_and_table(network: Network, documents: Sequence[Any], context: int) -> tuple[list[Piece], TokenTable]:
     pieces, numbers, spans = list[Piece](), list[int](), list[Span]()
     for number, document in enumerate(documents):
-        where, content = document if isinstance(document, Document) else (f"document {number}", document)
+        where, content = name_document(document, number)
         cut = network.pieces(content, where, context)
         laid = _lay_out(network, content, cut, where, context)
         pieces += [

@@ -31,7 +31,8 @@ def python_annotations(sources: Sequence[str]) -> Annotations:
     rows = list[tuple[int, int, int, str]]()
     for number, source in enumerate(sources):
         try:
-            spans = {*_of_tokens(source), *_of_syntax(source)}
+            place = _Places(source)
+            spans = {*_of_tokens(source, place.starts), *_of_syntax(source, place)}
         except (SyntaxError, ValueError, tokenize.TokenError, RecursionError) as error:
             raise InputError(
                 f"document {number}: expected Python that this version can parse ({reason(error)}); leave it out"
@@ -43,8 +44,7 @@ def python_annotations(sources: Sequence[str]) -> Annotations:
 Span = tuple[int, int, str]
 
 
-def _of_tokens(source: str) -> Iterator[Span]:
-    starts = _line_starts(source)
+def _of_tokens(source: str, starts: list[int]) -> Iterator[Span]:
     for token in tokenize.generate_tokens(io.StringIO(source, newline="").readline):
         (row, column), (last_row, last_column) = token.start, token.end
         if last_row > len(starts):
@@ -65,9 +65,8 @@ def _concepts(token: tokenize.TokenInfo) -> list[str]:
     return {"COMMENT": ["comment"], "NUMBER": ["number"], "INDENT": ["indent"]}.get(kind, [])
 
 
-def _of_syntax(source: str) -> Iterator[Span]:
-    tree, place = ast.parse(source), _Places(source)
-    for node in ast.walk(tree):
+def _of_syntax(source: str, place: "_Places") -> Iterator[Span]:
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             concept = "class name" if isinstance(node, ast.ClassDef) else "function name"
             yield place.name_after(node, node.name, concept)
@@ -101,17 +100,21 @@ def _of_syntax(source: str) -> Iterator[Span]:
 
 
 class _Places:
-    """From the lines and UTF-8 bytes of `ast` to characters of the source."""
+    """From the lines and UTF-8 bytes of `ast` to characters of the source. starts: where each line starts, and the
+    end.
+    """
 
     def __init__(self, source: str) -> None:
-        self._source, self._starts = source, _line_starts(source)
-        self._lines = _lines(source)
+        self._source = source
+        # As Python counts lines: a form feed or another separator of `str.splitlines` ends none.
+        self._lines = [*io.StringIO(source, newline="")]
+        self.starts = [0, *accumulate(map(len, self._lines))]
 
     def at(self, line: int | None, column: int | None) -> int:
         assert line is not None  # `ast.parse` always tells
         assert column is not None
         text = self._lines[line - 1]
-        return self._starts[line - 1] + (
+        return self.starts[line - 1] + (
             column if text.isascii() else len(text.encode()[:column].decode(errors="ignore"))
         )
 
@@ -124,12 +127,3 @@ class _Places:
         after = self._source.index(word, self.at(node.lineno, node.col_offset)) + len(word)
         start = self._source.index(name, after)
         return start, start + len(name), concept
-
-
-def _lines(source: str) -> list[str]:
-    """As Python counts lines: a form feed or another separator of `str.splitlines` ends none."""
-    return [*io.StringIO(source, newline="")]
-
-
-def _line_starts(source: str) -> list[int]:
-    return [0, *accumulate(map(len, _lines(source)))]

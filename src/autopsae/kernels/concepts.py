@@ -1,13 +1,11 @@
 """Counts of latents against concepts from pairs of a token and a latent: compiled loops, or NumPy without Numba."""
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from autopsae.kernels.dispatch import load_loops, threads_for
-
-Whole = NDArray[np.int64]
+from autopsae.kernels import dispatch
+from autopsae.kernels.dispatch import threads_for
 
 
 def levels(
@@ -17,7 +15,7 @@ def levels(
     thresholds: Float[NDArray[np.float64], "levels"],
 ) -> Int[NDArray[np.int8], "pairs"]:
     """For each pair, how many of the rising thresholds value / maximum exceeds, minus one; computed in float64."""
-    loops = load_loops()
+    loops = dispatch.load_loops()
     if loops is None:
         scaled = values.astype(np.float64) / maxima[latents].astype(np.float64)
         return (np.searchsorted(thresholds, scaled, side="left") - 1).astype(np.int8)
@@ -42,7 +40,7 @@ def count_tokens(
     reached: as `levels`; -1 is left out. ends, concept_ends: 0, then where the pairs and the concepts of each token
     end.
     """
-    loops = load_loops()
+    loops = dispatch.load_loops()
     if loops is not None:
         threads = _threads(len(latents))
         loops.concepts.count_tokens(latents, reached, ends, concepts, concept_ends, splits, fired, both, threads)
@@ -53,7 +51,7 @@ def count_tokens(
     np.add.at(fired, (splits[token], latents, reached), 1)
     # Each pair is repeated for every concept of its token.
     each = np.diff(concept_ends)[token]
-    of_concept = np.repeat(concept_ends[:-1][token], each) + _count_up(each)
+    of_concept = places_from(concept_ends[:-1][token], each)
     pair = np.repeat(np.arange(len(token)), each)
     np.add.at(both, (splits[token[pair]], latents[pair], reached[pair], concepts[of_concept]), 1)
 
@@ -72,13 +70,13 @@ def count_domains(
 
     A domain is the tokens firsts ... lasts - 1, counted as `ends` counts them, and has one concept and one split.
     """
-    loops = load_loops()
+    loops = dispatch.load_loops()
     if loops is not None:
         threads = _threads(len(latents))
         loops.concepts.count_domains(latents, reached, ends, firsts, lasts, concepts, splits, hit, threads)
         return
     each = ends[lasts] - ends[firsts]
-    pair = np.repeat(ends[firsts], each) + _count_up(each)
+    pair = places_from(ends[firsts], each)
     domain = np.repeat(np.arange(len(firsts)), each)
     fires = reached[pair] >= 0
     pair, domain = pair[fires], domain[fires]
@@ -91,12 +89,14 @@ def count_domains(
     np.add.at(hit, (splits[domain], latents[pair], reached[pair], concepts[domain]), 1)
 
 
+def places_from(
+    firsts: Int[NDArray[np.int64], "runs"], lengths: Int[NDArray[np.int64], "runs"]
+) -> Int[NDArray[np.int64], "places"]:
+    """first, first + 1, ... of each run, as many as its length says, run after run."""
+    ends = np.cumsum(lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(firsts - ends + lengths, lengths)
+
+
 def _threads(pairs: int) -> int:
     # Every thread reads all pairs, so that a few of them gain little from a second one.
-    return torch.get_num_threads() if threads_for(8 * pairs) > 1 else 1
-
-
-def _count_up(each: Whole) -> Whole:
-    """0, 1, ... for each entry, as many as it says."""
-    ends = np.cumsum(each)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - each, each)
+    return threads_for(8 * pairs)

@@ -54,7 +54,7 @@ def choose_pieces(
             if total >= tokens:
                 break
             if rank not in cut:
-                name, content = _name(document, number)
+                name, content = name_document(document, number)
                 cut[rank] = network.pieces(content, name, context)
             if turn < len(cut[rank]):
                 place = _draw_order(len(cut[rank]), seed, number)[turn]
@@ -68,7 +68,8 @@ def choose_pieces(
     return [piece for _, _, piece in sorted(chosen, key=lambda at: at[:2])]
 
 
-def _name(document: Any, number: int) -> Document:
+def name_document(document: Any, number: int) -> Document:
+    """The document with a name for messages: its own, or "document 7"."""
     return document if isinstance(document, Document) else Document(f"document {number}", document)
 
 

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopsae.features.compare import CoverageComparison
 from autopsae.features.coverage_result import COVERED, LIMITS, Coverage
-from autopsae.files import write_whole
-from autopsae.report.plots import check_figure
+from autopsae.report.plots import draw_grid, write_figure
 from autopsae.words import printable
 
 if TYPE_CHECKING:
@@ -25,10 +24,7 @@ def save_concept_figure(result: Coverage | CoverageComparison, path: str | Path)
 
     Raises InputError for another suffix, or where matplotlib is missing.
     """
-    path = Path(path)
-    check_figure(path)
-    figure = concept_figure(result)
-    write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
+    write_figure(path, lambda: concept_figure(result))
 
 
 def concept_figure(result: Coverage | CoverageComparison) -> "Figure":
@@ -64,8 +60,7 @@ def _draw_curves(axis: "Axes", coverages: dict[str, Coverage]) -> None:
     axis.set_ylabel("concepts")
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    draw_grid(axis)
     axis.legend(frameon=False, fontsize=9, loc="upper right")
 
 
@@ -93,5 +88,4 @@ def _draw_concepts(axis: "Axes", coverages: dict[str, Coverage], shown: int) -> 
     axis.set_xlim(-0.02, 1.02)  # whole markers at the ends
     axis.set_title("F1 of the best latent on test documents", loc="left")
     axis.set_xlabel("F1")
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    draw_grid(axis)

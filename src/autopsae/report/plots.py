@@ -2,6 +2,7 @@
 an autopsy: every latent's shift against its signal.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,9 +38,16 @@ def save_figure(result: Survey | Autopsy, path: str | Path) -> None:
 
     Raises InputError for another suffix, or where matplotlib is missing.
     """
+    write_figure(path, lambda: survey_figure(result) if isinstance(result, Survey) else autopsy_figure(result))
+
+
+def write_figure(path: str | Path, draw: Callable[[], "Figure"]) -> None:
+    """Write what `draw` returns as .png, .pdf or .svg, whole or not at all. Nothing is drawn where `check_figure`
+    raises.
+    """
     path = Path(path)
     check_figure(path)
-    figure = survey_figure(result) if isinstance(result, Survey) else autopsy_figure(result)
+    figure = draw()
     write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
 
 
@@ -88,9 +96,14 @@ def _draw_death(axis: "Axes", survey: Survey) -> None:
     axis.set_xticks(places, [diagnosis.layer for diagnosis in survey], rotation=60 if len(survey) > 12 else 0)
     axis.set_ylabel("dead at birth, %")
     axis.set_ylim(-3, 103)
+    draw_grid(axis)
+    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def draw_grid(axis: "Axes") -> None:
+    """A light grid, and a frame that is open above and on the right."""
     axis.grid(alpha=0.25)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _draw_landscape(axis: "Axes", diagnosis: Diagnosis) -> Any:
@@ -206,6 +219,5 @@ def _draw_latents(
     axis.set_ylim(low, high)
     axis.axvline(0, color="0.4", linewidth=0.8)
     axis.set_xlabel("shift: w·(m - b_dec) + b_enc, m the tokens' centre")
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+    draw_grid(axis)
     axis.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, markerscale=2)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from autopsae.activations.store import open_activations
 from autopsae.cli.members import choices_of, config_of, with_defaults
@@ -507,6 +507,31 @@ def test_a_token_that_is_nan_is_named_with_its_layer(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "layer 'hs4': expected finite activations" in done.stderr
     assert "in 1 of 500 tokens, the first at token 123" in done.stderr
+
+
+def test_a_layer_that_fails_loses_neither_the_layers_before_it_nor_an_older_result(
+    tmp_path: Path, source: Path
+) -> None:
+    bad = torch.full((3000, 24), torch.nan)
+    save_file({**load_file(source / "0.safetensors"), "hs7": bad}, source / "0.safetensors")
+    np.save(tmp_path / "hs7.npy", bad.numpy())
+    out = tmp_path / "d.json"
+    out.write_text("older")
+    options: list[str | Path] = ["--d-sae", "64", "--k", "4", "--json", out, "--prescriptions", tmp_path / "p"]
+    done = run("diagnose", source, *options)
+    assert done.returncode == 2, done.stderr
+    part = tmp_path / "d.part.json"
+    assert f"warning: stopped after 2 of the layers; they are in {part}" in done.stderr
+    assert "layer 'hs7': expected finite activations" in done.stderr
+    assert [layer["layer"] for layer in json.loads(part.read_text())["layers"]] == ["hs0", "hs1"]
+    assert sorted(path.name for path in (tmp_path / "p").glob("*.json")) == ["hs0.json", "hs1.json"]
+    assert out.read_text() == "older"
+    assert "hs1" in done.stdout
+    # Where the first layer fails there is nothing to keep.
+    part.unlink()
+    done = run("diagnose", tmp_path / "hs7.npy", *options)
+    assert (done.returncode, done.stdout, part.exists()) == (2, "", False)
+    assert "stopped after" not in done.stderr
 
 
 def test_ctrl_c_ends_a_diagnosis_with_one_line_and_no_file(tmp_path: Path) -> None:

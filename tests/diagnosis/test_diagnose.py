@@ -9,8 +9,11 @@ import torch
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.diagnose import diagnose
+from autopsae.diagnosis.ladder import remedy_ladder
 from autopsae.diagnosis.prescribe import LOPSIDED
 from autopsae.diagnosis.survey import COMPARED, survey
+from autopsae.remedies.remedy import Remedy, whiten
+from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.outlook import Expected
 from tests import oracles
 
@@ -82,6 +85,27 @@ def test_a_low_rank_layer_is_whitened_by_the_smallest_sufficient_alpha() -> None
 
 def test_a_layer_that_centering_cures_is_not_escalated() -> None:
     assert set(diagnose(tokens(10.0), **SMALL).birth) == {"none", "median", "mean", "zscore", "whiten"}
+
+
+def test_each_rung_of_the_ladder_makes_the_remedy_of_its_name() -> None:
+    spectrum = Spectrum.of(torch.eye(6, dtype=torch.float64))
+    ladder, asked = remedy_ladder(spectrum, torch.zeros(6, dtype=torch.float64), 3.4, (0.2,), (2, 4))
+    names = ["none", "median", "whiten_0.15", "whiten_0.2", "whiten_0.3", "whiten_0.5", "whiten", "asi_2", "asi_4"]
+    assert [*ladder] == names
+    assert [make().name for make in ladder.values()] == names
+    assert asked == {"whiten_0.2", "asi_2", "asi_4"}
+
+
+def test_a_whitening_that_nothing_needs_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(*arguments: Any, alpha: float) -> Remedy:
+        made.append(alpha)
+        return whiten(*arguments, alpha=alpha)
+
+    monkeypatch.setattr("autopsae.diagnosis.ladder.whiten", counted)
+    diagnose(tokens(10.0), **SMALL)
+    assert made == [1.0]
 
 
 def test_asked_for_alphas_and_ranks_are_measured() -> None:

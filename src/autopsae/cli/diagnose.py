@@ -1,7 +1,7 @@
 """autopsae diagnose SOURCE: the verdict, a table, findings and prescriptions, from activations or from a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from autopsae.cli.printing import print_note, print_text, write_all
 from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
 from autopsae.cli.trial import check_trial, run_trials, save_with_trials
 from autopsae.diagnosis.model import diagnose_model
+from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.models.named import load_network
 from autopsae.models.network import Network
@@ -40,19 +41,39 @@ def diagnose(options: DiagnoseOptions) -> None:
     device = take_device(options.device)
     opened: dict[str, Activations] = {}
     layers: dict[str, Tokens] = {}
-    if is_model(options.source):
-        result = _of_model(options, device)
-    else:
+    if not is_model(options.source):
         padding = options.padding
         check_unread(options.reading)
         opened = open_layers(options.source, options.layers, lengths=padding.lengths, mask=padding.mask)
         # Compared over their passes, after which it is known what was read.
         layers = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
-        result = _of_activations(layers, options, device)
+    judged: list[Diagnosis] = []
+    try:
+        result = (
+            _of_activations(layers, options, device, judged.append)
+            if layers
+            else _of_model(options, device, judged.append)
+        )
+    except BaseException:
+        if judged:
+            _keep_part(Survey(tuple(judged)), layers, options)
+        raise
     write_all(_writers(result, layers, options, {}))
     print_text(survey_text(result))
     if options.trialing.trial:
         _add_trials(result, opened, layers, options, device)
+
+
+def _keep_part(part: Survey, layers: Mapping[str, Tokens], options: DiagnoseOptions) -> None:
+    """Print and write the diagnoses before a layer that failed, or before Ctrl-C. The JSON is NAME.part.json,
+    so that nobody takes it for the whole, and a whole one of an earlier time stays; there is no figure.
+    """
+    json = options.json and options.json.with_name(f"{options.json.stem}.part{options.json.suffix}")
+    read = {d.layer: layers[d.layer] for d in part if d.layer in layers}
+    write_all(_writers(part, read, replace(options, json=json, figure=None), {}))
+    print_text(survey_text(part))
+    written = f"; they are in {json}" if json else ""
+    print_note(f"warning: stopped after {len(part)} of the layers{written}")
 
 
 def _add_trials(
@@ -75,7 +96,12 @@ def _add_trials(
             write_all(_writers(result, layers, options, trials))
 
 
-def _of_activations(layers: Mapping[str, Tokens], options: DiagnoseOptions, device: str | None) -> Survey:
+def _of_activations(
+    layers: Mapping[str, Tokens],
+    options: DiagnoseOptions,
+    device: str | None,
+    judged: Callable[[Diagnosis], None],
+) -> Survey:
     with progress_bar("opening") as (bar, task):
         return survey(
             layers,
@@ -84,11 +110,12 @@ def _of_activations(layers: Mapping[str, Tokens], options: DiagnoseOptions, devi
             exact=options.exact,
             device=device,
             announce=lambda line: print_note(f"{options.source}: {line}", bar.console),
+            judged=judged,
             progress=progress_on(bar, task),
         )
 
 
-def _of_model(options: DiagnoseOptions, device: str | None) -> Survey:
+def _of_model(options: DiagnoseOptions, device: str | None, judged: Callable[[Diagnosis], None]) -> Survey:
     if options.trialing.trial:
         raise InputError("--trial: expected with activations, got a model; write them with --keep DIR first")
     if options.exact or options.repeated != "keep" or options.padding != Padding():
@@ -107,6 +134,7 @@ def _of_model(options: DiagnoseOptions, device: str | None) -> Survey:
             keep=options.reading.keep,
             **_settings(options),
             announce=lambda line: print_note(line, bar.console),
+            judged=judged,
             progress=progress_on(bar, task),
         )
 

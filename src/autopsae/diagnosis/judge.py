@@ -13,14 +13,14 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.diagnosis.births import DRAW, Births, Forecaster, Question
 from autopsae.diagnosis.findings import findings
-from autopsae.diagnosis.ladder import remedy_ladder
+from autopsae.diagnosis.ladder import Ladder, measured_beside, remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
 from autopsae.diagnosis.outliers import outlier_dimensions
 from autopsae.diagnosis.parameters import Asked
 from autopsae.diagnosis.prescribe import paper_rule, prescribe, suffices
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.severity import severity
-from autopsae.remedies.remedy import Remedy, center, z_score
+from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.seeds import stream
@@ -62,15 +62,14 @@ def judge(
     geometry = severity(statistics, median, groups)
     ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
-    mean, scores = center(statistics.raw.mean, "mean"), z_score(statistics.raw.std, median)
-    views = _Views([*ladder, mean, scores], sample)
+    views = _Views(ladder | measured_beside(statistics.raw, median), sample)
     forecast = partial(
         forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=stream_tokens
     )
-    forecasts = forecast(views.of([ladder[0].name, ladder[1].name, mean.name]), if_silent={mean.name})
+    forecasts = forecast(views.of(["none", "median", "mean"]), if_silent={"mean"})
     of_ladder = _forecasts(ladder, wanted, views, forecast, forecasts, asked)
     expected = {name: _limit(made.at(asked.at_tokens), sample_size(repeats)) for name, made in of_ladder.items()}
-    listed = [r.name for r in ladder if r.name in {*expected, "whiten"}] + [mean.name, scores.name]
+    listed = [name for name in ladder if name in {*expected, "whiten"}] + ["mean", "zscore"]
     birth = births(
         Question(
             asked=asked,
@@ -81,8 +80,9 @@ def judge(
             forecasts={**forecasts, **of_ladder},
         )
     )
+    tried = [views.remedy(name) for name in expected]
     prescription = prescribe(
-        expected, ladder, layer=layer, d_sae=asked.d_sae, sparsity=asked.sparsity, acceptable=asked.acceptable
+        expected, tried, layer=layer, d_sae=asked.d_sae, sparsity=asked.sparsity, acceptable=asked.acceptable
     )
     prescription = replace(prescription, scale=views[prescription.remedy.name].scale)
     measured = Measured(
@@ -153,16 +153,22 @@ def _recovery(view: View, rows: Float[Tensor, "d_sae d_in"], asked: Asked, expec
 
 
 class _Views:
-    """What an SAE sees under each remedy, made when it is asked for: the view of a whitening maps the sample."""
+    """Remedies, and what an SAE sees under each, made when they are asked for: those of a whitening take long."""
 
-    def __init__(self, remedies: Sequence[Remedy], sample: Float[Tensor, "sample d_in"]) -> None:
-        self._remedies, self._sample = {remedy.name: remedy for remedy in remedies}, sample
-        self._made: dict[str, View] = {}
+    def __init__(self, remedies: Ladder, sample: Float[Tensor, "sample d_in"]) -> None:
+        self._makers, self._sample = remedies, sample
+        self._remedies: dict[str, Remedy] = {}
+        self._views: dict[str, View] = {}
+
+    def remedy(self, name: str) -> Remedy:
+        if name not in self._remedies:
+            self._remedies[name] = self._makers[name]()
+        return self._remedies[name]
 
     def __getitem__(self, name: str) -> View:
-        if name not in self._made:
-            self._made[name] = self._remedies[name].enters(self._sample)
-        return self._made[name]
+        if name not in self._views:
+            self._views[name] = self.remedy(name).enters(self._sample)
+        return self._views[name]
 
     def of(self, names: Sequence[str]) -> dict[str, View]:
         """{name: view} of these remedies."""
@@ -170,7 +176,7 @@ class _Views:
 
 
 def _forecasts(
-    ladder: Sequence[Remedy],
+    ladder: Ladder,
     wanted: set[str],
     views: _Views,
     make: Forecaster,
@@ -182,9 +188,9 @@ def _forecasts(
     """
     forecasts: dict[str, Forecast] = {}
     enough = False
-    for remedy in ladder:
-        if len(forecasts) < 2 or remedy.name in wanted or not enough:
-            forecast = known.get(remedy.name) or make(views.of([remedy.name]))[remedy.name]
-            enough = enough or suffices(remedy, forecast.at(asked.at_tokens), asked.acceptable)
-            forecasts[remedy.name] = forecast
+    for name in ladder:
+        if len(forecasts) < 2 or name in wanted or not enough:
+            forecasts[name] = known.get(name) or make(views.of([name]))[name]
+            outlook = forecasts[name].at(asked.at_tokens)
+            enough = enough or suffices(views.remedy(name), outlook, asked.acceptable)
     return forecasts

@@ -1,15 +1,20 @@
 """The remedies that a diagnosis goes through."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
+from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, whitening_name, z_score
+from autopsae.statistics.moments import Moments
 from autopsae.statistics.spectrum import Spectrum
 
 ESCALATION = (0.15, 0.3, 0.5)
 """Exponents of partial whitening that are considered where centering is not enough."""
+
+Ladder = dict[str, Callable[[], Remedy]]
+"""What makes each remedy, by its name: the matrices of a whitening take long on wide layers, and few are needed."""
 
 
 def remedy_ladder(
@@ -18,11 +23,25 @@ def remedy_ladder(
     effective_rank: float,
     alphas: Sequence[float],
     ranks: Sequence[int],
-) -> tuple[list[Remedy], set[str]]:
+) -> tuple[Ladder, set[str]]:
     """The remedies from the least intrusive to the most, and the names of those that were asked for."""
     rank = max(1, round(effective_rank))
-    whitened = {alpha: whiten(spectrum, median, alpha=alpha) for alpha in sorted({*alphas, *ESCALATION, 1.0})}
-    subspaces = [active_subspace(spectrum, median, rank=rank) for rank in ranks or (rank,)]
-    ladder = [untouched(len(median)), center(median, "median"), *whitened.values(), *subspaces]
-    asked = {whitened[alpha].name for alpha in alphas} | {remedy.name for remedy in subspaces if ranks}
-    return ladder, asked
+    whitened: Ladder = {
+        whitening_name(alpha): partial(whiten, spectrum, median, alpha=alpha)
+        for alpha in sorted({*alphas, *ESCALATION, 1.0})
+    }
+    subspaces: Ladder = {
+        f"asi_{rank}": partial(active_subspace, spectrum, median, rank=rank) for rank in ranks or (rank,)
+    }
+    ladder: Ladder = {
+        "none": partial(untouched, len(median)),
+        "median": partial(center, median, "median"),
+        **whitened,
+        **subspaces,
+    }
+    return ladder, {*map(whitening_name, alphas), *(subspaces if ranks else ())}
+
+
+def measured_beside(raw: Moments, median: Float[Tensor, "d_in"]) -> Ladder:
+    """Remedies that are measured for comparison, and never prescribed. raw: moments of the raw tokens."""
+    return {"mean": partial(center, raw.mean, "mean"), "zscore": partial(z_score, raw.std, median)}

@@ -1,6 +1,6 @@
 """diagnose_model(model, ...): all layers of a network, from its inputs, in one run of it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ def diagnose_model(
     plan: TrainConfig | None = None,
     device: torch.device | str | None = None,
     announce: Callable[[str], None] | None = None,
+    judged: Callable[[Diagnosis], None] | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Diagnose layers of a network: what `survey` says of them, from one run of the network, with nothing written.
@@ -88,7 +89,8 @@ def diagnose_model(
     for that); keep: a folder that the activations are written to as well, for training (`harvest`); plan: a
     training of which is measured what it would take (`Survey.plans`); device: where the network runs; announce:
     told in a line what will be read, and how much memory it takes, before it starts (the network has read one
-    piece by then, which tells the widths of the layers); progress: told the tokens read as "reading", and then
+    piece by then, which tells the widths of the layers); judged: told each diagnosis once it is made, so that those
+    before a layer that fails are not lost; progress: told the tokens read as "reading", and then
     each layer; all other arguments are those of `diagnose`.
 
     Raises InputError for a network that has no hidden states where no layers are named, for documents that it
@@ -133,8 +135,12 @@ def diagnose_model(
     pieces = batches.pieces
     of_tokens = np.repeat([piece.document for piece in pieces], [piece.tokens for piece in pieces])[:total]
     planner = Planner(plan, device) if plan else None
-    diagnoses = _judge_all(statistics, len(batches.points), asked, of_tokens, planner, progress)
-    return Survey(diagnoses, plans=planner.plans if planner else ())
+    diagnoses = []
+    for diagnosis in _judge_each(statistics, len(batches.points), asked, of_tokens, planner, progress):
+        diagnoses.append(diagnosis)
+        if judged:
+            judged(diagnosis)
+    return Survey(tuple(diagnoses), plans=planner.plans if planner else ())
 
 
 def as_network(model: str | Network | LanguageModel, device: torch.device | str | None = None) -> Network:
@@ -201,29 +207,28 @@ def _plan_line(batches: NetworkBatches, total: int, size: SampleSize, keep: str 
     )
 
 
-def _judge_all(
+def _judge_each(
     statistics: Iterable[tuple[str, Statistics]],
     layers: int,
     asked: Asked,
     documents: NDArray[np.int64],
     planner: Planner | None,
     progress: Progress | None,
-) -> tuple[Diagnosis, ...]:
+) -> Iterator[Diagnosis]:
     """The diagnosis of each layer. layers: how many there are; documents: the document of each token."""
-    diagnoses: list[Diagnosis] = []
     # Each layer is let go once it is judged.
-    for name, of in statistics:
-        done, stage = len(diagnoses), f"layer {len(diagnoses) + 1} of {layers}: {name}"
+    for number, (name, of) in enumerate(statistics, 1):
+        stage = f"layer {number} of {layers}: {name}"
         if progress:
-            progress(stage, done * of.tokens, layers * of.tokens)
+            progress(stage, (number - 1) * of.tokens, layers * of.tokens)
         # A point that gives several tokens for one of the network's, or fewer, has documents that are unknown.
         known = documents if len(documents) == of.tokens else None
         try:
-            diagnoses.append(judge(of, asked, estimate_births, layer=name, documents=known))
+            diagnosis = judge(of, asked, estimate_births, layer=name, documents=known)
             if planner:
-                planner.show(diagnoses[-1].prescription, of.sample)
+                planner.show(diagnosis.prescription, of.sample)
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
         if progress:
-            progress(stage, (done + 1) * of.tokens, layers * of.tokens)
-    return tuple(diagnoses)
+            progress(stage, number * of.tokens, layers * of.tokens)
+        yield diagnosis

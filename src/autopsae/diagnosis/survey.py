@@ -124,13 +124,15 @@ def survey(
     plan: TrainConfig | None = None,
     device: torch.device | str | None = None,
     announce: Callable[[str], None] | None = None,
+    judged: Callable[[Diagnosis], None] | None = None,
     progress: Progress | None = None,
 ) -> Survey:
     """Diagnose each layer of a mapping name -> tokens; all other arguments are those of `diagnose`.
 
     plan: a training of which is measured what it would take, after a layer is judged (`Survey.plans`); announce:
     told in a line what will be read, and how much memory it takes, before it starts (where the widths are known
-    before a pass); progress: told the tokens of each pass, as "layer 1 of 3: NAME, statistics".
+    before a pass); judged: told each diagnosis once it is made, so that those before a layer that fails are not
+    lost; progress: told the tokens of each pass, as "layer 1 of 3: NAME, statistics".
 
     Raises InputError where there is no layer, and for arguments or tokens that `diagnose` refuses, with the name of
     the layer.
@@ -160,20 +162,21 @@ def survey(
     for number, (layer, tokens) in enumerate(layers.items(), 1):
         try:
             told = _of_layer(progress, f"layer {number} of {len(layers)}: {layer}")
-            diagnoses.append(
-                diagnose_as_asked(
-                    tokens,
-                    asked,
-                    layer=layer,
-                    repeated=repeated,
-                    exact=exact,
-                    device=device,
-                    progress=told,
-                    planner=planner,
-                )
+            diagnosis = diagnose_as_asked(
+                tokens,
+                asked,
+                layer=layer,
+                repeated=repeated,
+                exact=exact,
+                device=device,
+                progress=told,
+                planner=planner,
             )
         except InputError as error:
             raise InputError(f"layer {layer!r}: {error}") from error
+        diagnoses.append(diagnosis)
+        if judged:
+            judged(diagnosis)
     return Survey(tuple(diagnoses), plans=planner.plans if planner else ())
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.diagnosis.births import DRAW, Births, Forecaster, Question
 from autopsae.diagnosis.findings import findings
-from autopsae.diagnosis.ladder import Ladder, measured_beside, remedy_ladder
+from autopsae.diagnosis.ladder import Ladder, ladder_beside, remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
 from autopsae.diagnosis.outliers import outlier_dimensions
 from autopsae.diagnosis.parameters import Asked
@@ -62,7 +62,7 @@ def judge(
     geometry = severity(statistics, median, groups)
     ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
-    views = _Views(ladder | measured_beside(statistics.raw, median), sample)
+    views = _Views(ladder | ladder_beside(statistics.raw, median), sample)
     forecast = partial(
         forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=stream_tokens
     )

@@ -42,6 +42,6 @@ def remedy_ladder(
     return ladder, {*map(whitening_name, alphas), *(subspaces if ranks else ())}
 
 
-def measured_beside(raw: Moments, median: Float[Tensor, "d_in"]) -> Ladder:
+def ladder_beside(raw: Moments, median: Float[Tensor, "d_in"]) -> Ladder:
     """Remedies that are measured for comparison, and never prescribed. raw: moments of the raw tokens."""
     return {"mean": partial(center, raw.mean, "mean"), "zscore": partial(z_score, raw.std, median)}

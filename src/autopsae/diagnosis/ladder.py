@@ -6,7 +6,7 @@ from functools import partial
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten, whitening_name, z_score
+from autopsae.remedies.remedy import Remedy, active_subspace, center, name_of_whitening, untouched, whiten, z_score
 from autopsae.statistics.moments import Moments
 from autopsae.statistics.spectrum import Spectrum
 
@@ -27,7 +27,7 @@ def remedy_ladder(
     """The remedies from the least intrusive to the most, and the names of those that were asked for."""
     rank = max(1, round(effective_rank))
     whitened: Ladder = {
-        whitening_name(alpha): partial(whiten, spectrum, median, alpha=alpha)
+        name_of_whitening(alpha): partial(whiten, spectrum, median, alpha=alpha)
         for alpha in sorted({*alphas, *ESCALATION, 1.0})
     }
     subspaces: Ladder = {
@@ -39,7 +39,7 @@ def remedy_ladder(
         **whitened,
         **subspaces,
     }
-    return ladder, {*map(whitening_name, alphas), *(subspaces if ranks else ())}
+    return ladder, {*map(name_of_whitening, alphas), *(subspaces if ranks else ())}
 
 
 def ladder_beside(raw: Moments, median: Float[Tensor, "d_in"]) -> Ladder:

@@ -97,13 +97,13 @@ def whiten(
     gain = eigenvalues.clamp_min(eigenvalues[kept - 1]).pow(-alpha / 2)
     V = spectrum.directions
     return Remedy(
-        name=whitening_name(alpha) + (f"_rank_{rank}" if rank < d_in else ""),
+        name=name_of_whitening(alpha) + (f"_rank_{rank}" if rank < d_in else ""),
         instruction=f"center by the median and whiten with alpha {alpha:g}",
         affine=Affine(center=point, linear=(V.T * gain) @ V, inverse=(V.T / gain) @ V),
     )
 
 
-def whitening_name(alpha: float) -> str:
+def name_of_whitening(alpha: float) -> str:
     """The name of whitening with this exponent: "whiten_0.3", or "whiten" for 1."""
     return "whiten" if alpha == 1 else f"whiten_{alpha:g}"
 

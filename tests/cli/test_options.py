@@ -14,13 +14,16 @@ import pytest
 from tyro.conf import Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
+from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.sparsity import sparsities
 from autopsae.cli.parsing import VERBS, is_rare, option_types, parse_options, with_values
+from autopsae.cli.trial import training_of
 from autopsae.cli.verbs import run
 from autopsae.defaults import ACCEPTABLE, K
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.sae.sparsity import SPARSITIES
+from autopsae.training.objective import L1, L0Target
 
 NEEDED = {
     "autopsy": ["sae", "a.npy"],
@@ -51,6 +54,14 @@ def test_what_is_read_of_the_sparsities_is_what_their_classes_say() -> None:
         assert described.settings == {one: field.type for one, field in of_class.items()}
         defaults = {one: field.default for one, field in of_class.items() if field.default is not MISSING}
         assert described.defaults == defaults
+
+
+@pytest.mark.parametrize("sparsity", [*SPARSITIES])
+def test_a_plan_measures_the_loss_that_the_sparsity_is_trained_with(sparsity: str) -> None:
+    options = parse_options("diagnose", ["a.npy", "--plan", "--sparsity", sparsity, "--k", "7"])
+    assert isinstance(options, DiagnoseOptions)
+    expected = {"relu": L1(coefficient=1.0), "jumprelu": L0Target(l0=7.0)}
+    assert training_of(options).penalty == expected.get(sparsity)
 
 
 def test_there_are_lists_in_four_verbs() -> None:

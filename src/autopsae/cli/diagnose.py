@@ -15,7 +15,7 @@ from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.shared import Padding
 from autopsae.cli.printing import print_note, print_text, write_all
 from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
-from autopsae.cli.trial import check_trial, run_trials, save_with_trials
+from autopsae.cli.trial import check_trial, run_trials, save_with_trials, training_of
 from autopsae.diagnosis.model import diagnose_model
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey, survey
@@ -26,7 +26,6 @@ from autopsae.provenance import add_provenance
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import survey_text
 from autopsae.report.trial import trial_text
-from autopsae.training.config import TrainConfig
 from autopsae.trial.result import Trial
 
 
@@ -160,12 +159,8 @@ def _settings(options: DiagnoseOptions) -> dict[str, Any]:
         "lr": options.lr,
         "steps": options.steps,
         "seed": options.seed,
-        "plan": _training_of(options) if options.plan else None,
+        "plan": training_of(options) if options.plan else None,
     }
-
-
-def _training_of(options: DiagnoseOptions) -> TrainConfig:
-    return TrainConfig(steps=options.steps, lr=options.lr, batch_tokens=options.trialing.batch_tokens)
 
 
 def _writers(

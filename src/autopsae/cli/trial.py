@@ -41,17 +41,19 @@ def check_trial(options: DiagnoseOptions) -> None:
             "--trial: expected a sparsity that is trained without an L1 coefficient, got relu; in Python, "
             "autopsae.trial.trial takes a config with a penalty"
         )
-    config_of_trial(options)
+    training_of(options)
 
 
-def config_of_trial(options: DiagnoseOptions) -> TrainConfig:
-    """The training that the prescription is for."""
-    k = K if options.firing.k is None else options.firing.k
+def training_of(options: DiagnoseOptions) -> TrainConfig:
+    """The training that the prescription, a trial and a plan are for."""
+    sparsity, k = sparsity_of(options.firing), K if options.firing.k is None else options.firing.k
+    # For a plan any coefficient does, as steps take equally long; a trial of relu is refused.
+    l1 = 1.0 if sparsity.usual_penalty == "l1" else None
     return TrainConfig(
         steps=options.steps,
         lr=options.lr,
         batch_tokens=options.trialing.batch_tokens,
-        penalty=penalty_for(sparsity_of(options.firing), l0=float(k)),
+        penalty=penalty_for(sparsity, l0=float(k), l1=l1),
     )
 
 
@@ -68,7 +70,7 @@ def run_trials(
     layers: Mapping[str, Activations], options: DiagnoseOptions, device: str | None
 ) -> Iterator[tuple[str, Trial]]:
     """(name, trial) of each layer, one after the other."""
-    asked, config, tokens = options.trialing, config_of_trial(options), tokens_of_trial(options)
+    asked, config, tokens = options.trialing, training_of(options), tokens_of_trial(options)
     for name, file in file_names([*layers]).items():
         with progress_bar(f"trial of {name}") as (bar, task):
             said = trial(

@@ -58,9 +58,9 @@ def test_what_is_read_of_the_sparsities_is_what_their_classes_say() -> None:
 
 @pytest.mark.parametrize("sparsity", [*SPARSITIES])
 def test_a_plan_measures_the_loss_that_the_sparsity_is_trained_with(sparsity: str) -> None:
-    options = parse_options("diagnose", ["a.npy", "--plan", "--sparsity", sparsity, "--k", "7"])
+    options = parse_options("diagnose", ["a.npy", "--plan", "--sparsity", sparsity])
     assert isinstance(options, DiagnoseOptions)
-    expected = {"relu": L1(coefficient=1.0), "jumprelu": L0Target(l0=7.0)}
+    expected = {"relu": L1(coefficient=1.0), "jumprelu": L0Target(l0=float(K))}
     assert training_of(options).penalty == expected.get(sparsity)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from experiments.outliers_2605_31518 import table as claims
 from experiments.real_models import table as births
-from experiments.survival import prescription, resampled, summary
+from experiments.survival import ageing, policy_rows, prescription, resampled, summary
 from experiments.survival.policy_rows import shares
 from experiments.training import origin, wander
 from experiments.training import table as trainings
@@ -295,15 +295,31 @@ def test_the_page_on_the_bias_has_the_rows_of_real_layers() -> None:
         assert f"| {layer} | {d_in} | {cells} |" in (ROOT / BIAS).read_text()
 
 
-def test_the_page_on_trials_says_how_many_die_between_one_and_two_thousand_steps() -> None:
-    dead = {
-        row["steps"]: round(100 * row["dead"], 1)
-        for row in results("policies")
-        if (row["model"], row["layer"], row["policy"], row["seed"]) == ("unirep64", "hs4", "median", 0)
-        and row["lr"] == 3e-4
+def test_the_page_on_trials_has_the_tables_of_ageing_and_of_long_trainings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (ROOT / "docs/trial.md").read_text()
+    ageing.table()
+    assert capsys.readouterr().out in page
+    rows = policy_rows.read()
+    for model in ("unirep64", "unirep256"):
+        policy_rows.over_time(rows, model, "hs4")
+        assert capsys.readouterr().out in page
+    ends = {
+        row["policy"]: row
+        for row in rows
+        if (row["model"], row["layer"], row["steps"], row["lr"]) == ("unirep64", "hs4", 20_000, 3e-4)
+        and row["chose"] is None
     }
-    sentence = "the median leaves # % dead after 1,000 steps, which is accepted, and # % after 2,000."
-    assert quoted("docs/trial.md", sentence) == [dead[1000], dead[2000]]
+    said = quoted("docs/trial.md", "within # % of the lowest, and # % of the latents are dead instead of # %.")
+    worse = ends["median_frozen"]["fvu_raw"] / min(row["fvu_raw"] for row in ends.values()) - 1
+    assert said == [round(100 * worse), *(round(100 * ends[p]["dead"], 1) for p in ("median_frozen", "median"))]
+    about = {"model": "unirep256", "age": 10, "batch": 256, "steps": 200, "policy": "median"}
+    [aged] = [row["dead"] for row in policy_rows.read_ageing() if about.items() <= row.items()]
+    assert quoted("docs/trial.md", "on UniRep-256 hs4, # % are dead under the median")[0] == round(100 * aged, 1)
+    trials = {(row["model"], row["steps"]): row["chose"] for row in rows if row["policy"] == "trial"}
+    assert {trials["unirep64", steps] for steps in (5000, 10_000, 20_000)} == {"median_slow"}
+    assert trials["unirep256", 10_000] == "whiten_0.15"
 
 
 def test_the_page_on_the_bias_has_the_table_of_those_whom_the_move_kills(

@@ -13,8 +13,8 @@ A row has `model, layer, seed, steps, lr, d_sae, k`, `tokens` (different trainin
 was trained on), `held_out` (held-out tokens), `policy`, `chose`, `dead, fvu_raw, fvu_typical`. A policy is
 REMEDY_BIAS, as median_frozen or whiten_0.15: `autopsae.training.bias.BIASES` has the biases, "learned" has no name.
 `rule` and `paper_rule` repeat the row of the policy that they chose before training, and name it in `chose`. So
-does `trial`, which chooses as `autopsae.trial` does among its usual candidates, by their rows at 1,000 steps. It
-sees the held-out tokens on which the row is measured.
+does `trial`, which chooses as `autopsae.trial` does among its usual candidates, by trainings of 1,000 steps
+(`experiments.survival.ageing`). It sees the held-out tokens on which the row is measured.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.survival.policy_rows import BATCH, Row, keep, read, tables
+from experiments.survival.policy_rows import BATCH, HELD_OUT, Row, keep, read, tables
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,7 +36,6 @@ from autopsae.training import Member, Training
 from autopsae.training.bias import BIASES
 from autopsae.trial.candidate import parts_of
 
-HELD_OUT = 20_480
 CENTER = {"lr": 3e-4, "d_sae": 2048, "k": 32}
 """The point around which one setting at a time is changed."""
 
@@ -80,10 +79,12 @@ def measured(
     seed: int,
     settings: Mapping[str, Any],
     checkpoint: Path,
+    saes: Path | None = None,
+    batch: int = BATCH,
 ) -> Iterator[tuple[int, dict[str, Row]]]:
     """(number of steps, {policy: what held-out tokens say}) for each number of steps in `at`, one by one."""
     statistics = collect(x)
-    config = {"steps": max(at), "lr": settings["lr"], "batch_tokens": BATCH, "record_every": max(at), "seed": seed}
+    config = {"steps": max(at), "lr": settings["lr"], "batch_tokens": batch, "record_every": max(at), "seed": seed}
     members = []
     for policy in policies:
         remedy, bias = parts_of(policy)
@@ -101,6 +102,9 @@ def measured(
     for _ in training.each_step():
         if training.step in at:
             ends = {member.name: evaluate(member.sae, held_out) for member in members}
+            if saes:
+                for member in members:
+                    member.sae.save(saes.with_name(f"{saes.name}_{member.name}_{training.step}"))
             yield (
                 training.step,
                 {
@@ -113,7 +117,14 @@ def measured(
 
 
 def run(
-    folder: Path, name: str, policies: Sequence[str], at: Sequence[int], seed: int, settings: Row, cache: Path
+    folder: Path,
+    name: str,
+    policies: Sequence[str],
+    at: Sequence[int],
+    seed: int,
+    settings: Row,
+    cache: Path,
+    saes: Path | None = None,
 ) -> None:
     """Train one sweep, and write its rows as they come."""
     x, held_out = split(folder, name)
@@ -127,7 +138,9 @@ def run(
         return
     words = [name, seed, *settings.values(), *policies, max(at)]
     checkpoint = cache / f"{'_'.join(map(str, words))}.safetensors"
-    for steps, ends in measured(x, held_out, policies, wanted, seed=seed, settings=settings, checkpoint=checkpoint):
+    kept = saes / "_".join(map(str, [name, seed, *settings.values()])) if saes else None
+    sweep = measured(x, held_out, policies, wanted, seed=seed, settings=settings, checkpoint=checkpoint, saes=kept)
+    for steps, ends in sweep:
         ran = {**about, "steps": steps, "epochs": steps * BATCH / len(x)}
         rows = [{**ran, "policy": policy, "chose": None, **end} for policy, end in ends.items()]
         rows += [{**ran, "policy": rule, "chose": policy, **ends[policy]} for rule, policy in chosen.items()]
@@ -149,6 +162,7 @@ def main() -> None:
     parser.add_argument("--d-sae", type=int, default=CENTER["d_sae"])
     parser.add_argument("--k", type=int, default=CENTER["k"])
     parser.add_argument("--cache", type=Path, default=Path("policies-cache"))
+    parser.add_argument("--saes", type=Path, help="keep the trained SAEs there, for `trained_death`")
     asked = parser.parse_args()
     if asked.folder is None:
         keep([])
@@ -160,7 +174,7 @@ def main() -> None:
     at = sorted(map(int, asked.steps.split(",")))
     for seed in map(int, asked.seeds.split(",")):
         for name in asked.layers.split(",") if asked.layers else files:
-            run(asked.folder, name, asked.policies.split(","), at, seed, settings, asked.cache)
+            run(asked.folder, name, asked.policies.split(","), at, seed, settings, asked.cache, asked.saes)
 
 
 if __name__ == "__main__":

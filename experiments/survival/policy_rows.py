@@ -7,13 +7,19 @@ from typing import Any
 
 from autopsae.defaults import ACCEPTABLE
 from autopsae.files import write_text
+from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
 from autopsae.trial.candidate import USUAL
 from autopsae.trial.choose import NEAR, choose
-from autopsae.trial.result import Outcome, Point
+from autopsae.trial.result import Outcome, Point, later
 
 RESULTS = Path(__file__).parent / "results" / "policies.json"
+AGEING = Path(__file__).parent / "results" / "ageing.json"
+"""Rows of `experiments.survival.ageing`."""
 BATCH = 1024
+HELD_OUT = 20_480
+TRIED = 1000
+"""Steps of the trial whose choice is compared."""
 NUMBERS = ("dead", "fvu_raw", "fvu_typical")
 
 Row = dict[str, Any]
@@ -22,6 +28,12 @@ Row = dict[str, Any]
 def read() -> list[Row]:
     """The rows that are kept."""
     rows: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return rows
+
+
+def read_ageing() -> list[Row]:
+    """The rows of trainings at other rates and with other batches."""
+    rows: list[Row] = json.loads(AGEING.read_text()) if AGEING.exists() else []
     return rows
 
 
@@ -38,25 +50,40 @@ def _about(row: Row) -> Row:
 
 
 def with_trials(rows: Sequence[Row]) -> list[Row]:
-    """The rows, with those of the trial made anew: at each number of steps of a sweep that was measured at the
-    steps of a trial.
+    """The rows, with those of the trial made anew: at each number of steps of a sweep of which the usual candidates
+    were trained as a trial of 1,000 steps trains them.
     """
     others = [row for row in rows if row["policy"] != "trial"]
     trials = []
-    for sweep in grouped(others, "steps", "epochs", "policy"):
-        ends = {(row["policy"], row["steps"]): row for row in sweep}
-        for steps in sorted({row["steps"] for row in sweep}):
-            judged_at = Budget.of(len(USUAL), for_steps=steps, batch_tokens=BATCH).steps
-            outcomes = [_outcome(ends[name, judged_at]) for name in USUAL if (name, judged_at) in ends]
-            if len(outcomes) == len(USUAL):
-                chosen = choose(outcomes, acceptable=ACCEPTABLE)[0].name
-                trials.append({**ends[chosen, steps], "policy": "trial", "chose": chosen})
+    for sweep in grouped(others, "epochs", "policy"):
+        ends = {row["policy"]: row for row in sweep}
+        outcomes = outcomes_of_trial(sweep[0])
+        if outcomes and ends.keys() >= {*USUAL}:
+            chosen = choose(outcomes, acceptable=ACCEPTABLE)[0].name
+            trials.append({**ends[chosen], "policy": "trial", "chose": chosen})
     return [*others, *trials]
 
 
-def _outcome(row: Row) -> Outcome:
-    numbers = {name: row[name] for name in NUMBERS}
-    return Outcome(name=row["policy"], points=(Point(step=row["steps"], tokens=row["held_out"], **numbers),))
+def outcomes_of_trial(row: Row) -> list[Outcome]:
+    """What a trial for the training of this row found; [] where not all candidates were tried."""
+    config = TrainConfig(steps=row["steps"], lr=row["lr"], batch_tokens=BATCH)
+    budget = Budget.of(len(USUAL), config, steps=min(TRIED, row["steps"]))
+    about = {name: row[name] for name in ("model", "layer", "seed", "lr", "d_sae", "k")}
+    about |= {"age": budget.age, "batch": budget.batch_tokens}
+    tried = {(one["policy"], one["steps"]): one for one in read_ageing() if about.items() <= one.items()}
+    if not all((name, steps) in tried for name in USUAL for steps in (budget.steps, budget.steps // 2)):
+        return []
+    return [_outcome(tried[name, budget.steps // 2], tried[name, budget.steps], budget) for name in USUAL]
+
+
+def _outcome(half: Row, end: Row, budget: Budget) -> Outcome:
+    numbers = {name: end[name] for name in NUMBERS}
+    expected = later(end["dead"], half_way=half["dead"], at_end=end["dead"], doublings=budget.doublings)
+    return Outcome(
+        name=end["policy"],
+        points=(Point(step=end["steps"], tokens=HELD_OUT, **numbers),),
+        dead_later=expected,
+    )
 
 
 def grouped(rows: Sequence[Row], *but: str) -> list[list[Row]]:
@@ -91,6 +118,17 @@ def shares(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
         ]
         said[policy] = {"layers": len(measured)} | {name: sum(c) / len(measured) for name, c in counted.items()}
     return said
+
+
+def over_time(rows: Sequence[Row], model: str, layer: str) -> None:
+    """A line per policy with dead latents and raw FVU after each number of steps from 1,000 on; seed 0, lr 3e-4."""
+    about = {"model": model, "layer": layer, "seed": 0, "lr": 3e-4, "d_sae": 2048, "k": 32, "chose": None}
+    ends = {(row["policy"], row["steps"]): row for row in rows if about.items() <= row.items()}
+    at = sorted({steps for _, steps in ends if steps >= 1000})
+    print(f"| policy | {' | '.join(f'{steps:,}' for steps in at)} |\n" + "|---" * (1 + len(at)) + "|")
+    for policy in sorted({policy for policy, steps in ends if steps == at[-1]}):
+        cells = [f"{ends[policy, steps]['dead']:.1%}, {ends[policy, steps]['fvu_raw']:.3g}" for steps in at]
+        print(f"| `{policy}` | {' | '.join(cells)} |")
 
 
 def tables(rows: Sequence[Row]) -> None:

@@ -1,5 +1,6 @@
 """The rows of `experiments.survival.policies`: who chose what, and what is counted."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,24 @@ def test_a_policy_is_a_remedy_and_a_bias() -> None:
         assert remedy_of(name, statistics).name == name
 
 
-def test_the_trial_repeats_the_row_of_what_it_chose_at_a_thousand_steps() -> None:
-    rows = []
-    for number, name in enumerate(USUAL):
-        rows.append(row(name, 1000, dead=0.02 if name == "none" else 0.0, fvu=0.1 + number))
-        rows.append(row(name, 5000, dead=0.3, fvu=0.05 + number))
+def test_the_trial_repeats_the_row_of_what_it_chose_after_a_thousand_steps_at_a_higher_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row(name, 5000, dead=0.3, fvu=0.05, lr=3e-4) for name in USUAL]
+    about = {"model": "m", "layer": "hs1", "seed": 0, "lr": 3e-4, "d_sae": 8, "k": 2, "age": 3.0, "batch": 256}
+    dead = {"none": (0.2, 0.2), "median": (0.0, 0.009)}  # the median goes on dying
+    tried = []
+    for place, name in enumerate(USUAL):
+        numbers = {"fvu_raw": 1.0 + place, "fvu_typical": 1.0 + place}
+        for steps, fraction in zip((500, 1000), dead.get(name, (0.0, 0.0)), strict=True):
+            tried.append({**about, "steps": steps, "policy": name, "dead": fraction, **numbers})
+    monkeypatch.setattr(policy_rows, "AGEING", tmp_path / "ageing.json")
+    assert with_trials(rows) == rows  # without a trial there is no row of one
+    (tmp_path / "ageing.json").write_text(json.dumps(tried))
     again = with_trials(with_trials(rows))
     trials = [one for one in again if one["policy"] == "trial"]
-    assert [(one["steps"], one["chose"], one["dead"], one["fvu_raw"]) for one in trials] == [
-        (1000, "median", 0.0, 1.1),
-        (5000, "median", 0.3, 1.05),
-    ]
-    assert with_trials(rows[:-2]) == rows[:-2]  # without all candidates there is no trial
+    assert [(one["steps"], one["chose"], one["dead"]) for one in trials] == [(5000, "median_slow", 0.3)]
+    assert with_trials(rows[:-1]) == rows[:-1]  # without all candidates neither
 
 
 def test_shares_count_layers_with_few_dead_and_an_error_near_the_lowest() -> None:

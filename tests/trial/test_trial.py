@@ -1,6 +1,7 @@
 """A trial: what it trains, what it says, and that it can be resumed."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from io import StringIO
@@ -27,14 +28,16 @@ from autopsae.statistics.median import geometric_median
 from autopsae.training.bias import BIASES, Bias
 from autopsae.training.config import TrainConfig
 from autopsae.training.loop import train
-from autopsae.training.objective import L0Target
-from autopsae.trial.budget import LEAST_STEPS, Budget
+from autopsae.training.objective import L1, L0Target
+from autopsae.training.revival import AuxK, Resampling
+from autopsae.trial.budget import LEAST_STEPS, Budget, config_of_trial
 from autopsae.trial.candidate import USUAL, Candidate
-from autopsae.trial.result import Trial
+from autopsae.trial.result import LEAST, Trial, later
 from autopsae.trial.split import split_tokens
 from autopsae.trial.trial import trial
 
 D_IN = 8
+LONG = TrainConfig(steps=100_000, lr=3e-4)
 CONFIG = TrainConfig(steps=400, lr=1e-2, batch_tokens=50)
 
 
@@ -67,7 +70,8 @@ def test_each_candidate_is_trained_as_alone_and_judged_on_tokens_that_it_never_s
     assert [point.step for point in found["none"].points] == [0, 3, 6, 9, 12]
     # Held-out tokens are so few here that all are measured on half-way too.
     for one in found.outcomes:
-        assert one.rise == pytest.approx(one.end.dead - one.points[2].dead)
+        halves = {"half_way": one.points[2].dead, "at_end": one.end.dead}
+        assert one.dead_later == later(one.end.dead, **halves, doublings=found.budget.doublings)
     assert (found.tokens, found.held_out, found.by_document) == (1350, 150, False)
     assert found.epochs == 12 * 50 / 1350
 
@@ -157,18 +161,61 @@ def test_what_cannot_be_tried_is_refused(candidates: list[str], more: dict[str, 
 
 
 def test_a_trial_costs_a_tenth_or_says_that_it_costs_more() -> None:
-    cheap = Budget.of(5, for_steps=100_000, batch_tokens=4096)
-    assert (cheap.steps, cheap.share) == (2000, 0.1)
-    assert (
-        str(cheap)
-        == "the trial trains 5 SAEs for 2,000 steps of 4,096 tokens: 10% of one training of 100,000 steps"
+    cheap = Budget.of(5, replace(LONG, steps=100_000))
+    assert (cheap.steps, cheap.batch_tokens, cheap.age, cheap.share) == (8000, 1024, 3, 0.1)
+    assert str(cheap) == (
+        "the trial trains 5 SAEs for 8,000 steps of 1,024 tokens at 3 times the learning rate, which ages them as "
+        "24,000 do: 10% of one training of 100,000 steps"
     )
-    dear = Budget.of(5, for_steps=49_999, batch_tokens=10)
+    dear = Budget.of(5, replace(LONG, steps=12_499))
     assert dear.steps == LEAST_STEPS
     assert str(dear).endswith("which is over a tenth; fewer candidates or fewer steps cost less, and say less")
-    assert Budget.of(5, for_steps=50_000, batch_tokens=10).share == 0.1
-    assert Budget.of(5, for_steps=300, batch_tokens=10).steps == 300
-    assert Budget.of(5, for_steps=300, batch_tokens=10, steps=7).steps == 7
+    assert Budget.of(5, replace(LONG, steps=12_500)).share == 0.1
+    short = Budget.of(5, replace(LONG, steps=300))
+    assert (short.steps, short.age, short.share) == (300, 1, 1.25)
+    assert " at " not in str(short)
+    assert Budget.of(5, replace(LONG, steps=300), steps=7).steps == 7
+
+
+def test_death_is_expected_to_grow_as_fast_as_in_the_last_doubling() -> None:
+    assert later(0.04, half_way=0.01, at_end=0.03, doublings=2.0) == pytest.approx(0.04 * 9)
+    assert later(0.04, half_way=0.01, at_end=0.03, doublings=0.0) == 0.04
+    assert later(0.04, half_way=0.03, at_end=0.01, doublings=2.0) == 0.04  # it fell
+    assert later(0.04, half_way=0.0, at_end=2 * LEAST, doublings=1.0) == pytest.approx(
+        0.08
+    )  # chance, not from nothing
+    assert later(0.4, half_way=0.1, at_end=0.4, doublings=3.0) == 1.0
+    assert later(0.0, half_way=0.0, at_end=0.0, doublings=3.0) == 0.0
+
+
+def test_a_trial_is_as_old_as_its_training_where_that_is_not_too_dear_or_too_fast() -> None:
+    assert Budget.of(1, replace(LONG, steps=30_000)).steps == 10_000  # a tenth would be 12,000
+    short = Budget.of(5, replace(LONG, steps=2000))
+    assert (short.steps, short.age, short.old, short.doublings) == (1000, 2, 2000, 0)
+    fast = Budget.of(5, replace(LONG, lr=5e-4))
+    assert (fast.age, fast.old) == (2, 16_000)
+    assert fast.doublings == pytest.approx(math.log2(100 / 16))
+    assert Budget.of(5, replace(LONG, lr=2e-3)).age == 1
+    assert Budget.of(5, replace(LONG, batch_tokens=600)).batch_tokens == 256
+    assert Budget.of(5, replace(LONG, batch_tokens=100)).batch_tokens == 100
+
+
+@pytest.mark.parametrize("brings_back", [{"revival": AuxK()}, {"resampling": Resampling(every_steps=10)}])
+def test_a_training_that_brings_latents_back_is_not_aged(brings_back: dict[str, Any]) -> None:
+    budget = Budget.of(5, replace(LONG, **brings_back))
+    assert (budget.age, budget.batch_tokens, budget.steps) == (1, 4096, 2000)
+
+
+def test_what_happens_at_a_step_of_the_training_happens_at_the_same_age_of_the_trial() -> None:
+    config = replace(
+        LONG, steps=100, warmup_steps=20, k_start=5, k_steps=30, penalty=L1(coefficient=0.1, warmup_steps=15)
+    )
+    budget = replace(Budget.of(1, config, steps=20), age=5.0)
+    bias = Bias(lr_fraction=0.5, from_step=10, until_step=60)
+    aged = config_of_trial(config, bias, budget, seed=3)
+    assert (aged.steps, aged.lr, aged.warmup_steps, aged.k_steps) == (20, 5 * LONG.lr, 4, 6)
+    assert aged.bias == Bias(lr_fraction=0.5, from_step=2, until_step=12)
+    assert aged.penalty == L1(coefficient=0.1, warmup_steps=3)
 
 
 @pytest.mark.parametrize("width", [40, 120])
@@ -218,7 +265,7 @@ def test_diagnose_with_a_trial_writes_its_prescription_and_numbers(
     prescription = Prescription.load("p/a")
     assert (prescription.remedy.name, prescription.reason) == (said["remedy"], said["reason"])
     assert f"the trial prescribes {said['chosen']}" in out.out
-    assert "the trial trains 7 SAEs for 8 steps of 50 tokens: 700% of one training of 8 steps" in out.err
+    assert "the trial trains 8 SAEs for 8 steps of 50 tokens: 800% of one training of 8 steps" in out.err
     assert (tmp_path / "t" / "a" / "sweep.json").exists()
 
 

@@ -61,9 +61,8 @@ def tokens_of_trial(options: DiagnoseOptions) -> int:
     """Tokens of a layer that a trial reads at most: so many that no step sees a token again, and those held out.
     If more are diagnosed, all of these.
     """
-    batch_tokens = options.trialing.batch_tokens
-    budget = Budget.of(len(USUAL), for_steps=options.steps, batch_tokens=batch_tokens)
-    return max(options.tokens, budget.steps * batch_tokens + MOST)
+    budget = Budget.of(len(USUAL), training_of(options))
+    return max(options.tokens, budget.steps * budget.batch_tokens + MOST)
 
 
 def run_trials(

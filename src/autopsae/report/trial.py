@@ -11,8 +11,8 @@ from autopsae.trial.result import Outcome, Point, Trial
 
 def trial_text(trial: Trial) -> RenderableType:
     """A row per candidate: dead latents and raw FVU at birth and after each number of steps, the FVU without stray
-    tokens at the end; the chosen one in bold, and why it is; and how often tokens were seen, if more than once. On
-    a narrow terminal, a few lines per candidate.
+    tokens at the end, and the dead latents expected at the end of the training. The chosen one is in bold; below,
+    why it is, and how often tokens were seen, if more than once. On a narrow terminal, a few lines per candidate.
     """
     table = empty_table(_title(trial))
     table.add_column("candidate", no_wrap=True)
@@ -20,10 +20,11 @@ def trial_text(trial: Trial) -> RenderableType:
     for point in steps:
         table.add_column("at birth" if point.step == 0 else f"step {point.step:,}", justify="right", no_wrap=True)
     table.add_column("without strays", justify="right", no_wrap=True)
+    table.add_column("dead later", justify="right", no_wrap=True)
     for outcome in trial.outcomes:
         cells: list[RenderableType] = [_cell(point) for point in outcome.points]
         cells += [Text("diverged" if outcome.diverged else "")] * (len(steps) - len(cells))
-        table.add_row(_name(outcome, trial), *cells, _typical(outcome))
+        table.add_row(_name(outcome, trial), *cells, _typical(outcome), _later(outcome))
     narrow = [line for outcome in trial.outcomes for line in _in_lines(outcome, trial)]
     chosen = plain(f"{trial.prescription.layer}: the trial prescribes {trial.chosen}", "bold")
     said = [trial.prescription.reason]
@@ -48,6 +49,10 @@ def _cell(point: Point) -> Text:
 
 def _typical(outcome: Outcome) -> Text:
     return Text("" if outcome.diverged else _fvu(outcome.end.fvu_typical))
+
+
+def _later(outcome: Outcome) -> Text:
+    return Text() if outcome.diverged else dead_cell(outcome.dead_later)
 
 
 def _fvu(fvu: float | None) -> str:

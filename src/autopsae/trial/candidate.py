@@ -9,7 +9,10 @@ from autopsae.run.members import Layer
 from autopsae.tables import Result
 from autopsae.training.bias import BIASES, Bias
 
-USUAL = ("none", "median", "median_slow", "median_frozen", "whiten_0.05", "whiten_0.15", "whiten_0.3")
+USUAL = (
+    *("none", "median", "median_slow", "median_frozen"),
+    *("whiten_0.05_slow", "whiten_0.15", "whiten_0.15_frozen", "whiten_0.3"),
+)
 """The candidates of a trial where nothing else is asked."""
 
 

@@ -37,6 +37,20 @@ class Point(Result):
         return f"step {self.step:,}: {self.dead:.1%} dead, raw FVU {fvu}"
 
 
+LEAST = 0.001
+"""Dead fractions below it count as this when their growth is told: a few latents are chance."""
+
+
+def later(dead: float, *, half_way: float, at_end: float, doublings: float) -> float:
+    """The dead fraction that is expected after so many doublings of the steps, if it goes on growing as fast as in
+    the last doubling: dead (at_end / half_way)^doublings, at most 1. A fraction that fell counts as one that stays.
+
+    half_way, at_end: dead fractions on the same tokens, of which there may be fewer than `dead` was counted on.
+    """
+    growth = max(1.0, at_end / max(half_way, LEAST))
+    return min(1.0, dead * float(growth**doublings))
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Outcome(Result):
     """How a candidate did."""
@@ -45,9 +59,8 @@ class Outcome(Result):
     """The candidate's name."""
     points: tuple[Point, ...]
     """At birth, and after each number of steps at which it was measured; the last one is compared."""
-    rise: float = 0.0
-    """Dead fraction at the end minus that half-way, both on the same held-out tokens (4,096 of them at most). 0
-    where the trial was too short to be measured half-way."""
+    dead_later: float = 0.0
+    """Fraction of the latents expected dead at the end of the training that the trial is made for (`later`)."""
     diverged: str | None = None
     """Why its training ended early; None where it did not. Such a candidate is not chosen."""
 
@@ -57,7 +70,9 @@ class Outcome(Result):
         return self.points[-1]
 
     def __str__(self) -> str:
-        return f"{self.name}: diverged" if self.diverged else f"{self.name}: {self.end}"
+        return (
+            f"{self.name}: diverged" if self.diverged else f"{self.name}: {self.end}, {self.dead_later:.1%} later"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -75,7 +90,7 @@ class Trial(Result):
     budget: Budget
     """What it cost."""
     lr: float
-    """Learning rate."""
+    """Learning rate of the trial: `budget.age` times that of the training."""
     seed: int
     """Seed of the rows and of the order of the tokens."""
     acceptable: float

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,10 +27,10 @@ from autopsae.sae.sparsity import Sparsity
 from autopsae.training.config import TrainConfig
 from autopsae.training.objective import L0Target
 from autopsae.training.sources import Member
-from autopsae.trial.budget import Budget
+from autopsae.trial.budget import Budget, config_of_trial
 from autopsae.trial.candidate import USUAL, Candidate, candidates_by_name
 from autopsae.trial.choose import choose, findings_of
-from autopsae.trial.result import Outcome, Point, Trial
+from autopsae.trial.result import Outcome, Point, Trial, later
 from autopsae.trial.split import split_tokens
 
 _MEASURED = fields(
@@ -44,9 +43,6 @@ _MEASURED = fields(
     },
     others=anything,
 )
-
-CURVE = 4
-"""Number of measurements of each candidate, the last one included."""
 
 
 @whole_arguments("d_sae", "trial_steps", "held_out", "seed")
@@ -73,14 +69,15 @@ def trial(
     of those that leave at most `acceptable` dead on tokens that none was trained on.
 
     tokens: raw. candidates: remedies, each with a way in which `b_dec` learns, or names (`candidates_by_name`).
-    config: the training that the prescription is for; the trial has its settings, but fewer steps and no decay.
-    d_sae, sparsity: of the SAE. trial_steps: steps of each candidate; None for as many as a tenth of `config.steps`
-    pays for, but at least 1,000 (`Budget`). documents: the number of each token's document (default: what the
-    source says); whole documents are then held out. held_out: number of held-out tokens; None for a tenth, at most
-    20,480. acceptable: fraction of the latents that may be dead. prefer: "error" or "life" where only one counts
-    (`choose`). layer: its name. seed: of rows and order. folder: where the trial is kept: one that was interrupted
-    goes on from there, and one that is finished is read again; it holds the trained SAEs too. announce: told the
-    cost before training. progress: told ("training", steps done, all steps). device: where to compute.
+    config: the training that the prescription is for; the trial has its settings, but fewer steps, a higher
+    learning rate, smaller batches and no decay (`Budget`). d_sae, sparsity: of the SAE. trial_steps: steps of each
+    candidate; None for as many as a tenth of the training pays for, but at least 1,000. documents: the number of
+    each token's document (default: what the source says); whole documents are then held out. held_out: number of
+    held-out tokens; None for a tenth, at most 20,480. acceptable: fraction of the latents that may be dead. prefer:
+    "error" or "life" where only one counts (`choose`). layer: its name. seed: of rows and order. folder: where the
+    trial is kept: one that was interrupted goes on from there, and one that is finished is read again; it holds the
+    trained SAEs too. announce: told the cost before training. progress: told ("training", steps done, all steps).
+    device: where to compute.
 
     Raises InputError for two candidates of one name or none, for a name that is not known, where no candidate can
     be trained, for a folder of another trial, and as `split_tokens`, `born` and `run_sweep`.
@@ -89,15 +86,22 @@ def trial(
     read = Layer(training, device=device)
     entered = [_candidate(one, read, seed) for one in candidates]
     _check(entered, acceptable, prefer)
-    budget = Budget.of(len(entered), for_steps=config.steps, batch_tokens=config.batch_tokens, steps=trial_steps)
+    budget = Budget.of(len(entered), config, steps=trial_steps)
     if announce:
         announce(str(budget))
     entries = [
-        _entry(one, read, _settings(config, one, budget, seed), d_sae=d_sae, sparsity=sparsity, layer=layer)
+        _entry(
+            one,
+            read,
+            config_of_trial(config, one.bias, budget, seed=seed),
+            d_sae=d_sae,
+            sparsity=sparsity,
+            layer=layer,
+        )
         for one in entered
     ]
-    outcomes = _outcomes(entries, training, held, folder=folder, steps=budget.steps, progress=progress)
-    chosen, why, enough = choose(outcomes, acceptable=acceptable, prefer=prefer)
+    outcomes = _outcomes(entries, training, held, folder=folder, budget=budget, progress=progress)
+    chosen, why = choose(outcomes, acceptable=acceptable, prefer=prefer)
     place = [outcome.name for outcome in outcomes].index(chosen.name)
     n_held_out = count_tokens(held)
     return Trial(
@@ -112,9 +116,9 @@ def trial(
             sparsity=sparsity,
             scale=entries[place].member.sae.scale,
         ),
-        findings=findings_of(chosen, outcomes, acceptable=acceptable, held_out=n_held_out, enough=enough),
+        findings=findings_of(chosen, outcomes, acceptable=acceptable, held_out=n_held_out),
         budget=budget,
-        lr=config.lr,
+        lr=budget.age * config.lr,
         seed=seed,
         acceptable=acceptable,
         prefer=prefer,
@@ -140,19 +144,6 @@ def _check(candidates: Sequence[Candidate], acceptable: float, prefer: str | Non
         )
 
 
-def _settings(config: TrainConfig, candidate: Candidate, budget: Budget, seed: int) -> TrainConfig:
-    """The user's training, as long as the trial is."""
-    return replace(
-        config,
-        steps=budget.steps,
-        bias=candidate.bias,
-        warmup_steps=min(config.warmup_steps, budget.steps),
-        decay_steps=0,
-        record_every=max(1, budget.steps // CURVE),
-        seed=seed,
-    )
-
-
 def _entry(
     candidate: Candidate, read: Layer, config: TrainConfig, *, d_sae: int, sparsity: Sparsity, layer: str
 ) -> Entry:
@@ -169,7 +160,7 @@ def _outcomes(
     held_out: Tokens,
     *,
     folder: str | Path | None,
-    steps: int,
+    budget: Budget,
     progress: Progress | None,
 ) -> list[Outcome]:
     """Train all, and read what held-out tokens said of each."""
@@ -186,18 +177,20 @@ def _outcomes(
             resume=begun,
             observer=Observer(progress=progress),
         )
-        return [_outcome(out, member, steps=steps) for member in result["members"]]
+        return [_outcome(out, member, budget) for member in result["members"]]
 
 
-def _outcome(out: Path, summary: dict[str, Any], *, steps: int) -> Outcome:
-    birth = _point(0, summary["birth"])
+def _outcome(out: Path, summary: dict[str, Any], budget: Budget) -> Outcome:
+    birth, steps = _point(0, summary["birth"]), budget.steps
     if summary["diverged"] is not None:
         return Outcome(name=summary["name"], points=(birth,), diverged=summary["diverged"])
     curve = _curve(out / summary["folder"] / "held_out.jsonl")
     # The end is measured on all held-out tokens; on the way, on some of them.
     between = [point for point in curve if point.step < steps]
-    rise = curve[-1].dead - curve[len(curve) // 2 - 1].dead if len(curve) > 1 else 0.0
-    return Outcome(name=summary["name"], points=(birth, *between, _point(steps, summary)), rise=rise)
+    end = _point(steps, summary)
+    half_way, at_end = (curve[len(curve) // 2 - 1], curve[-1]) if len(curve) > 1 else (end, end)
+    expected = later(end.dead, half_way=half_way.dead, at_end=at_end.dead, doublings=budget.doublings)
+    return Outcome(name=summary["name"], points=(birth, *between, end), dead_later=expected)
 
 
 def _curve(path: Path) -> list[Point]:
@@ -221,7 +214,8 @@ def _point(step: int, numbers: dict[str, Any]) -> Point:
 
 def _reason(chosen: Outcome, why: str, budget: Budget, held_out: int) -> str:
     end = chosen.end
+    age = f", which age as {budget.old:,} of the training do," if budget.age > 1 else ""
     return (
-        f"{why}: after {budget.steps:,} steps {end.dead:.1%} are dead on {held_out:,} held-out tokens, with a raw "
-        f"FVU of {end.fvu_raw:.4g}"
+        f"{why}: after {budget.steps:,} steps{age} {end.dead:.1%} are dead on {held_out:,} held-out tokens, with a "
+        f"raw FVU of {end.fvu_raw:.4g}, and {chosen.dead_later:.1%} are expected to be after {budget.for_steps:,}"
     )

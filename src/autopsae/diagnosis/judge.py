@@ -5,12 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arrays import InputError
 from autopsae.diagnosis.births import DRAW, Births, Forecaster, Question
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.ladder import remedy_ladder
@@ -25,7 +23,7 @@ from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.seeds import stream
 from autopsae.statistics.collect import Statistics
-from autopsae.statistics.groups import sample_groups
+from autopsae.statistics.groups import documents_of_sample, sample_groups
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import Repeats
@@ -58,7 +56,8 @@ def judge(
     stream_tokens = stream_tokens or statistics.tokens
     sample = statistics.sample  # a copy is made each time that it is asked for
     median = geometric_median(sample)
-    groups = sample_groups(sample, _of_sample(documents, statistics), stream_tokens)
+    of_sample = documents_of_sample(documents, statistics.tokens, statistics.reservoir.places)
+    groups = sample_groups(sample, of_sample, stream_tokens)
     geometry = severity(statistics, median, groups)
     ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
@@ -99,19 +98,6 @@ def judge(
         documents_assumed=groups.least_effect > 1,
     )
     return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu())
-
-
-def _of_sample(documents: Sequence[int] | NDArray[Any] | None, statistics: Statistics) -> Tensor | None:
-    """The document of each token of the sample, looked up by its place in the stream."""
-    if documents is None:
-        return None
-    listed = torch.as_tensor(documents)
-    if listed.shape != (statistics.tokens,):
-        raise InputError(
-            f"documents: expected one whole number for each of {statistics.tokens:,} tokens, got shape "
-            f"{tuple(listed.shape)}; pass the number of the document that each token is from"
-        )
-    return listed[torch.from_numpy(statistics.reservoir.places)]
 
 
 def _limit(outlook: Outlook, most: int) -> Outlook:

@@ -164,6 +164,12 @@ class Sparsity(ABC):
         """
         return None
 
+    def block_size(self, d_sae: int) -> int:
+        """The number of neighbouring latents that must stay together: if blocks of this size change places, with
+        all their tensors, the same latents fire. A forecast that follows some latents of many needs it.
+        """
+        return 1
+
     def check(self, d_sae: int) -> None:
         """Raises InputError if an SAE of `d_sae` latents cannot have this sparsity with these settings."""
         check_k(self.l0 or 1, d_sae)

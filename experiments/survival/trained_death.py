@@ -28,6 +28,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,9 @@ def firings(sae: SAE, x: Tensor, document: Tensor) -> Tensor:
     return counts.T
 
 
-def rows_of(sae: SAE, named: Row, x: Tensor, documents: NDArray[Any], fired: Tensor, seed: int) -> Iterator[Row]:
+def rows_of(
+    sae: SAE, named: Row, x: Tensor, documents: NDArray[Any], fired: Tensor, *, seed: int, origins: Sequence[str]
+) -> Iterator[Row]:
     """A forecast from the whole stream, and one from some of its documents."""
     document = np.unique(documents, return_inverse=True)[1]
     chance, on_all = np.random.default_rng(seed), fired.sum(dim=1)
@@ -154,6 +157,8 @@ def rows_of(sae: SAE, named: Row, x: Tensor, documents: NDArray[Any], fired: Ten
     pools = {"stream": np.arange(len(x)), "documents": np.flatnonzero(np.isin(document, some))}
     for origin, pool in pools.items():
         places = np.sort(chance.choice(pool, SAMPLE, replace=False))
+        if origin not in origins:
+            continue
         found = forecast_trained(sae, x[places], documents=document[places], stream_tokens=len(pool))
         counted, counted_tokens = found.silent_on_sample, SAMPLE
         if origin == "documents":
@@ -178,11 +183,12 @@ def rows_of(sae: SAE, named: Row, x: Tensor, documents: NDArray[Any], fired: Ten
         }
 
 
-def judge(folder: Path, saes: Path, cache: Path | None, most: int, minutes: float) -> None:
-    """Write the rows of SAEs that have none yet, layer by layer. most: SAEs of `policies` of each layer."""
-    start, kept = time.monotonic(), read()
-    there = {row["sae"] for row in kept}
-    names = sorted({path.stem if path.suffix == ".json" else path.name for path in saes.glob("*.json")})
+def judge(asked: argparse.Namespace) -> None:
+    """Write the rows of SAEs that have none yet, layer by layer."""
+    start, kept, origins = time.monotonic(), read(), asked.origins.split(",")
+    folder, saes, cache = asked.layers, asked.saes, asked.cache
+    there = {(row["sae"], row["from"]) for row in kept}
+    names = sorted(path.name.removesuffix(".json") for path in saes.glob("*.json"))
     by_layer: dict[tuple[bool, str], list[str]] = {}
     for name in names:
         by_layer.setdefault((about(name)["unseen"], about(name)["layer"]), []).append(name)
@@ -191,25 +197,28 @@ def judge(folder: Path, saes: Path, cache: Path | None, most: int, minutes: floa
         by_layer.items(), key=lambda item: item[0][0] and item[0][1] in CHOSEN_ON
     ):
         if not unseen:
-            of_layer = of_layer[:: max(1, len(of_layer) // most)][:most]
+            of_layer = of_layer[:: max(1, len(of_layer) // asked.most)][: asked.most]
         x, documents = stream(folder, layer)[:2] if unseen else training_stream(folder, layer)
         document = torch.from_numpy(np.unique(documents, return_inverse=True)[1])
         for name in of_layer:
-            if name in there or time.monotonic() - start > 60 * minutes:
+            wanted = [origin for origin in origins if (name, origin) not in there]
+            if not wanted or time.monotonic() - start > 60 * asked.minutes:
                 continue
             sae, place = SAE.load(saes / name), cache and cache / f"{name}.npz"
-            fired = (
-                torch.from_numpy(np.load(place)["fired"]) if place and place.exists() else firings(sae, x, document)
-            )
+            if place and place.exists():
+                fired = torch.from_numpy(np.load(place)["fired"])
+            else:
+                fired = firings(sae, x, document)
+                if place:
+                    np.savez_compressed(place, fired=fired.numpy())
             named = {"sae": name, **about(name), "chosen_on": unseen and layer in CHOSEN_ON}
-            kept += rows_of(sae, named, x, documents, fired.long(), seed=len(kept))
+            # The seed depends on the name alone, so that the order of the SAEs changes no row.
+            seed = int.from_bytes(sha256(name.encode()).digest()[:4])
+            kept += rows_of(sae, named, x, documents, fired.long(), seed=seed, origins=wanted)
             lines = ",\n".join(json.dumps(row, allow_nan=False) for row in kept)
             write_text(RESULTS, f"[\n{lines}\n]\n")
-            print(
-                name,
-                *(f"{kept[-1][key]:.3f}" for key in ("counted", "forecast", "low", "high", "dead")),
-                flush=True,
-            )
+            said = (f"{kept[-1][key]:.3f}" for key in ("counted", "forecast", "low", "high", "dead"))
+            print(name, *said, flush=True)
 
 
 def read() -> list[Row]:
@@ -271,10 +280,9 @@ def main() -> None:
     parser.add_argument("layers", type=Path, nargs="?", help="none: the tables of the rows that are kept")
     parser.add_argument("saes", type=Path, nargs="?")
     parser.add_argument("--train", action="store_true", help="train SAEs into SAES, and judge nothing")
-    parser.add_argument(
-        "--cache", type=Path, help="NAME.npz with `fired` [d_sae, documents] that was counted before"
-    )
+    parser.add_argument("--cache", type=Path, help="keep the firings of each SAE there, as NAME.npz")
     parser.add_argument("--most", type=int, default=20, help="SAEs of `policies` of each layer")
+    parser.add_argument("--origins", default="stream,documents", help="of the samples")
     parser.add_argument("--minutes", type=float, default=150)
     asked = parser.parse_args()
     if asked.layers is None:
@@ -286,7 +294,7 @@ def main() -> None:
                 if not path.stem.endswith(".documents"):
                     train_own(asked.layers, asked.saes, path.stem, kind)
     else:
-        judge(asked.layers, asked.saes, asked.cache, asked.most, asked.minutes)
+        judge(asked)
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ class Evaluation(Result):
     fates: Fates
     """What each latent did."""
     dead_forecast: DeadForecast | None = None
-    """The fraction of the latents expected dead on `dead_forecast.tokens` tokens, with its interval: a latent that is
-    silent on few tokens may fire on further ones. None where no forecast was asked for, where at least as many
+    """The fraction of the latents expected dead on `dead_forecast.tokens` tokens, with its interval: a latent that
+    is silent on few tokens may fire on further ones. None where no forecast was asked for, where at least as many
     tokens were counted, so that `fates.dead` is the answer, and on fewer than 40 tokens."""
 
     def __str__(self) -> str:

@@ -58,6 +58,8 @@ class TrainedForecast(Result):
     """What the differences of the latents' log chances were multiplied with, so that the curve is met."""
     effective_tokens: float
     """Number of independent tokens that the sample is worth; see `Outlook.effective_tokens`."""
+    stream_tokens: int
+    """Number of tokens that the sample is spread over evenly. Further tokens are from other documents."""
     whole: Tail
     """The tails of the followed latents, fitted to the whole sample."""
     without: tuple[Tail, ...]
@@ -79,7 +81,8 @@ class TrainedForecast(Result):
 
         The tails give the factor by which the fraction falls from there. The variance is a sum of three: from the
         choice of tokens (the jackknife, which leaves out groups), from the form of the tails (FORM_ERROR), and from
-        the choice of the latents that are followed (binomial).
+        the choice of the latents that are followed (binomial). The tails know tokens and not documents. So beyond
+        the stream the second is multiplied with the design effect.
 
         Raises InputError unless sample <= counted_tokens <= tokens.
         """
@@ -94,6 +97,8 @@ class TrainedForecast(Result):
         )
         sampling, errors = jackknife(torch.tensor(left_out, dtype=torch.float64))
         form = (FORM_ERROR * (counted - value)) ** 2
+        if tokens > self.stream_tokens:
+            form *= self.tokens / self.effective_tokens
         drawing = value * (1 - value) / len(self.whole.chance)
         half = errors * sqrt(self.inflation * sampling + form + drawing)
         return Expected(value=value, low=max(0.0, value - half), high=min(counted, value + half))
@@ -190,6 +195,7 @@ def _forecast(
         silent_on_sample=sampled.silent,
         shrinkage=observed.shrinkage,
         effective_tokens=len(y) / effect,
+        stream_tokens=stream_tokens,
         whole=observed.tail(),
         without=observed.tails_without(),
         inflation=effect / clumping,
@@ -197,8 +203,8 @@ def _forecast(
 
 
 def _shrinkage(observed: Margins) -> float:
-    """The shrinkage under which as many latents are expected silent on parts of the sample as are. It is on the line
-    through the errors of two shrinkages. 1 if every latent fired.
+    """The shrinkage under which as many latents are expected silent on parts of the sample as are. It is on the
+    line through the errors of two shrinkages. 1 if every latent fired.
     """
     tails = [replace(observed, shrinkage=tried).tail() for tried in _TRIED]
     low, high = (sum(_error(tail, tail.tokens // span) for span in _SPANS) for tail in tails)

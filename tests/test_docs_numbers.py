@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from experiments.outliers_2605_31518 import table as claims
 from experiments.real_models import table as births
-from experiments.survival import prescription, resampled, summary
+from experiments.survival import prescription, resampled, summary, trained_death
 from experiments.survival.policy_rows import shares
 from experiments.training import origin, wander
 from experiments.training import table as trainings
@@ -177,6 +177,7 @@ def tables() -> dict[str, tuple[str, str]]:
         "resampled death": (FORECAST, resampled.death_table(results("resampling"))),
         "resampled layers": (FORECAST, resampled.layer_table(results("resampling"))),
         "resampled intervals": (FORECAST, resampled.severity_table(results("resampling"))),
+        "trained SAEs": (FORECAST, trained_death.table(results("trained_death"), "stream")),
     }
 
 

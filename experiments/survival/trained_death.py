@@ -260,18 +260,28 @@ def groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return {name: some for name, some in split_rows.items() if some}
 
 
-def tables(rows: Sequence[Row]) -> str:
-    """The tables of docs/forecast.md."""
-    columns = ("saes", "dead", "error", "bias", "worst", "holds", "width", "on_sample", "at_20480")
-    lines = []
-    for origin in ("stream", "documents"):
-        lines += [f"from {origin}", "| SAEs | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-        for name, some in groups([row for row in rows if row["from"] == origin]).items():
-            numbers = summary(some)
-            cells = [
-                f"{numbers[key]:.0f}" if key in ("saes", "holds") else f"{numbers[key]:.1f}" for key in columns
-            ]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+COLUMNS = {
+    "saes": "SAEs",
+    "dead": "dead",
+    "error": "mean error",
+    "bias": "bias",
+    "worst": "worst",
+    "holds": "interval holds",
+    "width": "width",
+    "on_sample": "error of the count on the sample",
+    "at_20480": "error of a count on 20,480",
+}
+
+
+def table(rows: Sequence[Row], origin: str) -> str:
+    """The table of docs/forecast.md of the forecasts from one kind of sample."""
+    lines = ["| which | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---|" * len(COLUMNS)]
+    for name, some in groups([row for row in rows if row["from"] == origin]).items():
+        numbers = summary(some)
+        cells = [f"{numbers[key]:.2f}" for key in COLUMNS]
+        whole = {"saes": f"{numbers['saes']}", "holds": f"{numbers['holds']:.0f}%"}
+        cells = [whole.get(key, cell) for key, cell in zip(COLUMNS, cells, strict=True)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -286,7 +296,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=150)
     asked = parser.parse_args()
     if asked.layers is None:
-        print(tables(read()))
+        for origin in ("stream", "documents"):
+            print(f"from {origin}", table(read(), origin), sep="\n")
     elif asked.train:
         asked.saes.mkdir(parents=True, exist_ok=True)
         for kind in KINDS:

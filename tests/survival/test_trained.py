@@ -191,9 +191,11 @@ def test_evaluate_forecasts_for_more_tokens_than_it_counted_and_for_no_others() 
     at, more, usual = (evaluate(sae, x, at_tokens=number).dead_forecast for number in (SAMPLE, SAMPLE + 1, 10**6))
     assert at is None
     assert evaluate(sae, x, at_tokens=None).dead_forecast is None
-    assert more is not None and more.tokens == SAMPLE + 1
+    assert more is not None
+    assert more.tokens == SAMPLE + 1
     assert evaluate(sae, x).dead_forecast == usual
-    assert usual is not None and usual.value < more.value <= fates(sae, x).dead
+    assert usual is not None
+    assert usual.value < more.value <= fates(sae, x).dead
     assert str(usual).endswith("expected dead on 1,000,000 tokens")
     assert str(evaluate(sae, x)).endswith(str(usual))
     assert evaluate(sae, x[:39]).dead_forecast is None
@@ -223,7 +225,7 @@ def test_a_number_of_tokens_under_one_and_documents_of_other_tokens_are_refused(
         InputError, match="evaluate: expected at_tokens of at least 1, or None for no forecast, got 0"
     ):
         evaluate(sae, x, at_tokens=0)
-    with pytest.raises(InputError, match="at_tokens of at least 1, got .* and 0"):
+    with pytest.raises(InputError, match=r"at_tokens of at least 1, got .* and 0"):
         autopsy(sae, x, at_tokens=0)
     for examine in (evaluate, autopsy):
         with pytest.raises(

@@ -56,8 +56,7 @@ def judge(
     stream_tokens = stream_tokens or statistics.tokens
     sample = statistics.sample  # a copy is made each time that it is asked for
     median = geometric_median(sample)
-    of_sample = documents_of_sample(documents, statistics.tokens, statistics.reservoir.places)
-    groups = sample_groups(sample, of_sample, stream_tokens)
+    groups = sample_groups(sample, _of_sample(documents, statistics), stream_tokens)
     geometry = severity(statistics, median, groups)
     ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
@@ -98,6 +97,11 @@ def judge(
         documents_assumed=groups.least_effect > 1,
     )
     return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu())
+
+
+def _of_sample(documents: Sequence[int] | NDArray[Any] | None, statistics: Statistics) -> Tensor | None:
+    """The document of each token of the sample."""
+    return documents_of_sample(documents, statistics.tokens, statistics.reservoir.places)
 
 
 def _limit(outlook: Outlook, most: int) -> Outlook:

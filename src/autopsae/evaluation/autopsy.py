@@ -60,13 +60,7 @@ def autopsy(
     [0, 1], for `at_tokens` under 1, for documents that are not one whole number for each token, and for a library
     that is not known.
     """
-    if written_by not in LIBRARIES:
-        raise InputError(f"autopsy: expected written_by of {', '.join(LIBRARIES)}, got {written_by!r}")
-    if not (0 <= lr < torch.inf and 0 <= steps < torch.inf and 0 <= rare <= 1 and at_tokens >= 1):
-        raise InputError(
-            f"autopsy: expected lr and steps of at least 0, rare in [0, 1] and at_tokens of at least 1, got "
-            f"{lr:g}, {steps}, {rare:g} and {at_tokens}"
-        )
+    _check_asked(lr, steps, rare, at_tokens, written_by)
     documents = source_documents(tokens) if documents is None else documents
     sae.check_finite("autopsy")
     with evaluation_mode(sae):
@@ -111,6 +105,18 @@ def autopsy(
         written_by=written_by,
         prescription=prescription,
     )
+
+
+def _check_asked(lr: float, steps: int, rare: float, at_tokens: int, written_by: str) -> None:
+    """Raises InputError for settings out of range, and for a library that is not known."""
+    if written_by not in LIBRARIES:
+        raise InputError(f"autopsy: expected written_by of {', '.join(LIBRARIES)}, got {written_by!r}")
+    if not (0 <= lr < torch.inf and 0 <= steps < torch.inf and 0 <= rare <= 1):
+        raise InputError(
+            f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
+        )
+    if at_tokens < 1:
+        raise InputError(f"autopsy: expected at_tokens of at least 1, got {at_tokens}")
 
 
 def _travel(sae: SAE, max_pre: Float[Tensor, "d_sae"]) -> Float[Tensor, "d_sae"]:

@@ -357,7 +357,8 @@ def test_it_runs_with_all_tensors_on_the_device(case: str, tmp_path: Path) -> No
 
 # Nothing on a device passes through these: names and paths, files, sizes, plain settings, results that are shown.
 WITHOUT_TENSORS = """
-    Birth DeadForecast Diagnosis Evaluation Expected Finding Forecast TrainedForecast Fates Autopsy InputError LossRecovered Outlook Prediction
+    Birth DeadForecast Diagnosis Evaluation Expected Finding Forecast TrainedForecast Fates Autopsy InputError
+    LossRecovered Outlook Prediction
     Progress RecentringCost Record Recovery Repeats Selection Severity Statistics Survey SyntheticFeatures View
     Budget Candidate Outcome Point Trial trial_text
     Activations Capture Diverged Entry Plan Portions Recipe Sparsity LanguageModel TextBatches

@@ -18,7 +18,7 @@ from autopsae.activations import open_activations
 from autopsae.evaluation import LossRecovered, cost_of_recentring
 from autopsae.sae.model import SAE as Model
 from autopsae.statistics import collect
-from autopsae.survival import forecast
+from autopsae.survival import forecast, forecast_trained
 from autopsae.tables import Result, brief
 from tests.features.sources import every_result
 

@@ -231,7 +231,7 @@ def test_a_number_of_tokens_under_one_and_documents_of_other_tokens_are_refused(
         with pytest.raises(
             InputError, match="documents: expected one whole number for each of 100 tokens, got shape"
         ):
-            examine(sae, x, documents=[1, 2])  # type: ignore[operator]
+            examine(sae, x, documents=[1, 2])
 
 
 def test_a_forecast_that_was_not_made_is_none_under_every_name() -> None:

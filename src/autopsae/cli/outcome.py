@@ -126,7 +126,8 @@ def _later(summary: dict[str, Any]) -> str:
     value = summary.get("dead_forecast")
     if value is None:
         return ""
-    return f" ({DeadForecast(value, *summary['dead_forecast_interval'], summary['dead_forecast_tokens'])})"
+    low, high = summary["dead_forecast_interval"]
+    return f" ({DeadForecast(value, low, high, summary['dead_forecast_tokens'])})"
 
 
 def _typical(summary: dict[str, Any]) -> str:

@@ -108,6 +108,16 @@ def evaluate(
             census.see(selection)
             n += len(x)
     fates, both = census.fates(), typical + stray
+    later = None
+    if sample is not None and at_tokens is not None:
+        later = forecast_dead(
+            sae,
+            sae.enter(sample.tokens())[0],
+            fates,
+            at_tokens=at_tokens,
+            documents=documents_of_sample(documents, n, sample.places),
+            stream_tokens=spread_over(tokens) or n,
+        )
     return Evaluation(
         tokens=n,
         fvu_raw=both.fvu,
@@ -117,15 +127,7 @@ def evaluate(
         l0=float(fates.fired.sum()) / n,
         bias_captured=sae.bias_captured(entered / n),
         fates=fates,
-        dead_forecast=sample
-        and forecast_dead(
-            sae,
-            sae.enter(sample.tokens())[0],
-            fates,
-            at_tokens=at_tokens,
-            documents=documents_of_sample(documents, n, sample.places),
-            stream_tokens=spread_over(tokens) or n,
-        ),
+        dead_forecast=later,
     )
 
 

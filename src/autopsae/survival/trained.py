@@ -172,13 +172,12 @@ def _forecast(
     dtype = torch.promote_types(sae.W_enc.dtype, torch.float32)
     groups = sample_groups(y, documents, stream_tokens)
     order, followed = _follow(sae, followed)
-    W, b_enc, threshold = (
-        tensor if tensor is None or tensor.ndim == 0 else tensor[order]
-        for tensor in (sae.W_enc, sae.b_enc, sae.threshold)
+    b_enc, threshold = (
+        tensor if tensor is None or tensor.ndim == 0 else tensor[order] for tensor in (sae.b_enc, sae.threshold)
     )
     sampled = margins(
         (y - sae.encoder_center).to(dtype),
-        W.to(dtype),
+        sae.W_enc[order].to(dtype),
         sae.sparsity,
         b_enc=None if b_enc is None else b_enc.to(dtype),
         threshold=None if threshold is None else threshold.to(dtype),

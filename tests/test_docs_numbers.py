@@ -181,6 +181,32 @@ def tables() -> dict[str, tuple[str, str]]:
     }
 
 
+def test_forecasts_of_trained_saes_are_as_far_off_as_quoted() -> None:
+    stream = [row for row in results("trained_death") if row["from"] == "stream" and not row["chosen_on"]]
+    numbers = trained_death.summary(stream)
+    saes, error = numbers["saes"], round(numbers["error"], 2)
+    networks = len({row["layer"].split(".")[0] for row in stream})
+    assert networks == 5
+    sentence = (
+        "On # SAEs of five networks that judge it, the forecast from 4,096 tokens to the count on 100,000 is # points "
+        "off on average."
+    )
+    assert quoted(FORECAST, sentence) == [saes, error]
+    rest = [
+        round(numbers[key], digits)
+        for key, digits in (("worst", 1), ("holds", 0), ("on_sample", 1), ("at_20480", 1))
+    ]
+    sentence = (
+        "At worst it is # points off, and its interval holds for # % of them. A count on the sample is # points too "
+        "high on average, and one on 20,480 tokens #."
+    )
+    assert quoted(FORECAST, sentence) == rest
+    sentence = (
+        "From 4,096 tokens, death of a trained SAE on 100,000 is forecast # points off on average over # SAEs"
+    )
+    assert quoted(LIMITS, sentence) == [error, saes]
+
+
 @pytest.mark.parametrize("name", tables())
 def test_a_table_in_the_docs_is_what_its_script_prints(name: str) -> None:
     page, table = tables()[name]

@@ -188,17 +188,15 @@ def test_forecasts_of_trained_saes_are_as_far_off_as_quoted() -> None:
     networks = len({row["layer"].split(".")[0] for row in stream})
     assert networks == 5
     sentence = (
-        "On # SAEs of five networks that judge it, the forecast from 4,096 tokens to the count on 100,000 is # points "
-        "off on average."
+        "On # SAEs of five networks that judge it, the forecast from 4,096 tokens to the count on 100,000 is # "
+        "points off on average."
     )
     assert quoted(FORECAST, sentence) == [saes, error]
-    rest = [
-        round(numbers[key], digits)
-        for key, digits in (("worst", 1), ("holds", 0), ("on_sample", 1), ("at_20480", 1))
-    ]
+    digits = {"worst": 1, "holds": 0, "on_sample": 1, "at_20480": 1}
+    rest = [round(numbers[key], places) for key, places in digits.items()]
     sentence = (
-        "At worst it is # points off, and its interval holds for # % of them. A count on the sample is # points too "
-        "high on average, and one on 20,480 tokens #."
+        "At worst it is # points off, and its interval holds for # % of them. A count on the sample is # points "
+        "too high on average, and one on 20,480 tokens #."
     )
     assert quoted(FORECAST, sentence) == rest
     sentence = (

@@ -15,7 +15,8 @@ tokens. The document of each token is known.
 
 **Chosen on, judged on.** That the tails alone are used, that a shrinkage is fitted to the curve, and the share that
 stands for the form of the tails were chosen on own SAEs of one layer of each of five networks (CHOSEN_ON). All
-other SAEs judge the forecast.
+other SAEs judge the forecast. The samples of 23 rows (all of antiberty.hs1, the first 9 of dinov2.hs12) were drawn
+before a seed depended on the name of the SAE.
 
 A row has `sae, layer, sparsity, policy, steps, d_sae, unseen` (the stream is of documents that the SAE was not
 trained on), `chosen_on`, `from` ("stream" or "documents"), `counted_tokens`, `counted` (dead there), `sample`

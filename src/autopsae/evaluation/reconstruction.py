@@ -74,8 +74,8 @@ def evaluate(
     """Evaluate on raw tokens in two passes (the norms, then the errors), sums in float64.
 
     at_tokens: the number of tokens for which death is forecast, from a sample of 4,096 of the tokens
-        (`survival.forecast_trained`); None for no forecast. It costs at most about twice as much as encoding the
-        sample, and nothing if no latent is dead.
+        (`survival.forecast_trained`); None for no forecast. The sample is encoded once more, and tails are fitted;
+        nothing is computed if no latent is dead.
     documents: the number of the document, image or sequence that each token is from, in any order, for the interval
         of the forecast. Default: what the source says (`Activations.documents`), else unknown.
     progress: told the tokens of each pass, as "norms" and "errors".

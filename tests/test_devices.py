@@ -191,6 +191,7 @@ def evaluations(sparsity: a.Sparsity, _folder: Path) -> object:
         results += [str(found), found.to_dict(), str(evaluation.cost_of_recentring(one, woken, x))]
         results += [str(a.evaluate(one, x)), str(a.fates(one, x)), a.fates(one, x).by_rate()]
         results.append(evaluation.fvu_of_prefixes(one, x, [8, 32]))
+        results.append(str(survival.forecast_trained(one, x)))
         evaluation.fresh_start(one, found, layer="here")
     return results, evaluation.mmcs(one.W_dec, tokens(20).float()), evaluation.mmcs(one.W_dec, one.W_dec)
 
@@ -356,7 +357,8 @@ def test_it_runs_with_all_tensors_on_the_device(case: str, tmp_path: Path) -> No
 
 # Nothing on a device passes through these: names and paths, files, sizes, plain settings, results that are shown.
 WITHOUT_TENSORS = """
-    Birth Diagnosis Evaluation Expected Finding Forecast Fates Autopsy InputError LossRecovered Outlook Prediction
+    Birth DeadForecast Diagnosis Evaluation Expected Finding Forecast TrainedForecast Fates Autopsy InputError
+    LossRecovered Outlook Prediction
     Progress RecentringCost Record Recovery Repeats Selection Severity Statistics Survey SyntheticFeatures View
     Budget Candidate Outcome Point Trial trial_text
     Activations Capture Diverged Entry Plan Portions Recipe Sparsity LanguageModel TextBatches

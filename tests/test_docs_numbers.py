@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from experiments.outliers_2605_31518 import table as claims
 from experiments.real_models import table as births
-from experiments.survival import ageing, policy_rows, prescription, resampled, summary
+from experiments.survival import ageing, policy_rows, prescription, resampled, summary, trained_death
 from experiments.survival.policy_rows import shares
 from experiments.training import origin, wander
 from experiments.training import table as trainings
@@ -177,7 +177,32 @@ def tables() -> dict[str, tuple[str, str]]:
         "resampled death": (FORECAST, resampled.death_table(results("resampling"))),
         "resampled layers": (FORECAST, resampled.layer_table(results("resampling"))),
         "resampled intervals": (FORECAST, resampled.severity_table(results("resampling"))),
+        "trained SAEs": (FORECAST, trained_death.table(results("trained_death"), "stream")),
     }
+
+
+def test_forecasts_of_trained_saes_are_as_far_off_as_quoted() -> None:
+    stream = [row for row in results("trained_death") if row["from"] == "stream" and not row["chosen_on"]]
+    numbers = trained_death.summary(stream)
+    saes, error = numbers["saes"], round(numbers["error"], 2)
+    networks = len({row["layer"].split(".")[0] for row in stream})
+    assert networks == 5
+    sentence = (
+        "On # SAEs of five networks that judge it, the forecast from 4,096 tokens to the count on 100,000 is # "
+        "points off on average."
+    )
+    assert quoted(FORECAST, sentence) == [saes, error]
+    digits = {"worst": 1, "holds": 0, "on_sample": 1, "at_20480": 1}
+    rest = [round(numbers[key], places) for key, places in digits.items()]
+    sentence = (
+        "At worst it is # points off, and its interval holds for # % of them. A count on the sample is # points "
+        "too high on average, and one on 20,480 tokens #."
+    )
+    assert quoted(FORECAST, sentence) == rest
+    sentence = (
+        "From 4,096 tokens, death of a trained SAE on 100,000 is forecast # points off on average over # SAEs"
+    )
+    assert quoted(LIMITS, sentence) == [error, saes]
 
 
 @pytest.mark.parametrize("name", tables())

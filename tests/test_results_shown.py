@@ -18,7 +18,7 @@ from autopsae.activations import open_activations
 from autopsae.evaluation import LossRecovered, cost_of_recentring
 from autopsae.sae.model import SAE as Model
 from autopsae.statistics import collect
-from autopsae.survival import forecast
+from autopsae.survival import forecast, forecast_trained
 from autopsae.tables import Result, brief
 from tests.features.sources import every_result
 
@@ -51,7 +51,11 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> dict[type, list[Any]]:
         open_activations(path),
         TrainConfig(steps=1, lr=0.1),
     ]
-    made += [forecast(x, sae.W_enc.detach(), TopK(k=4)), survey["hs1"].prescription.remedy.enters(x)]
+    made += [
+        forecast(x, sae.W_enc.detach(), TopK(k=4)),
+        forecast_trained(sae, x),
+        survey["hs1"].prescription.remedy.enters(x),
+    ]
     made += [sae.select(sae.enter(x)[0]), autopsae.statistics.Spectrum.of(statistics.raw.covariance)]
     made += [LossRecovered(tokens=9, loss=1.0, loss_reconstructed=1.5, loss_ablated=3.0, recovered=0.75)]
     made += [survey["hs1"].recovery or autopsae.survival.recovery(x, sae.W_enc.detach(), lr=1e-3, steps=10)]

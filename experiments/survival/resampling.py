@@ -36,8 +36,9 @@ from autopsae.statistics.collect import Statistics
 from autopsae.statistics.groups import GROUPS, Groups, directions, document_effect, sample_groups
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum, effective_rank
+from autopsae.survival.clumping import design_effect
 from autopsae.survival.estimate import Estimate
-from autopsae.survival.tails import LEAST_TAIL, TOP, Margins, design_effect
+from autopsae.survival.tails import LEAST_TAIL, TOP, Margins
 
 HERE = Path(__file__).parent
 D_SAE, FOLLOWED, SAMPLE = 2048, 1024, 4096

@@ -10,7 +10,7 @@ import torch
 from autopsae.activations.spread import spread
 from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError, Tokens
-from autopsae.passes import known_tokens
+from autopsae.passes import known_tokens, source_documents
 from autopsae.run import data
 from autopsae.run.data import Counted, at_most, count_tokens, hold_out
 
@@ -101,3 +101,15 @@ def test_tokens_are_counted_by_a_pass_only_where_nothing_else_tells() -> None:
 
 def test_the_numbers_are_the_papers() -> None:
     assert (data.SHARE, data.MOST, data.ON_THE_WAY) == (10, 100_000, 4096)
+
+
+class WithDocuments(Stream):
+    documents = np.arange(50) // 5
+
+
+def test_tokens_that_are_spread_keep_their_documents() -> None:
+    source = WithDocuments(numbered(50))
+    training, held_out = hold_out(source, 12)
+    for part in (training, held_out, at_most(source, 7)):
+        assert source_documents(part).tolist() == [place // 5 for place in read(part)]
+    assert source_documents(at_most(Stream(numbered(50)), 7)) is None

@@ -10,11 +10,13 @@ import torch
 
 from autopsae.activations.spread import spread
 from autopsae.arrays import InputError, Tokens
+from autopsae.cli.outcome import print_run
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.disk import LOCK, DiskFull, hold_lock, name_full_disk
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center, untouched
 from autopsae.run import one
+from autopsae.run.finished import summary_kind
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.observer import Observer
 from autopsae.run.start import layer_norm_tokens
@@ -299,6 +301,32 @@ def test_a_resumed_run_must_be_about_the_same(tmp_path: Path) -> None:
 def summary_of(out: Path) -> dict[str, Any]:
     summary: dict[str, Any] = json.loads((out / "summary.json").read_text())
     return summary
+
+
+def test_the_end_of_a_run_says_what_is_expected_on_a_million_tokens(tmp_path: Path) -> None:
+    sae, held_out = new_sae(), tokens(100)
+    summary = run(sae, tokens(), held_out, CONFIG, tmp_path, about={}, plan=Plan(evaluate_every=30))
+    expected = evaluate(sae, held_out).dead_forecast
+    assert expected is not None
+    assert summary["dead_forecast"] == expected.value <= summary["dead"]
+    assert tuple(summary["dead_forecast_interval"]) == (expected.low, expected.high)
+    assert summary["dead_forecast_tokens"] == 1_000_000
+    # Neither before nor on the way, where it would cost more than it says.
+    assert "dead_forecast" not in summary["birth"]
+    assert "dead_forecast" not in lines(tmp_path / "held_out.jsonl")[-1]
+
+
+def test_a_summary_without_a_forecast_is_read_and_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path, about={"d_sae": 40})
+    print_run(tmp_path, summary)
+    printed = capsys.readouterr().out
+    assert "expected dead on 1,000,000 tokens)" in printed
+    old = {name: value for name, value in summary.items() if not name.startswith("dead_forecast")}
+    assert summary_kind(old) is None
+    print_run(tmp_path, old)
+    assert "expected" not in capsys.readouterr().out
 
 
 def test_birth_and_end_are_measured_on_all_held_out_tokens_and_the_way_on_few(

@@ -51,6 +51,7 @@ def _examine(
             lr=options.lr,
             steps=options.steps,
             rare=options.rare,
+            at_tokens=options.at_tokens,
             written_by=format_of(options.sae),
             prescription=None if prescription is None else str(pair_files(prescription)[0].with_suffix("")),
             progress=progress_on(bar, task),

@@ -12,6 +12,7 @@ from autopsae.report.fitting import Fitting, empty_table, plain
 from autopsae.report.text import fvu_text
 from autopsae.run.folder import Entry
 from autopsae.run.verdict import MEAN
+from autopsae.survival.outlook import DeadForecast
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged
 
@@ -80,7 +81,7 @@ def print_run(out: Path, summary: dict[str, Any]) -> None:
     line = (
         f"{out}: {born_dead:.1%} of {summary['d_sae']:,} latents were born dead, {dead:.1%} are dead after "
         f"{summary['steps']:,} steps ({by_relu:.1%} never positive, {by_topk:.1%} positive but never "
-        f"selected), on {tokens:,} held-out tokens; raw FVU {fvu}{_typical(summary)}{late}"
+        f"selected), on {tokens:,} held-out tokens{_later(summary)}; raw FVU {fvu}{_typical(summary)}{late}"
     )
     print_line(line)
     for warning in summary["warnings"]:
@@ -118,6 +119,15 @@ def print_sweep(out: Path, result: dict[str, Any]) -> None:
 
 def _worse(fvu: float | None) -> str:
     return ", worse than the mean" if fvu is not None and fvu > MEAN else ""
+
+
+def _later(summary: dict[str, Any]) -> str:
+    """What is expected on more tokens. The summary of an earlier version has no forecast."""
+    value = summary.get("dead_forecast")
+    if value is None:
+        return ""
+    low, high = summary["dead_forecast_interval"]
+    return f" ({DeadForecast(value, low, high, summary['dead_forecast_tokens'])})"
 
 
 def _typical(summary: dict[str, Any]) -> str:

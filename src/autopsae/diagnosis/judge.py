@@ -5,12 +5,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arrays import InputError
 from autopsae.diagnosis.births import DRAW, Births, Forecaster, Question
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.ladder import Ladder, ladder_beside, remedy_ladder
@@ -25,7 +23,7 @@ from autopsae.remedies.view import View
 from autopsae.sae.init import draw_rows
 from autopsae.seeds import stream
 from autopsae.statistics.collect import Statistics
-from autopsae.statistics.groups import sample_groups
+from autopsae.statistics.groups import documents_of_sample, sample_groups
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import Repeats
@@ -102,16 +100,8 @@ def judge(
 
 
 def _of_sample(documents: Sequence[int] | NDArray[Any] | None, statistics: Statistics) -> Tensor | None:
-    """The document of each token of the sample, looked up by its place in the stream."""
-    if documents is None:
-        return None
-    listed = torch.as_tensor(documents)
-    if listed.shape != (statistics.tokens,):
-        raise InputError(
-            f"documents: expected one whole number for each of {statistics.tokens:,} tokens, got shape "
-            f"{tuple(listed.shape)}; pass the number of the document that each token is from"
-        )
-    return listed[torch.from_numpy(statistics.reservoir.places)]
+    """The document of each token of the sample."""
+    return documents_of_sample(documents, statistics.tokens, statistics.reservoir.places)
 
 
 def _limit(outlook: Outlook, most: int) -> Outlook:

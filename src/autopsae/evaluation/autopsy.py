@@ -1,29 +1,36 @@
 """What became of each latent of an SAE on given tokens, why, and what would bring the dead ones back."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens
-from autopsae.defaults import LR, RARE, STEPS
+from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
 from autopsae.evaluation.advice import LIBRARIES
 from autopsae.evaluation.births import likely_births
 from autopsae.evaluation.causes import causes, counterfactuals
 from autopsae.evaluation.result import FATES, Autopsy
 from autopsae.evaluation.space import Space, margins, shift_to
 from autopsae.modules import evaluation_mode
+from autopsae.passes import source_documents, spread_over
 from autopsae.progress import Progress, tell_progress
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
+from autopsae.statistics.groups import documents_of_sample
+from autopsae.survival.trained import forecast_dead
 
 ALWAYS = 0.9
 """One that fires on at least this share is always on."""
 
 
 @torch.no_grad()
-@whole_arguments("steps")
+@whole_arguments("steps", "at_tokens")
 def autopsy(
     sae: SAE,
     tokens: Tokens,
@@ -31,6 +38,8 @@ def autopsy(
     lr: float = LR,
     steps: int = STEPS,
     rare: float = RARE,
+    at_tokens: int = AT_TOKENS,
+    documents: Sequence[int] | NDArray[Any] | None = None,
     written_by: str = "autopsae",
     prescription: str | None = None,
     progress: Progress | None = None,
@@ -38,7 +47,8 @@ def autopsy(
     """The fate of each latent on raw tokens, and the cause of each death (`causes`).
 
     lr, steps: of a training by which it is judged whether b_dec can get far enough; rare: share of the tokens under
-    which a latent that fires is rare; written_by: the library that wrote the SAE, as `format_of` names it, and
+    which a latent that fires is rare; at_tokens, documents: of the forecast of death on more tokens, as for
+    `evaluate`; written_by: the library that wrote the SAE, as `format_of` names it, and
     prescription: where one is going to be written (`fresh_start`), without suffix, both for the advice alone;
     progress: told the tokens of the pass that counts, as "fates". The same tokens give the same result.
 
@@ -47,14 +57,11 @@ def autopsy(
 
     Raises InputError for tokens as `chunks`, for passes that differ, for tokens of another width than the SAE's,
     for fewer than 100, where a covariance would not fit in memory, for lr or steps under zero, for `rare` outside
-    [0, 1], and for a library that is not known.
+    [0, 1], for `at_tokens` under 1, for documents that are not one whole number for each token, and for a library
+    that is not known.
     """
-    if written_by not in LIBRARIES:
-        raise InputError(f"autopsy: expected written_by of {', '.join(LIBRARIES)}, got {written_by!r}")
-    if not (0 <= lr < torch.inf and 0 <= steps < torch.inf and 0 <= rare <= 1):
-        raise InputError(
-            f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
-        )
+    _check_asked(lr, steps, rare, at_tokens, written_by)
+    documents = source_documents(tokens) if documents is None else documents
     sae.check_finite("autopsy")
     with evaluation_mode(sae):
         space = Space.of(sae, tokens)
@@ -63,6 +70,14 @@ def autopsy(
         away, size = (space.center - sae.encoder_center.to(space.center)).to(W), W.norm(dim=1)
         share = (signal / size).square().nan_to_num() / max(space.typical_variance(), torch.finfo(W.dtype).tiny)
         cause, wakes = _why(sae, space, fates, signal=signal, share=share)
+        later = forecast_dead(
+            sae,
+            space.sample.tokens(),
+            fates,
+            at_tokens=at_tokens,
+            documents=documents_of_sample(documents, space.tokens, space.sample.places),
+            stream_tokens=spread_over(tokens) or space.tokens,
+        )
     return Autopsy(
         sparsity=sae.sparsity.name,
         layer_norm=sae.layer_norm,
@@ -86,9 +101,22 @@ def autopsy(
         tied=cosine_similarity(W, sae.W_dec),
         travel=_travel(sae, max_pre),
         wakes=wakes,
+        dead_forecast=later,
         written_by=written_by,
         prescription=prescription,
     )
+
+
+def _check_asked(lr: float, steps: int, rare: float, at_tokens: int, written_by: str) -> None:
+    """Raises InputError for settings out of range, and for a library that is not known."""
+    if written_by not in LIBRARIES:
+        raise InputError(f"autopsy: expected written_by of {', '.join(LIBRARIES)}, got {written_by!r}")
+    if not (0 <= lr < torch.inf and 0 <= steps < torch.inf and 0 <= rare <= 1):
+        raise InputError(
+            f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
+        )
+    if at_tokens < 1:
+        raise InputError(f"autopsy: expected at_tokens of at least 1, got {at_tokens}")
 
 
 def _travel(sae: SAE, max_pre: Float[Tensor, "d_sae"]) -> Float[Tensor, "d_sae"]:

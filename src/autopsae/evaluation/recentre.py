@@ -97,7 +97,7 @@ def cost_of_recentring(before: SAE, after: SAE, tokens: Tokens) -> RecentringCos
     weights that are not finite.
     """
     tokens = same_passes(tokens)
-    old, new = evaluate(before, tokens), evaluate(after, tokens)
+    old, new = (evaluate(sae, tokens, at_tokens=None) for sae in (before, after))
     silent_before, silent_after = old.fates.fired == 0, new.fates.fired == 0
     return RecentringCost(
         tokens=old.tokens,

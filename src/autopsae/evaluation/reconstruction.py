@@ -1,19 +1,28 @@
 """How well an SAE does on held-out tokens, in the space of the raw activations, and who of its latents lives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.defaults import AT_TOKENS
 from autopsae.modules import evaluation_mode
-from autopsae.passes import known_tokens, same_passes
+from autopsae.passes import known_tokens, same_passes, source_documents, spread_over
 from autopsae.progress import Progress, tell_progress
 from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
+from autopsae.statistics.groups import documents_of_sample
 from autopsae.statistics.norms import NormHistogram
+from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
 from autopsae.statistics.strays import STRAY
+from autopsae.survival.outlook import DeadForecast
+from autopsae.survival.trained import forecast_dead
 from autopsae.tables import Result
 
 NO_SPREAD = 1e-12
@@ -41,24 +50,47 @@ class Evaluation(Result):
     """b . mu / ||mu||^2, the share of the mean that the bias has taken over (b in raw space)."""
     fates: Fates
     """What each latent did."""
+    dead_forecast: DeadForecast | None = None
+    """The fraction of the latents expected dead on `dead_forecast.tokens` tokens, with its interval: a latent that
+    is silent on few tokens may fire on further ones. None where no forecast was asked for, where at least as many
+    tokens were counted, so that `fates.dead` is the answer, and on fewer than 40 tokens."""
 
     def __str__(self) -> str:
         fvu = "none, as the tokens do not differ" if self.fvu_raw is None else f"{self.fvu_raw:.4f}"
-        return f"raw FVU {fvu}, L0 {self.l0:.1f}; {self.fates}"
+        later = "" if self.dead_forecast is None else f"; {self.dead_forecast}"
+        return f"raw FVU {fvu}, L0 {self.l0:.1f}; {self.fates}{later}"
 
 
 @torch.no_grad()
-def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> Evaluation:
+@whole_arguments("at_tokens")
+def evaluate(
+    sae: SAE,
+    tokens: Tokens,
+    *,
+    documents: Sequence[int] | NDArray[Any] | None = None,
+    at_tokens: int | None = AT_TOKENS,
+    progress: Progress | None = None,
+) -> Evaluation:
     """Evaluate on raw tokens in two passes (the norms, then the errors), sums in float64.
 
+    at_tokens: the number of tokens for which death is forecast, from a sample of 4,096 of the tokens
+        (`survival.forecast_trained`); None for no forecast. The sample is encoded once more, and tails are fitted;
+        nothing is computed if no latent is dead.
+    documents: the number of the document, image or sequence that each token is from, in any order, for the interval
+        of the forecast. Default: what the source says (`Activations.documents`), else unknown.
     progress: told the tokens of each pass, as "norms" and "errors".
 
     Raises InputError as `chunks`, for passes that differ, for tokens of another width than the SAE's, for those
-    that its type cannot hold in its own unit, and for weights that are not finite.
+    that its type cannot hold in its own unit, for weights that are not finite, for `at_tokens` under 1, and for
+    documents that are not one whole number for each token.
     """
     sae.check_finite("evaluate")
+    if at_tokens is not None and at_tokens < 1:
+        raise InputError(f"evaluate: expected at_tokens of at least 1, or None for no forecast, got {at_tokens}")
+    documents = source_documents(tokens) if documents is None else documents
     weight, tokens = sae.W_enc, same_passes(tokens)
-    limit = STRAY * _norms(tokens, sae.d_in, weight.device, progress).typical
+    sample = None if at_tokens is None else Reservoir(SAMPLE_TOKENS)
+    limit = STRAY * _norms(tokens, sae.d_in, weight.device, sample, progress).typical
     typical, stray = Sums(), Sums()
     entered, n = torch.zeros(sae.d_in, dtype=torch.float64, device=weight.device), 0
     census = Census(sae.d_sae, weight.device)
@@ -76,6 +108,16 @@ def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> E
             census.see(selection)
             n += len(x)
     fates, both = census.fates(), typical + stray
+    later = None
+    if sample is not None and at_tokens is not None:
+        later = forecast_dead(
+            sae,
+            sae.enter(sample.tokens())[0],
+            fates,
+            at_tokens=at_tokens,
+            documents=documents_of_sample(documents, n, sample.places),
+            stream_tokens=spread_over(tokens) or n,
+        )
     return Evaluation(
         tokens=n,
         fvu_raw=both.fvu,
@@ -85,6 +127,7 @@ def evaluate(sae: SAE, tokens: Tokens, *, progress: Progress | None = None) -> E
         l0=float(fates.fired.sum()) / n,
         bias_captured=sae.bias_captured(entered / n),
         fates=fates,
+        dead_forecast=later,
     )
 
 
@@ -127,9 +170,14 @@ class Sums:
         return self.error / self.square
 
 
-def _norms(tokens: Tokens, d_in: int, device: torch.device, progress: Progress | None) -> NormHistogram:
-    """How long the tokens are. Raises InputError for another width than `d_in`."""
+def _norms(
+    tokens: Tokens, d_in: int, device: torch.device, sample: Reservoir | None, progress: Progress | None
+) -> NormHistogram:
+    """How long the tokens are. The sample, if there is one, is shown them. Raises InputError for another width than
+    `d_in`.
+    """
     norms: NormHistogram | None = None
+    n = 0
     blocks = chunks(tokens, dtype=torch.float64, device=device)
     for x in tell_progress(blocks, progress, "norms", known_tokens(tokens)):
         if x.shape[1] != d_in:
@@ -139,6 +187,9 @@ def _norms(tokens: Tokens, d_in: int, device: torch.device, progress: Progress |
             )
         seen = NormHistogram.of(x)
         norms = norms.merge(seen) if norms else seen
+        if sample is not None:
+            sample.add(x, n)
+        n += len(x)
     assert norms is not None  # chunks raises when there is no token
     return norms
 

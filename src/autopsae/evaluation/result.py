@@ -10,6 +10,7 @@ from torch import Tensor
 from autopsae.diagnosis.finding import Finding
 from autopsae.evaluation.advice import advice
 from autopsae.evaluation.causes import CAUSES
+from autopsae.survival.outlook import DeadForecast, numbers_of_forecast
 from autopsae.tables import Result, frame, save_table
 
 FATES = ("alive", "rare", "always_on", "dead_by_relu", "dead_by_topk")
@@ -72,6 +73,9 @@ class Autopsy(Result):
     infinite for a row of zeros, and where the encoder subtracts a b_pre instead."""
     wakes: Bool[Tensor, "d_sae"]
     """Dead, and would fire if it were re-centred and everything else stayed as it is (`recentre`)."""
+    dead_forecast: DeadForecast | None
+    """The fraction of the latents expected dead on more tokens, with its interval; None where at least as many
+    tokens were counted."""
     written_by: str
     """The library that wrote the SAE, as `format_of` names it: the advice is a call for it."""
     prescription: str | None
@@ -138,6 +142,7 @@ class Autopsy(Result):
             **{f"n_{name}": number for name, number in fates.items() if name != "alive"},
             "dead": float(self.is_dead.double().mean()),
             **{name: fates[name] / self.d_sae for name in ("dead_by_relu", "dead_by_topk")},
+            **numbers_of_forecast(self.dead_forecast),
             "causes": self.causes,
             "wake_on_recentring": int(self.wakes.sum()),
             "recovery": recovery,
@@ -169,4 +174,5 @@ class Autopsy(Result):
         fates = ", ".join(f"{n:,} {name}" for name, n in self.fates.items() if n)
         causes = ", ".join(f"{n:,} {name}" for name, n in self.causes.items() if n)
         dead = f"; causes of death: {causes}" if causes else ""
-        return f"{self.d_sae:,} latents on {self.tokens:,} tokens: {fates}{dead}"
+        later = "" if self.dead_forecast is None else f"; {self.dead_forecast}"
+        return f"{self.d_sae:,} latents on {self.tokens:,} tokens: {fates}{dead}{later}"

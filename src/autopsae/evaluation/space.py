@@ -41,6 +41,8 @@ class Space:
     strays: float
     repeated: float
     """Share of the tokens that are the most frequent vector."""
+    sample: Reservoir
+    """4,096 of the tokens."""
 
     @staticmethod
     def of(sae: SAE, tokens: Tokens) -> "Space":
@@ -81,6 +83,7 @@ class Space:
             covariance=moments.covariance,
             strays=(n - moments.tokens) / n,
             repeated=rows.counts().repeats().largest_share,
+            sample=sample,
         )
 
     def blocks(self, like: Float[Tensor, "..."]) -> Iterator[Float[Tensor, "block d_in"]]:

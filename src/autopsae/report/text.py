@@ -112,9 +112,10 @@ def _fates(autopsy: Autopsy) -> dict[str, str]:
 
 
 def _latents(autopsy: Autopsy) -> str:
+    later = "" if autopsy.dead_forecast is None else f"; {autopsy.dead_forecast}"
     return (
         f"{int(autopsy.is_dead.sum()):,} of {autopsy.d_sae:,} latents ({autopsy.sparsity}) are dead on "
-        f"{autopsy.tokens:,} tokens of d_in = {autopsy.d_in}"
+        f"{autopsy.tokens:,} tokens of d_in = {autopsy.d_in}{later}"
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +13,7 @@ from autopsae.activations.spread import spread
 from autopsae.activations.store import Activations
 from autopsae.arguments import whole
 from autopsae.arrays import InputError, Tokens, chunks, from_files
-from autopsae.passes import known_tokens
+from autopsae.passes import known_tokens, source_documents
 
 SHARE = 10
 """One token in so many is held out."""
@@ -48,6 +49,15 @@ class Spread:
         self._source, self._places, self._others = source, torch.as_tensor(places), others
         self.tokens = tokens
         self.from_files = from_files(source)
+
+    @property
+    def documents(self) -> Any:
+        """The number of the document of each yielded token, where the source tells; None where it does not."""
+        numbers = source_documents(self._source)
+        if numbers is None:
+            return None
+        chosen = np.isin(np.arange(len(numbers)), self._places.numpy(), invert=self._others)
+        return np.asarray(numbers)[chosen]
 
     def __iter__(self) -> Iterator[Float[Tensor, "some d_in"]]:
         begin = yielded = 0

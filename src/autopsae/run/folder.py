@@ -15,13 +15,14 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import tensors_digest
-from autopsae.passes import known_tokens, same_passes
+from autopsae.passes import known_tokens, same_passes, source_documents
 from autopsae.run.data import ON_THE_WAY, at_most
 from autopsae.run.finished import BIRTH, SUMMARY, Settings, load_begun, name_kinds
 from autopsae.run.measured import HeldOut, numbers_of
 from autopsae.run.same_data import check_described, digests_of
 from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
 from autopsae.saved import as_json, save_object
+from autopsae.survival.outlook import numbers_of_forecast
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.logs import JsonLines, Logger
 from autopsae.training.sources import Member, shift_tokens
@@ -129,7 +130,7 @@ class Folder(AbstractContextManager["Folder"]):
         """
         path = self.out / "birth.json"
         if not resumed:
-            birth = numbers_of(evaluate(self._member.sae, self._held_out))
+            birth = numbers_of(evaluate(self._member.sae, self._held_out, at_tokens=None))
             content = {
                 "about": self._about,
                 "birth": birth,
@@ -164,7 +165,8 @@ class Folder(AbstractContextManager["Folder"]):
             return False
         if self._member.sae.not_finite():
             return False  # not measured: the next step, or `finish`, reports that the weights are not finite
-        held_out = HeldOut(step=record.step, **numbers_of(evaluate(self._member.sae, self._some_held_out)))
+        measured = evaluate(self._member.sae, self._some_held_out, at_tokens=None)
+        held_out = HeldOut(step=record.step, **numbers_of(measured))
         self._held_out_log(held_out)
         return target is not None and held_out.fvu_raw is not None and held_out.fvu_raw <= target
 
@@ -181,8 +183,10 @@ class Folder(AbstractContextManager["Folder"]):
         sae, config = self._member.sae, self._member.config
         if diverged is None and (bad := sae.not_finite()):
             diverged = f"step {steps - 1}: {', '.join(bad)} not finite; lower the learning rate ({config.lr:g})"
-        evaluation = evaluate(sae, self._held_out) if diverged is None else None
-        if evaluation:
+        evaluation = None
+        if diverged is None:
+            documents = source_documents(self._raw_held_out)
+            evaluation = evaluate(sae, self._held_out, documents=documents)
             diverged = divergence(evaluation, self.birth, steps=steps, lr=config.lr)
         summary: dict[str, Any] = {
             **self._about,
@@ -200,6 +204,7 @@ class Folder(AbstractContextManager["Folder"]):
             summary |= {
                 "sae_sha256": tensors_digest(sae.state_dict()),
                 **numbers_of(evaluation),
+                **numbers_of_forecast(evaluation.dead_forecast),
                 "firing_rates": evaluation.fates.by_rate(),
                 "resampled_at_end": resampled and asdict(resampled),
                 "warnings": [

@@ -9,10 +9,12 @@ both are clusters of tokens. So where the order says nothing, documents of 512 t
 `Groups.least_effect`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
@@ -83,6 +85,26 @@ def sample_groups(
     if len(y) <= _COMPARED and len((clusters := near_duplicates(x)).unique()) > GROUPS:
         guesses.append(_share_out(clusters.cpu()).to(y.device))
     return Groups(guesses=tuple(guesses), least_effect=least)
+
+
+def documents_of_sample(
+    documents: Sequence[int] | Int[Tensor, "tokens"] | NDArray[Any] | None,
+    tokens: int,
+    places: Int[NDArray[np.int64], "sample"],
+) -> Int[Tensor, "sample"] | None:
+    """The document of each token of a sample, looked up by its place in the stream. None if they are unknown.
+
+    Raises InputError for documents that are not one for each of the stream's `tokens` tokens.
+    """
+    if documents is None:
+        return None
+    listed = torch.as_tensor(documents)
+    if listed.shape != (tokens,):
+        raise InputError(
+            f"documents: expected one whole number for each of {tokens:,} tokens, got shape "
+            f"{tuple(listed.shape)}; pass the number of the document that each token is from"
+        )
+    return listed[torch.from_numpy(places)]
 
 
 def document_effect(x: Float[Tensor, "sample directions"], stream_tokens: int) -> float:

@@ -6,7 +6,10 @@ from autopsae.survival.closed_form import predicted_dead_by_relu as predicted_de
 from autopsae.survival.forecast import Forecast as Forecast
 from autopsae.survival.forecast import forecast as forecast
 from autopsae.survival.forecast import forecast_births as forecast_births
+from autopsae.survival.outlook import DeadForecast as DeadForecast
 from autopsae.survival.outlook import Expected as Expected
 from autopsae.survival.outlook import Outlook as Outlook
 from autopsae.survival.recovery import Recovery as Recovery
 from autopsae.survival.recovery import recovery as recovery
+from autopsae.survival.trained import TrainedForecast as TrainedForecast
+from autopsae.survival.trained import forecast_trained as forecast_trained

@@ -22,10 +22,11 @@ from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.groups import Groups, sample_groups
 from autopsae.statistics.spectrum import effective_rank
+from autopsae.survival.clumping import most_clumped
 from autopsae.survival.estimate import Estimate
 from autopsae.survival.margins import Sampled, margins, margins_of_centered
 from autopsae.survival.outlook import Expected, Outlook
-from autopsae.survival.tails import most_clumped, observe_tails
+from autopsae.survival.tails import observe_tails
 from autopsae.tables import Result
 
 FOLLOWED = 2048

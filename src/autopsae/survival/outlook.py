@@ -1,6 +1,7 @@
 """The results of a forecast: expected dead fractions with their intervals, for a given number of tokens."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from autopsae.tables import Result
 
@@ -18,6 +19,26 @@ class Expected(Result):
 
     def __str__(self) -> str:
         return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
+
+
+@dataclass(frozen=True, repr=False)
+class DeadForecast(Expected):
+    """The fraction of a trained SAE's latents that are expected to fire on none of `tokens` tokens."""
+
+    tokens: int
+    """The number of tokens that the forecast is for. Those on which dead latents were counted are among them."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} expected dead on {self.tokens:,} tokens"
+
+
+def numbers_of_forecast(forecast: DeadForecast | None) -> dict[str, Any]:
+    """The numbers of a forecast under their names in JSON files; None everywhere if there is none."""
+    return {
+        "dead_forecast": forecast and forecast.value,
+        "dead_forecast_interval": forecast and (forecast.low, forecast.high),
+        "dead_forecast_tokens": forecast and forecast.tokens,
+    }
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -14,7 +14,6 @@ shape is a fifth of its own fit plus one shape common to all. The common shape i
 of silent latents on the sample equals the observed number.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, lgamma
 
@@ -23,6 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.survival.clumping import design_effect, firings
 
 TOP = 0.02
 """The tail of a latent is this share of the tokens: those with its largest margins."""
@@ -37,6 +37,9 @@ shape that is fitted to 80 excesses is mostly noise."""
 # The range of shapes. At -1.5 the tail ends just above its level. From 1 on a Pareto distribution has no mean.
 _STEEPEST, _HEAVIEST = -1.5, 0.9
 _BISECTIONS = 26
+
+_LEAST_CHANCE = 1e-9
+"""The chance that counts for a latent whose bounded tail ends below zero, when chances are averaged."""
 
 _SURE = 40
 """Exceedances of zero from which a latent is certain to fire."""
@@ -94,6 +97,9 @@ class Margins:
     """Number of tokens of each group on which the latent fired."""
     sizes: Int[Tensor, "groups"]
     """Number of tokens of each group."""
+    shrinkage: float = 1.0
+    """What the distance of each latent's log chance from their mean is multiplied with. Under 1, part of the
+    differences between latents counts as noise (empirical Bayes)."""
 
     @property
     def clumping(self) -> float:
@@ -126,8 +132,11 @@ class Margins:
         )
 
 
-def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]) -> Margins:
-    """Take the tail of each latent's margins. group: the group that each token is from, from 0.
+def observe_tails(
+    margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"], *, shrinkage: float = 1.0
+) -> Margins:
+    """Take the tail of each latent's margins. group: the group that each token is from, from 0; shrinkage: see
+    `Margins`.
 
     Raises InputError for fewer than 40 tokens.
     """
@@ -145,41 +154,8 @@ def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "
         group=group[column[:, :-1]],
         fired=fired,
         sizes=sizes,
+        shrinkage=shrinkage,
     )
-
-
-def firings(
-    margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]
-) -> tuple[Int[Tensor, "latents groups"], Int[Tensor, "groups"]]:
-    """(number of tokens of each group on which each latent fired, number of tokens of each group)."""
-    sizes = torch.bincount(group)
-    groups = torch.nn.functional.one_hot(group, len(sizes)).to(margins)
-    return torch.cat([(rows > 0).to(groups) @ groups for rows in margins.split(512)]).long(), sizes
-
-
-def design_effect(fired: Int[Tensor, "latents groups"], sizes: Int[Tensor, "groups"]) -> float:
-    """The design effect, at least 1: by how much more the number of firings varies between the groups than it would
-    if tokens were independent. All latents are taken together.
-    """
-    tokens = sizes.sum()
-    share, of_all = sizes.double() / tokens, fired.sum(dim=1, keepdim=True)
-    squares = (fired - of_all * share).square().sum()
-    # Hypergeometric variance, as if tokens were independent: a group holds `share` of all tokens, and gets its
-    # firings by chance. 1 - fired / tokens, because a latent fires at most once on a token.
-    variance = (of_all * (1 - of_all / tokens) * share * (1 - share)).sum()
-    return max(1.0, float(squares / variance.clamp_min(1e-300)))
-
-
-def most_clumped(
-    margins: Float[Tensor, "latents sample"], guesses: Sequence[Int[Tensor, "sample"]]
-) -> Int[Tensor, "sample"]:
-    """The guess, of those of `Groups`, under which the number of firings varies most between groups.
-
-    margins: of latents, positive where they fire.
-    """
-    if len(guesses) == 1:
-        return guesses[0]
-    return max(guesses, key=lambda group: design_effect(*firings(margins, group)))
 
 
 def _moments(
@@ -220,7 +196,8 @@ def _calibrate(
     own, rate = OWN_SHAPE * own.clamp(_STEEPEST, _HEAVIEST), number / size
 
     def chance(common: Tensor) -> Tensor:
-        return _chance(level, mean, (common[:, None] + own).clamp_max(_HEAVIEST), rate)
+        own_chance = _chance(level, mean, (common[:, None] + own).clamp_max(_HEAVIEST), rate)
+        return own_chance if margins.shrinkage == 1 else _shrink(own_chance, size, margins.shrinkage)
 
     # Bisection: the greater the shape, the heavier the tails, and the fewer latents are expected silent.
     low, high = torch.full_like(silent, _STEEPEST), torch.full_like(silent, _HEAVIEST)
@@ -253,6 +230,19 @@ def _chance(
     chance = (rate * (base.log() / -shape).exp()).clamp_max(1)
     # Of a latent whose tail is all in the group that was left out, nothing is left: 0 times infinity is no number.
     return torch.where(rate > 0, chance, 0.0)
+
+
+def _shrink(
+    chance: Float[Tensor, "fits latents"], size: Float[Tensor, "fits 1"], shrinkage: float
+) -> Float[Tensor, "fits latents"]:
+    """Chances whose logarithms are nearer to their mean: mean + shrinkage (log chance - mean).
+
+    The mean is over the latents expected silent on the sample: each counts with exp(-chance size).
+    """
+    logs, weight = chance.clamp_min(_LEAST_CHANCE).log(), (-chance * size).exp()
+    mean = (logs * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True).clamp_min(1e-300)
+    # A chance of 0 stays: nothing of the latent's tail is left without a group (`_chance`).
+    return torch.where(chance > 0, (mean + shrinkage * (logs - mean)).exp().clamp_max(1), 0.0)
 
 
 def _silent_in_subsets(fired: Int[Tensor, "latents"], number: int, chosen: int) -> float:

@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.cli.options.kinds import Place
 from autopsae.cli.options.shared import Padding
-from autopsae.defaults import LR, RARE, STEPS
+from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,8 @@ class AutopsyOptions:
     """Tokens at most, spread over the source."""
     rare: float = RARE
     """Share of the tokens; latents that fire on fewer are rare."""
+    at_tokens: int = AT_TOKENS
+    """Tokens for which it is forecast how many latents stay dead."""
     lr: float = LR
     """Learning rate by which it is judged whether training can bring the dead-by-ReLU back."""
     steps: int = STEPS

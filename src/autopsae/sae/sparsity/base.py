@@ -107,8 +107,7 @@ class Sparsity(ABC):
         threshold: Float[Tensor, "..."] | None = None,
     ) -> Bool[Tensor, "d_sae"]:
         """A mask of the latents in the mask `asked` that fire on at least one of the tokens of `product`, which has
-        one member. Most of the time of counting death at birth is spent here. As `select`, it marks in
-        `product.positive` each latent that is positive on any token.
+        one member. As `select`, it marks in `product.positive` each latent that is positive on any token.
         """
         fired = torch.zeros_like(asked)
         for _, pre in _pre_activations(product):
@@ -164,6 +163,10 @@ class Sparsity(ABC):
         """
         return None
 
+    def block_size(self, d_sae: int) -> int:
+        """How many neighbouring latents stay together where latents change places, so that the same fire."""
+        return 1
+
     def check(self, d_sae: int) -> None:
         """Raises InputError if an SAE of `d_sae` latents cannot have this sparsity with these settings."""
         check_k(self.l0 or 1, d_sae)
@@ -216,9 +219,7 @@ class Sparsity(ABC):
         raise NotImplementedError
 
     def thresholds(self, owned: Owned, *, training: bool) -> Float[Tensor, "members _"] | None:
-        """The threshold of every member of a stack, for `select`. None if the sparsity has no threshold, or sets it
-        by the batch.
-        """
+        """The threshold of every member of a stack, for `select`. None if there is none, or a batch sets it."""
         return None
 
     def values(
@@ -239,8 +240,8 @@ class Sparsity(ABC):
     def redraw(  # noqa: B027
         self, owned: Owned, member: int, silent: Int[Tensor, "some"], dead: Bool[Tensor, "d_sae"], *, size: float
     ) -> None:
-        """Reset the tensors of resampled latents of a member. silent: the indices of those latents; dead: the mask
-        of all dead latents; size: the norm of the new encoder rows over the mean norm of the living latents' rows.
+        """Reset the tensors of resampled latents of a member. silent: their indices; dead: the mask of all dead
+        latents; size: the norm of the new encoder rows over the mean norm of the living latents' rows.
         """
 
     # In files

@@ -74,6 +74,10 @@ class GroupMax(Sparsity):
         largest: Tensor = groups.amax(dim=2, keepdim=True).expand_as(groups)
         return (own >= largest.flatten(1)) & (own > 0)
 
+    def block_size(self, d_sae: int) -> int:
+        """The latents of a group."""
+        return d_sae // self.k
+
     @property
     def l0(self) -> int:
         """The k groups of each token, one latent each."""

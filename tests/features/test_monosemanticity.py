@@ -74,7 +74,8 @@ def test_dead_latents_and_those_of_one_input_have_no_score_and_count_as_zero_if_
     assert score.mean_with_dead_as_zero == pytest.approx(0.25, abs=1e-15)
     assert score.is_live.tolist() == [True, False, True, True]
     assert str(score) == (
-        "monosemanticity 1.000 on average over 1 latents that have a score, of 4 (0.250 if the others count as 0)"
+        "monosemanticity 1.000 on average over 1 latents that have a score, of 4 (0.250 if the others count as 0; "
+        "0.333 by chance)"
     )
     assert monosemanticity(codes_of(dense[:, 1:2]), e).mean is None
 

@@ -84,5 +84,8 @@ def every_result(x: torch.Tensor, sae: SAE) -> list[Any]:
     tops = features.top_activations(codes)
     made += [tops, tops.of_latent(int(tops.fired.argmax()), table)]
     neurons = features.encode_source(features.neuron_sae(x.mean(dim=0)), x)
-    task = features.ProbeTask(name="<b>\n", texts=("a", "b"), labels=np.array([True, False]), classes=("0", "1"))
+    made += [features.probe_concepts({"<b>\n": codes}, x, labels, rows="tokens", ks=(1,))]
+    task = features.ProbeTask(
+        name="<b>\n", texts=("a", "b"), labels=np.array([True, False]), classes=("0", "1"), left_out=0
+    )
     return [*made, *neurons, task]

@@ -134,7 +134,7 @@ def probe_concepts(
     tokens: Tokens,
     labels: Labels,
     *,
-    rows: ProbeRows = "documents",
+    rows: str = "documents",
     pool: Pool = "max",
     validation: float = 0.5,
     ks: Sequence[int] = PROBE_KS,

@@ -11,6 +11,10 @@ from autopsae.features.codes import CodeBlock, Codes
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 
+LENGTH, DOCUMENTS = 25, 20
+OF = np.repeat(np.arange(DOCUMENTS), LENGTH)
+"""The document of each token of the sources of the verb."""
+
 
 def codes_of(dense: NDArray[np.float64], documents: NDArray[np.int64] | None = None, block: int = 7) -> Codes:
     """The codes of a dense matrix [tokens, d_sae], in small blocks."""

@@ -7,7 +7,7 @@ same batches: as a user without a diagnosis starts them (b_dec at 0), and as the
 neurons, and random rows of the same sparsity at the tokens' mean are measured on documents that no SAE was trained
 on. With --typical, stray tokens (over ten times the median norm) are left out of diagnosis and training; the SAEs
 are measured on the same tokens as without it. A row of `results/concepts.json` is an SAE of one seed; rows that are
-there are not measured again. The SAEs are kept in FOLDER, so that a picture can be drawn again (--draw).
+there are not measured again. The SAEs are kept in FOLDER.
 """
 
 import argparse
@@ -39,10 +39,8 @@ from autopsae.features import (
 from autopsae.features.labels import Labels
 from autopsae.files import write_text
 from autopsae.remedies import untouched
-from autopsae.report import save_concept_figure
 from autopsae.statistics.strays import STRAY, typical_norm
 
-HERE = Path(__file__).parent
 D_SAE, K, STEPS, BATCH, LR = 2048, 32, 1500, 1024, 1e-3
 ALL, TYPICAL = "all tokens", "without stray tokens"
 
@@ -100,7 +98,7 @@ def measure(sae: SAE, x: Tensor, labels: Labels) -> tuple[Coverage, Row]:
 
 
 def run(folder: Path, layer: str, seed: int, training: str) -> list[Row]:
-    """The rows of a layer and a seed. training: TRAININGS; the picture of seed 0 is drawn."""
+    """The rows of a layer and a seed. training: ALL or TYPICAL tokens."""
     began = monotonic()
     train_tokens, test = (torch.from_numpy(np.load(folder / f"{layer}-{side}.npy")) for side in ("train", "test"))
     table = read_token_table(folder / f"{layer}-table.parquet")
@@ -122,10 +120,6 @@ def run(folder: Path, layer: str, seed: int, training: str) -> list[Row]:
     for gain in comparison.gains:
         next(row for row in rows if row["sae"] == gain.name)["gain"] = asdict(gain)
     print(comparison, flush=True)
-    (HERE / "figures").mkdir(exist_ok=True)
-    if seed == 0:
-        suffix = "-typical" if training == TYPICAL else ""
-        save_concept_figure(comparison, HERE / "figures" / f"{layer}{suffix}.png")
     return rows
 
 
@@ -135,19 +129,14 @@ def main() -> None:
     parser.add_argument("--layers", default="unirep,smollm2")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--typical", action="store_true")
-    parser.add_argument("--draw", action="store_true", help="measure again what is there, only for the pictures")
     options = parser.parse_args()
     training = TYPICAL if options.typical else ALL
     for seed in map(int, options.seeds.split(",")):
         for layer in options.layers.split(","):
             rows = read_rows() if RESULTS.exists() else []
-            known = {(row["layer"], row["training"], row["seed"]) for row in rows}
-            is_known = (layer, training, seed) in known
-            if is_known and not options.draw:
+            if any((row["layer"], row["training"], row["seed"]) == (layer, training, seed) for row in rows):
                 continue
             new = run(options.folder, layer, seed, training)
-            if is_known:
-                continue
             content = {"autopsae": autopsae.__version__, "torch": torch.__version__, "d_sae": D_SAE}
             write_text(RESULTS, json.dumps({**content, "rows": rows + new}, indent=1) + "\n")
 

@@ -65,13 +65,12 @@ def test_no_document_after_the_last_token_that_is_read_is_asked_for() -> None:
         while True:
             yield "MKTA"
 
-    # Two letters that begin and end each document: six tokens of it.
     with pytest.raises(InputError, match="tokens: expected at least 1, got 0"):
-        NetworkSource(protein(), endless(), point="hs1", tokens=0)
-    source = NetworkSource(protein(), endless(), point="1", tokens=13)
-    assert (source.tokens, source.point) == (13, "hs1")
-    assert source.documents.tolist() == [0] * 6 + [1] * 6 + [2]
-    assert len(torch.cat(list(source))) == 13
+        NetworkSource(unirep(), endless(), point="layers.1", tokens=0)
+    source = NetworkSource(unirep(), endless(), point="layers.1", context=10, tokens=11)
+    # A letter that begins each document: five tokens of it.
+    assert source.documents.tolist() == [0] * 5 + [1] * 5 + [2]
+    assert len(torch.cat(list(source))) == source.tokens == 11
 
 
 @pytest.mark.quick
@@ -84,14 +83,15 @@ def test_tokens_of_a_protein_cover_a_residue_each_also_where_a_piece_is_left_out
     assert table.documents[letters].tolist() == [0] * 6 + [1] * 4
 
 
+def unirep() -> ProteinNetwork:
+    ids = {letter: n for n, letter in enumerate("-MRHKDESTNQCUGPAVIFYWLO")}
+    letters = Letters(ids=ids, unknown=23, before=(24,))
+    return ProteinNetwork("tiny", build_unirep(tiny_unirep()).eval(), letters=letters, points=("layers.1",))
+
+
 @pytest.mark.quick
 def test_a_source_of_proteins_gives_the_layers_rows() -> None:
-    model = build_unirep(tiny_unirep()).eval()
-    ids = {letter: n for n, letter in enumerate("-MRHKDESTNQCUGPAVIFYWLO")}
-    network = ProteinNetwork(
-        "tiny", model, letters=Letters(ids=ids, unknown=23, before=(24,)), points=("layers.1",)
-    )
-    source = NetworkSource(network, ["MKTAY", "KK"], point="layers.1", context=10)
+    source = NetworkSource(unirep(), ["MKTAY", "KK"], point="layers.1", context=10)
     [rows] = source
     assert rows.shape == (9, 6)
     assert source.table.texts == ("", *"MKTAY", "", *"KK")

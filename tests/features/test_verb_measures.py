@@ -28,12 +28,12 @@ pytestmark = pytest.mark.quick
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("rows", ["tokens", "documents"])
 def test_probes_and_monosemanticity_are_those_of_the_library(rows: str, capsys: pytest.CaptureFixture[str]) -> None:
-    spaced = [(document, 3, 8, "half") for document in range(0, DOCUMENTS, 2)]
-    many = np.repeat(np.arange(2 * DOCUMENTS), LENGTH)
-    np.save("long.npy", np.concatenate([np.load("x.npy")] * 2))
-    Annotations.of([*spaced, *((d + DOCUMENTS, *rest) for d, *rest in spaced)]).save("half.csv")
+    names = 3 * DOCUMENTS
+    many = np.repeat(np.arange(names), LENGTH)
+    np.save("long.npy", np.concatenate([np.load("x.npy")] * 3))
+    Annotations.of([(document, 3, 8, "half") for document in range(0, names, 2)]).save("half.csv")
     x = torch.from_numpy(np.load("long.npy")).flatten(0, 1)
-    e = torch.randn(len(x) if rows == "tokens" else 2 * DOCUMENTS, 3)
+    e = torch.randn(len(x) if rows == "tokens" else names, 3)
     np.save("e.npy", e.numpy())
     words = ["--annotations", "half.csv", "--probes", rows, "--embeddings", "e.npy", "--ks", "1,4", "--seed", "2"]
     outputs = ["--json", "f.json", "--table", "f.csv", "--against", "other"]

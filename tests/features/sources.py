@@ -64,6 +64,7 @@ def every_result(x: torch.Tensor, sae: SAE) -> list[Any]:
     labels = features.align_annotations(features.Annotations.of(spans(25, names), domains=["phrase"]), documents)
     codes = features.encode_source(sae, x, documents=documents)
     coverage = features.concept_coverage(codes, labels)
+    assert [*features.control_saes(sae, x, is_counted=documents > 0)] == ["neurons", "random rows"]
     random = features.random_sae(sae, 3)
     other = features.concept_coverage(features.encode_source(random, x, documents=documents), labels)
     place = np.arange(len(x)) % 25

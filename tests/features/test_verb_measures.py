@@ -57,7 +57,9 @@ def test_probes_and_monosemanticity_are_those_of_the_library(rows: str, capsys: 
 
 
 @pytest.mark.usefixtures("here")
-def test_the_first_measure_has_the_table_as_it_is_named_and_special_tokens_have_no_embedding_to_score() -> None:
+def test_the_first_measure_has_the_table_as_it_is_named_and_special_tokens_have_no_embedding_to_score(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     table = read_token_table("t.csv")
     special = np.arange(len(OF)) % LENGTH == 0
     TokenTable(
@@ -72,6 +74,9 @@ def test_the_first_measure_has_the_table_as_it_is_named_and_special_tokens_have_
     expected = monosemanticity(encode_source(SAE.load("sae"), x[keep]), e[keep])
     assert json.loads(Path("f.json").read_text())["monosemanticity"]["sae"]["mean"] == pytest.approx(expected.mean)
     assert Path("f.csv").read_text().startswith("sae,latent,fired,all_inputs,top_16")
+    TokenTable(documents=OF[::-1].copy(), starts=table.starts, ends=table.ends, texts=table.texts).save("s.csv")
+    assert verbs.run(["features", "sae", "x.npy", *words]) == 2
+    assert "token table: expected the documents of the source" in capsys.readouterr().err
 
 
 def test_probes_and_monosemanticity_fit_a_narrow_terminal_and_names_are_no_markup() -> None:

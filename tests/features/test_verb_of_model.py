@@ -37,6 +37,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     gpt2_folder(tmp_path / "gpt2")
     small_sae(d_in=16).save("sae")
+    Annotations.of([(50, 0, 1, "late")]).save("late.csv")
     Path("a.txt").write_text("\n\n".join(texts_with_labels()[0]))
     return tmp_path
 
@@ -93,6 +94,10 @@ def test_a_model_reads_the_texts_of_tasks(model: Path, monkeypatch: pytest.Monke
     [
         (["--latent", "1", "--token-table", "t.csv"], "a model tells its tokens itself"),
         (["--latent", "1", "--layer", "9"], "unknown layer 'hs9'"),
+        (
+            ["--annotations", "late.csv", "--text", "a.txt", "--tokens", "20"],
+            "late.csv: expected annotations of the documents that were read (0 to 1), got none of them",
+        ),
         (["--latent", "1", "--tokens", "0"], "tokens: expected at least 1, got 0"),
         (["--latent", "1", "--text", "a.txt", "--images", "."], "expected one of --text --dataset --images"),
     ],

@@ -1,6 +1,6 @@
 """The measures of `features`, one after the other, on the tokens of one source."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -52,12 +52,12 @@ def measure(source: FromFiles | FromModel, saes: SAEs, options: FeaturesOptions,
     annotations = None if options.annotations is None else read_annotations(options.annotations)
     embeddings = None if options.embeddings is None else open_activations(options.embeddings)
     tasks = [read_probe_task(name, most=options.task_texts) for name in options.tasks]
-    probes = _Probes()
+    surveys = list[ProbeSurvey]()
     if isinstance(source, FromModel):
         for task in tasks:
-            probes.add(_probe_task(source.read_texts(task.texts), task, saes, options, progress))
+            surveys.append(_probe_task(source.read_texts(task.texts), task, saes, options, progress))
     if annotations is None and embeddings is None and options.latent is None:
-        return Measured(probes=probes.survey())
+        return Measured(probes=_join(surveys))
     read = source.read()
     # First, as a latent that there is not is found in one pass; all else takes several for each SAE.
     examples = _examples(read, saes[options.sae], options, progress)
@@ -69,27 +69,19 @@ def measure(source: FromFiles | FromModel, saes: SAEs, options: FeaturesOptions,
         if options.probes is not None:
             own = _without_neurons(codes)
             settings = _settings(options) | {"rows": options.probes, "pool": options.pool or "max"}
-            probes.add(probe_concepts(own, read.tokens, labels, **settings, ks=options.ks))
+            surveys.append(probe_concepts(own, read.tokens, labels, **settings, ks=options.ks))
     scores = None if embeddings is None else _score(codes, read, embeddings, options)
-    return Measured(coverage=coverage, probes=probes.survey(), monosemanticity=scores, examples=examples, note=note)
+    return Measured(coverage=coverage, probes=_join(surveys), monosemanticity=scores, examples=examples, note=note)
 
 
-class _Probes:
-    """Surveys that become one."""
-
-    def __init__(self) -> None:
-        self._surveys = list[ProbeSurvey]()
-
-    def add(self, survey: ProbeSurvey) -> None:
-        self._surveys.append(survey)
-
-    def survey(self) -> ProbeSurvey | None:
-        if not self._surveys:
-            return None
-        return ProbeSurvey(
-            probes={label: probes for one in self._surveys for label, probes in one.probes.items()},
-            left_out={label: why for one in self._surveys for label, why in one.left_out.items()},
-        )
+def _join(surveys: Sequence[ProbeSurvey]) -> ProbeSurvey | None:
+    """Several surveys as one; None of none."""
+    if not surveys:
+        return None
+    return ProbeSurvey(
+        probes={label: probes for one in surveys for label, probes in one.probes.items()},
+        left_out={label: why for one in surveys for label, why in one.left_out.items()},
+    )
 
 
 def _settings(options: FeaturesOptions) -> dict[str, Any]:
@@ -122,6 +114,11 @@ def _align(
         )
     note = None
     if read.is_cut:
+        if not np.isin(annotations.documents, codes.documents).any():
+            raise InputError(
+                f"{options.annotations}: expected annotations of the documents that were read (0 to "
+                f"{codes.documents.max()}), got none of them; read more --tokens"
+            )
         kept = annotations.within(codes.documents)
         if unread := len(annotations) - len(kept):
             note = (

@@ -64,8 +64,9 @@ class FromFiles:
         """The whole source. The table tells the documents where the files do not."""
         table = None if self._table is None else read_token_table(self._table)
         documents = source_documents(self._opened)
-        if documents is None and table is not None:
-            documents = table.documents
+        if table is not None:
+            documents = table.documents if documents is None else documents
+            table.check_source(documents)
         return Source(tokens=self._opened, documents=documents, table=table)
 
 

@@ -15,7 +15,7 @@ from autopsae.report.plots import write_figure
 FIGURES = Path(__file__).parent / "figures"
 
 
-def drawn(row: Row) -> Drawn:
+def summary(row: Row) -> Drawn:
     curve, chance = ({float(limit): n for limit, n in row[name].items()} for name in ("curve", "curve_by_chance"))
     return Drawn(live=row["live"], curve=curve, chance=chance, best=row["best"])
 
@@ -27,7 +27,7 @@ def main() -> None:
     FIGURES.mkdir(exist_ok=True)
     rows = [row for row in read_rows() if row["seed"] == seed]
     for layer, training in dict.fromkeys((row["layer"], row["training"]) for row in rows):
-        saes = {row["sae"]: drawn(row) for row in rows if (row["layer"], row["training"]) == (layer, training)}
+        saes = {row["sae"]: summary(row) for row in rows if (row["layer"], row["training"]) == (layer, training)}
         suffix = "" if training == "all tokens" else f"-{training.replace(' ', '-')}"
         write_figure(FIGURES / f"{layer}{suffix}.png", partial(draw_concepts, saes))
 

@@ -30,14 +30,15 @@ def read_rows() -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line for each layer and SAE."""
+    """A line for each layer, training and SAE."""
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    for layer in dict.fromkeys(row["layer"] for row in rows):
-        for sae in dict.fromkeys(row["sae"] for row in rows):
-            some = [row for row in rows if (row["layer"], row["sae"]) == (layer, sae)]
+    for layer, training in dict.fromkeys((row["layer"], row["training"]) for row in rows):
+        mine = [row for row in rows if (row["layer"], row["training"]) == (layer, training)]
+        for sae in dict.fromkeys(row["sae"] for row in mine):
+            some = [row for row in mine if row["sae"] == sae]
             gains = [row["gain"] for row in some if "gain" in row]
             cells = [
-                layer,
+                layer if training == "all tokens" else f"{layer}, {training}",
                 sae,
                 spread([row["live"] for row in some], 0),
                 f"{spread([row['covered'] for row in some], 1)} of {some[0]['concepts']}",

@@ -78,8 +78,8 @@ class Monosemanticity(Result):
         return {
             "latent": [*range(len(self.fired))],
             "fired": self.fired.tolist(),
-            "all_inputs": _known(self.all_inputs),
-            "top_16": _known(self.top_16),
+            "all_inputs": _nan_as_none(self.all_inputs),
+            "top_16": _nan_as_none(self.top_16),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def _ranges(
     return least, most, fired, inputs, top
 
 
-def _known(scores: Scores) -> list[float | None]:
+def _nan_as_none(scores: Scores) -> list[float | None]:
     return [None if np.isnan(score) else float(score) for score in scores]
 
 

@@ -46,7 +46,7 @@ def save_concept_figure(result: Coverage | CoverageComparison, path: str | Path)
 def concept_figure(result: Coverage | CoverageComparison) -> "Figure":
     """`draw_concepts` of a coverage or of several."""
     coverages = result.coverages if isinstance(result, CoverageComparison) else {"SAE": result}
-    return draw_concepts({name: _drawn(coverage) for name, coverage in coverages.items()})
+    return draw_concepts({name: _summary(coverage) for name, coverage in coverages.items()})
 
 
 def draw_concepts(saes: Mapping[str, Drawn]) -> "Figure":
@@ -64,7 +64,7 @@ def draw_concepts(saes: Mapping[str, Drawn]) -> "Figure":
     return figure
 
 
-def _drawn(coverage: Coverage) -> Drawn:
+def _summary(coverage: Coverage) -> Drawn:
     return Drawn(
         live=coverage.live,
         curve=coverage.curve,

@@ -67,7 +67,8 @@ class Reader:
         if self._network is None:
             self._network = load_network("smollm2")
             # What comes after the point is not run; hs13 would be normalised as the last one.
-            self._network.model.model.layers = self._network.model.model.layers[:13]
+            decoder: Any = self._network.model.model
+            decoder.layers = decoder.layers[:13]
         return self._network
 
 

@@ -8,6 +8,7 @@ Writes `results/repeated_texts.json` and prints how many tasks have such texts, 
 
 import json
 from pathlib import Path
+from typing import Any
 
 from autopsae.features import probe_task_names, read_probe_task
 from autopsae.files import write_text
@@ -16,7 +17,7 @@ RESULTS = Path(__file__).parent / "results" / "repeated_texts.json"
 
 
 def main() -> None:
-    rows = []
+    rows = list[dict[str, Any]]()
     for name in probe_task_names():
         task = read_probe_task(name)
         rows.append({"task": name, "texts": len(task.texts) + task.left_out, "left_out": task.left_out})

@@ -1,6 +1,7 @@
 """Laws of sparse codes: they are those of the dense matrix, in every pass."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def test_codes_are_the_entries_of_encode_that_are_over_zero() -> None:
 
 def test_a_learned_threshold_gives_codes_that_do_not_depend_on_where_batches_end() -> None:
     sae, x = small_sae(), torch.randn(3000, 12)
-    parts = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec, "sparsity": BatchTopK(k=5)}
+    parts: dict[str, Any] = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec, "sparsity": BatchTopK(k=5)}
     learned = type(sae)(**parts, threshold=torch.tensor(2.5)).eval()
     whole, cut = (encode_source(learned, tokens) for tokens in (x, [x[:7], x[7:2999], x[2999:]]))
     for one, two in zip(whole, cut, strict=True):

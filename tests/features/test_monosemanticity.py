@@ -88,6 +88,7 @@ def test_by_chance_is_the_mean_score_over_embeddings_exchanged_between_inputs() 
     unit = (e / e.norm(dim=1, keepdim=True)).double().numpy()
     cosines = [unit[i] @ unit[j] for i in range(9) for j in range(i)]
     assert score.by_chance == pytest.approx(np.mean(cosines), abs=1e-12)
+    assert score.by_chance is not None
     chance = np.random.default_rng(0)
     mixed = [monosemanticity(codes_of(dense), e[chance.permutation(9)]).all_inputs for _ in range(400)]
     np.testing.assert_allclose(np.mean(mixed, axis=0), score.by_chance, atol=4 * np.std(mixed) / 20)

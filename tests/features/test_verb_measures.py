@@ -13,14 +13,16 @@ from autopsae.cli import verbs
 from autopsae.features.annotations import Annotations, read_annotations
 from autopsae.features.codes import encode_source
 from autopsae.features.controls import control_saes
+from autopsae.features.coverage import concept_coverage
 from autopsae.features.labels import align_annotations
 from autopsae.features.monosemanticity import monosemanticity
 from autopsae.features.pool import pool_codes
 from autopsae.features.probe_survey import probe_concepts
 from autopsae.features.token_table import TokenTable, read_token_table
+from autopsae.report import concept_figure
 from autopsae.report.probes import monosemanticity_text, probes_text
 from autopsae.sae.model import SAE
-from tests.features.sources import DOCUMENTS, LENGTH, OF, codes_of, sparse_matrix
+from tests.features.sources import DOCUMENTS, LENGTH, OF, codes_of, spans, sparse_matrix
 
 pytestmark = pytest.mark.quick
 
@@ -99,3 +101,13 @@ def test_probes_and_monosemanticity_fit_a_narrow_terminal_and_names_are_no_marku
     assert "and 6 rows more, in --table and --json" in said
     # Neurons have four columns: at k 9 all of them are seen.
     assert f"{survey.probes['[red]c11[/red]'].best('neurons', 4).auc:.3f}" in said
+
+
+def test_a_figure_shows_the_f1_that_decides_whether_a_concept_is_covered() -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra [plots]")
+    labels = align_annotations(Annotations.of(spans(LENGTH, DOCUMENTS)), OF)
+    coverage = concept_coverage(codes_of(sparse_matrix(len(OF), 9), OF), labels)
+    curves, points = concept_figure(coverage).axes
+    decisive = [min(score.f1, score.validation_f1) for score in coverage.scores]
+    assert [*points.lines[0].get_xdata()] == sorted(decisive, reverse=True)  # type: ignore[arg-type]
+    assert [*curves.lines[0].get_ydata()] == [sum(f1 > limit for f1 in decisive) for limit in coverage.curve]  # type: ignore[arg-type]

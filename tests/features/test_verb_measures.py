@@ -109,5 +109,7 @@ def test_a_figure_shows_the_f1_that_decides_whether_a_concept_is_covered() -> No
     coverage = concept_coverage(codes_of(sparse_matrix(len(OF), 9), OF), labels)
     curves, points = concept_figure(coverage).axes
     decisive = [min(score.f1, score.validation_f1) for score in coverage.scores]
-    assert [*points.lines[0].get_xdata()] == sorted(decisive, reverse=True)  # type: ignore[arg-type]
-    assert [*curves.lines[0].get_ydata()] == [sum(f1 > limit for f1 in decisive) for limit in coverage.curve]  # type: ignore[arg-type]
+    assert np.asarray(points.lines[0].get_xdata()).tolist() == sorted(decisive, reverse=True)
+    assert np.asarray(curves.lines[0].get_ydata()).tolist() == [
+        sum(f1 > limit for f1 in decisive) for limit in coverage.curve
+    ]

@@ -105,6 +105,19 @@ def test_principal_components_are_fitted_on_training_rows_alone() -> None:
     np.testing.assert_allclose(np.triu(np.cov(one[~IS_TEST].T), 1), 0, atol=1e-12)
 
 
+def test_fewer_rows_than_neurons_have_no_component_of_rounding_errors() -> None:
+    chance, wide = np.random.default_rng(0), 4 * N
+    x = torch.from_numpy(chance.normal(size=(N, wide)) + 3 * LABELS[:, None])
+    named = representations(codes_of(sparse_matrix(N, D_SAE)), x, IS_TEST)
+    components = named["principal components"]
+    assert components.shape == (N, int((~IS_TEST).sum()) - 1)  # the mean takes one
+    assert components[~IS_TEST].std(axis=0).min() > 1
+    probes = fit_probes({"components": components}, LABELS, IS_TEST, ks=(1, 4))
+    assert [score.auc > 0.99 for score in probes.scores] == [True, True]
+    constant = representations(codes_of(sparse_matrix(N, D_SAE)), torch.ones(N, 3), IS_TEST)
+    assert fit_probes(constant, LABELS, IS_TEST, ks=(1,)).best("neurons", 1).auc == 0.5
+
+
 OF = np.repeat([4, 2, 9], [5, 1, 6])
 
 

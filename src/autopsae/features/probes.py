@@ -104,7 +104,7 @@ def representations(
                 f"{matrix.shape[0]:,}, {len(x):,} and {len(is_test):,}"
             )
     centered = x - x[~is_test].mean(axis=0)
-    directions = np.linalg.svd(centered[~is_test], full_matrices=False)[2]
+    directions = _principal_directions(centered[~is_test])
     drawn = torch.randn(x.shape[1], x.shape[1], generator=stream(seed, "random directions"), dtype=torch.float64)
     controls = {
         "neurons": x,
@@ -163,6 +163,17 @@ def _fit_all(
         sizes = sorted({min(int(k), len(order)) for k in ks})
         scores += [_fit(name, matrix, order[:k], y, test) for k in sizes]
     return tuple(scores)
+
+
+def _principal_directions(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The principal directions in which centred rows vary; one at least.
+
+    Fewer rows than columns leave directions of rounding errors alone: scaled to standard deviation 1, they would
+    drown all others.
+    """
+    _, sizes, directions = np.linalg.svd(x, full_matrices=False)
+    rank = int((sizes > sizes[0] * max(x.shape) * np.finfo(np.float64).eps).sum())
+    return directions[: max(1, rank)]  # type: ignore[no-any-return]
 
 
 def _sparse_matrix(codes: Codes) -> Any:

@@ -369,8 +369,8 @@ WITHOUT_TENSORS = """
     CatalogueEntry DnaNetwork ImageNetwork Letters Network ProteinNetwork catalogue find_entry image_files
     pictures_in sequences_in
     Annotations CodeBlock Codes ConceptCounts ConceptScore Coverage CoverageComparison CoverageGain Example Labels
-    LatentExamples LatentProbe Monosemanticity ProbeCoverage ProbeScore ProbeTask Probes TokenTable TopActivations
-    comparison_text concept_figure coverage_text examples_text flat_file_annotations mask_annotations
+    LatentExamples LatentProbe Monosemanticity ProbeCoverage ProbeScore ProbeSurvey ProbeTask Probes TokenTable
+    TopActivations comparison_text concept_figure coverage_text examples_text flat_file_annotations mask_annotations
     probe_task_names python_annotations read_annotations read_probe_task read_token_table save_concept_figure
     shuffle_documents token_table
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
@@ -384,11 +384,19 @@ ELSEWHERE = {
     "saelens_scaler": "tests/cure: its scaler wants its own library",
     "NetworkSource": "calls run_network",
     "harvest_text": "calls harvest",
+    "probe_documents": "calls pool_codes, pool_tokens and fit_probes",
     **dict.fromkeys(
         [
             *("align_annotations", "compare_coverages", "concept_coverage", "count_concepts", "encode_source"),
             *("fit_probes", "monosemanticity", "neuron_sae", "pool_codes", "pool_tokens", "probe_coverage"),
-            *("random_sae", "representations", "split_documents", "top_activations"),
+            *(
+                "control_saes",
+                "probe_concepts",
+                "random_sae",
+                "representations",
+                "split_documents",
+                "top_activations",
+            ),
         ],
         "in every_result",
     ),

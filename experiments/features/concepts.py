@@ -1,11 +1,13 @@
 r"""Do latents that training without a remedy leaves dead know concepts? Baseline against prescribed, on two layers.
 
-    python -m experiments.features.concepts FOLDER [--layers unirep,smollm2] [--seeds 0,1,2]
+    python -m experiments.features.concepts FOLDER [--layers unirep,smollm2] [--seeds 0,1,2] [--typical]
 
 FOLDER: what `experiments.features.harvest` wrote. For each layer and seed, two SAEs of one size are trained on the
 same batches: as a user without a diagnosis starts them (b_dec at 0), and as the diagnosis prescribes. Both, the raw
 neurons, and random rows of the same sparsity at the tokens' mean are measured on documents that no SAE was trained
-on. A row of `results/concepts.json` is an SAE of one seed; rows that are there are not measured again.
+on. With --typical, stray tokens (over ten times the median norm) are left out of diagnosis and training; the SAEs
+are measured on the same tokens as without it. A row of `results/concepts.json` is an SAE of one seed; rows that are
+there are not measured again. The SAEs are kept in FOLDER.
 """
 
 import argparse
@@ -37,14 +39,18 @@ from autopsae.features import (
 from autopsae.features.labels import Labels
 from autopsae.files import write_text
 from autopsae.remedies import untouched
-from autopsae.report import save_concept_figure
+from autopsae.statistics.strays import STRAY, typical_norm
 
-HERE = Path(__file__).parent
 D_SAE, K, STEPS, BATCH, LR = 2048, 32, 1500, 1024, 1e-3
+ALL, TYPICAL = "all tokens", "without stray tokens"
 
 
-def trained(x: Tensor, seed: int) -> dict[str, tuple[SAE, str]]:
-    """{name: (the SAE, its remedy)}, trained on the same batches."""
+def trained(x: Tensor, seed: int, place: Path) -> dict[str, tuple[SAE, str]]:
+    """{name: (the SAE, its remedy)}, trained on the same batches. place: where the SAEs are kept."""
+    remedies = place.with_name(f"{place.name}-remedies.json")
+    if remedies.exists():
+        kept: dict[str, str] = json.loads(remedies.read_text())
+        return {name: (SAE.load(f"{place}-{name}").eval(), remedy) for name, remedy in kept.items()}
     prescription = diagnose(x, d_sae=D_SAE, k=K, exact=False).prescription
     config = TrainConfig(
         steps=STEPS, lr=LR, batch_tokens=BATCH, warmup_steps=100, decay_steps=300, seed=seed, record_every=STEPS
@@ -57,6 +63,8 @@ def trained(x: Tensor, seed: int) -> dict[str, tuple[SAE, str]]:
         sae = born(remedy, d_sae=D_SAE, sparsity=TopK(k=K), sample=sample, generator=drawn)
         train(sae, x, config)
         saes[name] = sae.eval(), remedy.name
+        sae.save(f"{place}-{name}")
+    write_text(remedies, json.dumps({name: remedy for name, (_, remedy) in saes.items()}))
     return saes
 
 
@@ -89,28 +97,29 @@ def measure(sae: SAE, x: Tensor, labels: Labels) -> tuple[Coverage, Row]:
     return coverage, {**about, **measured}
 
 
-def run(folder: Path, layer: str, seed: int) -> list[Row]:
-    """The rows of a layer and a seed."""
+def run(folder: Path, layer: str, seed: int, training: str) -> list[Row]:
+    """The rows of a layer and a seed. training: ALL or TYPICAL tokens."""
     began = monotonic()
     train_tokens, test = (torch.from_numpy(np.load(folder / f"{layer}-{side}.npy")) for side in ("train", "test"))
     table = read_token_table(folder / f"{layer}-table.parquet")
     annotations = read_annotations(folder / f"{layer}-annotations.parquet").within(table.documents)
     labels = align_annotations(annotations, table.documents, table)
-    saes = trained(train_tokens, seed)
+    if training == TYPICAL:
+        norms = torch.linalg.vector_norm(train_tokens, dim=1)
+        train_tokens = train_tokens[norms <= STRAY * typical_norm(train_tokens)]
+    saes = trained(train_tokens, seed, folder / f"{layer}-{training.replace(' ', '-')}-{seed}")
     saes |= controls(test, saes["prescribed"][0], torch.from_numpy(labels.is_counted), seed)
     coverages, rows = dict[str, Coverage](), list[Row]()
     for name, (sae, remedy) in saes.items():
         coverages[name], measured = measure(sae, test, labels)
         size = {"d_in": test.shape[1], "k": K, "steps": STEPS, "train_tokens": len(train_tokens)}
-        rows.append({"layer": layer, "seed": seed, "sae": name, "remedy": remedy, **size, **measured})
-        print(layer, seed, name, f"{monotonic() - began:.0f} s", coverages[name], flush=True)
+        about = {"layer": layer, "training": training, "seed": seed, "sae": name, "remedy": remedy}
+        rows.append({**about, **size, **measured})
+        print(layer, training, seed, name, f"{monotonic() - began:.0f} s", coverages[name], flush=True)
     comparison = compare_coverages(coverages, baseline="baseline", seed=seed)
     for gain in comparison.gains:
         next(row for row in rows if row["sae"] == gain.name)["gain"] = asdict(gain)
     print(comparison, flush=True)
-    (HERE / "figures").mkdir(exist_ok=True)
-    if seed == 0:
-        save_concept_figure(comparison, HERE / "figures" / f"{layer}.png")
     return rows
 
 
@@ -119,15 +128,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", default="unirep,smollm2")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--typical", action="store_true")
     options = parser.parse_args()
+    training = TYPICAL if options.typical else ALL
     for seed in map(int, options.seeds.split(",")):
         for layer in options.layers.split(","):
             rows = read_rows() if RESULTS.exists() else []
-            if any((row["layer"], row["seed"]) == (layer, seed) for row in rows):
+            if any((row["layer"], row["training"], row["seed"]) == (layer, training, seed) for row in rows):
                 continue
-            rows += run(options.folder, layer, seed)
-            content = {"autopsae": autopsae.__version__, "torch": torch.__version__, "d_sae": D_SAE, "rows": rows}
-            write_text(RESULTS, json.dumps(content, indent=1) + "\n")
+            new = run(options.folder, layer, seed, training)
+            content = {"autopsae": autopsae.__version__, "torch": torch.__version__, "d_sae": D_SAE}
+            write_text(RESULTS, json.dumps({**content, "rows": rows + new}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

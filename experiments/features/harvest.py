@@ -80,7 +80,8 @@ def main() -> None:
         network, documents = load_network(name), documents_of(options.data)
         if name == "smollm2":
             # What comes after the point is not run; hs13 would be normalised as the last one.
-            network.model.model.layers = network.model.model.layers[:13]
+            decoder: Any = network.model.model
+            decoder.layers = decoder.layers[:13]
         print(layer, network.points, len(documents.train), len(documents.test), documents.annotations, flush=True)
         documents.annotations.save(options.out / f"{layer}-annotations.parquet")
         for side, some, tokens in (("test", documents.test, test), ("train", documents.train, train)):

@@ -39,3 +39,12 @@ Format = Literal["autopsae", "saelens", "dictionary_learning", "sparsify"]
 
 Prefer = Literal["life", "error"]
 """What a trial prefers, where it shall not weigh both: few dead latents, or a low error."""
+
+PROBE_KS = (1, 16, 128)
+"""Numbers of latents or neurons that sparse probes see, where nothing else is asked."""
+
+ProbeRows = Literal["documents", "tokens"]
+"""What a probe says of a concept: whether a document has it, or whether a token has it."""
+
+Pool = Literal["max", "mean", "last"]
+"""How the codes of a document's tokens become one row."""

@@ -11,6 +11,10 @@ from autopsae.features.codes import CodeBlock, Codes
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 
+LENGTH, DOCUMENTS = 25, 20
+OF = np.repeat(np.arange(DOCUMENTS), LENGTH)
+"""The document of each token of the sources of the verb."""
+
 
 def codes_of(dense: NDArray[np.float64], documents: NDArray[np.int64] | None = None, block: int = 7) -> Codes:
     """The codes of a dense matrix [tokens, d_sae], in small blocks."""
@@ -60,6 +64,7 @@ def every_result(x: torch.Tensor, sae: SAE) -> list[Any]:
     labels = features.align_annotations(features.Annotations.of(spans(25, names), domains=["phrase"]), documents)
     codes = features.encode_source(sae, x, documents=documents)
     coverage = features.concept_coverage(codes, labels)
+    assert [*features.control_saes(sae, x, is_counted=documents > 0)] == ["neurons", "random rows"]
     random = features.random_sae(sae, 3)
     other = features.concept_coverage(features.encode_source(random, x, documents=documents), labels)
     place = np.arange(len(x)) % 25
@@ -84,5 +89,8 @@ def every_result(x: torch.Tensor, sae: SAE) -> list[Any]:
     tops = features.top_activations(codes)
     made += [tops, tops.of_latent(int(tops.fired.argmax()), table)]
     neurons = features.encode_source(features.neuron_sae(x.mean(dim=0)), x)
-    task = features.ProbeTask(name="<b>\n", texts=("a", "b"), labels=np.array([True, False]), classes=("0", "1"))
+    made += [features.probe_concepts({"<b>\n": codes}, x, labels, rows="tokens", ks=(1,))]
+    task = features.ProbeTask(
+        name="<b>\n", texts=("a", "b"), labels=np.array([True, False]), classes=("0", "1"), left_out=0
+    )
     return [*made, *neurons, task]

@@ -1,6 +1,7 @@
 """Laws of sparse codes: they are those of the dense matrix, in every pass."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError
 from autopsae.features.codes import encode_source, gather_columns, maxima
+from autopsae.features.rows import SomeTokens, select_codes
+from autopsae.sae.sparsity import BatchTopK
 from tests.features.sources import codes_of, small_sae, sparse_matrix
 
 pytestmark = pytest.mark.quick
@@ -26,6 +29,46 @@ def test_codes_are_the_entries_of_encode_that_are_over_zero() -> None:
         np.testing.assert_array_equal(got, dense)
     assert [len(block) for block in codes] == [2048, 2048, 904]
     assert str(codes.hold()) == "codes of 40 latents on an unknown number of tokens"
+
+
+def test_a_learned_threshold_gives_codes_that_do_not_depend_on_where_batches_end() -> None:
+    sae, x = small_sae(), torch.randn(3000, 12)
+    parts: dict[str, Any] = {"W_enc": sae.W_enc, "W_dec": sae.W_dec, "b_dec": sae.b_dec, "sparsity": BatchTopK(k=5)}
+    learned = type(sae)(**parts, threshold=torch.tensor(2.5)).eval()
+    whole, cut = (encode_source(learned, tokens) for tokens in (x, [x[:7], x[7:2999], x[2999:]]))
+    for one, two in zip(whole, cut, strict=True):
+        np.testing.assert_array_equal(one.latents, two.latents)
+        np.testing.assert_array_equal(one.values, two.values)
+    alone = torch.cat([learned.encode(row[None]) for row in x[:50]]).detach().numpy()
+    [block] = encode_source(learned, x[:50])
+    assert block.values.tolist() == pytest.approx(alone[block.tokens, block.latents].tolist())
+    assert len(block.values) == int((alone > 0).sum())
+    with pytest.raises(
+        InputError, match=r"got BatchTopK\(k=5\) without a threshold: its codes depend on which tokens"
+    ):
+        encode_source(type(sae)(**parts).eval(), x)
+
+
+def test_some_tokens_are_the_rows_of_the_mask() -> None:
+    dense, keep = sparse_matrix(50, 9), np.arange(50) % 3 == 1
+    keep[:14] = False  # two whole blocks
+    some = select_codes(codes_of(dense, np.arange(50) // 5), keep)
+    got = np.zeros((int(keep.sum()), 9))
+    for block in some:
+        got[block.tokens, block.latents] = block.values
+    np.testing.assert_array_equal(got, dense[keep])
+    assert some.documents is not None
+    np.testing.assert_array_equal(some.documents, (np.arange(50) // 5)[keep])
+    x = torch.randn(50, 4)
+    for _ in range(2):  # every pass
+        assert torch.equal(torch.cat(list(SomeTokens([x[:20], x[20:]], keep))), x[torch.from_numpy(keep)])
+    for wrong, got_tokens in ((49, "more"), (51, "50")):
+        mask = np.ones(wrong, bool)
+        message = f"expected a truth value per token, got {wrong} for {got_tokens} tokens"
+        with pytest.raises(InputError, match=message):
+            list(SomeTokens(x, mask))
+        with pytest.raises(InputError, match=message):
+            list(select_codes(codes_of(dense), mask))
 
 
 def test_topk_of_a_token_without_positive_latents_gives_no_pair() -> None:

@@ -222,6 +222,9 @@ def test_a_token_table_whose_letters_are_not_in_order_is_refused(
             "a.csv: expected the columns document, start, end, concept, got document, start, end; name concept",
         ),
         ("document,start,end,concept\n1,2,x,a\n", "a.csv: annotations: row 0: expected whole numbers"),
+        ("document,start,end,concept\n1,2,2147483649,a\n", "expected whole numbers as document, start and end"),
+        ("document,start,end,concept\n9007199254740993,2,3,a\n", r"got \['9007199254740993', '2', '3'\]"),
+        ("document,start,end,concept,end\n1,2,3,a,4\n", "two columns are named 'end'"),
         ("document,start,end,concept\n1,2\n", r"line 2 has not the 4 columns of the first"),
         (
             "document,start,end,concept,unit\n1,2,3,a,token\n1,4,5,a,domain\n",
@@ -243,6 +246,7 @@ def test_a_table_of_another_suffix_or_none_is_refused(tmp_path: Path) -> None:
         read_annotations(tmp_path / "a.txt")
     with pytest.raises(InputError, match="there is no such file"):
         read_token_table(tmp_path / "none.csv")
-    (tmp_path / "t.csv").write_text("document,start,end,text\n0,a,1,x\n")
-    with pytest.raises(InputError, match="expected whole numbers as document, start and end"):
-        read_token_table(tmp_path / "t.csv")
+    for row in ("0,a,1,x", "0,0,99999999999999999999,x", "0,0,2147483649,x"):
+        (tmp_path / "t.csv").write_text(f"document,start,end,text\n{row}\n")
+        with pytest.raises(InputError, match="expected whole numbers as document, start and end"):
+            read_token_table(tmp_path / "t.csv")

@@ -1,5 +1,7 @@
 """Laws of the monosemanticity score: the linear form is the double loop, and latents made by hand reach 0 and 1."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -74,9 +76,33 @@ def test_dead_latents_and_those_of_one_input_have_no_score_and_count_as_zero_if_
     assert score.mean_with_dead_as_zero == pytest.approx(0.25, abs=1e-15)
     assert score.is_live.tolist() == [True, False, True, True]
     assert str(score) == (
-        "monosemanticity 1.000 on average over 1 latents that have a score, of 4 (0.250 if the others count as 0)"
+        "monosemanticity 1.000 on average over 1 latents that have a score, of 4 (0.250 if the others count as 0; "
+        "0.333 by chance)"
     )
     assert monosemanticity(codes_of(dense[:, 1:2]), e).mean is None
+
+
+def test_by_chance_is_the_mean_score_over_embeddings_exchanged_between_inputs() -> None:
+    e, dense = embeddings(9) + 0.5, sparse_matrix(9, 3, share=0.6)
+    score = monosemanticity(codes_of(dense), e)
+    unit = (e / e.norm(dim=1, keepdim=True)).double().numpy()
+    cosines = [unit[i] @ unit[j] for i in range(9) for j in range(i)]
+    assert score.by_chance == pytest.approx(np.mean(cosines), abs=1e-12)
+    assert score.by_chance is not None
+    chance = np.random.default_rng(0)
+    mixed = [monosemanticity(codes_of(dense), e[chance.permutation(9)]).all_inputs for _ in range(400)]
+    means, spread = np.mean(mixed, axis=0).tolist(), float(np.std(mixed))
+    assert means == pytest.approx([score.by_chance] * 3, abs=0.2 * spread)
+    assert monosemanticity(codes_of(dense[:1]), e[:1]).by_chance is None
+
+
+def test_what_is_written_has_none_where_there_is_no_score() -> None:
+    score = monosemanticity(codes_of(np.array([[1.0, 0], [0.5, 0], [0.25, 0]])), embeddings(3))
+    held = json.loads(json.dumps(score.to_dict()))
+    assert held["all_inputs"] == [float(score.all_inputs[0]), None]
+    assert (held["scored"], held["live"], held["fired"]) == (1, 1, [3, 0])
+    assert held["mean_top_16"] == pytest.approx(float(score.top_16[0]))
+    assert score.columns()["latent"] == [0, 1]
 
 
 def test_inputs_may_be_documents() -> None:

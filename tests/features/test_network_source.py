@@ -1,5 +1,6 @@
 """Laws of the table of tokens: each token covers the letters that it was made of, in the order of the harvest."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from autopsae.activations.harvest import harvest_text
 from autopsae.activations.presets import load_model
 from autopsae.arrays import InputError
-from autopsae.features.controls import neuron_sae, random_sae
+from autopsae.features.controls import control_saes, neuron_sae, random_sae
 from autopsae.features.network_source import NetworkSource, token_table
 from autopsae.models import ImageNetwork, Letters, TextNetwork
 from autopsae.models.sequences import ProteinNetwork
@@ -59,6 +60,20 @@ def test_tokens_of_a_text_cover_its_words_and_the_harvest_has_them_in_the_same_o
 
 
 @pytest.mark.quick
+def test_no_document_after_the_last_token_that_is_read_is_asked_for() -> None:
+    def endless() -> Iterator[str]:
+        while True:
+            yield "MKTA"
+
+    with pytest.raises(InputError, match="tokens: expected at least 1, got 0"):
+        NetworkSource(unirep(), endless(), point="layers.1", tokens=0)
+    source = NetworkSource(unirep(), endless(), point="layers.1", context=10, tokens=11)
+    # A letter that begins each document: five tokens of it.
+    assert source.documents.tolist() == [0] * 5 + [1] * 5 + [2]
+    assert len(torch.cat(list(source))) == source.tokens == 11
+
+
+@pytest.mark.quick
 def test_tokens_of_a_protein_cover_a_residue_each_also_where_a_piece_is_left_out() -> None:
     table = token_table(protein(), ["MKTAYI", "AAXXXXKK"], context=2)
     letters = table.is_letter
@@ -68,14 +83,15 @@ def test_tokens_of_a_protein_cover_a_residue_each_also_where_a_piece_is_left_out
     assert table.documents[letters].tolist() == [0] * 6 + [1] * 4
 
 
+def unirep() -> ProteinNetwork:
+    ids = {letter: n for n, letter in enumerate("-MRHKDESTNQCUGPAVIFYWLO")}
+    letters = Letters(ids=ids, unknown=23, before=(24,))
+    return ProteinNetwork("tiny", build_unirep(tiny_unirep()).eval(), letters=letters, points=("layers.1",))
+
+
 @pytest.mark.quick
 def test_a_source_of_proteins_gives_the_layers_rows() -> None:
-    model = build_unirep(tiny_unirep()).eval()
-    ids = {letter: n for n, letter in enumerate("-MRHKDESTNQCUGPAVIFYWLO")}
-    network = ProteinNetwork(
-        "tiny", model, letters=Letters(ids=ids, unknown=23, before=(24,)), points=("layers.1",)
-    )
-    source = NetworkSource(network, ["MKTAY", "KK"], point="layers.1", context=10)
+    source = NetworkSource(unirep(), ["MKTAY", "KK"], point="layers.1", context=10)
     [rows] = source
     assert rows.shape == (9, 6)
     assert source.table.texts == ("", *"MKTAY", "", *"KK")
@@ -94,7 +110,7 @@ def test_tokens_of_an_image_are_its_patches_row_by_row_after_the_special_ones() 
 def test_other_networks_and_points_are_refused() -> None:
     with pytest.raises(InputError, match="expected a network of texts, sequences or images, got Words"):
         token_table(Words(), ["abc"])
-    with pytest.raises(InputError, match="point 'hs3': expected one of"):
+    with pytest.raises(InputError, match="unknown layer 'hs3'; near names: embedding, linear"):
         NetworkSource(Words(), ["abc"], point="hs3")
     with pytest.raises(InputError, match="expected at least one document that is not empty"):
         token_table(protein(), [])
@@ -131,3 +147,21 @@ def test_a_random_sae_has_the_size_the_space_and_the_sparsity_of_another_and_row
     with torch.no_grad():
         sae.b_dec.add_(1)
     assert torch.equal(random_sae(sae).b_dec, sae.encoder_center)
+
+
+@pytest.mark.quick
+def test_controls_are_centred_at_the_tokens_that_count_and_as_sparse_as_the_sae_is_on_them() -> None:
+    x = torch.randn(400, 12) + torch.arange(12.0)
+    is_counted = np.arange(400) % 4 > 0
+    x[::4] += 1000  # special tokens
+    sae = small_sae(k=5)
+    some = x[torch.from_numpy(is_counted)]
+    free = type(sae)(W_enc=sae.W_enc, W_dec=sae.W_dec, b_dec=sae.b_dec, sparsity=ReLU()).eval()
+    controls = control_saes(free, x, is_counted=is_counted, seed=3)
+    assert [*controls] == ["neurons", "random rows"]
+    torch.testing.assert_close(controls["neurons"].affine.center, some.mean(dim=0), rtol=1e-5, atol=1e-5)
+    fires = (free.encode(some) > 0).sum(dim=1).double().mean()
+    assert controls["random rows"].sparsity == TopK(k=round(float(fires)))
+    torch.testing.assert_close(controls["random rows"].b_dec, some.mean(dim=0), rtol=1e-5, atol=1e-5)
+    expected = random_sae(free, 5, center=some.mean(dim=0), seed=3)
+    assert torch.equal(controls["random rows"].W_enc, expected.W_enc)

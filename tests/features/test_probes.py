@@ -43,7 +43,7 @@ def test_a_probe_finds_the_planted_latent_and_the_controls_are_at_chance() -> No
             assert abs(probes.best(name, k).auc - 0.5) < 0.2
     assert probes.test == (int((~LABELS & IS_TEST).sum()), int((LABELS & IS_TEST).sum()))
     assert str(probes).startswith("AUC on 100 test rows: latents k 1: 0.9")
-    assert len(probes.to_dict()["scores"]) == 8
+    assert len(probes.to_dict()["scores"]) == len(probes.to_dict()["shuffled"]) == 8
 
 
 def test_probes_score_at_chance_on_shuffled_labels() -> None:
@@ -52,6 +52,25 @@ def test_probes_score_at_chance_on_shuffled_labels() -> None:
         mixed = np.random.default_rng(seed + 5).permutation(LABELS)
         aucs.append(fit_probes(planted(), mixed, IS_TEST, ks=(1,)).best("latents", 1).auc)
     assert abs(float(np.mean(aucs)) - 0.5) < 3 * 0.06 / np.sqrt(10)
+
+
+def test_the_shuffled_labels_of_a_result_are_its_own_and_at_chance() -> None:
+    probes = [fit_probes(planted(), LABELS, IS_TEST, ks=(1, 4), seed=seed) for seed in range(8)]
+    aucs = [score.auc for one in probes for score in one.shuffled if score.representation == "latents"]
+    assert len({*aucs}) > 8  # another seed shuffles otherwise
+    assert abs(float(np.mean(aucs)) - 0.5) < 0.05
+    again = fit_probes(planted(), LABELS, IS_TEST, ks=(1, 4), seed=3)
+    assert again.to_dict() == probes[3].to_dict()
+
+
+def test_several_saes_stand_under_their_names_and_none_is_named_as_a_control() -> None:
+    x = torch.randn(N, D_IN)
+    one, two = codes_of(sparse_matrix(N, D_SAE)), codes_of(sparse_matrix(N, 7, seed=1))
+    named = representations({"one": one, "two": two}, x, IS_TEST)
+    assert [*named] == ["one", "two", "neurons", "principal components", "random directions"]
+    assert named["two"].shape == (N, 7)
+    with pytest.raises(InputError, match="expected SAEs of other names than the controls, got neurons"):
+        representations({"neurons": one}, x, IS_TEST)
 
 
 def test_a_probe_is_scikit_learns_on_the_columns_that_differ_most() -> None:
@@ -84,6 +103,19 @@ def test_principal_components_are_fitted_on_training_rows_alone() -> None:
     one, two = (representations(codes, of, IS_TEST)["principal components"] for of in (x, changed))
     np.testing.assert_allclose(one[~IS_TEST], two[~IS_TEST], atol=1e-12)
     np.testing.assert_allclose(np.triu(np.cov(one[~IS_TEST].T), 1), 0, atol=1e-12)
+
+
+def test_fewer_rows_than_neurons_have_no_component_of_rounding_errors() -> None:
+    chance, wide = np.random.default_rng(0), 4 * N
+    x = torch.from_numpy(chance.normal(size=(N, wide)) + 3 * LABELS[:, None])
+    named = representations(codes_of(sparse_matrix(N, D_SAE)), x, IS_TEST)
+    components = named["principal components"]
+    assert components.shape == (N, int((~IS_TEST).sum()) - 1)  # the mean takes one
+    assert components[~IS_TEST].std(axis=0).min() > 1
+    probes = fit_probes({"components": components}, LABELS, IS_TEST, ks=(1, 4))
+    assert [score.auc > 0.99 for score in probes.scores] == [True, True]
+    constant = representations(codes_of(sparse_matrix(N, D_SAE)), torch.ones(N, 3), IS_TEST)
+    assert fit_probes(constant, LABELS, IS_TEST, ks=(1,)).best("neurons", 1).auc == 0.5
 
 
 OF = np.repeat([4, 2, 9], [5, 1, 6])
@@ -163,7 +195,8 @@ def package(folder: Path) -> Path:
     (folder / "cleaned_data").mkdir()
     master = "Data type,Dataset save name\nBinary Classification,cleaned_data/5_a.csv\n"
     master += "Continuous Data,cleaned_data/6_b.csv\n"
-    rows = 'prompt,prompt_len,target\n"one, two\nthree",4,yes\nfour,1,no\nfive,1,yes\n'
+    rows = 'prompt,prompt_len,target\n"one, two\nthree",4,yes\nfour,1,no\nboth,1,no\nfour,1,no\nfive,1,yes\n'
+    rows += "both,1,yes\n"
     for name, text in (("probing_datasets_MASTER.csv.zst", master), ("cleaned_data/5_a.csv.zst", rows)):
         (folder / name).write_bytes(zstandard.compress(text.encode()))
     return folder
@@ -179,6 +212,8 @@ def test_a_task_of_sae_probes_is_read_from_its_files(tmp_path: Path, monkeypatch
     assert task.labels.tolist() == [True, False, True]
     assert task.classes == ("no", "yes")
     assert str(task) == "5_a: 3 texts, 67% of them 'yes'"
+    # "four" is there twice; "both" has both targets.
+    assert task.left_out == 3
     assert len(read_probe_task("5_a", data, most=2).texts) == 2
     found_at = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(tasks, "find_spec", lambda name: found_at)
@@ -186,11 +221,15 @@ def test_a_task_of_sae_probes_is_read_from_its_files(tmp_path: Path, monkeypatch
 
 
 def test_bad_tasks_are_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = package(tmp_path)
+    zstandard, data = pytest.importorskip("zstandard", reason="needs the extra [features]"), package(tmp_path)
     with pytest.raises(InputError, match="task '6_b': expected a binary one of sae-probes, such as 5_a"):
         read_probe_task("6_b", data)
-    with pytest.raises(InputError, match="expected two targets, got yes; read more texts"):
+    with pytest.raises(InputError, match="most: expected at least 2 texts, got 1"):
         read_probe_task("5_a", data, most=1)
+    rows = "prompt,target\none,yes\ntwo,yes\nthree,no\n"
+    (data / "cleaned_data" / "5_a.csv.zst").write_bytes(zstandard.compress(rows.encode()))
+    with pytest.raises(InputError, match="expected two targets, got yes; read more texts"):
+        read_probe_task("5_a", data, most=2)
     (data / "cleaned_data" / "5_a.csv.zst").write_bytes(b"no table")
     with pytest.raises(InputError, match="expected a zstd-compressed table of sae-probes"):
         read_probe_task("5_a", data)

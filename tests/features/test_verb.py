@@ -8,36 +8,14 @@ import pytest
 import torch
 
 from autopsae.cli import verbs
-from autopsae.features.annotations import Annotations, read_annotations
+from autopsae.features.annotations import read_annotations
 from autopsae.features.codes import encode_source
 from autopsae.features.coverage import concept_coverage
 from autopsae.features.labels import align_annotations
-from autopsae.features.token_table import TokenTable
 from autopsae.sae.model import SAE
-from tests.features.sources import small_sae, spans
+from tests.features.sources import OF
 
 pytestmark = pytest.mark.quick
-
-LENGTH, DOCUMENTS = 25, 20
-OF = np.repeat(np.arange(DOCUMENTS), LENGTH)
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An SAE whose latent 7 fires where the concept "phrase" is, with tokens, annotations and a table of tokens."""
-    monkeypatch.chdir(tmp_path)
-    sae, annotations = small_sae(), Annotations.of(spans(LENGTH, DOCUMENTS), domains=["phrase"])
-    annotations.save("a.csv")
-    labels = align_annotations(annotations, OF)
-    x = torch.randn(len(OF), 12, generator=torch.Generator().manual_seed(1))
-    x[torch.from_numpy(labels.mask(labels.concepts.index("phrase")))] += 6 * sae.W_enc[7].detach()
-    np.save("x.npy", x.view(DOCUMENTS, LENGTH, 12).numpy())
-    sae.save("sae")
-    small_sae(seed=4).save("other")
-    place = np.tile(np.arange(LENGTH), DOCUMENTS)
-    texts = tuple(f"{chr(97 + n)} " for n in place)
-    TokenTable(documents=OF, starts=place, ends=place + 1, texts=texts).save("t.csv")
-    return tmp_path
 
 
 @pytest.mark.usefixtures("here")
@@ -86,8 +64,38 @@ def test_a_latent_is_shown_with_its_context(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "features: expected --annotations FILE or --latent N, got neither"),
-        (["--latent", "1", "--table", "t.csv"], "expected --annotations with --against, --controls, --table"),
+        ([], "features: expected --annotations, --tasks, --embeddings or --latent, got none of them"),
+        (
+            ["--latent", "1", "--table", "t.csv"],
+            "expected --annotations, --tasks or --embeddings with --against, --controls and --table",
+        ),
+        (["--latent", "1", "--probes", "tokens"], "features: expected --annotations with --probes and --figure"),
+        (["--embeddings", "e.npy", "--figure", "f.png"], "expected --annotations with --probes and --figure"),
+        (["--tasks", "5_a"], "--tasks: expected a model, which reads their texts, got activations"),
+        (["--latent", "1", "--text", "a.txt"], "--text: expected with a model, got activations; leave it out"),
+        (["--latent", "1", "--tokens", "9"], "--tokens: expected with a model, got activations; leave it out"),
+        (["--embeddings", "none.npy"], "none.npy: no such file"),
+        (
+            ["--annotations", "a.csv", "--against", "other", "--k", "3"],
+            "--scale and --k: expected without --against, as each SAE has its own",
+        ),
+        (
+            ["--annotations", "a.csv", "--against", "neurons"],
+            "neurons: expected an SAE of another name than the controls; write ./neurons",
+        ),
+        (
+            [
+                "--annotations",
+                "a.csv",
+                "--embeddings",
+                "e.npy",
+                "--table",
+                "f.csv",
+                "--json",
+                "f-monosemanticity.csv",
+            ],
+            "expected a file of its own for each output",
+        ),
         (
             ["--annotations", "a.csv", "--against", "sae"],
             "against: expected other SAEs than sae, each once, got sae",
@@ -99,6 +107,7 @@ def test_a_latent_is_shown_with_its_context(capsys: pytest.CaptureFixture[str]) 
         ),
         (["--annotations", "none.csv"], "none.csv: expected a table with the columns"),
         (["--latent", "40"], "latent: expected 0 to 39, got 40"),
+        (["--embeddings", "a.npy"], "a.npy: expected a row for each of 500 tokens or 20 documents, got 19"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

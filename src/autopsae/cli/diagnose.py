@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from autopsae.activations.names import file_names
 from autopsae.activations.store import Activations, open_layers
 from autopsae.arrays import InputError, Tokens
-from autopsae.cli.documents import check_unread, documents_of, is_model
+from autopsae.cli.documents import check_unread, documents_of, is_model, load_source
 from autopsae.cli.firing import sparsity_of
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.shared import Padding
@@ -19,8 +18,6 @@ from autopsae.cli.trial import check_trial, run_trials, save_with_trials, traini
 from autopsae.diagnosis.model import diagnose_model
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey, survey
-from autopsae.models.named import load_network
-from autopsae.models.network import Network
 from autopsae.passes import known_digest, same_passes
 from autopsae.provenance import add_provenance
 from autopsae.report.plots import check_figure, save_figure
@@ -124,7 +121,7 @@ def _of_model(options: DiagnoseOptions, device: str | None, judged: Callable[[Di
     documents = documents_of(options.reading)
     with progress_bar(f"loading {options.source}") as (bar, task):
         return diagnose_model(
-            _network(options.source, device),
+            load_source(options.source, device),
             documents,
             layers=options.layers or None,
             tokens=options.tokens,
@@ -136,15 +133,6 @@ def _of_model(options: DiagnoseOptions, device: str | None, judged: Callable[[Di
             judged=judged,
             progress=progress_on(bar, task),
         )
-
-
-def _network(source: str, device: str | None) -> Network:
-    try:
-        return load_network(source, device=device or "cpu")
-    except InputError as error:
-        if Path(source).exists():
-            raise
-        raise InputError(f"{source}: no such file or folder, and no model: {error}") from error
 
 
 def _settings(options: DiagnoseOptions) -> dict[str, Any]:

@@ -1,6 +1,7 @@
-"""What `diagnose MODEL` reads, and whether its SOURCE is a model or activations."""
+"""What a model reads that is the SOURCE of `diagnose` or `features`, and whether SOURCE is one or activations."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ from autopsae.activations.formats.layouts import FILES
 from autopsae.activations.hub import can_be_hub_name
 from autopsae.activations.texts import documents_in
 from autopsae.arrays import InputError
-from autopsae.cli.options.diagnose import Reading
+from autopsae.cli.options.shared import Reading
 from autopsae.models.dataset import texts_of_dataset
+from autopsae.models.named import load_network
+from autopsae.models.network import Network
 from autopsae.models.pictures import pictures_in
 from autopsae.models.pretrained import folder_type
 from autopsae.models.records import sequences_in
@@ -58,9 +61,23 @@ def documents_of(reading: Reading) -> Iterable[Any] | None:
 
 def check_unread(reading: Reading) -> None:
     """InputError where something is given to read, but SOURCE is activations."""
-    given = [name for name in (*_INPUTS, "context", "keep") if getattr(reading, name) is not None]
+    given = [
+        field.name
+        for field in fields(reading)
+        if field.default is None and getattr(reading, field.name) is not None
+    ]
     if given:
         raise InputError(f"--{given[0].replace('_', '-')}: expected with a model, got activations; leave it out")
+
+
+def load_source(source: str, device: str | None) -> Network:
+    """The network of a SOURCE that is a model. Raises InputError for what is no model."""
+    try:
+        return load_network(source, device=device or "cpu")
+    except InputError as error:
+        if Path(source).exists():
+            raise
+        raise InputError(f"{source}: no such file or folder, and no model: {error}") from error
 
 
 def _rows(name: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autopsae.activations.harvest import harvest
 from autopsae.activations.hooks import select_points
-from autopsae.activations.presets import LanguageModel, python_reference_text
+from autopsae.activations.presets import LanguageModel
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS
@@ -22,7 +22,7 @@ from autopsae.diagnosis.plan import Planner
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.room import SampleSize, bytes_asked, fit_sample
 from autopsae.diagnosis.survey import Survey
-from autopsae.models.choose import choose_pieces
+from autopsae.models.choose import choose_pieces, documents_for
 from autopsae.models.named import load_network
 from autopsae.models.network import Network
 from autopsae.models.stream import (
@@ -38,13 +38,6 @@ from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.wide import WIDE
 from autopsae.training.config import TrainConfig
-
-_INPUTS = {
-    "image": "images (--images DIR, or documents from models.pictures_in)",
-    "protein": "proteins (--sequences FILE, or documents from models.sequences_in)",
-    "dna": "DNA (--sequences FILE, or documents from models.sequences_in)",
-}
-"""What a network that reads no text must be given."""
 
 
 @whole_arguments("tokens", "context", "batch_size", "d_sae", "k", "at_tokens", "steps", "seed", "sample_tokens")
@@ -166,12 +159,7 @@ def read_batches(
     """What the network will read for `diagnose_model`."""
     if tokens < 1 or batch_size < 1:
         raise InputError(f"expected tokens and batch_size of at least 1, got {tokens} and {batch_size}")
-    if isinstance(documents, str):
-        raise InputError("expected a list of documents, got a string; pass [text] for a single text")
-    if documents is None:
-        if network.modality != "text":
-            raise InputError(f"{network.name}: expected {_INPUTS[network.modality]}, got nothing to read")
-        documents = python_reference_text()
+    documents = documents_for(network, documents)
     wanted = network.points if layers is None else [*layers]
     if not wanted:
         raise InputError(

@@ -6,6 +6,7 @@ from autopsae.features.codes import encode_source as encode_source
 from autopsae.features.compare import CoverageComparison as CoverageComparison
 from autopsae.features.compare import CoverageGain as CoverageGain
 from autopsae.features.compare import compare_coverages as compare_coverages
+from autopsae.features.controls import control_saes as control_saes
 from autopsae.features.controls import neuron_sae as neuron_sae
 from autopsae.features.controls import random_sae as random_sae
 from autopsae.features.counts import ConceptCounts as ConceptCounts
@@ -30,6 +31,9 @@ from autopsae.features.network_source import NetworkSource as NetworkSource
 from autopsae.features.network_source import token_table as token_table
 from autopsae.features.pool import pool_codes as pool_codes
 from autopsae.features.pool import pool_tokens as pool_tokens
+from autopsae.features.probe_survey import ProbeSurvey as ProbeSurvey
+from autopsae.features.probe_survey import probe_concepts as probe_concepts
+from autopsae.features.probe_survey import probe_documents as probe_documents
 from autopsae.features.probes import Probes as Probes
 from autopsae.features.probes import ProbeScore as ProbeScore
 from autopsae.features.probes import fit_probes as fit_probes

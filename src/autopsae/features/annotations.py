@@ -128,6 +128,8 @@ def read_table(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
         else:
             with path.open(newline="", encoding="utf-8-sig") as file:
                 header, *rows = csv.reader(file, strict=True)
+            if twice := [name for n, name in enumerate(header) if name in header[:n]]:
+                raise ValueError(f"two columns are named {show(twice[0], 40)}")
             if bad := [n for n, row in enumerate(rows, start=2) if len(row) != len(header)]:
                 raise ValueError(f"line {bad[0]} has not the {len(header)} columns of the first")
             columns = {name: [row[n] for row in rows] for n, name in enumerate(header)}
@@ -157,8 +159,8 @@ def check_range(
 
 def _check_row(row: Sequence[Any], number: int) -> tuple[int, int, int, str]:
     try:
-        document, start, end = (_as_whole(value) for value in row[:3])
-    except (ValueError, TypeError) as error:
+        [document], [start], [end] = (whole_numbers(n, [v]) for n, v in zip(COLUMNS[:3], row, strict=False))
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(
             f"annotations: row {number}: expected whole numbers as document, start and end, got "
             f"{show(list(row[:3]), 80)}"
@@ -174,8 +176,14 @@ def _check_row(row: Sequence[Any], number: int) -> tuple[int, int, int, str]:
     return document, start, end, concept
 
 
-def _as_whole(value: Any) -> int:
-    whole = int(value)
-    if not isinstance(value, str) and whole != value:
-        raise ValueError
-    return whole
+def whole_numbers(name: str, values: Sequence[Any]) -> list[int]:
+    """The values of a column, as texts or as numbers.
+
+    Raises ValueError for what is not whole, for a document over 2^53, and for a position over 2^31: sums of them
+    would not be exact.
+    """
+    numbers, most = [int(value) for value in values], 2**53 if name == "document" else 2**31
+    for number, value in zip(numbers, values, strict=True):
+        if abs(number) > most or (not isinstance(value, str) and number != value):
+            raise ValueError(f"{name} {show(value, 40)}")
+    return numbers

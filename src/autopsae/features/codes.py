@@ -100,11 +100,18 @@ def encode_source(
     some of its tokens were left out (`take`): their positions would not be those of the documents any more.
     progress: told the tokens of every pass, as "codes".
 
-    Raises InputError for weights that are not finite and documents that are no vector of whole numbers; a pass
-    raises it as `chunks`, for tokens of another width than the SAE's, for a pass that differs from the first, and
-    for documents that are more or fewer than the tokens.
+    Raises InputError for weights that are not finite, for a sparsity that judges a batch as a whole (BatchTopK
+    before it has learned a threshold: its codes would depend on where batches end), and for documents that are no
+    vector of whole numbers; a pass raises it as `chunks`, for tokens of another width than the SAE's, for a pass
+    that differs from the first, and for documents that are more or fewer than the tokens.
     """
     sae.check_finite("features")
+    if sae.sparsity.judges_batches and sae.threshold is None:
+        raise InputError(
+            f"features: expected an SAE that judges each token alone, got {sae.sparsity} without a threshold: "
+            "its codes depend on which tokens are read together; load a checkpoint with a threshold, or learn one "
+            "(SAE.learn)"
+        )
     given = _documents_of(tokens) if documents is None else documents
     numbers = None if given is None else np.asarray(given)
     if numbers is not None and (numbers.ndim != 1 or numbers.dtype.kind not in "iu"):

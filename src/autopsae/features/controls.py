@@ -1,12 +1,16 @@
 """Controls: what raw neurons and an SAE with random rows reach on the same tokens."""
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arguments import whole_arguments
-from autopsae.arrays import InputError
+from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.features.rows import SomeTokens
 from autopsae.remedies.affine import Affine
+from autopsae.sae.death import fates
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import ReLU, Sparsity, TopK
 from autopsae.seeds import stream
@@ -48,3 +52,26 @@ def random_sae(
     return SAE(
         W_enc=rows, W_dec=rows, b_dec=b_dec, sparsity=TopK(k=k), affine=sae.affine, layer_norm=sae.layer_norm
     ).eval()
+
+
+@whole_arguments("seed")
+def control_saes(
+    sae: SAE, tokens: Tokens, *, is_counted: Bool[NDArray[np.bool_], "tokens"] | None = None, seed: int = 0
+) -> dict[str, SAE]:
+    """{"neurons": `neuron_sae`, "random rows": `random_sae` with as many latents per token as `sae` has on these
+    tokens}. Both are centred at the mean of the tokens that count: what they lack is not the centre.
+
+    is_counted: the tokens that count; left out, all do. Two passes. Raises InputError as `chunks` and `fates`.
+    """
+    counted = tokens if is_counted is None else SomeTokens(tokens, is_counted)
+    total, n = torch.zeros(sae.d_in, dtype=torch.float64), 0
+    for x in chunks(counted, dtype=torch.float64):
+        total, n = total + x.sum(dim=0).cpu(), n + len(x)
+    mean = (total / n).to(sae.W_enc.device)
+    counts = fates(sae, counted)
+    k = max(1, round(float(counts.fired.sum()) / counts.tokens))
+    center = sae.enter(mean[None].to(sae.W_enc))[0][0]
+    return {
+        "neurons": neuron_sae(mean).to(sae.W_enc),
+        "random rows": random_sae(sae, k, center=center, seed=seed),
+    }

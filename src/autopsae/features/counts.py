@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from autopsae.arrays import InputError
 from autopsae.features.codes import CodeBlock, Codes, maxima
 from autopsae.features.labels import Labels
+from autopsae.features.rows import without_pairs
 from autopsae.kernels import concepts as kernel
 from autopsae.memory import check_memory
 from autopsae.tables import Result
@@ -164,21 +165,13 @@ class _Counted:
             tokens += len(block)
             if tokens > expected:
                 break
-            yield self._part(block)
+            yield without_pairs(block, self._labels.is_counted[block.start : block.start + len(block)])
         if tokens != expected:
             got = "more" if tokens > expected else f"{tokens:,}"
             raise InputError(
                 f"labels: expected those of the codes' tokens, got labels of {expected:,} tokens and codes of "
                 f"{got}; are they of another source?"
             )
-
-    def _part(self, block: CodeBlock) -> CodeBlock:
-        counts = self._labels.is_counted[block.start : block.start + len(block)]
-        if counts.all():
-            return block
-        kept = np.repeat(counts, np.diff(block.ends))
-        ends = np.append(0, np.cumsum(np.where(counts, np.diff(block.ends), 0)))
-        return CodeBlock(start=block.start, ends=ends, latents=block.latents[kept], values=block.values[kept])
 
 
 class _Domains:

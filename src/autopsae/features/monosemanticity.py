@@ -9,6 +9,7 @@ With V = sum_i a'_i e_i this is (||V||^2 - sum a'^2) / ((sum a')^2 - sum a'^2), 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,9 @@ class Monosemanticity(Result):
     """Over the 16 inputs of the largest codes alone, scaled among these (VISAEBench's number of the same name)."""
     fired: Int[NDArray[np.int64], "d_sae"]
     """On how many inputs each latent fires."""
+    by_chance: float | None
+    """The mean cosine of two inputs: what any latent scores on average if embeddings are exchanged at random
+    between inputs. None for a single input."""
 
     @property
     def is_live(self) -> Bool[NDArray[np.bool_], "d_sae"]:
@@ -58,12 +62,44 @@ class Monosemanticity(Result):
         """Mean of `all_inputs` over all latents, where one without a score counts as 0 (MonoLoss, 2602.12403)."""
         return float(np.nan_to_num(self.all_inputs).mean())
 
+    @property
+    def mean_top_16(self) -> float | None:
+        """Mean of `top_16` over the latents that have one; None where none has."""
+        known = self.top_16[~np.isnan(self.top_16)]
+        return float(known.mean()) if len(known) else None
+
+    @property
+    def scored(self) -> int:
+        """Number of latents that have a score over all inputs."""
+        return int((~np.isnan(self.all_inputs)).sum())
+
+    def columns(self) -> dict[str, list[Any]]:
+        """A row for each latent; None where it has no score."""
+        return {
+            "latent": [*range(len(self.fired))],
+            "fired": self.fired.tolist(),
+            "all_inputs": _nan_as_none(self.all_inputs),
+            "top_16": _nan_as_none(self.top_16),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON: the means, and the scores of each latent."""
+        return {
+            "d_sae": len(self.fired),
+            "live": int(self.is_live.sum()),
+            "scored": self.scored,
+            "mean": self.mean,
+            "mean_with_dead_as_zero": self.mean_with_dead_as_zero,
+            "mean_top_16": self.mean_top_16,
+            "by_chance": self.by_chance,
+            **self.columns(),
+        }
+
     def __str__(self) -> str:
-        known = int((~np.isnan(self.all_inputs)).sum())
-        mean = "none" if self.mean is None else f"{self.mean:.3f}"
+        mean, chance = ("none" if value is None else f"{value:.3f}" for value in (self.mean, self.by_chance))
         return (
-            f"monosemanticity {mean} on average over {known:,} latents that have a score, of {len(self.fired):,} "
-            f"({self.mean_with_dead_as_zero:.3f} if the others count as 0)"
+            f"monosemanticity {mean} on average over {self.scored:,} latents that have a score, of "
+            f"{len(self.fired):,} ({self.mean_with_dead_as_zero:.3f} if the others count as 0; {chance} by chance)"
         )
 
 
@@ -83,6 +119,7 @@ def monosemanticity(codes: Codes, embeddings: Tokens) -> Monosemanticity:
     wanted = top_tokens(top.tokens)
     rows: list[Float[NDArray[np.float64], "some d_embedding"]] = []
     total, squares, directions = np.zeros(codes.d_sae), np.zeros(codes.d_sae), None
+    whole = torch.zeros((), dtype=torch.float64)
     for block, unit in _beside(codes, embeddings):
         if directions is None:
             needed = 8 * unit.shape[1] * (codes.d_sae + len(wanted))
@@ -96,11 +133,14 @@ def monosemanticity(codes: Codes, embeddings: Tokens) -> Monosemanticity:
         directions += pairs.per_latent(torch.from_numpy(scaled), unit)[0].numpy()
         some = wanted[np.searchsorted(wanted, block.start) : np.searchsorted(wanted, block.start + len(block))]
         rows.append(unit.numpy()[some - block.start])
+        whole = whole + unit.sum(dim=0)
     assert directions is not None  # `_ranges` raises where there is no input
     return Monosemanticity(
         all_inputs=_from_sums(total, squares, np.square(directions).sum(axis=1), pairs_at_least=fired > 1),
         top_16=_of_top(top, fired, inputs, wanted, np.concatenate(rows)),
         fired=fired,
+        # ||sum e||^2 = inputs + the cosines of all ordered pairs.
+        by_chance=float(whole @ whole - inputs) / (inputs * (inputs - 1)) if inputs > 1 else None,
     )
 
 
@@ -119,6 +159,10 @@ def _ranges(
     if not inputs:
         raise InputError("monosemanticity: expected at least one input, got none")
     return least, most, fired, inputs, top
+
+
+def _nan_as_none(scores: Scores) -> list[float | None]:
+    return [None if np.isnan(score) else float(score) for score in scores]
 
 
 def _from_sums(total: Scores, squares: Scores, length: Scores, *, pairs_at_least: NDArray[np.bool_]) -> Scores:

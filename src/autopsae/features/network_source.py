@@ -1,18 +1,19 @@
 """Straight from a network to tokens, with the letters of its documents that each token covers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.activations.hooks import select_points
 from autopsae.activations.presets import LanguageModel, special_ids
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.features.codes import Documents
 from autopsae.features.token_table import TokenTable
-from autopsae.models.choose import Piece, name_document
+from autopsae.models.choose import Piece, documents_for, name_document
 from autopsae.models.images import ImageNetwork
 from autopsae.models.network import Network
 from autopsae.models.sequences import SequenceNetwork
@@ -26,34 +27,39 @@ Span = tuple[int, int, str]
 class NetworkSource:
     """The tokens of one point of a network, read anew in every pass: what `encode_source` takes.
 
-    table: which letters each token covers; tokens, documents: how many there are, and the document of each.
+    table: which letters each token covers; tokens, documents: how many there are, and the document of each; point:
+    the full name of the point.
     """
 
     @whole_arguments("context", "tokens", "batch_size")
     def __init__(
         self,
         network: Network,
-        documents: Sequence[Any],
+        documents: Iterable[Any],
         *,
         point: str,
         context: int | None = None,
         tokens: int | None = None,
         batch_size: int = 8,
     ) -> None:
-        """documents: all of them, as the network reads them, in the order of their numbers; context: tokens of a
-        piece at most (images: pixels of a side), by default the network's own; tokens: how many are read at most.
+        """documents: as the network reads them, in the order of their numbers; point: a hidden state (`7` is `hs7`)
+        or a module that gives as many tokens; context: tokens of a piece at most (images: pixels of a side), by
+        default the network's own; tokens: how many are read at most, the first ones. No document after them is
+        asked for.
 
-        Raises InputError for a point that the network does not have, and as `token_table`.
+        Raises InputError for a point that the network does not have, for tokens or a batch size below 1, and as
+        `token_table`.
         """
-        if point not in network.points:
-            raise InputError(f"point {point!r}: expected one of {', '.join(network.points)}")
+        for name, number in (("tokens", tokens), ("batch_size", batch_size)):
+            if number is not None and number < 1:
+                raise InputError(f"{name}: expected at least 1, got {number}")
+        [self.point] = select_points(network.model, [point])
         context = network.default_context if context is None else context
-        pieces, table = _pieces_and_table(network, documents, context)
+        pieces, table = _pieces_and_table(network, documents, context, tokens)
         self.table = table if tokens is None else table.first(tokens)
         self.tokens = len(self.table)
-        self._point = point
         self._batches = NetworkBatches(
-            network=network, pieces=pieces, points=[point], context=context, batch_size=batch_size
+            network=network, pieces=pieces, points=[self.point], context=context, batch_size=batch_size
         )
 
     @property
@@ -63,10 +69,10 @@ class NetworkSource:
 
     def __iter__(self) -> Iterator[Float[Tensor, "batch d_in"]]:
         for layers in run_network(self._batches, tokens=self.tokens):
-            yield layers[self._point]
+            yield layers[self.point]
 
 
-def token_table(network: Network, documents: Sequence[Any], *, context: int | None = None) -> TokenTable:
+def token_table(network: Network, documents: Iterable[Any], *, context: int | None = None) -> TokenTable:
     """The tokens that a network makes of documents, in the order in which `harvest` and `NetworkSource` keep them.
 
     context: tokens of a piece at most, as it was for the harvest; by default the network's own.
@@ -77,9 +83,14 @@ def token_table(network: Network, documents: Sequence[Any], *, context: int | No
     return _pieces_and_table(network, documents, network.default_context if context is None else context)[1]
 
 
-def _pieces_and_table(network: Network, documents: Sequence[Any], context: int) -> tuple[list[Piece], TokenTable]:
+def _pieces_and_table(
+    network: Network, documents: Iterable[Any], context: int, tokens: int | None = None
+) -> tuple[list[Piece], TokenTable]:
+    """Whole documents, until there are at least so many tokens."""
     pieces, numbers, spans = list[Piece](), list[int](), list[Span]()
-    for number, document in enumerate(documents):
+    for number, document in enumerate(documents_for(network, documents)):
+        if tokens is not None and len(spans) >= tokens:
+            break
         where, content = name_document(document, number)
         cut = network.pieces(content, where, context)
         laid = _lay_out(network, content, cut, where, context)

@@ -1,5 +1,7 @@
 """From tokens to documents: one row of codes, or of activations, for each document."""
 
+from typing import get_args
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -7,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.defaults import Pool
 from autopsae.features.codes import CodeBlock, Codes, Documents
 from autopsae.features.labels import runs_of
 
-POOLS = ("max", "mean", "last")
+POOLS: tuple[str, ...] = get_args(Pool)
 
 
 def pool_codes(

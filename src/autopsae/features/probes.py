@@ -16,13 +16,11 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
+from autopsae.defaults import PROBE_KS
 from autopsae.extras import package_error
 from autopsae.features.codes import Codes
-from autopsae.seeds import stream
+from autopsae.seeds import hash_seed, stream
 from autopsae.tables import Result
-
-KS = (1, 16, 128)
-"""Numbers of columns of sparse probes, where nothing else is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,8 @@ class ProbeScore:
     """A logistic probe on some columns of a representation, fitted on training rows, scored on test rows."""
 
     representation: str
-    """What the columns are of: "latents", "neurons", "principal components" or "random directions"."""
+    """What the columns are of: "latents" (or the name of an SAE), "neurons", "principal components" or "random
+    directions"."""
     k: int
     """Number of columns that the probe sees."""
     columns: tuple[int, ...]
@@ -49,6 +48,8 @@ class Probes(Result):
 
     scores: tuple[ProbeScore, ...]
     """One for each representation and number of columns."""
+    shuffled: tuple[ProbeScore, ...]
+    """The same with labels that are shuffled among training rows and among test rows: what chance reaches."""
     train: tuple[int, int]
     """Training rows without and with the label."""
     test: tuple[int, int]
@@ -68,6 +69,7 @@ class Probes(Result):
             "train": list(self.train),
             "test": list(self.test),
             "scores": [asdict(score) for score in self.scores],
+            "shuffled": [asdict(score) for score in self.shuffled],
         }
 
     def __str__(self) -> str:
@@ -77,49 +79,61 @@ class Probes(Result):
 
 @whole_arguments("seed")
 def representations(
-    codes: Codes, activations: Float[Tensor, "documents d_in"], is_test: NDArray[np.bool_], *, seed: int = 0
+    codes: Codes | Mapping[str, Codes],
+    activations: Float[Tensor, "rows d_in"],
+    is_test: NDArray[np.bool_],
+    *,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """{name: matrix [documents, columns]} that probes are compared on: "latents" (sparse), and the controls
-    "neurons", "principal components" of the training rows, and "random directions", as many as neurons.
+    """{name: matrix [rows, columns]} that probes are compared on: "latents" (sparse), and the controls "neurons",
+    "principal components" of the training rows, and "random directions", as many as neurons. A row is a document
+    or a token.
 
-    codes: an input for each document (`pool_codes`); activations: the same documents (`pool_tokens`); is_test: the
-    rows that nothing is fitted on. Raises InputError where scikit-learn is missing and for other numbers of rows.
+    codes: an input for each row (of documents: `pool_codes`), or {name: codes} of several SAEs, which then stand
+    under their names; activations: the same rows (`pool_tokens`); is_test: the rows that nothing is fitted on.
+
+    Raises InputError where scikit-learn is missing, for other numbers of rows, and for an SAE named as a control.
     """
-    sparse = import_sklearn("scipy.sparse")
-    blocks = list(codes)
-    latents = sparse.vstack(
-        [sparse.csr_matrix((b.values, b.latents, b.ends), shape=(len(b), codes.d_sae)) for b in blocks]
-    ).tocsc()
+    named = {"latents": codes} if isinstance(codes, Codes) else codes
+    latents = {name: _sparse_matrix(own) for name, own in named.items()}
     x = activations.detach().cpu().double().numpy()
-    if not len(x) == latents.shape[0] == len(is_test):
-        raise InputError(
-            f"representations: expected as many rows of codes, activations and is_test, got {latents.shape[0]:,}, "
-            f"{len(x):,} and {len(is_test):,}"
-        )
+    for matrix in latents.values():
+        if not len(x) == matrix.shape[0] == len(is_test):
+            raise InputError(
+                f"representations: expected as many rows of codes, activations and is_test, got "
+                f"{matrix.shape[0]:,}, {len(x):,} and {len(is_test):,}"
+            )
     centered = x - x[~is_test].mean(axis=0)
-    directions = np.linalg.svd(centered[~is_test], full_matrices=False)[2]
+    directions = _principal_directions(centered[~is_test])
     drawn = torch.randn(x.shape[1], x.shape[1], generator=stream(seed, "random directions"), dtype=torch.float64)
-    return {
-        "latents": latents,
+    controls = {
         "neurons": x,
         "principal components": centered @ directions.T,
         "random directions": centered @ drawn.numpy() / np.sqrt(x.shape[1]),
     }
+    if same := {*controls} & {*named}:
+        raise InputError(f"representations: expected SAEs of other names than the controls, got {min(same)}")
+    return {**latents, **controls}
 
 
+@whole_arguments("seed")
 def fit_probes(
     features: Mapping[str, Any],
     labels: NDArray[Any],
     is_test: NDArray[np.bool_],
     *,
-    ks: Sequence[int] = KS,
+    ks: Sequence[int] = PROBE_KS,
+    seed: int = 0,
 ) -> Probes:
     """Sparse logistic probes of a binary label: for each representation and each k, the k columns that differ most
     between the classes on training rows (difference of the means over the standard deviation), scaled to standard
     deviation 1, and a logistic regression on them with balanced classes (L2, C = 1). k = 1 is the best single
     latent or neuron. A k over the number of columns means all of them.
 
-    features: {name: matrix [rows, columns]}, dense or SciPy sparse (`representations`); labels: one 0 or 1 per row.
+    The same is done with shuffled labels (`Probes.shuffled`).
+
+    features: {name: matrix [rows, columns]}, dense or SciPy sparse (`representations`); labels: one 0 or 1 per row;
+    seed: of the shuffling.
 
     Raises InputError for labels that are no 0 and 1 or constant on one side of the split, for other numbers of
     rows, for no k, and where scikit-learn is missing.
@@ -127,6 +141,20 @@ def fit_probes(
     y, test = _check(labels, is_test)
     if not ks or min(ks) < 1:
         raise InputError(f"ks: expected numbers of columns of at least 1, got {list(ks)}")
+    mixed, chance = y.copy(), np.random.default_rng(hash_seed(seed, "shuffled labels"))
+    for rows in (test, ~test):
+        mixed[rows] = chance.permutation(y[rows])
+    return Probes(
+        scores=_fit_all(features, y, test, ks),
+        shuffled=_fit_all(features, mixed, test, ks),
+        train=(int((~y & ~test).sum()), int((y & ~test).sum())),
+        test=(int((~y & test).sum()), int((y & test).sum())),
+    )
+
+
+def _fit_all(
+    features: Mapping[str, Any], y: NDArray[np.bool_], test: NDArray[np.bool_], ks: Sequence[int]
+) -> tuple[ProbeScore, ...]:
     scores = list[ProbeScore]()
     for name, matrix in features.items():
         if matrix.shape[0] != len(y):
@@ -134,11 +162,24 @@ def fit_probes(
         order = _rank(matrix, y, ~test)
         sizes = sorted({min(int(k), len(order)) for k in ks})
         scores += [_fit(name, matrix, order[:k], y, test) for k in sizes]
-    return Probes(
-        scores=tuple(scores),
-        train=(int((~y & ~test).sum()), int((y & ~test).sum())),
-        test=(int((~y & test).sum()), int((y & test).sum())),
-    )
+    return tuple(scores)
+
+
+def _principal_directions(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The principal directions in which centred rows vary; one at least.
+
+    Fewer rows than columns leave directions of rounding errors alone: scaled to standard deviation 1, they would
+    drown all others.
+    """
+    _, sizes, directions = np.linalg.svd(x, full_matrices=False)
+    rank = int((sizes > sizes[0] * max(x.shape) * np.finfo(np.float64).eps).sum())
+    return directions[: max(1, rank)]  # type: ignore[no-any-return]
+
+
+def _sparse_matrix(codes: Codes) -> Any:
+    sparse = import_sklearn("scipy.sparse")
+    parts = [sparse.csr_matrix((b.values, b.latents, b.ends), shape=(len(b), codes.d_sae)) for b in codes]
+    return sparse.vstack(parts).tocsc()
 
 
 def import_sklearn(module: str) -> Any:

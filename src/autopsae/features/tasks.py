@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
 from autopsae.extras import package_error
 from autopsae.reading import check_regular, input_errors
@@ -40,6 +41,8 @@ class ProbeTask(Result):
     """The label of each."""
     classes: tuple[str, str]
     """What the files call the labels False and True."""
+    left_out: int
+    """Texts of the file that were left out, as they repeat another one."""
 
     def __str__(self) -> str:
         share = f"{self.labels.mean():.0%} of them {show(self.classes[1], 40)}"
@@ -53,22 +56,33 @@ def probe_task_names(folder: str | Path | None = None) -> list[str]:
     return [Path(path).name.removesuffix(".csv") for kind, path in rows if kind == _BINARY]
 
 
+@whole_arguments("most")
 def read_probe_task(name: str, folder: str | Path | None = None, *, most: int | None = None) -> ProbeTask:
     """One binary task. The smaller of its two targets, in the order of text, is False.
+
+    Up to two thirds of a file's texts are repeated in it. A text that is read again is left out, and so is one with
+    both targets: else a probe would be tested on texts that it was fitted on.
 
     folder: the package's folder `data`; left out, that of the installed package, which is not imported. most: texts
     at most, the first ones (the files are in random order).
 
-    Raises InputError for a package or zstandard that is missing, a name that there is not, a damaged file, and one
-    that has not exactly two targets.
+    Raises InputError for a package or zstandard that is missing, a name that there is not, a damaged file, one
+    that has not exactly two targets, and a number of texts below 2.
     """
+    if most is not None and most < 2:
+        raise InputError(f"most: expected at least 2 texts, got {most}")
     root = _root(folder)
     path = root / "cleaned_data" / f"{name}.csv.zst"
     if name not in (names := probe_task_names(root)) or not path.is_file():
         raise InputError(
             f"task {show(name, 60)}: expected a binary one of sae-probes, such as {list_names(names, 3)}"
         )
-    rows = [row for _, row in zip(range(most or 2**31), _rows(path, ("prompt", "target")), strict=False)]
+    targets: dict[str, set[str]] = {}
+    read = 0
+    for prompt, target in _rows(path, ("prompt", "target")):
+        targets.setdefault(prompt, set()).add(target)
+        read += 1
+    rows = [(prompt, min(its)) for prompt, its in targets.items() if len(its) == 1][:most]
     classes = sorted({target for _, target in rows})
     if len(classes) != 2:
         raise InputError(f"{path}: expected two targets, got {list_names(classes)}; read more texts")
@@ -77,6 +91,7 @@ def read_probe_task(name: str, folder: str | Path | None = None, *, most: int | 
         texts=tuple(prompt for prompt, _ in rows),
         labels=np.array([target == classes[1] for _, target in rows]),
         classes=(classes[0], classes[1]),
+        left_out=read - sum(len(its) == 1 for its in targets.values()),
     )
 
 

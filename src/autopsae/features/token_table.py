@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
-from autopsae.features.annotations import Annotations, check_range, read_table
+from autopsae.features.annotations import Annotations, check_range, read_table, whole_numbers
 from autopsae.tables import Result, save_table
 
 COLUMNS = ("document", "start", "end", "text")
@@ -124,8 +124,8 @@ def read_token_table(path: str | Path) -> TokenTable:
     path = Path(path)
     columns = read_table(path, COLUMNS)
     try:
-        documents, starts, ends = (np.array([int(v) for v in columns[name]], np.int64) for name in COLUMNS[:3])
-    except ValueError as error:
+        documents, starts, ends = (np.array(whole_numbers(name, columns[name]), np.int64) for name in COLUMNS[:3])
+    except (ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path}: expected whole numbers as document, start and end, got {error}") from error
     if not len(documents):
         raise InputError(f"{path}: expected a row for each token, got none")

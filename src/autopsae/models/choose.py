@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autopsae.activations.presets import python_reference_text
 from autopsae.activations.sources import watch
 from autopsae.arrays import InputError
 from autopsae.models.network import Document, Network
@@ -16,6 +17,13 @@ _SHORTEST = 4
 """Tokens of a document on average, at least, for as many documents to be kept as are needed."""
 _KEPT = 64
 """Documents that are kept in any case."""
+
+_INPUTS = {
+    "image": "images (--images DIR, or documents from models.pictures_in)",
+    "protein": "proteins (--sequences FILE, or documents from models.sequences_in)",
+    "dna": "DNA (--sequences FILE, or documents from models.sequences_in)",
+}
+"""What a network that reads no text must be given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,20 @@ def choose_pieces(
     if not chosen:
         raise InputError("expected at least one document that is not empty, got none; is the source empty?")
     return [piece for _, _, piece in sorted(chosen, key=lambda at: at[:2])]
+
+
+def documents_for(network: Network, documents: Iterable[Any] | None) -> Iterable[Any]:
+    """The documents; the Python reference where there are none and the network reads texts.
+
+    Raises InputError for none for another network, and for a single text in the place of documents.
+    """
+    if isinstance(documents, str):
+        raise InputError("expected a list of documents, got a string; pass [text] for a single text")
+    if documents is not None:
+        return documents
+    if network.modality != "text":
+        raise InputError(f"{network.name}: expected {_INPUTS[network.modality]}, got nothing to read")
+    return python_reference_text()
 
 
 def name_document(document: Any, number: int) -> Document:

@@ -1,5 +1,7 @@
 """One figure of concept coverage: concepts covered at every limit, and F1 by concept."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,20 @@ _SHOWN = 40  # concepts that are named on the right
 _LONG = 28  # letters of a name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What a figure shows of one SAE."""
+
+    live: int
+    """Its live latents."""
+    curve: Mapping[float, int]
+    """{limit of F1: concepts covered at it}."""
+    chance: Mapping[float, int]
+    """The same with annotations of other documents."""
+    best: Mapping[str, float]
+    """{concept: F1 of its latent, the lower of validation and test documents}."""
+
+
 def save_concept_figure(result: Coverage | CoverageComparison, path: str | Path) -> None:
     """Write `concept_figure` as .png, .pdf or .svg, whole or not at all.
 
@@ -28,34 +44,47 @@ def save_concept_figure(result: Coverage | CoverageComparison, path: str | Path)
 
 
 def concept_figure(result: Coverage | CoverageComparison) -> "Figure":
-    """Left: how many concepts are covered at each limit of F1, a line for each SAE, dashed by chance. Right: the
-    F1 on test documents of the concepts that the SAEs know best.
+    """`draw_concepts` of a coverage or of several."""
+    coverages = result.coverages if isinstance(result, CoverageComparison) else {"SAE": result}
+    return draw_concepts({name: _summary(coverage) for name, coverage in coverages.items()})
+
+
+def draw_concepts(saes: Mapping[str, Drawn]) -> "Figure":
+    """Left: how many concepts are covered at each limit of F1, a line for each SAE, dashed by chance. Right: the F1
+    of the concepts that the SAEs know best; a concept is covered where its point is right of the line.
     """
     from matplotlib.figure import Figure
 
-    coverages = dict(result.coverages) if isinstance(result, CoverageComparison) else {"SAE": result}
-    first = next(iter(coverages.values()))
-    shown = min(len(first.scores), _SHOWN)
+    first = next(iter(saes.values()))
+    shown = min(len(first.best), _SHOWN)
     figure = Figure(figsize=(11, max(4.6, 1.6 + 0.19 * shown)), layout="constrained")
     axes: Any = figure.subplots(1, 2, width_ratios=(1, 1.25))
-    _draw_curves(axes[0], coverages)
-    _draw_concepts(axes[1], coverages, shown)
+    _draw_curves(axes[0], saes)
+    _draw_best(axes[1], saes, shown)
     return figure
 
 
-def _draw_curves(axis: "Axes", coverages: dict[str, Coverage]) -> None:
+def _summary(coverage: Coverage) -> Drawn:
+    return Drawn(
+        live=coverage.live,
+        curve=coverage.curve,
+        chance={limit: coverage.count_by_chance(limit) for limit in LIMITS},
+        best={score.concept: min(score.validation_f1, score.f1) for score in coverage.scores},
+    )
+
+
+def _draw_curves(axis: "Axes", saes: Mapping[str, Drawn]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for n, (name, coverage) in enumerate(coverages.items()):
+    for n, (name, drawn) in enumerate(saes.items()):
         color, marker = _COLORS[n % len(_COLORS)], _MARKERS[n % len(_MARKERS)]
-        label = f"{printable(name, _LONG)} ({coverage.live:,} live)"
-        axis.plot(LIMITS, [*coverage.curve.values()], color=color, marker=marker, markersize=4, label=label)
-        chance = [coverage.count_by_chance(limit) for limit in LIMITS]
-        axis.plot(LIMITS, chance, color=color, linestyle="--", linewidth=1)
+        label = f"{printable(name, _LONG)} ({drawn.live:,} live)"
+        axis.plot([*drawn.curve], [*drawn.curve.values()], color=color, marker=marker, markersize=4, label=label)
+        axis.plot([*drawn.chance], [*drawn.chance.values()], color=color, linestyle="--", linewidth=1)
     axis.plot([], [], color="0.4", linestyle="--", linewidth=1, label="annotations of other documents")
     axis.axvline(COVERED, color="0.4", linewidth=0.8)
-    first = next(iter(coverages.values()))
-    axis.set_title(f"Concepts covered, of {len(first.scores):,}", loc="left")
+    first = next(iter(saes.values()))
+    axis.set_title(f"Concepts covered, of {len(first.best):,}", loc="left")
     axis.set_xlabel("limit that F1 exceeds on validation and test documents")
     axis.set_ylabel("concepts")
     axis.set_ylim(bottom=0)
@@ -64,18 +93,16 @@ def _draw_curves(axis: "Axes", coverages: dict[str, Coverage]) -> None:
     axis.legend(frameon=False, fontsize=9, loc="upper right")
 
 
-def _draw_concepts(axis: "Axes", coverages: dict[str, Coverage], shown: int) -> None:
+def _draw_best(axis: "Axes", saes: Mapping[str, Drawn], shown: int) -> None:
     best: dict[str, float] = {}
-    for coverage in coverages.values():
-        for score in coverage.scores:
-            best[score.concept] = max(best.get(score.concept, 0.0), score.f1)
+    for drawn in saes.values():
+        for concept, f1 in drawn.best.items():
+            best[concept] = max(best.get(concept, 0.0), f1)
     names = sorted(best, key=lambda name: -best[name])[:shown]
-    place = {name: n for n, name in enumerate(names)}
-    for n, coverage in enumerate(coverages.values()):
-        some = [score for score in coverage.scores if score.concept in place]
+    for n, drawn in enumerate(saes.values()):
         axis.plot(
-            [score.f1 for score in some],
-            [place[score.concept] for score in some],
+            [drawn.best[name] for name in names],
+            range(len(names)),
             linestyle="",
             color=_COLORS[n % len(_COLORS)],
             marker=_MARKERS[n % len(_MARKERS)],
@@ -86,6 +113,6 @@ def _draw_concepts(axis: "Axes", coverages: dict[str, Coverage], shown: int) -> 
     axis.invert_yaxis()
     axis.axvline(COVERED, color="0.4", linewidth=0.8)
     axis.set_xlim(-0.02, 1.02)  # whole markers at the ends
-    axis.set_title("F1 of the best latent on test documents", loc="left")
+    axis.set_title("F1 of the best latent, the lower of validation and test", loc="left")
     axis.set_xlabel("F1")
     draw_grid(axis)

@@ -7,27 +7,15 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.cli.options.kinds import Integers, Names, Numbers, Place, Rare
-from autopsae.cli.options.shared import Padding
+from autopsae.cli.options.shared import Padding, Reading
 from autopsae.cli.options.sparsity import ShortFiring
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Prefer, Repeated
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class KeptReading(Reading):
     """What a model reads; none of it is for activations."""
 
-    text: Path | None = None
-    """For a model of texts: a .txt or .jsonl file; by default the Python reference that every Python has."""
-    dataset: str | None = None
-    """For a model of texts: hf:NAME, a dataset of the Hugging Face Hub whose rows have a "text"."""
-    images: Path | None = None
-    """For a model of images: a folder of images, or of CIFAR-10's binary files."""
-    sequences: Path | None = None
-    """For a model of proteins or DNA: a FASTA, Swiss-Prot or EMBL file."""
-    context: Rare[int | None] = None
-    """Tokens that the model reads at once (pixels of an image's side)."""
-    batch_size: Rare[int] = 8
-    """Pieces that it reads at once."""
     keep: Place[Path | None] = None
     """Write the activations into this folder too, for training."""
 
@@ -56,7 +44,7 @@ class DiagnoseOptions:
     source: Positional[str]
     """A model: its folder, a .gguf file, a name of docs/models.md or of the Hugging Face Hub. Or activations, as a
     file or a folder: what `harvest` writes, or a layout of docs/files.md."""
-    reading: Annotated[Reading, OmitArgPrefixes] = Reading()
+    reading: Annotated[KeptReading, OmitArgPrefixes] = KeptReading()
     """What a model reads."""
     layers: Names = ()
     """Layers to diagnose, all by default; N stands for hsN."""

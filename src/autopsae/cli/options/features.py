@@ -6,28 +6,48 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.cli.options.kinds import Names, Place, Rare
-from autopsae.cli.options.shared import Padding
+from autopsae.cli.options.kinds import Integers, Names, Place, Rare
+from autopsae.cli.options.shared import Padding, Reading
+from autopsae.defaults import PROBE_KS, Pool, ProbeRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstReading(Reading):
+    """What a model reads; none of it is for activations."""
+
+    tokens: int | None = None
+    """Of a model: read the first tokens up to so many; 100,000 if not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesOptions:
-    """What the latents of SAE know on ACTIVATIONS: the concepts that they cover, and where a latent fires most.
+    """What the latents of SAE know on SOURCE: the concepts that they cover, what probes read from them, whether
+    each has one meaning, and where a latent fires most.
 
     docs/features.md lists more options, such as padding and how much is shown of a latent.
     """
 
     sae: Positional[str]
     """A trained SAE, as `train` writes it (OUT/sae), or one of another library or suite (docs/files.md)."""
-    source: Positional[Path]
-    """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md. All are read."""
+    source: Positional[str]
+    """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md. All are read. Or a
+    model, as `diagnose` takes it: it is run, and no activations are written."""
+    reading: Annotated[FirstReading, OmitArgPrefixes] = FirstReading()
+    """What a model reads."""
     annotations: Path | None = None
     """Table of what is known: document, start, end, concept (.csv, .parquet; docs/features.md)."""
     token_table: Path | None = None
-    """Table of tokens: document, start, end, text (.csv, .parquet). With it, the annotations count letters, special
-    tokens are left out, and a latent is shown with its context."""
+    """Of activations: table of tokens: document, start, end, text (.csv, .parquet). With it, as with a model, the
+    annotations count letters, special tokens are left out, and a latent is shown with its context."""
+    probes: ProbeRows | None = None
+    """Fit sparse logistic probes of the concepts of --annotations: of documents that have them, or of tokens."""
+    tasks: Names = ()
+    """Of a model: fit them for these binary tasks of the package sae-probes, whose texts the model reads."""
+    embeddings: Path | None = None
+    """Score monosemanticity by these: what another model makes of each document or token, a row each (.npy, or a
+    layout of docs/files.md)."""
     against: Names = ()
-    """Other SAEs of the same layer, which are compared with SAE on the same annotations."""
+    """Other SAEs of the same layer, which are compared with SAE on the same tokens."""
     controls: bool = False
     """Compare also with the raw neurons, and with random rows of the same sparsity."""
     latent: int | None = None
@@ -37,13 +57,21 @@ class FeaturesOptions:
     window: Rare[int] = 12
     """Tokens of context on each side."""
     validation: Rare[float] = 0.5
-    """Share of the documents on which the latent of each concept is chosen; the others score it."""
+    """Share of the documents on which latents are chosen and probes are fitted; the others score them."""
+    ks: Rare[Integers] = PROBE_KS
+    """Latents or neurons that a probe sees."""
+    pool: Rare[Pool | None] = None
+    """How the tokens of a document become one row for probes and monosemanticity: max, mean or last. Left out, last
+    for tasks, as sae-probes does it, and max otherwise."""
+    task_texts: Rare[int] = 1000
+    """Texts of a task that are read at most."""
     seed: int = 0
     """Of the split of the documents and of all that is drawn."""
     scale: float | None = None
-    """What tokens are multiplied with before SAE, where its files do not say it (docs/files.md)."""
+    """What tokens are multiplied with before SAE, where its files do not say it (docs/files.md). Not with
+    --against: `convert` writes an SAE with its scale."""
     k: int | None = None
-    """Active latents per token, where the files of SAE do not say it (Qwen-Scope)."""
+    """Active latents per token, where the files of SAE do not say it (Qwen-Scope). Not with --against."""
     layer: str | None = None
     """Layer that the SAE was trained on, where there are several; N stands for hsN."""
     padding: Rare[Annotated[Padding, OmitArgPrefixes]] = Padding()
@@ -51,8 +79,9 @@ class FeaturesOptions:
     json: Place[Path | None] = None
     """Write all scores there."""
     table: Place[Path | None] = None
-    """Write a row per concept (and SAE) there (.csv, .parquet)."""
+    """Write a row per SAE and concept there (.csv, .parquet). Further measures have a table of their own beside it,
+    whose name ends in -probes or -monosemanticity."""
     figure: Place[Path | None] = None
-    """Write the curve of covered concepts and F1 by concept there (.png, .pdf, .svg)."""
+    """Write the curve of covered concepts and F1 by concept there, with --annotations (.png, .pdf, .svg)."""
     device: str | None = None
     """Where to compute, for example cuda."""

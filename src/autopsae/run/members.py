@@ -10,14 +10,13 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.start import layer_norm_tokens, start_from, without_strays
-from autopsae.run.verdict import resampling_until
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.recipes import Recipe
-from autopsae.training.revival import Resampling
+from autopsae.training.revival import Resampling, resampling_until
 
 LEAST_TOKENS = 4
 """At birth a latent fires on at least this many tokens of the sample: a lower firing rate cannot be set on it."""

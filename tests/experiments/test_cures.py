@@ -6,7 +6,7 @@ from experiments.training.cure_rows import Row, best, helps
 from experiments.training.prototypes import Beside
 
 from autopsae.sae.sparsity import TopK
-from autopsae.training import loop
+from autopsae.training.objective import reconstruction_losses
 from tests.training.members import new_sae, tokens
 
 
@@ -40,7 +40,7 @@ def test_a_cure_helps_by_fewer_dead_at_hardly_more_error_or_by_less_error_at_few
 def test_a_bypass_of_nothing_has_the_loss_and_the_gradients_of_the_library() -> None:
     nothing = torch.zeros(tokens().shape[1], 2, dtype=torch.float64)
     found = []
-    for losses in (loop.reconstruction_losses, Beside(U=nothing, V=nothing, lr=0.0).loss):
+    for losses in (reconstruction_losses, Beside(U=nothing, V=nothing, lr=0.0).loss):
         sae = new_sae(0, TopK(k=4)).double()
         weights, y = sae.weights, tokens(50).double()[None]
         selection, centered = weights.select(y, training=True)

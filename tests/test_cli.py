@@ -224,7 +224,7 @@ def test_strays_can_be_left_out_of_training_and_the_error_is_told_without_them(t
         {"sparsity": "batch_topk", "k": 4, "revive": "resample", "products": "float32"},
         {"sparsity": "relu", "l1": 0.5, "firing_rate": 0.05, "revive": "ghost"},
         {"sparsity": "jumprelu", "k": 4, "bandwidth": 0.2, "start": 0.05, "csv": True, "tensorboard": True},
-        {"sparsity": "groupmax", "k": 4},
+        {"sparsity": "groupmax", "k": 4, "fit_encoder": True},
         {"layer_norm": True, "k": 4, "init": "median", "scale": False, "revive": "auxk"},
     ],
     ids=["batch_topk", "relu", "jumprelu", "groupmax", "layer_norm"],
@@ -242,6 +242,7 @@ def test_train_offers_every_sparsity_revival_and_log(tmp_path: Path, source: Pat
     assert (sae.scale == 1.0) == ("scale" in options)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["sparsity"] == sae.sparsity.name
+    assert ("fit_encoder" in summary) == ("fit_encoder" in options)
     if "csv" in options:
         assert len((out / "records.csv").read_text().splitlines()) == 13
         assert list(out.glob("events.out.tfevents*"))

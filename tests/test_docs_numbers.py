@@ -10,7 +10,7 @@ from experiments.outliers_2605_31518 import table as claims
 from experiments.real_models import table as births
 from experiments.survival import ageing, policy_rows, prescription, resampled, summary, trained_death
 from experiments.survival.policy_rows import shares
-from experiments.training import origin, wander
+from experiments.training import cure_rows, origin, wander
 from experiments.training import table as trainings
 
 ROOT = Path(__file__).parents[1]
@@ -291,6 +291,7 @@ def test_the_page_on_diagnoses_says_of_two_users_files_what_training_found() -> 
 
 
 BIAS = "docs/bias.md"
+CURES = "docs/cures.md"
 
 
 def test_the_page_on_the_bias_has_the_table_of_known_origins(capsys: pytest.CaptureFixture[str]) -> None:
@@ -368,3 +369,21 @@ def test_the_page_on_trials_says_which_candidates_were_best_on_the_first_layers(
     sentence = "within 2 % of it, on # of #, alpha 0.15 on #, and the median on #"
     assert quoted("docs/trial.md", sentence) == [said["whiten_0.05"], 5, said["whiten_0.15"], said["median"]]
     assert said["none"] == 0
+
+
+def test_the_page_on_cures_has_the_tables_of_the_rows() -> None:
+    for table in cure_rows.tables(cure_rows.read()):
+        assert table in (ROOT / CURES).read_text()
+
+
+def test_the_page_on_cures_says_how_much_a_fitted_encoder_lowers_the_error() -> None:
+    rows = {(row["layer"], row["lr"], row["steps"], row["cure"]): row for row in cure_rows.read()}
+    layers, said = ("unirep64.hs4", "spliceai.add_20", "unirep256.hs4"), []
+    for layer in layers:
+        fitted = rows[layer, 3e-4, 1000, "fitted_0.15"]
+        constant = cure_rows.best(cure_rows.constants(cure_rows.read(), fitted))[1]
+        said.append(float(f"{constant['fvu_raw'] / fitted['fvu_raw']:.2g}"))
+    sentence = "of the best constant is # (UniRep-64), # (SpliceAI) and # times (UniRep-256) that of `fitted_0.15`"
+    assert quoted(CURES, sentence) == said
+    dead = [round(100 * rows[layer, 3e-4, 1000, "fitted_0.15"]["dead"], 1) for layer in layers]
+    assert quoted(CURES, "which leaves # %, # % and # % of the latents dead.") == dead

@@ -53,6 +53,7 @@ EVERY = TrainOptions(
         rank=5,
         firing_rate=0.125,
         scale=False,
+        fit_encoder=True,
         layer_norm=True,
     ),
     fit=Fit(

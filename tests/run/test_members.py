@@ -116,6 +116,12 @@ def test_an_sae_of_a_layer_is_born_on_its_sample_under_the_start_of_what_it_sees
     assert same(found, expected)
 
 
+def test_an_sae_of_a_layer_is_fitted_on_its_sample_if_asked() -> None:
+    layer, settings = Layer(X), {"d_sae": 16, "sparsity": TopK(k=2), "fit_encoder": True}
+    found = layer.born(layer.start("mean"), l0=2.0, **settings)  # type: ignore[arg-type]
+    assert same(found, born(layer.start("mean"), sample=collect(X).sample, **settings))  # type: ignore[arg-type]
+
+
 def test_jumprelu_starts_where_its_target_is_met_or_at_the_least_rate_that_the_sample_can_tell() -> None:
     layer = Layer(X)
     start = layer.start("median")

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from autopsae.evaluation.reconstruction import Evaluation
-from autopsae.run.verdict import Resampled, divergence, idle_resampling, resampling_until, warnings_of
+from autopsae.run.members import resampling_for
+from autopsae.run.verdict import Resampled, divergence, idle_resampling, warnings_of
 from autopsae.sae.death import Fates
-from autopsae.training.revival import Resampling
+from autopsae.training.config import TrainConfig
+from autopsae.training.revival import Resampling, resampling_until
 
 pytestmark = pytest.mark.quick
 
@@ -116,23 +118,23 @@ def test_latents_drawn_in_the_last_tenth_are_said_and_the_rule_of_the_command_li
 
 @pytest.mark.parametrize(
     ("steps", "until", "idle"),
-    [(1000, None, False), (999, None, True), (1112, 1000, False), (1111, 999, True), (5000, 1000, False)],
+    [(1112, None, False), (1111, None, True), (1112, 1000, False), (1112, 999, True), (5000, 1000, False)],
 )
 def test_resampling_that_no_step_was_for_is_said(steps: int, until: int | None, idle: bool) -> None:
-    said = idle_resampling(Resampling(every_steps=1000, until_step=until), steps=steps)
-    limit = "" if until is None else f", while no more than {until:,} are done"
+    config = TrainConfig(steps=steps, lr=1e-3, resampling=Resampling(every_steps=1000, until_step=until))
+    said = idle_resampling(config, steps=steps)
     expected = (
-        f"resampling: no latent could be drawn afresh in {steps:,} steps, as it is done every 1,000 steps{limit}; "
-        "train longer, or choose another revival"
+        f"resampling: no latent could be drawn afresh in {steps:,} steps, as it is done every 1,000 steps, while "
+        "no more than 999 are done; train longer, or choose another revival"
     )
     assert said == ([expected] if idle else [])
-    assert idle_resampling(None, steps=steps) == []
+    assert idle_resampling(replace(config, resampling=None), steps=steps) == []
 
 
 @pytest.mark.parametrize(("steps", "idle"), [(1111, True), (1112, False)])
 def test_the_shortest_run_in_which_the_command_line_resamples(steps: int, idle: bool) -> None:
-    method = Resampling(every_steps=1000, until_step=resampling_until(steps))
-    assert bool(idle_resampling(method, steps=steps)) == idle
+    config = TrainConfig(steps=steps, lr=1e-3, resampling=resampling_for(steps))
+    assert bool(idle_resampling(config, steps=steps)) == idle
 
 
 def test_of_a_good_result_nothing_is_said() -> None:

@@ -20,6 +20,7 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.saved import tensors_checksum
+from autopsae.training import checkpoint
 from autopsae.training.bias import BIASES
 from autopsae.training.checkpoint import load_checkpoint
 from autopsae.training.config import TrainConfig
@@ -27,6 +28,7 @@ from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
+from autopsae.training.terms import terms
 from tests import processes
 
 D_IN, D_SAE = 12, 64
@@ -85,6 +87,7 @@ from autopsae.run.one import run
 from autopsae.sae.sparsity import TopK
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
+from autopsae.training.terms import terms
 from tests import processes
 from dataclasses import replace
 
@@ -164,8 +167,9 @@ def test_a_checkpoint_of_another_run_is_refused(
     assert training.step == 0
 
 
-def test_without_a_decay_a_run_may_be_prolonged(tmp_path: Path) -> None:
-    short, long = (replace(CONFIG, decay_steps=0, steps=steps) for steps in (10, 20))
+@pytest.mark.parametrize("resampling", [None, Resampling(every_steps=2, until_step=6, dead_after_tokens=200)])
+def test_without_a_decay_a_run_may_be_prolonged(tmp_path: Path, resampling: Resampling | None) -> None:
+    short, long = (replace(CONFIG, decay_steps=0, steps=steps, resampling=resampling) for steps in (10, 20))
     broken, unbroken = new_sae(TopK(k=4)), new_sae(TopK(k=4))
     training = Training([Member(sae=broken, config=short)], tokens())
     list(training)
@@ -174,6 +178,25 @@ def test_without_a_decay_a_run_may_be_prolonged(tmp_path: Path) -> None:
     prolonged.load(tmp_path / "c.safetensors")
     records = list(prolonged)
     assert records == list(Training([Member(sae=unbroken, config=long)], tokens()))[10:]
+
+
+def test_a_run_whose_resampling_ends_with_it_may_not_be_prolonged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(CONFIG, decay_steps=0, steps=10, resampling=Resampling(every_steps=2, dead_after_tokens=200))
+    path, training = tmp_path / "c.safetensors", Training([Member(sae=new_sae(TopK(k=4)), config=config)], tokens())
+    training.save(path)
+    longer = Training([Member(sae=new_sae(TopK(k=4)), config=replace(config, steps=20))], tokens())
+    with pytest.raises(InputError, match="steps 10, got 20"):
+        longer.load(path)
+    # An earlier version said nothing of the steps, as its resampling did not end with the training.
+    said = terms(training.members[0])
+    said["settings"]["steps"] = "any"
+    monkeypatch.setattr(checkpoint, "terms", lambda member: said)
+    training.save(path)
+    monkeypatch.undo()
+    longer.load(path)
+    assert longer.step == 0
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "missing", "foreign"])

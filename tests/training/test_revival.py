@@ -1,5 +1,6 @@
 """Where gradients arrive: a revival method must reach exactly the latents that it claims to reach."""
 
+from dataclasses import replace
 from math import exp
 from typing import Any
 
@@ -298,6 +299,46 @@ def test_resampling_is_due_after_every_so_many_steps_up_to_the_last() -> None:
     assert due(0) == []
 
 
+@pytest.mark.parametrize(
+    ("steps", "until", "silence", "counted", "last"),
+    [
+        (1000, None, 100, 10**9, 900),  # a tenth of the steps
+        (1000, 900, 100, 10**9, 900),
+        (1000, 899, 100, 10**9, 899),
+        (1005, None, 100, 10**9, 904),
+        (1000, None, 1001, 10**9, 899),  # silence of the resampling: 101 batches of 10 tokens
+        (1000, None, 1000, 10**9, 900),
+        (1000, None, 100, 1001, 899),  # silence of the records
+        (1000, None, 100, 10_000, 0),
+        (1000, None, 100, 10_001, 900),  # no record counts the dead
+        (1000, None, 20_000, 100, 0),
+    ],
+)
+def test_resampling_is_never_the_last_thing_that_happens(
+    steps: int, until: int | None, silence: int, counted: int, last: int
+) -> None:
+    method = Resampling(every_steps=1, until_step=until, dead_after_tokens=silence)
+    config = TrainConfig(steps=steps, lr=1e-3, batch_tokens=10, dead_after_tokens=counted, resampling=method)
+    assert config.last_resampling() == last
+    assert [step + 1 for step in range(steps) if config.resamples(step)] == [*range(1, last + 1)]
+    assert not any(replace(config, resampling=None).resamples(step) for step in range(steps))
+
+
+def test_a_latent_that_never_fires_is_not_counted_alive_at_the_end_because_it_was_drawn_afresh() -> None:
+    x = torch.randn(1000, 8, generator=torch.Generator().manual_seed(5)) + 1
+    sae = born(untouched(8), d_sae=32, sparsity=TopK(k=4), sample=x)
+    # Rows so short stay behind: no token selects them, and a latent that is not selected does not learn.
+    method = Resampling(every_steps=1, dead_after_tokens=500, encoder_norm=1e-30)
+    config = TrainConfig(steps=20, lr=0.3, batch_tokens=250, dead_after_tokens=750, resampling=method)
+    training = Training([Member(sae=sae, config=config)], x)
+    records = [records[0] for records in training]
+    assert training.last_resampling(0)[0] <= config.last_resampling() == 17
+    assert sum(record.resampled for record in records) > 0
+    end = records[-1].dead
+    assert end is not None
+    assert end == float((training._account.watch.since_fired >= 750).double().mean()) > 0
+
+
 def test_resampling_that_cannot_be_is_refused() -> None:
     for bad in ({"every_steps": 0}, {"every_steps": 1, "encoder_norm": 0.0}):
         with pytest.raises(InputError, match="Resampling: expected every_steps >= 1, dead_after_tokens >= 1, enc"):
@@ -335,12 +376,12 @@ def test_training_with_resampling_revives_the_dead_and_says_how_many(kind: Name)
         sae.b_enc[:12] = -100.0
     method = Resampling(every_steps=3, until_step=3, dead_after_tokens=750, encoder_norm=1.0)
     config = TrainConfig(
-        steps=5, lr=1e-3, batch_tokens=250, dead_after_tokens=750, optimizer=kind, resampling=method
+        steps=6, lr=1e-3, batch_tokens=250, dead_after_tokens=750, optimizer=kind, resampling=method
     )
     training = Training([Member(sae=sae, config=config)], x)
     first, second, third, *after = (records[0] for records in training)
     assert training.last_resampling(0) == (3, third.resampled)
-    assert [record.resampled for record in (first, second, *after)] == [0, 0, 0, 0]
+    assert [record.resampled for record in (first, second, *after)] == [0, 0, 0, 0, 0]
     assert third.resampled >= 12
     assert third.died == third.resampled
     assert third.dead == third.dead_by_relu == 0  # counted as just seen

@@ -113,6 +113,7 @@ def about_of(
         **({} if saved else {"alpha": choice.alpha}),
         **({"sparsity_settings": settings} if settings else {}),
         **({"recipe": birth.recipe} if birth.recipe else {}),
+        **({"fit_encoder": True} if birth.fit_encoder else {}),
         "strays_in_training": strays,
         "held_out": held_out,
         "seed": choice.seed,
@@ -137,6 +138,7 @@ def entry_of(
         seed=choice.seed,
         firing_rate=birth.firing_rate,
         scaled=birth.scale,
+        fit_encoder=birth.fit_encoder,
         recipe=recipe_of(birth, steps=settings.config.steps, l1=choice.l1),
     )
     member = Member(sae=sae, config=settings.config, name=name)

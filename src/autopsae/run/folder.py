@@ -209,7 +209,7 @@ class Folder(AbstractContextManager["Folder"]):
                 "resampled_at_end": resampled and asdict(resampled),
                 "warnings": [
                     *warnings_of(evaluation, self.birth, resampled, lr=config.lr),
-                    *idle_resampling(config.resampling, steps=steps),
+                    *idle_resampling(config, steps=steps),
                 ],
             }
         digests = digests_of(self._training, self._raw_held_out)

@@ -10,14 +10,13 @@ from autopsae.diagnosis.prescribe import Prescription
 from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.start import layer_norm_tokens, start_from, without_strays
-from autopsae.run.verdict import resampling_until
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.recipes import Recipe
-from autopsae.training.revival import Resampling
+from autopsae.training.revival import Resampling, resampling_until
 
 LEAST_TOKENS = 4
 """At birth a latent fires on at least this many tokens of the sample: a lower firing rate cannot be set on it."""
@@ -99,13 +98,14 @@ class Layer:
         seed: int = 0,
         firing_rate: float | None = None,
         scaled: bool = True,
+        fit_encoder: bool = False,
         recipe: Recipe | None = None,
     ) -> SAE:
         """A freshly drawn SAE, by `sae.init.born`, with a sample of this layer.
 
         l0: the number of latents that should fire per token; only JumpReLU uses it, for its thresholds at birth.
         seed: draws the rows, and chooses the sample. firing_rate: replaces the firing rate that follows from `l0`.
-        scaled: as for `born`. recipe: published settings; if given, `l0` sets no firing rate.
+        scaled, fit_encoder: as for `born`. recipe: published settings; if given, `l0` sets no firing rate.
 
         Raises InputError for a prescription if the layer has `layer_norm`, and as `born`. It gives no warning for a
         prescription that was made for another SAE; `Prescription.differences` lists the differences.
@@ -130,6 +130,7 @@ class Layer:
                 generator=torch.Generator().manual_seed(seed),
                 firing_rate=rate if firing_rate is None else firing_rate,
                 scaled=scaled,
+                fit_encoder=fit_encoder,
                 layer_norm=self._layer_norm,
                 **({} if recipe is None else recipe.birth),
             )

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import isfinite
 from typing import Any
 
 from autopsae.evaluation.reconstruction import Evaluation
-from autopsae.training.revival import Resampling
+from autopsae.training.config import TrainConfig
+from autopsae.training.revival import resampling_until
 
 MEAN = 1.0
 """FVU of predicting the mean of the tokens: an SAE over it explains nothing."""
@@ -16,9 +17,6 @@ ABSURD = 1e4
 are then a hundred times as long as theirs. Measured against birth too, as an SAE that starts far from the tokens
 (b_dec = 0 at gamma 100 and more) may be as far off without having diverged.
 """
-
-LAST = 0.1
-"""Share of the steps, at the end, in which latents that are drawn afresh have no time to learn."""
 
 
 def divergence(end: Evaluation, birth: Mapping[str, Any], *, steps: int, lr: float) -> str | None:
@@ -56,19 +54,15 @@ class Resampled:
         return Resampled(latents=latents, steps_before_end=steps - at) if late else None
 
 
-def resampling_until(steps: int) -> int:
-    """How many steps may be done when latents are last drawn afresh, in a run of `steps`: nine in ten."""
-    return steps - ceil(LAST * steps)
-
-
-def idle_resampling(method: Resampling | None, *, steps: int) -> list[str]:
-    """A sentence where resampling was asked for, but no step of the run was one for it."""
-    if method is None or any(method.due(step) for step in range(method.every_steps - 1, steps, method.every_steps)):
+def idle_resampling(config: TrainConfig, *, steps: int) -> list[str]:
+    """A sentence where resampling was asked for, but no step of the run was one for it. steps: that the run had."""
+    method = config.resampling
+    if method is None or any(config.resamples(s) for s in range(method.every_steps - 1, steps, method.every_steps)):
         return []
-    until = "" if method.until_step is None else f", while no more than {method.until_step:,} are done"
     return [
         f"resampling: no latent could be drawn afresh in {steps:,} steps, as it is done every "
-        f"{method.every_steps:,} steps{until}; train longer, or choose another revival"
+        f"{method.every_steps:,} steps, while no more than {config.last_resampling():,} are done; train longer, or "
+        "choose another revival"
     ]
 
 

@@ -21,6 +21,9 @@ from autopsae.sae.sparsity import Sparsity
 from autopsae.seeds import check_generator, stream
 from autopsae.statistics.moments import layer_norm as normalized
 
+_FITTED_AT_A_TIME = 4096
+"""Tokens of the sample that are encoded at a time to fit the encoder."""
+
 
 @runtime_checkable
 class Prescribed(Protocol):
@@ -70,6 +73,7 @@ def born(
     firing_rate: float | None = None,
     scaled: bool = True,
     layer_norm: bool = False,
+    fit_encoder: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> SAE:
     """A freshly drawn SAE: unit rows uniform on the sphere (in the remedy's subspace, if it has one), W_dec equal
@@ -87,11 +91,15 @@ def born(
     does it (Conerly et al. 2025), TopK and BatchTopK one that makes each latent positive so often; JumpReLU gets
     thresholds, and a bias only for latents whose threshold would be under where thresholds begin.
     layer_norm: normalise every token; the remedy is then one for normalised tokens, the sample is still raw.
+    fit_encoder: multiply encoder rows and biases by the one number at which the reconstructions of the sample have
+    the least squared error. Who fires stays the same. k unit rows that fire on a token overshoot it where k is
+    large beside d_in, and training first has to shrink them (docs/cures.md).
 
     Raises InputError as `chunks` for a sample, and for one of another width, of zero tokens mostly, or so small or
     large that `dtype` cannot hold the scale; where a scale is wanted and there is neither a sample nor a
     prescription that knows it; for d_sae and sparsity that are missing or do not go together; for a firing rate
-    outside (0, 1) and one without a sample.
+    outside (0, 1) and one without a sample; for `fit_encoder` without a sample, and with a sparsity that does not
+    fix how many latents fire.
     """
     remedy, prescribed = (start, None) if isinstance(start, Remedy) else (start.remedy, start)
     d_sae, sparsity = _choose(prescribed, d_sae, sparsity)
@@ -118,6 +126,8 @@ def born(
         affine=affine,
         layer_norm=layer_norm,
     )
+    if fit_encoder:
+        _fit_encoder(sae, tokens)
     if prescribed and (differences := prescribed.differences(sae)):
         wrong = "; ".join(differences)
         said = f"born: the prescription was made for another SAE: {wrong}; diagnose again for this one"
@@ -197,3 +207,28 @@ def _rate_thresholds(
     rank = max(1, round((1 - rate) * len(y)))
     # Some latents at a time: [sample, d_sae] may be large.
     return torch.cat([(y @ rows.T).kthvalue(rank, dim=0).values for rows in W.split(1024)])
+
+
+@torch.no_grad()
+def _fit_encoder(sae: SAE, sample: Tensor | None) -> None:
+    """Multiply W_enc and b_enc by argmin_s ||y - b_dec - s z W_dec||^2 over the sample, in the SAE's space."""
+    if sample is None or sae.sparsity.l0 is None:
+        got = "no sample" if sample is None else f"{sae.sparsity.name}, whose penalty is set for codes of this size"
+        raise InputError(
+            "born: fit_encoder expected a sample and a sparsity that fixes how many latents fire, such as topk, "
+            f"got {got}; leave fit_encoder out, or give what is missing"
+        )
+    along, square = 0.0, 0.0
+    for x in sample.split(_FITTED_AT_A_TIME):
+        y = sae.affine(x.to(sae.W_enc))  # normalised already, where the SAE normalises
+        decoded = (sae.reconstruct(sae.select(y)) - sae.b_dec).double()
+        along += float(((y - sae.b_dec) * decoded).sum())
+        square += float(decoded.square().sum())
+    if not along > 0:
+        raise InputError(
+            f"born: fit_encoder expected reconstructions that point to the tokens of the sample, got {along:g} for "
+            "the sum of their inner products; check the sample, or leave fit_encoder out"
+        )
+    sae.W_enc.mul_(along / square)
+    if sae.b_enc is not None:
+        sae.b_enc.mul_(along / square)

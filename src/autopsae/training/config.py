@@ -1,7 +1,7 @@
 """`TrainConfig`, the settings of a training, and `Record`, what training reports every few steps."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, isfinite
 from typing import Literal
 
 from autopsae.arguments import whole_fields
@@ -10,7 +10,7 @@ from autopsae.kernels.screen import PRODUCTS, Products
 from autopsae.tables import Result
 from autopsae.training.bias import BIASES, Bias
 from autopsae.training.objective import L1, L0Target, take_sizes
-from autopsae.training.revival import AuxK, GhostGradients, Resampling
+from autopsae.training.revival import AuxK, GhostGradients, Resampling, resampling_until
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
 
@@ -52,7 +52,7 @@ class TrainConfig(Result):
     revival: AuxK | GhostGradients | None = None
     """Term of the loss that makes silent latents fire again. None for no term."""
     resampling: Resampling | None = None
-    """When and how silent latents are drawn afresh. None for never."""
+    """When and how silent latents are drawn afresh, which is never near the end (`resamples`). None for never."""
     dead_after_tokens: int = 256_000
     """A record counts a latent as dead if it has not fired on this many tokens, the last ones. Before training has
     seen this many, the dead fractions of the records are None."""
@@ -120,6 +120,25 @@ class TrainConfig(Result):
         if self.k_start is None or step >= self.k_steps:
             return k
         return round(self.k_start + (k - self.k_start) * step / self.k_steps)
+
+    def last_resampling(self) -> int:
+        """How many steps may be done when latents are last drawn afresh: 0 without `resampling`, and `until_step`
+        at most. After it there is a tenth of the steps, in which those latents learn, and as many tokens as it
+        takes, by `resampling` and by the records, to find that one of them has not fired.
+        """
+        if self.resampling is None:
+            return 0
+        # A shorter training has no record that counts dead latents.
+        counted = self.dead_after_tokens if self.dead_after_tokens <= self.steps * self.batch_tokens else 0
+        silence = ceil(max(self.resampling.dead_after_tokens, counted) / self.batch_tokens)
+        last = max(0, min(resampling_until(self.steps), self.steps - silence))
+        return last if self.resampling.until_step is None else min(last, self.resampling.until_step)
+
+    def resamples(self, step: int) -> bool:
+        """Whether silent latents are drawn afresh after a step (from 0): every so many steps, as `resampling` says,
+        up to `last_resampling`.
+        """
+        return self.resampling is not None and self.resampling.due(step) and step < self.last_resampling()
 
     def rate(self, step: int) -> float:
         """The learning rate in a step (from 0), as a fraction of `lr`, in (0, 1]."""

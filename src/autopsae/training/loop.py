@@ -142,7 +142,7 @@ class Training:
         """Draw dead latents afresh in each member that resamples at this step and has a finite loss."""
         for row, (config, is_fine) in enumerate(zip(self._configs(), fine, strict=True)):
             method = config.resampling
-            if method is None or not method.due(self.step - 1) or not is_fine:
+            if method is None or not (is_fine and config.resamples(self.step - 1)):
                 continue
             # Each step has random numbers of its own, so that a resumed run draws the same rows.
             generator = stream(config.seed, f"resampling after step {self.step}")

@@ -5,7 +5,7 @@ AuxK reaches latents that are dead-by-TopK alone, ghost gradients reach all sile
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 import torch
@@ -152,6 +152,15 @@ class _Some:
         return rows.view(*self.ids.shape, W.shape[2])
 
 
+LAST = 0.1
+"""Share of the steps, at the end, in which latents that are drawn afresh have no time to learn."""
+
+
+def resampling_until(steps: int) -> int:
+    """How many steps may be done when latents are last drawn afresh, in a run of `steps`: nine in ten."""
+    return steps - ceil(LAST * steps)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Resampling:
     """Draw silent latents afresh, in the directions of badly reconstructed tokens (Bricken et al. 2023).
@@ -161,12 +170,15 @@ class Resampling:
     squared: its decoder row becomes the token's direction from the encoder's centre (`b_dec`), its encoder row the
     same at `encoder_norm` times the mean norm of the living (JumpReLU: its threshold too, times the mean of
     theirs), its bias 0; what the optimizer remembers is forgotten.
+
+    It is never the last thing that happens to a training: none is after `TrainConfig.last_resampling`.
     """
 
     every_steps: int
     """Steps between two resamplings."""
     until_step: int | None = None
-    """Step after which there is none; None for no end."""
+    """Number of steps after which there is none; None for `TrainConfig.last_resampling`, after which there is none
+    anyway."""
     dead_after_tokens: int = 256_000
     """Tokens of silence after which a latent is drawn afresh."""
     encoder_norm: float = 0.2
@@ -180,7 +192,7 @@ class Resampling:
             )
 
     def due(self, step: int) -> bool:
-        """Is it time, after step number `step` (from 0)?"""
+        """Is it time, after step number `step` (from 0), in a training that goes on for long enough?"""
         return (step + 1) % self.every_steps == 0 and (self.until_step is None or step < self.until_step)
 
     @torch.no_grad()

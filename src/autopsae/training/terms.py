@@ -32,10 +32,11 @@ def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _settings(config: TrainConfig) -> dict[str, str]:
-    """How long it shall last matters to a decay alone."""
+    """How many steps it shall last matters only to a decay, and to a resampling that ends with the training."""
     settings = {one.name: repr(getattr(config, one.name)) for one in fields(config)}
     settings |= dict.fromkeys(WITHOUT_EFFECT, "any")
-    if config.decay_steps == 0:
+    resampling_ends = config.resampling is not None and config.last_resampling() != config.resampling.until_step
+    if config.decay_steps == 0 and not resampling_ends:
         settings["steps"] = "any"
     return settings
 

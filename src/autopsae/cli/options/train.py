@@ -33,6 +33,8 @@ class Birth(ShortFiring):
     """Set biases or thresholds so that each latent fires on this share of the tokens (jumprelu: k / d_sae)."""
     scale: Rare[bool] = True
     """Scale the layer to a median token norm of sqrt(d_in); false for the paper's setting."""
+    fit_encoder: Rare[bool] = False
+    """Multiply the encoder at birth by the number at which its reconstructions are best (docs/cures.md)."""
     recipe: Rare[Literal["paper"] | None] = None
     """paper: jumprelu or relu at the settings of the paper, with the penalty that goes with them."""
     layer_norm: Rare[bool] = False

@@ -46,28 +46,33 @@ class Learner:
     parts: dict[str, Any]
     """{name: what has a state_dict}."""
     counters: dict[str, Tensor]
+    resumed: Callable[[int], object]
+    """Told the number of steps that were taken before."""
 
     def sae(self) -> SAE:
+        """As users get it."""
         with TemporaryDirectory() as folder:
             self.write(Path(folder))
             return load_sae(folder)
 
     def state(self) -> dict[str, Any]:
+        """All that a run needs to go on."""
         return {name: part.state_dict() for name, part in self.parts.items()} | {"counters": self.counters}
 
     def load(self, state: dict[str, Any], steps: int) -> None:
+        """Go on from what `state` gave after `steps` steps."""
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         for name, counter in self.counters.items():
             counter.copy_(state["counters"][name])
         self.resumed(steps)
 
-    resumed: Callable[[int], object]
 
+def saelens(setting: Setting, prescription: Prescription, architecture: str, arm: str) -> Learner:
+    """JumpReLU: the quadratic penalty towards an L0 of k. On raw tokens its weight is larger, as their errors are.
 
-def saelens(setting: Setting, cure: Prescription | None, architecture: str) -> Learner:
-    """JumpReLU: the quadratic penalty towards an L0 of k. Uncured, its weight is that of scaled tokens too: raw
-    errors are larger by the square of the scale.
+    Besides "default" and "cured", an arm may have a part of the cure: "long_rows" (of length 1), "centred" (`b_dec`
+    at the centre), "centred_long_rows", and "mapped" (all but the long rows).
     """
     import sae_lens
     from sae_lens.config import SAETrainerConfig
@@ -75,9 +80,10 @@ def saelens(setting: Setting, cure: Prescription | None, architecture: str) -> L
 
     name = {"topk": "TopK", "batchtopk": "BatchTopK", "jumprelu": "JumpReLU"}[architecture]
     options: dict[str, Any] = {"k": setting.k}
+    maps = arm in ("cured", "mapped")
     if architecture == "jumprelu":
         options = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(setting.k)}
-        options["l0_coefficient"] = 1.0 if cure else 1 / setting.weight
+        options["l0_coefficient"] = 1.0 if maps else 1 / setting.weight
     config = getattr(sae_lens, f"{name}TrainingSAEConfig")(d_in=setting.d_in, d_sae=setting.d_sae, **options)
     sae = getattr(sae_lens, f"{name}TrainingSAE")(config)
     trainer = SAETrainer(
@@ -90,8 +96,15 @@ def saelens(setting: Setting, cure: Prescription | None, architecture: str) -> L
         sae=sae,
         data_provider=iter(()),
     )
-    if cure:
-        cure_saelens(trainer, cure)
+    if maps:
+        cure_saelens(trainer, prescription)
+    with torch.no_grad():
+        if arm.startswith("centred"):
+            sae.b_dec.copy_(prescription.b_dec)
+        if arm != "cured":
+            length = 1.0 if arm.endswith("long_rows") else config.decoder_init_norm
+            for weight, dim in ((sae.W_dec, 1), (sae.W_enc, 0)):
+                weight.copy_(length * torch.nn.functional.normalize(weight, dim=dim))
 
     def step(x: Tensor) -> None:
         trainer.step(x)
@@ -112,10 +125,10 @@ def saelens(setting: Setting, cure: Prescription | None, architecture: str) -> L
     return Learner(step=step, write=write, parts=parts, counters=counters, resumed=resumed)
 
 
-def dictionary_learning(setting: Setting, cure: Prescription | None, _architecture: str) -> Learner:
+def dictionary_learning(setting: Setting, prescription: Prescription, _architecture: str, arm: str) -> Learner:
     """Without its warm-up of 1,000 steps, as the others."""
     base = top_k_trainer()
-    trainer = (cure_dictionary_learning(base, cure) if cure else base)(
+    trainer = (cure_dictionary_learning(base, prescription) if arm == "cured" else base)(
         steps=ENDLESS,
         activation_dim=setting.d_in,
         dict_size=setting.d_sae,
@@ -147,7 +160,7 @@ def dictionary_learning(setting: Setting, cure: Prescription | None, _architectu
     )
 
 
-def sparsify(setting: Setting, cure: Prescription | None, _architecture: str) -> Learner:
+def sparsify(setting: Setting, prescription: Prescription, _architecture: str, arm: str) -> Learner:
     """Its Trainer wants a language model, so the body of its `fit` is driven (benchmarks/peers.py)."""
     os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
     from sparsify import SparseCoder, SparseCoderConfig
@@ -158,8 +171,8 @@ def sparsify(setting: Setting, cure: Prescription | None, _architecture: str) ->
     trainer = SimpleNamespace(
         saes={"layers.0": coder}, cfg=options, optimizers=[loop.optimizer], global_step=0, scheduler=loop.scheduler
     )
-    if cure:
-        cure_sparsify(trainer, {"layers.0": cure})
+    if arm == "cured":
+        cure_sparsify(trainer, {"layers.0": prescription})
 
     def step(x: Tensor) -> None:
         if trainer.global_step == 0 and not options.finetune:

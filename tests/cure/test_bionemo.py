@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.cure.cases import CENTERED, D_IN, NARROW, UNTOUCHED, WHITENED
 
 from autopsae.arrays import InputError
 from autopsae.cure import bionemo_flags
 from autopsae.sae.sparsity import BatchTopK
 from autopsae.training.bias import BIASES
+from tests.cure.cases import CENTERED, D_IN, NARROW, UNTOUCHED, WHITENED
 
 pytestmark = pytest.mark.quick
 
@@ -27,7 +27,10 @@ def test_without_a_remedy_the_bias_starts_at_zero() -> None:
 @pytest.mark.parametrize(
     ("prescription", "said"),
     [
-        (WHITENED, r"got whitening, .*; write a store of map_tokens\(prescription, batches\), and train on it with"),
+        (
+            WHITENED,
+            r"got whitening, .*; write a store of map_tokens\(prescription, batches\), and train on it with",
+        ),
         (NARROW, "an option for, got a subspace for the rows"),
         (replace(CENTERED, bias=BIASES["frozen"]), r"an option for, got Bias\(lr_fraction=0.0"),
         (replace(CENTERED, sparsity=BatchTopK(k=4)), "an option for, got the sparsity batch_?topk"),

@@ -4,11 +4,11 @@ import os
 
 import pytest
 import torch
-from tests.cure.cases import D_IN, D_SAE, MEDIAN, K, X
 
 from autopsae.sae.death import fates
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
+from tests.cure.cases import D_IN, D_SAE, MEDIAN, K, X
 
 
 def two_alive() -> SAE:

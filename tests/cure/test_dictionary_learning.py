@@ -1,4 +1,4 @@
-"""dictionary_learning's own training, cured by one call: its trainers take raw tokens and store weights for them."""
+"""dictionary_learning's own training, cured by one call: it takes raw tokens and stores weights for them."""
 
 import itertools
 from pathlib import Path
@@ -7,6 +7,12 @@ from typing import Any
 import pytest
 import torch
 from benchmarks.nnsight_patches import take_back_patches
+
+from autopsae.arrays import InputError
+from autopsae.cure import cure_dictionary_learning, map_tokens, peek
+from autopsae.interop import load_sae
+from autopsae.remedies.remedy import center
+from autopsae.training.bias import BIASES, Bias
 from tests.cure.cases import (
     CENTERED,
     D_IN,
@@ -22,12 +28,6 @@ from tests.cure.cases import (
     prescribed,
     silent,
 )
-
-from autopsae.arrays import InputError
-from autopsae.cure import cure_dictionary_learning, map_tokens, peek
-from autopsae.interop import load_sae
-from autopsae.remedies.remedy import center
-from autopsae.training.bias import BIASES, Bias
 
 pytest.importorskip("dictionary_learning.trainers")
 LR = 1e-3
@@ -74,7 +74,9 @@ def for_raw_tokens(trainer: Any) -> Any:
 
 @pytest.mark.parametrize("prescription", [CENTERED, WHITENED], ids=["centre", "whitening"])
 @pytest.mark.parametrize("name", TRAINERS)
-def test_cured_dictionaries_live_on_raw_tokens_from_the_first_step_to_the_last(name: str, prescription: Any) -> None:
+def test_cured_dictionaries_live_on_raw_tokens_from_the_first_step_to_the_last(
+    name: str, prescription: Any
+) -> None:
     base, settings = trainer_of(name)
     trainer = cured(name, prescription)
     assert type(trainer).__name__ == name

@@ -1,10 +1,17 @@
-"""SAELens' own training, cured by one call: it starts and learns as prescribed, and ends in an SAE of raw tokens."""
+"""SAELens' own training, cured by one call: it starts and learns as prescribed; its SAE takes raw tokens."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+
+from autopsae.arrays import InputError
+from autopsae.cure import cure_saelens
+from autopsae.interop import load_sae
+from autopsae.remedies.remedy import center
+from autopsae.training.bias import BIASES, Bias
 from tests.cure.cases import (
     CENTERED,
     D_IN,
@@ -21,12 +28,6 @@ from tests.cure.cases import (
     prescribed,
     silent,
 )
-
-from autopsae.arrays import InputError
-from autopsae.cure import cure_saelens
-from autopsae.interop import load_sae
-from autopsae.remedies.remedy import center
-from autopsae.training.bias import BIASES, Bias
 
 sae_lens = pytest.importorskip("sae_lens")
 LR, STEPS = 1e-3, 20
@@ -119,7 +120,7 @@ def test_the_bias_learns_in_the_prescribed_steps() -> None:
         own.step(x)
         own.n_training_steps += 1
         at.append(own.sae.b_dec.detach().clone())
-    moved = [not torch.equal(a, b) for a, b in zip(at, at[1:], strict=False)]
+    moved = [not torch.equal(a, b) for a, b in itertools.pairwise(at)]
     assert moved == [False, False, True, True, False, False]
 
 
@@ -128,7 +129,9 @@ def test_a_bias_of_the_decoder_alone_leaves_the_encoders_centre() -> None:
     trained = own.fit()
     assert float((trained.b_dec.detach() - MEDIAN.float()).norm()) > 0
     assert not trained.cfg.apply_b_dec_to_input
-    zero = trained.encode_with_hidden_pre(MEDIAN.float()[None])[1]  # pre-activations of the centre: b_enc as learned
+    zero = trained.encode_with_hidden_pre(MEDIAN.float()[None])[
+        1
+    ]  # pre-activations of the centre: b_enc as learned
     assert float(zero.detach().abs().max()) < STEPS * LR * 2
 
 

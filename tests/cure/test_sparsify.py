@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tests.cure.cases import CENTERED, D_IN, D_SAE, MEDIAN, NARROW, WHITENED, K, X, mapped, prescribed, silent
 
 from autopsae.arrays import InputError
 from autopsae.cure import cure_sparsify
 from autopsae.interop import load_sae
 from autopsae.remedies.remedy import center
 from autopsae.training.bias import BIASES, Bias
+from tests.cure.cases import CENTERED, D_IN, D_SAE, MEDIAN, NARROW, WHITENED, K, X, mapped, prescribed, silent
 
 os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
 sparsify = pytest.importorskip("sparsify")

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from tests.cure.cases import D_IN, D_SAE, WHITENED, K, X
-
 from autopsae.arrays import InputError
 from autopsae.cure.stream import map_tokens, peek, unmap_sae
 from autopsae.remedies.remedy import untouched
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
+from tests.cure.cases import D_IN, D_SAE, WHITENED, K, X
 
 pytestmark = pytest.mark.quick
 

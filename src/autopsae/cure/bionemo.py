@@ -19,7 +19,12 @@ def bionemo_flags(prescription: Prescription) -> list[str]:
     Raises InputError for what its options cannot express: whitening, a subspace, a bias that does not learn as the
     other weights do, another sparsity than TopK, and a d_sae that is no multiple of d_in.
     """
-    remedy, d_in, d_sae, sparsity = prescription.remedy, prescription.d_in, prescription.d_sae, prescription.sparsity
+    remedy, d_in, d_sae, sparsity = (
+        prescription.remedy,
+        prescription.d_in,
+        prescription.d_sae,
+        prescription.sparsity,
+    )
     if remedy.affine.linear is not None:
         raise InputError(
             "bionemo_flags: expected a centre, got whitening, for which the recipe has no option; write a store of "

@@ -1,4 +1,4 @@
-"""What the cures of all libraries need of a prescription: its map of the tokens, its rows, and how `b_dec` learns."""
+"""What all cures need of a prescription: its map of the tokens, its rows, and how `b_dec` learns."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,9 +33,11 @@ def place(affine: Affine, weights: Tensor) -> Affine:
 
 
 def rows_within(prescription: Prescription, W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_in"]:
-    """The rows turned into the prescribed subspace, each as long as it was; the rows themselves if there is none."""
-    rows: Tensor = within(prescription.remedy.subspace, W_dec)
-    return torch.nn.functional.normalize(rows, dim=1) * W_dec.norm(dim=1, keepdim=True)
+    """The rows turned into the prescribed subspace, each as long as it was; W_dec if none is prescribed."""
+    if prescription.remedy.subspace is None:
+        return W_dec
+    rows: Tensor = within(prescription.remedy.subspace, W_dec) * W_dec.norm(dim=1, keepdim=True)
+    return rows
 
 
 def teach_bias(optimizer: Any, b_dec: Tensor, bias: Bias, step: Callable[[], int]) -> None:

@@ -49,7 +49,9 @@ def cure_saelens(trainer: Any, prescription: Prescription) -> Any:
 def _check(sae: Any, prescription: Prescription) -> Affine:
     normalization = sae.cfg.normalize_activations
     if normalization in ("layer_norm", "constant_norm_rescale"):
-        raise InputError(f'cure: expected raw tokens, got normalize_activations="{normalization}"; set it to "none"')
+        raise InputError(
+            f'cure: expected raw tokens, got normalize_activations="{normalization}"; set it to "none"'
+        )
     if sae.cfg.architecture() == "matching_pursuit":
         raise InputError(
             "cure: expected an SAE into which SAELens can fold a map of the tokens, got matching_pursuit; train it "

@@ -109,7 +109,7 @@ PARTS = {
 """Arms of SAELens' TopK, and what of the cure each has."""
 
 
-def parts_table(rows: Sequence[Row]) -> list[str]:
+def parts_table(rows: Sequence[Row]) -> str:
     """A line for each part of the cure, in the small setting."""
     lines = ["| of the cure | dead | raw FVU | FVU without strays |", "|---" * 4 + "|"]
     small = [r for r in rows if (r["library"], r["architecture"], r["d_sae"]) == ("SAELens", "topk", 1024)]
@@ -117,10 +117,10 @@ def parts_table(rows: Sequence[Row]) -> list[str]:
         for row in small:
             if row["arm"] == arm:
                 lines.append(f"| {label} | {row['dead']:.1%} | {row['fvu_raw']:.4f} | {row['fvu_typical']:.3f} |")
-    return lines
+    return "\n".join(lines)
 
 
-def table(rows: Sequence[Row]) -> list[str]:
+def table(rows: Sequence[Row]) -> str:
     """A line for each kind, layer and setting with both arms: means over the seeds, default and cured."""
     lines = [
         "| library | layer | d_sae, batch, steps | seeds | dead: default | cured | raw FVU: default | cured "
@@ -149,7 +149,7 @@ def table(rows: Sequence[Row]) -> list[str]:
         lines.append(
             f"| {label} | {row['model']} {row['layer']} | {setting} | {len(seeds)} | {' | '.join(cells)} |"
         )
-    return lines
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("trained-cache"))
     asked = parser.parse_args()
     if asked.folder is None:
-        print("\n".join([*parts_table(read()), "", *table(read())]))
+        print(parts_table(read()), table(read()), sep="\n\n")
         return
     asked.cache.mkdir(parents=True, exist_ok=True)
     at = sorted(map(int, asked.steps.split(",")))

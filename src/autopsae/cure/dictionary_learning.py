@@ -39,13 +39,13 @@ def cure_dictionary_learning(trainer: Any, prescription: Prescription) -> Any:
         def update(self, step: int, activations: Tensor) -> Any:
             """Step 0 is where b_dec would be overwritten; nothing else tells it from step 1."""
             self._steps = step
-            return super().update(max(step, 1), self._mapped(activations))
+            return super().update(max(step, 1), self._map(activations))
 
         def loss(self, x: Tensor, *args: Any, logging: bool = False, **rest: Any) -> Any:
             """trainSAE logs with raw tokens; within an update they are mapped already."""
-            return super().loss(self._mapped(x) if logging else x, *args, logging=logging, **rest)
+            return super().loss(self._map(x) if logging else x, *args, logging=logging, **rest)
 
-        def _mapped(self, x: Tensor) -> Tensor:
+        def _map(self, x: Tensor) -> Tensor:
             return self._affine(x.to(self._affine.center)).to(x.dtype)
 
     Cured.__name__ = Cured.__qualname__ = trainer.__name__

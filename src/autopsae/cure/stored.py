@@ -43,15 +43,14 @@ def _pass_through(state: dict[str, Tensor], prefix: str, affine: Affine, *, cent
 
     With y = s A (x - c): W (y - b) = s W A (x - c - A^-1 b / s), and codes are divided by s.
     """
-    d_in = len(affine.center)
 
     def change(name: str, new: Tensor) -> None:
         state[prefix + name] = new.to(state[prefix + name])
 
-    def kept(names: tuple[str, ...]) -> list[tuple[str, Tensor]]:
+    def tensors_of(names: tuple[str, ...]) -> list[tuple[str, Tensor]]:
         return [(name, state[prefix + name].double()) for name in names if prefix + name in state]
 
-    (encoder, W_enc), (decoder, W_dec), (bias, b_dec) = (kept(n)[0] for n in (_ENCODERS, _DECODERS, _CENTERS))
+    (encoder, W_enc), (decoder, W_dec), (bias, b_dec) = (tensors_of(n)[0] for n in (_ENCODERS, _DECODERS, _CENTERS))
     rows = _rows(encoder, W_enc)
     if affine.linear is not None and affine.inverse is not None:
         rows = rows @ affine.linear.to(W_enc)
@@ -59,13 +58,12 @@ def _pass_through(state: dict[str, Tensor], prefix: str, affine: Affine, *, cent
         back = affine.inverse.to(W_dec)
         change(decoder, back @ W_dec if decoder == "decoder.weight" else W_dec @ back.T)
     change(bias, affine.invert(b_dec[None])[0])
-    for name, values in kept(_BIASES):
+    for name, values in tensors_of(_BIASES):
         # An encoder that subtracts no bias gets the centre into a bias of its own.
         shift = 0 if centers else rows @ affine.center.to(rows)
         change(name, values / affine.scale - shift)
-    for name, values in kept(("threshold",)):
+    for name, values in tensors_of(("threshold",)):
         change(name, torch.where(values < 0, values, values / affine.scale))  # -1: none is learned yet
-    assert rows.shape[1] == d_in
 
 
 def _rows(name: str, W: Tensor) -> Tensor:

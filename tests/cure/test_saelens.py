@@ -175,6 +175,8 @@ def test_what_saelens_cannot_be_given_is_refused() -> None:
     wide = sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(d_in=7, d_sae=9, k=2))
     with pytest.raises(InputError, match="expected a prescription for d_in = 7, got one for 24"):
         cure_saelens(trainer(wide), CENTERED)
+    with pytest.raises(InputError, match="not cured yet, got one that is; make a new one"):
+        cure_saelens(cure_saelens(trainer(saelens()), CENTERED), CENTERED)
     pursuit = sae_lens.MatchingPursuitTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, decoder_init_norm=1.0)
     with pytest.raises(InputError, match="can fold a map of the tokens, got matching_pursuit; train it on map_tok"):
         cure_saelens(trainer(sae_lens.MatchingPursuitTrainingSAE(pursuit)), CENTERED)

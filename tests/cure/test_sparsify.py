@@ -146,6 +146,8 @@ def test_what_sparsify_cannot_be_given_is_refused() -> None:
         cured(CENTERED, micro_acc_steps=2)
     with pytest.raises(InputError, match="which sparsify cannot train"):
         cured(replace(CENTERED, bias=BIASES["decoder"]))
+    with pytest.raises(InputError, match="not cured yet, got one that is; make a new one"):
+        cure_sparsify(cured(CENTERED), dict.fromkeys(own.saes, CENTERED))
     own.global_step = 3
     with pytest.raises(InputError, match=r"expected a fresh trainer, got one at step 3; cure it before load_state"):
         cure_sparsify(own, dict.fromkeys(own.saes, CENTERED))

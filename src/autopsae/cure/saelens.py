@@ -27,7 +27,7 @@ def cure_saelens(trainer: Any, prescription: Prescription) -> Any:
     A trainer that went on from a checkpoint keeps its weights.
 
     Raises InputError for another width, for "layer_norm" and "constant_norm_rescale", which change every token by
-    itself, and for matching pursuit, into which SAELens can fold no map.
+    itself, for matching pursuit, into which SAELens can fold no map, and for a trainer that is cured already.
     """
     if hasattr(trainer, "run_trainer_with_interruption_handling"):
         _check(trainer.sae, prescription)
@@ -38,6 +38,8 @@ def cure_saelens(trainer: Any, prescription: Prescription) -> Any:
     sae, bias = trainer.sae, prescription.bias
     affine = _check(sae, prescription)
     if trainer.n_training_steps == 0:
+        if trainer.activation_scaler.whitening is not None:
+            raise InputError("cure: expected a trainer that is not cured yet, got one that is; make a new one")
         _start(sae, prescription)
     sae.cfg.normalize_activations = _MAPPED
     sae.cfg.apply_b_dec_to_input = sae.cfg.apply_b_dec_to_input and not bias.decoder_only

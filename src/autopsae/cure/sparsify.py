@@ -11,6 +11,9 @@ from autopsae.cure.stored import store_for_raw_tokens
 from autopsae.diagnosis.prescribe import Prescription
 from autopsae.remedies.affine import Affine
 
+_CURED = "autopsae"
+"""A name for what is fine-tuned: a trainer with one leaves `b_dec` as it is at the first batch."""
+
 
 @torch.no_grad()
 def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> Any:
@@ -24,8 +27,8 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
 
     Every coder needs a prescription, as that word holds for all. Raises InputError for a coder without one, an
     unknown name, a transcoder or a skip connection, another width, a `b_dec` that shall act after the decoder
-    alone, micro_acc_steps over 1 (whose pieces share the variance of raw tokens), and a trainer that has loaded a
-    state.
+    alone, micro_acc_steps over 1 (whose pieces share the variance of raw tokens), and a trainer that is cured
+    already or has loaded a state.
     """
     if set(prescriptions) != set(trainer.saes):
         raise InputError(
@@ -35,10 +38,16 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
         raise InputError(
             f"cure: expected a fresh trainer, got one at step {trainer.global_step:,}; cure it before load_state()"
         )
+    if trainer.cfg.finetune == _CURED:
+        raise InputError("cure: expected a trainer that is not cured yet, got one that is; make a new one")
     if trainer.cfg.micro_acc_steps > 1:
         raise InputError(f"cure: expected micro_acc_steps = 1, got {trainer.cfg.micro_acc_steps}")
+    affines = {name: _check(coder, name, prescriptions[name]) for name, coder in trainer.saes.items()}
     for name, coder in trainer.saes.items():
-        _set_coder(coder, name, prescriptions[name])
+        for weight in (coder.W_dec, coder.encoder.weight):
+            weight.copy_(rows_within(prescriptions[name], weight))
+        _map_around(coder, place(affines[name], coder.W_dec))
+        store_for_raw_tokens(coder, affines[name])
         for optimizer in trainer.optimizers:
             teach_bias(
                 getattr(optimizer, "base", optimizer),  # that of the schedule-free one
@@ -46,20 +55,16 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
                 prescriptions[name].bias,
                 lambda: trainer.global_step // trainer.cfg.grad_acc_steps,
             )
-    trainer.cfg.finetune = trainer.cfg.finetune or "autopsae"
+    trainer.cfg.finetune = _CURED
     return trainer
 
 
-def _set_coder(coder: Any, name: str, prescription: Prescription) -> None:
+def _check(coder: Any, name: str, prescription: Prescription) -> Affine:
     if coder.cfg.transcode or coder.W_skip is not None:
         what = "a transcoder" if coder.cfg.transcode else "a skip connection"
         raise InputError(f"cure: {name}: expected an autoencoder, got {what}")
-    affine = token_map(prescription, coder.d_in)
     refuse_decoder_only(prescription.bias, "sparsify")
-    for weight in (coder.W_dec, coder.encoder.weight):
-        weight.copy_(rows_within(prescription, weight))
-    _map_around(coder, place(affine, coder.W_dec))
-    store_for_raw_tokens(coder, affine)
+    return token_map(prescription, coder.d_in)
 
 
 def _map_around(coder: Any, affine: Affine) -> None:

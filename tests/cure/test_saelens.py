@@ -31,7 +31,7 @@ from tests.cure.cases import (
 
 sae_lens = pytest.importorskip("sae_lens")
 LR, STEPS = 1e-3, 20
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "topk": ("TopKTrainingSAE", {"k": K}),
     "batchtopk": ("BatchTopKTrainingSAE", {"k": K}),
     "jumprelu": ("JumpReLUTrainingSAE", {}),

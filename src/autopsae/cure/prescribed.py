@@ -28,8 +28,8 @@ def token_map(prescription: Prescription, d_in: int) -> Affine:
 
 def place(affine: Affine, weights: Tensor) -> Affine:
     """The same map on the device and in the type of `weights`: moved once, not at every batch."""
-    tensors = {name: getattr(affine, name) for name in ("center", "linear", "inverse")}
-    return replace(affine, **{name: None if t is None else t.to(weights) for name, t in tensors.items()})
+    linear, inverse = (None if A is None else A.to(weights) for A in (affine.linear, affine.inverse))
+    return replace(affine, center=affine.center.to(weights), linear=linear, inverse=inverse)
 
 
 def rows_within(prescription: Prescription, W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_in"]:

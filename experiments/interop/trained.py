@@ -116,7 +116,7 @@ def parts_table(rows: Sequence[Row]) -> str:
     for arm, label in PARTS.items():
         for row in small:
             if row["arm"] == arm:
-                lines.append(f"| {label} | {row['dead']:.1%} | {row['fvu_raw']:.4f} | {row['fvu_typical']:.3f} |")
+                lines.append(f"| {label} | {row['dead']:.1%} | {row['fvu_raw']:.5f} | {row['fvu_typical']:.3f} |")
     return "\n".join(lines)
 
 
@@ -132,7 +132,7 @@ def table(rows: Sequence[Row]) -> str:
         where = (-row["d_sae"], row["model"] != "smollm2", row["layer"], row["steps"])
         kind = KINDS.index((row["library"], row["architecture"]))
         groups.setdefault((*where, kind), {}).setdefault(row["arm"], {})[row["seed"]] = row
-    shown = {"dead": ".1%", "fvu_raw": ".4f", "fvu_typical": ".3f", "l0": ".1f"}
+    shown = {"dead": ".1%", "fvu_raw": ".5f", "fvu_typical": ".3f", "l0": ".1f"}
     for (*_, kind), arms in sorted(groups.items()):
         seeds = arms.get("default", {}).keys() & arms.get("cured", {}).keys()
         if not seeds:

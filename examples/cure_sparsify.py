@@ -10,7 +10,7 @@ from sparsify import SparseCoderConfig, TrainConfig, Trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import autopsae
-from autopsae.cure import center_only, cure_sparsify
+from autopsae.cure import cure_sparsify
 
 torch.manual_seed(0)
 sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 4}
@@ -21,8 +21,7 @@ with autopsae.activations.hooked(model, [f"model.{name}" for name in hookpoints]
     model(ids)
     tokens = capture.take().values()
 diagnoses = [autopsae.diagnose(x, d_sae=256, k=8) for x in tokens]
-# sparsify's Trainer cannot whiten. Where whitening is prescribed, at least its centre can be used.
-found = {name: center_only(d.prescription) for name, d in zip(hookpoints, diagnoses, strict=True)}
+prescriptions = {name: d.prescription for name, d in zip(hookpoints, diagnoses, strict=True)}
 config = TrainConfig(
     SparseCoderConfig(num_latents=256, k=8),
     batch_size=8,
@@ -31,5 +30,7 @@ config = TrainConfig(
     save_every=10**6,
 )
 trainer = Trainer(config, Dataset.from_dict({"input_ids": ids.tolist()}).with_format("torch"), model)
-cure_sparsify(trainer, found).fit()
-print({name: float(coder.b_dec.detach().norm()) for name, coder in trainer.saes.items()})
+cure_sparsify(trainer, prescriptions).fit()
+for name, x in zip(hookpoints, tokens, strict=True):
+    sae = autopsae.load_sae(f"checkpoints/unnamed/{name}")  # of raw activations
+    print(f"{name}: {autopsae.fates(sae, x).dead:.1%} dead after training, cured")

@@ -641,7 +641,7 @@ def test_autopsy_writes_the_prescription_and_says_how_the_library_of_the_sae_tak
     assert done.returncode == 0, done.stderr
     said = "".join(line.strip() for line in done.stdout.splitlines())
     path = tmp_path / "layers.1.cure"
-    assert f'cure_saelens(sae,autopsae.Prescription.load("{path}"))`' in said.replace(" ", "")
+    assert f'cure_saelens(trainer,autopsae.Prescription.load("{path}"))`' in said.replace(" ", "")
     read = Prescription.load(path)
     assert (read.layer, read.d_sae, read.sparsity.l0) == ("hs1", 128, 4)
     x = torch.cat(list(open_activations(source, "1"))).float()

@@ -81,7 +81,8 @@ def test_the_published_settings_on_the_training_page_train(tmp_path: Path) -> No
 
 
 def test_the_python_of_the_interop_page_writes_and_reads_the_same_sae(tmp_path: Path) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "interop.md").read_text(), flags=re.DOTALL)
+    code, flags = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "interop.md").read_text(), flags=re.DOTALL)
+    assert run(processes.code, [flags], tmp_path).strip() == flags.strip().splitlines()[-1].removeprefix("# ")
     difference, dead = map(float, run(processes.code, [code], tmp_path).split())
     assert difference < 1e-6
     assert 0 <= dead < 0.1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments.interop import trained as libraries
 from experiments.outliers_2605_31518 import table as claims
 from experiments.real_models import table as births
 from experiments.survival import ageing, policy_rows, prescription, resampled, summary, trained_death
@@ -174,6 +175,8 @@ def tables() -> dict[str, tuple[str, str]]:
         "estimators": (FORECAST, summary.by_estimator(judging())),
         "networks": (FORECAST, summary.by_network(results("validation"))),
         "sizes": (FORECAST, summary.by_size(results("sizes"))),
+        "parts of SAELens' cure": ("docs/interop.md", libraries.parts_table(libraries.read())),
+        "other libraries": ("docs/interop.md", libraries.table(libraries.read())),
         "resampled death": (FORECAST, resampled.death_table(results("resampling"))),
         "resampled layers": (FORECAST, resampled.layer_table(results("resampling"))),
         "resampled intervals": (FORECAST, resampled.severity_table(results("resampling"))),

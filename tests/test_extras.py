@@ -11,8 +11,6 @@ import torch
 from autopsae.activations.formats.arrow import import_pyarrow
 from autopsae.activations.presets import load_model
 from autopsae.arrays import InputError
-from autopsae.cure.saelens import saelens_scaler
-from autopsae.diagnosis.prescribe import Prescription
 from autopsae.diagnosis.survey import Survey
 from autopsae.extras import package_error
 from autopsae.features.flat_files import flat_file_annotations
@@ -25,19 +23,11 @@ from autopsae.models.pictures import open_picture
 from autopsae.models.pretrained import load_pretrained
 from autopsae.models.records import sequences_in
 from autopsae.models.spliceai import read_keras
-from autopsae.remedies.remedy import whiten
 from autopsae.report.plots import check_figure
-from autopsae.sae.sparsity import TopK
-from autopsae.statistics.spectrum import Spectrum
 from autopsae.tables import check_table, frame
 from autopsae.training.logs import TensorBoard
 
 pytestmark = pytest.mark.quick
-
-
-def whitened() -> Prescription:
-    remedy = whiten(Spectrum.of(torch.eye(3, dtype=torch.float64)), torch.ones(3, dtype=torch.float64))
-    return Prescription(remedy=remedy, reason="asked for", layer="hs0", d_sae=8, sparsity=TopK(k=2), scale=1.0)
 
 
 def test_the_message_says_what_needs_the_package_why_it_is_not_there_and_what_to_install() -> None:
@@ -74,7 +64,6 @@ NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "sparse matrices": ("scipy", "'autopsae[features]'", lambda _: import_sklearn("scipy.sparse")),
     "tasks": ("zstandard", "'autopsae[features]'", lambda folder: probe_task_names(folder)),
     "feature tables": ("Bio", "'autopsae[bio]'", lambda folder: flat_file_annotations(fasta(folder))),
-    "saelens": ("sae_lens", "sae-lens", lambda _: saelens_scaler(whitened())),
 }
 
 

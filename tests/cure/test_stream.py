@@ -1,10 +1,14 @@
-"""A look at a stream of activations that takes nothing from it."""
+"""Before any library: a look at a stream that takes nothing from it, and tokens mapped as prescribed."""
 
 import pytest
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.cure.stream import peek
+from autopsae.cure.stream import map_tokens, peek, unmap_sae
+from autopsae.remedies.remedy import untouched
+from autopsae.sae.init import born
+from autopsae.sae.sparsity import TopK
+from tests.cure.cases import D_IN, D_SAE, WHITENED, K, X
 
 pytestmark = pytest.mark.quick
 
@@ -19,3 +23,15 @@ def test_a_look_takes_nothing_from_the_stream() -> None:
 def test_a_stream_that_ends_too_soon_is_refused() -> None:
     with pytest.raises(InputError, match="expected at least 9 tokens, the stream ended after 4"):
         peek([torch.ones(4, 2)], 9)
+
+
+def test_an_sae_of_mapped_tokens_is_made_one_of_raw_tokens() -> None:
+    [y] = map_tokens(WHITENED, [X])
+    generator = torch.Generator().manual_seed(0)
+    inner = born(untouched(D_IN), d_sae=D_SAE, sparsity=TopK(k=K), scaled=False, generator=generator).eval()
+    whole = unmap_sae(inner, WHITENED)
+    torch.testing.assert_close(whole.encode(X), inner.encode(y), rtol=1e-3, atol=1e-4)
+    raw = WHITENED.remedy.affine.invert(inner(y).double()).float()
+    torch.testing.assert_close(whole(X), raw, rtol=1e-3, atol=1e-2)
+    with pytest.raises(InputError, match="expected an SAE of plain weights"):
+        unmap_sae(born(WHITENED, d_sae=D_SAE, sparsity=TopK(k=K), sample=X, generator=generator), WHITENED)

@@ -93,7 +93,7 @@ def test_the_advice_is_the_call_for_the_library_that_wrote_the_sae() -> None:
     sae = an_sae()
     for library, call in (
         ("autopsae", "autopsae train ACTIVATIONS --out NEW --prescription cure`"),
-        ("saelens", 'cure_saelens(sae, autopsae.Prescription.load("cure"))`'),
+        ("saelens", 'cure_saelens(trainer, autopsae.Prescription.load("cure"))`'),
         ("dictionary_learning", 'cure_dictionary_learning(TrainerClass, autopsae.Prescription.load("cure"))`'),
         ("sparsify", 'cure_sparsify(trainer, {hookpoint: autopsae.Prescription.load("cure")})`'),
     ):

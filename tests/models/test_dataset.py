@@ -10,7 +10,7 @@ import pytest
 import autopsae
 from autopsae.arrays import InputError
 from autopsae.cli.documents import documents_of
-from autopsae.cli.options.diagnose import Reading
+from autopsae.cli.options.shared import Reading
 from autopsae.models.dataset import texts_of_dataset
 from tests.models.words import Words
 

@@ -1,7 +1,7 @@
 """The prescription in another library's own training: its object is set up in place, and trained by it as before.
 
-A centre becomes the start of `b_dec`, a subspace the span of the rows. Whitening changes the tokens themselves, so
-it goes where a library lets tokens be mapped: SAELens' scaler, or the stream of activations before any other.
+The trainer maps raw tokens as prescribed (scale, centre, whitening). `b_dec` starts at zero, which is the centre,
+and learns as prescribed. A subspace becomes the span of the rows. What the library saves takes raw tokens.
 """
 
 from autopsae.lazy import lazily

@@ -1,7 +1,6 @@
+from autopsae.cure.bionemo import bionemo_flags as bionemo_flags
 from autopsae.cure.dictionary_learning import cure_dictionary_learning as cure_dictionary_learning
-from autopsae.cure.prescribed import center_only as center_only
 from autopsae.cure.saelens import cure_saelens as cure_saelens
-from autopsae.cure.saelens import saelens_scaler as saelens_scaler
 from autopsae.cure.sparsify import cure_sparsify as cure_sparsify
 from autopsae.cure.stream import map_tokens as map_tokens
 from autopsae.cure.stream import peek as peek

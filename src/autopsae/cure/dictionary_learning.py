@@ -3,64 +3,89 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import check_prescription, rows_within
+from autopsae.cure.prescribed import place, refuse_decoder_only, rows_within, teach_bias, token_map
+from autopsae.cure.stored import store_for_raw_tokens
 from autopsae.diagnosis.prescribe import Prescription
 
+_CENTERS = ("b_dec", "bias", "decoder_bias")
 
-def cure_dictionary_learning(
-    trainer: Any, prescription: Prescription, *, normalized_by: Float[Tensor, "sample d_in"] | None = None
-) -> Any:
-    """The same trainer class of dictionary_learning, whose SAE starts as prescribed, for `trainer_configs` of
-    `trainSAE`; its first step does not put the first batch's median in the place of ours.
 
-    normalized_by: raw tokens, where trainSAE(normalize_activations=True) divides by sqrt(mean ||x||^2).
+def cure_dictionary_learning(trainer: Any, prescription: Prescription) -> Any:
+    """The same trainer class of dictionary_learning, cured, for `trainer_configs` of `trainSAE`.
 
-    Raises InputError for whitening: train on `map_tokens(prescription, data)`, with any trainer; and, once the SAE
-    is made, for another width, and for a dictionary that subtracts no bias from tokens (AutoEncoderNew).
+    Its `update` takes raw tokens, and maps them as prescribed (scale, centre, whitening) before the dictionary sees
+    them. The bias of the decoder starts at zero, which is the centre (the first step puts no median of the first
+    batch in its place), and learns as prescribed. Rows begin in the prescribed subspace. What `trainSAE` saves, and
+    `ae.state_dict()` gives, are weights for raw tokens; `ae` itself takes mapped ones.
+
+    Once the dictionary is made, InputError is raised for another width, for a bias that shall act after the decoder
+    alone (but JumpReluTrainer's always does), and for trainSAE(normalize_activations=True): the prescription scales
+    the tokens.
     """
-    if prescription.remedy.affine.linear is not None:
-        raise InputError(
-            "cure: whitening is prescribed, which no trainer of dictionary_learning does; give it "
-            "map_tokens(prescription, data), and unmap_sae(load_sae(folder), prescription) afterwards, or center "
-            "alone: center_only(prescription)"
-        )
-    scale = 1.0 if normalized_by is None else 1 / float(normalized_by.float().square().sum(dim=1).mean().sqrt())
 
     class Cured(trainer):
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings)
-            _set_dictionary(self.ae, prescription, scale)
+            self._steps = 0
+            affine, b_dec = token_map(prescription, self.ae.activation_dim), _bias_of(self.ae)
+            _set_dictionary(self.ae, prescription)
+            store_for_raw_tokens(self.ae, affine, centers=_subtracts_bias(self.ae))
+            teach_bias(self.optimizer, b_dec, prescription.bias, lambda: self._steps)
+            self._affine = place(affine, b_dec)
 
-        def update(self, step: int, *args: Any, **rest: Any) -> Any:
+        def update(self, step: int, activations: Tensor) -> Any:
             """Step 0 is where b_dec would be overwritten; nothing else tells it from step 1."""
-            return super().update(max(step, 1), *args, **rest)
+            self._steps = step
+            return super().update(max(step, 1), self._map(activations))
+
+        def loss(self, x: Tensor, *args: Any, logging: bool = False, **rest: Any) -> Any:
+            """trainSAE logs with raw tokens; within an update they are mapped already."""
+            return super().loss(self._map(x) if logging else x, *args, logging=logging, **rest)
+
+        def _map(self, x: Tensor) -> Tensor:
+            return self._affine(x.to(self._affine.center)).to(x.dtype)
 
     Cured.__name__ = Cured.__qualname__ = trainer.__name__
     return Cured
 
 
 @torch.no_grad()
-def _set_dictionary(ae: Any, prescription: Prescription, scale: float) -> None:
-    """Any of its dictionaries: Linear layers or plain matrices, a bias at both ends or at the decoder alone."""
+def _set_dictionary(ae: Any, prescription: Prescription) -> None:
+    """Any of its dictionaries: Linear layers or plain matrices."""
+    if _subtracts_bias(ae):
+        refuse_decoder_only(prescription.bias, "dictionary_learning")
     linear = hasattr(ae, "encoder")
-    decoder = ae.decoder.weight.T if linear else ae.W_dec
-    check_prescription(prescription, decoder.shape[1])
-    encoder = ae.encoder.weight.T if linear else ae.W_enc
+    if linear and ae.encoder.bias is not None:
+        ae.encoder.bias.zero_()  # AutoEncoder draws them at random, as large as scaled tokens' pre-activations
     if prescription.remedy.subspace is not None:
+        decoder, encoder = (ae.decoder.weight.T, ae.encoder.weight.T) if linear else (ae.W_dec, ae.W_enc)
         rows = rows_within(prescription, decoder)
         decoder.copy_(rows)
         encoder.copy_(rows.T)
-    bias = next((getattr(ae, name) for name in ("b_dec", "bias", "decoder_bias") if hasattr(ae, name)), None)
-    if bias is None:
+
+    def refuse(_scale: float) -> None:
         raise InputError(
-            f"cure: expected a dictionary that subtracts a bias from tokens, got {type(ae).__name__}; take another "
-            "dict_class"
+            "cure: expected raw tokens, got trainSAE(normalize_activations=True); leave it out, the prescription "
+            "scales the tokens"
         )
-    center = (prescription.b_dec * scale).to(bias)
-    bias.copy_(center)
-    if not getattr(ae, "apply_b_dec_to_input", True):
-        ae.b_enc.sub_(center @ encoder)
+
+    ae.scale_biases = refuse  # trainSAE calls it before the first step, and only under that setting
+
+
+def _bias_of(ae: Any) -> Tensor:
+    """AutoEncoderNew has a bias inside its decoder, a Linear layer."""
+    bias: Tensor
+    for name in _CENTERS:
+        if hasattr(ae, name):
+            bias = getattr(ae, name)
+            return bias
+    bias = ae.decoder.bias
+    return bias
+
+
+def _subtracts_bias(ae: Any) -> bool:
+    """JumpReluAutoEncoder says so; AutoEncoderNew has no such bias."""
+    return any(hasattr(ae, name) for name in _CENTERS) and getattr(ae, "apply_b_dec_to_input", True)

@@ -1,39 +1,74 @@
-"""What the cures of all libraries need of a prescription."""
+"""What all cures need of a prescription: its map of the tokens, its rows, and how `b_dec` learns."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.remedies.remedy import center
+from autopsae.remedies.affine import Affine
 from autopsae.remedies.view import within
-from autopsae.training.bias import BIASES
+from autopsae.training.bias import Bias
 
 
-def center_only(prescription: Prescription) -> Prescription:
-    """The prescription without its whitening or subspace, where a library has no place for them: its centre. Most
-    of what kills at birth is cured by it; what dies in training may not be.
+def token_map(prescription: Prescription, d_in: int) -> Affine:
+    """x -> scale A (x - center), as prescribed: an SAE of such tokens starts with b_dec = 0. Where a prescription
+    carries no scale, it is 1.
+
+    Raises InputError unless the prescription is for tokens of `d_in` dimensions.
     """
-    return replace(prescription, remedy=center(prescription.b_dec, "median"), scale=None)
+    if prescription.d_in != d_in:
+        raise InputError(f"cure: expected a prescription for d_in = {d_in}, got one for {prescription.d_in}")
+    return replace(prescription.remedy.affine, scale=prescription.scale or 1.0)
+
+
+def place(affine: Affine, weights: Tensor) -> Affine:
+    """The same map on the device and in the type of `weights`: moved once, not at every batch."""
+    linear, inverse = (None if A is None else A.to(weights) for A in (affine.linear, affine.inverse))
+    return replace(affine, center=affine.center.to(weights), linear=linear, inverse=inverse)
 
 
 def rows_within(prescription: Prescription, W_dec: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_in"]:
-    """The rows turned into the prescribed subspace, each as long as it was."""
+    """The rows turned into the prescribed subspace, each as long as it was; W_dec if none is prescribed."""
+    if prescription.remedy.subspace is None:
+        return W_dec
     rows: Tensor = within(prescription.remedy.subspace, W_dec) * W_dec.norm(dim=1, keepdim=True)
     return rows
 
 
-def check_prescription(prescription: Prescription, d_in: int) -> None:
-    """InputError unless the prescription is for tokens of `d_in` dimensions, and lets `b_dec` learn as usual: a
-    cure sets up an SAE, and how its parts learn is for the other library's trainer.
+def teach_bias(optimizer: Any, b_dec: Tensor, bias: Bias, step: Callable[[], int]) -> None:
+    """Let `b_dec` learn as prescribed under another library's optimizer: after each of its steps, `b_dec` goes back
+    to where only the prescribed fraction of the move is left. The move of Adam or of the sign is proportional to
+    the learning rate, so this is what a learning rate of its own would do.
+
+    step: the number of the step that is taken, from 0.
     """
-    if prescription.d_in != d_in:
-        raise InputError(f"cure: expected a prescription for d_in = {d_in}, got one for {prescription.d_in}")
-    if prescription.bias != BIASES["learned"]:
+    if (bias.lr_fraction, bias.from_step, bias.until_step) == (1, 0, None):
+        return
+    before: list[Tensor] = []
+
+    def remember(*_: Any) -> None:
+        before[:] = [b_dec.detach().clone()]
+
+    @torch.no_grad()
+    def go_back(*_: Any) -> None:
+        # An optimizer whose step calls that of its parent class runs the hooks of both; the move is shortened once.
+        for start in before:
+            b_dec.copy_(start.lerp(b_dec, bias.lr_fraction if bias.learns(step()) else 0.0))
+        before.clear()
+
+    optimizer.register_step_pre_hook(remember)
+    optimizer.register_step_post_hook(go_back)
+
+
+def refuse_decoder_only(bias: Bias, library: str) -> None:
+    """InputError for a `b_dec` that shall act after the decoder alone, where a library has no place for it."""
+    if bias.decoder_only:
         raise InputError(
-            f"cure: expected a prescription whose b_dec learns like the other weights, got {prescription.bias}; "
-            "train with autopsae, or set the learning rate of b_dec in the other library and pass "
-            "dataclasses.replace(prescription, bias=Bias())"
+            f"cure: expected a b_dec that acts before the encoder too, got {bias}, which {library} cannot train; "
+            "train with autopsae or SAELens, or pass dataclasses.replace(prescription, bias=Bias())"
         )

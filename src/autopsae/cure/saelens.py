@@ -1,102 +1,83 @@
-"""The cure in SAELens' own training: its SAE is set up in place, and trained by it as before."""
+"""The cure in SAELens' own training: its trainer is set up in place, and trains as before."""
 
-from math import sqrt
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import check_prescription, rows_within
+from autopsae.cure.prescribed import rows_within, teach_bias, token_map
 from autopsae.diagnosis.prescribe import Prescription
-from autopsae.extras import package_error
+from autopsae.remedies.affine import Affine
 
-_CENTERED_ANYWAY = "covariance_whitening"
+_MAPPED = "covariance_whitening"
+"""SAELens' own word for tokens that pass through an affine map before the SAE, which is folded at the end."""
 
 
 @torch.no_grad()
-def cure_saelens(
-    sae: Any, prescription: Prescription, *, sample: Float[Tensor, "sample d_in"] | None = None
-) -> Any:
-    """Set up a fresh SAELens `TrainingSAE` of any architecture, for `override_sae=` or `SAETrainer`; the same
-    object is returned.
+def cure_saelens(trainer: Any, prescription: Prescription) -> Any:
+    """Set up a SAELens `SAETrainer` before `fit()`, or a `LanguageModelSAETrainingRunner` before `run()`; the same
+    object is returned. The SAE is a fresh one of any architecture but matching pursuit.
 
-    sample: raw tokens, needed under normalize_activations="expected_average_only_in", where `b_dec` lives in tokens
-    of mean norm sqrt(d_in). Under "covariance_whitening" SAELens centers itself and b_dec stays zero; a
-    prescription of whitening needs that setting, and `saelens_scaler` beside it.
+    SAELens maps the tokens as prescribed (scale, centre, whitening), and folds the map into the weights at the end:
+    the trained SAE takes raw tokens. `b_dec` starts at zero, which is the centre, and learns as prescribed. Rows
+    begin in the prescribed subspace. Where latents compete for k places (a `cfg.k`), rows begin with length 1
+    instead of SAELens' 0.1: docs/interop.md shows why.
 
-    Raises InputError for another width, whitening without that setting, a subspace with it (its tokens are in
-    principal coordinates), "layer_norm" (a raw centre means nothing there), a missing sample, and an encoder
-    without a bias under apply_b_dec_to_input=False.
+    A trainer that went on from a checkpoint keeps its weights.
+
+    Raises InputError for another width, for "layer_norm" and "constant_norm_rescale", which change every token by
+    itself, for matching pursuit, into which SAELens can fold no map, and for a trainer that is cured already.
     """
+    if hasattr(trainer, "run_trainer_with_interruption_handling"):
+        _check(trainer.sae, prescription)
+        train = trainer.run_trainer_with_interruption_handling
+        # A runner makes its trainer when it runs, and hands it to this method.
+        trainer.run_trainer_with_interruption_handling = lambda made: train(cure_saelens(made, prescription))
+        return trainer
+    sae, bias = trainer.sae, prescription.bias
+    affine = _check(sae, prescription)
+    if trainer.n_training_steps == 0:
+        if trainer.activation_scaler.whitening is not None:
+            raise InputError("cure: expected a trainer that is not cured yet, got one that is; make a new one")
+        _start(sae, prescription)
+    sae.cfg.normalize_activations = _MAPPED
+    sae.cfg.apply_b_dec_to_input = sae.cfg.apply_b_dec_to_input and not bias.decoder_only
+    trainer.activation_scaler = _scaler(affine)
+    teach_bias(trainer.optimizer, sae.b_dec, bias, lambda: int(trainer.n_training_steps))
+    return trainer
+
+
+def _check(sae: Any, prescription: Prescription) -> Affine:
     normalization = sae.cfg.normalize_activations
-    check_prescription(prescription, sae.cfg.d_in)
-    if normalization == "layer_norm":
-        raise InputError('cure: expected raw tokens, got normalize_activations="layer_norm"; set it to "none"')
-    if prescription.remedy.affine.linear is not None and normalization != _CENTERED_ANYWAY:
+    if normalization in ("layer_norm", "constant_norm_rescale"):
         raise InputError(
-            f'cure: whitening is prescribed, expected normalize_activations="{_CENTERED_ANYWAY}", got '
-            f'"{normalization}"; set it, and trainer.activation_scaler = saelens_scaler(prescription), or center '
-            "alone: center_only(prescription)"
+            f'cure: expected raw tokens, got normalize_activations="{normalization}"; set it to "none"'
         )
-    if prescription.remedy.subspace is not None:
-        if normalization == _CENTERED_ANYWAY:
-            raise InputError(
-                f'cure: a subspace of raw tokens is prescribed, got normalize_activations="{_CENTERED_ANYWAY}", '
-                'whose tokens are in other coordinates; set it to "none"'
-            )
-        rows = rows_within(prescription, sae.W_dec)
-        sae.W_dec.copy_(rows)
-        sae.W_enc.copy_(rows.T)
-    if normalization != _CENTERED_ANYWAY:
-        scale = 1.0
-        if normalization == "expected_average_only_in":
-            scale = sqrt(sae.cfg.d_in) / float(_need_sample(sample).float().norm(dim=1).mean())
-        center = (prescription.b_dec * scale).to(sae.b_dec)
-        sae.b_dec.copy_(center)
-        if not sae.cfg.apply_b_dec_to_input:
-            _shift_encoder(sae, center @ sae.W_enc)
-    return sae
-
-
-def _shift_encoder(sae: Any, shift: Float[Tensor, "d_sae"]) -> None:
-    """What b_dec does at the input, put into the encoder's biases; a gate has two."""
-    if getattr(sae, "b_enc", None) is not None:
-        sae.b_enc.sub_(shift)
-    elif hasattr(sae, "b_gate"):
-        sae.b_gate.sub_(shift)
-        sae.b_mag.sub_(shift * sae.r_mag.exp())
-    else:
+    if sae.cfg.architecture() == "matching_pursuit":
         raise InputError(
-            "cure: expected an encoder with a bias under apply_b_dec_to_input=False, got "
-            f"{type(sae).__name__}; set it to True"
+            "cure: expected an SAE into which SAELens can fold a map of the tokens, got matching_pursuit; train it "
+            "on map_tokens(prescription, batches)"
         )
+    return token_map(prescription, sae.cfg.d_in)
 
 
-def saelens_scaler(prescription: Prescription) -> Any:
-    """SAELens' `ActivationScaler` with the prescribed whitening instead of its own, to be set on an `SAETrainer`
-    before `fit()`: it keeps what it finds there, and folds it into the weights at the end.
-
-    Raises InputError where sae-lens is not installed, and where no whitening is prescribed.
-    """
-    affine = prescription.remedy.affine
-    if affine.linear is None or affine.inverse is None:
-        raise InputError(f"saelens_scaler: expected a prescription of whitening, got {prescription.remedy.name!r}")
-    try:
-        from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
-    except ImportError as error:
-        raise package_error("saelens_scaler", "sae_lens", error, install="sae-lens") from error
-    matrix, inverse = affine.linear.T * affine.scale, affine.inverse.T / affine.scale
-    named = {"mean": affine.center, "matrix": matrix, "inverse_matrix": inverse}
-    # In float64: SAELens folds with it, and casts it to the tokens' type at every batch.
-    return ActivationScaler(whitening=ActivationWhitening(**{n: t.double().contiguous() for n, t in named.items()}))
+def _start(sae: Any, prescription: Prescription) -> None:
+    rows: Tensor = rows_within(prescription, sae.W_dec)
+    if hasattr(sae.cfg, "k"):
+        # Selection is by size, and short rows grow: those that grow first would take the places of all others.
+        rows = torch.nn.functional.normalize(rows, dim=1)
+    sae.W_dec.copy_(rows)
+    sae.W_enc.copy_(rows.T)
+    sae.b_dec.zero_()
 
 
-def _need_sample(sample: Float[Tensor, "sample d_in"] | None) -> Float[Tensor, "sample d_in"]:
-    if sample is None:
-        raise InputError(
-            'cure: expected a sample of raw tokens under normalize_activations="expected_average_only_in", whose '
-            "scale the bias needs; pass sample="
-        )
-    return sample
+def _scaler(affine: Affine) -> Any:
+    """SAELens' own, in float64: it folds with it, and casts it to the tokens' type at every batch."""
+    from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
+
+    eye = torch.eye(len(affine.center), dtype=torch.float64)
+    linear, inverse = (eye if A is None else A.double().cpu() for A in (affine.linear, affine.inverse))
+    maps = {"matrix": linear.T * affine.scale, "inverse_matrix": inverse.T / affine.scale}
+    maps = {name: matrix.contiguous() for name, matrix in maps.items()}
+    return ActivationScaler(whitening=ActivationWhitening(mean=affine.center.double(), **maps))

@@ -26,9 +26,8 @@ _ADVICE = {
 }
 _CURES = {
     "autopsae": "then `autopsae train ACTIVATIONS --out NEW --prescription {path}`",
-    "saelens": "then `import autopsae.cure` and, on a fresh TrainingSAE, "
-    '`autopsae.cure.cure_saelens(sae, autopsae.Prescription.load("{path}"))` (with sample=tokens under '
-    "expected_average_only_in), and train it as before",
+    "saelens": "then `import autopsae.cure` and, before trainer.fit() or runner.run(), "
+    '`autopsae.cure.cure_saelens(trainer, autopsae.Prescription.load("{path}"))`',
     "dictionary_learning": "then `import autopsae.cure` and, in trainer_configs, "
     '`autopsae.cure.cure_dictionary_learning(TrainerClass, autopsae.Prescription.load("{path}"))` in place '
     "of TrainerClass",

@@ -114,21 +114,25 @@ def test_the_advice_is_the_call_for_the_library_that_wrote_the_sae() -> None:
 def test_each_call_of_the_advice_starts_the_librarys_own_object_at_the_centre(tmp_path: Path) -> None:
     from dictionary_learning.trainers import StandardTrainer
     from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
+    from sae_lens.config import SAETrainerConfig
+    from sae_lens.training.sae_trainer import SAETrainer
     from sparsify import SparseCoder, SparseCoderConfig
 
     sae, place = an_sae(), str(tmp_path / "cure")
     fresh_start(sae, autopsy(sae, X), layer="hs7").save(place)
     coder = SparseCoder(D_IN, SparseCoderConfig(num_latents=D_SAE, k=4))
-    given: dict[str, Any] = {
-        "sae": TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, k=4)),
-        "TrainerClass": StandardTrainer,
-        "hookpoint": "layers.3",
-        "trainer": SimpleNamespace(saes={"layers.3": coder}, cfg=SimpleNamespace(finetune=None)),
+    options = SimpleNamespace(finetune=None, micro_acc_steps=1, grad_acc_steps=1)
+    theirs = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=D_SAE, k=4))
+    config = SAETrainerConfig(total_training_samples=64, train_batch_size_samples=64, lr=1e-3, lr_end=1e-3)
+    trainers = {
+        "sparsify": SimpleNamespace(saes={"layers.3": coder}, cfg=options, optimizers=[], global_step=0),
+        "saelens": SAETrainer(cfg=config, sae=theirs, data_provider=iter(())),
     }
 
     def called(library: str) -> Any:
         said = the_shift(autopsy(sae, X, written_by=library, prescription=place)).advice
         needed, call = re.findall(r"`(.*?)`", said)
+        given = {"TrainerClass": StandardTrainer, "hookpoint": "layers.3", "trainer": trainers.get(library)}
         exec(needed, given)  # both are ours
         return eval(call, given)
 
@@ -136,5 +140,6 @@ def test_each_call_of_the_advice_starts_the_librarys_own_object_at_the_centre(tm
         steps=5000, activation_dim=D_IN, dict_size=D_SAE, layer=0, lm_name="", device="cpu", seed=0
     )
     called("sparsify")
-    for bias in (called("saelens").b_dec, trainer.ae.bias, coder.b_dec):
+    centers = called("saelens").activation_scaler.whitening.mean, trainer.ae.state_dict()["bias"]
+    for bias in (*centers, coder.state_dict()["b_dec"]):
         assert torch.allclose(bias.detach().double(), geometric_median(X), atol=2e-3)

@@ -144,14 +144,16 @@ def forecast_dead(
 ) -> DeadForecast | None:
     """The fraction of the latents expected to fire on none of `at_tokens` tokens, those of `fates` among them.
 
-    None if at least as many tokens were counted, so that `fates.dead` is the answer, and for a sample of fewer than
-    40 tokens.
+    None if at least as many tokens were counted, so that `fates.dead` is the answer, for a sample of fewer than 40
+    tokens, and for one of copies of one token.
 
     y: a sample of the tokens that were counted, in the SAE's space; documents: the document of each, or None;
     stream_tokens: the number of tokens that the counted ones are spread over.
     """
     if at_tokens <= fates.tokens or len(y) < 2 * LEAST_TAIL:
         return None
+    if bool((y == y[0]).all()):
+        return None  # copies say nothing of other tokens
     if fates.dead == 0:
         return DeadForecast(0.0, 0.0, 0.0, at_tokens)
     forecast = _forecast(sae, y, documents=documents, stream_tokens=stream_tokens, followed=FOLLOWED)

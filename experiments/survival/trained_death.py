@@ -59,11 +59,11 @@ KINDS: dict[str, tuple[Sparsity, str, float, L1 | L0Target | None]] = {
     "batchtopk32_none_1e-3": (BatchTopK(k=32), "zero", 1e-3, None),
     "topk8_median_3e-3": (TopK(k=8), "median", 3e-3, None),
     "relu_none_1e-3": (ReLU(), "zero", 1e-3, L1(coefficient=3.0)),
-    "jumprelu32_none_1e-3": (JumpReLU(), "zero", 1e-3, L0Target(l0=32, coefficient=1.0)),
+    "jumprelu32_none_1e-3": (JumpReLU(), "zero", 1e-3, L0Target(l0=32.0, coefficient=1.0)),
     "groupmax32_none_1e-3": (GroupMax(k=32), "zero", 1e-3, None),
     "batchtopk16_median_1e-3": (BatchTopK(k=16), "median", 1e-3, None),
     "relu_median_3e-3": (ReLU(), "median", 3e-3, L1(coefficient=6.0)),
-    "jumprelu16_median_1e-3": (JumpReLU(), "median", 1e-3, L0Target(l0=16, coefficient=1.0)),
+    "jumprelu16_median_1e-3": (JumpReLU(), "median", 1e-3, L0Target(l0=16.0, coefficient=1.0)),
 }
 """{name: sparsity, start, learning rate, penalty} of the own SAEs."""
 

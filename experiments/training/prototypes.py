@@ -61,7 +61,8 @@ class PreActivations:
             pre = pre + weights.b_enc[0, silent]
         lengths = weights.W_dec[0, silent].detach().norm(dim=1)
         short = ((smallest - pre).relu() * lengths).sum() / len(y)
-        return self.coefficient * short[None]
+        added: Tensor = self.coefficient * short[None]
+        return added
 
     @contextmanager
     def applied(self) -> Iterator[None]:

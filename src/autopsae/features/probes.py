@@ -173,7 +173,7 @@ def _principal_directions(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     _, sizes, directions = np.linalg.svd(x, full_matrices=False)
     rank = int((sizes > sizes[0] * max(x.shape) * np.finfo(np.float64).eps).sum())
-    return directions[: max(1, rank)]  # type: ignore[no-any-return]
+    return directions[: max(1, rank)]
 
 
 def _sparse_matrix(codes: Codes) -> Any:

@@ -208,12 +208,12 @@ def test_a_run_killed_while_it_measures_measures_again(
     plan, calls = Plan(checkpoint_every=20, evaluate_every=20, target_fvu=aim), 0
     expected = run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path / "expected", about={}, plan=plan)
 
-    def killed_at_the_second(sae: SAE, held_out: torch.Tensor) -> object:
+    def killed_at_the_second(sae: SAE, held_out: torch.Tensor, **options: Any) -> object:
         nonlocal calls
         calls += 1
         if calls == 3:  # at birth, after step 19, and now after step 39
             raise Killed
-        return evaluate(sae, held_out)
+        return evaluate(sae, held_out, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr("autopsae.run.folder.evaluate", killed_at_the_second)

@@ -12,6 +12,7 @@ killed goes on from its checkpoint in `--cache`.
 A row has `model, layer, seed, steps, lr, d_sae, k`, `tokens` (different training tokens), `epochs` (times that each
 was trained on), `held_out` (held-out tokens), `policy`, `chose`, `dead, fvu_raw, fvu_typical`. A policy is
 REMEDY_BIAS, as median_frozen or whiten_0.15: `autopsae.training.bias.BIASES` has the biases, "learned" has no name.
+After it, "_fitted" says that the SAE was born with `fit_encoder`.
 `rule` and `paper_rule` repeat the row of the policy that they chose before training, and name it in `chose`. So
 does `trial`, which chooses as `autopsae.trial` does among its usual candidates, by trainings of 1,000 steps
 (`experiments.survival.ageing`). It sees the held-out tokens on which the row is measured.
@@ -43,6 +44,8 @@ POLICIES = (
     *("none", "median", "median_frozen", "median_slow", "median_decoder"),
     *("whiten_0.05", "whiten_0.15", "whiten_0.3"),
 )
+FITTED = "_fitted"
+"""Ends the name of a policy whose SAE is born with `fit_encoder`."""
 RULES = ("rule", "paper_rule")
 
 
@@ -87,13 +90,14 @@ def measured(
     config = {"steps": max(at), "lr": settings["lr"], "batch_tokens": batch, "record_every": max(at), "seed": seed}
     members = []
     for policy in policies:
-        remedy, bias = parts_of(policy)
+        remedy, bias = parts_of(policy.removesuffix(FITTED))
         sae = born(
             remedy_of(remedy, statistics),
             d_sae=settings["d_sae"],
             sparsity=TopK(k=settings["k"]),
             sample=statistics.sample,
             generator=torch.Generator().manual_seed(seed),
+            fit_encoder=policy.endswith(FITTED),
         )
         members.append(Member(sae=sae, config=TrainConfig(**config, bias=BIASES[bias]), name=policy))
     training = Training(members, x)

@@ -38,3 +38,25 @@ def test_bits_just_compiled_and_from_disk(tmp_path: Path) -> None:
     assert compiled.returncode == loaded.returncode == 0, compiled.stderr + loaded.stderr
     assert list(tmp_path.rglob("*.nbi")), "nothing was kept: the second run compiled again"
     assert loaded.stdout == compiled.stdout
+
+
+REPLACE = """
+import functools, inspect, math
+for name, value in inspect.getmembers(math, inspect.isbuiltin):
+    setattr(math, name, functools.wraps(value)(lambda *given, value=value: value(*given)))
+"""
+
+
+COMPILED = "import numba\nnumba.njit(lambda x: x + 0.5)(2.0)\n"
+
+
+@pytest.mark.parametrize("first", ["", COMPILED], ids=["before numba", "after numba has compiled"])
+def test_loops_compile_where_another_library_has_replaced_the_functions_of_math(first: str, tmp_path: Path) -> None:
+    """As nnsight does, which dictionary_learning imports. Its functions stay in place."""
+    pytest.importorskip("numba")
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    # So large an SAE chooses behind a screen, whose loops take powers.
+    train = TRAIN.replace("48", "128").replace("640", "1024")
+    command = [sys.executable, "-c", f"{first}{REPLACE}{train}assert inspect.isfunction(math.fabs)"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from autopsae.kernels.own_math import own_math
+
 SUMMED = (torch.float32, torch.float64)
 COMPARED = (*SUMMED, torch.bfloat16)
 SMALL = 1 << 19
@@ -54,15 +56,16 @@ class Loops(NamedTuple):
 def load_loops() -> Loops | None:
     """The compiled loops, or None without Numba."""
     try:
-        from autopsae.kernels import (
-            numba_adam,
-            numba_choose,
-            numba_concepts,
-            numba_rows,
-            numba_screen,
-            numba_screen_above,
-            numba_sums,
-        )
+        with own_math():
+            from autopsae.kernels import (
+                numba_adam,
+                numba_choose,
+                numba_concepts,
+                numba_rows,
+                numba_screen,
+                numba_screen_above,
+                numba_sums,
+            )
     except ImportError:
         return None
     loops = (numba_choose, numba_sums, numba_adam, numba_screen, numba_screen_above, numba_rows, numba_concepts)

@@ -13,6 +13,8 @@ from typing import Any
 
 import numba
 
+from autopsae.kernels.own_math import own_math
+
 
 def compile_loop(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator that compiles a loop with numba, under `flags` of `numba.njit`."""
@@ -40,7 +42,8 @@ def parallel(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
         alone, shared = compile_loop(**flags)(plain), compile_loop(parallel=True, **flags)(again)
 
         def run(*arguments: Any) -> None:
-            (alone if arguments[-1] == 1 else shared)(*arguments)
+            with own_math():
+                (alone if arguments[-1] == 1 else shared)(*arguments)
 
         return run
 

@@ -11,10 +11,12 @@ documents of `experiments.survival.policies`, with whose longer trainings they a
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments.survival.policies import CENTER, POLICIES, measured, split
-from experiments.survival.policy_rows import AGEING, read, read_ageing
+from experiments.survival.policy_rows import AGEING, Row, read, read_ageing
 
 from autopsae.files import write_text
 
@@ -54,23 +56,21 @@ def run(folder: Path, name: str, policies: list[str], seed: int, age: float, bat
 
 def table() -> None:
     """Dead latents after STEPS steps of each layer's training, and as old ones at three times the rate."""
-    itself = {
-        (row["model"], row["layer"], row["policy"]): row["dead"]
-        for row in read()
-        if CENTER.items() <= row.items() and (row["seed"], row["steps"], row["chose"]) == (0, STEPS, None)
-    }
-    aged = {
-        (row["model"], row["layer"], row["policy"]): row["dead"]
-        for row in read_ageing()
-        if CENTER.items() <= row.items()
-        and (row["seed"], row["age"], row["batch"], row["steps"]) == (0, 3, 256, AGED)
-    }
+    itself, aged = _dead(read(), steps=STEPS, chose=None), _dead(read_ageing(), steps=AGED, age=3, batch=256)
     print(f"| layer | training | {' | '.join(f'`{policy}`' for policy in SHOWN)} |")
     print("|---" * (2 + len(SHOWN)) + "|")
     for model, layer in dict.fromkeys((model, layer) for model, layer, _ in aged):
         for name, dead in (("itself", itself), ("aged", aged)):
             cells = [f"{dead[model, layer, policy]:.1%}" for policy in SHOWN]
             print(f"| {model} {layer} | {name} | {' | '.join(cells)} |")
+
+
+def _dead(rows: Sequence[Row], **about: Any) -> dict[tuple[str, str, str], float]:
+    """{(model, layer, policy): dead fraction} of the rows at the centre point, of seed 0, that say this."""
+    asked = {**CENTER, "seed": 0, **about}
+    return {
+        (row["model"], row["layer"], row["policy"]): row["dead"] for row in rows if asked.items() <= row.items()
+    }
 
 
 def main() -> None:

@@ -54,8 +54,7 @@ class Monosemanticity(Result):
     @property
     def mean(self) -> float | None:
         """Mean of `all_inputs` over the latents that have a score, the dead left out; None where none has one."""
-        known = self.all_inputs[~np.isnan(self.all_inputs)]
-        return float(known.mean()) if len(known) else None
+        return _mean_of_known(self.all_inputs)
 
     @property
     def mean_with_dead_as_zero(self) -> float:
@@ -65,8 +64,7 @@ class Monosemanticity(Result):
     @property
     def mean_top_16(self) -> float | None:
         """Mean of `top_16` over the latents that have one; None where none has."""
-        known = self.top_16[~np.isnan(self.top_16)]
-        return float(known.mean()) if len(known) else None
+        return _mean_of_known(self.top_16)
 
     @property
     def scored(self) -> int:
@@ -159,6 +157,12 @@ def _ranges(
     if not inputs:
         raise InputError("monosemanticity: expected at least one input, got none")
     return least, most, fired, inputs, top
+
+
+def _mean_of_known(scores: Scores) -> float | None:
+    """The mean of the scores that are not NaN; None where there is none."""
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if len(known) else None
 
 
 def _nan_as_none(scores: Scores) -> list[float | None]:

@@ -17,13 +17,12 @@ from autopsae.defaults import PROBE_KS, Pool, ProbeRows
 from autopsae.features.codes import Codes, Documents
 from autopsae.features.labels import Labels, runs_of
 from autopsae.features.pool import pool_codes, pool_tokens
-from autopsae.features.probes import Probes, fit_probes, representations
+from autopsae.features.probes import Probes, fit_probes, representations, score_at
 from autopsae.features.rows import SomeTokens, select_codes
 from autopsae.features.split import TEST, split_documents
 from autopsae.memory import check_memory
 from autopsae.seeds import hash_seed, keys
 from autopsae.tables import Result
-from autopsae.words import list_names
 
 LEAST_ROWS = 10
 """Rows with and without a label that training and test must have each."""
@@ -48,16 +47,8 @@ class ProbeSurvey(Result):
 
         Raises InputError for a representation that was not probed.
         """
-        aucs = []
-        for probes in self.probes.values():
-            scores = [
-                s for s in (probes.shuffled if shuffled else probes.scores) if s.representation == representation
-            ]
-            if not scores:
-                known = list_names(dict.fromkeys(s.representation for s in probes.scores))
-                raise InputError(f"probes: expected one of {known}, got {representation}")
-            aucs.append(next((s for s in scores if s.k >= k), scores[-1]).auc)
-        return float(np.mean(aucs))
+        of_each = [probes.shuffled if shuffled else probes.scores for probes in self.probes.values()]
+        return float(np.mean([score_at(scores, representation, k).auc for scores in of_each]))
 
     def columns(self) -> dict[str, list[Any]]:
         """A row for each label, representation and number of columns."""

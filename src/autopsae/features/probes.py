@@ -21,6 +21,7 @@ from autopsae.extras import package_error
 from autopsae.features.codes import Codes
 from autopsae.seeds import hash_seed, stream
 from autopsae.tables import Result
+from autopsae.words import list_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,18 @@ class Probes(Result):
     def __str__(self) -> str:
         parts = ", ".join(f"{s.representation} k {s.k}: {s.auc:.3f}" for s in self.scores)
         return f"AUC on {sum(self.test):,} test rows: {parts}"
+
+
+def score_at(scores: Sequence[ProbeScore], representation: str, k: int) -> ProbeScore:
+    """The score of a representation at k columns, or at all where it has fewer.
+
+    Raises InputError for a representation that was not probed.
+    """
+    own = [score for score in scores if score.representation == representation]
+    if not own:
+        known = list_names(dict.fromkeys(score.representation for score in scores))
+        raise InputError(f"probes: expected one of {known}, got {representation}")
+    return next((score for score in own if score.k >= k), own[-1])
 
 
 @whole_arguments("seed")

@@ -1,13 +1,13 @@
 """Probes and monosemanticity as terminal text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from autopsae.features.monosemanticity import Monosemanticity
 from autopsae.features.probe_survey import ProbeSurvey
-from autopsae.features.probes import Probes, ProbeScore
+from autopsae.features.probes import Probes, score_at
 from autopsae.report.fitting import Fitting, empty_table, plain
 
 _SHOWN = 30  # rows of a table on the terminal; all are in the JSON and in --table
@@ -26,8 +26,8 @@ def probes_text(survey: ProbeSurvey) -> RenderableType:
     lines: list[RenderableType] = []
     rows = [(label, probes, k) for label, probes in survey.probes.items() for k in _sizes(probes)]
     for label, probes, k in rows[:_SHOWN]:
-        aucs = {name: _auc(probes.scores, name, k) for name in names}
-        chance = _auc(probes.shuffled, names[0], k)
+        aucs = {name: f"{score_at(probes.scores, name, k).auc:.3f}" for name in names}
+        chance = f"{score_at(probes.shuffled, names[0], k).auc:.3f}"
         table.add_row(plain(label), f"{k:,}", *aucs.values(), chance)
         said = ", ".join(f"{name} {auc}" for name, auc in aucs.items())
         lines.append(plain(f"{label}, k {k:,}: {said}; {names[0]} on shuffled labels {chance}"))
@@ -58,9 +58,3 @@ def _sizes(probes: Probes) -> list[int]:
     """Numbers of columns that were asked for: those of the representation that has the most."""
     most = max(probes.scores, key=lambda score: score.k).representation
     return [score.k for score in probes.scores if score.representation == most]
-
-
-def _auc(scores: Sequence[ProbeScore], name: str, k: int) -> str:
-    """Of a representation at k columns, or at all where it has fewer."""
-    own = [score for score in scores if score.representation == name]
-    return f"{next((score for score in own if score.k >= k), own[-1]).auc:.3f}"

@@ -132,11 +132,8 @@ class Margins:
         )
 
 
-def observe_tails(
-    margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"], *, shrinkage: float = 1.0
-) -> Margins:
-    """Take the tail of each latent's margins. group: the group that each token is from, from 0; shrinkage: see
-    `Margins`.
+def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]) -> Margins:
+    """Take the tail of each latent's margins. group: the group that each token is from, from 0.
 
     Raises InputError for fewer than 40 tokens.
     """
@@ -154,7 +151,6 @@ def observe_tails(
         group=group[column[:, :-1]],
         fired=fired,
         sizes=sizes,
-        shrinkage=shrinkage,
     )
 
 

@@ -22,7 +22,7 @@ def choose(outcomes: Sequence[Outcome], *, acceptable: float, prefer: Prefer | N
 
     Raises InputError where no candidate has an error: each diverged, or the held-out tokens do not differ.
     """
-    able = [outcome for outcome in outcomes if not outcome.diverged and outcome.end.fvu_raw is not None]
+    able = _able(outcomes)
     if not able:
         why = "; ".join(f"{outcome.name}: {outcome.diverged or 'no error'}" for outcome in outcomes)
         raise InputError(
@@ -39,6 +39,11 @@ def choose(outcomes: Sequence[Outcome], *, acceptable: float, prefer: Prefer | N
         return chosen, f"the fewest dead of {len(able)} candidates, {why}"
     why = f"of {len(able)} candidates, {len(few)} are expected to leave at most {acceptable:.1%} dead"
     return lowest_error(few), f"{why}, and this one has the lowest error"
+
+
+def _able(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Those that can be chosen: they ended, and have an error."""
+    return [outcome for outcome in outcomes if not outcome.diverged and outcome.end.fvu_raw is not None]
 
 
 def lowest_error(outcomes: Sequence[Outcome]) -> Outcome:
@@ -67,7 +72,7 @@ def findings_of(
     """That too many are expected to be dead under the choice, and what else there is; () otherwise."""
     if chosen.dead_later <= acceptable:
         return ()
-    able = [outcome for outcome in outcomes if not outcome.diverged and outcome.end.fvu_raw is not None]
+    able = _able(outcomes)
     fewest = min(able, key=lambda outcome: (outcome.dead_later, _fvu(outcome)))
     dead, later = chosen.end.dead, chosen.dead_later
     counted = f"{dead:.1%} are dead after the trial, and {later:.1%} are expected to be later"

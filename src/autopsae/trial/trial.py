@@ -66,7 +66,8 @@ def trial(
     device: str | None = None,
 ) -> Trial:
     """Train an SAE under each candidate for a while, all on the same batches, and prescribe one: the lowest raw FVU
-    of those that leave at most `acceptable` dead on tokens that none was trained on.
+    of those that are expected to leave at most `acceptable` dead at the end of the training that it is for, judged
+    by tokens that none was trained on.
 
     tokens: raw. candidates: remedies, each with a way in which `b_dec` learns, or names (`candidates_by_name`).
     config: the training that the prescription is for; the trial has its settings, but fewer steps, a higher

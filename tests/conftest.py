@@ -26,3 +26,4 @@ def pytest_runtest_setup() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
+    torch.set_float32_matmul_precision("highest")  # sparsify's fit() lowers it for the whole process

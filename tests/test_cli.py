@@ -528,6 +528,13 @@ def test_a_layer_that_fails_loses_neither_the_layers_before_it_nor_an_older_resu
     assert sorted(path.name for path in (tmp_path / "p").glob("*.json")) == ["hs0.json", "hs1.json"]
     assert out.read_text() == "older"
     assert "hs1" in done.stdout
+    # The whole takes the place of the part, and of no other file of that name.
+    good = [*options, "--layers", "hs0,hs1"]
+    assert run("diagnose", source, *good).returncode == 0
+    assert not part.exists()
+    part.write_text('{"provenance": {}}')
+    assert run("diagnose", source, *good).returncode == 0
+    assert part.exists()
     # Where the first layer fails there is nothing to keep.
     part.unlink()
     done = run("diagnose", tmp_path / "hs7.npy", *options)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from autopsae.activations.names import file_names
@@ -18,12 +19,17 @@ from autopsae.cli.trial import check_trial, run_trials, save_with_trials, traini
 from autopsae.diagnosis.model import diagnose_model
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey, survey
+from autopsae.files import is_regular
 from autopsae.passes import known_digest, same_passes
-from autopsae.provenance import add_provenance
+from autopsae.provenance import PROVENANCE, add_provenance
+from autopsae.reading import as_object, read_object
 from autopsae.report.plots import check_figure, save_figure
 from autopsae.report.text import survey_text
 from autopsae.report.trial import trial_text
 from autopsae.trial.result import Trial
+
+_STOPPED = "stopped_after"
+"""Says in the provenance of a file that a diagnosis stopped, and after how many layers."""
 
 
 def diagnose(options: DiagnoseOptions) -> None:
@@ -55,6 +61,7 @@ def diagnose(options: DiagnoseOptions) -> None:
             _keep_part(Survey(tuple(judged)), layers, options)
         raise
     write_all(_writers(result, layers, options, {}))
+    _remove_part(options.json)
     print_text(survey_text(result))
     if options.trialing.trial:
         _add_trials(result, opened, layers, options, device)
@@ -64,12 +71,33 @@ def _keep_part(part: Survey, layers: Mapping[str, Tokens], options: DiagnoseOpti
     """Print and write the diagnoses before a layer that failed, or before Ctrl-C. The JSON is NAME.part.json,
     so that nobody takes it for the whole, and a whole one of an earlier time stays; there is no figure.
     """
-    json = options.json and options.json.with_name(f"{options.json.stem}.part{options.json.suffix}")
+    json = _part_of(options.json)
     read = {d.layer: layers[d.layer] for d in part if d.layer in layers}
-    write_all(_writers(part, read, replace(options, json=json, figure=None), {}))
+    with add_provenance(**{_STOPPED: len(part)}):
+        write_all(_writers(part, read, replace(options, json=json, figure=None), {}))
     print_text(survey_text(part))
     written = f"; they are in {json}" if json else ""
     print_note(f"warning: stopped after {len(part)} of the layers{written}")
+
+
+def _part_of(json: Path | None) -> Path | None:
+    """Where the diagnoses of some layers are kept; None where the whole goes to no file but to a pipe."""
+    if json is None or not is_regular(json):
+        return None
+    return json.with_name(f"{json.stem}.part{json.suffix}")
+
+
+def _remove_part(json: Path | None) -> None:
+    """Remove what an earlier diagnosis kept of some layers, now that the whole is written; no other file."""
+    part = _part_of(json)
+    if part is None or not part.is_file():
+        return
+    try:
+        wrote = as_object(read_object(part).get(PROVENANCE), part)
+    except InputError:
+        return
+    if _STOPPED in wrote:
+        part.unlink(missing_ok=True)
 
 
 def _add_trials(

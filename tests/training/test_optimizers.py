@@ -140,6 +140,33 @@ def test_one_sparse_adam_step_moves_by_the_learning_rate() -> None:
     assert weights.parameters["b_enc"][0].tolist() == [0.0, pytest.approx(-0.25, rel=1e-6)]
 
 
+def test_a_relative_encoder_learns_at_the_mean_length_of_its_rows_as_training_began() -> None:
+    """By hand: at first, Adam moves each coordinate by the rate. Rows of lengths 5 and 3, and of half of that."""
+    rows = torch.tensor([[[3.0, 4.0], [0.0, 3.0]]], dtype=torch.float64)
+    weights = stack_of(torch.cat([rows, rows / 2, rows]), torch.zeros(3, 2, dtype=torch.float64))
+    optimizer = optimizer_of(weights, lr=0.25, relative_encoder_lr=[True, True, False])
+    lengths = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+    for _ in range(2):  # Adam's steps are as long in the second step, where the gradient is the same
+        before = {name: value.detach().clone() for name, value in weights.parameters.items()}
+        for value in weights.parameters.values():
+            value.grad = torch.ones_like(value)
+        optimizer.step(ONE.expand(3))
+        for name, value in weights.parameters.items():
+            moved = (before[name] - value.detach()).flatten(1)
+            rates = 0.25 * (lengths if name in ("W_enc", "b_enc") else torch.ones_like(lengths))
+            assert torch.allclose(moved, rates[:, None].expand_as(moved), rtol=1e-6), name
+
+
+def test_a_relative_encoder_of_unit_rows_learns_as_any_other() -> None:
+    x = tokens()
+    ends = []
+    for relative in (True, False):
+        sae = new_sae(x)
+        train(sae, x, settings(relative_encoder_lr=relative))
+        ends.append(sae.W_enc.detach())
+    assert torch.allclose(*ends, rtol=1e-6, atol=1e-7)
+
+
 def test_sign_sgd_moves_each_coordinate_with_a_gradient_by_exactly_its_members_learning_rate() -> None:
     weights = stack_of(torch.ones(2, 2, 2), torch.ones(2, 2))
     optimizer = optimizer_of(weights, optimizer="sign_sgd", lr=[0.25, 0.5])

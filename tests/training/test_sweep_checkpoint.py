@@ -35,6 +35,7 @@ WAYS: dict[str, list[dict[str, Any]]] = {
         for more in ({"revival": AuxK(dead_after_tokens=320)}, {"lr": 1e-2}, {"resampling": RESAMPLING})
     ],
     "frozen and rates": [{"frozen": ("b_dec",)}, {"warmup_steps": 5, "decay_steps": 20}, {"bias": BIASES["slow"]}],
+    "relative": [{"relative_encoder_lr": True}, {}, {"relative_encoder_lr": True, "resampling": RESAMPLING}],
     "biases": [{"bias": bias} for bias in (BIASES["decoder"], Bias(from_step=9), Bias(until_step=5))],
 }
 
@@ -191,7 +192,7 @@ def saved_by_the_version_before(
     members = members_of(changes)
     sweep = Training(members, tokens())
     records = advance(sweep, at, members, {})
-    later = ("ever_fired", "last_resampling")
+    later = ("ever_fired", "last_resampling", "encoder_lengths")
     before = {name: tensor for name, tensor in sweep._tensors().items() if name not in later}
     with monkeypatch.context() as patched:
         patched.setattr(Training, "_tensors", lambda sweep: before)

@@ -10,7 +10,7 @@ from torch import Tensor
 from autopsae.saved import Layout
 from autopsae.training.sources import Member
 
-LATER = ("ever_fired", "last_resampling")
+LATER = ("ever_fired", "last_resampling", "encoder_lengths")
 """Tensors that the first files of this version lack; `checkpoint.complete_tensors` tells them from the others."""
 
 

@@ -46,12 +46,22 @@ class Optimizer:
             self._rates[name] = torch.tensor(rates, dtype=torch.float64, device=parameter.device)
             if self._kind != "sign_sgd" and parameter.requires_grad:
                 self.moments[name] = parameter.new_zeros(2, *parameter.shape, requires_grad=False)
+        lengths = weights.W_enc.detach().double().norm(dim=2).mean(dim=1)
+        relative = torch.tensor([config.relative_encoder_lr for config in configs], device=lengths.device)
+        self._encoder_lengths = torch.where(relative, lengths, 1.0)
         if self._unit:
             self._normalize()
 
     @property
     def _gradients(self) -> Gradients | None:
         return self._weights.gradients
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the next step depends on besides weights and gradients. encoder_lengths: [members], by which the
+        rates of the encoder are multiplied.
+        """
+        moments = {f"moments.{name}": moments for name, moments in self.moments.items()}
+        return {**moments, "encoder_lengths": self._encoder_lengths}
 
     @torch.no_grad()
     def step(self, factors: Float[Tensor, "members"]) -> None:
@@ -77,6 +87,8 @@ class Optimizer:
     def _rates_now(self, name: str, factors: Float[Tensor, "members"]) -> Float[Tensor, "members"]:
         """Each member's rate of a parameter in this step: 0 for a `b_dec` that does not learn in it."""
         rates = self._rates[name] * factors
+        if name not in ("W_dec", "b_dec"):
+            rates = rates * self._encoder_lengths
         if name != "b_dec" or all(bias.from_step == 0 and bias.until_step is None for bias in self._biases):
             return rates
         scheduled = torch.tensor([self._share_of_bias(bias) for bias in self._biases], dtype=torch.float64)
@@ -145,6 +157,7 @@ class Optimizer:
         self._weights = weights
         self._clip, self._biases = ([of[m] for m in members.tolist()] for of in (self._clip, self._biases))
         self._rates = {name: rates[members] for name, rates in self._rates.items()}
+        self._encoder_lengths = self._encoder_lengths[members]
         self.moments = {name: moments[:, members] for name, moments in self.moments.items()}
 
     @torch.no_grad()

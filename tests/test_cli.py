@@ -23,7 +23,7 @@ from autopsae.cli.members import choices_of, config_of, with_defaults
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.options.train import Birth, Fit, Keep
 from autopsae.cli.outcome import Live
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.interop.convert import save_sae
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, TopK

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.remedy import whiten
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.kinds import (
     anything,
     fields,

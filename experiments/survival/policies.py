@@ -11,8 +11,8 @@ killed goes on from its checkpoint in `--cache`.
 
 A row has `model, layer, seed, steps, lr, d_sae, k`, `tokens` (different training tokens), `epochs` (times that each
 was trained on), `held_out` (held-out tokens), `policy`, `chose`, `dead, fvu_raw, fvu_typical`. A policy is
-REMEDY_BIAS, as median_frozen or whiten_0.15: `autopsae.training.bias.BIASES` has the biases, "learned" has no name.
-After it, "_fitted" says that the SAE was born with `fit_encoder`.
+the name of a candidate of a trial (`autopsae.trial.candidate`), such as median_frozen or whiten_0.15_fitted;
+"_fast" behind it says that a fitted encoder learned at the full rate, not at that of its rows' length.
 `rule` and `paper_rule` repeat the row of the policy that they chose before training, and name it in `chose`. So
 does `trial`, which chooses as `autopsae.trial` does among its usual candidates, by trainings of 1,000 steps
 (`experiments.survival.ageing`). It sees the held-out tokens on which the row is measured.
@@ -44,8 +44,8 @@ POLICIES = (
     *("none", "median", "median_frozen", "median_slow", "median_decoder"),
     *("whiten_0.05", "whiten_0.15", "whiten_0.3"),
 )
-FITTED = "_fitted"
-"""Ends the name of a policy whose SAE is born with `fit_encoder`."""
+FAST = "_fast"
+"""Ends the name of a policy whose fitted encoder learns at the full rate."""
 RULES = ("rule", "paper_rule")
 
 
@@ -90,16 +90,18 @@ def measured(
     config = {"steps": max(at), "lr": settings["lr"], "batch_tokens": batch, "record_every": max(at), "seed": seed}
     members = []
     for policy in policies:
-        remedy, bias = parts_of(policy.removesuffix(FITTED))
+        remedy, bias, fitted = parts_of(policy.removesuffix(FAST))
+        relative = fitted and not policy.endswith(FAST)
         sae = born(
             remedy_of(remedy, statistics),
             d_sae=settings["d_sae"],
             sparsity=TopK(k=settings["k"]),
             sample=statistics.sample,
             generator=torch.Generator().manual_seed(seed),
-            fit_encoder=policy.endswith(FITTED),
+            fit_encoder=fitted,
         )
-        members.append(Member(sae=sae, config=TrainConfig(**config, bias=BIASES[bias]), name=policy))
+        own = TrainConfig(**config, bias=BIASES[bias], relative_encoder_lr=relative)
+        members.append(Member(sae=sae, config=own, name=policy))
     training = Training(members, x)
     if checkpoint.exists():
         training.load(checkpoint)
@@ -135,8 +137,9 @@ def run(
     model, _, layer = name.partition(".")
     about = {"model": model, "layer": layer, "seed": seed, **settings, "tokens": len(x), "held_out": len(held_out)}
     chosen = choices(x, d_sae=settings["d_sae"], k=settings["k"])
-    policies = list(dict.fromkeys([*policies, *chosen.values()]))
     there = {(row["steps"], row["policy"]) for row in read() if about.items() <= row.items()}
+    asked = dict.fromkeys([*policies, *chosen.values()])
+    policies = [policy for policy in asked if any((steps, policy) not in there for steps in at)]
     wanted = [steps for steps in at if any((steps, policy) not in there for policy in policies)]
     if not wanted:
         return
@@ -147,7 +150,9 @@ def run(
     for steps, ends in sweep:
         ran = {**about, "steps": steps, "epochs": steps * BATCH / len(x)}
         rows = [{**ran, "policy": policy, "chose": None, **end} for policy, end in ends.items()]
-        rows += [{**ran, "policy": rule, "chose": policy, **ends[policy]} for rule, policy in chosen.items()]
+        # A policy that was measured before has these rows.
+        named = {rule: policy for rule, policy in chosen.items() if policy in ends}
+        rows += [{**ran, "policy": rule, "chose": policy, **ends[policy]} for rule, policy in named.items()]
         keep(rows)
         for row in rows:
             said = f"{row['dead']:.2%} {row['fvu_raw']:.4g}"

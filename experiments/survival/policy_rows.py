@@ -11,7 +11,7 @@ from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
 from autopsae.trial.candidate import USUAL
 from autopsae.trial.choose import NEAR, choose
-from autopsae.trial.result import Outcome, Point, later
+from autopsae.trial.result import Outcome, Point, expect
 
 RESULTS = Path(__file__).parent / "results" / "policies.json"
 AGEING = Path(__file__).parent / "results" / "ageing.json"
@@ -77,13 +77,11 @@ def outcomes_of_trial(row: Row) -> list[Outcome]:
 
 
 def _outcome(half: Row, end: Row, budget: Budget) -> Outcome:
-    numbers = {name: end[name] for name in NUMBERS}
-    expected = later(end["dead"], half_way=half["dead"], at_end=end["dead"], doublings=budget.doublings)
-    return Outcome(
-        name=end["policy"],
-        points=(Point(step=end["steps"], tokens=HELD_OUT, **numbers),),
-        dead_later=expected,
+    half_way, at_end = (
+        Point(step=row["steps"], tokens=HELD_OUT, **{name: row[name] for name in NUMBERS}) for row in (half, end)
     )
+    later = expect(at_end, half_way=half_way, at_end=at_end, doublings=budget.doublings, steps=budget.for_steps)
+    return Outcome(name=end["policy"], points=(at_end,), later=later)
 
 
 def grouped(rows: Sequence[Row], *but: str) -> list[list[Row]]:

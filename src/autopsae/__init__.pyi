@@ -20,7 +20,7 @@ from autopsae.activations.store import open_layers as open_layers
 from autopsae.arrays import InputError as InputError
 from autopsae.diagnosis.diagnose import diagnose as diagnose
 from autopsae.diagnosis.model import diagnose_model as diagnose_model
-from autopsae.diagnosis.prescribe import Prescription as Prescription
+from autopsae.diagnosis.prescription import Prescription as Prescription
 from autopsae.diagnosis.result import Diagnosis as Diagnosis
 from autopsae.diagnosis.survey import survey as survey
 from autopsae.evaluation.autopsy import autopsy as autopsy

@@ -21,7 +21,7 @@ from autopsae.cli.trial import training_of
 from autopsae.cli.verbs import run
 from autopsae.defaults import ACCEPTABLE, K
 from autopsae.diagnosis.diagnose import diagnose
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.sae.sparsity import SPARSITIES
 from autopsae.training.objective import L1, L0Target
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from autopsae.activations.synthetic import gaussian_tokens
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect

@@ -11,7 +11,7 @@ from scipy import stats
 from autopsae.diagnosis.findings import findings
 from autopsae.diagnosis.measured import Measured
 from autopsae.diagnosis.outliers import OutlierDimension
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.diagnosis.severity import Severity, severity
 from autopsae.remedies.remedy import Remedy, center, untouched, whiten
 from autopsae.sae.sparsity import TopK

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription, prescribe
+from autopsae.diagnosis.prescribe import prescribe
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.disk import DiskFull
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
 from autopsae.diagnosis.finding import Finding
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.evaluation.autopsy import autopsy
 from autopsae.evaluation.fresh_start import fresh_start
 from autopsae.evaluation.result import Autopsy

@@ -23,10 +23,12 @@ def row(policy: str, steps: int, dead: float, fvu: float, **more: Any) -> dict[s
 
 
 def test_a_policy_is_a_remedy_and_a_bias() -> None:
-    assert parts_of("median") == ("median", "learned")
-    assert parts_of("median_frozen") == ("median", "frozen")
-    assert parts_of("whiten_0.15") == ("whiten_0.15", "learned")
-    assert parts_of("whiten_0.15_slow") == ("whiten_0.15", "slow")
+    assert parts_of("median") == ("median", "learned", False)
+    assert parts_of("median_frozen") == ("median", "frozen", False)
+    assert parts_of("whiten_0.15") == ("whiten_0.15", "learned", False)
+    assert parts_of("median_fitted") == ("median", "learned", True)
+    assert parts_of("whiten_0.15_frozen_fitted") == ("whiten_0.15", "frozen", True)
+    assert parts_of("whiten_0.15_slow") == ("whiten_0.15", "slow", False)
     statistics = collect(torch.randn(200, 4, generator=torch.Generator().manual_seed(0)))
     for name in ("none", "mean", "median", "whiten", "whiten_0.3", "asi_2"):
         assert remedy_of(name, statistics).name == name

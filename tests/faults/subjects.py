@@ -20,7 +20,7 @@ from autopsae.activations.store import Activations, open_activations, open_layer
 from autopsae.activations.texts import documents_in
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.features.annotations import Annotations, read_annotations
 from autopsae.features.token_table import TokenTable, read_token_table
 from autopsae.interop.convert import load_sae, save_sae

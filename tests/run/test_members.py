@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.remedy import center
 from autopsae.run.choices import Choice, combinations
 from autopsae.run.members import LEAST_TOKENS, Layer, penalty_for, resampling_for

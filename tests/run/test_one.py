@@ -11,7 +11,7 @@ import torch
 from autopsae.activations.spread import spread
 from autopsae.arrays import InputError, Tokens
 from autopsae.cli.outcome import print_run
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.disk import LOCK, DiskFull, hold_lock, name_full_disk
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center, untouched

@@ -15,7 +15,7 @@ from torch import Tensor
 from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.evaluation.autopsy import autopsy
 from autopsae.evaluation.recentre import recentre
 from autopsae.evaluation.reconstruction import evaluate

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.remedy import center
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.defaults import BiasName, Format
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.evaluation.autopsy import autopsy
 from autopsae.evaluation.recentre import recentre
 from autopsae.interop.convert import load_sae, save_sae

@@ -1,6 +1,7 @@
 """Which candidate a trial prescribes: both sides of each threshold, and the words."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -23,8 +24,8 @@ def outcome(
     typical = fvu if typical is None else typical
     birth = Point(step=0, tokens=100, dead=1.0, fvu_raw=9.0, fvu_typical=9.0)
     end = Point(step=10, tokens=100, dead=dead, fvu_raw=fvu, fvu_typical=typical)
-    later = dead if later is None else later
-    return Outcome(name=name, points=(birth, end), diverged=diverged, dead_later=later)
+    expected = Point(step=99, tokens=100, dead=dead if later is None else later, fvu_raw=fvu, fvu_typical=typical)
+    return Outcome(name=name, points=(birth, end), diverged=diverged, later=None if diverged else expected)
 
 
 DEADLY, WORSE, WORST = outcome("deadly", 0.05, 0.1), outcome("worse", 0.01, 0.2), outcome("worst", 0.0, 0.3)
@@ -89,6 +90,9 @@ def test_death_that_is_expected_later_counts_not_that_at_the_end_of_the_trial() 
     assert finding.meaning == (
         "0.9% are dead after the trial, and 1.0% are expected to be later; calm leaves 0.0%, at a higher error"
     )
+    # Of errors, too, those that are expected later count.
+    steep = replace(calm, later=replace(calm.end, fvu_raw=0.01, fvu_typical=0.01))
+    assert choose([DEADLY, steep], acceptable=1.0)[0] == steep
     # Where none is calm, the fewest that are expected, not the fewest now.
     fast, slow = outcome("fast", 0.01, 0.1, later=0.2), outcome("slow", 0.02, 0.1, later=0.03)
     assert choose([fast, slow], acceptable=0.001)[0] == slow
@@ -104,9 +108,8 @@ def test_what_diverged_or_has_no_error_is_never_chosen() -> None:
 
 
 def test_the_smallest_error_without_strays_may_be_missing() -> None:
-    unknown = Outcome(
-        name="unknown", points=(Point(step=10, tokens=100, dead=0.0, fvu_raw=0.1, fvu_typical=None),), diverged=None
-    )
+    end = Point(step=10, tokens=100, dead=0.0, fvu_raw=0.1, fvu_typical=None)
+    unknown = Outcome(name="unknown", points=(end,), later=end)
     known = outcome("known", 0.0, 0.1, 5.0)
     assert choose([unknown, known], acceptable=0.01)[0] == known
     assert choose([unknown], acceptable=0.01)[0] == unknown

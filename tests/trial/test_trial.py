@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.cli.verbs import run
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.remedies.remedy import center
 from autopsae.report.trial import trial_text
@@ -32,7 +32,7 @@ from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, Resampling
 from autopsae.trial.budget import LEAST_STEPS, Budget, config_of_trial
 from autopsae.trial.candidate import USUAL, Candidate
-from autopsae.trial.result import LEAST, Trial, later
+from autopsae.trial.result import FLATTENING, LEAST, Point, Trial, expect
 from autopsae.trial.split import split_tokens
 from autopsae.trial.trial import trial
 
@@ -46,7 +46,7 @@ def tokens() -> Float[Tensor, "1500 8"]:
     return x * torch.logspace(0, -1, D_IN) + 2
 
 
-def tried(candidates: Any = USUAL, **more: Any) -> Trial:
+def tried(candidates: Any = None, **more: Any) -> Trial:
     settings = {"config": CONFIG, "trial_steps": 12, "d_sae": 32, "sparsity": TopK(k=3), **more}
     return trial(tokens(), candidates, **settings)
 
@@ -70,8 +70,8 @@ def test_each_candidate_is_trained_as_alone_and_judged_on_tokens_that_it_never_s
     assert [point.step for point in found["none"].points] == [0, 3, 6, 9, 12]
     # Held-out tokens are so few here that all are measured on half-way too.
     for one in found.outcomes:
-        halves = {"half_way": one.points[2].dead, "at_end": one.end.dead}
-        assert one.dead_later == later(one.end.dead, **halves, doublings=found.budget.doublings)
+        halves = {"half_way": one.points[2], "at_end": one.end}
+        assert one.later == expect(one.end, **halves, doublings=found.budget.doublings, steps=400)
     assert (found.tokens, found.held_out, found.by_document) == (1350, 150, False)
     assert found.epochs == 12 * 50 / 1350
 
@@ -83,9 +83,30 @@ def test_the_prescription_makes_the_sae_that_was_tried() -> None:
     assert (prescription.remedy.name, prescription.bias) == ("median", BIASES["slow"])
     sae = born(prescription)
     training, held, _ = split_tokens(tokens())
-    train(sae, training, TrainConfig(steps=12, lr=1e-2, batch_tokens=50, bias=prescription.bias))
+    train(sae, training, TrainConfig(steps=12, lr=1e-2, batch_tokens=50, **prescription.training))
     assert evaluate(sae, held).fvu_raw == pytest.approx(found["median_slow"].end.fvu_raw, rel=1e-4)
     assert prescription.reason.startswith("the lowest error of 2 candidates, as asked: after 12 steps ")
+
+
+def test_a_fitted_candidate_is_prescribed_with_the_length_that_was_fitted() -> None:
+    found = tried(["none", "median_frozen_fitted"], acceptable=1.0, prefer="error")
+    prescription = found.prescription
+    assert found.chosen == "median_frozen_fitted"
+    assert 0 < prescription.encoder_scale < 1
+    assert prescription.training == {"bias": BIASES["frozen"], "relative_encoder_lr": True}
+    sae = born(prescription)
+    assert torch.allclose(sae.W_enc, prescription.encoder_scale * sae.W_dec)
+    training, held, _ = split_tokens(tokens())
+    train(sae, training, TrainConfig(steps=12, lr=1e-2, batch_tokens=50, **prescription.training))
+    end = found["median_frozen_fitted"].end
+    assert evaluate(sae, held).fvu_raw == pytest.approx(end.fvu_raw, rel=1e-4)
+
+
+def test_where_no_number_of_latents_is_fixed_the_usual_candidates_are_not_fitted() -> None:
+    found = tried(config=replace(CONFIG, penalty=L0Target(l0=3.0)), sparsity=JumpReLU())
+    assert [outcome.name for outcome in found.outcomes] == [name for name in USUAL if "fitted" not in name]
+    with pytest.raises(InputError, match="born: fit_encoder expected"):
+        tried(["median_fitted"], config=replace(CONFIG, penalty=L0Target(l0=3.0)), sparsity=JumpReLU())
 
 
 def test_a_remedy_and_a_bias_of_ones_own_can_be_tried() -> None:
@@ -177,15 +198,38 @@ def test_a_trial_costs_a_tenth_or_says_that_it_costs_more() -> None:
     assert Budget.of(5, replace(LONG, steps=300), steps=7).steps == 7
 
 
-def test_death_is_expected_to_grow_as_fast_as_in_the_last_doubling() -> None:
-    assert later(0.04, half_way=0.01, at_end=0.03, doublings=2.0) == pytest.approx(0.04 * 9)
-    assert later(0.04, half_way=0.01, at_end=0.03, doublings=0.0) == 0.04
-    assert later(0.04, half_way=0.03, at_end=0.01, doublings=2.0) == 0.04  # it fell
-    assert later(0.04, half_way=0.0, at_end=2 * LEAST, doublings=1.0) == pytest.approx(
-        0.08
-    )  # chance, not from nothing
-    assert later(0.4, half_way=0.1, at_end=0.4, doublings=3.0) == 1.0
-    assert later(0.0, half_way=0.0, at_end=0.0, doublings=3.0) == 0.0
+def point(dead: float, fvu: float | None = 0.1, typical: float | None = 0.2) -> Point:
+    return Point(step=10, tokens=100, dead=dead, fvu_raw=fvu, fvu_typical=typical)
+
+
+@pytest.mark.parametrize(
+    ("end", "half_way", "at_end", "doublings", "expected"),
+    [
+        (0.04, 0.01, 0.03, 2.0, 0.04 * 9),
+        (0.04, 0.01, 0.03, 0.0, 0.04),
+        (0.04, 0.03, 0.01, 2.0, 0.04),  # it fell
+        (0.04, 0.0, 2 * LEAST, 1.0, 0.08),  # chance, not from nothing
+        (0.4, 0.1, 0.4, 3.0, 1.0),
+        (0.0, 0.0, 0.0, 3.0, 0.0),
+    ],
+)
+def test_death_is_expected_to_grow_as_fast_as_in_the_last_doubling(
+    end: float, half_way: float, at_end: float, doublings: float, expected: float
+) -> None:
+    found = expect(point(end), half_way=point(half_way), at_end=point(at_end), doublings=doublings, steps=80)
+    assert (found.step, found.tokens) == (80, 100)
+    assert found.dead == pytest.approx(expected)
+
+
+def test_an_error_is_expected_to_fall_on_with_flatter_slope_and_never_to_rise() -> None:
+    now, before = point(0.0, 0.1, 0.2), point(0.0, 0.4, 0.25)
+    found = expect(now, half_way=before, at_end=now, doublings=2.0, steps=80)
+    assert found.fvu_raw == pytest.approx(0.1 * 0.25 ** (2 * FLATTENING))
+    assert found.fvu_typical == pytest.approx(0.2 * 0.8 ** (2 * FLATTENING))
+    risen = expect(now, half_way=now, at_end=before, doublings=2.0, steps=80)
+    assert (risen.fvu_raw, risen.fvu_typical) == (0.1, 0.2)
+    unknown = expect(point(0.0, 0.1, None), half_way=point(0.0, None), at_end=now, doublings=2.0, steps=80)
+    assert (unknown.fvu_raw, unknown.fvu_typical) == (0.1, None)
 
 
 def test_a_trial_is_as_old_as_its_training_where_that_is_not_too_dear_or_too_fast() -> None:

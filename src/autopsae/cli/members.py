@@ -8,7 +8,7 @@ from autopsae.arrays import InputError
 from autopsae.cli import firing
 from autopsae.cli.options.train import Birth, Fit, Keep
 from autopsae.defaults import K, Strays
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.run.choices import Choice, combinations
 from autopsae.run.finished import Settings
 from autopsae.run.folder import Entry
@@ -86,6 +86,7 @@ def config_of(birth: Birth, fit: Fit, keep: Keep, choice: Choice) -> TrainConfig
         steps=fit.steps,
         lr=choice.lr,
         bias=BIASES[choice.bias],
+        relative_encoder_lr=birth.fit_encoder,
         batch_tokens=fit.batch_tokens,
         warmup_steps=fit.warmup_steps,
         decay_steps=fit.decay_steps or decay_steps,

@@ -14,7 +14,7 @@ from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import progress_bar, take_device
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.disk import check_unlocked
 from autopsae.passes import known_digest
 from autopsae.provenance import add_provenance
@@ -29,6 +29,7 @@ from autopsae.run.one import check_out, load_finished_run, run
 from autopsae.run.portions import Portions
 from autopsae.run.start import load_start
 from autopsae.saved import provenance_of
+from autopsae.training.config import TrainConfig
 from autopsae.training.logs import Csv, Logger, TensorBoard
 
 
@@ -50,8 +51,8 @@ def train(options: TrainOptions) -> None:
     )
     training, held = hold_out(activations, keep.held_out)
     saved = load_start(birth.prescription, activations.d_in) if birth.prescription else None
-    if saved and not fit.bias:
-        configs = [replace(config, bias=saved.bias) for config in configs]
+    if saved:
+        configs = [_as_prescribed(config, saved, with_bias=not fit.bias) for config in configs]
     told = partial(
         about_of, birth=birth, strays=fit.strays, saved=saved, layer=training.layer, held_out=held.tokens
     )
@@ -103,6 +104,14 @@ def _train(
                 print_note(_describe_portions(portions), bar.console)
             result = wrote(run_sweep)(entries, tokens, held, out, portions=portions, **common)
     (print_sweep if many else print_run)(out, result)
+
+
+def _as_prescribed(config: TrainConfig, saved: Prescription, *, with_bias: bool) -> TrainConfig:
+    return replace(
+        config,
+        bias=saved.bias if with_bias else config.bias,
+        relative_encoder_lr=config.relative_encoder_lr or saved.training["relative_encoder_lr"],
+    )
 
 
 def _first_day(out: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from autopsae.run.members import penalty_for
 from autopsae.saved import save_result
 from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
-from autopsae.trial.candidate import USUAL
+from autopsae.trial.candidate import usual_candidates
 from autopsae.trial.result import Trial
 from autopsae.trial.split import MOST
 from autopsae.trial.trial import trial
@@ -61,7 +61,7 @@ def tokens_of_trial(options: DiagnoseOptions) -> int:
     """Tokens of a layer that a trial reads at most: so many that no step sees a token again, and those held out.
     If more are diagnosed, all of these.
     """
-    budget = Budget.of(len(USUAL), training_of(options))
+    budget = Budget.of(len(usual_candidates(sparsity_of(options.firing))), training_of(options))
     return max(options.tokens, budget.steps * budget.batch_tokens + MOST)
 
 

@@ -1,7 +1,7 @@
 """The prescription as options of the training script of NVIDIA's BioNeMo recipes (`sparse_autoencoders`)."""
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.sae.sparsity import TopK
 from autopsae.training.bias import BIASES
 
@@ -33,6 +33,7 @@ def bionemo_flags(prescription: Prescription) -> list[str]:
     for unknown, what in (
         (remedy.subspace is not None, "a subspace for the rows"),
         (prescription.bias != BIASES["learned"], str(prescription.bias)),
+        (prescription.encoder_scale != 1, f"encoder rows of length {prescription.encoder_scale:.3g}"),
         (not isinstance(sparsity, TopK), f"the sparsity {sparsity.name}"),
         (d_sae % d_in != 0, f"d_sae {d_sae:,}, which is no multiple of d_in = {d_in:,}"),
     ):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import place, refuse_decoder_only, rows_within, teach_bias, token_map
+from autopsae.cure.prescribed import place, refuse_decoder_only, rows_within, teach_bias, teach_encoder, token_map
 from autopsae.cure.stored import store_for_raw_tokens
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 
 _CENTERS = ("b_dec", "bias", "decoder_bias")
 
@@ -18,8 +18,9 @@ def cure_dictionary_learning(trainer: Any, prescription: Prescription) -> Any:
 
     Its `update` takes raw tokens, and maps them as prescribed (scale, centre, whitening) before the dictionary sees
     them. The bias of the decoder starts at zero, which is the centre (the first step puts no median of the first
-    batch in its place), and learns as prescribed. Rows begin in the prescribed subspace. What `trainSAE` saves, and
-    `ae.state_dict()` gives, are weights for raw tokens; `ae` itself takes mapped ones.
+    batch in its place), and learns as prescribed. Rows begin in the prescribed subspace, those of the encoder of
+    TopK and BatchTopK with the prescribed length. What `trainSAE` saves, and `ae.state_dict()` gives, are weights
+    for raw tokens; `ae` itself takes mapped ones.
 
     Once the dictionary is made, InputError is raised for another width, for a bias that shall act after the decoder
     alone (but JumpReluTrainer's always does), and for trainSAE(normalize_activations=True): the prescription scales
@@ -34,6 +35,8 @@ def cure_dictionary_learning(trainer: Any, prescription: Prescription) -> Any:
             _set_dictionary(self.ae, prescription)
             store_for_raw_tokens(self.ae, affine, centers=_subtracts_bias(self.ae))
             teach_bias(self.optimizer, b_dec, prescription.bias, lambda: self._steps)
+            if hasattr(self.ae, "k"):
+                teach_encoder(self.optimizer, [*self.ae.encoder.parameters()], prescription)
             self._affine = place(affine, b_dec)
 
         def update(self, step: int, activations: Tensor) -> Any:
@@ -60,11 +63,13 @@ def _set_dictionary(ae: Any, prescription: Prescription) -> None:
     linear = hasattr(ae, "encoder")
     if linear and ae.encoder.bias is not None:
         ae.encoder.bias.zero_()  # AutoEncoder draws them at random, as large as scaled tokens' pre-activations
+    decoder, encoder = (ae.decoder.weight.T, ae.encoder.weight.T) if linear else (ae.W_dec, ae.W_enc)
     if prescription.remedy.subspace is not None:
-        decoder, encoder = (ae.decoder.weight.T, ae.encoder.weight.T) if linear else (ae.W_dec, ae.W_enc)
         rows = rows_within(prescription, decoder)
         decoder.copy_(rows)
         encoder.copy_(rows.T)
+    if hasattr(ae, "k"):  # other penalties are set for codes of the usual size
+        encoder.mul_(prescription.encoder_scale)
 
     def refuse(_scale: float) -> None:
         raise InputError(

@@ -1,6 +1,6 @@
-"""What all cures need of a prescription: its map of the tokens, its rows, and how `b_dec` learns."""
+"""What all cures need of a prescription: its map of the tokens, its rows, and how `b_dec` and the encoder learn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.view import within
 from autopsae.training.bias import Bias
@@ -41,24 +41,36 @@ def rows_within(prescription: Prescription, W_dec: Float[Tensor, "d_sae d_in"]) 
 
 
 def teach_bias(optimizer: Any, b_dec: Tensor, bias: Bias, step: Callable[[], int]) -> None:
-    """Let `b_dec` learn as prescribed under another library's optimizer: after each of its steps, `b_dec` goes back
-    to where only the prescribed fraction of the move is left. The move of Adam or of the sign is proportional to
-    the learning rate, so this is what a learning rate of its own would do.
-
-    step: the number of the step that is taken, from 0.
+    """Let `b_dec` learn as prescribed under another library's optimizer. step: the number of the step that is
+    taken, from 0.
     """
-    if (bias.lr_fraction, bias.from_step, bias.until_step) == (1, 0, None):
-        return
+    if (bias.lr_fraction, bias.from_step, bias.until_step) != (1, 0, None):
+        _slow_down(optimizer, [b_dec], lambda: bias.lr_fraction if bias.learns(step()) else 0.0)
+
+
+def teach_encoder(optimizer: Any, weights: Sequence[Tensor | None], prescription: Prescription) -> None:
+    """Let an encoder whose rows have the prescribed length turn as fast as one with rows of length 1, as
+    `TrainConfig.relative_encoder_lr` does. weights: W_enc and b_enc, if there is one.
+    """
+    if prescription.encoder_scale != 1:
+        there = [weight for weight in weights if weight is not None]
+        _slow_down(optimizer, there, lambda: prescription.encoder_scale)
+
+
+def _slow_down(optimizer: Any, weights: Sequence[Tensor], share: Callable[[], float]) -> None:
+    """After each step of the optimizer, weights go back to where only this share of their move is left. The move of
+    Adam or of the sign is proportional to the learning rate, so this is what a rate of their own would do.
+    """
     before: list[Tensor] = []
 
     def remember(*_: Any) -> None:
-        before[:] = [b_dec.detach().clone()]
+        before[:] = [weight.detach().clone() for weight in weights]
 
     @torch.no_grad()
     def go_back(*_: Any) -> None:
         # An optimizer whose step calls that of its parent class runs the hooks of both; the move is shortened once.
-        for start in before:
-            b_dec.copy_(start.lerp(b_dec, bias.lr_fraction if bias.learns(step()) else 0.0))
+        for weight, start in zip(weights, before, strict=False):
+            weight.copy_(start.lerp(weight, share()))
         before.clear()
 
     optimizer.register_step_pre_hook(remember)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import rows_within, teach_bias, token_map
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.cure.prescribed import rows_within, teach_bias, teach_encoder, token_map
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.affine import Affine
 
 _MAPPED = "covariance_whitening"
@@ -22,7 +22,7 @@ def cure_saelens(trainer: Any, prescription: Prescription) -> Any:
     SAELens maps the tokens as prescribed (scale, centre, whitening), and folds the map into the weights at the end:
     the trained SAE takes raw tokens. `b_dec` starts at zero, which is the centre, and learns as prescribed. Rows
     begin in the prescribed subspace. Where latents compete for k places (a `cfg.k`), rows begin with length 1
-    instead of SAELens' 0.1: docs/interop.md shows why.
+    instead of SAELens' 0.1 (docs/interop.md shows why), and those of the encoder with the prescribed length.
 
     A trainer that went on from a checkpoint keeps its weights.
 
@@ -45,6 +45,8 @@ def cure_saelens(trainer: Any, prescription: Prescription) -> Any:
     sae.cfg.apply_b_dec_to_input = sae.cfg.apply_b_dec_to_input and not bias.decoder_only
     trainer.activation_scaler = _scaler(affine)
     teach_bias(trainer.optimizer, sae.b_dec, bias, lambda: int(trainer.n_training_steps))
+    if hasattr(sae.cfg, "k"):
+        teach_encoder(trainer.optimizer, [sae.W_enc, getattr(sae, "b_enc", None)], prescription)
     return trainer
 
 
@@ -68,7 +70,7 @@ def _start(sae: Any, prescription: Prescription) -> None:
         # Selection is by size, and short rows grow: those that grow first would take the places of all others.
         rows = torch.nn.functional.normalize(rows, dim=1)
     sae.W_dec.copy_(rows)
-    sae.W_enc.copy_(rows.T)
+    sae.W_enc.copy_(rows.T * (prescription.encoder_scale if hasattr(sae.cfg, "k") else 1.0))
     sae.b_dec.zero_()
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import place, refuse_decoder_only, rows_within, teach_bias, token_map
+from autopsae.cure.prescribed import place, refuse_decoder_only, rows_within, teach_bias, teach_encoder, token_map
 from autopsae.cure.stored import store_for_raw_tokens
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.affine import Affine
 
 _CURED = "autopsae"
@@ -22,8 +22,9 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
 
     A coder maps the activations as prescribed (scale, centre, whitening) before it encodes them, and its output
     back. `b_dec` starts at zero, which is the centre (the first batch does not put its mean in the place: the
-    trainer is told that it fine-tunes), and learns as prescribed. Rows begin in the prescribed subspace. What is
-    saved are weights for raw activations; `coder(x)` takes raw ones too, `coder.encode` mapped ones.
+    trainer is told that it fine-tunes), and learns as prescribed. Rows begin in the prescribed subspace, and those
+    of the encoder with the prescribed length. What is saved are weights for raw activations; `coder(x)` takes raw
+    ones too, `coder.encode` mapped ones.
 
     Every coder needs a prescription, as that word holds for all. Raises InputError for a coder without one, an
     unknown name, a transcoder or a skip connection, another width, a `b_dec` that shall act after the decoder
@@ -46,15 +47,14 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
     for name, coder in trainer.saes.items():
         for weight in (coder.W_dec, coder.encoder.weight):
             weight.copy_(rows_within(prescriptions[name], weight))
+        coder.encoder.weight.mul_(prescriptions[name].encoder_scale)
         _map_around(coder, place(affines[name], coder.W_dec))
         store_for_raw_tokens(coder, affines[name])
         for optimizer in trainer.optimizers:
-            teach_bias(
-                getattr(optimizer, "base", optimizer),  # that of the schedule-free one
-                coder.b_dec,
-                prescriptions[name].bias,
-                lambda: trainer.global_step // trainer.cfg.grad_acc_steps,
-            )
+            steps = getattr(optimizer, "base", optimizer)  # that of the schedule-free one
+            taken = lambda: trainer.global_step // trainer.cfg.grad_acc_steps  # noqa: E731
+            teach_bias(steps, coder.b_dec, prescriptions[name].bias, taken)
+            teach_encoder(steps, [*coder.encoder.parameters()], prescriptions[name])
     trainer.cfg.finetune = _CURED
     return trainer
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.interop.plain import Plain
 from autopsae.sae.model import SAE
 

@@ -2,7 +2,7 @@ from autopsae.diagnosis.diagnose import diagnose as diagnose
 from autopsae.diagnosis.finding import Finding as Finding
 from autopsae.diagnosis.model import diagnose_model as diagnose_model
 from autopsae.diagnosis.outliers import OutlierDimension as OutlierDimension
-from autopsae.diagnosis.prescribe import Prescription as Prescription
+from autopsae.diagnosis.prescription import Prescription as Prescription
 from autopsae.diagnosis.result import Diagnosis as Diagnosis
 from autopsae.diagnosis.severity import Severity as Severity
 from autopsae.diagnosis.severity import gamma as gamma

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from math import exp
 
 from autopsae.diagnosis.outliers import OutlierDimension
-from autopsae.diagnosis.prescribe import LOPSIDED, Prescription
+from autopsae.diagnosis.prescribe import LOPSIDED
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.diagnosis.severity import Severity
 from autopsae.statistics.repeats import Repeats
 from autopsae.survival.birth import Birth

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.sae.init import born
 from autopsae.training.config import TrainConfig
 from autopsae.training.plan import TrainingPlan, plan_training

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.outliers import OutlierDimension
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.diagnosis.severity import Severity
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.repeats import Repeats

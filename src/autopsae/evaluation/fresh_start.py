@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.evaluation.result import Autopsy
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import Remedy

@@ -11,8 +11,8 @@ from autopsae.trial.result import Outcome, Point, Trial
 
 def trial_text(trial: Trial) -> RenderableType:
     """A row per candidate: dead latents and raw FVU at birth and after each number of steps, the FVU without stray
-    tokens at the end, and the dead latents expected at the end of the training. The chosen one is in bold; below,
-    why it is, and how often tokens were seen, if more than once. On a narrow terminal, a few lines per candidate.
+    tokens at the end, and what is expected at the end of the training. The chosen one is in bold; below, why it is,
+    and how often tokens were seen, if more than once. On a narrow terminal, a few lines per candidate.
     """
     table = empty_table(_title(trial))
     table.add_column("candidate", no_wrap=True)
@@ -20,7 +20,7 @@ def trial_text(trial: Trial) -> RenderableType:
     for point in steps:
         table.add_column("at birth" if point.step == 0 else f"step {point.step:,}", justify="right", no_wrap=True)
     table.add_column("without strays", justify="right", no_wrap=True)
-    table.add_column("dead later", justify="right", no_wrap=True)
+    table.add_column(f"expected at {trial.budget.for_steps:,}", justify="right", no_wrap=True)
     for outcome in trial.outcomes:
         cells: list[RenderableType] = [_cell(point) for point in outcome.points]
         cells += [Text("diverged" if outcome.diverged else "")] * (len(steps) - len(cells))
@@ -52,7 +52,7 @@ def _typical(outcome: Outcome) -> Text:
 
 
 def _later(outcome: Outcome) -> Text:
-    return Text() if outcome.diverged else dead_cell(outcome.dead_later)
+    return Text() if outcome.later is None else _cell(outcome.later)
 
 
 def _fvu(fvu: float | None) -> str:
@@ -65,4 +65,5 @@ def _in_lines(outcome: Outcome, trial: Trial) -> list[RenderableType]:
         return [_name(outcome, trial), Padding(plain(f"diverged: {outcome.diverged}"), (0, 0, 0, 2))]
     lines = [Text.assemble(f"step {point.step:,}: ", _cell(point)) for point in outcome.points]
     lines.append(Text(f"without strays: {_fvu(outcome.end.fvu_typical)}"))
+    lines.append(Text.assemble("expected at the end of your training: ", _later(outcome)))
     return [_name(outcome, trial), *(Padding(line, (0, 0, 0, 2)) for line in lines)]

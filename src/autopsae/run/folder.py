@@ -12,7 +12,7 @@ from typing import Any
 
 from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError, Tokens
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.files import tensors_digest
 from autopsae.passes import known_tokens, same_passes, source_documents

@@ -6,7 +6,7 @@ import torch
 
 from autopsae.arrays import InputError, Tokens
 from autopsae.defaults import Strays
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.passes import same_passes
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.start import layer_norm_tokens, start_from, without_strays

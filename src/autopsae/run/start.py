@@ -4,7 +4,7 @@ from pathlib import Path
 
 from autopsae.arrays import InputError, Mapped, Tokens
 from autopsae.defaults import STARTS, Strays
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.files import pair_files
 from autopsae.remedies.remedy import Remedy, active_subspace, center, untouched, whiten
 from autopsae.run.data import Counted, count_tokens

@@ -45,6 +45,10 @@ class Prescribed(Protocol):
     def scale(self) -> float | None:
         """Of the layer, as of `View`; None where it is not known."""
 
+    @property
+    def encoder_scale(self) -> float:
+        """What the encoder's rows are multiplied by."""
+
     def differences(self, sae: SAE) -> list[str]:
         """In what `sae` is another than the one that this was made for."""
 
@@ -80,8 +84,9 @@ def born(
     to W_enc, b_enc = 0 if wanted (paper A.2). Where the remedy only centers, its centre becomes `b_dec`; otherwise
     it becomes the SAE's affine map.
 
-    start: a prescription, which needs nothing more: it carries d_sae, the sparsity and the layer's scale, and
-    what is given beside it takes their place; or a remedy, which needs d_sae and a sparsity.
+    start: a prescription, which needs nothing more: it carries d_sae, the sparsity, the layer's scale and the
+    length of encoder rows, and what is given beside it takes their place; or a remedy, which needs d_sae and a
+    sparsity.
 
     sample: some raw tokens, for all that is set from data: what a firing rate needs, and the scale of the layer, at
     which the median norm of the tokens, as the SAE sees them, is sqrt(d_in): learning rates then mean the same on
@@ -93,7 +98,8 @@ def born(
     layer_norm: normalise every token; the remedy is then one for normalised tokens, the sample is still raw.
     fit_encoder: multiply encoder rows and biases by the one number at which the reconstructions of the sample have
     the least squared error. Who fires stays the same. k unit rows that fire on a token overshoot it where k is
-    large beside d_in, and training first has to shrink them (docs/cures.md).
+    large beside d_in, and training first has to shrink them (docs/cures.md). Train such an SAE with
+    `TrainConfig(relative_encoder_lr=True)`.
 
     Raises InputError as `chunks` for a sample, and for one of another width, of zero tokens mostly, or so small or
     large that `dtype` cannot hold the scale; where a scale is wanted and there is neither a sample nor a
@@ -127,7 +133,9 @@ def born(
         layer_norm=layer_norm,
     )
     if fit_encoder:
-        _fit_encoder(sae, tokens)
+        _scale_encoder(sae, _fit_scale(sae, tokens))
+    elif prescribed and sparsity.l0 is not None:  # other penalties are set for codes of the usual size
+        _scale_encoder(sae, prescribed.encoder_scale)
     if prescribed and (differences := prescribed.differences(sae)):
         wrong = "; ".join(differences)
         said = f"born: the prescription was made for another SAE: {wrong}; diagnose again for this one"
@@ -210,8 +218,8 @@ def _rate_thresholds(
 
 
 @torch.no_grad()
-def _fit_encoder(sae: SAE, sample: Tensor | None) -> None:
-    """Multiply W_enc and b_enc by argmin_s ||y - b_dec - s z W_dec||^2 over the sample, in the SAE's space."""
+def _fit_scale(sae: SAE, sample: Tensor | None) -> float:
+    """argmin_s ||y - b_dec - s z W_dec||^2 over the sample, in the SAE's space."""
     if sample is None or sae.sparsity.l0 is None:
         got = "no sample" if sample is None else f"{sae.sparsity.name}, whose penalty is set for codes of this size"
         raise InputError(
@@ -229,6 +237,12 @@ def _fit_encoder(sae: SAE, sample: Tensor | None) -> None:
             f"born: fit_encoder expected reconstructions that point to the tokens of the sample, got {along:g} for "
             "the sum of their inner products; check the sample, or leave fit_encoder out"
         )
-    sae.W_enc.mul_(along / square)
+    return along / square
+
+
+@torch.no_grad()
+def _scale_encoder(sae: SAE, scale: float) -> None:
+    """Multiply W_enc and b_enc."""
+    sae.W_enc.mul_(scale)
     if sae.b_enc is not None:
-        sae.b_enc.mul_(along / square)
+        sae.b_enc.mul_(scale)

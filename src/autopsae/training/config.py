@@ -33,8 +33,8 @@ class TrainConfig(Result):
     recovery, because without ghost gradients or resampling only a `b_dec` that the encoder subtracts can make
     dead-by-ReLU latents positive (docs/forecast.md)."""
     relative_encoder_lr: bool = False
-    """True: the encoder (W_enc, b_enc, thresholds) learns at `lr` times the mean norm that the rows of W_enc have as
-    training begins. Rows of any length then turn as fast as rows of length 1, where Adam would turn short rows
+    """True: the encoder (W_enc, b_enc, thresholds) learns at `lr` times the mean norm that the rows of W_enc have
+    as training begins. Rows of any length then turn as fast as rows of length 1, where Adam would turn short rows
     faster. For SAEs that were born with `fit_encoder` (docs/cures.md)."""
     frozen: tuple[str, ...] = ()
     """Names of the parameters that training does not change, such as ("b_dec",) or ("W_enc", "W_dec")."""

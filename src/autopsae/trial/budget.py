@@ -102,9 +102,11 @@ class Budget(Result):
         return f"{said}, which is over a tenth; fewer candidates or fewer steps cost less, and say less"
 
 
-def config_of_trial(config: TrainConfig, bias: Bias, budget: Budget, *, seed: int) -> TrainConfig:
+def config_of_trial(
+    config: TrainConfig, bias: Bias, budget: Budget, *, seed: int, fitted: bool = False
+) -> TrainConfig:
     """The training `config`, as long as the trial is. What happens at a step of the training happens at the same
-    age of the trial. bias: of a candidate.
+    age of the trial. bias, fitted: of a candidate, and whether its encoder is fitted.
     """
 
     def younger(steps: int) -> int:
@@ -119,6 +121,7 @@ def config_of_trial(config: TrainConfig, bias: Bias, budget: Budget, *, seed: in
         batch_tokens=budget.batch_tokens,
         lr=budget.age * config.lr,
         bias=replace(bias, from_step=start, until_step=None if end is None else max(start + 1, younger(end))),
+        relative_encoder_lr=fitted or config.relative_encoder_lr,
         penalty=penalty,
         k_steps=younger(config.k_steps),
         warmup_steps=min(younger(config.warmup_steps), budget.steps),

@@ -15,10 +15,10 @@ tokens decides."""
 def choose(outcomes: Sequence[Outcome], *, acceptable: float, prefer: Prefer | None = None) -> tuple[Outcome, str]:
     """(the outcome that is chosen, why).
 
-    Without a preference: the lowest raw FVU of those that are expected to leave at most `acceptable` dead
-    (`Outcome.dead_later`), or the fewest where none is. prefer="error": the lowest raw FVU of all. prefer="life":
-    the fewest dead of all, as expected. Of several within 2 % of the lowest raw FVU, the one with the lowest FVU
-    without stray tokens.
+    All numbers are those expected at the end of the training (`Outcome.later`). Without a preference: the lowest
+    raw FVU of those that leave at most `acceptable` dead, or the fewest dead where none does. prefer="error": the
+    lowest raw FVU of all. prefer="life": the fewest dead of all. Of several within 2 % of the lowest raw FVU, the
+    one with the lowest FVU without stray tokens.
 
     Raises InputError where no candidate has an error: each diverged, or the held-out tokens do not differ.
     """
@@ -29,12 +29,12 @@ def choose(outcomes: Sequence[Outcome], *, acceptable: float, prefer: Prefer | N
             f"trial: expected a candidate that can be trained on held-out tokens that differ, got {why}; lower the "
             "learning rate, or check mask and hook point"
         )
-    few = [outcome for outcome in able if outcome.dead_later <= acceptable]
+    few = [outcome for outcome in able if _dead(outcome) <= acceptable]
     if prefer == "error":
         return lowest_error(able), f"the lowest error of {len(able)} candidates, as asked"
     if prefer == "life" or not few:
-        least = min(outcome.dead_later for outcome in able)
-        chosen = lowest_error([outcome for outcome in able if outcome.dead_later == least])
+        least = min(_dead(outcome) for outcome in able)
+        chosen = lowest_error([outcome for outcome in able if _dead(outcome) == least])
         why = "as asked" if prefer == "life" else f"as none is expected to leave at most {acceptable:.1%}"
         return chosen, f"the fewest dead of {len(able)} candidates, {why}"
     why = f"of {len(able)} candidates, {len(few)} are expected to leave at most {acceptable:.1%} dead"
@@ -43,7 +43,7 @@ def choose(outcomes: Sequence[Outcome], *, acceptable: float, prefer: Prefer | N
 
 def _able(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Those that can be chosen: they ended, and have an error."""
-    return [outcome for outcome in outcomes if not outcome.diverged and outcome.end.fvu_raw is not None]
+    return [outcome for outcome in outcomes if outcome.later is not None and outcome.later.fvu_raw is not None]
 
 
 def lowest_error(outcomes: Sequence[Outcome]) -> Outcome:
@@ -55,14 +55,19 @@ def lowest_error(outcomes: Sequence[Outcome]) -> Outcome:
     return min(near, key=lambda outcome: (_typical(outcome), _fvu(outcome)))
 
 
+def _dead(outcome: Outcome) -> float:
+    assert outcome.later is not None  # `choose` leaves these out
+    return outcome.later.dead
+
+
 def _fvu(outcome: Outcome) -> float:
-    fvu = outcome.end.fvu_raw
-    assert fvu is not None  # `choose` leaves these out
-    return fvu
+    assert outcome.later is not None
+    assert outcome.later.fvu_raw is not None
+    return outcome.later.fvu_raw
 
 
 def _typical(outcome: Outcome) -> float:
-    typical = outcome.end.fvu_typical
+    typical = None if outcome.later is None else outcome.later.fvu_typical
     return float("inf") if typical is None else typical
 
 
@@ -70,14 +75,14 @@ def findings_of(
     chosen: Outcome, outcomes: Sequence[Outcome], *, acceptable: float, held_out: int
 ) -> tuple[Finding, ...]:
     """That too many are expected to be dead under the choice, and what else there is; () otherwise."""
-    if chosen.dead_later <= acceptable:
+    if _dead(chosen) <= acceptable:
         return ()
     able = _able(outcomes)
-    fewest = min(able, key=lambda outcome: (outcome.dead_later, _fvu(outcome)))
-    dead, later = chosen.end.dead, chosen.dead_later
+    fewest = min(able, key=lambda outcome: (_dead(outcome), _fvu(outcome)))
+    dead, later = chosen.end.dead, _dead(chosen)
     counted = f"{dead:.1%} are dead after the trial, and {later:.1%} are expected to be later"
-    if fewest.dead_later <= acceptable:
-        meaning = f"{counted}; {fewest.name} leaves {fewest.dead_later:.1%}, at a higher error"
+    if _dead(fewest) <= acceptable:
+        meaning = f"{counted}; {fewest.name} leaves {_dead(fewest):.1%}, at a higher error"
         advice = "train with it only if the error matters more than the latents that never fire"
     else:
         meaning = f"{counted}; none is expected to leave at most {acceptable:.1%}, {fewest.name} leaves the fewest"
@@ -85,7 +90,7 @@ def findings_of(
     return (
         Finding(
             name="dead_after_trial",
-            value=chosen.dead_later,
+            value=_dead(chosen),
             threshold=acceptable,
             tokens=held_out,
             meaning=meaning,

@@ -7,7 +7,7 @@ from typing import Any
 
 from autopsae.defaults import Prefer
 from autopsae.diagnosis.finding import Finding
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.saved import save_object
 from autopsae.tables import Result, html_table
 from autopsae.trial.budget import Budget
@@ -40,15 +40,37 @@ class Point(Result):
 LEAST = 0.001
 """Dead fractions below it count as this when their growth is told: a few latents are chance."""
 
+FLATTENING = 0.75
+"""Share of its last fall, as a power of the steps, with which an error is expected to go on falling. docs/trial.md
+says on which layers it was chosen."""
 
-def later(dead: float, *, half_way: float, at_end: float, doublings: float) -> float:
-    """The dead fraction that is expected after so many doublings of the steps, if it goes on growing as fast as in
-    the last doubling: dead (at_end / half_way)^doublings, at most 1. A fraction that fell counts as one that stays.
 
-    half_way, at_end: dead fractions on the same tokens, of which there may be fewer than `dead` was counted on.
+def expect(end: Point, *, half_way: Point, at_end: Point, doublings: float, steps: int) -> Point:
+    """What is expected of a candidate after so many doublings of the steps, if it goes on as in the last one.
+
+        dead (at_end.dead / half_way.dead)^doublings, at most 1;
+        fvu (at_end.fvu / half_way.fvu)^(FLATTENING doublings), for both errors.
+
+    A dead fraction that fell and an error that rose count as ones that stay.
+
+    end: as it is now. half_way, at_end: measured on the same tokens, of which there may be fewer. steps: how many
+    steps there are then.
     """
-    growth = max(1.0, at_end / max(half_way, LEAST))
-    return min(1.0, dead * float(growth**doublings))
+    growth = max(1.0, at_end.dead / max(half_way.dead, LEAST))
+    power = FLATTENING * doublings
+    return Point(
+        step=steps,
+        tokens=end.tokens,
+        dead=min(1.0, end.dead * float(growth**doublings)),
+        fvu_raw=_error_later(end.fvu_raw, half_way.fvu_raw, at_end.fvu_raw, power),
+        fvu_typical=_error_later(end.fvu_typical, half_way.fvu_typical, at_end.fvu_typical, power),
+    )
+
+
+def _error_later(fvu: float | None, half_way: float | None, at_end: float | None, power: float) -> float | None:
+    if fvu is None or not half_way or at_end is None:
+        return fvu
+    return fvu * float(min(1.0, at_end / half_way) ** power)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -59,8 +81,8 @@ class Outcome(Result):
     """The candidate's name."""
     points: tuple[Point, ...]
     """At birth, and after each number of steps at which it was measured; the last one is compared."""
-    dead_later: float = 0.0
-    """Fraction of the latents expected dead at the end of the training that the trial is made for (`later`)."""
+    later: Point | None = None
+    """What is expected at the end of the training that the trial is made for (`expect`); None where it diverged."""
     diverged: str | None = None
     """Why its training ended early; None where it did not. Such a candidate is not chosen."""
 
@@ -70,9 +92,9 @@ class Outcome(Result):
         return self.points[-1]
 
     def __str__(self) -> str:
-        return (
-            f"{self.name}: diverged" if self.diverged else f"{self.name}: {self.end}, {self.dead_later:.1%} later"
-        )
+        if self.diverged or self.later is None:
+            return f"{self.name}: diverged"
+        return f"{self.name}: {self.end}; expected at {self.later}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens
 from autopsae.defaults import ACCEPTABLE, Prefer
-from autopsae.diagnosis.prescribe import Prescription
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.kinds import anything, check_kind, fields, nothing_or, number, whole
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress
@@ -23,14 +24,15 @@ from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep
 from autopsae.run.members import Layer
 from autopsae.run.observer import Observer
+from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import Sparsity
 from autopsae.training.config import TrainConfig
 from autopsae.training.objective import L0Target
 from autopsae.training.sources import Member
 from autopsae.trial.budget import Budget, config_of_trial
-from autopsae.trial.candidate import USUAL, Candidate, candidates_by_name
+from autopsae.trial.candidate import Candidate, candidates_by_name, usual_candidates
 from autopsae.trial.choose import choose, findings_of
-from autopsae.trial.result import Outcome, Point, Trial, later
+from autopsae.trial.result import Outcome, Point, Trial, expect
 from autopsae.trial.split import split_tokens
 
 _MEASURED = fields(
@@ -48,7 +50,7 @@ _MEASURED = fields(
 @whole_arguments("d_sae", "trial_steps", "held_out", "seed")
 def trial(
     tokens: Tokens,
-    candidates: Sequence[Candidate | Remedy | str] = USUAL,
+    candidates: Sequence[Candidate | Remedy | str] | None = None,
     *,
     config: TrainConfig,
     d_sae: int,
@@ -69,7 +71,8 @@ def trial(
     of those that are expected to leave at most `acceptable` dead at the end of the training that it is for, judged
     by tokens that none was trained on.
 
-    tokens: raw. candidates: remedies, each with a way in which `b_dec` learns, or names (`candidates_by_name`).
+    tokens: raw. candidates: remedies, each with a way in which `b_dec` learns, or names (`candidates_by_name`);
+    None for the usual ones.
     config: the training that the prescription is for; the trial has its settings, but fewer steps, a higher
     learning rate, smaller batches and no decay (`Budget`). d_sae, sparsity: of the SAE. trial_steps: steps of each
     candidate; None for as many as a tenth of the training pays for, but at least 1,000. documents: the number of
@@ -85,7 +88,8 @@ def trial(
     """
     training, held, by_document = split_tokens(tokens, documents, held_out=held_out, seed=seed)
     read = Layer(training, device=device)
-    entered = [_candidate(one, read, seed) for one in candidates]
+    names = usual_candidates(sparsity) if candidates is None else candidates
+    entered = [_candidate(one, read, seed) for one in names]
     _check(entered, acceptable, prefer)
     budget = Budget.of(len(entered), config, steps=trial_steps)
     if announce:
@@ -94,12 +98,16 @@ def trial(
         _entry(
             one,
             read,
-            config_of_trial(config, one.bias, budget, seed=seed),
+            config_of_trial(config, one.bias, budget, seed=seed, fitted=one.fit_encoder),
             d_sae=d_sae,
             sparsity=sparsity,
             layer=layer,
         )
         for one in entered
+    ]
+    # Before they are trained: they say how SAEs are born.
+    prescriptions = [
+        _prescription(one, entry.member.sae, layer) for one, entry in zip(entered, entries, strict=True)
     ]
     outcomes = _outcomes(entries, training, held, folder=folder, budget=budget, progress=progress)
     chosen, why = choose(outcomes, acceptable=acceptable, prefer=prefer)
@@ -108,15 +116,7 @@ def trial(
     return Trial(
         outcomes=tuple(outcomes),
         chosen=chosen.name,
-        prescription=Prescription(
-            remedy=entered[place].remedy,
-            bias=entered[place].bias,
-            reason=_reason(chosen, why, budget, n_held_out),
-            layer=layer,
-            d_sae=d_sae,
-            sparsity=sparsity,
-            scale=entries[place].member.sae.scale,
-        ),
+        prescription=replace(prescriptions[place], reason=_reason(chosen, why, budget, n_held_out)),
         findings=findings_of(chosen, outcomes, acceptable=acceptable, held_out=n_held_out),
         budget=budget,
         lr=budget.age * config.lr,
@@ -150,9 +150,30 @@ def _entry(
 ) -> Entry:
     """A candidate, born."""
     l0 = config.penalty.l0 if isinstance(config.penalty, L0Target) else float(sparsity.l0 or 0)
-    sae = read.born(candidate.remedy, d_sae=d_sae, sparsity=sparsity, l0=l0, seed=config.seed)
+    sae = read.born(
+        candidate.remedy,
+        d_sae=d_sae,
+        sparsity=sparsity,
+        l0=l0,
+        seed=config.seed,
+        fit_encoder=candidate.fit_encoder,
+    )
     about = {"layer": layer, "candidate": candidate.name, "d_sae": d_sae, "sparsity": sparsity.to_dict()}
     return Entry(member=Member(sae=sae, config=config, name=candidate.name), about=about, data=layer)
+
+
+def _prescription(candidate: Candidate, sae: SAE, layer: str) -> Prescription:
+    """What makes the SAE again that was just born as the candidate says."""
+    return Prescription(
+        remedy=candidate.remedy,
+        bias=candidate.bias,
+        encoder_scale=float(sae.W_enc.detach()[0].norm()) if candidate.fit_encoder else 1.0,
+        reason="",
+        layer=layer,
+        d_sae=sae.d_sae,
+        sparsity=sae.sparsity,
+        scale=sae.scale,
+    )
 
 
 def _outcomes(
@@ -190,8 +211,10 @@ def _outcome(out: Path, summary: dict[str, Any], budget: Budget) -> Outcome:
     between = [point for point in curve if point.step < steps]
     end = _point(steps, summary)
     half_way, at_end = (curve[len(curve) // 2 - 1], curve[-1]) if len(curve) > 1 else (end, end)
-    expected = later(end.dead, half_way=half_way.dead, at_end=at_end.dead, doublings=budget.doublings)
-    return Outcome(name=summary["name"], points=(birth, *between, end), dead_later=expected)
+    later = expect(
+        end, half_way=half_way, at_end=at_end, doublings=budget.doublings, steps=max(budget.for_steps, steps)
+    )
+    return Outcome(name=summary["name"], points=(birth, *between, end), later=later)
 
 
 def _curve(path: Path) -> list[Point]:
@@ -214,9 +237,11 @@ def _point(step: int, numbers: dict[str, Any]) -> Point:
 
 
 def _reason(chosen: Outcome, why: str, budget: Budget, held_out: int) -> str:
-    end = chosen.end
+    end, later = chosen.end, chosen.later
+    assert later is not None  # whoever diverged is not chosen
     age = f", which age as {budget.old:,} of the training do," if budget.age > 1 else ""
     return (
         f"{why}: after {budget.steps:,} steps{age} {end.dead:.1%} are dead on {held_out:,} held-out tokens, with a "
-        f"raw FVU of {end.fvu_raw:.4g}, and {chosen.dead_later:.1%} are expected to be after {budget.for_steps:,}"
+        f"raw FVU of {end.fvu_raw:.4g}; {later.dead:.1%} and {later.fvu_raw:.4g} are expected after "
+        f"{budget.for_steps:,}"
     )

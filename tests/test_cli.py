@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import time
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from autopsae.interop.convert import save_sae
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, TopK
 from autopsae.statistics.median import geometric_median
+from autopsae.training.bias import Bias
 from autopsae.training.config import Record
 from autopsae.training.revival import Resampling
 from tests import processes
@@ -183,6 +184,16 @@ def test_train_starts_from_a_prescription_and_leaves_sae_records_and_summary(tmp
         assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert births["zero"] > 0.5
     assert births["cured"] < 0.05
+    # As a trial prescribes it.
+    bias, fitted = Bias(lr_fraction=0.5), tmp_path / "fitted"
+    replace(Prescription.load(tmp_path / "p" / "hs1"), encoder_scale=0.5, bias=bias).save(fitted)
+    done = run("train", source, "--layer", "1", "--out", tmp_path / "short", "--prescription", fitted, *sizes)
+    assert done.returncode == 0, done.stderr
+    trained = json.loads((tmp_path / "short" / "summary.json").read_text())["training"]
+    assert (trained["bias"], trained["relative_encoder_lr"]) == (asdict(bias), True)
+    saes = [SAE.load(tmp_path / name / "sae").W_enc.detach() for name in ("short", "cured")]
+    short, usual = (float(W_enc.norm(dim=1).mean()) for W_enc in saes)
+    assert short < 0.7 * usual
 
 
 def test_strays_can_be_left_out_of_training_and_the_error_is_told_without_them(tmp_path: Path) -> None:
@@ -243,6 +254,7 @@ def test_train_offers_every_sparsity_revival_and_log(tmp_path: Path, source: Pat
     summary = json.loads((out / "summary.json").read_text())
     assert summary["sparsity"] == sae.sparsity.name
     assert ("fit_encoder" in summary) == ("fit_encoder" in options)
+    assert summary["training"]["relative_encoder_lr"] == ("fit_encoder" in options)
     if "csv" in options:
         assert len((out / "records.csv").read_text().splitlines()) == 13
         assert list(out.glob("events.out.tfevents*"))

@@ -33,6 +33,7 @@ def test_without_a_remedy_the_bias_starts_at_zero() -> None:
         ),
         (NARROW, "an option for, got a subspace for the rows"),
         (replace(CENTERED, bias=BIASES["frozen"]), r"an option for, got Bias\(lr_fraction=0.0"),
+        (replace(CENTERED, encoder_scale=0.25), "an option for, got encoder rows of length 0.25"),
         (replace(CENTERED, sparsity=BatchTopK(k=4)), "an option for, got the sparsity batch_?topk"),
         (replace(CENTERED, d_sae=97), f"an option for, got d_sae 97, which is no multiple of d_in = {D_IN}"),
     ],

@@ -1,6 +1,7 @@
 """dictionary_learning's own training, cured by one call: it takes raw tokens and stores weights for them."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,23 @@ def test_the_bias_learns_at_the_prescribed_fraction_of_the_rate(name: str, fract
     trainer.update(0, next(batches()))
     expected = torch.full((D_IN,), fraction * LR)
     torch.testing.assert_close(bias_of(trainer.ae).abs(), expected, rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"), [("TopKTrainer", 0.25), ("BatchTopKTrainer", 0.25), ("StandardTrainer", 1.0)]
+)
+def test_an_encoder_of_the_prescribed_length_turns_as_fast_as_one_of_length_1(name: str, scale: float) -> None:
+    """A penalty, as StandardTrainer has one, is set for codes of the usual size."""
+    torch.manual_seed(0)
+    usual = cured(name, CENTERED).ae.encoder.weight.detach().clone()
+    torch.manual_seed(0)
+    trainer = cured(name, replace(CENTERED, encoder_scale=0.25))
+    start = trainer.ae.encoder.weight.detach().clone()
+    torch.testing.assert_close(start, usual * scale)
+    trainer.update(0, next(batches()))
+    moved = (trainer.ae.encoder.weight.detach() - start).abs()
+    assert float(moved.max()) == pytest.approx(scale * LR, rel=1e-2)
+    assert float(bias_of(trainer.ae).abs().max()) == pytest.approx(LR, rel=1e-2)
 
 
 def test_a_bias_of_the_decoder_alone_is_refused_unless_it_acts_so_anyway() -> None:

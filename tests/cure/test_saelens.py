@@ -1,6 +1,7 @@
 """SAELens' own training, cured by one call: it starts and learns as prescribed; its SAE takes raw tokens."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,20 @@ def test_the_bias_learns_at_the_prescribed_fraction_of_the_rate(fraction: float)
     own = cure_saelens(trainer(saelens()), prescribed(center(MEDIAN, "median"), bias=Bias(lr_fraction=fraction)))
     own.step(next(batches()))
     torch.testing.assert_close(own.sae.b_dec.detach().abs(), torch.full((D_IN,), fraction * LR), rtol=1e-3, atol=0)
+
+
+def test_an_encoder_of_the_prescribed_length_turns_as_fast_as_one_of_length_1() -> None:
+    prescription = replace(CENTERED, encoder_scale=0.25)
+    own = cure_saelens(trainer(saelens()), prescription)
+    start = own.sae.W_enc.detach().clone()
+    torch.testing.assert_close(start, 0.25 * own.sae.W_dec.detach().T)
+    own.step(next(batches()))
+    moved = (own.sae.W_enc.detach() - start).abs()
+    assert float(moved.max()) == pytest.approx(0.25 * LR, rel=1e-2)
+    assert float(own.sae.b_dec.detach().abs().max()) == pytest.approx(LR, rel=1e-2)
+    # A penalty is set for codes of the usual size.
+    jumprelu = cure_saelens(trainer(saelens("jumprelu")), prescription)
+    assert torch.equal(jumprelu.sae.W_enc.detach(), jumprelu.sae.W_dec.detach().T)
 
 
 def test_the_bias_learns_in_the_prescribed_steps() -> None:

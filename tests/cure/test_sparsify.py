@@ -120,6 +120,27 @@ def test_the_bias_learns_at_the_prescribed_fraction_of_the_rate(optimizer: str, 
     assert not after_a_run(0.0).any()
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "signum", "muon"])
+def test_an_encoder_of_the_prescribed_length_learns_at_that_fraction_of_the_rate(
+    optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move(name: str) -> torch.Tensor:
+        own = cured(replace(CENTERED, encoder_scale=0.25), tmp_path / name, optimizer=optimizer)
+        coder = own.saes["layers.0"]
+        start = coder.encoder.weight.detach().clone()
+        torch.testing.assert_close(start, 0.25 * coder.W_dec.detach())
+        own.dataset = own.dataset.select(range(2))  # one step
+        own.fit()
+        moved: torch.Tensor = coder.encoder.weight.detach() - start
+        return moved
+
+    slowed = move("slowed")
+    monkeypatch.setattr("autopsae.cure.sparsify.teach_encoder", lambda *_: None)
+    whole = move("whole")
+    assert bool(whole.any())
+    torch.testing.assert_close(slowed, whole / 4, rtol=1e-2, atol=1e-7)
+
+
 def test_rows_begin_in_the_subspace() -> None:
     own = trainer()
     cure_sparsify(own, {"layers.0": NARROW, "layers.1": CENTERED})

@@ -1,11 +1,14 @@
 """A prescription is one for a layer, a d_sae and a sparsity with its settings; another use is said."""
 
+import json
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from autopsae.arrays import InputError
 from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.remedy import center
 from autopsae.sae.init import born
@@ -111,3 +114,35 @@ def test_an_sae_that_a_prescription_was_made_for_is_born_without_a_warning() -> 
     with warnings.catch_warnings(action="error"):
         drawn = torch.Generator().manual_seed(0)
         born(PRESCRIPTION, d_sae=32, sparsity=TopK(k=4), generator=drawn)
+
+
+@pytest.mark.filterwarnings("ignore:born. the prescription was made for another SAE")
+def test_an_encoder_is_born_with_the_prescribed_length_where_a_number_of_latents_is_fixed() -> None:
+    fitted = replace(PRESCRIPTION, encoder_scale=0.25)
+    drawn = [torch.Generator().manual_seed(0) for _ in range(4)]
+    usual, short = born(PRESCRIPTION, generator=drawn[0]), born(fitted, generator=drawn[1])
+    assert torch.allclose(short.W_enc, usual.W_enc / 4)
+    assert torch.equal(short.W_dec, usual.W_dec)
+    # A penalty is set for codes of the usual size.
+    assert torch.equal(born(fitted, sparsity=ReLU(), generator=drawn[2]).W_enc, usual.W_enc)
+    # What is given takes its place.
+    sample = torch.randn(500, 6, generator=torch.Generator().manual_seed(1))
+    again = born(fitted, sample=sample, fit_encoder=True, generator=drawn[3])
+    length = float(again.W_enc.detach()[0].norm())
+    assert length != pytest.approx(0.25)
+    assert length < 1
+
+
+def test_a_prescription_keeps_the_length_of_the_encoder(tmp_path: Path) -> None:
+    for scale in (1.0, 0.25):
+        replace(PRESCRIPTION, encoder_scale=scale).save(tmp_path / "p")
+        loaded = Prescription.load(tmp_path / "p")
+        assert loaded.encoder_scale == scale
+        assert loaded.training["relative_encoder_lr"] == (scale != 1)
+        # Files without it are those of earlier versions, and are read by them.
+        assert ("encoder_scale" in json.loads((tmp_path / "p.json").read_text())) == (scale != 1)
+    content = json.loads((tmp_path / "p.json").read_text())
+    for wrong in (0, -1, None, "1"):
+        (tmp_path / "p.json").write_text(json.dumps({**content, "encoder_scale": wrong}))
+        with pytest.raises(InputError, match=r"encoder_scale|checksum"):
+            Prescription.load(tmp_path / "p")

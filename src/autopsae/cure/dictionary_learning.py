@@ -6,7 +6,15 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import place, refuse_decoder_only, rows_within, teach_bias, teach_encoder, token_map
+from autopsae.cure.prescribed import (
+    place,
+    refuse_decoder_only,
+    rows_within,
+    set_encoder_length,
+    teach_bias,
+    teach_encoder,
+    token_map,
+)
 from autopsae.cure.stored import store_for_raw_tokens
 from autopsae.diagnosis.prescription import Prescription
 
@@ -63,13 +71,13 @@ def _set_dictionary(ae: Any, prescription: Prescription) -> None:
     linear = hasattr(ae, "encoder")
     if linear and ae.encoder.bias is not None:
         ae.encoder.bias.zero_()  # AutoEncoder draws them at random, as large as scaled tokens' pre-activations
-    decoder, encoder = (ae.decoder.weight.T, ae.encoder.weight.T) if linear else (ae.W_dec, ae.W_enc)
     if prescription.remedy.subspace is not None:
+        decoder, encoder = (ae.decoder.weight.T, ae.encoder.weight.T) if linear else (ae.W_dec, ae.W_enc)
         rows = rows_within(prescription, decoder)
         decoder.copy_(rows)
         encoder.copy_(rows.T)
     if hasattr(ae, "k"):  # other penalties are set for codes of the usual size
-        encoder.mul_(prescription.encoder_scale)
+        set_encoder_length(prescription, ae.encoder.weight)
 
     def refuse(_scale: float) -> None:
         raise InputError(

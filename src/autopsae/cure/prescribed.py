@@ -40,6 +40,12 @@ def rows_within(prescription: Prescription, W_dec: Float[Tensor, "d_sae d_in"]) 
     return rows
 
 
+def set_encoder_length(prescription: Prescription, rows: Float[Tensor, "d_sae d_in"]) -> None:
+    """Give the rows of an encoder the prescribed length, in place; without one, each stays as long as it is."""
+    if prescription.encoder_scale != 1:
+        rows.copy_(torch.nn.functional.normalize(rows, dim=1) * prescription.encoder_scale)
+
+
 def teach_bias(optimizer: Any, b_dec: Tensor, bias: Bias, step: Callable[[], int]) -> None:
     """Let `b_dec` learn as prescribed under another library's optimizer. step: the number of the step that is
     taken, from 0.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import rows_within, teach_bias, teach_encoder, token_map
+from autopsae.cure.prescribed import rows_within, set_encoder_length, teach_bias, teach_encoder, token_map
 from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.affine import Affine
 
@@ -70,7 +70,9 @@ def _start(sae: Any, prescription: Prescription) -> None:
         # Selection is by size, and short rows grow: those that grow first would take the places of all others.
         rows = torch.nn.functional.normalize(rows, dim=1)
     sae.W_dec.copy_(rows)
-    sae.W_enc.copy_(rows.T * (prescription.encoder_scale if hasattr(sae.cfg, "k") else 1.0))
+    sae.W_enc.copy_(rows.T)
+    if hasattr(sae.cfg, "k"):
+        set_encoder_length(prescription, sae.W_enc.T)
     sae.b_dec.zero_()
 
 

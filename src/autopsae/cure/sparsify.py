@@ -6,7 +6,15 @@ from typing import Any
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.cure.prescribed import place, refuse_decoder_only, rows_within, teach_bias, teach_encoder, token_map
+from autopsae.cure.prescribed import (
+    place,
+    refuse_decoder_only,
+    rows_within,
+    set_encoder_length,
+    teach_bias,
+    teach_encoder,
+    token_map,
+)
 from autopsae.cure.stored import store_for_raw_tokens
 from autopsae.diagnosis.prescription import Prescription
 from autopsae.remedies.affine import Affine
@@ -47,7 +55,7 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
     for name, coder in trainer.saes.items():
         for weight in (coder.W_dec, coder.encoder.weight):
             weight.copy_(rows_within(prescriptions[name], weight))
-        coder.encoder.weight.mul_(prescriptions[name].encoder_scale)
+        set_encoder_length(prescriptions[name], coder.encoder.weight)
         _map_around(coder, place(affines[name], coder.W_dec))
         store_for_raw_tokens(coder, affines[name])
         for optimizer in trainer.optimizers:

@@ -65,6 +65,20 @@ class Cure:
     """A term of the loss that the library does not have."""
 
 
+_RELATIVE = {"relative_encoder_lr": True}
+_FITTED: Mapping[str, dict[str, Any]] = {
+    "": {"config": _RELATIVE},
+    "_0.15": {"config": _RELATIVE, "start": "whiten_0.15"},
+    "_0.15_frozen": {"config": {**_RELATIVE, "bias": BIASES["frozen"]}, "start": "whiten_0.15"},
+    "_before_4": {"config": _RELATIVE, "rank": 4},
+    "_fast": {},
+    "_fast_0.15": {"start": "whiten_0.15"},
+    "_fast_0.3": {"start": "whiten_0.3"},
+    "_fast_slow": {"config": {"bias": BIASES["slow"]}},
+}
+"""Cures whose encoder is fitted, by the end of their names; those named _fast learn at the full rate."""
+
+
 def cures(steps: int) -> dict[str, Cure]:
     """All cures, by name, for a training of so many steps; the constants are among them."""
     half, tenth = steps // 2, steps // 10
@@ -73,15 +87,8 @@ def cures(steps: int) -> dict[str, Cure]:
     return {
         **{name: Cure(start=name) for name in CONSTANTS if name != "median_slow"},
         "median_slow": Cure(config={"bias": BIASES["slow"]}),
-        "fitted": Cure(fitted=True),
-        "fitted_0.15": Cure(fitted=True, start="whiten_0.15"),
-        "fitted_slow": Cure(fitted=True, config={"bias": BIASES["slow"]}),
-        "fitted_frozen": Cure(fitted=True, config={"bias": BIASES["frozen"]}),
-        "fitted_0.05": Cure(fitted=True, start="whiten_0.05"),
-        "fitted_0.3": Cure(fitted=True, start="whiten_0.3"),
-        "fitted_auxk": Cure(fitted=True, config={"revival": AuxK(**short)}),
-        "fitted_before_4": Cure(fitted=True, rank=4),
-        "fitted_none": Cure(fitted=True, start="none"),
+        **{f"fitted{name}": Cure(fitted=True, **more) for name, more in _FITTED.items()},
+        "fitted_auxk": Cure(fitted=True, config={**_RELATIVE, "revival": AuxK(**short)}),
         "preact_short": Cure(term=lambda: PreActivations(coefficient=0.1)),
         "auxk_short": Cure(config={"revival": AuxK(**short)}),
         "before_4": Cure(rank=4),

@@ -386,6 +386,23 @@ def test_the_page_on_cures_has_the_tables_of_the_rows() -> None:
         assert table in (ROOT / CURES).read_text()
 
 
+def test_the_page_on_cures_has_the_tables_of_longer_trainings(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = policy_rows.read()
+    for model in ("unirep64", "unirep256"):
+        policy_rows.over_time(rows, model, "hs4", fitted=True)
+        assert capsys.readouterr().out in (ROOT / CURES).read_text()
+    about = {"layer": "hs4", "seed": 0, "lr": 3e-4, "chose": None}
+    ends = {(r["model"], r["policy"], r["steps"]): r["fvu_raw"] for r in rows if about.items() <= r.items()}
+    more = [
+        100 * (ends["unirep256", "median_fitted", at] / ends["unirep256", "median", at] - 1)
+        for at in (2000, 5000, 10_000)
+    ]
+    sentence = "has # % less error than `median` after 2,000 steps, # % more after 5,000, and # % more after 10,000"
+    assert quoted(CURES, sentence) == [round(-more[0]), round(more[1]), round(more[2])]
+    fast = [ends["unirep64", f"{name}_fitted_fast", 20_000] for name in ("median", "median_frozen")]
+    assert quoted(CURES, "the error is # with it and # with a frozen one") == [round(one, 3) for one in fast]
+
+
 def test_the_page_on_cures_says_how_much_a_fitted_encoder_lowers_the_error() -> None:
     rows = {(row["layer"], row["lr"], row["steps"], row["cure"]): row for row in cure_rows.read()}
     layers, said = ("unirep64.hs4", "spliceai.add_20", "unirep256.hs4"), []
@@ -397,3 +414,12 @@ def test_the_page_on_cures_says_how_much_a_fitted_encoder_lowers_the_error() -> 
     assert quoted(CURES, sentence) == said
     dead = [round(100 * rows[layer, 3e-4, 1000, "fitted_0.15"]["dead"], 1) for layer in layers]
     assert quoted(CURES, "which leaves # %, # % and # % of the latents dead.") == dead
+    from_median = max(rows[layer, 3e-4, 200, "fitted"]["dead"] for layer in layers)
+    assert quoted(CURES, "From the median, up to # % of the latents") == [round(100 * from_median, 1)]
+    fast = {steps: rows["spliceai.add_20", 3e-4, steps, "fitted_fast_0.15"] for steps in (200, 1000)}
+    said = [round(100 * fast[steps]["dead"], 1) for steps in (200, 1000)]
+    assert quoted(CURES, "`fitted_fast_0.15` leaves # % dead after 200 steps and # % after 1,000") == said
+    relative = rows["spliceai.add_20", 3e-4, 1000, "fitted_0.15"]
+    errors = [round(row["fvu_raw"], 4) for row in (fast[1000], relative)]
+    assert quoted(CURES, "has the lower error:** # against # there") == errors
+    assert relative["dead"] == 0

@@ -30,12 +30,16 @@ SHOWN = ("median", "median_slow", "median_frozen", "whiten_0.05", "whiten_0.15",
 """Policies of the table."""
 
 
-def run(folder: Path, name: str, policies: list[str], seed: int, age: float, batch: int, cache: Path) -> None:
+def run(
+    folder: Path, name: str, policies: list[str], seed: int, age: float, batch: int, cache: Path, most: int
+) -> None:
     """Train one sweep, and write its rows as they come."""
     model, _, layer = name.partition(".")
     about = {"model": model, "layer": layer, "seed": seed, **CENTER, "age": age, "batch": batch}
     there = {(row["steps"], row["policy"]) for row in read_ageing() if about.items() <= row.items()}
-    wanted = [steps for steps in AT if any((steps, policy) not in there for policy in policies)]
+    at = [steps for steps in AT if steps <= most]
+    policies = [policy for policy in policies if any((steps, policy) not in there for steps in at)]
+    wanted = [steps for steps in at if any((steps, policy) not in there for policy in policies)]
     if not wanted:
         return
     x, held_out = split(folder, name)
@@ -81,6 +85,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--ages", default="10")
     parser.add_argument("--batches", default="256")
+    parser.add_argument("--most", type=int, default=AT[-1], help="steps after which it ends")
     parser.add_argument("--cache", type=Path, default=Path("ageing-cache"))
     asked = parser.parse_args()
     if asked.folder is None:
@@ -91,7 +96,7 @@ def main() -> None:
         for seed in map(int, asked.seeds.split(",")):
             for age in map(float, asked.ages.split(",")):
                 for batch in map(int, asked.batches.split(",")):
-                    run(asked.folder, name, asked.policies.split(","), seed, age, batch, asked.cache)
+                    run(asked.folder, name, asked.policies.split(","), seed, age, batch, asked.cache, asked.most)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from typing import Any
 
 from autopsae.defaults import ACCEPTABLE
 from autopsae.files import write_text
+from autopsae.training.bias import SLOW
 from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
 from autopsae.trial.candidate import USUAL
 from autopsae.trial.choose import NEAR, choose
-from autopsae.trial.result import Outcome, Point, expect
+from autopsae.trial.later import Curve, Slower, expect_later
+from autopsae.trial.result import Outcome, Point
 
 RESULTS = Path(__file__).parent / "results" / "policies.json"
 AGEING = Path(__file__).parent / "results" / "ageing.json"
@@ -70,18 +72,19 @@ def outcomes_of_trial(row: Row) -> list[Outcome]:
     budget = Budget.of(len(USUAL), config, steps=min(TRIED, row["steps"]))
     about = {name: row[name] for name in ("model", "layer", "seed", "lr", "d_sae", "k")}
     about |= {"age": budget.age, "batch": budget.batch_tokens}
-    tried = {(one["policy"], one["steps"]): one for one in read_ageing() if about.items() <= one.items()}
-    if not all((name, steps) in tried for name in USUAL for steps in (budget.steps, budget.steps // 2)):
+    points: dict[str, list[Point]] = {}
+    for one in read_ageing():
+        if about.items() <= one.items() and one["steps"] <= budget.steps:
+            numbers = {name: one[name] for name in NUMBERS}
+            points.setdefault(one["policy"], []).append(Point(step=one["steps"], tokens=HELD_OUT, **numbers))
+    of_usual = {name: sorted(points.get(name, []), key=lambda point: point.step) for name in USUAL}
+    if not all(of_one and of_one[-1].step == budget.steps for of_one in of_usual.values()):
         return []
-    return [_outcome(tried[name, budget.steps // 2], tried[name, budget.steps], budget) for name in USUAL]
-
-
-def _outcome(half: Row, end: Row, budget: Budget) -> Outcome:
-    half_way, at_end = (
-        Point(step=row["steps"], tokens=HELD_OUT, **{name: row[name] for name in NUMBERS}) for row in (half, end)
-    )
-    later = expect(at_end, half_way=half_way, at_end=at_end, doublings=budget.doublings, steps=budget.for_steps)
-    return Outcome(name=end["policy"], points=(at_end,), later=later)
+    curves = {name: Curve(points=tuple(of_one), end=of_one[-1]) for name, of_one in of_usual.items()}
+    # Its rate is all that a slow bias differs in, and the remedy's name goes before it.
+    slower = {name: Slower(than=name.replace("_slow", ""), fraction=SLOW) for name in USUAL if "_slow" in name}
+    later = expect_later(curves, slower, budget)
+    return [Outcome(name=name, points=curve.points, later=later[name]) for name, curve in curves.items()]
 
 
 def grouped(rows: Sequence[Row], *but: str) -> list[list[Row]]:
@@ -118,10 +121,13 @@ def shares(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return said
 
 
-def over_time(rows: Sequence[Row], model: str, layer: str) -> None:
-    """A line per policy with dead latents and raw FVU after each number of steps from 1,000 on; seed 0, lr 3e-4."""
+def over_time(rows: Sequence[Row], model: str, layer: str, *, fitted: bool = False) -> None:
+    """A line per policy with dead latents and raw FVU after each number of steps from 1,000 on; seed 0, lr 3e-4.
+    fitted: those whose encoder was fitted at birth, else the others.
+    """
     about = {"model": model, "layer": layer, "seed": 0, "lr": 3e-4, "d_sae": 2048, "k": 32, "chose": None}
-    ends = {(row["policy"], row["steps"]): row for row in rows if about.items() <= row.items()}
+    of_layer = [row for row in rows if about.items() <= row.items() and ("_fitted" in row["policy"]) == fitted]
+    ends = {(row["policy"], row["steps"]): row for row in of_layer}
     at = sorted({steps for _, steps in ends if steps >= 1000})
     print(f"| policy | {' | '.join(f'{steps:,}' for steps in at)} |\n" + "|---" * (1 + len(at)) + "|")
     for policy in sorted({policy for policy, steps in ends if steps == at[-1]}):

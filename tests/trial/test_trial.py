@@ -32,7 +32,8 @@ from autopsae.training.objective import L1, L0Target
 from autopsae.training.revival import AuxK, Resampling
 from autopsae.trial.budget import LEAST_STEPS, Budget, config_of_trial
 from autopsae.trial.candidate import USUAL, Candidate
-from autopsae.trial.result import FLATTENING, LEAST, Point, Trial, expect
+from autopsae.trial.later import Curve, expect_later
+from autopsae.trial.result import Trial
 from autopsae.trial.split import split_tokens
 from autopsae.trial.trial import trial
 
@@ -69,9 +70,8 @@ def test_each_candidate_is_trained_as_alone_and_judged_on_tokens_that_it_never_s
     assert end.fvu_raw == pytest.approx(alone.fvu_raw, rel=1e-4)
     assert [point.step for point in found["none"].points] == [0, 3, 6, 9, 12]
     # Held-out tokens are so few here that all are measured on half-way too.
-    for one in found.outcomes:
-        halves = {"half_way": one.points[2], "at_end": one.end}
-        assert one.later == expect(one.end, **halves, doublings=found.budget.doublings, steps=400)
+    curves = {one.name: Curve(points=one.points[1:], end=one.end) for one in found.outcomes}
+    assert {one.name: one.later for one in found.outcomes} == expect_later(curves, {}, found.budget)
     assert (found.tokens, found.held_out, found.by_document) == (1350, 150, False)
     assert found.epochs == 12 * 50 / 1350
 
@@ -196,40 +196,6 @@ def test_a_trial_costs_a_tenth_or_says_that_it_costs_more() -> None:
     assert (short.steps, short.age, short.share) == (300, 1, 1.25)
     assert " at " not in str(short)
     assert Budget.of(5, replace(LONG, steps=300), steps=7).steps == 7
-
-
-def point(dead: float, fvu: float | None = 0.1, typical: float | None = 0.2) -> Point:
-    return Point(step=10, tokens=100, dead=dead, fvu_raw=fvu, fvu_typical=typical)
-
-
-@pytest.mark.parametrize(
-    ("end", "half_way", "at_end", "doublings", "expected"),
-    [
-        (0.04, 0.01, 0.03, 2.0, 0.04 * 9),
-        (0.04, 0.01, 0.03, 0.0, 0.04),
-        (0.04, 0.03, 0.01, 2.0, 0.04),  # it fell
-        (0.04, 0.0, 2 * LEAST, 1.0, 0.08),  # chance, not from nothing
-        (0.4, 0.1, 0.4, 3.0, 1.0),
-        (0.0, 0.0, 0.0, 3.0, 0.0),
-    ],
-)
-def test_death_is_expected_to_grow_as_fast_as_in_the_last_doubling(
-    end: float, half_way: float, at_end: float, doublings: float, expected: float
-) -> None:
-    found = expect(point(end), half_way=point(half_way), at_end=point(at_end), doublings=doublings, steps=80)
-    assert (found.step, found.tokens) == (80, 100)
-    assert found.dead == pytest.approx(expected)
-
-
-def test_an_error_is_expected_to_fall_on_with_flatter_slope_and_never_to_rise() -> None:
-    now, before = point(0.0, 0.1, 0.2), point(0.0, 0.4, 0.25)
-    found = expect(now, half_way=before, at_end=now, doublings=2.0, steps=80)
-    assert found.fvu_raw == pytest.approx(0.1 * 0.25 ** (2 * FLATTENING))
-    assert found.fvu_typical == pytest.approx(0.2 * 0.8 ** (2 * FLATTENING))
-    risen = expect(now, half_way=now, at_end=before, doublings=2.0, steps=80)
-    assert (risen.fvu_raw, risen.fvu_typical) == (0.1, 0.2)
-    unknown = expect(point(0.0, 0.1, None), half_way=point(0.0, None), at_end=now, doublings=2.0, steps=80)
-    assert (unknown.fvu_raw, unknown.fvu_typical) == (0.1, None)
 
 
 def test_a_trial_is_as_old_as_its_training_where_that_is_not_too_dear_or_too_fast() -> None:

@@ -1,7 +1,7 @@
 """What a trial compares: a remedy, how `b_dec` learns after it, and how long the encoder is at birth."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autopsae.arrays import InputError
 from autopsae.remedies.remedy import Remedy
@@ -9,10 +9,11 @@ from autopsae.run.members import Layer
 from autopsae.sae.sparsity import Sparsity
 from autopsae.tables import Result
 from autopsae.training.bias import BIASES, Bias
+from autopsae.trial.later import Slower
 
 USUAL = (
     *("none", "median", "median_slow", "median_frozen"),
-    *("whiten_0.05_slow", "whiten_0.15", "whiten_0.15_frozen", "whiten_0.3"),
+    *("whiten_0.05_slow", "whiten_0.15_frozen", "whiten_0.15_fitted", "whiten_0.3_fitted"),
 )
 """The candidates of a trial where nothing else is asked."""
 
@@ -52,6 +53,17 @@ def candidates_by_name(layer: Layer, names: Sequence[str] = USUAL, *, seed: int 
     Raises InputError for another name, and for an ALPHA outside [0, 1].
     """
     return [_candidate_of(layer, name, seed) for name in names]
+
+
+def slower_of(candidates: Sequence[Candidate]) -> dict[str, Slower]:
+    """Those whose `b_dec` learns slowly, by name, where another one differs from them in this alone."""
+    named = {(one.remedy.name, one.bias, one.fit_encoder): one.name for one in candidates}
+    slower = {}
+    for one in candidates:
+        full = named.get((one.remedy.name, replace(one.bias, lr_fraction=1.0), one.fit_encoder))
+        if full and 0 < one.bias.lr_fraction < 1:
+            slower[one.name] = Slower(than=full, fraction=one.bias.lr_fraction)
+    return slower
 
 
 def usual_candidates(sparsity: Sparsity) -> tuple[str, ...]:

@@ -37,42 +37,6 @@ class Point(Result):
         return f"step {self.step:,}: {self.dead:.1%} dead, raw FVU {fvu}"
 
 
-LEAST = 0.001
-"""Dead fractions below it count as this when their growth is told: a few latents are chance."""
-
-FLATTENING = 0.75
-"""Share of its last fall, as a power of the steps, with which an error is expected to go on falling. docs/trial.md
-says on which layers it was chosen."""
-
-
-def expect(end: Point, *, half_way: Point, at_end: Point, doublings: float, steps: int) -> Point:
-    """What is expected of a candidate after so many doublings of the steps, if it goes on as in the last one.
-
-        dead (at_end.dead / half_way.dead)^doublings, at most 1;
-        fvu (at_end.fvu / half_way.fvu)^(FLATTENING doublings), for both errors.
-
-    A dead fraction that fell and an error that rose count as ones that stay.
-
-    end: as it is now. half_way, at_end: measured on the same tokens, of which there may be fewer. steps: how many
-    steps there are then.
-    """
-    growth = max(1.0, at_end.dead / max(half_way.dead, LEAST))
-    power = FLATTENING * doublings
-    return Point(
-        step=steps,
-        tokens=end.tokens,
-        dead=min(1.0, end.dead * float(growth**doublings)),
-        fvu_raw=_error_later(end.fvu_raw, half_way.fvu_raw, at_end.fvu_raw, power),
-        fvu_typical=_error_later(end.fvu_typical, half_way.fvu_typical, at_end.fvu_typical, power),
-    )
-
-
-def _error_later(fvu: float | None, half_way: float | None, at_end: float | None, power: float) -> float | None:
-    if fvu is None or not half_way or at_end is None:
-        return fvu
-    return fvu * float(min(1.0, at_end / half_way) ** power)
-
-
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Outcome(Result):
     """How a candidate did."""
@@ -82,7 +46,7 @@ class Outcome(Result):
     points: tuple[Point, ...]
     """At birth, and after each number of steps at which it was measured; the last one is compared."""
     later: Point | None = None
-    """What is expected at the end of the training that the trial is made for (`expect`); None where it diverged."""
+    """What is expected at the end of the training that the trial is made for; None where it diverged."""
     diverged: str | None = None
     """Why its training ended early; None where it did not. Such a candidate is not chosen."""
 

@@ -30,9 +30,10 @@ from autopsae.training.config import TrainConfig
 from autopsae.training.objective import L0Target
 from autopsae.training.sources import Member
 from autopsae.trial.budget import Budget, config_of_trial
-from autopsae.trial.candidate import Candidate, candidates_by_name, usual_candidates
+from autopsae.trial.candidate import Candidate, candidates_by_name, slower_of, usual_candidates
 from autopsae.trial.choose import choose, findings_of
-from autopsae.trial.result import Outcome, Point, Trial, expect
+from autopsae.trial.later import Curve, expect_later
+from autopsae.trial.result import Outcome, Point, Trial
 from autopsae.trial.split import split_tokens
 
 _MEASURED = fields(
@@ -109,7 +110,7 @@ def trial(
     prescriptions = [
         _prescription(one, entry.member.sae, layer) for one, entry in zip(entered, entries, strict=True)
     ]
-    outcomes = _outcomes(entries, training, held, folder=folder, budget=budget, progress=progress)
+    outcomes = _outcomes(entered, entries, training, held, folder=folder, budget=budget, progress=progress)
     chosen, why = choose(outcomes, acceptable=acceptable, prefer=prefer)
     place = [outcome.name for outcome in outcomes].index(chosen.name)
     n_held_out = count_tokens(held)
@@ -177,6 +178,7 @@ def _prescription(candidate: Candidate, sae: SAE, layer: str) -> Prescription:
 
 
 def _outcomes(
+    candidates: Sequence[Candidate],
     entries: Sequence[Entry],
     training: Tokens,
     held_out: Tokens,
@@ -199,31 +201,32 @@ def _outcomes(
             resume=begun,
             observer=Observer(progress=progress),
         )
-        return [_outcome(out, member, budget) for member in result["members"]]
+        members = {member["name"]: member for member in result["members"]}
+        curves = {
+            name: _curve(out / member["folder"] / "held_out.jsonl", _point(budget.steps, member))
+            for name, member in members.items()
+            if member["diverged"] is None
+        }
+    later = expect_later(curves, slower_of(candidates), budget)
+    return [_outcome(member, curves.get(name), later.get(name)) for name, member in members.items()]
 
 
-def _outcome(out: Path, summary: dict[str, Any], budget: Budget) -> Outcome:
-    birth, steps = _point(0, summary["birth"]), budget.steps
-    if summary["diverged"] is not None:
+def _outcome(summary: dict[str, Any], curve: Curve | None, later: Point | None) -> Outcome:
+    """The end is measured on all held-out tokens; on the way, on some of them."""
+    birth = _point(0, summary["birth"])
+    if curve is None:
         return Outcome(name=summary["name"], points=(birth,), diverged=summary["diverged"])
-    curve = _curve(out / summary["folder"] / "held_out.jsonl")
-    # The end is measured on all held-out tokens; on the way, on some of them.
-    between = [point for point in curve if point.step < steps]
-    end = _point(steps, summary)
-    half_way, at_end = (curve[len(curve) // 2 - 1], curve[-1]) if len(curve) > 1 else (end, end)
-    later = expect(
-        end, half_way=half_way, at_end=at_end, doublings=budget.doublings, steps=max(budget.for_steps, steps)
-    )
-    return Outcome(name=summary["name"], points=(birth, *between, end), later=later)
+    between = [point for point in curve.points if point.step < curve.end.step]
+    return Outcome(name=summary["name"], points=(birth, *between, curve.end), later=later)
 
 
-def _curve(path: Path) -> list[Point]:
+def _curve(path: Path, end: Point) -> Curve:
     """What was measured on the way. Raises InputError for a file that is missing or damaged."""
     with input_errors(path, "the measurements of a trial", "try the candidates again in a new folder"):
         lines = [parse(line) for line in read_bytes(path).splitlines()]
     for line in lines:
         check_kind(path, line, _MEASURED)
-    return [_point(line["step"] + 1, line) for line in lines]
+    return Curve(points=tuple(_point(line["step"] + 1, line) for line in lines) or (end,), end=end)
 
 
 def _point(step: int, numbers: dict[str, Any]) -> Point:

@@ -22,6 +22,12 @@ BATCH = 1024
 HELD_OUT = 20_480
 TRIED = 1000
 """Steps of the trial whose choice is compared."""
+COMPARED = (
+    *("trial", "rule", "paper_rule", "none", "median", "median_frozen", "median_slow", "whiten_0.15", "whiten_0.3"),
+    *("whiten_0.05_slow", "whiten_0.15_frozen", "median_frozen_fitted"),
+    *("whiten_0.15_fitted", "whiten_0.15_frozen_fitted", "whiten_0.3_fitted"),
+)
+"""Policies whose shares are compared, on layers that have all of them."""
 NUMBERS = ("dead", "fvu_raw", "fvu_typical")
 
 Row = dict[str, Any]
@@ -132,6 +138,23 @@ def over_time(rows: Sequence[Row], model: str, layer: str, *, fitted: bool = Fal
     print(f"| policy | {' | '.join(f'{steps:,}' for steps in at)} |\n" + "|---" * (1 + len(at)) + "|")
     for policy in sorted({policy for policy, steps in ends if steps == at[-1]}):
         cells = [f"{ends[policy, steps]['dead']:.1%}, {ends[policy, steps]['fvu_raw']:.3g}" for steps in at]
+        print(f"| `{policy}` | {' | '.join(cells)} |")
+
+
+def compared(rows: Sequence[Row], steps: int) -> list[Row]:
+    """The rows of `COMPARED` at the centre point after so many steps, of layers and seeds that have all of them."""
+    about = {"steps": steps, "lr": 3e-4, "d_sae": 2048, "k": 32}
+    named = [row for row in rows if about.items() <= row.items() and row["policy"] in COMPARED]
+    layers = grouped(named, "tokens", "epochs", "held_out", "policy")
+    return [row for layer in layers if {row["policy"] for row in layer} == {*COMPARED} for row in layer]
+
+
+def print_compared(rows: Sequence[Row], steps: int) -> None:
+    """A line per policy with its shares of these layers."""
+    said = shares(compared(rows, steps))
+    print("| policy | few dead | low error | both | best of few |\n|---|---|---|---|---|")
+    for policy in COMPARED:
+        cells = [f"{said[policy][name]:.0%}" for name in ("few_dead", "low_error", "both", "best_of_few")]
         print(f"| `{policy}` | {' | '.join(cells)} |")
 
 

@@ -13,7 +13,7 @@ from autopsae.trial.later import Slower
 
 USUAL = (
     *("none", "median", "median_slow", "median_frozen"),
-    *("whiten_0.05_slow", "whiten_0.15_frozen", "whiten_0.15_fitted", "whiten_0.3_fitted"),
+    *("whiten_0.05_slow", "whiten_0.15_frozen", "whiten_0.3", "whiten_0.15_fitted", "whiten_0.3_fitted"),
 )
 """The candidates of a trial where nothing else is asked."""
 

@@ -59,15 +59,15 @@ def _about(row: Row) -> Row:
 
 def with_trials(rows: Sequence[Row]) -> list[Row]:
     """The rows, with those of the trial made anew: at each number of steps of a sweep of which the usual candidates
-    were trained as a trial of 1,000 steps trains them.
+    were trained as a trial of 1,000 steps trains them, if the sweep has the one that the trial chooses.
     """
     others = [row for row in rows if row["policy"] != "trial"]
     trials = []
     for sweep in grouped(others, "epochs", "policy"):
         ends = {row["policy"]: row for row in sweep}
         outcomes = outcomes_of_trial(sweep[0])
-        if outcomes and ends.keys() >= {*USUAL}:
-            chosen = choose(outcomes, acceptable=ACCEPTABLE)[0].name
+        chosen = choose(outcomes, acceptable=ACCEPTABLE)[0].name if outcomes else ""
+        if chosen in ends:
             trials.append({**ends[chosen], "policy": "trial", "chose": chosen})
     return [*others, *trials]
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from autopsae.arrays import InputError
 from autopsae.cli.printing import print_error, print_line, print_note, write_all
 from autopsae.cli.streams import Guarded, guard_streams, harmless, unwritten
-from autopsae.cli.terminal import progress_bar
+from autopsae.cli.terminal import progress_bar, progress_on
 from tests import processes
 
 SMALL = ["--d-sae", "32", "--k", "4", "--json"]
@@ -134,6 +134,15 @@ def test_a_progress_bar_shows_a_name_as_it_stands(capsys: pytest.CaptureFixture[
         bar.console.width = 200
         bar.update(task, description=NAME)
     assert SHOWN in capsys.readouterr().err
+
+
+@pytest.mark.quick
+def test_a_training_is_counted_in_steps_and_all_else_in_tokens(capsys: pytest.CaptureFixture[str]) -> None:
+    for stage, said in (("training", "training: 1,200 steps"), ("birth", "birth: 1,200 tokens")):
+        with progress_bar("begin") as (bar, task):
+            bar.console.width = 200
+            progress_on(bar, task)(stage, 1200, 2400)
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.quick

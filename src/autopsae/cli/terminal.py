@@ -62,9 +62,10 @@ def progress_bar(description: str) -> Iterator[tuple[Bar, TaskID]]:
 
 
 def progress_on(bar: Bar, task: TaskID) -> Progress:
-    """Progress that is shown on a bar: the stage, and how many tokens are done."""
+    """Progress that is shown on a bar: the stage, and how many tokens are done, or steps of a training."""
 
     def show(stage: str, done: int, total: int | None) -> None:
-        bar.update(task, completed=done, total=total, description=f"{stage}: {done:,} tokens")
+        of_what = "steps" if stage == "training" else "tokens"
+        bar.update(task, completed=done, total=total, description=f"{stage}: {done:,} {of_what}")
 
     return show

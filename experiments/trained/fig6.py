@@ -11,6 +11,7 @@ from experiments.outliers_2605_31518.style import death_axis, legend_below, shee
 from experiments.trained.fig2a import SEVERE, summary
 from experiments.trained.pictures import (
     COLOURS,
+    STYLES,
     at_own_size,
     caption,
     concepts_at,
@@ -58,7 +59,8 @@ def draw(data: Data) -> Any:
         for arm in SHOWN:
             curve = data["ends"][name][arm]["curve"]
             mean, low, high = zip(*curve["dead"], strict=True)
-            axis.plot(curve["step"], mean, color=COLOURS[arm], lw=1.8, label=label(arm))
+            style = STYLES.get(arm, "-")
+            axis.plot(curve["step"], mean, color=COLOURS[arm], ls=style, lw=1.8, label=label(arm))
             axis.fill_between(curve["step"], low, high, color=COLOURS[arm], alpha=0.18, linewidth=0)
         axis.set_xscale("symlog", linthresh=1)
         axis.set_xlim(0, data["steps"])

@@ -23,6 +23,10 @@ from experiments.trained.rows import COMPARED, Row, rows_at
 from autopsae.arrays import InputError
 
 SHOWN = (*CURED, SMALL, "random rows", "neurons")
+SCORES = {
+    "mean": "mean monosemanticity of live latents",
+    "mean_with_dead_as_zero": "mean monosemanticity, dead latents as 0",
+}
 Interval = list[float]
 
 
@@ -30,12 +34,14 @@ def compute(scale: Scale) -> Data:
     compared = read_compared(steps_of(scale))
     if not compared:
         raise InputError(f"{COMPARED}: expected rows at {steps_of(scale):,} steps, got none; run the trainings")
-    rows = rows_at(steps_of(scale), (SMALL, "centered", "prescribed"))
-    rows = {name: of for name, of in rows.items() if any(row["layer"] == name for row in compared)}
+    every = rows_at(steps_of(scale), (SMALL, *CURED))
+    rows = {name: of for name, of in every.items() if any(row["layer"] == name for row in compared)}
     ends = {name: concepts_of([row for row in compared if row["layer"] == name]) for name in rows}
     scores = {
-        name: {arm: {"probes": auc_gain(of, arm), "monosemanticity": score_gain(of, arm)} for arm in CURED}
-        for name, of in rows_at(steps_of(scale), (SMALL, "centered", "prescribed")).items()
+        name: {
+            arm: {"probes": auc_gain(of, arm), **{key: score_gain(of, arm, key) for key in SCORES}} for arm in CURED
+        }
+        for name, of in every.items()
     }
     return {**about(rows), "ends": ends, "scores": scores}
 
@@ -94,20 +100,33 @@ def auc_gain(rows: list[Row], arm: str) -> Interval | None:
     return [float(value) for value in (differences.mean(), *np.percentile(drawn, (5, 95)))]
 
 
-def score_gain(rows: list[Row], arm: str) -> Interval | None:
-    """[mean, low, high] of the mean score of live latents minus the larger baseline's; None without scores."""
+def score_gain(rows: list[Row], arm: str, key: str) -> Interval | None:
+    """[mean, low, high] of a mean score minus the larger baseline's; None without scores. key: of SCORES."""
     both = [(own["monosemanticity"], large["monosemanticity"]) for own, large in pairs(rows, arm)]
     if not both or not all(one and one["mean"] is not None for pair in both for one in pair):
         return None
-    difference = float(np.mean([own["mean"] - large["mean"] for own, large in both]))
-    variances = [sum(one["std"] ** 2 / one["scored"] for one in pair) for pair in both]
+    difference = float(np.mean([own[key] - large[key] for own, large in both]))
+    variances = [sum(variance(one, key) for one in pair) for pair in both]
     off = 1.645 * float(np.sqrt(np.sum(variances))) / len(both)
     return [difference, difference - off, difference + off]
 
 
+def variance(score: Row, key: str) -> float:
+    """Of a mean score, over latents."""
+    n, square = score["scored"], score["std"] ** 2
+    if key == "mean":
+        return float(square / n)
+    # n scores of this mean and spread, and zeros for the other latents.
+    whole = n * (square + score["mean"] ** 2) / score["d_sae"] - score[key] ** 2
+    return float(whole / score["d_sae"])
+
+
 def draw(data: Data) -> Any:
     ends, scores = data["ends"], data["scores"]
-    picture, axes = sheet(1, 3, width=15, height=max(4.5, 0.9 * len(ends) + 2.2))
+    panels = {"probes": "AUC of probes on 16 latents", **SCORES}
+    panels = {key: named for key, named in panels.items() if _known(scores, key)}
+    height = max(4.5, 0.9 * len(ends) + 2.2)
+    picture, axes = sheet(1, 1 + len(panels), width=6.5 + 4 * len(panels), height=height)
     for place, of in enumerate(ends.values()):
         for n, (arm, gains) in enumerate(of["gains"].items()):
             colour = COLOURS.get(arm) or SERIES[n]
@@ -117,21 +136,16 @@ def draw(data: Data) -> Any:
                 axes[0, 0].plot(gain["more_covered_by_documents"], (at, at), color=colour, lw=2.4)
                 said = label(arm) if place == seed == 0 else None
                 axes[0, 0].plot(gain["more_covered"], at, "o", color=colour, ms=4, label=said)
-    _rows(axes[0, 0], data, list(ends), "concepts covered, minus those of a baseline of 4 times the size")
-    for axis, key, named in zip(
-        axes[0, 1:],
-        ("probes", "monosemanticity"),
-        ("AUC of probes on 16 latents, minus the larger baseline's", "mean monosemanticity, minus the same"),
-        strict=True,
-    ):
-        names = [name for name in scores if any(of[key] for of in scores[name].values())]
+    _rows(axes[0, 0], list(ends), "concepts covered, minus those\nof a baseline of 4 times the size")
+    for axis, (key, named) in zip(axes[0, 1:], panels.items(), strict=True):
+        names = _known(scores, key)
         for place, name in enumerate(names):
             for n, (arm, of) in enumerate(scores[name].items()):
                 if of[key]:
                     at = place + 0.5 * ((n + 0.5) / len(CURED) - 0.5)
                     axis.plot(of[key][1:], (at, at), color=COLOURS[arm], lw=2.4)
                     axis.plot(of[key][0], at, "o", color=COLOURS[arm], ms=4)
-        _rows(axis, data, names, named)
+        _rows(axis, names, f"{named},\nminus that of the larger baseline")
     legend_below(picture, axes[0, 0], 3)
     picture.suptitle(
         f"{caption(data)}\nthick: interval over documents; thin: over concepts; a line per seed", fontsize=8
@@ -139,7 +153,12 @@ def draw(data: Data) -> Any:
     return picture
 
 
-def _rows(axis: Any, data: Data, names: list[str], named: str) -> None:
+def _known(scores: Row, key: str) -> list[str]:
+    """The layers with numbers."""
+    return [name for name in scores if any(of[key] for of in scores[name].values())]
+
+
+def _rows(axis: Any, names: list[str], named: str) -> None:
     axis.axvline(0, color=BLACK, lw=0.8)
     axis.set_yticks(range(len(names)), [layer_of(name).title for name in names], fontsize=8)
     axis.set_ylim(len(names) - 0.4, -0.6)
@@ -153,11 +172,11 @@ def claims(data: Data) -> list[Claim]:
         good = sum(said in ("more", "within a tenth") for said in every) / max(len(every), 1)
         words = f"layers and seeds on which {arm} covers at most {NEAR:.0%} fewer concepts than the larger baseline"
         made.append(at_least("four_times", words, paper=paper, ours=good, limit=0.9))
-        for key, named in (("probes", "AUC of probes"), ("monosemanticity", "mean monosemanticity")):
+        for key, named in {"probes": "AUC of probes on 16 latents", **SCORES}.items():
             known = [of[arm][key] for of in data["scores"].values() if of[arm][key]]
             if known:
                 words = f"{named}, {arm} minus the larger baseline: highest end of its interval, least over layers"
-                more = "more monosemantic" if paper != "-" and key == "monosemanticity" else "-"
+                more = "more monosemantic" if arm == "centered" and key in SCORES else "-"
                 made.append(
                     at_least("four_times", words, paper=more, ours=min(high for _, _, high in known), limit=0.0)
                 )

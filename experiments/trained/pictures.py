@@ -23,6 +23,8 @@ COLOURS = {
     "random rows": SKY,
     "neurons": BLACK,
 }
+STYLES = {"auxk": "--", "prescribed": "--", "layer norm": ":"}
+"""Of lines that may lie on others."""
 
 
 def figure(

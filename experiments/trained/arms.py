@@ -38,7 +38,7 @@ class Arm:
     revives: Literal["", "auxk", "ghost", "resampling"] = ""
     optimizer: Literal["adam", "sparse_adam"] = "adam"
     everywhere: bool = False
-    """Whether it is trained on all layers, or on those of `all_arms` alone."""
+    """Whether it is trained on all layers of a scale, or on some alone (`plan.Scale.all_arms`)."""
 
     def sparsity(self, k: int, steps: int) -> Sparsity:
         """Which latents fire. k: of TopK, and the L0 that JumpReLU aims at."""

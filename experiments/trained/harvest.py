@@ -1,6 +1,7 @@
 r"""The tokens of the layers, with their documents, labels, tasks and the embeddings of an independent model.
 
-    python -m experiments.trained.harvest DATA FOLDER [--layers unirep64,...] [--english TOKENS --tasks TASKS]
+    python -m experiments.trained.harvest DATA FOLDER [--scale quick|full] [--layers unirep64,...]
+        [--english TOKENS --tasks TASKS]
 
 DATA holds the contents of Debian packages: emboss-test, mmseqs2-examples, tuxpaint-stamps-default and
 mate-backgrounds (unpacked). FOLDER gets the files that `experiments.trained.layers` describes; what is there stays.
@@ -20,7 +21,8 @@ import torch
 from experiments.features.harvest import Documents, programs, proteins
 from experiments.features.probes import TASKS, Reader
 from experiments.survival.policies import split
-from experiments.trained.layers import LAYERS, Layer, layer_of, save_rows
+from experiments.trained.layers import Layer, layer_of, save_rows
+from experiments.trained.plan import SCALES
 from experiments.trained.stamps import stamp_classes, stamps
 from experiments.trained.windows import windows
 from jaxtyping import Float, Int
@@ -31,6 +33,7 @@ from autopsae.features.token_table import TokenTable
 from autopsae.files import write_text
 from autopsae.models import Network, load_network
 
+ENGLISH = "smollm2-english"
 TEXTS = 400
 """Texts of a task."""
 
@@ -155,15 +158,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--layers", default=",".join(name for name in LAYERS if name != "smollm2-english"))
+    parser.add_argument("--scale", choices=SCALES, default="full")
+    parser.add_argument("--layers", default="", help="comma-separated; those of the scale if not given")
     parser.add_argument("--english", type=Path, help="tokens of smollm2-english, which is then made too")
     parser.add_argument("--tasks", type=Path, help="where the texts of its tasks are read to")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.english:
-        english("smollm2-english", asked.english, asked.tasks, asked.folder)
-    for name in asked.layers.split(",") if asked.layers else []:
-        fill(name, asked.data, asked.folder)
+        english(ENGLISH, asked.english, asked.tasks, asked.folder)
+    for name in asked.layers.split(",") if asked.layers else SCALES[asked.scale].layers:
+        if name != ENGLISH:
+            fill(name, asked.data, asked.folder)
 
 
 if __name__ == "__main__":

@@ -59,8 +59,6 @@ class Layer:
     """Latents per token."""
     sizes: tuple[int, ...] = ()
     """Numbers of latents of Table 1, for two layers."""
-    all_arms: bool = False
-    """Whether ReLU, JumpReLU, ghost gradients, resampling, SparseAdam and the encoder bias are tried here too."""
     embedding: str = ""
     """The independent model of the monosemanticity scores; "" for none."""
 
@@ -70,21 +68,20 @@ _SIZES = (512, 2048, 8192)
 LAYERS = {
     "unirep64": Layer(
         title="UniRep-64 hs4", modality="protein", network="unirep64", point="layers.3", d_sae=512, k=16,
-        all_arms=True, embedding="antiberty hs8",
+        embedding="antiberty hs8",
     ),
     "unirep": Layer(
         title="UniRep-256 hs4", modality="protein", network="unirep256", point="layers.3", sizes=_SIZES,
-        all_arms=True, embedding="antiberty hs8",
+        embedding="antiberty hs8",
     ),
     "antiberty": Layer(
         title="AntiBERTy hs7", modality="protein", network="antiberty", point="hs7", embedding="unirep256 layers.3",
     ),
     "spliceai": Layer(
         title="SpliceAI add_20", modality="genomic", network="spliceai", point="add_20", d_sae=256, k=8,
-        all_arms=True,
     ),
     "dinov2": Layer(
-        title="DINOv2-S hs12", modality="vision", network="dinov2-small", point="hs12", all_arms=True,
+        title="DINOv2-S hs12", modality="vision", network="dinov2-small", point="hs12",
     ),
     "smollm2": Layer(
         title="SmolLM2 hs12, Python", modality="language", network="smollm2", point="hs12",

@@ -6,10 +6,11 @@ from typing import Any
 
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale
 from experiments.outliers_2605_31518.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
+from experiments.trained import rows as kept
 from experiments.trained.arms import ARMS, CONTROLS
 from experiments.trained.layers import layer_of
 from experiments.trained.plan import SCALES
-from experiments.trained.rows import COMPARED, CONCEPTS, FOLDER, TRAINED, Row, read_rows
+from experiments.trained.rows import COMPARED, CONCEPTS, TRAINED, Row, read_rows
 
 HERE = Path(__file__).parent
 FRAME_SCALES = {name: Scale(name=name, tokens=100_000, draws=len(scale.seeds)) for name, scale in SCALES.items()}
@@ -34,7 +35,7 @@ def figure(
     claims: Callable[[Data], Sequence[Claim]],
 ) -> Reproduction:
     """A figure that is made from the rows alone."""
-    inputs = tuple(FOLDER / file for file in (TRAINED, CONCEPTS, COMPARED))
+    inputs = tuple(kept.FOLDER / file for file in (TRAINED, CONCEPTS, COMPARED))
     return Reproduction(name=name, compute=compute, draw=draw, claims=claims, scales=tuple(SCALES), inputs=inputs)
 
 

@@ -20,15 +20,22 @@ class Scale:
     steps: int
     seeds: tuple[int, ...]
     layers: tuple[str, ...]
-    arms: tuple[str, ...]
+    all_arms: tuple[str, ...]
+    """Layers on which all arms are trained; on the others those that are `everywhere`."""
 
 
 EVERYWHERE = tuple(name for name, arm in ARMS.items() if arm.everywhere)
 SCALES = {
-    "quick": Scale(steps=1000, seeds=(0,), layers=("unirep64", "spliceai"), arms=(*ARMS, *CONTROLS)),
-    "full": Scale(steps=5000, seeds=(0, 1, 2), layers=tuple(LAYERS), arms=(*ARMS, *CONTROLS)),
+    "quick": Scale(
+        steps=1000, seeds=(0,), layers=("unirep64", "spliceai", "unirep"), all_arms=("unirep64", "spliceai")
+    ),
+    "full": Scale(
+        steps=5000,
+        seeds=(0, 1, 2),
+        layers=tuple(LAYERS),
+        all_arms=("unirep64", "spliceai", "unirep", "dinov2"),
+    ),
 }
-"""quick takes about an hour on one core."""
 
 
 def sizes_of(layer: str, arm: str) -> list[int]:
@@ -43,15 +50,23 @@ def sizes_of(layer: str, arm: str) -> list[int]:
 
 
 def jobs(
-    *, layers: Sequence[str], arms: Sequence[str], seeds: Sequence[int], steps: int, lr: float = LR
+    *,
+    layers: Sequence[str],
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    lr: float = LR,
+    all_arms: Sequence[str] = (),
 ) -> list[Job]:
-    """The SAEs of the table among these: first the arms that are trained everywhere, on all layers and seeds."""
+    """The SAEs of the table among these: first the arms that are trained everywhere, on all layers and seeds.
+    all_arms: the layers on which the other arms are trained too.
+    """
     asked = [
         Job(layer=layer, arm=arm, d_sae=d_sae, seed=seed, steps=steps, lr=lr)
         for layer in layers
         for seed in seeds
         for arm in arms
-        if arm in CONTROLS or ARMS[arm].everywhere or layer_of(layer).all_arms
+        if arm in CONTROLS or ARMS[arm].everywhere or layer in all_arms
         for d_sae in sizes_of(layer, arm)
         if arm != "neurons" or seed == seeds[0]
     ]

@@ -1,6 +1,6 @@
 """Draw and judge the figures of trained SAEs from their rows: pictures, `results/claims.json`, the README's table.
 
-    python -m experiments.trained.reproduce --scale quick|full [--out DIR]
+    python -m experiments.trained.reproduce --scale quick|full [--out DIR] [--rows FOLDER]
 
 A figure whose rows are missing is named with what it lacks, and the others are made; then it exits with 1.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from experiments.outliers_2605_31518.frame import Reproduction, make, said
 from experiments.outliers_2605_31518.table import write_table
+from experiments.trained import rows as kept
 from experiments.trained.pictures import FRAME_SCALES, HERE
 
 from autopsae.arrays import InputError
@@ -43,7 +44,9 @@ def main(figure: Reproduction | None = None) -> None:
     parser = argparse.ArgumentParser(description="Figures of trained SAEs, from their rows.")
     parser.add_argument("--scale", choices=FRAME_SCALES, default="quick")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for results/ and figures/")
+    parser.add_argument("--rows", type=Path, default=kept.FOLDER, help="folder of the rows")
     asked = parser.parse_args()
+    kept.FOLDER = asked.rows
     if lacking := make_all((figure.name,) if figure else FIGURES, asked.scale, asked.out):
         sys.exit(f"rows are missing for {', '.join(lacking)}")
 

@@ -6,7 +6,8 @@ r"""Train each SAE of the table once, and measure it for everything; then compar
 FOLDER: what `experiments.trained.harvest` wrote. WORK keeps checkpoints, the trained SAEs, prescriptions and
 coverages; the rows alone are committed. First it prints what the SAEs that are left would take, from measured
 seconds per step (--plan: nothing else). An SAE whose row is there is not trained again. After --minutes the
-training is saved, and the same command goes on. Several processes may run at once on different layers.
+training is saved, and the same command goes on. Several processes may run at once on different layers. With --rows,
+nothing is taken from the rows that are kept in this repository, and nothing is added to them.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from experiments.trained.arms import LR, check_arms
+from experiments.trained import rows as kept
+from experiments.trained.arms import ARMS, CONTROLS, LR, check_arms
 from experiments.trained.compare import compare_layer
 from experiments.trained.fit import OutOfTime, describe, fit
 from experiments.trained.layers import Data, layer_of
@@ -80,11 +82,14 @@ def options() -> argparse.Namespace:
     parser.add_argument("work", type=Path)
     parser.add_argument("--scale", choices=SCALES, default="quick")
     parser.add_argument("--layers", default="", help="comma-separated; those of the scale if not given")
-    parser.add_argument("--arms", default="", help="comma-separated; all if not given")
+    parser.add_argument("--arms", default="", help="comma-separated; those of the scale if not given")
     parser.add_argument("--seeds", default="", help="comma-separated; those of the scale if not given")
     parser.add_argument("--steps", type=int, default=None, help="those of the scale if not given")
     parser.add_argument("--lr", type=float, default=LR)
     parser.add_argument("--minutes", type=float, default=MOST_MINUTES, help="at most 150")
+    parser.add_argument(
+        "--rows", type=Path, default=kept.FOLDER, help="folder of the rows, instead of the kept ones"
+    )
     parser.add_argument("--plan", action="store_true", help="print what it would take, and train nothing")
     return parser.parse_args()
 
@@ -93,13 +98,14 @@ def main() -> None:
     asked = options()
     if not 0 < asked.minutes <= MOST_MINUTES:
         raise InputError(f"--minutes: expected more than 0 and at most {MOST_MINUTES}, got {asked.minutes:g}")
-    scale = SCALES[asked.scale]
+    kept.FOLDER, scale = asked.rows, SCALES[asked.scale]
     layers = asked.layers.split(",") if asked.layers else list(scale.layers)
     for layer in layers:
         layer_of(layer)
     wanted = jobs(
         layers=layers,
-        arms=check_arms(asked.arms.split(",") if asked.arms else list(scale.arms)),
+        arms=check_arms(asked.arms.split(",") if asked.arms else [*ARMS, *CONTROLS]),
+        all_arms=layers if asked.arms else scale.all_arms,
         seeds=[int(seed) for seed in asked.seeds.split(",")] if asked.seeds else list(scale.seeds),
         steps=asked.steps or scale.steps,
         lr=asked.lr,

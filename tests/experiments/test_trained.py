@@ -137,7 +137,13 @@ def test_the_table_has_the_baseline_at_four_times_the_size_and_the_sizes_of_tabl
     assert plan.sizes_of("unirep", "auxk") == [2048]
     assert sum(bool(layer.sizes) for layer in layers.LAYERS.values()) == 2
     assert (layers.LAYERS["spliceai"].d_sae, layers.LAYERS["spliceai"].k) == (256, 8)
-    asked = plan.jobs(layers=["antiberty", "dinov2"], arms=["baseline", "ghost", "neurons"], seeds=[0, 1], steps=9)
+    asked = plan.jobs(
+        layers=["antiberty", "dinov2"],
+        arms=["baseline", "ghost", "neurons"],
+        seeds=[0, 1],
+        steps=9,
+        all_arms=["dinov2"],
+    )
     assert [one.layer for one in asked if one.arm == "ghost"] == ["dinov2", "dinov2"]
     assert [one.seed for one in asked if one.arm == "neurons"] == [0, 0]
     assert asked.index(next(one for one in asked if one.arm == "ghost")) > asked.index(

@@ -21,7 +21,6 @@ TOY = Layer(
     point="hs1",
     d_sae=24,
     k=3,
-    all_arms=True,
     embedding="other hs2",
 )
 
@@ -50,7 +49,9 @@ def write_layer(folder: Path, name: str = "toy") -> None:
 
 
 def made_row(layer: str, arm: str, *, d_sae: int, k: int, seed: int = 0, steps: int = 1000, **numbers: Any) -> Any:
-    """A row of trained.json. numbers: dead (at the end), born, relu (at birth), fvu, l0, gamma, score, auc, rising, bias."""
+    """A row of trained.json. numbers: dead (at the end), born, relu (at birth), fvu, l0, gamma, score, auc, rising,
+    bias.
+    """
     job = Job(layer=layer, arm=arm, d_sae=d_sae, seed=seed, steps=steps)
     dead, born = numbers.get("dead", 0.0), numbers.get("born", 0.0)
     rising, fvu = numbers.get("rising", 0.0), numbers.get("fvu", 0.1)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from experiments.trained.arms import LR
 from experiments.trained.layers import layer_of
 from experiments.trained.measure import read_coverage
 from experiments.trained.rows import COMPARED, Job, Row, keep, read_rows
@@ -65,5 +66,5 @@ def verdict(gain: Row, covered: int) -> str:
 
 
 def read_compared(steps: int) -> list[Row]:
-    """The rows of trainings of so many steps."""
-    return [row for row in read_rows(COMPARED) if row["steps"] == steps]
+    """The rows of trainings of so many steps at the usual rate."""
+    return [row for row in read_rows(COMPARED) if (row["steps"], row["lr"]) == (steps, LR)]

@@ -44,7 +44,7 @@ def draw(data: Data) -> Any:
     picture, axes = sheet(2, 2, width=max(11, 1.6 * len(data["layers"]) + 3), height=7.2)
     for row, (path, named) in zip(axes, PATHWAYS.items(), strict=True):
         for axis, when in zip(row, ("born", "end"), strict=True):
-            strips(axis, data, SHOWN, lambda end, key=f"{when} {path}": end.get(key))
+            strips(axis, data, SHOWN, f"{when} {path}")
             death_axis(axis, f"{named}, fraction of latents")
             axis.set_title("at birth" if when == "born" else "after training", fontsize=10, loc="left")
     legend_below(picture, axes[0, 0], len(SHOWN))

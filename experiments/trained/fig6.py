@@ -35,19 +35,25 @@ def compute(scale: Scale) -> Data:
         for arm in SHOWN:
             mine = at_own_size(of, arm)
             end = data["ends"][name][arm]
-            end["covered"] = spread([known[row["key"]]["covered"] if row["key"] in known else None for row in mine])
-            end["concepts"] = max((known[row["key"]]["concepts"] for row in mine if row["key"] in known), default=0)
+            measured = [known.get(row["key"]) for row in mine]
+            end["covered"] = spread([None if row is None else row["covered"] for row in measured])
+            end["share covered"] = spread(
+                [None if row is None else row["covered"] / row["concepts"] for row in measured]
+            )
             end["curve"] = dead_curve(mine)
     return data
 
 
 def dead_curve(rows: list[Row]) -> dict[str, list[Any]]:
-    """Steps, and dead latents: mean, least and largest over seeds. A seed that diverged ends earlier."""
-    steps = min((row["curve"]["step"] for row in rows), key=len)
-    both = [
-        [relu + topk for relu, topk in zip(row["curve"]["relu"], row["curve"]["topk"], strict=True)] for row in rows
-    ]
-    return {"step": steps, "dead": [spread([dead[n] for dead in both]) for n in range(len(steps))]}
+    """Steps at which all seeds were looked at, and dead latents: mean, least and largest over seeds."""
+    curves = [row["curve"] for row in rows]
+    steps = sorted(set.intersection(*({*curve["step"]} for curve in curves)))
+
+    def dead(curve: Row, step: int) -> float:
+        n = curve["step"].index(step)
+        return float(curve["relu"][n] + curve["topk"][n])
+
+    return {"step": steps, "dead": [spread([dead(curve, step) for curve in curves]) for step in steps]}
 
 
 def draw(data: Data) -> Any:
@@ -68,10 +74,10 @@ def draw(data: Data) -> Any:
         axis.set_title(f"{layer['title']}, γ = {layer['gamma']:.2g}", fontsize=9, loc="left")
         death_axis(axis, "dead, fraction of latents")
     concepts, errors = places[len(layers) : len(layers) + 2]
-    strips(concepts, data, SHOWN, share_covered)
+    strips(concepts, data, SHOWN, "share covered")
     concepts.set_ylabel("concepts covered, share of all")
     concepts.set_ylim(-0.03, 1.03)
-    strips(errors, data, SHOWN, lambda end: end.get("fvu_raw"))
+    strips(errors, data, SHOWN, "fvu_raw")
     errors.set_ylabel("raw FVU at the end")
     errors.set_yscale("log")
     for axis in (concepts, errors):
@@ -81,12 +87,6 @@ def draw(data: Data) -> Any:
     legend_below(picture, places[0], len(SHOWN))
     picture.suptitle(caption(data), fontsize=8)
     return picture
-
-
-def share_covered(end: Row) -> list[float] | None:
-    """Of the concepts of the layer; None for a layer without labels."""
-    covered = end.get("covered")
-    return None if covered is None else [value / end["concepts"] for value in covered]
 
 
 def claims(data: Data) -> list[Claim]:

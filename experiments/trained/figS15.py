@@ -28,7 +28,7 @@ def draw(data: Data) -> Any:
         {"end dead": "dead after training, fraction of latents", "l0": "L0", "fvu_raw": "raw FVU"}.items(),
         strict=True,
     ):
-        strips(axis, data, SHOWN, lambda end, key=key: end.get(key))
+        strips(axis, data, SHOWN, key)
         axis.set_ylabel(named)
     death_axis(axes[0, 0], "dead after training, fraction of latents")
     for axis in axes[0, 1:]:

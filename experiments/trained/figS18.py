@@ -34,7 +34,7 @@ def draw(data: Data) -> Any:
         {"born dead": "dead at birth", "end dead": "dead after training", "fvu_raw": "raw FVU"}.items(),
         strict=True,
     ):
-        strips(axis, data, SHOWN, lambda end, key=key: end.get(key))
+        strips(axis, data, SHOWN, key)
         if key == "fvu_raw":
             axis.set_ylabel(named)
             axis.set_yscale("log")

@@ -145,10 +145,9 @@ def english(name: str, tokens: Path, tasks: Path, folder: Path) -> None:
     reader = Reader(tasks, TEXTS)
     for task in TASKS:
         x, documents, is_letter, has = reader.read(task)
-        kept = {"rows": x.numpy(), "documents": documents, "is_letter": is_letter, "has": has}
         place = folder / f"{name}-tasks" / f"{task}.npz"
         place.parent.mkdir(exist_ok=True)
-        np.savez(place, **kept)
+        np.savez(place, rows=x.numpy(), documents=documents, is_letter=is_letter, has=has)
     save_rows(folder / f"{name}-test.npy", test.numpy())
     save_rows(folder / f"{name}-documents.npy", held_out)
     save_rows(folder / f"{name}-train.npy", train.numpy())

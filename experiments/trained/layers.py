@@ -137,7 +137,8 @@ class Data:
     def read(folder: Path, name: str) -> "Data":
         """Raises InputError, naming the file, where the layer was not harvested."""
         train, test = (torch.from_numpy(np.load(_file(folder, f"{name}-{side}.npy"))) for side in ("train", "test"))
-        labels, table = None, folder / f"{name}-table.parquet"
+        labels: Labels | None = None
+        table = folder / f"{name}-table.parquet"
         if table.exists():
             tokens = read_token_table(table)
             documents, is_letter = tokens.documents, tokens.is_letter
@@ -146,8 +147,15 @@ class Data:
         else:
             documents = np.load(_file(folder, f"{name}-documents.npy")).astype(np.int64)
             is_letter = np.ones(len(documents), bool)
-        known = {"train": train, "test": test, "documents": documents, "is_letter": is_letter, "labels": labels}
-        return Data(name=name, folder=folder, **known)
+        return Data(
+            name=name,
+            folder=folder,
+            train=train,
+            test=test,
+            documents=documents,
+            is_letter=is_letter,
+            labels=labels,
+        )
 
     @property
     def d_in(self) -> int:
@@ -179,13 +187,16 @@ class Data:
             order = np.sort(np.unique(self.documents, return_index=True)[1])
             present = self.documents[order]
             values = {name: np.isin(present, members) for name, members in json.loads(classes.read_text()).items()}
-            known = {"documents": self.documents, "is_letter": self.is_letter, "values": values}
-            yield Task(x=self.test, pool="max", **known)
+            yield Task(x=self.test, documents=self.documents, is_letter=self.is_letter, values=values, pool="max")
         for path in sorted((self.folder / f"{self.name}-tasks").glob("*.npz")):
             with np.load(path) as kept:
-                known = {key: kept[key] for key in ("documents", "is_letter")}
-                rows, values = torch.from_numpy(kept["rows"]), {path.stem: kept["has"]}
-            yield Task(x=rows, pool="last", values=values, **known)
+                yield Task(
+                    x=torch.from_numpy(kept["rows"]),
+                    documents=kept["documents"],
+                    is_letter=kept["is_letter"],
+                    values={path.stem: kept["has"]},
+                    pool="last",
+                )
 
 
 def layer_of(name: str) -> Layer:

@@ -11,9 +11,10 @@ from experiments.trained.fit import fate_row
 from experiments.trained.layers import NO_MODEL, NO_TASKS, Data, Task, layer_of
 from experiments.trained.rows import Job, Row
 from numpy.typing import NDArray
+from torch import Tensor
 
 from autopsae import SAE, evaluate
-from autopsae.features import Coverage, Monosemanticity, encode_source, monosemanticity, probe_documents
+from autopsae.features import Codes, Coverage, Monosemanticity, encode_source, monosemanticity, probe_documents
 from autopsae.features.probes import score_at
 from autopsae.files import write_whole
 
@@ -43,11 +44,17 @@ def end_row(sae: SAE, data: Data) -> Row:
     }
 
 
+def encode(sae: SAE, x: Tensor, documents: NDArray[Any]) -> Codes:
+    """The codes, in memory where few latents fire: a penalty need not have reached its target by the end."""
+    codes = encode_source(sae, x, documents=documents)
+    return codes if sae.sparsity.l0 is None else codes.hold()
+
+
 def concept_row(sae: SAE, data: Data) -> tuple[Coverage, Row] | None:
     """Coverage with its shuffled control and probes on single latents; None for a layer without labels."""
     if data.labels is None:
         return None
-    return coverage_row(encode_source(sae, data.test, documents=data.documents).hold(), data.labels)
+    return coverage_row(encode(sae, data.test, data.documents), data.labels)
 
 
 def probe_row(sae: SAE, data: Data, seed: int) -> Row:
@@ -96,7 +103,7 @@ def monosemanticity_row(sae: SAE, data: Data) -> Row:
     embeddings = data.embeddings
     if embeddings is None:
         return {"monosemanticity": None, "no_monosemanticity": NO_MODEL}
-    codes = encode_source(sae, data.test[data.is_letter], documents=data.documents[data.is_letter]).hold()
+    codes = encode(sae, data.test[data.is_letter], data.documents[data.is_letter])
     return {
         "monosemanticity": score_row(monosemanticity(codes, embeddings)) | {"model": layer_of(data.name).embedding},
         "no_monosemanticity": None,
@@ -132,7 +139,12 @@ def measure(job: Job, sae: SAE, data: Data, work: Path) -> tuple[Row, Row | None
     coverage, concepts = made
     path = coverage_file(job, work)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda temporary: temporary.write_bytes(pickle.dumps(coverage)))
+    content = pickle.dumps(coverage)
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_whole(path, write)
     return row, {**job.about(), **concepts}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale
 from experiments.outliers_2605_31518.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY
 from experiments.trained import rows as kept
-from experiments.trained.arms import ARMS, CONTROLS
+from experiments.trained.arms import ARMS, CONTROLS, LR
 from experiments.trained.layers import layer_of
 from experiments.trained.plan import SCALES
 from experiments.trained.rows import COMPARED, CONCEPTS, TRAINED, Row, read_rows
@@ -62,7 +62,7 @@ def last_tenth(row: Row) -> float:
     curve = row["curve"]
     dead = [relu + topk for relu, topk in zip(curve["relu"], curve["topk"], strict=True)]
     before = max((n for n, step in enumerate(curve["step"]) if step <= 0.9 * row["steps"]), default=0)
-    return abs(dead[-1] - dead[before])
+    return float(abs(dead[-1] - dead[before]))
 
 
 def about(rows: Mapping[str, Sequence[Row]]) -> Data:
@@ -74,7 +74,8 @@ def about(rows: Mapping[str, Sequence[Row]]) -> Data:
         "steps": first["steps"],
         "batch_tokens": first["batch_tokens"],
         "lr": first["lr"],
-        "draws": len({row["seed"] for row in trained}),
+        # Of the layer that has the fewest.
+        "draws": min(len({row["seed"] for row in trained if row["layer"] == name}) for name in rows),
         "moved": float(f"{max(map(last_tenth, trained)):.3g}"),
         "layers": {
             name: {key: of[0][key] for key in ("title", "gamma", "d_in", "k", "train_tokens", "test_tokens")}
@@ -108,12 +109,12 @@ def tick(layer: Row) -> str:
     return f"{layer['title'].replace(' ', chr(10), 1)}\nγ {layer['gamma']:.2g}"
 
 
-def strips(axis: Any, data: Data, arms: Sequence[str], value: Callable[[Row], list[float] | None]) -> None:
-    """A marker per layer and arm, with a line from the least seed to the largest. value: of `data["ends"]`."""
+def strips(axis: Any, data: Data, arms: Sequence[str], key: str) -> None:
+    """A marker per layer and arm, with a line from the least seed to the largest. key: of `data["ends"]`."""
     for place, name in enumerate(data["layers"]):
         for n, arm in enumerate(arms):
             at = place + 0.7 * ((n + 0.5) / len(arms) - 0.5)
-            numbers = value(data["ends"][name].get(arm, {}))
+            numbers = data["ends"][name][arm][key]
             if numbers is None:
                 continue
             colour = COLOURS.get(arm) or SERIES[n % len(SERIES)]
@@ -126,8 +127,8 @@ SERIES = (RED, ORANGE, BLUE, GREEN, PURPLE, SKY, BLACK, "#F0E442")
 
 
 def concepts_at(steps: int) -> dict[str, Row]:
-    """{key: the row of concepts} of trainings of so many steps."""
-    return {row["key"]: row for row in read_rows(CONCEPTS) if row["steps"] == steps}
+    """{key: the row of concepts} of trainings of so many steps at the usual rate."""
+    return {row["key"]: row for row in read_rows(CONCEPTS) if (row["steps"], row["lr"]) == (steps, LR)}
 
 
 def steps_of(scale: Scale) -> int:

@@ -95,14 +95,13 @@ def finished() -> set[str]:
     return {row["key"] for row in read_rows()}
 
 
-def rows_at(steps: int, arms: Sequence[str], *, rows: Sequence[Row] | None = None) -> dict[str, list[Row]]:
-    """{layer: its rows of these arms after so many steps}, for the layers and seeds that have all of them at their
-    own size; with them the rows of these arms at other sizes.
+def rows_at(steps: int, arms: Sequence[str]) -> dict[str, list[Row]]:
+    """{layer: its rows of these arms after so many steps at the usual rate}, for the layers and seeds that have all
+    of them at their own size; with them the rows of these arms at other sizes.
 
     Raises InputError where no layer has all, and says which are missing.
     """
-    rows = read_rows() if rows is None else rows
-    mine = [row for row in rows if row["steps"] == steps and row["arm"] in arms]
+    mine = [row for row in read_rows() if (row["steps"], row["lr"]) == (steps, LR) and row["arm"] in arms]
     chosen: dict[str, list[Row]] = {}
     missing: set[str] = set()
     for layer in dict.fromkeys(row["layer"] for row in mine):

@@ -15,7 +15,7 @@ from experiments.trained.arms import ARMS, CONTROLS
 from experiments.trained.layers import Data
 from experiments.trained.rows import Job, keep, read_rows
 
-from autopsae import SAE, autopsy
+from autopsae import SAE, autopsy, fates
 from autopsae.arrays import InputError
 from autopsae.features.token_table import TokenTable
 from tests.experiments.toy_layer import TOY, write_layer
@@ -79,7 +79,7 @@ def test_every_arm_is_born_and_trained_and_its_death_at_the_end_is_that_of_an_au
     assert row["end"]["relu"] == float((found.max_pre <= 0).double().mean())
     assert row["end"]["topk"] == pytest.approx(row["end"]["dead"] - row["end"]["relu"])
     newborn = fit.newborn(job(arm), data, work)[0]
-    assert row["born"] == fit.fate_row(fit.fates(newborn, data.test))
+    assert row["born"] == fit.fate_row(fates(newborn, data.test))
     assert row["curve"]["step"][0] == 0
     assert row["curve"]["step"][-1] == STEPS
     assert {len(series) for series in row["curve"].values()} == {len(row["curve"]["step"])}

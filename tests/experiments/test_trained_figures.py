@@ -55,8 +55,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def write(numbers: dict[str, dict[str, float]], *, good: bool, leave_out: str = "") -> None:
     """Rows of three layers in which the gain of centering follows gamma, or (bad) falls with it."""
-    names = {"layers": list(SEVERITY), "arms": [*ARMS, *CONTROLS], "all_arms": list(SEVERITY)}
-    asked = plan.jobs(**names, seeds=[0], steps=STEPS)
+    layers, arms = list(SEVERITY), [*ARMS, *CONTROLS]
+    asked = plan.jobs(layers=layers, arms=arms, all_arms=layers, seeds=[0], steps=STEPS)
     jobs = [job for job in asked if job.arm != leave_out]
     write_rows(rows.TRAINED, "rows", [trained_row(job, numbers, good=good) for job in jobs])
     write_rows(rows.CONCEPTS, "trained", [concept_row(job, good=good) for job in jobs])
@@ -68,7 +68,7 @@ def write_rows(file: str, part: str, made: list[dict[str, Any]]) -> None:
 
 
 def trained_row(job: Job, numbers: dict[str, dict[str, float]], *, good: bool) -> dict[str, Any]:
-    of = {"gamma": SEVERITY[job.layer], **numbers.get(job.arm, {})}
+    of: dict[str, Any] = {"gamma": SEVERITY[job.layer], **numbers.get(job.arm, {})}
     if job.arm == "baseline":
         of["dead"] += (0.02 if good else -0.02) * SEVERITY[job.layer]
     row: dict[str, Any] = made_row(job.layer, job.arm, d_sae=job.d_sae, k=LAYERS[job.layer].k, **of)
@@ -122,7 +122,7 @@ def test_a_figure_without_its_rows_says_what_is_missing_and_the_others_are_made(
 
 def test_a_caption_says_sizes_tokens_draws_where_training_was_cut_and_how_fast_it_still_moved() -> None:
     layer = {"d_sae": 2048, "k": 32, "test_tokens": 900, "train_tokens": 1500}
-    data = {"steps": 5000, "batch_tokens": 1024, "lr": 0.001, "draws": 3, "moved": 0.0123}
+    data: dict[str, Any] = {"steps": 5000, "batch_tokens": 1024, "lr": 0.001, "draws": 3, "moved": 0.0123}
     data["layers"] = {"a": layer, "b": {**layer, "d_sae": 256, "k": 8}}
     assert caption(data) == (
         "n 256 to 2,048, k 8 to 32; 3 seeds; cut after 5,000 steps of 1,024 tokens (1,500 different ones), "

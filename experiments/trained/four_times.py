@@ -16,7 +16,7 @@ from experiments.outliers_2605_31518.style import BLACK, legend_below, sheet
 from experiments.trained.compare import CURED, NEAR, SMALL, read_compared, verdict
 from experiments.trained.layers import layer_of
 from experiments.trained.measure import KS
-from experiments.trained.pictures import COLOURS, SERIES, about, caption, figure, label, steps_of
+from experiments.trained.pictures import COLOURS, about, caption, figure, label, steps_of
 from experiments.trained.reproduce import main
 from experiments.trained.rows import COMPARED, Row, rows_at
 
@@ -129,7 +129,7 @@ def draw(data: Data) -> Any:
     picture, axes = sheet(1, 1 + len(panels), width=6.5 + 4 * len(panels), height=height)
     for place, of in enumerate(ends.values()):
         for n, (arm, gains) in enumerate(of["gains"].items()):
-            colour = COLOURS.get(arm) or SERIES[n]
+            colour = COLOURS[arm]
             for seed, gain in enumerate(gains):
                 at = place + 0.8 * ((n + (seed + 0.5) / len(gains)) / len(of["gains"]) - 0.5)
                 axes[0, 0].plot(gain["more_covered_by_concepts"], (at, at), color=colour, lw=0.8)

@@ -15,15 +15,26 @@ from experiments.trained.rows import COMPARED, CONCEPTS, TRAINED, Row, read_rows
 HERE = Path(__file__).parent
 FRAME_SCALES = {name: Scale(name=name, tokens=100_000, draws=len(scale.seeds)) for name, scale in SCALES.items()}
 """tokens: on which death is counted, at most."""
-COLOURS = {
-    "baseline": RED,
-    "auxk": ORANGE,
-    "centered": BLUE,
-    "prescribed": GREEN,
-    "layer norm": PURPLE,
-    "random rows": SKY,
-    "neurons": BLACK,
+LOOKS = {
+    "baseline": (RED, "o"),
+    "auxk": (ORANGE, "o"),
+    "centered": (BLUE, "o"),
+    "prescribed": (GREEN, "o"),
+    "layer norm": (PURPLE, "o"),
+    "relu": (RED, "s"),
+    "relu centered": (BLUE, "s"),
+    "jumprelu": (ORANGE, "D"),
+    "jumprelu centered": (SKY, "D"),
+    "ghost": (BLACK, "s"),
+    "resampling": (PURPLE, "D"),
+    "sparse adam": (SKY, "^"),
+    "sparse adam centered": (BLUE, "^"),
+    "rate bias": (GREEN, "v"),
+    "random rows": (SKY, "o"),
+    "neurons": (BLACK, "o"),
 }
+"""Colour and marker of each arm and control, the same in all figures; no two of one figure are alike."""
+COLOURS = {name: colour for name, (colour, _) in LOOKS.items()}
 STYLES = {"auxk": "--", "prescribed": "--", "layer norm": ":"}
 """Of lines that may lie on others."""
 
@@ -117,13 +128,10 @@ def strips(axis: Any, data: Data, arms: Sequence[str], key: str) -> None:
             numbers = data["ends"][name][arm][key]
             if numbers is None:
                 continue
-            colour = COLOURS.get(arm) or SERIES[n % len(SERIES)]
+            colour, marker = LOOKS[arm]
             axis.plot((at, at), numbers[1:], color=colour, lw=1.4, alpha=0.7)
-            axis.plot(at, numbers[0], "o", color=colour, ms=5, label=label(arm) if place == 0 else None)
+            axis.plot(at, numbers[0], marker, color=colour, ms=5, label=label(arm) if place == 0 else None)
     axis.set_xticks(range(len(data["layers"])), [tick(layer) for layer in data["layers"].values()], fontsize=8)
-
-
-SERIES = (RED, ORANGE, BLUE, GREEN, PURPLE, SKY, BLACK, "#F0E442")
 
 
 def concepts_at(steps: int) -> dict[str, Row]:

@@ -63,10 +63,11 @@ def draw(data: Data) -> Any:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axis.set_xlabel("latents")
-        axis.set_ylabel(f"concepts covered, of {data['concepts'][name]} (dotted: on shuffled labels)")
+        axis.set_ylabel(f"concepts covered, of {data['concepts'][name]}")
+        axis.set_ylim(bottom=0)
         axis.set_title(f"{layer['title']}, γ = {layer['gamma']:.2g}", fontsize=10, loc="left")
     legend_below(picture, axes[0, 0], 3)
-    picture.suptitle(caption(data), fontsize=8)
+    picture.suptitle(f"{caption(data)}\ndotted: on labels of other documents", fontsize=8)
     return picture
 
 

@@ -1,12 +1,13 @@
 """Figures of trained SAEs: drawn and judged from rows alone; their claims can fail; they say which rows lack."""
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiments.outliers_2605_31518.frame import read_claims
-from experiments.trained import plan, reproduce, rows
+from experiments.trained import pictures, plan, reproduce, rows
 from experiments.trained.arms import ARMS, CONTROLS
 from experiments.trained.layers import LAYERS
 from experiments.trained.pictures import FRAME_SCALES, caption
@@ -118,6 +119,13 @@ def test_a_figure_without_its_rows_says_what_is_missing_and_the_others_are_made(
     assert {*reproduce.make_all((name,), "quick", folder)} == {name} & lacking
     if name in lacking:
         assert "missing: gemma3-hs11 seed 0: auxk; spliceai seed 0: auxk" in capsys.readouterr().out
+
+
+def test_no_two_arms_of_a_figure_look_alike_and_every_arm_has_a_look() -> None:
+    assert {*pictures.LOOKS} == {*ARMS, *CONTROLS}
+    for name in ("fig2a", "fig6", "figS15", "figS16", "figS18", "table1", "four_times"):
+        shown = import_module(f"experiments.trained.{name}").SHOWN
+        assert len({pictures.LOOKS[arm] for arm in shown}) == len(shown)
 
 
 def test_a_caption_says_sizes_tokens_draws_where_training_was_cut_and_how_fast_it_still_moved() -> None:

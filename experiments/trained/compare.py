@@ -38,10 +38,10 @@ def compare_layer(jobs: Sequence[Job], work: Path) -> None:
     known = {name: coverage for name, coverage in others.items() if coverage is not None}
     if large is None or not known:
         return
-    keep({**first.about(), "key": key, **compared(large, known, seed=first.seed)}, COMPARED)
+    keep({**first.about(), "key": key, **comparison_row(large, known, seed=first.seed)}, COMPARED)
 
 
-def compared(large: Coverage, others: dict[str, Coverage], *, seed: int) -> Row:
+def comparison_row(large: Coverage, others: dict[str, Coverage], *, seed: int) -> Row:
     """The numbers of a row."""
     comparison = compare_coverages({LARGE: large, **others}, baseline=LARGE, seed=seed)
     return {

@@ -124,7 +124,7 @@ def variance(score: Row, key: str) -> float:
 def draw(data: Data) -> Any:
     ends, scores = data["ends"], data["scores"]
     panels = {"probes": "AUC of probes on 16 latents", **SCORES}
-    panels = {key: named for key, named in panels.items() if _known(scores, key)}
+    panels = {key: named for key, named in panels.items() if _layers_with(scores, key)}
     height = max(4.5, 0.9 * len(ends) + 2.2)
     picture, axes = sheet(1, 1 + len(panels), width=6.5 + 4 * len(panels), height=height)
     for place, of in enumerate(ends.values()):
@@ -138,7 +138,7 @@ def draw(data: Data) -> Any:
                 axes[0, 0].plot(gain["more_covered"], at, "o", color=colour, ms=4, label=said)
     _rows(axes[0, 0], list(ends), "concepts covered, minus those\nof a baseline of 4 times the size")
     for axis, (key, named) in zip(axes[0, 1:], panels.items(), strict=True):
-        names = _known(scores, key)
+        names = _layers_with(scores, key)
         for place, name in enumerate(names):
             for n, (arm, of) in enumerate(scores[name].items()):
                 if of[key]:
@@ -153,7 +153,7 @@ def draw(data: Data) -> Any:
     return picture
 
 
-def _known(scores: Row, key: str) -> list[str]:
+def _layers_with(scores: Row, key: str) -> list[str]:
     """The layers with numbers."""
     return [name for name in scores if any(of[key] for of in scores[name].values())]
 

@@ -24,7 +24,7 @@ from experiments.survival.policies import split
 from experiments.trained.layers import Layer, layer_of, save_rows
 from experiments.trained.plan import SCALES
 from experiments.trained.stamps import stamp_classes, stamps
-from experiments.trained.windows import windows
+from experiments.trained.windows import fill_windows
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
@@ -68,7 +68,7 @@ def fill(name: str, data: Path, folder: Path) -> None:
     if train.exists():
         return
     if layer.modality == "genomic":
-        windows(name, layer, data, folder)
+        fill_windows(name, layer, data, folder)
         return
     documents, network = documents_of(layer.modality, data), network_up_to(layer)
     documents.annotations.save(folder / f"{name}-annotations.parquet")
@@ -134,7 +134,7 @@ def _cover(
     return np.maximum(at, np.searchsorted(owners, table.documents))
 
 
-def english(name: str, tokens: Path, tasks: Path, folder: Path) -> None:
+def fill_english(name: str, tokens: Path, tasks: Path, folder: Path) -> None:
     """smollm2-english: the tokens of chapters, and the tasks of sae-probes."""
     train, test = split(tokens, "smollm2.hs12")
     owners = np.load(tokens / "smollm2.documents.npy")
@@ -164,7 +164,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     if asked.english:
-        english(ENGLISH, asked.english, asked.tasks, asked.folder)
+        fill_english(ENGLISH, asked.english, asked.tasks, asked.folder)
     for name in asked.layers.split(",") if asked.layers else SCALES[asked.scale].layers:
         if name != ENGLISH:
             fill(name, asked.data, asked.folder)

@@ -206,11 +206,6 @@ def layer_of(name: str) -> Layer:
     return LAYERS[name]
 
 
-def harvested(folder: Path) -> list[str]:
-    """The layers of the table of which the folder has tokens."""
-    return [name for name in LAYERS if (folder / f"{name}-train.npy").exists()]
-
-
 def save_rows(path: Path, rows: NDArray[Any]) -> None:
     """Write an array as .npy, whole or not at all."""
 

@@ -90,7 +90,7 @@ def _lines(entry: tuple[str, Any]) -> str:
     return f"{json.dumps(name)}: [\n{rows}\n]"
 
 
-def finished() -> set[str]:
+def keys_of_finished() -> set[str]:
     """The keys of the SAEs whose rows are there."""
     return {row["key"] for row in read_rows()}
 

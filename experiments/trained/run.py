@@ -23,7 +23,7 @@ from experiments.trained.fit import OutOfTime, describe, fit
 from experiments.trained.layers import Data, layer_of
 from experiments.trained.measure import measure
 from experiments.trained.plan import SCALES, Speeds, jobs
-from experiments.trained.rows import CONCEPTS, Job, finished, keep, read_rows
+from experiments.trained.rows import CONCEPTS, Job, keep, keys_of_finished, read_rows
 
 from autopsae.arrays import InputError
 
@@ -62,7 +62,7 @@ def run(asked: Sequence[Job], folder: Path, work: Path, minutes: float) -> bool:
     until = time.monotonic() + 60 * minutes
     data: Data | None = None
     for job in asked:
-        if job.key in finished():
+        if job.key in keys_of_finished():
             continue
         if data is None or data.name != job.layer:
             data = None  # the layer before is let go of first
@@ -110,7 +110,7 @@ def main() -> None:
         steps=asked.steps or scale.steps,
         lr=asked.lr,
     )
-    there = finished()
+    there = keys_of_finished()
     left = [job for job in wanted if job.key not in there]
     estimate(left, asked.folder, asked.work)
     if asked.plan or not run(left, asked.folder, asked.work, asked.minutes):

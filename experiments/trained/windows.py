@@ -19,7 +19,7 @@ from autopsae.models import sequences_in
 GENES = "usr/share/EMBOSS/test/embl/hum1.dat"
 
 
-def windows(name: str, layer: Layer, data: Path, folder: Path) -> None:
+def fill_windows(name: str, layer: Layer, data: Path, folder: Path) -> None:
     """Write the tokens, the table and the annotations."""
     genes = [str(document.content) for document in sequences_in(data / GENES)]
     sides = {"test": [n for n in range(len(genes)) if n % 3 == 0], "train": [n for n in range(len(genes)) if n % 3]}

@@ -23,6 +23,8 @@ from experiments.trained.rows import COMPARED, Row, rows_at
 from autopsae.arrays import InputError
 
 SHOWN = (*CURED, SMALL, "random rows", "neurons")
+LEAST = 10
+"""Concepts under which a layer tells too little to be counted in a claim."""
 SCORES = {
     "mean": "mean monosemanticity of live latents",
     "mean_with_dead_as_zero": "mean monosemanticity, dead latents as 0",
@@ -168,7 +170,8 @@ def _rows(axis: Any, names: list[str], named: str) -> None:
 def claims(data: Data) -> list[Claim]:
     made = []
     for arm, paper in (("centered", "match a 4 times larger baseline"), ("prescribed", "-")):
-        every = [gain["verdict"] for of in data["ends"].values() for gain in of["gains"].get(arm, [])]
+        enough = [of for of in data["ends"].values() if of["concepts"] >= LEAST]
+        every = [gain["verdict"] for of in enough for gain in of["gains"].get(arm, [])]
         good = sum(said in ("more", "within a tenth") for said in every) / max(len(every), 1)
         words = f"layers and seeds on which {arm} covers at most {NEAR:.0%} fewer concepts than the larger baseline"
         made.append(at_least("four_times", words, paper=paper, ours=good, limit=0.9))

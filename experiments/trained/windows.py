@@ -16,6 +16,7 @@ from autopsae.features import Annotations, flat_file_annotations
 from autopsae.features.token_table import TokenTable
 from autopsae.models import sequences_in
 
+EDGE = 2
 GENES = "usr/share/EMBOSS/test/embl/hum1.dat"
 
 
@@ -30,7 +31,7 @@ def fill_windows(name: str, layer: Layer, data: Path, folder: Path) -> None:
         if side == "test":
             _table(chosen, genes).save(folder / f"{name}-table.parquet")
             spans = flat_file_annotations(data / GENES, notes=False)
-            _inside(spans, chosen).save(folder / f"{name}-annotations.parquet")
+            label(spans, chosen, genes).save(folder / f"{name}-annotations.parquet")
         save_rows(folder / f"{name}-{side}.npy", np.concatenate([*_rows(chosen, genes, layer.point)]))
         print(name, side, f"{len(chosen):,} stretches of DNA", flush=True)
 
@@ -57,12 +58,25 @@ def _table(chosen: list[tuple[int, int]], genes: list[str]) -> TokenTable:
     return TokenTable(documents=documents, starts=starts, ends=starts + 1, texts=tuple(texts))
 
 
-def _inside(spans: Annotations, chosen: list[tuple[int, int]]) -> Annotations:
-    """The spans that a stretch has a part of, counted from its first base."""
+def label(spans: Annotations, chosen: list[tuple[int, int]], genes: list[str]) -> Annotations:
+    """The labels of the stretches, counted from their first base: the features that a stretch has a part of, the
+    edges of exons (two bases on each side), and what the sequence itself says, each base and each pair of bases.
+    """
+    every = spans.rows()
+    every += [
+        (gene, max(edge - EDGE, 0), edge + EDGE, "exon edge")
+        for gene, start, end, concept in every
+        if concept == "exon"
+        for edge in (start, end)
+    ]
     rows = []
     for number, (gene, first) in enumerate(chosen):
-        for owner, start, end, concept in spans.rows():
+        for owner, start, end, concept in every:
             start, end = max(start - first, 0), min(end - first, DNA)
             if owner == gene and start < end:
                 rows.append((number, start, end, concept))
-    return Annotations.of(rows, domains=spans.domains)
+        bases = genes[gene][first : first + DNA]
+        rows += [
+            (number, n, n + length, bases[n : n + length]) for length in (1, 2) for n in range(DNA - length + 1)
+        ]
+    return Annotations.of(rows, domains={*spans.domains, "exon edge"})

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from experiments.features.harvest import Documents
-from experiments.trained import arms, compare, fit, harvest, layers, plan, rows, run, stamps
+from experiments.trained import arms, compare, fit, harvest, layers, plan, rows, run, stamps, windows
 from experiments.trained.arms import ARMS, CONTROLS
 from experiments.trained.layers import Data
 from experiments.trained.rows import Job, keep, read_rows
 
 from autopsae import SAE, autopsy, fates
 from autopsae.arrays import InputError
+from autopsae.features import Annotations
 from autopsae.features.token_table import TokenTable
 from tests.experiments.toy_layer import TOY, write_layer
 
@@ -181,6 +182,19 @@ def test_a_token_is_covered_by_the_last_place_that_is_not_after_its_start() -> N
     table = TokenTable(documents=np.array([0, 0, 0, 1]), starts=starts, ends=starts + 1, texts=("a",) * 4)
     owners, places = np.array([0, 0, 1]), np.array([1, 5, 3])
     assert harvest._cover(owners, places, table).tolist() == [0, 0, 1, 2]
+
+
+def test_a_stretch_of_dna_has_the_parts_of_features_that_lie_in_it_their_edges_and_its_bases() -> None:
+    first, end = 5000, 5000 + windows.DNA
+    genes = ["A" * 20_000, "C" * 20_000]
+    spans = Annotations.of([(0, first + 10, end + 50, "exon"), (1, 0, 20_000, "CDS")], domains=["exon"])
+    made = windows.label(spans, [(0, first), (1, first + 1)], genes)
+    rows = {concept: [row[:3] for row in made.rows() if row[3] == concept] for concept in made.concepts}
+    assert rows["exon"] == [(0, 10, windows.DNA)]
+    assert rows["exon edge"] == [(0, 8, 12)]  # the other edge is outside
+    assert rows["CDS"] == [(1, 0, windows.DNA)]
+    assert len(rows["A"]) == len(rows["CC"]) + 1 == windows.DNA
+    assert made.domains == {"exon", "exon edge"}
 
 
 def test_a_stamp_covers_the_patches_that_its_picture_shows(tmp_path: Path) -> None:

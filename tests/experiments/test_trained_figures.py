@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from experiments.outliers_2605_31518 import table
 from experiments.outliers_2605_31518.frame import read_claims
 from experiments.trained import pictures, plan, reproduce, rows
 from experiments.trained.arms import ARMS, CONTROLS
@@ -126,6 +127,13 @@ def test_no_two_arms_of_a_figure_look_alike_and_every_arm_has_a_look() -> None:
     for name in ("fig2a", "fig6", "figS15", "figS16", "figS18", "table1", "four_times"):
         shown = import_module(f"experiments.trained.{name}").SHOWN
         assert len({pictures.LOOKS[arm] for arm in shown}) == len(shown)
+
+
+def test_the_readme_has_the_place_of_the_claims_and_names_every_figure() -> None:
+    text = (pictures.HERE / "README.md").read_text()
+    assert table.BEGIN in text
+    assert table.END in text
+    assert {name for name in reproduce.FIGURES if f"`{name}`" not in text} == set()
 
 
 def test_a_caption_says_sizes_tokens_draws_where_training_was_cut_and_how_fast_it_still_moved() -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from experiments.features.harvest import Documents
+from experiments.survival.layers import DNA
 from experiments.trained import arms, compare, fit, harvest, layers, plan, rows, run, stamps, windows
-from experiments.trained.arms import ARMS, CONTROLS
+from experiments.trained.arms import ARMS
 from experiments.trained.layers import Data
 from experiments.trained.rows import Job, keep, read_rows
 
@@ -47,19 +48,19 @@ def test_each_sae_gets_its_rows_once_and_is_compared_with_a_baseline_of_four_tim
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ["run", str(folder), str(folder / "work"), "--layers", "toy", "--seeds", "0", "--steps", str(STEPS)]
-    asked += ["--arms", "baseline,prescribed,neurons,random rows"]
+    asked += ["--arms", "baseline,neurons"]
     monkeypatch.setattr("sys.argv", asked)
     monkeypatch.setattr(plan, "plan_training", lambda *_: SimpleNamespace(seconds_per_step=0.6))
     run.main()
-    wanted = plan.jobs(layers=["toy"], arms=["baseline", "prescribed", *CONTROLS], seeds=[0], steps=STEPS)
+    wanted = plan.jobs(layers=["toy"], arms=["baseline", "neurons"], seeds=[0], steps=STEPS)
     assert sorted(row["key"] for row in read_rows()) == sorted(one.key for one in wanted)
     assert {row["key"] for row in read_rows(rows.CONCEPTS)} == {one.key for one in wanted}
     [pair] = read_rows(rows.COMPARED)
-    assert {*pair["gains"]} == {"baseline", "prescribed", "neurons", "random rows"}
+    assert {*pair["gains"]} == {"baseline", "neurons"}
     large = next(row for row in read_rows(rows.CONCEPTS) if row["key"] == job("baseline", d_sae=96).key)
     assert pair["covered"] == large["covered"]
-    # Two baselines and one prescribed; controls are not trained.
-    assert "toy: 6 SAEs, 0.6 min of training; measuring comes on top" in capsys.readouterr().out
+    # Two baselines; controls are not trained.
+    assert "toy: 3 SAEs, 0.4 min of training; measuring comes on top" in capsys.readouterr().out
     before = (folder / rows.TRAINED).read_bytes()
     monkeypatch.setattr(run, "fit", lambda *_: pytest.fail("trained again"))
     run.main()
@@ -185,15 +186,15 @@ def test_a_token_is_covered_by_the_last_place_that_is_not_after_its_start() -> N
 
 
 def test_a_stretch_of_dna_has_the_parts_of_features_that_lie_in_it_their_edges_and_its_bases() -> None:
-    first, end = 5000, 5000 + windows.DNA
+    first, end = 5000, 5000 + DNA
     genes = ["A" * 20_000, "C" * 20_000]
     spans = Annotations.of([(0, first + 10, end + 50, "exon"), (1, 0, 20_000, "CDS")], domains=["exon"])
     made = windows.label(spans, [(0, first), (1, first + 1)], genes)
     rows = {concept: [row[:3] for row in made.rows() if row[3] == concept] for concept in made.concepts}
-    assert rows["exon"] == [(0, 10, windows.DNA)]
+    assert rows["exon"] == [(0, 10, DNA)]
     assert rows["exon edge"] == [(0, 8, 12)]  # the other edge is outside
-    assert rows["CDS"] == [(1, 0, windows.DNA)]
-    assert len(rows["A"]) == len(rows["CC"]) + 1 == windows.DNA
+    assert rows["CDS"] == [(1, 0, DNA)]
+    assert len(rows["A"]) == len(rows["CC"]) + 1 == DNA
     assert made.domains == {"exon", "exon edge"}
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 import autopsae
 from autopsae import SAE, TopK, TrainConfig, born, diagnose, evaluate, train
 from autopsae.features import (
+    Codes,
     Coverage,
     align_annotations,
     compare_coverages,
@@ -78,23 +79,27 @@ def controls(x: Tensor, like: SAE, is_counted: Tensor, seed: int) -> dict[str, t
     }
 
 
-def measure(sae: SAE, x: Tensor, labels: Labels) -> tuple[Coverage, Row]:
-    codes = encode_source(sae, x, documents=labels.documents).hold()
+def coverage_row(codes: Codes, labels: Labels) -> tuple[Coverage, Row]:
+    """The coverage, and what a row says of it."""
     coverage = concept_coverage(codes, labels)
     probes = probe_coverage(codes, labels, coverage)
     about = coverage.to_dict()
     for rest in ("scores", "latents_per_concept", "thresholds", "seed"):
         about.pop(rest)
     about["left_out"] = len(about["left_out"])
-    evaluation = evaluate(sae, x)
     measured = {
-        "fvu": evaluation.fvu_typical,
-        "l0": evaluation.l0,
         "dead_on_test": 1 - coverage.live / coverage.d_sae,
         "covered_by_probe": probes.count(),
         "best": {score.concept: round(min(score.f1, score.validation_f1), 3) for score in coverage.scores},
     }
     return coverage, {**about, **measured}
+
+
+def measure(sae: SAE, x: Tensor, labels: Labels) -> tuple[Coverage, Row]:
+    codes = encode_source(sae, x, documents=labels.documents).hold()
+    coverage, row = coverage_row(codes, labels)
+    evaluation = evaluate(sae, x)
+    return coverage, {**row, "fvu": evaluation.fvu_typical, "l0": evaluation.l0}
 
 
 def run(folder: Path, layer: str, seed: int, training: str) -> list[Row]:
@@ -137,7 +142,9 @@ def main() -> None:
             if any((row["layer"], row["training"], row["seed"]) == (layer, training, seed) for row in rows):
                 continue
             new = run(options.folder, layer, seed, training)
-            content = {"autopsae": autopsae.__version__, "torch": torch.__version__, "d_sae": D_SAE}
+            # Rows of `experiments.trained` stand in the same file.
+            content = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            content |= {"autopsae": autopsae.__version__, "torch": torch.__version__, "d_sae": D_SAE}
             write_text(RESULTS, json.dumps({**content, "rows": rows + new}, indent=1) + "\n")
 
 

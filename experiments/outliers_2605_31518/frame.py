@@ -184,7 +184,7 @@ def judge(figure: Reproduction, content: dict[str, Any]) -> list[dict[str, Any]]
 def merge(entries: list[dict[str, Any]], figure: str, scale: str, out: Path = HERE) -> None:
     """Put a figure's entries of one scale in the place of its earlier ones in results/claims.json."""
     path = claims_file(out)
-    with _locked(path.parent):
+    with locked(path.parent):
         others = [entry for entry in read_claims(out) if (entry["figure"], entry["scale"]) != (figure, scale)]
         ordered = sorted([*others, *entries], key=lambda entry: _natural(f"{entry['figure']} {entry['scale']}"))
         write_text(path, json.dumps(ordered, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
@@ -243,7 +243,7 @@ def _digests(figure: Reproduction) -> dict[str, dict[str, str]]:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Figures may be made by several processes at once; only one at a time reads and replaces the claims."""
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)

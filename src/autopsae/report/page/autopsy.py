@@ -49,7 +49,7 @@ def autopsy_section(saved: Saved) -> Section:
             _bars(_fates(content), _FATES, "Latents by fate", content, saved.name),
             _bars(content["causes"], _CAUSES, "Dead latents by cause", content, saved.name),
         ),
-        tables=(_counts(content), *((_recentred(recentred),) if isinstance(recentred, dict) else ())),
+        tables=(_counts(content), *((_recentring_table(recentred),) if isinstance(recentred, dict) else ())),
     )
 
 
@@ -98,6 +98,6 @@ def _counts(content: Mapping[str, Any]) -> Table:
     )
 
 
-def _recentred(cost: Mapping[str, Any]) -> Table:
+def _recentring_table(cost: Mapping[str, Any]) -> Table:
     rows = tuple((Cell(words), number(cost.get(name), ",.4g")) for name, words in _RECENTRED.items())
     return Table(caption="If the dead latents are re-centred", header=("number", "value"), rows=rows)

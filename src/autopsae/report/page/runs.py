@@ -160,7 +160,7 @@ def numbers_table(summary: Summary) -> Table:
 
 def settings_table(summary: Summary) -> Table:
     """What the SAE is and how it was trained."""
-    rows = tuple((Cell(name), setting_cell(value)) for name, value in settings_of(summary).items())
+    rows = tuple((Cell(name), value_cell(value)) for name, value in settings_of(summary).items())
     name = f"{summary['name']}: settings" if "name" in summary else "Settings"
     return Table(caption=name, header=("setting", "value"), rows=rows)
 
@@ -175,7 +175,7 @@ def settings_of(summary: Summary) -> dict[str, Any]:
     return {**{name: value for name, value in training.items() if name not in about}, **about}
 
 
-def setting_cell(value: Any) -> Cell:
+def value_cell(value: Any) -> Cell:
     """A setting."""
     if type(value) in (int, float):
         return number(value, ",") if isinstance(value, int) else number(value, ".6g")

@@ -32,9 +32,9 @@ def survey_figures(name: str, layers: Sequence[Layer], links: Sequence[str]) -> 
     axis = Axis(title="layer", names=[layer["layer"] for layer in layers])
     return (
         _born_dead(name, layers, links, axis),
-        _counted_and_expected(name, layers, links, axis),
+        _forecasts(name, layers, links, axis),
         _gamma(name, layers, links, axis),
-        *_predicted(name, layers, links),
+        *_formula(name, layers, links),
         *_outliers(name, layers, links, axis),
     )
 
@@ -70,7 +70,7 @@ def _born_dead(name: str, layers: Sequence[Layer], links: Sequence[str], axis: A
     )
 
 
-def _counted_and_expected(name: str, layers: Sequence[Layer], links: Sequence[str], axis: Axis) -> Figure:
+def _forecasts(name: str, layers: Sequence[Layer], links: Sequence[str], axis: Axis) -> Figure:
     """Without a remedy and under the prescribed one: the count, and beside it the forecast with its interval."""
     prescribed = [layer["prescription"]["remedy"] for layer in layers]
     series = []
@@ -110,7 +110,7 @@ def _gamma(name: str, layers: Sequence[Layer], links: Sequence[str], axis: Axis)
     )
 
 
-def _predicted(name: str, layers: Sequence[Layer], links: Sequence[str]) -> tuple[Figure, ...]:
+def _formula(name: str, layers: Sequence[Layer], links: Sequence[str]) -> tuple[Figure, ...]:
     """The paper's formula against the count; none where it has no formula."""
     known = [n for n, layer in enumerate(layers) if layer["predicted"]["dead"] is not None]
     if not known:

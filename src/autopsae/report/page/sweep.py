@@ -11,9 +11,9 @@ from autopsae.report.page.runs import (
     curve,
     numbers_table,
     rate_figures,
-    setting_cell,
     settings_of,
     settings_table,
+    value_cell,
 )
 from autopsae.report.training import run_line
 
@@ -81,7 +81,7 @@ def _members(members: Sequence[Summary], links: Sequence[str], best: Mapping[str
             fvu = [number(member.get(key)) for key in ("fvu_raw", "fvu_typical", "mse_raw")]
             numbers += [percent(member["dead"]), forecast, *fvu, number(member["l0"])]
         rows.append(
-            (Cell(member["name"] + mark, None, link), *(setting_cell(own.get(n)) for n in differing), *numbers)
+            (Cell(member["name"] + mark, None, link), *(value_cell(own.get(n)) for n in differing), *numbers)
         )
     header = ("SAE", *differing, "born dead", "dead", "expected dead", "raw FVU", "FVU without strays")
     return Table(caption="All SAEs of the sweep", header=(*header, "squared error", "L0"), rows=tuple(rows))

@@ -79,7 +79,7 @@ def _verdict(content: Mapping[str, Any]) -> str:
 def _bars(
     counts: Mapping[str, int], names: Mapping[str, str], title: str, content: Mapping[str, Any], of: str
 ) -> Figure:
-    words = [names.get(name, name) for name in counts]
+    words = [names.get(name, name).split(":")[0] for name in counts]
     bars = Series(name="latents", x=list(range(len(counts))), y=list(counts.values()), style=2)
     caption = f"Each of the {content['d_sae']:,} latents has one fate, and each dead latent one cause."
     x, y = Axis(title="", names=words), Axis(title="latents", form=",.0f")
@@ -94,7 +94,7 @@ def _counts(content: Mapping[str, Any]) -> Table:
             (Cell(words), count(latents), percent(latents / content["d_sae"] if content["d_sae"] else None))
         )
     return Table(
-        caption="Latents by fate, and the dead by cause", header=("", "latents", "share"), rows=tuple(rows)
+        caption="Latents by fate, and the dead by cause", header=("what", "latents", "share"), rows=tuple(rows)
     )
 
 

@@ -192,9 +192,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
         places = list(range(0, len(axis.names), every))
         drawn |= {"tickvals": places, "ticktext": [label(axis.names[place], _LONG) for place in places]}
     elif axis.form.endswith("%"):
-        drawn |= {"tickformat": ".0%", "rangemode": "tozero"}
+        drawn |= {"tickformat": ".4~%", "rangemode": "tozero"}
     if axis.is_log:
-        drawn["type"] = "log"
+        drawn |= {"type": "log", "dtick": 1}
     return drawn
 
 

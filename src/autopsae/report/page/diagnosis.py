@@ -49,12 +49,18 @@ def diagnosis_sections(saved: Saved) -> list[Section]:
     links = [anchor(saved.name, layer["layer"]) for layer in layers]
     first = layers[0]
     about = f"{len(layers)} layer{'s' * (len(layers) > 1)}, SAE of {first['d_sae']:,} latents"
+    trials: Mapping[str, Any] = saved.content.get("trials", {})
     stopped = saved.wrote.get("stopped_after")
+    warnings = [] if stopped is None else [f"The diagnosis stopped after {stopped} layers."]
+    warnings += [
+        f"The trial on {name} prescribes {trial['chosen']}, which takes the place of what is prescribed here."
+        for name, trial in trials.items()
+    ]
     section = Section(
         anchor=anchor(saved.name),
         title=f"Diagnosis: {about}",
         verdict=tuple(saved.content["verdict"]) or tuple(_head(layer) for layer in layers),
-        warnings=() if stopped is None else (f"The diagnosis stopped after {stopped} layers.",),
+        warnings=tuple(warnings),
         findings=_gravest(layers),
         code=_first_code(layers, saved.wrote),
         figures=survey_figures(saved.name, layers, links),
@@ -63,8 +69,12 @@ def diagnosis_sections(saved: Saved) -> list[Section]:
             _detail(layer, link, saved.wrote, saved.name) for layer, link in zip(layers, links, strict=True)
         ),
     )
-    trials = saved.content.get("trials", {})
-    return [section, *(trial_section(trial, saved.name) for trial in trials.values())]
+    by_name = {layer["layer"]: layer for layer in layers}
+    of_trials = [
+        trial_section(trial, saved.name, act_on_layer(by_name[name], saved.wrote) if name in by_name else None)
+        for name, trial in trials.items()
+    ]
+    return [section, *of_trials]
 
 
 def _first_code(layers: Sequence[Layer], wrote: Mapping[str, Any]) -> tuple[Code, ...]:
@@ -142,7 +152,7 @@ def _detail(layer: Layer, link: str, wrote: Mapping[str, Any], name: str) -> Det
     return Detail(
         anchor=link,
         title=layer["layer"],
-        summary=f"{prescription['instruction']}; gamma {layer['gamma']:.2f}, {dead:.1%} born dead without it",
+        summary=f"{prescription['instruction']}; gamma {layer['gamma']:.2f}, {dead:.1%} born dead as it is",
         said=(
             f"{prescription['instruction']}: {prescription['reason']}.",
             f"The paper's rule: {prescription['paper']}.",

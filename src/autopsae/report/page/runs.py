@@ -7,6 +7,7 @@ from autopsae.report.page.charts import Axis, Series, chart
 from autopsae.report.page.commands import act_on_run
 from autopsae.report.page.parts import (
     Cell,
+    Detail,
     Figure,
     Section,
     Table,
@@ -52,7 +53,15 @@ def run_section(saved: Saved) -> Section:
         warnings=tuple(summary.get("warnings", ())),
         code=() if diverged else act_on_run(saved.name, saved.wrote),
         figures=(*_curve_figures(curves, saved.name), *rate_figures(summary, saved.name)),
-        tables=(numbers_table(summary), settings_table(summary)),
+        tables=(numbers_table(summary),),
+        details=(
+            Detail(
+                anchor=anchor(saved.name, "settings"),
+                title="Settings",
+                summary="what the SAE is and how it was trained",
+                tables=(settings_table(summary),),
+            ),
+        ),
     )
 
 

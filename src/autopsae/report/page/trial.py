@@ -7,6 +7,7 @@ from autopsae.report.page.charts import Axis, Series, chart
 from autopsae.report.page.commands import act_on_trial
 from autopsae.report.page.parts import (
     Cell,
+    Code,
     Figure,
     Section,
     Table,
@@ -20,8 +21,8 @@ from autopsae.report.page.parts import (
 _WIDE = 30.0  # largest over smallest error from which the axis is logarithmic
 
 
-def trial_section(trial: Mapping[str, Any], name: str) -> Section:
-    """The section of a trial. name: of the result that holds it."""
+def trial_section(trial: Mapping[str, Any], name: str, code: tuple[Code, ...] | None = None) -> Section:
+    """The section of a trial. name: of the result that holds it; code: what to run, where that is known."""
     own = anchor(name, "trial", trial["layer"])
     documents = " of whole documents" if trial["by_document"] else ""
     warnings = []
@@ -35,7 +36,7 @@ def trial_section(trial: Mapping[str, Any], name: str) -> Section:
         verdict=(f"{trial['layer']}: the trial prescribes {trial['chosen']}: {trial['reason']}.",),
         warnings=tuple(warnings),
         findings=said_of(trial["findings"]),
-        code=act_on_trial(trial),
+        code=act_on_trial(trial) if code is None else code,
         figures=_figures(trial, own),
         tables=(_table(trial, f"Dead latents and raw FVU on {trial['held_out']:,} held-out tokens{documents}"),),
     )

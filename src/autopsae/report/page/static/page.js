@@ -76,7 +76,7 @@
   function scheme(name) {
     root.dataset.scheme = name;
     var button = document.getElementById("scheme");
-    button.setAttribute("aria-pressed", String(name === "dark"));
+    button.textContent = name === "dark" ? "Light colours" : "Dark colours";
     redraw();
   }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from autopsae.report.page.parts import Cell, Figure, Table, anchor
+from autopsae.report.page.parts import Cell, Figure, Number, Table, anchor
 from autopsae.words import printable
 
 # Okabe and Ito's colours, told apart with any colour vision, by the names of the page's palette; the first is black
@@ -27,11 +27,11 @@ class Series:
 
     name: str
     """Its name in legend and table."""
-    x: Sequence[float]
+    x: Sequence[Number]
     """Places along the axis."""
-    y: Sequence[float | None]
+    y: Sequence[Number | None]
     """Values; None where there is none."""
-    intervals: Sequence[Sequence[float] | None] = ()
+    intervals: Sequence[Sequence[Number] | None] = ()
     """(low, high) of each value; () for none."""
     labels: Sequence[str] = ()
     """A name for each point, shown with its value; () for its place."""
@@ -41,7 +41,7 @@ class Series:
     """As Plotly names it: lines, markers or both."""
     is_open: bool = False
     """Markers that are not filled: for what is expected, beside what is counted."""
-    sizes: Sequence[float] = ()
+    sizes: Sequence[Number] = ()
     """Pixels of each marker; () for all alike."""
     links: Sequence[str] = ()
     """The anchor of the details of each point, which a click opens."""
@@ -60,7 +60,7 @@ class Axis:
     is_log: bool = False
     """Logarithmic; whoever sets it knows that all values are over zero."""
 
-    def write(self, value: float | None) -> str:
+    def write(self, value: Number | None) -> str:
         """A value in words."""
         if value is None:
             return "none"
@@ -75,7 +75,7 @@ def chart(
     x: Axis,
     y: Axis,
     of: str,
-    lines: Mapping[str, float] | None = None,
+    lines: Mapping[str, Number] | None = None,
     bars: bool = False,
 ) -> Figure:
     """A chart of some series. of: what it is about, so that its name on the page is its own; lines: {name: height}
@@ -161,7 +161,7 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
     return trace
 
 
-def _whiskers(one: Series) -> tuple[list[float], list[float]]:
+def _whiskers(one: Series) -> tuple[list[Number], list[Number]]:
     """How far each interval reaches above and below its value."""
     pairs = [
         (interval[1] - value, value - interval[0]) if interval and value is not None else (0.0, 0.0)

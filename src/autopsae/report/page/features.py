@@ -10,6 +10,7 @@ from autopsae.report.page.parts import (
     Cell,
     Example,
     Figure,
+    Number,
     Section,
     Table,
     anchor,
@@ -115,8 +116,8 @@ def _comparison(content: Mapping[str, Any], saved: Saved) -> Section:
     coverages, baseline, gains = content["coverages"], content["baseline"], content["gains"]
     of = anchor(saved.name, "comparison")
     said = [
-        f"{gain['name']} covers {gain['covered']:,} of {coverages[baseline]['concepts']:,} concepts; against {baseline}: "
-        f"{with_interval(gain['more_covered'], gain['more_covered_by_documents'], '+.0f').text}."
+        f"{gain['name']} covers {gain['covered']:,} of {coverages[baseline]['concepts']:,} concepts; against "
+        f"{baseline}: {with_interval(gain['more_covered'], gain['more_covered_by_documents'], '+.0f').text}."
         for gain in gains
     ]
     rows = tuple(
@@ -237,7 +238,7 @@ def _monosemanticity(scores: Mapping[str, Mapping[str, Any]], saved: Saved) -> S
     return Section(anchor=of, title="Monosemanticity", verdict=tuple(said), figures=figures, tables=(table,))
 
 
-def _histogram(name: str, values: Sequence[float], style: int) -> Series | None:
+def _histogram(name: str, values: Sequence[Number], style: int) -> Series | None:
     """Latents by score; None where there is no score."""
     if not values:
         return None

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+Number = int | float
+"""A number as JSON has it: 0 may stand for 0.0."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -14,7 +17,7 @@ class Cell:
 
     text: str
     """What is shown."""
-    value: float | None = None
+    value: Number | None = None
     """The number behind it, by which the table is sorted; None for words."""
     link: str = ""
     """The anchor of the part of the page with its details; "" for none."""
@@ -54,9 +57,9 @@ class Said:
 
     name: str
     """Its name."""
-    value: float
+    value: Number
     """The value, in its unit."""
-    threshold: float
+    threshold: Number
     """What it is compared with."""
     tokens: int
     """Sample size."""
@@ -153,12 +156,12 @@ def anchor(*names: object) -> str:
     return "p" + sha256("\0".join(map(str, names)).encode("utf-8", "replace")).hexdigest()[:12]
 
 
-def percent(value: float | None, link: str = "") -> Cell:
+def percent(value: Number | None, link: str = "") -> Cell:
     """A fraction in percent."""
     return Cell("none") if value is None else Cell(f"{value:.1%}", value, link)
 
 
-def number(value: float | None, form: str = ".4g") -> Cell:
+def number(value: Number | None, form: str = ".4g") -> Cell:
     """A number in the form of `format`."""
     return Cell("none") if value is None else Cell(format(value, form), value)
 
@@ -168,7 +171,7 @@ def count(value: int | None) -> Cell:
     return number(value, ",")
 
 
-def with_interval(value: float | None, interval: Sequence[float] | None, form: str = ".1%") -> Cell:
+def with_interval(value: Number | None, interval: Sequence[Number] | None, form: str = ".1%") -> Cell:
     """A number, and in brackets the interval of it where there is one."""
     if value is None or interval is None:
         return number(value, form)

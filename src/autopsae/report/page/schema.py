@@ -183,9 +183,19 @@ _MONO = _open(
     d_sae=whole(0), scored=whole(0), mean=_MAYBE, mean_with_dead_as_zero=_ANY, mean_top_16=_MAYBE, by_chance=_MAYBE
 )
 
+_COMPARED = _open(baseline=text, coverages=mapping_of(_COVERAGE), gains=list_of(_GAIN))
+
+
+def _comparison(value: object) -> str | None:
+    wrong = _COMPARED(value)
+    if wrong or not isinstance(value, dict) or value["baseline"] in value["coverages"]:
+        return wrong
+    return ".baseline: expected one of coverages"
+
+
 FEATURES: dict[str, Kind] = {
     "scores": _COVERAGE,
-    "gains": _open(baseline=text, coverages=mapping_of(_COVERAGE), gains=list_of(_GAIN)),
+    "gains": _comparison,
     "probes": _open(probes=_open(probes=mapping_of(_PROBES))),
     "monosemanticity": _open(monosemanticity=mapping_of(_MONO)),
     "latent": _open(latent=LATENT),

@@ -5,7 +5,7 @@ from typing import Any
 
 from autopsae.diagnosis.survey import COMPARED
 from autopsae.report.page.charts import Axis, Series, chart
-from autopsae.report.page.parts import Cell, Figure, Table, count, number, percent
+from autopsae.report.page.parts import Cell, Figure, Number, Table, count, number, percent
 
 Layer = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ def survey_figures(name: str, layers: Sequence[Layer], links: Sequence[str]) -> 
     )
 
 
-def _along(title: str, y: Sequence[float | None], style: int, links: Sequence[str], **more: Any) -> Series:
+def _along(title: str, y: Sequence[Number | None], style: int, links: Sequence[str], **more: Any) -> Series:
     """A value of each layer."""
     return Series(name=title, x=list(range(len(y))), y=y, style=style, links=links, **more)
 

@@ -107,7 +107,7 @@ def chart(
         }
         for name, height in heights
     ]
-    layout = {"xaxis": _axis(x), "yaxis": _axis(y), "shapes": shapes, "annotations": notes}
+    layout: dict[str, Any] = {"xaxis": _axis(x), "yaxis": _axis(y), "shapes": shapes, "annotations": notes}
     layout["showlegend"] = len(series) > 1
     if bars:
         layout["barmode"] = "group"
@@ -216,11 +216,11 @@ def _table(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Table:
         return Table(caption=caption, header=("point", x.title, y.title), rows=tuple(rows))
     places = sorted({place for one in series for place in one.x})
     columns = [{place: n for n, place in enumerate(one.x)} for one in series]
-    rows = []
+    by_place: list[tuple[Cell, ...]] = []
     for place in places:
         cells = [
             Cell(_words(one, column[place], y), one.y[column[place]]) if place in column else Cell("")
             for one, column in zip(series, columns, strict=True)
         ]
-        rows.append((Cell(x.write(place), place), *cells))
-    return Table(caption=caption, header=(x.title, *(one.name for one in series)), rows=tuple(rows))
+        by_place.append((Cell(x.write(place), place), *cells))
+    return Table(caption=caption, header=(x.title, *(one.name for one in series)), rows=tuple(by_place))

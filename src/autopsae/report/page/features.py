@@ -155,7 +155,12 @@ def _gain_table(gains: Sequence[Mapping[str, Any]], baseline: str) -> Table:
         )
         for gain in gains
     )
-    header = ("SAE", "more concepts (over documents)", "more concepts (over concepts)", "more F1 (over documents)")
+    header: tuple[str, ...] = (
+        "SAE",
+        "more concepts (over documents)",
+        "more concepts (over concepts)",
+        "more F1 (over documents)",
+    )
     header += (
         "more F1 (over concepts)",
         "live latents of both",

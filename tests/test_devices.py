@@ -369,9 +369,9 @@ WITHOUT_TENSORS = """
     pictures_in sequences_in
     Annotations CodeBlock Codes ConceptCounts ConceptScore Coverage CoverageComparison CoverageGain Example Labels
     LatentExamples LatentProbe Monosemanticity ProbeCoverage ProbeScore ProbeSurvey ProbeTask Probes TokenTable
-    TopActivations comparison_text concept_figure coverage_text examples_text flat_file_annotations mask_annotations page_html
-    probe_task_names python_annotations read_annotations read_probe_task read_token_table save_concept_figure save_page
-    shuffle_documents token_table
+    TopActivations comparison_text concept_figure coverage_text examples_text flat_file_annotations mask_annotations
+    probe_task_names python_annotations read_annotations read_probe_task read_token_table save_concept_figure
+    page_html save_page shuffle_documents token_table
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
 """
 # Tried with the library that they work in, or by what they call.

@@ -10,7 +10,6 @@ from autopsae.report.page.parts import (
     Cell,
     Example,
     Figure,
-    Number,
     Section,
     Table,
     anchor,
@@ -18,10 +17,8 @@ from autopsae.report.page.parts import (
     number,
     with_interval,
 )
+from autopsae.report.page.probes import MOST, monosemanticity_section, probes_section
 from autopsae.report.page.read import Saved
-
-_MOST = 2000  # rows of a table; the JSON has all
-_BINS = 20
 
 
 def feature_sections(saved: Saved) -> list[Section]:
@@ -32,9 +29,9 @@ def feature_sections(saved: Saved) -> list[Section]:
     if "gains" in content:
         sections.append(_comparison(content, saved))
     if "probes" in content:
-        sections.append(_probes(content["probes"]["probes"], saved))
+        sections.append(probes_section(content["probes"]["probes"], saved))
     if "monosemanticity" in content:
-        sections.append(_monosemanticity(content["monosemanticity"], saved))
+        sections.append(monosemanticity_section(content["monosemanticity"], saved))
     latents = [content["latent"]] if "latent" in content else content.get("latents", [])
     sections += [_latent(latent, saved) for latent in latents]
     return sections
@@ -84,7 +81,7 @@ def _curves(coverages: Mapping[str, Mapping[str, Any]], of: str) -> Figure:
 def _f1(ordered: Sequence[Mapping[str, Any]], of: str) -> tuple[Figure, ...]:
     if not ordered:
         return ()
-    shown, axis = ordered[:_MOST], Axis(title="concept", names=[score["concept"] for score in ordered[:_MOST]])
+    shown, axis = ordered[:MOST], Axis(title="concept", names=[score["concept"] for score in ordered[:MOST]])
     series = [
         Series(
             name=words, x=list(range(len(shown))), y=[score[key] for score in shown], style=style, mode="markers"
@@ -104,9 +101,9 @@ def _scores(ordered: Sequence[Mapping[str, Any]], latents: Mapping[str, int], na
             *(number(score[key], ".3f") for key in ("precision", "recall", "f1", "validation_f1")),
             count(latents.get(score["concept"])),
         )
-        for score in ordered[:_MOST]
+        for score in ordered[:MOST]
     )
-    more = f"; {_MOST:,} of {len(ordered):,} are shown, the JSON has all" if len(ordered) > _MOST else ""
+    more = f"; {MOST:,} of {len(ordered):,} are shown, the JSON has all" if len(ordered) > MOST else ""
     of = f" of {name}" if name else ""
     header = ("concept", "latent", "over", "precision", "recall", "F1", "validation F1", "latents over the limit")
     return Table(caption=f"The best latent{of} for each concept, on test documents{more}", header=header, rows=rows)
@@ -155,18 +152,8 @@ def _gain_table(gains: Sequence[Mapping[str, Any]], baseline: str) -> Table:
         )
         for gain in gains
     )
-    header: tuple[str, ...] = (
-        "SAE",
-        "more concepts (over documents)",
-        "more concepts (over concepts)",
-        "more F1 (over documents)",
-    )
-    header += (
-        "more F1 (over concepts)",
-        "live latents of both",
-        "concepts with so many",
-        f"{baseline} with so many",
-    )
+    over = [f"more {what} (over {of})" for what in ("concepts", "F1") for of in ("documents", "concepts")]
+    header = ("SAE", *over, "live latents of both", "concepts with so many", f"{baseline} with so many")
     return Table(caption=f"Against {baseline}, with 90 % intervals", header=header, rows=rows)
 
 
@@ -188,71 +175,6 @@ def _gain_figure(gains: Sequence[Mapping[str, Any]], baseline: str, of: str) -> 
         of=of,
         lines={baseline: 0.0},
     )
-
-
-def _probes(probes: Mapping[str, Mapping[str, Any]], saved: Saved) -> Section:
-    rows, of = [], anchor(saved.name, "probes")
-    aucs: dict[str, dict[int, list[float]]] = {}
-    for label, own in probes.items():
-        for score, chance in zip(own["scores"], own["shuffled"], strict=False):
-            aucs.setdefault(score["representation"], {}).setdefault(score["k"], []).append(score["auc"])
-            values = (score["auc"], chance["auc"], score["accuracy"], score["f1"])
-            cells = (Cell(score["representation"]), count(score["k"]), *(number(v, ".3f") for v in values))
-            rows.append((Cell(label), *cells))
-    means = {name: {k: sum(own) / len(own) for k, own in by_k.items()} for name, by_k in aucs.items()}
-    said = [
-        f"{name}: mean AUC {', '.join(f'{v:.3f} at k {k}' for k, v in by_k.items())}."
-        for name, by_k in means.items()
-    ]
-    series = [
-        Series(name=name, x=list(by_k), y=list(by_k.values()), style=n + 1)
-        for n, (name, by_k) in enumerate(means.items())
-    ]
-    caption = f"Mean over {len(probes):,} labels; 0.5 is chance."
-    axis = Axis(title="columns that the probe sees", form=",", is_log=True)
-    figure = chart("AUC of sparse probes", caption, series, x=axis, y=Axis(title="AUC", form=".3f"), of=of)
-    more = f"; {_MOST:,} of {len(rows):,} are shown" if len(rows) > _MOST else ""
-    header = ("label", "representation", "k", "AUC", "AUC of shuffled labels", "accuracy", "F1")
-    table = Table(caption=f"Probes{more}", header=header, rows=tuple(rows[:_MOST]))
-    title = f"Probes of {len(probes):,} labels"
-    return Section(anchor=of, title=title, verdict=tuple(said), figures=(figure,), tables=(table,))
-
-
-def _monosemanticity(scores: Mapping[str, Mapping[str, Any]], saved: Saved) -> Section:
-    of = anchor(saved.name, "monosemanticity")
-    keys = ("mean", "mean_with_dead_as_zero", "mean_top_16", "by_chance")
-    rows = tuple(
-        (Cell(name), count(one["scored"]), count(one["d_sae"]), *(number(one[key], ".3f") for key in keys))
-        for name, one in scores.items()
-    )
-    header = ("SAE", "latents with a score", "latents", "mean", "others as 0", "top 16 inputs", "by chance")
-    said = [
-        f"{name}: monosemanticity {number(one['mean'], '.3f').text} on average over {one['scored']:,} of "
-        f"{one['d_sae']:,} latents ({number(one['by_chance'], '.3f').text} by chance)."
-        for name, one in scores.items()
-    ]
-    drawn = [
-        _histogram(name, [v for v in one.get("all_inputs", []) if type(v) in (int, float)], n + 1)
-        for n, (name, one) in enumerate(scores.items())
-    ]
-    known = [one for one in drawn if one is not None]
-    caption = f"The latents by their score, in {_BINS} bins of equal width."
-    x, y = Axis(title="monosemanticity", form=".2f"), Axis(title="latents", form=",.0f")
-    figures = (chart("Latents by monosemanticity", caption, known, x=x, y=y, of=of),) if known else ()
-    table = Table(caption="Monosemanticity of the latents", header=header, rows=rows)
-    return Section(anchor=of, title="Monosemanticity", verdict=tuple(said), figures=figures, tables=(table,))
-
-
-def _histogram(name: str, values: Sequence[Number], style: int) -> Series | None:
-    """Latents by score; None where there is no score."""
-    if not values:
-        return None
-    low, high = min(0.0, *values), max(1.0, *values)
-    width = (high - low) / _BINS
-    counts = [0] * _BINS
-    for value in values:
-        counts[min(_BINS - 1, int((value - low) / width))] += 1
-    return Series(name=name, x=[low + (n + 0.5) * width for n in range(_BINS)], y=counts, style=style)
 
 
 def _latent(latent: Mapping[str, Any], saved: Saved) -> Section:

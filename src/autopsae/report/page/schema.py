@@ -24,14 +24,8 @@ _BIRTH = fields(
     optional={"dead_interval": nothing_or(_pair)},
     others=anything,
 )
-_NUMBERS: tuple[str, ...] = (
-    "gamma",
-    "gamma_raw",
-    "effective_rank",
-    "effective_rank_fraction",
-    "mean_norm",
-    "median_norm",
-)
+_NUMBERS: tuple[str, ...] = ("gamma", "gamma_raw", "effective_rank", "effective_rank_fraction")
+_NUMBERS += ("mean_norm", "median_norm")
 _NUMBERS += ("mean_median_distance", "mean_median_angle", "token_norm_median", "token_norm_p99", "token_norm_max")
 _NUMBERS += ("stray_tokens", "stray_square")
 _SEVERITY: dict[str, Kind] = dict.fromkeys(_NUMBERS, _ANY)

@@ -69,6 +69,7 @@ def save_autopsy(path: Path) -> None:
     torch.manual_seed(0)
     result = autopsy(born(untouched(12), d_sae=48, sparsity=TopK(k=3), scaled=False), tokens(6.0))
     path.write_text(json.dumps(result.to_dict()))
+    result.save_table(path.with_suffix(".csv"))
 
 
 def save_features(path: Path, compared: Path) -> None:
@@ -106,6 +107,7 @@ def save_all(folder: Path) -> dict[str, Path]:
     plan = Plan(evaluate_every=10)
     run(entry("zero", 1e-3), x[:500], x[500:], folder / "run", plan=plan)
     run_sweep([entry("zero", 1e-3), entry("slow", 1e-4)], x[:500], x[500:], folder / "sweep")
+    paths["latents"] = paths["autopsy"].with_suffix(".csv")
     return {**paths, "run": folder / "run", "sweep": folder / "sweep"}
 
 

@@ -72,6 +72,26 @@ def test_a_diagnosis_that_lacks_a_number_names_it(diagnosis: Path, tmp_path: Pat
         page_html([tmp_path / "d.json"])
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("latent,fired\n0,1\n", "(KeyError: 'rate')"),
+        ("latent,fate,cause,fired,rate,shift,signal\n", "(it has no rows)"),
+        ("latent,fate,cause,fired,rate,shift,signal\n0,alive,none,1,nan,0,1\n", "(rate is not finite)"),
+        ("latent,fate,cause,fired,rate,shift,signal\n0,alive,none,x,0,0,1\n", "(invalid literal for int()"),
+    ],
+)
+def test_a_table_that_is_none_of_an_autopsy_is_one_line(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(InputError) as raised:
+        page_html([tmp_path / "a.csv"])
+    said = str(raised.value)
+    assert said.startswith(
+        f"{tmp_path / 'a.csv'}: expected the table of an autopsy with fate, cause, latent, fired"
+    )
+    assert message in said
+
+
 def test_folders_that_hold_no_finished_run_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"got a folder without summary.json and sweep.json"):
         page_html([tmp_path])

@@ -17,7 +17,7 @@ class ReportOptions:
 
     results: Positional[tuple[Path, ...]]
     """Results, any of them together: what --json of diagnose, autopsy or features wrote, the JSON of a trial, the
-    folder that train wrote for one SAE or for a sweep."""
+    folder that train wrote for one SAE or for a sweep, the table (.csv) of autopsy."""
     out: Place[Path] = Path("report.html")
     """The page, named .html."""
     title: str = ""

@@ -137,7 +137,6 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
         "x": list(one.x),
         "y": list(one.y),
         "hovertext": [_hover(one, n, x, y) for n in range(len(one.x))],
-        "hovertemplate": "%{hovertext}<extra></extra>",
     }
     if bars:
         trace |= {"type": "bar", "marker": {"color": color}}
@@ -171,11 +170,12 @@ def _whiskers(one: Series) -> tuple[list[Number], list[Number]]:
 
 
 def _hover(one: Series, n: int, x: Axis, y: Axis) -> str:
+    """What is shown of a point under the name of its series: the page makes its lines of it."""
     where = one.labels[n] if one.labels else f"{x.title} {x.write(one.x[n])}"
-    lines = [label(one.name, 80), label(where, 80), f"{label(y.title, 80)}: {label(_words(one, n, y), 80)}"]
+    lines = [label(where, 80), f"{label(y.title, 80)}: {label(_words(one, n, y), 80)}"]
     if one.labels and not x.names:
-        lines.insert(2, f"{label(x.title, 80)}: {x.write(one.x[n])}")
-    return "<br>".join(lines)
+        lines.insert(1, f"{label(x.title, 80)}: {x.write(one.x[n])}")
+    return "\n".join(lines)
 
 
 def _words(one: Series, n: int, y: Axis) -> str:

@@ -1,8 +1,10 @@
 """Saved results read back: what kind of result a file or a folder is, checked before anything is drawn of it."""
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from json import dumps
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ _EXPECTED = (
     "a result of autopsae: the JSON of diagnose, autopsy or features, of a trial, or the folder of a run or a sweep"
 )
 _DIAGNOSIS_VERSION = 1
+_WORDS, _COUNTS, _NUMBERS = ("fate", "cause"), ("latent", "fired"), ("rate", "shift", "signal")
 _POINTS = 300  # records of a run that are drawn at most: more could not be told apart
 _ALL_POINTS = 3000  # of all members of a sweep
 
@@ -45,7 +48,7 @@ class Saved:
     """A result, read and checked."""
 
     kind: str
-    """diagnosis, trial, run, sweep, autopsy or features."""
+    """diagnosis, trial, run, sweep, autopsy, latents or features."""
     name: str
     """Where it was read, as it was given."""
     content: Mapping[str, Any]
@@ -70,6 +73,8 @@ def read_result(result: object) -> Saved:
         return _of_run(path.parent)
     if path.name == "sweep.json":
         return _of_sweep(path.parent)
+    if path.suffix == ".csv":
+        return _of_table(path)
     with input_errors(path, _EXPECTED, "take an earlier copy, or make it anew"):
         content = parse(read_bytes(path))
     if not isinstance(content, dict):
@@ -86,6 +91,25 @@ def read_result(result: object) -> Saved:
         checked = load_object(path, format=TRIAL, kind=schema.TRIAL)
         return Saved(kind="trial", name=str(path), content=checked, wrote=provenance_of(path))
     return _of_content(content, path)
+
+
+def _of_table(path: Path) -> Saved:
+    """The table of an autopsy, as `autopsy --table` writes it: a row for each latent."""
+    what = f"the table of an autopsy with {', '.join((*_WORDS, *_COUNTS, *_NUMBERS))}"
+    with input_errors(path, what, "make it anew by autopsy --table"):
+        read = csv.DictReader(read_bytes(path).decode("utf-8").splitlines(), strict=True)
+        rows = [_row_of(row) for row in read]
+        if not rows:
+            raise ValueError("it has no rows")
+    return Saved(kind="latents", name=str(path), content={"rows": rows}, wrote={})
+
+
+def _row_of(row: Mapping[str, str]) -> dict[str, Any]:
+    """A latent of the table. Raises ValueError and KeyError for another row."""
+    numbers = {name: float(row[name]) for name in _NUMBERS}
+    if bad := [name for name, value in numbers.items() if not isfinite(value)]:
+        raise ValueError(f"{bad[0]} is not finite")
+    return {**{name: row[name] for name in _WORDS}, **{name: int(row[name]) for name in _COUNTS}, **numbers}
 
 
 def _of_object(result: object) -> Saved:

@@ -25,6 +25,7 @@ from autopsae.provenance import provenance
 from autopsae.report.page.autopsy import autopsy_section
 from autopsae.report.page.diagnosis import diagnosis_sections
 from autopsae.report.page.features import feature_sections
+from autopsae.report.page.latents import latents_section
 from autopsae.report.page.parts import Figure, Section
 from autopsae.report.page.read import Saved, foreign_version, read_result
 from autopsae.report.page.runs import run_section
@@ -89,6 +90,7 @@ def _sections(saved: Saved) -> list[Section]:
         "sweep": lambda one: [sweep_section(one)],
         "autopsy": lambda one: [autopsy_section(one)],
         "features": feature_sections,
+        "latents": lambda one: [latents_section(one)],
     }
     remark = foreign_version(saved)
     wrote = _wrote(saved)

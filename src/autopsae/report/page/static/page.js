@@ -35,6 +35,11 @@
     var place = document.getElementById(id);
     var palette = PALETTES[root.dataset.scheme];
     var figure = colored(drawn[id], palette);
+    figure.data.forEach(function (trace) {
+      if (!trace.hovertext) return;
+      trace.hovertemplate = "%{hovertext}<extra></extra>";
+      trace.hovertext = trace.hovertext.map(function (text) { return (trace.name + "\n" + text).replace(/\n/g, "<br>"); });
+    });
     var names = figure.layout.showlegend ? figure.data.length : 0;
     var rows = Math.ceil(names / Math.max(1, Math.floor(place.clientWidth / 150)));
     var layout = Object.assign({}, figure.layout, {

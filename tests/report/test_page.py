@@ -15,6 +15,7 @@ import pytest
 from autopsae.cli import verbs
 from autopsae.diagnosis.survey import survey
 from autopsae.report import page
+from autopsae.report.page.charts import Axis, Series, chart
 from autopsae.report.page.write import PLOTLY, page_html, save_page
 from autopsae.survival.closed_form import reach
 from tests.report import pages
@@ -256,3 +257,13 @@ def test_the_library_that_is_carried_says_its_version_and_licence() -> None:
     head = (static / f"plotly-basic-{PLOTLY}.min.js").read_text(encoding="utf-8")[:400]
     assert f"v{PLOTLY}" in head
     assert "MIT" in (static / "plotly-LICENSE").read_text()[:20]
+
+
+def test_an_axis_over_decades_has_ticks_that_are_written_whole() -> None:
+    def ticks(*values: float) -> list[str]:
+        points = Series(name="a", x=[1.0] * len(values), y=values)
+        drawn = chart("t", "", [points], x=Axis(title="x"), y=Axis(title="y", is_log=True), of="").drawn
+        return list(drawn["layout"]["yaxis"]["ticktext"])
+
+    assert ticks(0.11, 0.9) == ["0.1", "0.2", "0.5", "1", "2", "5"]
+    assert ticks(0.02, 70.0) == ["0.01", "0.1", "1", "10", "100"]

@@ -6,6 +6,7 @@ Plotly takes names and labels for HTML of its own (<b>, <a href>): every text is
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from math import ceil, floor, log10
 from typing import Any
 
 from autopsae.report.page.parts import Cell, Figure, Number, Table, anchor
@@ -17,6 +18,7 @@ COLORS = ("@ink", "@vermilion", "@blue", "@orange", "@green", "@pink", "@sky")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "x", "star", "pentagon")
 _DASHES = ("solid", "dash", "dot", "dashdot")
 _TICKS = 12  # names along an axis at most: more would cover each other
+_MANY = 500  # marks of a series that are drawn smaller, as they cover each other
 _LONG = 18  # letters of such a name
 _NAME = 36  # letters of a name in a legend
 
@@ -107,7 +109,9 @@ def chart(
         }
         for name, height in heights
     ]
-    layout: dict[str, Any] = {"xaxis": _axis(x), "yaxis": _axis(y), "shapes": shapes, "annotations": notes}
+    along = _axis(x, [value for one in series for value in one.x])
+    upwards = _axis(y, [value for one in series for value in one.y if value is not None])
+    layout: dict[str, Any] = {"xaxis": along, "yaxis": upwards, "shapes": shapes, "annotations": notes}
     layout["showlegend"] = len(series) > 1
     if bars:
         layout["barmode"] = "group"
@@ -141,7 +145,9 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
     if bars:
         trace |= {"type": "bar", "marker": {"color": color}}
     else:
-        marker = {"color": color, "symbol": symbol, "size": list(one.sizes) or 8}
+        many = len(one.x) > _MANY
+        size = list(one.sizes) or (4 if many else 8)
+        marker = {"color": color, "symbol": symbol, "size": size, "opacity": 0.6 if many else 1}
         line = {"color": color, "dash": dash, "width": 1.6}
         trace |= {"type": "scatter", "mode": one.mode, "marker": marker, "line": line}
     if any(one.intervals):
@@ -185,7 +191,8 @@ def _words(one: Series, n: int, y: Axis) -> str:
     return y.write(one.y[n]) + between
 
 
-def _axis(axis: Axis) -> dict[str, Any]:
+def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
+    """The axis as Plotly draws it. values: along it."""
     drawn: dict[str, Any] = {"title": {"text": label(axis.title, 80)}, "automargin": True}
     if axis.names:
         every = -(-len(axis.names) // _TICKS)
@@ -194,8 +201,15 @@ def _axis(axis: Axis) -> dict[str, Any]:
     elif axis.form.endswith("%"):
         drawn |= {"tickformat": ".4~%", "rangemode": "tozero"}
     if axis.is_log:
-        drawn |= {"type": "log", "dtick": 1}
+        ticks = _log_ticks(min(values), max(values))
+        drawn |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
     return drawn
+
+
+def _log_ticks(low: Number, high: Number) -> list[float]:
+    """1, 2 and 5 of each decade from `low` to `high`, and 1 alone over many decades. Plotly would write 0.2 as 2."""
+    first, last = floor(log10(low)), ceil(log10(high))
+    return [digit * 10.0**n for n in range(first, last + 1) for digit in ((1, 2, 5) if last - first < 4 else (1,))]
 
 
 def _table(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Table:

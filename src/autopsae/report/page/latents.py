@@ -10,7 +10,7 @@ from autopsae.survival.closed_form import reach
 
 _FATES = {"alive": "alive", "rare": "rare", "always_on": "always on"}
 _PATHWAYS = {"dead_by_relu": "never positive", "dead_by_topk": "never selected"}
-_ENDS = 2  # points of the line
+_POINTS = 50  # of the line, which is a curve on a logarithmic axis
 
 
 def latents_section(saved: Saved) -> Section:
@@ -69,7 +69,8 @@ def _line(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return []
     C, signals = reach(tokens), [row["signal"] for row in rows]
     low, high = min(signals), max(signals)
-    y = [low + (high - low) * n / (_ENDS - 1) for n in range(_ENDS)]
+    steps = [n / (_POINTS - 1) for n in range(_POINTS)]
+    y = [low * (high / low) ** step if low > 0 else low + (high - low) * step for step in steps]
     line = {"color": "@muted", "dash": "dash", "width": 1.2}
     drawn = {"type": "scatter", "mode": "lines", "name": f"-{C:.2f} signal", "hoverinfo": "skip"}
     return [{**drawn, "x": [-C * value for value in y], "y": y, "line": line}]

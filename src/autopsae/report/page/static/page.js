@@ -50,7 +50,7 @@
       hovermode: "closest", dragmode: coarse ? false : "zoom",
       hoverlabel: { align: "left", bgcolor: root.dataset.scheme === "dark" ? "#1d2127" : "#ffffff", bordercolor: palette.muted,
         font: { color: palette.text } },
-      legend: { orientation: "h", yanchor: "bottom", y: 1.02, x: 0 },
+      legend: { orientation: "h", itemsizing: "constant", yanchor: "bottom", y: 1.02, x: 0 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.text },
       xaxis: axis(Object.assign({ zeroline: false }, figure.layout.xaxis), palette), yaxis: axis(figure.layout.yaxis, palette)
     });

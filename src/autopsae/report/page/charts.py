@@ -207,7 +207,7 @@ def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
 
 
 def _log_ticks(low: Number, high: Number) -> list[float]:
-    """1, 2 and 5 of each decade from `low` to `high`, and 1 alone over many decades. Plotly would write 0.2 as 2."""
+    """1, 2 and 5 of each decade from `low` to `high`, 1 alone over many decades. Plotly would write 0.2 as 2."""
     first, last = floor(log10(low)), ceil(log10(high))
     return [digit * 10.0**n for n in range(first, last + 1) for digit in ((1, 2, 5) if last - first < 4 else (1,))]
 

@@ -60,7 +60,7 @@ class Saved:
 
 
 def read_result(result: object) -> Saved:
-    """A result from a file, a folder, or an object with `to_dict`, such as a Survey.
+    """A result from a file, a folder, an object with `to_dict`, such as a Survey, or the content of a JSON file.
 
     Raises InputError for what is none, for a file that is damaged, and for one of a version that is not known.
     """
@@ -115,10 +115,10 @@ def _row_of(row: Mapping[str, str]) -> dict[str, Any]:
 def _of_object(result: object) -> Saved:
     """A result of Python, as its JSON would tell of it."""
     to_dict = getattr(result, "to_dict", None)
-    name = type(result).__name__
-    if not callable(to_dict):
+    told = to_dict() if callable(to_dict) else result
+    if not isinstance(told, Mapping):
         raise InputError(f"page: expected a path, or a result with to_dict(), got {show(result)}")
-    content = parse(dumps(as_json(to_dict())).encode())
+    name, content = type(result).__name__, parse(dumps(as_json(told)).encode())
     if "birth" in content and "prescription" in content and "layers" not in content:
         content = {"format": DIAGNOSIS, "version": _DIAGNOSIS_VERSION, "verdict": [], "layers": [content]}
     return _of_content(content, Path(name))

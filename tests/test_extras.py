@@ -23,6 +23,7 @@ from autopsae.models.pictures import open_picture
 from autopsae.models.pretrained import load_pretrained
 from autopsae.models.records import sequences_in
 from autopsae.models.spliceai import read_keras
+from autopsae.report.page.write import check_page
 from autopsae.report.plots import check_figure
 from autopsae.tables import check_table, frame
 from autopsae.training.logs import TensorBoard
@@ -62,6 +63,7 @@ NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "tensorboard": ("tensorboard", "'autopsae[tensorboard]'", TensorBoard),
     "probes": ("sklearn", "'autopsae[features]'", lambda _: import_sklearn("sklearn.metrics")),
     "sparse matrices": ("scipy", "'autopsae[features]'", lambda _: import_sklearn("scipy.sparse")),
+    "page": ("jinja2", "'autopsae[page]'", lambda folder: check_page(folder / "a.html")),
     "tasks": ("zstandard", "'autopsae[features]'", lambda folder: probe_task_names(folder)),
     "feature tables": ("Bio", "'autopsae[bio]'", lambda folder: flat_file_annotations(fasta(folder))),
 }

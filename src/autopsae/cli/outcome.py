@@ -10,9 +10,8 @@ from rich.text import Text
 from autopsae.cli.printing import print_line, print_note, print_text
 from autopsae.report.fitting import Fitting, empty_table, plain
 from autopsae.report.text import fvu_text
+from autopsae.report.training import run_line, worse_than_mean
 from autopsae.run.folder import Entry
-from autopsae.run.verdict import MEAN
-from autopsae.survival.outlook import DeadForecast
 from autopsae.training.config import Record
 from autopsae.training.loop import Diverged
 
@@ -70,20 +69,7 @@ class Live:
 
 def print_run(out: Path, summary: dict[str, Any]) -> None:
     """How a run ended, in a line; what must be said of it besides goes to standard error."""
-    born_dead, dead, tokens = summary["birth"]["dead"], summary["dead"], summary["dead_tokens"]
-    resampled = summary["resampled_at_end"]
-    late = ""
-    if resampled:
-        latents, before = resampled["latents"], resampled["steps_before_end"]
-        late = f"; {latents:,} latents were drawn afresh {before:,} steps before the end"
-    fvu = fvu_text(summary["fvu_raw"]) + _worse(summary["fvu_raw"])
-    by_relu, by_topk = summary["dead_by_relu"], summary["dead_by_topk"]
-    line = (
-        f"{out}: {born_dead:.1%} of {summary['d_sae']:,} latents were born dead, {dead:.1%} are dead after "
-        f"{summary['steps']:,} steps ({by_relu:.1%} never positive, {by_topk:.1%} positive but never "
-        f"selected), on {tokens:,} held-out tokens{_later(summary)}; raw FVU {fvu}{_typical(summary)}{late}"
-    )
-    print_line(line)
+    print_line(run_line(out, summary))
     for warning in summary["warnings"]:
         print_note(f"warning: {warning}")
 
@@ -103,7 +89,7 @@ def print_sweep(out: Path, result: dict[str, Any]) -> None:
         if member["diverged"]:
             row = [born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens]
         else:
-            fvu = f"{fvu_text(member['fvu_raw'])}{_worse(member['fvu_raw'])}"
+            fvu = f"{fvu_text(member['fvu_raw'])}{worse_than_mean(member['fvu_raw'])}"
             row = [born_dead, f"{member['dead']:.1%}", tokens, fvu, f"{member['l0']:.1f}"]
         table.add_row(name, *row)
         said = ", ".join(f"{column.header} {value}" for column, value in zip(table.columns[1:], row, strict=False))
@@ -115,27 +101,6 @@ def print_sweep(out: Path, result: dict[str, Any]) -> None:
     if best is None:
         raise Diverged(f"{out}: all {len(result['members'])} SAEs diverged; lower the learning rates")
     print_line(f"best by the error on held-out tokens: {folders[best]}")
-
-
-def _worse(fvu: float | None) -> str:
-    return ", worse than the mean" if fvu is not None and fvu > MEAN else ""
-
-
-def _later(summary: dict[str, Any]) -> str:
-    """What is expected on more tokens. The summary of an earlier version has no forecast."""
-    value = summary.get("dead_forecast")
-    if value is None:
-        return ""
-    low, high = summary["dead_forecast_interval"]
-    return f" ({DeadForecast(value, low, high, summary['dead_forecast_tokens'])})"
-
-
-def _typical(summary: dict[str, Any]) -> str:
-    """The error without strays, where there are some."""
-    if not summary["strays"]:
-        return ""
-    without = f"without the {summary['strays']:.2%} of over ten times the median norm"
-    return f" ({fvu_text(summary['fvu_typical'])} {without})"
 
 
 def _range(what: str, fractions: list[float]) -> str:

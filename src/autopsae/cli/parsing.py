@@ -17,9 +17,11 @@ from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.features import FeaturesOptions
 from autopsae.cli.options.harvest import HarvestOptions
 from autopsae.cli.options.kinds import Unrecorded, Unshown
+from autopsae.cli.options.report import ReportOptions
 from autopsae.cli.options.train import TrainOptions
 
-Options = AutopsyOptions | ConvertOptions | DiagnoseOptions | FeaturesOptions | HarvestOptions | TrainOptions
+Options = AutopsyOptions | ConvertOptions | DiagnoseOptions | FeaturesOptions | HarvestOptions
+Options |= ReportOptions | TrainOptions
 
 VERBS: dict[str, type[Options]] = {
     "autopsy": AutopsyOptions,
@@ -27,6 +29,7 @@ VERBS: dict[str, type[Options]] = {
     "diagnose": DiagnoseOptions,
     "features": FeaturesOptions,
     "harvest": HarvestOptions,
+    "report": ReportOptions,
     "train": TrainOptions,
 }
 """The options of each verb; the function of the same name in the module of the same name takes them."""

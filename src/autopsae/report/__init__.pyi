@@ -3,6 +3,8 @@ from autopsae.report.concept_plots import save_concept_figure as save_concept_fi
 from autopsae.report.concepts import comparison_text as comparison_text
 from autopsae.report.concepts import coverage_text as coverage_text
 from autopsae.report.concepts import examples_text as examples_text
+from autopsae.report.page.write import page_html as page_html
+from autopsae.report.page.write import save_page as save_page
 from autopsae.report.plots import autopsy_figure as autopsy_figure
 from autopsae.report.plots import save_figure as save_figure
 from autopsae.report.plots import survey_figure as survey_figure

@@ -24,8 +24,9 @@ from autopsae.arrays import InputError
 from autopsae.disk import name_full_disk
 from autopsae.extras import package_error
 from autopsae.files import is_regular, write_text
-from autopsae.reading import parse
+from autopsae.reading import input_errors, parse
 from autopsae.training.config import RENAMED
+from autopsae.words import show
 
 
 @runtime_checkable
@@ -169,6 +170,33 @@ def _whole_lines(path: Path) -> list[str]:
         )
     # What is no UTF-8 is refused as the line that it stands in, unless that is the torn one.
     return path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+
+
+def read_lines(path: Path, *, most: int) -> tuple[list[dict[str, Any]], int]:
+    """(records of a JSON-lines file, how many it has): all of them, or `most` at equal steps, the first and the
+    last among them. [] and 0 of a missing file.
+
+    Raises InputError for a line that is no record.
+    """
+    lines = _whole_lines(path)
+    if len(lines) > most:
+        chosen = sorted({round(n * (len(lines) - 1) / (most - 1)) for n in range(most)})
+    else:
+        chosen = list(range(len(lines)))
+    records = []
+    for number in chosen:
+        with input_errors(path, f"a record in line {number + 1:,}", "take an earlier copy, or leave the file out"):
+            records.append(_as_record(parse(_with_names_of_now(lines[number]).encode())))
+    return records, len(lines)
+
+
+def _as_record(value: Any) -> dict[str, Any]:
+    """A line's content; ValueError where it is no record."""
+    if not isinstance(value, dict) or type(value.get("step")) is not int:
+        raise ValueError(f"no step in {show(value, 60)}")
+    if any(not (number is None or type(number) in (int, float)) for number in value.values()):
+        raise ValueError("not only numbers in it")
+    return value
 
 
 def _with_names_of_now(line: str) -> str:

@@ -1,0 +1,76 @@
+"""What the page says of the table of an autopsy: every latent's shift against its signal, by fate and cause."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from autopsae.report.page.charts import Axis, Series, chart
+from autopsae.report.page.parts import Figure, Section, anchor
+from autopsae.report.page.read import Saved
+from autopsae.survival.closed_form import reach
+
+_FATES = {"alive": "alive", "rare": "rare", "always_on": "always on"}
+_PATHWAYS = {"dead_by_relu": "never positive", "dead_by_topk": "never selected"}
+_POINTS = 50  # of the line, which is a curve on a logarithmic axis
+
+
+def latents_section(saved: Saved) -> Section:
+    """The section of a table of latents."""
+    rows: Sequence[Mapping[str, Any]] = saved.content["rows"]
+    dead = sum(row["fired"] == 0 for row in rows)
+    return Section(
+        anchor=anchor(saved.name),
+        title=f"{len(rows):,} latents, one by one",
+        verdict=(f"{dead:,} of {len(rows):,} latents ({dead / len(rows):.1%}) never fired.",),
+        figures=(_figure(rows, saved.name),),
+    )
+
+
+def _figure(rows: Sequence[Mapping[str, Any]], of: str) -> Figure:
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(_group(row), []).append(row)
+    series = [
+        Series(
+            name=f"{name} ({len(own):,})",
+            x=[row["shift"] for row in own],
+            y=[row["signal"] for row in own],
+            labels=[f"latent {row['latent']}, fired {row['fired']:,} times" for row in own],
+            style=style,
+            mode="markers",
+        )
+        for style, (name, own) in enumerate(sorted(groups.items()))
+    ]
+    is_log = min(row["signal"] for row in rows) > 0
+    figure = chart(
+        "Shift against signal",
+        "A mark for each latent: what the centre of the tokens adds to its pre-activation, and how much this "
+        "varies over tokens. Latents left of the line are never positive if their signal is Gaussian.",
+        series,
+        x=Axis(title="shift"),
+        y=Axis(title="signal", is_log=is_log),
+        of=of,
+    )
+    figure.drawn["data"].extend(_line(rows))
+    return figure
+
+
+def _group(row: Mapping[str, Any]) -> str:
+    """What became of a latent: its fate, of a dead one the pathway and the cause."""
+    fate, cause = str(row["fate"]), str(row["cause"]).replace("_", " ")
+    return f"dead, {_PATHWAYS[fate]}: {cause}" if fate in _PATHWAYS else _FATES.get(fate, fate)
+
+
+def _line(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """shift = -C signal, C standard deviations being what the best of so many tokens reaches; none where it is not
+    known how many there were, as no latent fired.
+    """
+    tokens = next((round(row["fired"] / row["rate"]) for row in rows if row["rate"] > 0), None)
+    if tokens is None:
+        return []
+    C, signals = reach(tokens), [row["signal"] for row in rows]
+    low, high = min(signals), max(signals)
+    steps = [n / (_POINTS - 1) for n in range(_POINTS)]
+    y = [low * (high / low) ** step if low > 0 else low + (high - low) * step for step in steps]
+    line = {"color": "@muted", "dash": "dash", "width": 1.2}
+    drawn = {"type": "scatter", "mode": "lines", "name": f"-{C:.2f} signal", "hoverinfo": "skip"}
+    return [{**drawn, "x": [-C * value for value in y], "y": y, "line": line}]

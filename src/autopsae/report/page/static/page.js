@@ -1,0 +1,151 @@
+"use strict";
+(function () {
+  var PALETTES = {
+    light: { ink: "#000000", muted: "#57606a", grid: "#e3e7eb", text: "#1b1f24" },
+    dark: { ink: "#e6e9ec", muted: "#a3adb8", grid: "#323941", text: "#e6e9ec" }
+  };
+  // Okabe and Ito's colours, the same in both schemes.
+  var COLORS = { vermilion: "#D55E00", blue: "#0072B2", orange: "#E69F00", green: "#009E73", pink: "#CC79A7", sky: "#56B4E9" };
+  var root = document.documentElement;
+  var drawn = JSON.parse(document.getElementById("drawn").textContent);
+  var shown = {};
+  var coarse = matchMedia("(pointer: coarse)").matches;
+
+  function colored(value, palette) {
+    if (typeof value === "string" && value[0] === "@") return palette[value.slice(1)] || COLORS[value.slice(1)];
+    if (Array.isArray(value)) return value.map(function (one) { return colored(one, palette); });
+    if (value && typeof value === "object") {
+      var copy = {};
+      Object.keys(value).forEach(function (name) {
+        // What comes from a file is no colour.
+        var isText = name === "hovertext" || name === "name" || name === "text" || name === "ticktext" || name === "customdata";
+        copy[name] = isText ? value[name] : colored(value[name], palette);
+      });
+      return copy;
+    }
+    return value;
+  }
+
+  function axis(own, palette) {
+    return Object.assign({ gridcolor: palette.grid, linecolor: palette.muted, zerolinecolor: palette.muted }, own,
+      { title: Object.assign({ standoff: 8 }, own.title) });
+  }
+
+  function draw(id) {
+    var place = document.getElementById(id);
+    var palette = PALETTES[root.dataset.scheme];
+    var figure = colored(drawn[id], palette);
+    figure.data.forEach(function (trace) {
+      if (!trace.hovertext) return;
+      trace.hovertemplate = "%{hovertext}<extra></extra>";
+      trace.hovertext = trace.hovertext.map(function (text) { return (trace.name + "\n" + text).replace(/\n/g, "<br>"); });
+    });
+    var names = figure.layout.showlegend ? figure.data.length : 0;
+    var rows = Math.ceil(names / Math.max(1, Math.floor(place.clientWidth / 150)));
+    // Marks that are drawn small, as there are many, would be too small in the legend.
+    var small = figure.data.some(function (trace) { return trace.marker && trace.marker.size < 5; });
+    var layout = Object.assign({}, figure.layout, {
+      height: 360 + 20 * rows,
+      margin: { l: 8, r: 8, t: coarse ? 40 : 8, b: 8 },
+      font: { color: palette.text, size: 12, family: getComputedStyle(document.body).fontFamily },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      hovermode: "closest", dragmode: coarse ? false : "zoom",
+      hoverlabel: { align: "left", bgcolor: root.dataset.scheme === "dark" ? "#1d2127" : "#ffffff", bordercolor: palette.muted,
+        font: { color: palette.text } },
+      legend: { orientation: "h", itemsizing: small ? "constant" : "trace", yanchor: "bottom", y: 1.02, x: 0 },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.text },
+      xaxis: axis(Object.assign({ zeroline: false }, figure.layout.xaxis), palette), yaxis: axis(figure.layout.yaxis, palette)
+    });
+    var config = { displaylogo: false, responsive: true, displayModeBar: coarse ? true : "hover",
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]], toImageButtonOptions: { filename: "autopsae" } };
+    Plotly.react(place, figure.data, layout, config);
+    if (!shown[id]) {
+      shown[id] = true;
+      place.on("plotly_click", function (event) {
+        var link = event.points[0] && event.points[0].customdata;
+        if (link) open(link);
+      });
+    }
+  }
+
+  function open(id) {
+    var detail = document.getElementById(id);
+    if (!detail) return;
+    for (var part = detail; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+    history.replaceState(null, "", "#" + id);
+    detail.scrollIntoView({ block: "start" });
+    var summary = detail.querySelector("summary");
+    if (summary) summary.focus({ preventScroll: true });
+  }
+
+  function redraw() { Object.keys(shown).forEach(draw); }
+
+  function scheme(name) {
+    root.dataset.scheme = name;
+    var button = document.getElementById("scheme");
+    button.textContent = name === "dark" ? "Light colours" : "Dark colours";
+    redraw();
+  }
+
+  function sort(button) {
+    var head = button.closest("th"), row = head.parentElement, body = row.closest("table").tBodies[0];
+    var column = Array.prototype.indexOf.call(row.children, head);
+    var down = head.getAttribute("aria-sort") === "ascending";
+    Array.prototype.forEach.call(row.children, function (one) { one.removeAttribute("aria-sort"); });
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    var rows = Array.prototype.map.call(body.rows, function (one) {
+      var cell = one.cells[column], data = cell.querySelector("data");
+      return { row: one, number: data ? Number(data.value) : null, text: cell.textContent };
+    });
+    rows.sort(function (a, b) {
+      // What has no number stands last, whichever way.
+      if ((a.number === null) !== (b.number === null)) return a.number === null ? 1 : -1;
+      var order = a.number === null ? a.text.localeCompare(b.text, "en", { numeric: true }) : a.number - b.number;
+      return down ? -order : order;
+    });
+    rows.forEach(function (one) { body.appendChild(one.row); });
+  }
+
+  function copy(button) {
+    var code = button.parentElement.querySelector("code");
+    function say(word) { button.textContent = word; setTimeout(function () { button.textContent = "Copy"; }, 1500); }
+    function select() {
+      var range = document.createRange();
+      range.selectNodeContents(code);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      say("Selected");
+    }
+    if (navigator.clipboard) navigator.clipboard.writeText(code.textContent).then(function () { say("Copied"); }, select);
+    else select();
+  }
+
+  document.addEventListener("click", function (event) {
+    var button = event.target.closest("button"), link = event.target.closest("a[href^='#']");
+    if (button && button.id === "scheme") scheme(root.dataset.scheme === "dark" ? "light" : "dark");
+    else if (button && button.closest("thead")) sort(button);
+    else if (button && button.className === "copy") copy(button);
+    else if (link && document.getElementById(link.hash.slice(1)).tagName === "DETAILS") { event.preventDefault(); open(link.hash.slice(1)); }
+  });
+
+  var preferred = matchMedia("(prefers-color-scheme: dark)");
+  scheme(preferred.matches ? "dark" : "light");
+  preferred.addEventListener("change", function () { scheme(preferred.matches ? "dark" : "light"); });
+
+  // A figure is drawn when it comes near: fifty at once would take seconds.
+  var near = new IntersectionObserver(function (entries) {
+    entries.forEach(function (entry) {
+      if (entry.isIntersecting && !shown[entry.target.id]) draw(entry.target.id);
+    });
+  }, { rootMargin: "400px" });
+  document.querySelectorAll(".plot").forEach(function (place) { near.observe(place); });
+
+  var before = null;
+  addEventListener("beforeprint", function () {
+    before = root.dataset.scheme;
+    document.querySelectorAll(".plot").forEach(function (place) { if (place.clientWidth) shown[place.id] || draw(place.id); });
+    scheme("light");
+  });
+  addEventListener("afterprint", function () { if (before) scheme(before); });
+  if (location.hash) open(location.hash.slice(1));
+})();

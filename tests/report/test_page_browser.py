@@ -1,0 +1,149 @@
+"""Laws of the page in a real browser: headless Chromium, driven by Playwright, with axe-core (`make check`)."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autopsae.report.page.write import save_page
+from tests.report import pages
+
+pytestmark = pytest.mark.long
+
+sync_api = pytest.importorskip("playwright.sync_api")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+CHROMIUM = next(
+    (place for name in ("chromium", "chromium-browser", "google-chrome") if (place := shutil.which(name))), ""
+)
+if not CHROMIUM:
+    pytest.skip("no Chromium on this machine: apt-get install chromium", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """bundle.html shows a result of every kind, many.html 50 layers under 6 remedies with 8,192 latents."""
+    folder = tmp_path_factory.mktemp("pages")
+    saved = pages.save_all(folder)
+    save_page(saved.values(), folder / "bundle.html")
+    (folder / "many.json").write_text(json.dumps(pages.many_layers(saved["diagnosis"])))
+    save_page([folder / "many.json"], folder / "many.html")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Opened:
+    """A page that is open, with what it said and asked for."""
+
+    def __init__(self, browser: Any, path: Path, *, width: int = 1280, scheme: str = "light") -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.goto(path.as_uri())
+
+    def draw_all(self) -> None:
+        """Scroll to every figure."""
+        for place in self.page.query_selector_all("section > .figures .plot"):
+            place.scroll_into_view_if_needed()
+            self.page.wait_for_function("place => place.querySelector('.main-svg') !== null", arg=place)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_page_draws_all_figures_without_an_error_a_request_or_sideways_scrolling(
+    folder: Path, browser: Any, width: int, scheme: str
+) -> None:
+    opened = Opened(browser, folder / "bundle.html", width=width, scheme=scheme)
+    opened.draw_all()
+    assert opened.said == []
+    assert opened.asked == [(folder / "bundle.html").as_uri()]
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == width
+    dark = opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    assert dark == (scheme == "dark")
+    opened.page.click("#scheme")
+    assert opened.page.evaluate("document.documentElement.dataset.scheme") != scheme
+
+
+@pytest.mark.parametrize("name", ["bundle", "many"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_violation(folder: Path, browser: Any, name: str, scheme: str) -> None:
+    opened = Opened(browser, folder / f"{name}.html", scheme=scheme)
+    opened.draw_all()
+    opened.page.evaluate(
+        "document.querySelectorAll('details').forEach((one, n) => { if (n < 4) one.open = true })"
+    )
+    results = axe.Axe().run(opened.page).response
+    assert len(results["passes"]) > 20
+    serious = [
+        (violation["id"], [node["target"] for node in violation["nodes"]][:3])
+        for violation in results["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def test_names_with_html_are_shown_as_they_are_written_in_figures_too(folder: Path, browser: Any) -> None:
+    opened = Opened(browser, folder / "bundle.html")
+    opened.draw_all()
+    drawn = opened.page.evaluate("[...document.querySelectorAll('svg text')].map(one => one.textContent)")
+    assert "<b>hs1</b>" in drawn
+    assert any(name.startswith("</script") for name in drawn)
+    assert opened.page.evaluate("document.querySelectorAll('svg a').length") == 0
+    assert opened.page.evaluate("[...document.querySelectorAll('svg tspan')].every(one => !one.style.fontWeight)")
+
+
+def test_a_click_on_a_layer_opens_its_details_and_hovering_shows_its_value(folder: Path, browser: Any) -> None:
+    opened = Opened(browser, folder / "bundle.html")
+    opened.draw_all()
+    page = opened.page
+    point = page.query_selector(".plot .scatterlayer .trace:nth-child(2) .point:nth-child(2)")
+    point.scroll_into_view_if_needed()
+    box = point.bounding_box()
+    place = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*place)
+    page.wait_for_selector(".hoverlayer .hovertext")
+    shown = page.evaluate("document.querySelector('.hoverlayer .hovertext').textContent")
+    assert "%" in shown
+    assert page.evaluate("document.querySelectorAll('details.detail[open]').length") == 0
+    page.mouse.click(*place)
+    page.wait_for_selector("details.detail[open]")
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_tables_are_sorted_by_numbers_and_keys_alone_suffice(folder: Path, browser: Any) -> None:
+    opened = Opened(browser, folder / "bundle.html")
+    page = opened.page
+    table = page.query_selector("section > .scroll table")
+    values = "table => [...table.tBodies[0].rows].map(row => Number(row.cells[1].querySelector('data').value))"
+    table.query_selector("thead th:nth-child(2) button").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(values, table) == sorted(page.evaluate(values, table))
+    page.keyboard.press("Enter")
+    assert page.evaluate(values, table) == sorted(page.evaluate(values, table), reverse=True)
+    assert table.query_selector("thead th:nth-child(2)").get_attribute("aria-sort") == "descending"
+
+
+def test_fifty_layers_are_usable_within_a_second_and_print(folder: Path, browser: Any) -> None:
+    opened = Opened(browser, folder / "many.html")
+    page = opened.page
+    timing = page.evaluate("performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd")
+    assert timing < 3000  # one second on a machine of its own; tests share theirs
+    page.wait_for_selector(".plot .main-svg")
+    opened.draw_all()
+    assert opened.said == []
+    printed = page.pdf()
+    assert printed.startswith(b"%PDF")
+    assert opened.said == []

@@ -394,16 +394,16 @@ def test_the_page_on_trials_has_the_shares_of_the_policies(capsys: pytest.Captur
     assert capsys.readouterr().out in (ROOT / "docs/trial.md").read_text()
     compared = policy_rows.compared(rows, 1000)
     layers = {(row["model"], row["layer"]) for row in compared}
-    assert (len(layers), len({model for model, _ in layers})) == (10, 7)
-    both = {policy: round(10 * share["both"]) for policy, share in shares(compared).items()}
+    assert (len(layers), len({model for model, _ in layers})) == (12, 7)
+    both = {policy: round(12 * share["both"]) for policy, share in shares(compared).items()}
     constants = {p: n for p, n in both.items() if p not in ("trial", "rule", "paper_rule")}
-    assert quoted("docs/trial.md", "The trial has both on # of #.") == [both["trial"], 10]
-    assert quoted("docs/trial.md", "`whiten_0.3_fitted`, on # of #.") == [max(constants.values()), 10]
+    assert quoted("docs/trial.md", "The trial has both on # of #.") == [both["trial"], 12]
+    assert quoted("docs/trial.md", "`whiten_0.3_fitted`, on # of #.") == [max(constants.values()), 12]
     assert constants["whiten_0.3_fitted"] == max(constants.values())
     usual = [n for p, n in both.items() if "_fitted" not in p and p != "trial"]
     assert quoted("docs/trial.md", "none has both on more than #") == [max(usual)]
-    assert both["none"] == 0
-    dinov2 = {row["policy"]: row for row in compared if row["model"] == "dinov2"}
+    assert quoted("docs/trial.md", "as it is** has both on #") == [both["none"]]
+    dinov2 = {row["policy"]: row for row in compared if (row["model"], row["layer"]) == ("dinov2", "hs12")}
     assert "_fitted" in dinov2["trial"]["chose"]
     over = dinov2["trial"]["fvu_raw"] / dinov2["median"]["fvu_raw"] - 1
     assert quoted("docs/trial.md", "whose error is # % over that of the median") == [round(100 * over)]
@@ -447,6 +447,8 @@ def test_the_page_on_cures_says_how_much_a_fitted_encoder_lowers_the_error() -> 
     fast = {steps: rows["spliceai.add_20", 3e-4, steps, "fitted_fast_0.15"] for steps in (200, 1000)}
     said = [round(100 * fast[steps]["dead"], 1) for steps in (200, 1000)]
     assert quoted(CURES, "`fitted_fast_0.15` leaves # % dead after 200 steps and # % after 1,000") == said
+    ends = [round(100 * rows["unirep64.hs4", 3e-4, 1000, cure]["dead"], 1) for cure in ("fitted_auxk", "fitted")]
+    assert quoted(CURES, "# % are dead with it, and # % without") == ends
     relative = rows["spliceai.add_20", 3e-4, 1000, "fitted_0.15"]
     errors = [round(row["fvu_raw"], 4) for row in (fast[1000], relative)]
     assert quoted(CURES, "has the lower error:** # against # there") == errors

@@ -82,9 +82,7 @@ def test_the_page_draws_all_figures_without_an_error_a_request_or_sideways_scrol
 def test_axe_finds_no_serious_violation(folder: Path, browser: Any, name: str, scheme: str) -> None:
     opened = Opened(browser, folder / f"{name}.html", scheme=scheme)
     opened.draw_all()
-    opened.page.evaluate(
-        "document.querySelectorAll('details').forEach((one, n) => { if (n < 4) one.open = true })"
-    )
+    opened.page.evaluate("document.querySelectorAll('details').forEach((one, n) => { if (n < 4) one.open = true })")
     results = axe.Axe().run(opened.page).response
     assert len(results["passes"]) > 20
     serious = [

@@ -20,8 +20,15 @@ from autopsae.cli.options.kinds import Unrecorded, Unshown
 from autopsae.cli.options.report import ReportOptions
 from autopsae.cli.options.train import TrainOptions
 
-Options = AutopsyOptions | ConvertOptions | DiagnoseOptions | FeaturesOptions | HarvestOptions
-Options |= ReportOptions | TrainOptions
+Options = (
+    AutopsyOptions
+    | ConvertOptions
+    | DiagnoseOptions
+    | FeaturesOptions
+    | HarvestOptions
+    | ReportOptions
+    | TrainOptions
+)
 
 VERBS: dict[str, type[Options]] = {
     "autopsy": AutopsyOptions,

@@ -1,5 +1,7 @@
 """The start of an SAE, told from its present weights, and latents that a start away from the centre kept silent."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -163,6 +165,20 @@ def test_only_training_that_moved_the_living_hides_the_lengths_of_a_birth() -> N
         assert torch.allclose(births.rows, sae.W_dec, atol=1e-6)
         assert torch.allclose((births.length * sae.W_enc.norm(dim=1)), torch.ones(D_SAE))
         assert not bool(births.untouched.any())
+
+
+@pytest.mark.parametrize("scale", [0.25, 4.0])
+def test_an_autopsy_does_not_depend_on_the_length_with_which_an_encoder_was_born(scale: float) -> None:
+    """Latents that compete for k places do so in the same way whatever the common length of the rows is."""
+    x = drawn(3.0)
+    sae = trained(x, centered=False, lr=1e-2)
+    assert sae.b_enc is not None
+    W_enc, b_enc = (scale * weight.detach() for weight in (sae.W_enc, sae.b_enc))
+    same: dict[str, Any] = {"W_dec": sae.W_dec, "b_dec": sae.b_dec, "sparsity": sae.sparsity, "affine": sae.affine}
+    one, other = autopsy(sae, x), autopsy(SAE(W_enc=W_enc, b_enc=b_enc, **same), x)
+    assert torch.equal(one.cause, other.cause)
+    assert one.to_dict() == other.to_dict()
+    assert len({*one.cause.tolist()}) > 1
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,8 @@ def test_diagnose_with_a_trial_writes_its_prescription_and_numbers(
     prescription = Prescription.load("p/a")
     assert (prescription.remedy.name, prescription.reason) == (said["remedy"], said["reason"])
     assert f"the trial prescribes {said['chosen']}" in out.out
-    cost = f"the trial trains {len(USUAL)} SAEs for 8 steps of 50 tokens: {len(USUAL)}00% of one training of 8 steps"
+    n = len(USUAL)
+    cost = f"the trial trains {n} SAEs for 8 steps of 50 tokens: {n}00% of one training of 8 steps"
     assert cost in out.err
     assert (tmp_path / "t" / "a" / "sweep.json").exists()
 

@@ -60,8 +60,12 @@ def cure_sparsify(trainer: Any, prescriptions: Mapping[str, Prescription]) -> An
         store_for_raw_tokens(coder, affines[name])
         for optimizer in trainer.optimizers:
             steps = getattr(optimizer, "base", optimizer)  # that of the schedule-free one
-            taken = lambda: trainer.global_step // trainer.cfg.grad_acc_steps  # noqa: E731
-            teach_bias(steps, coder.b_dec, prescriptions[name].bias, taken)
+            teach_bias(
+                steps,
+                coder.b_dec,
+                prescriptions[name].bias,
+                lambda: trainer.global_step // trainer.cfg.grad_acc_steps,
+            )
             teach_encoder(steps, [*coder.encoder.parameters()], prescriptions[name])
     trainer.cfg.finetune = _CURED
     return trainer

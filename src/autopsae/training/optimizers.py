@@ -46,9 +46,11 @@ class Optimizer:
             self._rates[name] = torch.tensor(rates, dtype=torch.float64, device=parameter.device)
             if self._kind != "sign_sgd" and parameter.requires_grad:
                 self.moments[name] = parameter.new_zeros(2, *parameter.shape, requires_grad=False)
-        lengths = weights.W_enc.detach().double().norm(dim=2).mean(dim=1)
-        relative = torch.tensor([config.relative_encoder_lr for config in configs], device=lengths.device)
-        self._encoder_lengths = torch.where(relative, lengths, 1.0)
+        W_enc = weights.W_enc.detach()
+        self._encoder_lengths = torch.ones(len(configs), dtype=torch.float64, device=W_enc.device)
+        for member, config in enumerate(configs):
+            if config.relative_encoder_lr:
+                self._encoder_lengths[member] = W_enc[member].norm(dim=1).double().mean()
         if self._unit:
             self._normalize()
 

@@ -153,6 +153,7 @@ def _row(estimated: Diagnosis, counted: dict[str, Birth]) -> dict[str, Any]:
             birth={name: counted[name] for name in estimated.birth},
             expected=estimated.expected,
             predicted=estimated.predicted,
+            forecast=estimated.birth["none"].dead,
             recovery=estimated.recovery,
             prescription=estimated.prescription,
             acceptable=ASKED.acceptable,

@@ -62,6 +62,7 @@ def measured(
     remedy: Remedy = MEDIAN,
     expected: float = 0.0,
     predicted: Prediction | None = None,
+    forecast: float | None = None,
     tokens: int = N,
     repeats: Repeats | None = None,
     effective: float = 4000.0,
@@ -71,7 +72,7 @@ def measured(
     outliers: tuple[OutlierDimension, ...] = (),
     **dead: float,
 ) -> Measured:
-    """A layer on which everything is alive but for the `dead` by remedy; the closed form agrees with the count."""
+    """A layer on which everything is alive but for the `dead` by remedy; the closed form agrees with the forecast."""
     births = dict.fromkeys(("none", "mean", "median", "zscore", "whiten", "whiten_0.3"), ALIVE)
     births |= {
         name: Birth(dead=value, dead_by_relu=value / 4, dead_by_topk=value * 3 / 4, tokens=tokens)
@@ -97,6 +98,7 @@ def measured(
             "whiten_0.3": outlook,
         },
         predicted=predicted or Prediction(dead_by_relu=births["none"].dead_by_relu, dead=births["none"].dead),
+        forecast=births["none"].dead if forecast is None else forecast,
         recovery=revival,
         prescription=Prescription(remedy=remedy, reason="", layer="hs1", d_sae=1000, sparsity=TopK(k=k)),
         acceptable=0.01,
@@ -177,12 +179,12 @@ def test_low_rank_is_a_finding_that_advises_no_more_than_the_verdict(
 
 
 @pytest.mark.parametrize(("said_by_form", "far"), [(0.499, False), (0.501, True), (0.301, False), (0.299, True)])
-def test_a_closed_form_over_ten_points_from_the_count_is_a_finding(said_by_form: float, far: bool) -> None:
-    text = found(replace(CALM, gamma=2.0), predicted=Prediction(dead_by_relu=0.0, dead=said_by_form), none=0.4)
-    name = "distance of the closed form from the count"
+def test_a_closed_form_over_ten_points_from_the_forecast_is_a_finding(said_by_form: float, far: bool) -> None:
+    text = found(replace(CALM, gamma=2.0), predicted=Prediction(dead_by_relu=0.0, dead=said_by_form), forecast=0.4)
+    name = "distance of the closed form from the forecast"
     assert (name in text) == far
     assert (
-        not far or f"says that {said_by_form:.1%} are dead on 100,000 tokens, but 40.0% are counted" in text[name]
+        not far or f"says that {said_by_form:.1%} are dead on 100,000 tokens, but 40.0% are forecast" in text[name]
     )
 
 

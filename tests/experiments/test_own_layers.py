@@ -33,6 +33,7 @@ from scipy import stats
 
 from autopsae import diagnose
 from autopsae.activations.synthetic import gaussian_tokens
+from autopsae.diagnosis.findings import CLOSED_FORM, FAR_OFF
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics import collect
 from autopsae.statistics.moments import layer_norm
@@ -269,3 +270,12 @@ def test_the_number_of_layers_that_claims_rest_on_is_a_claim_itself(number: int,
 def test_the_readme_says_of_our_layers_what_the_kept_results_say() -> None:
     page = (HERE / "README.md").read_text()
     assert f"{summary.BEGIN}\n\n{summary.text()}\n\n{summary.END}" in page
+
+
+def test_what_kept_rows_say_of_the_closed_form_follows_from_their_numbers() -> None:
+    rows = own.own_layers()
+    assert len(rows) >= 120
+    for row in rows:
+        said, forecast = row["predicted"]["dead"], row["estimated"]["none"]["dead"]
+        for names in (row["findings"], row["findings_estimated"]):
+            assert (CLOSED_FORM in names) == (abs(said - forecast) > FAR_OFF), row["point"]

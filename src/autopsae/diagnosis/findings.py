@@ -12,6 +12,8 @@ from autopsae.statistics.strays import STRAY
 
 MEAN_MEDIAN = "mean-median distance"
 """The finding of layers where centering by the arithmetic mean does harm."""
+CLOSED_FORM = "distance of the closed form from the forecast"
+"""The finding of layers on which the paper's formula is far off."""
 LOW_RANK = 0.10
 HEAVY_TAILS = 0.5
 DRAGGED_MEAN = 0.5
@@ -20,7 +22,7 @@ FEW_HOLD = 0.5
 SAID = 4
 """Outlier dimensions that a sentence names."""
 OFF = 0.01  # two dead fractions that differ by less count as equal
-FAR_OFF = 0.10  # over this difference between closed form and count, the closed form misleads
+FAR_OFF = 0.10  # over this difference between closed form and forecast, the closed form misleads
 TOKENS_PER_DIMENSION = 10.0
 EFFECTIVE_TOKENS = 500.0
 
@@ -172,17 +174,17 @@ def _low_rank(measured: Measured) -> Finding | None:
 
 
 def _closed_form(measured: Measured) -> Finding | None:
-    """A closed form that is far from the count."""
-    said, counted = measured.predicted.dead, measured.birth["none"].dead
-    if said is None or abs(said - counted) <= FAR_OFF:
+    """A closed form that is far from the forecast. The forecast is the same whether or not death is counted."""
+    said, forecast = measured.predicted.dead, measured.forecast
+    if said is None or abs(said - forecast) <= FAR_OFF:
         return None
     return Finding(
-        name="distance of the closed form from the count",
-        value=abs(said - counted),
+        name=CLOSED_FORM,
+        value=abs(said - forecast),
         threshold=FAR_OFF,
         tokens=measured.sample_size,
         meaning=f"the paper's formula, which knows gamma only, says that {said:.1%} are dead on "
-        f"{measured.birth['none'].tokens:,} tokens, but {counted:.1%} are {measured.how}",
+        f"{measured.birth['none'].tokens:,} tokens, but {forecast:.1%} are forecast from the sample",
         advice="use the count and the forecast",
         source="paper Sec. 4.2: it assumes Gaussian tokens with the same variance in all directions",
     )

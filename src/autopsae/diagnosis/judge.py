@@ -91,6 +91,7 @@ def judge(
         birth=birth,
         expected=expected,
         predicted=Prediction.of(geometry.gamma, birth["none"].tokens, d_sae=asked.d_sae, sparsity=asked.sparsity),
+        forecast=forecasts["none"].dead(birth["none"].tokens).value,
         recovery=_recovery(views["none"], rows, asked, expected["none"]),
         prescription=prescription,
         acceptable=asked.acceptable,

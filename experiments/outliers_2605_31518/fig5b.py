@@ -7,7 +7,7 @@ judged at the last record at which no run is over 0.9 yet: afterwards those of l
 no order. How far the bias gets depends on the rate and the number of steps; the paper's rate is not known.
 """
 
-from experiments.outliers_2605_31518.curves import about, curve, gamma_colours, some_of, step_axis
+from experiments.outliers_2605_31518.curves import about, band, courses, curve, gamma_colours, some_of, step_axis
 from experiments.outliers_2605_31518.dynamics import sweep
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, main, near
 from experiments.outliers_2605_31518.style import legend_below, sheet
@@ -25,7 +25,8 @@ def compute(scale: Scale) -> Data:
 def draw(data: Data) -> Figure:
     figure, axes = sheet(1, 1, width=6.4, height=4.6)
     for gamma, colour in gamma_colours(data["gammas"]).items():
-        axes[0, 0].plot(data["steps"], curve(data, gamma, "baseline", "bias"), color=colour, label=f"γ = {gamma:g}")
+        values = courses(data, gamma, "baseline", "bias")
+        band(axes[0, 0], data["steps"], values, color=colour, label=f"γ = {gamma:g}")
     step_axis(axes[0, 0], data["steps"])
     axes[0, 0].set_ylim(-0.03, 1.05)
     axes[0, 0].set_ylabel("share of the mean in the bias, b·μ / ‖μ‖²")

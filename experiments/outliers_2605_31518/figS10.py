@@ -1,4 +1,5 @@
-"""Figure S10: gradients of features scale with |mu|, that of the bias does not; under SignSGD too the bias lags.
+"""Figure S10: gradients of features scale with |mu|, that of the bias does not; at one gamma, a larger |mu| is
+recovered from later.
 
     python -m experiments.outliers_2605_31518.figS10 --scale quick|full
 
@@ -7,19 +8,20 @@ to scale. (a) At birth, on 10,000 tokens in float64: the norm of the gradient of
 of W_dec across its rows, as in training) over the norm of the gradient of b. Dots: mean over draws of features
 and rows; line: the line through the origin. (b) SignSGD at 1e-3: every coordinate moves by that much a step.
 Shares of the mean in the bias (lines) and in the features (dashed), on held-out tokens; stream, rows and sizes
-of dynamics.py.
+of dynamics.py. (c) The same with Adam at that rate: dead-by-ReLU by |mu|. Gamma is the same, so what differs is how
+far the bias has to go (App. C.3). Means of three draws in b and c, bands from the lowest to the highest.
 """
 
 from dataclasses import asdict, replace
 from math import hypot
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
-from experiments.outliers_2605_31518.curves import curve, first_at_least, gamma_colours, step_axis
+from experiments.outliers_2605_31518.curves import band, courses, curve, first_at_least, gamma_colours, step_axis
 from experiments.outliers_2605_31518.dynamics import SETTINGS, Setting, Watched, born_plain, offset, stream
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_least, at_most, main, near
-from experiments.outliers_2605_31518.style import BLUE, sheet
+from experiments.outliers_2605_31518.style import BLUE, death_axis, sheet
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
@@ -34,13 +36,23 @@ GAMMA = 10.0
 MEANS = (10.0, 20.0, 50.0, 100.0, 200.0)
 """|mu|, the paper's range."""
 RATE = 1e-3
-DRAWS = 5
+DRAWS, TRAINED = 5, 3
+"""Draws of (a), and of (b) and (c), which are trained."""
+OPTIMIZERS: dict[str, Literal["sign_sgd", "adam"]] = {"sign": "sign_sgd", "adam": "adam"}
+CURVES = ("bias", "features", "relu")
 TOKENS = 10_000
 
 
 def compute(scale: Scale) -> Data:
     setting = SETTINGS[scale.name]
-    return {"gamma": GAMMA, "ratios": [_ratios(setting, seed) for seed in range(DRAWS)], **_sign_sgd(setting)}
+    first, *others = (_learn(replace(setting, seed=seed)) for seed in range(TRAINED))
+    return {
+        "gamma": GAMMA,
+        "ratios": [_ratios(setting, seed) for seed in range(DRAWS)],
+        **first,
+        "draws": TRAINED,
+        "further": [{"runs": other["runs"]} for other in others],
+    }
 
 
 def _ratios(setting: Setting, seed: int) -> list[float]:
@@ -58,7 +70,21 @@ def _ratio(sae: SAE, x: Tensor) -> float:
     return hypot(float(enc.norm()), float(across.norm())) / float(bias.norm())
 
 
-def _sign_sgd(setting: Setting) -> Data:
+def _learn(setting: Setting) -> Data:
+    """The curves of one draw: every |mu| under both optimizers."""
+    steps: list[int] = []
+    runs: dict[str, dict[str, str]] = {}
+    for name, optimizer in OPTIMIZERS.items():
+        steps, of_optimizer = _watch(setting, name, optimizer)
+        runs |= of_optimizer
+    kept = {name: value for name, value in asdict(setting).items() if name in ("batch_tokens", "sign_steps")}
+    return {"settings": {**kept, "lr": RATE}, "steps": steps, "runs": runs}
+
+
+def _watch(
+    setting: Setting, name: str, optimizer: Literal["sign_sgd", "adam"]
+) -> tuple[list[int], dict[str, dict[str, str]]]:
+    """(recorded steps, curves by run) of every |mu| under one optimizer."""
     train, held_out = stream(setting)
     shift = offset(setting, GAMMA)
     size = float((train + shift).mean(dim=0).norm())
@@ -66,11 +92,11 @@ def _sign_sgd(setting: Setting) -> Data:
         steps=setting.sign_steps,
         lr=RATE,
         batch_tokens=setting.batch_tokens,
-        optimizer="sign_sgd",
+        optimizer=optimizer,
         record_every=max(1, setting.sign_steps // setting.records),
     )
     members = [
-        Member(sae=_scaled(born_plain(setting), mean / size), config=config, shift=shift, name=f"sign {mean:g}")
+        Member(sae=_scaled(born_plain(setting), mean / size), config=config, shift=shift, name=f"{name} {mean:g}")
         for mean in MEANS
     ]
     watched = [Watched(member, held_out, held_out) for member in members]
@@ -79,11 +105,7 @@ def _sign_sgd(setting: Setting) -> Data:
         for place in record:
             watched[place].look()
         steps.append(next(iter(record.values())).step + 1)
-    runs: dict[str, Any] = {
-        each.name: {name: each.packed()[name] for name in ("bias", "features")} for each in watched
-    }
-    kept = {name: value for name, value in asdict(setting).items() if name in ("batch_tokens", "sign_steps")}
-    return {"settings": {**kept, "lr": RATE}, "steps": steps, "runs": runs}
+    return steps, {each.name: {name: each.packed()[name] for name in CURVES} for each in watched}
 
 
 def _scaled(sae: SAE, scale: float) -> SAE:
@@ -93,8 +115,8 @@ def _scaled(sae: SAE, scale: float) -> SAE:
 
 
 def draw(data: Data) -> Figure:
-    figure, axes = sheet(1, 2, width=9.6, height=4.4)
-    left, right = axes[0]
+    figure, axes = sheet(1, 3, width=13.2, height=4.4)
+    left, right, third = axes[0]
     ratios = np.array(data["ratios"])
     means = np.array(MEANS)
     slope = float(means @ ratios.mean(axis=0) / (means @ means))
@@ -117,8 +139,12 @@ def draw(data: Data) -> Figure:
     colours = gamma_colours(list(MEANS))
     for mean, colour in colours.items():
         for name, style in (("bias", "-"), ("features", "--")):
-            right.plot(data["steps"], curve(data, mean, "sign", name), style, color=colour)
+            band(right, data["steps"], courses(data, mean, "sign", name), style, color=colour)
+        band(third, data["steps"], courses(data, mean, "adam", "relu"), color=colour)
     step_axis(right, data["steps"])
+    step_axis(third, data["steps"])
+    death_axis(third, "dead-by-ReLU, fraction of latents")
+    third.set_title(f"c  Adam, lr {data['settings']['lr']:g}, γ = {data['gamma']:g}", fontsize=10, loc="left")
     right.set_ylim(-0.03, 1.25)
     right.set_ylabel("share of the mean")
     right.set_title(f"b  SignSGD, lr {data['settings']['lr']:g}, γ = {data['gamma']:g}", fontsize=10, loc="left")
@@ -169,6 +195,13 @@ def claims(data: Data) -> list[Claim]:
             paper="barely moves",
             ours=ends[-1],
             limit=0.1,
+        ),
+        at_least(
+            "figS10",
+            "c: Adam: Spearman(|mu|, dead-by-ReLU at the end)",
+            paper="recovery scales with |mu|",
+            ours=float(spearmanr(MEANS, [curve(data, mean, "adam", "relu")[-1] for mean in MEANS]).statistic),
+            limit=0.9,
         ),
     ]
 

@@ -5,7 +5,7 @@
 Runs and settings: dynamics.py, at gamma 20.
 """
 
-from experiments.outliers_2605_31518.curves import about, curve, first_at_least, some_of, step_axis
+from experiments.outliers_2605_31518.curves import about, band, courses, curve, first_at_least, some_of, step_axis
 from experiments.outliers_2605_31518.dynamics import SETTINGS, sweep
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_most, main, near
 from experiments.outliers_2605_31518.style import BLUE, GREEN, legend_below, sheet
@@ -23,7 +23,7 @@ def draw(data: Data) -> Figure:
     figure, axes = sheet(1, 1, width=6.0, height=4.4)
     axis = axes[0, 0]
     for condition, (colour, label) in SHOWN.items():
-        axis.plot(data["steps"], curve(data, data["gamma"], condition, "bias"), color=colour, label=label)
+        band(axis, data["steps"], courses(data, data["gamma"], condition, "bias"), color=colour, label=label)
     axis.axhline(0.99, color="0.6", linestyle=":", linewidth=1)
     step_axis(axis, data["steps"])
     axis.set_ylim(-0.03, 1.08)

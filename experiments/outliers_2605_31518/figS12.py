@@ -7,7 +7,7 @@ curves of the lowest and the highest gamma (baseline).
 """
 
 import numpy as np
-from experiments.outliers_2605_31518.curves import about, curve, gamma_colours, some_of, step_axis
+from experiments.outliers_2605_31518.curves import about, band, courses, curve, gamma_colours, some_of, step_axis
 from experiments.outliers_2605_31518.dynamics import sweep
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_most, main
 from experiments.outliers_2605_31518.style import sheet
@@ -27,7 +27,7 @@ def draw(data: Data) -> Figure:
     axis, colours = axes[0, 0], gamma_colours(data["gammas"])
     for gamma, colour in colours.items():
         for condition, style in SHOWN.items():
-            axis.plot(data["steps"], curve(data, gamma, condition, "bias"), style, color=colour)
+            band(axis, data["steps"], courses(data, gamma, condition, "bias"), style, color=colour)
     step_axis(axis, data["steps"])
     axis.set_ylim(-0.03, 1.05)
     axis.set_ylabel("share of the mean in the bias, b·μ / ‖μ‖²")

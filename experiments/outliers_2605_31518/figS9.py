@@ -2,8 +2,9 @@
 
     python -m experiments.outliers_2605_31518.figS9 --scale quick|full
 
-Runs and settings: dynamics.py; window and ratio: figS6.py. The ratio says nothing of latents that AuxK drives below
-zero before the threshold falls; their share is judged beside it. At the quick scale's rate, 3e-3, there are many.
+Runs and settings: dynamics.py; window and ratio: figS6.py. Small marks are single draws. The ratio says nothing of
+latents that AuxK drives below zero before the threshold falls; their share is judged beside it. At the rate of the
+quick scale, 3e-3, there are many.
 """
 
 from experiments.outliers_2605_31518.curves import CONDITIONS, about, collateral
@@ -18,7 +19,7 @@ SHOWN = {"baseline": (BLUE, "o"), "auxk": (GREEN, "s")}
 def compute(scale: Scale) -> Data:
     data = sweep(scale)
     rows = {name: [collateral(data, gamma, name) for gamma in data["gammas"]] for name in SHOWN}
-    return {"settings": data["settings"], "gammas": data["gammas"], "windows": rows}
+    return {**{name: data[name] for name in ("settings", "gammas", "draws")}, "windows": rows}
 
 
 def draw(data: Data) -> Figure:
@@ -29,6 +30,9 @@ def draw(data: Data) -> Figure:
         some = [row for row in data["windows"][condition] if row["ratio"] is not None]
         gammas, ratios = [row["gamma"] for row in some], [row["ratio"] for row in some]
         axis.plot(gammas, ratios, color=colour, marker=marker, ms=5, label=CONDITIONS[condition])
+        for row in some:
+            each = [draw["ratio"] for draw in row["each"] if draw["ratio"] is not None]
+            axis.plot([row["gamma"]] * len(each), each, color=colour, marker=marker, ms=3, alpha=0.45, linestyle="")
     gamma_axis(axis)
     axis.set_xticks(data["gammas"])
     axis.minorticks_off()

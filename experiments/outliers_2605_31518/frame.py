@@ -56,8 +56,8 @@ SYNTHETIC, REAL = ("quick", "full"), ("real",)
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A sentence of the paper beside what was measured. Made by `near`, `at_most`, `at_least`: whether it holds
-    follows from the numbers and the tolerance.
+    """A sentence of the paper beside what was measured. Made by `near`, `between`, `at_most`, `at_least` or
+    `covers`: whether it holds follows from the numbers and the tolerance.
     """
 
     id: str
@@ -98,6 +98,13 @@ def at_most(figure: str, claim: str, *, paper: Value, ours: float, limit: float,
 def at_least(figure: str, claim: str, *, paper: Value, ours: float, limit: float, **more: Unpack[More]) -> Claim:
     """`ours` is `limit` at least."""
     return _claim(figure, claim, paper, ours, f"at least {limit:.3g}", ours >= limit, more)
+
+
+def between(figure: str, claim: str, *, paper: list[float], ours: float, by: float, **more: Unpack[More]) -> Claim:
+    """`ours` is in the paper's range, or outside it by `by` at most."""
+    low, high = paper[0] - by, paper[1] + by
+    tolerance = f"in [{low:g}, {high:g}]"
+    return _claim(figure, claim, paper, ours, tolerance, low - 1e-12 <= ours <= high + 1e-12, more)
 
 
 def covers(

@@ -72,7 +72,7 @@ def measured(
     outliers: tuple[OutlierDimension, ...] = (),
     **dead: float,
 ) -> Measured:
-    """A layer on which everything is alive but for the `dead` by remedy; the closed form agrees with the forecast."""
+    """A layer on which all but the `dead` by remedy are alive; the closed form agrees with the forecast."""
     births = dict.fromkeys(("none", "mean", "median", "zscore", "whiten", "whiten_0.3"), ALIVE)
     births |= {
         name: Birth(dead=value, dead_by_relu=value / 4, dead_by_topk=value * 3 / 4, tokens=tokens)

@@ -31,7 +31,7 @@ SETTING = dynamics.Setting(
     tokens=256,
     held_out=64,
     records=5,
-    gammas=(2.0, 15.0, 40.0),
+    gammas=(2.0, 15.0, 20.0, 40.0),
     latents_at=15.0,
     alone_at=15.0,
     slower_at=(15.0,),
@@ -100,11 +100,34 @@ def test_the_window_goes_from_the_start_of_the_fall_to_its_end() -> None:
 
 def test_the_ratio_is_that_of_the_rise_and_the_fall_in_the_window() -> None:
     run = {"relu": "0.2 0.2 0.3 0.4", "topk": "0.5 0.5 0.1 0.1", "threshold": "9 9 0 0"}
-    data = {"steps": [0, 10, 20, 30], "runs": {"baseline 5": run}}
+    data = {"steps": [0, 10, 20, 30], "runs": {"baseline 5": run}, "further": []}
     found = curves.collateral(data, 5.0, "baseline")
-    assert (found["start"], found["end"], found["ratio"]) == (10, 20, pytest.approx(0.25))
+    [window] = found["each"]
+    assert (window["start"], window["end"], window["ratio"]) == (10, 20, pytest.approx(0.25))
+    assert (found["fall"], found["rise"], found["ratio"]) == (0.4, 0.1, 0.25)
     still = {**run, "topk": "0.5 0.5 0.5 0.5"}
     assert curves.collateral({**data, "runs": {"baseline 5": still}}, 5.0, "baseline")["ratio"] is None
+
+
+def test_the_ratio_of_draws_is_that_of_their_means_and_curves_are_averaged() -> None:
+    runs = [
+        {"relu": "0.2 0.2 0.3", "topk": "0.5 0.5 0.1", "threshold": "9 9 0"},
+        {"relu": "0.2 0.2 0.4", "topk": "0.5 0.5 0.3", "threshold": "9 9 0"},
+    ]
+    first, second = ({"runs": {"baseline 5": run}} for run in runs)
+    data = {"steps": [0, 10, 20], **first, "further": [second]}
+    found = curves.collateral(data, 5.0, "baseline")
+    assert [each["ratio"] for each in found["each"]] == [0.25, 1.0]
+    assert found["ratio"] == pytest.approx(0.15 / 0.3)
+    assert curves.curve(data, 5.0, "baseline", *curves.DEAD) == pytest.approx([0.7, 0.7, 0.55])
+    assert curves.courses(data, 5.0, "baseline", "relu").tolist() == [[0.2, 0.2, 0.3], [0.2, 0.2, 0.4]]
+
+
+def test_every_draw_has_features_tokens_and_rows_of_its_own() -> None:
+    data = dynamics.sweep(TINY)
+    assert data["draws"] == 1 + len(data["further"]) == dynamics.DRAWS
+    birth = {each["runs"]["baseline 15"]["threshold"] for each in curves.draws_of(data)}
+    assert len(birth) == dynamics.DRAWS
 
 
 def test_curves_are_kept_to_the_digits_asked_for() -> None:

@@ -51,7 +51,13 @@ def layer(gamma: float, seed: int, *, tokens: int, held_out: int) -> Layer:
 
 
 def newborn(
-    start: str, of: Layer, seed: int, *, sparsity: TopK | ReLU | None = None, encoder_bias: bool = False
+    start: str,
+    of: Layer,
+    seed: int,
+    *,
+    d_sae: int = Setting().d_sae,
+    sparsity: TopK | ReLU | None = None,
+    encoder_bias: bool = False,
 ) -> SAE:
     """start: "baseline" (b = 0), "layer norm" (the same on normalised tokens), "centered" (b at the geometric
     median) or "mean" (b at the arithmetic one).
@@ -62,11 +68,10 @@ def newborn(
         remedy = center(geometric_median(sample), "geometric median")
     elif start == "mean":
         remedy = center(sample.double().mean(dim=0), "mean")
-    setting = Setting()
     return born(
         remedy,
-        d_sae=setting.d_sae,
-        sparsity=sparsity or TopK(k=setting.k),
+        d_sae=d_sae,
+        sparsity=sparsity or TopK(k=Setting().k),
         scaled=False,
         generator=torch.Generator().manual_seed(1_000_000 + seed),
         layer_norm=start == "layer norm",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from experiments.outliers_2605_31518 import fig6, figS13, figS13b, figS17, learned
+from experiments.outliers_2605_31518 import fig6, figS13, figS13b, figS17, four_times, learned
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction
 
 from autopsae.training import Member
@@ -120,3 +120,28 @@ def test_rank_says_zero_where_nothing_varies() -> None:
     assert learned.rank("f", "c", [1, 2, 3], [0.1, 0.2, 0.9], paper="-").ours == 1.0
     flat = learned.rank("f", "c", [1, 2, 3], [0.0, 0.0, 0.0], paper="-")
     assert (flat.ours, flat.holds) == (0.0, False)
+
+
+def test_a_feature_is_found_where_a_row_points_along_it() -> None:
+    of = learned.layer(5.0, 0, tokens=600, held_out=100)
+    sae = learned.newborn("baseline", of, 0, d_sae=150)
+    assert sae.d_sae == 150
+    with torch.no_grad():
+        sae.W_dec[:30] = -of.features[:30]  # the other way round is not found
+        sae.W_dec[30:50] = 3 * of.features[30:50]
+    others = four_times._found(learned.newborn("baseline", of, 0, d_sae=150), of)
+    assert others == 0.0
+    assert four_times._found(sae, of) == pytest.approx(0.2)
+
+
+def test_four_times_has_a_row_per_size_and_start_and_per_way_and_gamma(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(four_times, "SIZES_TRIED", (20, 100, 400))
+    monkeypatch.setattr(four_times, "GAMMAS", (5.0, 40.0))
+    data, claims = made(four_times.FIGURE, lambda: four_times.measure(four_times.Size(**TINY)))
+    assert [(row["start"], row["d_sae"]) for row in data["sizes"]] == [
+        (start, d_sae) for start in ("baseline", "centered") for d_sae in (20, 100, 400)
+    ]
+    assert len(data["revived"]) == 5 * 2
+    assert [claim.own for claim in claims] == [False, False, False, True]
+    born = {(row["way"], row["gamma"]): row["born"] for row in data["revived"]}
+    assert born["ghost", 40.0] == born["auxk", 40.0] == born["baseline", 40.0] > 0.9 > 0.2 > born["centered", 40.0]

@@ -2,14 +2,13 @@
 
     python -m experiments.outliers_2605_31518.four_times --scale quick|full
 
-The paper compares dictionaries on real layers (Table 1: 2,048 latents centered, 8,192 not), and ghost gradients too
-(Fig. S18). Here the true features are known: 100 of them, 5 active (App. A.1.2). A feature is found if a decoder row
-has a cosine over 0.9 with it. Left: 50 to 400 latents at gamma 40, k 5. Right: 100 latents at several gammas, from
-b = 0 with ghost gradients, resampling or AuxK, and centered. Adam at one rate, batches of 512. A latent that was
-silent for 62 batches is dead to what revives. Mean and spread over draws on held-out tokens.
+The paper compares dictionaries on real layers (Table 1: 2,048 latents centered, 8,192 not), and ghost gradients
+too (Fig. S18). Here the true features are known: 100 of them, 5 active (App. A.1.2). A feature is found if a
+decoder row has a cosine over 0.9 with it. Left: 50 to 400 latents at gamma 40, k 5. Right: 100 latents at several
+gammas, from b = 0 with ghost gradients, resampling or AuxK, and centered. Adam at one rate, batches of 512. A latent
+that was silent for 62 batches is dead to what revives. Mean and spread over draws on held-out tokens.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,18 +73,9 @@ def measure(size: Size) -> Data:
         for start in STARTS
         for d_sae in SIZES_TRIED
     ]
-    ways: Mapping[str, Any] = {
-        "baseline": None,
-        "centered": None,
-        **{name: _revival(name, size) for name in REVIVERS},
-    }
     revived = [
-        {
-            "way": way,
-            "gamma": gamma,
-            **_ends(size, way if way in STARTS else "baseline", gamma, revival=ways[way]),
-        }
-        for way in ways
+        {"way": way, "gamma": gamma, **_ends(size, way if way in STARTS else "baseline", gamma, way=way)}
+        for way in (*STARTS, *REVIVERS)
         for gamma in GAMMAS
     ]
     return {
@@ -98,21 +88,24 @@ def measure(size: Size) -> Data:
     }
 
 
-def _revival(name: str, size: Size) -> Any:
-    if name == "resampling":
+def _settings(way: str, size: Size) -> dict[str, Any]:
+    """What is set in the training of a way besides what all have."""
+    if way == "resampling":
         # Four times in the first half: what is drawn anew last has half of the steps to learn.
-        return Resampling(every_steps=size.steps // 8, until_step=size.steps // 2 + 1, dead_after_tokens=SILENT)
-    return REVIVERS[name][2]
+        until = size.steps // 2 + 1
+        every = max(1, size.steps // 8)
+        return {"resampling": Resampling(every_steps=every, until_step=until, dead_after_tokens=SILENT)}
+    return {"revival": REVIVERS[way][2]} if way in REVIVERS else {}
 
 
-def _ends(size: Size, start: str, gamma: float, *, d_sae: int = 100, revival: Any = None) -> dict[str, float]:
+def _ends(size: Size, start: str, gamma: float, *, d_sae: int = 100, way: str = "baseline") -> dict[str, float]:
     """What all draws of one kind end with: means and spreads."""
     layers = [layer(gamma, seed, tokens=size.tokens, held_out=size.held_out) for seed in range(size.draws)]
     members = [
         Member(
             sae=newborn(start, of, seed, d_sae=d_sae),
             tokens=of.tokens,
-            config=config(steps=size.steps, lr=size.lr, records=4, revival=revival),
+            config=config(steps=size.steps, lr=size.lr, records=4, **_settings(way, size)),
         )
         for seed, of in enumerate(layers)
     ]

@@ -2,28 +2,48 @@
 
     python -m experiments.outliers_2605_31518.fig1 --scale quick|full
 
-Of the latents of one draw: the one most anti-aligned with the mean, the most nearly orthogonal and the most
-aligned. Pre-activations are in units of ||sigma|| / sqrt(d_in), a typical latent's signal. Bars: what becomes of
-all latents, mean over draws.
+Left, real layers of our own, one mild and one with outlier dimensions: the range of each dimension over 24 tokens,
+after LayerNorm, and its mean. Then, on synthetic tokens, three latents of one draw: the one most anti-aligned with
+the mean, the most nearly orthogonal and the most aligned. Pre-activations are in units of ||sigma|| / sqrt(d_in), a
+typical latent's signal. Bars: what becomes of all latents, mean over draws.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from experiments.outliers_2605_31518.births import Setting, births, draw_tokens, encoder_rows
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_least, at_most, main, near
+from experiments.outliers_2605_31518.own import DETAILS
 from experiments.outliers_2605_31518.style import ALIVE, BLACK, BLUE, GREEN, RED, RELU, TOPK, sheet
 from matplotlib.figure import Figure
 
 LOW, HIGH = 0.5, 20.0
+REAL = ("antiberty.hs1", "gemma3.hs2")
+"""The mild and the severe real layer, of `measure_details`."""
 LATENTS = ("anti-aligned", "orthogonal", "aligned")
 COLOURS = dict(zip(LATENTS, (RED, GREEN, BLUE), strict=True))
 
 
 def compute(scale: Scale) -> Data:
     """At a low and a high gamma: densities of one draw; positive shares of every draw; fates of all latents."""
-    return {"tokens": scale.tokens, "draws": scale.draws, "panels": [_panel(gamma, scale) for gamma in (LOW, HIGH)]}
+    return {
+        "tokens": scale.tokens,
+        "draws": scale.draws,
+        "real": [_real_layer(DETAILS / f"{name}.json") for name in REAL],
+        "panels": [_panel(gamma, scale) for gamma in (LOW, HIGH)],
+    }
+
+
+def _real_layer(path: Path) -> Data:
+    """The lowest, the mean and the highest value of each dimension over the tokens that were kept."""
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    values = np.array(kept["landscape"])
+    ends = {"low": values.min(axis=0), "mean": values.mean(axis=0), "high": values.max(axis=0)}
+    about = {name: kept[name] for name in ("model", "point", "gamma")}
+    return {**about, "shown": len(values), **{name: of.round(3).tolist() for name, of in ends.items()}}
 
 
 def _panel(gamma: float, scale: Scale) -> Data:
@@ -54,14 +74,28 @@ def _density(values: torch.Tensor) -> dict[str, list[float]]:
 
 
 def draw(data: Data) -> Figure:
-    figure, axes = sheet(1, 3, width=11, height=3.9, width_ratios=(1.15, 1.5, 0.85))
-    for axis, panel in zip(axes[0], data["panels"], strict=False):
+    figure, axes = sheet(1, 5, width=17, height=3.9, width_ratios=(1, 1, 1.15, 1.5, 0.85))
+    for axis, layer in zip(axes[0], data["real"], strict=False):
+        _draw_real_layer(axis, layer)
+    axes[0, 0].set_ylabel("activation after LayerNorm")
+    for axis, panel in zip(axes[0, 2:], data["panels"], strict=False):
         _draw_densities(axis, panel)
-    axes[0, 0].set_ylabel("density over tokens")
-    _draw_fates(axes[0, 2], data)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
+    axes[0, 2].set_ylabel("density over tokens")
+    _draw_fates(axes[0, 4], data)
+    handles, labels = axes[0, 2].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
+
+
+def _draw_real_layer(axis: Any, layer: Data) -> None:
+    places = range(len(layer["mean"]))
+    axis.vlines(places, layer["low"], layer["high"], color=BLUE, linewidth=0.6, alpha=0.6)
+    axis.plot(places, layer["mean"], ".", color=BLACK, markersize=1.5)
+    axis.set_yscale("symlog", linthresh=3)
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.margins(x=0.01)
+    axis.set_xlabel(f"dimension; range over {layer['shown']} tokens", fontsize=9)
+    axis.set_title(f"{layer['model']} {layer['point']}, γ = {layer['gamma']:.2g}", fontsize=10, loc="left")
 
 
 def _draw_densities(axis: Any, panel: Data) -> None:

@@ -5,8 +5,8 @@
 The paper compares dictionaries on real layers (Table 1: 2,048 latents centered, 8,192 not), and ghost gradients
 too (Fig. S18). Here the true features are known: 100 of them, 5 active (App. A.1.2). A feature is found if a
 decoder row has a cosine over 0.9 with it. Left: 50 to 400 latents at gamma 40, k 5. Right: 100 latents at several
-gammas, from b = 0 with ghost gradients, resampling or AuxK, and centered. Adam at one rate, batches of 512. A latent
-that was silent for 62 batches is dead to what revives. Mean and spread over draws on held-out tokens.
+gammas, from b = 0 with ghost gradients, resampling or AuxK, and centered. Adam at one rate, batches of 512. A
+latent that was silent for 62 batches is dead to what revives. Mean and spread over draws on held-out tokens.
 """
 
 from dataclasses import dataclass

@@ -10,6 +10,7 @@ import torch
 from autopsae import features
 from autopsae.diagnosis.survey import survey
 from autopsae.evaluation.autopsy import autopsy
+from autopsae.features.content import features_content
 from autopsae.remedies.remedy import untouched
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep
@@ -86,12 +87,12 @@ def save_features(path: Path, compared: Path) -> None:
     texts = tuple(f"<{chr(97 + n)}> & " for n in place)
     table = features.TokenTable(documents=documents, starts=place, ends=place + 1, texts=texts)
     tops = features.top_activations(codes["one"])
-    content = {
-        **coverages["one"].to_dict(),
-        "probes": features.probe_concepts(codes, x, labels, rows="tokens", ks=(1, 8)).to_dict(),
-        "monosemanticity": {"one": features.monosemanticity(codes["one"], x).to_dict()},
-        "latent": tops.of_latent(int(tops.fired.argmax()), table).to_dict(),
-    }
+    content = features_content(
+        coverage=coverages["one"],
+        probes=features.probe_concepts(codes, x, labels, rows="tokens", ks=(1, 8)),
+        monosemanticity={"one": features.monosemanticity(codes["one"], x)},
+        examples=tops.of_latent(int(tops.fired.argmax()), table),
+    )
     path.write_text(json.dumps(content))
     compared.write_text(json.dumps(features.compare_coverages(coverages).to_dict()))
 

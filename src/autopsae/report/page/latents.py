@@ -5,7 +5,6 @@ from typing import Any
 
 from autopsae.report.page.charts import Axis, Series, chart
 from autopsae.report.page.parts import Figure, Section, anchor
-from autopsae.report.page.read import Saved
 from autopsae.survival.closed_form import reach
 
 _FATES = {"alive": "alive", "rare": "rare", "always_on": "always on"}
@@ -13,15 +12,14 @@ _PATHWAYS = {"dead_by_relu": "never positive", "dead_by_topk": "never selected"}
 _POINTS = 50  # of the line, which is a curve on a logarithmic axis
 
 
-def latents_section(saved: Saved) -> Section:
-    """The section of a table of latents."""
-    rows: Sequence[Mapping[str, Any]] = saved.content["rows"]
+def latents_section(rows: Sequence[Mapping[str, Any]], name: str) -> Section:
+    """The section of the latents of an autopsy, one by one. name: of the result."""
     dead = sum(row["fired"] == 0 for row in rows)
     return Section(
-        anchor=anchor(saved.name),
+        anchor=anchor(name, "latents"),
         title=f"{len(rows):,} latents, one by one",
         verdict=(f"{dead:,} of {len(rows):,} latents ({dead / len(rows):.1%}) never fired.",),
-        figures=(_figure(rows, saved.name),),
+        figures=(_figure(rows, name),),
     )
 
 

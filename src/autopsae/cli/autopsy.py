@@ -19,8 +19,9 @@ from autopsae.evaluation.result import Autopsy
 from autopsae.files import pair_files, write_text
 from autopsae.interop.convert import check_new_pair, format_of, load_sae, save_new
 from autopsae.provenance import PROVENANCE, add_provenance, provenance
+from autopsae.report.figures import save_figure
 from autopsae.report.page.read import latent_rows
-from autopsae.report.plots import check_figure, save_figure
+from autopsae.report.plots import check_figure
 from autopsae.report.text import autopsy_text
 from autopsae.sae.model import SAE
 from autopsae.tables import check_table

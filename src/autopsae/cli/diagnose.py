@@ -24,7 +24,8 @@ from autopsae.files import is_regular
 from autopsae.passes import known_digest, same_passes
 from autopsae.provenance import PROVENANCE, add_provenance
 from autopsae.reading import as_object, read_object
-from autopsae.report.plots import check_figure, save_figure
+from autopsae.report.figures import save_figure
+from autopsae.report.plots import check_figure
 from autopsae.report.text import survey_text
 from autopsae.report.trial import trial_text
 from autopsae.saved import save_result

@@ -92,7 +92,7 @@ class Diagnosis(Result):
         """
         return import_pandas().DataFrame([flatten(self.to_dict())])
 
-    def _repr_html_(self) -> str:
+    def _html_table(self) -> str:
         rows = [
             [name, f"{b.dead:.1%}", f"{b.dead_by_relu:.1%}", f"{b.dead_by_topk:.1%}", self._show_expected(name)]
             for name, b in self.birth.items()

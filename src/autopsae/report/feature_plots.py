@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from autopsae.features.examples import TopActivations
+from autopsae.features.examples import LatentExamples, TopActivations
 from autopsae.features.latent_probes import ProbeCoverage
 from autopsae.features.monosemanticity import Monosemanticity
 from autopsae.features.probe_survey import ProbeSurvey
@@ -97,6 +97,23 @@ def monosemanticity_figure(score: Monosemanticity) -> "Figure":
     axis.set_xlabel("monosemanticity")
     axis.set_ylabel("latents")
     axis.set_title(f"{score.scored:,} of {len(score.fired):,} latents have a score", loc="left", fontsize=10)
+    draw_grid(axis)
+    draw_legend(axis)
+    return figure
+
+
+def examples_figure(examples: LatentExamples) -> "Figure":
+    """The codes of a latent's examples against their quantiles."""
+    figure = new_canvas(7.2, 3.8)
+    axis = figure.subplots()
+    for n, (name, some) in enumerate((("largest codes", examples.top), ("spread", examples.spread))):
+        places = [100 * one.quantile for one in some]
+        codes = [one.value for one in some]
+        axis.plot(places, codes, linestyle="", color=COLORS[n + 1], marker=MARKERS[n], label=name)
+    axis.set_ylim(bottom=0)
+    axis.set_xlabel("quantile of the codes, %")
+    axis.set_ylabel("code")
+    axis.set_title(str(examples), loc="left", fontsize=10)
     draw_grid(axis)
     draw_legend(axis)
     return figure

@@ -14,7 +14,7 @@ from autopsae.evaluation.reconstruction import Evaluation
 from autopsae.evaluation.result import Autopsy
 from autopsae.features.compare import CoverageComparison
 from autopsae.features.coverage_result import Coverage
-from autopsae.features.examples import TopActivations
+from autopsae.features.examples import LatentExamples, TopActivations
 from autopsae.features.latent_probes import ProbeCoverage
 from autopsae.features.monosemanticity import Monosemanticity
 from autopsae.features.probe_survey import ProbeSurvey
@@ -76,6 +76,7 @@ FIGURES: Mapping[type, Callable[[Any], "Figure"]] = {
     ProbeSurvey: feature_plots.probe_survey_figure,
     Probes: feature_plots.probes_figure,
     Monosemanticity: feature_plots.monosemanticity_figure,
+    LatentExamples: feature_plots.examples_figure,
     TopActivations: feature_plots.activations_figure,
 }
 """The figure of each kind of result. Settings, tables that were read and single statements have none."""

@@ -118,7 +118,18 @@ def _row_of(row: Mapping[str, str]) -> dict[str, Any]:
     numbers = {name: float(row[name]) for name in _NUMBERS}
     if bad := [name for name, value in numbers.items() if not isfinite(value)]:
         raise ValueError(f"{bad[0]} is not finite")
-    return {**{name: row[name] for name in _WORDS}, **{name: int(row[name]) for name in _COUNTS}, **numbers}
+    known = {**{name: row[name] for name in _WORDS}, **{name: int(row[name]) for name in _COUNTS}, **numbers}
+    return known | {name: _value_of(value) for name, value in row.items() if name and name not in known}
+
+
+def _value_of(word: str) -> Any:
+    """A further column of the table: a number where it is one."""
+    if word in ("True", "False"):
+        return word == "True"
+    try:
+        return float(word)
+    except (TypeError, ValueError):
+        return str(word)
 
 
 def _of_object(result: object) -> Saved:

@@ -74,6 +74,11 @@ def page_html(results: Iterable[object], *, title: str = "") -> str:
             title=title or f"autopsae report: {list_names(one.name for one in saved)}",
             sections=sections,
             drawn={figure.anchor: figure.drawn for section in sections for figure in _figures(section)},
+            looked_up={
+                section.lookup.anchor: {"header": section.lookup.header, "rows": section.lookup.rows}
+                for section in sections
+                if section.lookup
+            },
             policy="script-src " + " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values()),
             scripts=[jinja2.utils.markupsafe.Markup(script) for script in scripts.values()],
             style=jinja2.utils.markupsafe.Markup(_text("page.css")),

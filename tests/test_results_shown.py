@@ -15,7 +15,9 @@ import torch
 import autopsae
 from autopsae import SAE, BatchTopK, TopK, TrainConfig
 from autopsae.activations import open_activations
+from autopsae.arrays import InputError
 from autopsae.evaluation import LossRecovered, cost_of_recentring
+from autopsae.report.figures import FIGURES
 from autopsae.sae.model import SAE as Model
 from autopsae.statistics import collect
 from autopsae.survival import forecast, forecast_trained
@@ -29,6 +31,11 @@ OTHERS = sorted((c for c in PUBLIC - {*RESULTS} if is_dataclass(c)), key=lambda 
 # At least these; the test fails where one of the public results is never made.
 NAMED = "Diagnosis Survey Finding Birth Outlook Forecast Recovery Prediction Prescription Remedy Affine View Fates "
 NAMED += "Evaluation LossRecovered Autopsy RecentringCost Record Statistics Moments Activations TrainConfig"
+# Settings, sources, tables that were read, parts of results, and single statements.
+WITHOUT_FIGURE = (
+    "Activations Annotations Budget Candidate CodeBlock Codes ConceptCounts Finding Labels OutlierDimension "
+)
+WITHOUT_FIGURE += "Point ProbeTask Record Repeats Selection Severity TokenTable TrainConfig TrainingPlan View"
 EVIL = "<b>hs0\n\x1b[2J"
 
 
@@ -107,6 +114,21 @@ def test_a_notebook_shows_a_table_in_which_everything_is_escaped(kind: type, sho
         html = value._repr_html_()
         assert html.startswith("<table>")
         assert "<b>" not in html
+
+
+@pytest.mark.parametrize("kind", RESULTS, ids=lambda c: c.__name__)
+def test_a_result_draws_its_figure_in_a_notebook_too_or_says_that_it_has_none(
+    kind: type, shown: dict[type, list[Any]]
+) -> None:
+    value = shown[kind][0]
+    if any(one in FIGURES for one in kind.__mro__):
+        assert value.plot().get_axes()
+        assert value._repr_html_().count("<img") == 1
+    else:
+        assert kind.__name__ in WITHOUT_FIGURE.split()
+        with pytest.raises(InputError, match=f"expected a result with a figure .*, got '{kind.__name__}'"):
+            value.plot()
+        assert "<img" not in value._repr_html_()
 
 
 @pytest.mark.parametrize("kind", RESULTS, ids=lambda c: c.__name__)

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,7 +70,22 @@ def check_use(wheel: Path) -> None:
         print(run(f"{bare}/autopsae", "diagnose", "tokens.npy", "--d-sae", "64", "--k", "8", "--json", "told.json"))
         if not (Path(folder) / "told.json").exists():
             sys.exit("autopsae diagnose: expected told.json, got no such file")
+        _check_page(bare, Path(folder), run)
         print(f"{version}: installed with {len(installed)} packages, asked for help, diagnosed 2,000 tokens")
+
+
+def _check_page(bare: Path, folder: Path, run: Callable[..., str]) -> None:
+    """Without its extra `report` is one line; with it, the page holds the library that draws it."""
+    words = (f"{bare}/autopsae", "report", "told.json", "--out", "report.html")
+    refused = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    if refused.returncode != 2 or "pip install 'autopsae[page]'" not in refused.stderr:
+        sys.exit(f"autopsae report: expected one line that names the extra, got\n{refused.stderr}")
+    pip = (f"{bare}/python", "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), "jinja2")
+    run(*words)
+    size = (folder / "report.html").stat().st_size
+    if not 1_000_000 < size < 5_000_000:
+        sys.exit(f"autopsae report: expected a page of 1 to 5 MB, with what draws its figures, got {size:,} bytes")
 
 
 def main(folder: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from autopsae import SAE, autopsy, evaluate, load_sae, recentre
 from autopsae.evaluation import cost_of_recentring
 from autopsae.files import write_text
-from autopsae.report.plots import save_figure
+from autopsae.report.figures import save_figure
 from autopsae.report.text import autopsy_text
 
 CASE = Case(library="SAELens", architecture="topk", start="zero", tokens="features", lr=1e-3, steps=300, seed=0)

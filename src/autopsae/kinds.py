@@ -91,7 +91,7 @@ text = of("text", lambda v: isinstance(v, str))
 flag = of("true or false", lambda v: isinstance(v, bool))
 
 
-def check_kind(path: Path, content: object, kind: Kind) -> None:
+def check_kind(path: Path | str, content: object, kind: Kind) -> None:
     """InputError, naming the place, unless `content` is of this kind."""
     if wrong := kind(content):
         raise InputError(f"{path}{wrong}; take an earlier copy, or make it anew")

@@ -1,11 +1,12 @@
 """How results show themselves: in a line, as rows of a data frame, in CSV and Parquet files, in a notebook."""
 
 import csv
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +15,9 @@ from autopsae.arrays import InputError
 from autopsae.extras import package_error
 from autopsae.files import write_whole
 from autopsae.words import list_names, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Columns = Mapping[str, list[Any]]
 
@@ -85,16 +89,46 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequ
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{under}</ul>"
 
 
+def draw_result(result: object) -> "Figure":
+    """The figure of a result. Raises InputError as `Result.plot`."""
+    # Figures are drawn in a room after this one, which is looked up only when a figure is made.
+    from autopsae.report.figures import draw_figure
+
+    return draw_figure(result)
+
+
+def html_figure(result: object) -> str:
+    """The figure of a result as an image within HTML; "" where it has none, and where matplotlib is missing."""
+    try:
+        picture = draw_result(result)._repr_png_()  # type: ignore[attr-defined]
+    except InputError:
+        return ""
+    words = escape(f"Figure of {type(result).__name__}")
+    return f'<img alt="{words}" src="data:image/png;base64,{b64encode(picture).decode()}" style="max-width:100%">'
+
+
 class Result:
     """A dataclass that shows itself shortly: `repr` names its fields, tensors by their shapes alone; a notebook
-    gets them as a table. Declare it with `@dataclass(..., repr=False)`, and say its verdict in `__str__`.
+    gets them as a table, and under it the figure, if there is one. Declare it with `@dataclass(..., repr=False)`,
+    and say its verdict in `__str__`.
     """
+
+    def plot(self) -> "Figure":
+        """The figure of this result, drawn by matplotlib: `result.plot().savefig("figure.pdf")`.
+
+        Raises InputError for a result that has none (settings, single statements), and where matplotlib is missing.
+        """
+        return draw_result(self)
 
     def __repr__(self) -> str:
         """At most some 300 characters. A field that has its default is left out."""
         return _call(self, _MOST)
 
     def _repr_html_(self) -> str:
+        return self._html_table() + html_figure(self)
+
+    def _html_table(self) -> str:
+        """The table of a notebook, every text in it escaped."""
         return html_table(["field", "value"], [list(row) for row in _fields(self)], str(self).split("\n"))
 
 

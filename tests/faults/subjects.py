@@ -26,6 +26,7 @@ from autopsae.features.token_table import TokenTable, read_token_table
 from autopsae.interop.convert import load_sae, save_sae
 from autopsae.remedies.affine import Affine
 from autopsae.remedies.remedy import active_subspace, whiten
+from autopsae.report.page.write import page_html
 from autopsae.run.many import run_sweep
 from autopsae.run.observer import Observer
 from autopsae.run.one import run
@@ -38,6 +39,7 @@ from tests.activations import layouts
 from tests.faults.inputs import INPUTS
 from tests.interop import formats, suites
 from tests.interop.test_older import OLDEST, VERSION_5, dictionary, saelens
+from tests.report import pages
 from tests.run.test_damaged import PLAN, Stopped, stop
 from tests.test_first_version import SAVED, X, entry
 
@@ -394,6 +396,23 @@ def read_tokens_of(name: str, folder: Path) -> Any:
     return table.documents.tolist(), table.starts.tolist(), table.ends.tolist(), table.texts
 
 
+def make_reported(kind: str, folder: Path) -> None:
+    """A result that `report` reads."""
+    path = folder / "d.json"
+    if kind == "diagnosis":
+        pages.save_diagnosis(path)
+    elif kind == "features":
+        pages.save_features(path, folder / "c.json")
+        (folder / "c.json").unlink()
+    else:
+        pages.save_autopsy(path)
+        (folder / ("d.csv" if kind == "autopsy" else "d.json")).unlink()
+
+
+def read_reported(kind: str, folder: Path) -> Any:
+    return page_html([folder / ("d.csv" if kind == "latents" else "d.json")])
+
+
 SUBJECTS: dict[str, Subject] = {
     **{f"activations {make.__name__}": of_activations(make) for make in layouts.LAYOUTS},
     "harvest going on": Subject(make=begin_harvest, read=finish_harvest, checked=True),
@@ -442,6 +461,10 @@ SUBJECTS: dict[str, Subject] = {
     **{name: Subject(make=make, read=read) for name, (make, read) in INPUTS.items()},
     "texts .txt": Subject(make=partial(make_texts, "t.txt"), read=partial(read_texts, "t.txt")),
     "texts .jsonl": Subject(make=partial(make_texts, "t.jsonl"), read=partial(read_texts, "t.jsonl")),
+    **{
+        f"report of {kind}": Subject(make=partial(make_reported, kind), read=partial(read_reported, kind))
+        for kind in ("diagnosis", "autopsy", "latents", "features")
+    },
     "gguf": Subject(make=make_gguf, read=read_gguf),
     **{
         f"annotations {name}": Subject(make=partial(make_annotations, name), read=partial(read_spans, name))

@@ -52,12 +52,12 @@ def _harvest(here: Path) -> list[str]:
 
 
 def _diagnose(here: Path) -> list[str]:
-    files = ["--json", "out/d.json", "--figure", "out/d.png", "--prescriptions", "out/p"]
+    files = ["--json", "out/d.json", "--figure", "out/d.png", "--prescriptions", "out/p", "--report", "out/d.html"]
     return ["diagnose", f"{here}/x.npy", "--d-sae", "256", "--k", "4", *files]
 
 
 def _autopsy(here: Path) -> list[str]:
-    files = ["--json", "out/a.json", "--table", "out/a.csv", "--figure", "out/a.png"]
+    files = ["--json", "out/a.json", "--table", "out/a.csv", "--figure", "out/a.png", "--report", "out/a.html"]
     return [
         "autopsy",
         f"{here}/sae",
@@ -71,7 +71,7 @@ def _autopsy(here: Path) -> list[str]:
 
 
 def _features(here: Path) -> list[str]:
-    files = ["--json", "out/f.json", "--table", "out/f.csv", "--figure", "out/f.png"]
+    files = ["--json", "out/f.json", "--table", "out/f.csv", "--figure", "out/f.png", "--report", "out/f.html"]
     tables = ["--annotations", f"{here}/annotations.csv", "--token-table", f"{here}/tokens.csv"]
     return ["features", f"{here}/sae", f"{here}/x.npy", *tables, "--latent", "3", *files]
 
@@ -79,7 +79,10 @@ def _features(here: Path) -> list[str]:
 VERBS: dict[str, Verb] = {
     "harvest": Verb(words=_harvest),
     "diagnose": Verb(words=_diagnose),
-    "train": Verb(words=_train("--steps", "300", "--config", "{here}/records.json"), again=("--resume",)),
+    "train": Verb(
+        words=_train("--steps", "300", "--report", "out/run.html", "--config", "{here}/records.json"),
+        again=("--resume",),
+    ),
     "sweep": Verb(
         words=_train("--steps", "60", "--lr", "1e-3,3e-3", "--init", "zero,mean", "--config", "{here}/memory.json"),
         again=("--resume",),

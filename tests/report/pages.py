@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from autopsae import features
+from autopsae.diagnosis.profile import profile_landscape, thin_spectrum
 from autopsae.diagnosis.survey import survey
 from autopsae.evaluation.autopsy import autopsy
+from autopsae.features.content import features_content
 from autopsae.remedies.remedy import untouched
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep
@@ -86,12 +88,12 @@ def save_features(path: Path, compared: Path) -> None:
     texts = tuple(f"<{chr(97 + n)}> & " for n in place)
     table = features.TokenTable(documents=documents, starts=place, ends=place + 1, texts=texts)
     tops = features.top_activations(codes["one"])
-    content = {
-        **coverages["one"].to_dict(),
-        "probes": features.probe_concepts(codes, x, labels, rows="tokens", ks=(1, 8)).to_dict(),
-        "monosemanticity": {"one": features.monosemanticity(codes["one"], x).to_dict()},
-        "latent": tops.of_latent(int(tops.fired.argmax()), table).to_dict(),
-    }
+    content = features_content(
+        coverage=coverages["one"],
+        probes=features.probe_concepts(codes, x, labels, rows="tokens", ks=(1, 8)),
+        monosemanticity={"one": features.monosemanticity(codes["one"], x)},
+        examples=tops.of_latent(coverages["one"].scores[0].latent, table),
+    )
     path.write_text(json.dumps(content))
     compared.write_text(json.dumps(features.compare_coverages(coverages).to_dict()))
 
@@ -111,6 +113,20 @@ def save_all(folder: Path) -> dict[str, Path]:
     return {**paths, "run": folder / "run", "sweep": folder / "sweep"}
 
 
+def save_latents(saved: Path, path: Path, latents: int = 8192) -> None:
+    """A table of many latents, made of the rows of a small one, whose numbers are spread a little."""
+    head, *rows = saved.read_text().splitlines()
+    names, lines = head.split(","), list[str]()
+    for n in range(latents):
+        row = dict(zip(names, rows[n % len(rows)].split(","), strict=True))
+        row |= {
+            "latent": str(n),
+            **{name: repr(float(row[name]) * (1 + n / latents)) for name in ("shift", "signal")},
+        }
+        lines.append(",".join(row.values()))
+    path.write_text("\n".join([head, *lines]))
+
+
 def many_layers(saved: Path, layers: int = 50) -> dict[str, Any]:
     """A diagnosis of many layers under six remedies with 8,192 latents, made of one layer's JSON."""
     content = json.loads(saved.read_text())
@@ -118,5 +134,7 @@ def many_layers(saved: Path, layers: int = 50) -> dict[str, Any]:
     names = ["none", "mean", "median", "zscore", "whiten", "whiten_0.15"]
     birth = {name: first["birth"].get(name, first["birth"]["none"]) for name in names}
     dimensions = [{"index": 100 * n, "mean": 3.0, "std": 0.5, "share": 0.09} for n in range(10)]
-    made = {**first, "d_sae": 8192, "birth": birth, "outlier_dimensions": dimensions}
+    variances = torch.rand(4096, generator=torch.Generator().manual_seed(0)).sort(descending=True).values + 0.01
+    pictures = {"spectrum": thin_spectrum(variances), "landscape": profile_landscape(torch.rand(64, 4096))}
+    made = {**first, **pictures, "d_in": 4096, "d_sae": 8192, "birth": birth, "outlier_dimensions": dimensions}
     return {**content, "layers": [{**made, "layer": f"blocks.{n}.hook_resid_post"} for n in range(layers)]}

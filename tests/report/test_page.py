@@ -118,7 +118,8 @@ def test_every_number_of_the_tables_is_one_of_the_json(saved: dict[str, Path], k
 def test_the_dead_of_every_layer_and_remedy_are_in_the_figure_and_its_table(saved: dict[str, Path]) -> None:
     content = json.loads(saved["diagnosis"].read_text())
     read = Read(page_html([saved["diagnosis"]]))
-    [born] = [figure["data"] for figure in read.drawn.values() if "arithmetic mean" in json.dumps(figure)]
+    figures = [figure["data"] for figure in read.drawn.values()]
+    [born] = [traces for traces in figures if "arithmetic mean" in [trace["name"] for trace in traces]]
     for trace, remedy in zip(born, ("none", "mean", "median", "zscore", "whiten"), strict=True):
         births = [layer["birth"][remedy] for layer in content["layers"]]
         assert trace["y"] == [birth["dead"] for birth in births]
@@ -156,6 +157,56 @@ def test_every_latent_of_a_table_stands_where_its_shift_and_signal_are(saved: di
     assert line["x"] == pytest.approx([-reach(600) * value for value in line["y"]])
 
 
+def test_all_that_the_table_says_of_a_latent_can_be_looked_up(saved: dict[str, Path]) -> None:
+    rows = list(csv.DictReader(saved["latents"].read_text().splitlines()))
+    read = Read(page_html([saved["latents"]]))
+    [own] = json.loads(read.scripts[1]).values()
+    assert [row[0] for row in own["rows"]] == list(range(len(rows)))
+    assert len(own["header"]) == len(rows[0])
+    for told, row in zip(own["rows"], rows, strict=True):
+        assert {row["fate"], row["cause"], "yes" if row["wakes"] == "True" else "no"} <= {*told}
+        for name in ("margin", "alignment", "signal"):
+            assert any(isinstance(v, int | float) and v == pytest.approx(float(row[name]), rel=1e-4) for v in told)
+    [figure] = read.drawn.values()
+    for trace in figure["data"]:
+        for x, latent in zip(trace["x"], trace.get("customdata", []), strict=False):
+            assert x == float(rows[latent]["shift"])
+    assert figure["layout"]["meta"]["lookup"] in [attributes.get("id") for _, attributes in read.tags]
+
+
+def test_the_latent_of_a_concept_leads_to_its_examples(saved: dict[str, Path]) -> None:
+    content = json.loads(saved["features"].read_text())
+    read = Read(page_html([saved["features"]]))
+    [target] = [
+        attributes["id"]
+        for tag, attributes in read.tags
+        if tag == "section" and f'id="{attributes["id"]}-h">Latent' in page_html([saved["features"]])
+    ]
+    links = [attributes["href"] for tag, attributes in read.tags if tag == "a"]
+    best = sum(score["latent"] == content["latent"]["latent"] for score in content["scores"])
+    assert links.count(f"#{target}") == best >= 1
+    clicked = [trace.get("customdata", []) for figure in read.drawn.values() for trace in figure["data"]]
+    assert sum(points.count(target) for points in clicked) == 2 * best
+
+
+def test_a_layer_shows_its_deaths_its_spectrum_and_its_landscape(saved: dict[str, Path]) -> None:
+    content = json.loads(saved["diagnosis"].read_text())
+    read = Read(page_html([saved["diagnosis"]]))
+    traces = [[trace["y"] for trace in figure["data"]] for figure in read.drawn.values()]
+    for layer in content["layers"]:
+        dead = [birth["dead"] for birth in layer["birth"].values()]
+        expected = [
+            layer["expected"][name]["dead"]["value"] for name in layer["birth"] if name in layer["expected"]
+        ]
+        assert [dead, expected] in traces
+        assert [layer["spectrum"]["variances"]] in traces
+        marked = [abs(one["mean"]) for one in layer["outlier_dimensions"]]
+        assert [layer["landscape"]["sizes"], *([marked] if marked else [])] in traces
+    for layer in content["layers"]:
+        del layer["spectrum"], layer["landscape"]  # as an earlier version wrote it
+    assert len(Read(page_html([content])).drawn) == len(read.drawn) - 2 * len(content["layers"])
+
+
 def test_many_records_are_drawn_at_equal_steps_and_the_page_says_so(saved: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for name in ("summary.json", "held_out.jsonl"):
@@ -173,7 +224,7 @@ def test_many_records_are_drawn_at_equal_steps_and_the_page_says_so(saved: dict[
 def test_names_with_html_in_them_stay_text_everywhere(saved: dict[str, Path]) -> None:
     html = page_html(saved.values(), title="<img src=x onerror=alert(1)>")
     read = Read(html)
-    assert len(read.scripts) == 3
+    assert len(read.scripts) == 4  # two of them data
     tags = {tag for tag, _ in read.tags}
     assert not {"u", "s", "i", "img"} & tags
     assert "<img src=x onerror=alert(1)>" in read.text
@@ -209,9 +260,7 @@ def test_fifty_layers_under_six_remedies_take_less_than_five_megabytes(
     score = {"d_sae": 8192, "live": 8192, "scored": 8192, "mean": 0.5, "mean_with_dead_as_zero": 0.5}
     score |= {"mean_top_16": 0.6, "by_chance": 0.1, "all_inputs": latents.tolist()}
     (tmp_path / "f.json").write_text(json.dumps({"monosemanticity": {"one": score}}))
-    head, *rows = saved["latents"].read_text().splitlines()
-    lines = [",".join([str(n), *rows[n % len(rows)].split(",")[1:]]) for n in range(8192)]
-    (tmp_path / "a.csv").write_text("\n".join([head, *lines]))
+    pages.save_latents(saved["latents"], tmp_path / "a.csv")
     save_page([tmp_path / name for name in ("d.json", "f.json", "a.csv")], tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
 

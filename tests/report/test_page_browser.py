@@ -29,7 +29,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved = pages.save_all(folder)
     save_page(saved.values(), folder / "bundle.html")
     (folder / "many.json").write_text(json.dumps(pages.many_layers(saved["diagnosis"])))
-    save_page([folder / "many.json"], folder / "many.html")
+    pages.save_latents(saved["latents"], folder / "many.csv")
+    save_page([folder / "many.json", folder / "many.csv"], folder / "many.html")
     return folder
 
 
@@ -119,6 +120,47 @@ def test_a_click_on_a_layer_opens_its_details_and_hovering_shows_its_value(folde
     page.mouse.click(*place)
     page.wait_for_selector("details.detail[open]")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_the_details_of_a_layer_are_made_when_they_are_opened(folder: Path, browser: Any) -> None:
+    page = Opened(browser, folder / "many.html").page
+    detail = page.query_selector("details.detail")
+    assert detail.query_selector("table") is None
+    detail.query_selector("summary").click()
+    assert detail.query_selector("table") is not None
+    for place in detail.query_selector_all(".plot"):
+        place.scroll_into_view_if_needed()
+        page.wait_for_function("place => place.querySelector('.main-svg') !== null", arg=place)
+    assert len(detail.query_selector_all(".plot")) == 3
+    numbers = detail.query_selector("details.numbers")
+    numbers.query_selector("summary").click()
+    assert numbers.query_selector("table").is_visible()
+
+
+def test_a_latent_is_shown_by_its_number_and_by_a_click_on_its_mark(folder: Path, browser: Any) -> None:
+    opened = Opened(browser, folder / "many.html")
+    page = opened.page
+    lookup = page.query_selector(".lookup")
+    lookup.query_selector("input").fill("8191")
+    page.keyboard.press("Enter")
+    assert lookup.query_selector("caption").inner_text() == "latent 8191"
+    assert "8,191" in lookup.query_selector("tbody tr:first-child td").inner_text()
+    lookup.query_selector("input").fill("9000")
+    page.evaluate("document.querySelector('.lookup form').noValidate = true")
+    page.keyboard.press("Enter")
+    assert lookup.query_selector("caption").inner_text() == "There is no latent 9000"
+    place = page.query_selector("figure:has(+ .lookup) .plot, .figures:has(+ .lookup) .plot")
+    place.scroll_into_view_if_needed()
+    page.wait_for_function("place => place.querySelector('.scatterlayer .point') !== null", arg=place)
+    box = place.query_selector(".scatterlayer .trace:last-of-type .point, .scatterlayer .point").bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.move(*middle)
+    page.wait_for_selector(".hoverlayer .hovertext")
+    assert "latent " in page.evaluate("document.querySelector('.hoverlayer .hovertext').textContent")
+    page.mouse.click(*middle)
+    page.wait_for_function("!document.querySelector('.lookup caption').textContent.startsWith('There')")
+    assert lookup.query_selector("caption").inner_text().startswith("latent ")
+    assert opened.said == []
 
 
 def test_tables_are_sorted_by_numbers_and_keys_alone_suffice(folder: Path, browser: Any) -> None:

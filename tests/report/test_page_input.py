@@ -42,12 +42,17 @@ def diagnosis(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('{"alive": 3, "causes": {}}', "got an autopsy of another version; make it again with this one"),
         (
             '{"format": "autopsae-diagnosis", "version": 9}',
-            "expected version 1 of a diagnosis, got version 9; use the autopsae that wrote it, or diagnose again",
+            "expected version 1 of a diagnosis, got version 9; use the autopsae that wrote it, or make it anew",
         ),
         ('{"format": "autopsae-diagnosis", "version": 1, "verdict": [], "layers": []}', "at least one layer"),
         ('{"format": "autopsae-trial", "version": 2}', "it lacks layer"),
         ('{"format": "autopsae-summary", "version": 2}', "it lacks birth"),
         ('{"causes": 3, "wake_on_recentring": 0}', "it lacks d_sae"),
+        (
+            '{"format": "autopsae-autopsy", "version": 2, "causes": 3, "wake_on_recentring": 0}',
+            "expected version 1 of an autopsy, got version 2; use the autopsae that wrote it, or make it anew",
+        ),
+        ('{"format": "autopsae-features", "latent": 3}', "expected version 1 of features, got version None"),
         ('{"latent": {"latent": 1}}', ".latent: expected latent, fired"),
     ],
 )
@@ -90,6 +95,17 @@ def test_a_table_that_is_none_of_an_autopsy_is_one_line(tmp_path: Path, content:
         f"{tmp_path / 'a.csv'}: expected the table of an autopsy with fate, cause, latent, fired"
     )
     assert message in said
+
+
+@pytest.mark.parametrize("kind", ["autopsy", "features"])
+def test_results_of_a_version_without_a_mark_are_shown_as_those_with_it(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.json"
+    pages.save_autopsy(path) if kind == "autopsy" else pages.save_features(path, tmp_path / "b.json")
+    content = json.loads(path.read_text())
+    assert (content.pop("format"), content.pop("version")) == (f"autopsae-{kind}", 1)
+    with_it = page_html([path])
+    path.write_text(json.dumps(content))
+    assert page_html([path]) == with_it
 
 
 def test_folders_that_hold_no_finished_run_are_told_apart(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.evaluation.autopsy import autopsy
 from autopsae.remedies.remedy import untouched
-from autopsae.report.plots import autopsy_figure, save_figure, survey_figure
+from autopsae.report.autopsy_plots import autopsy_figure
+from autopsae.report.figures import save_figure
+from autopsae.report.survey_plots import survey_figure
 from autopsae.report.text import autopsy_text, survey_text
 from autopsae.sae.death import fates
 from autopsae.sae.init import born
@@ -107,10 +110,12 @@ def test_of_many_layers_each_finding_is_told_once_at_its_gravest(found: Survey) 
 def test_the_figure_shows_the_survey_s_own_numbers(found: Survey) -> None:
     axes = survey_figure(found).get_axes()
     lines = {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes[0].get_lines()}
+    counted: list[Any] = [*axes[0].containers]
+    lines |= {str(one.get_label()): np.asarray(one.lines[0].get_ydata()) for one in counted}
     for name, label in (("none", "no remedy"), ("median", "geometric median")):
         assert list(lines[label]) == [100 * diagnosis.birth[name].dead for diagnosis in found]
     assert list(lines["closed form from gamma"]) == [100 * (diagnosis.predicted.dead or 0.0) for diagnosis in found]
-    shown = [axis.get_title(loc="left").split(":")[0] for axis in axes[1:4]]
+    shown = [axis.get_title(loc="left").split("\n")[0] for axis in axes[1:4]]
     assert shown == ["hs1", "hs2", "hs0"]
 
 

@@ -73,7 +73,7 @@ def sweep_and_alone(ones: list[One], sparsity: Sparsity) -> tuple[list[list[Reco
     members = [one.member(seed, sparsity, own) for seed, one in enumerate(ones)]
     starts = [[p.detach().clone() for p in member.sae.parameters()] for member in members]
     found = list(Training(members, common))
-    expected = []
+    expected: list[list[Record]] = []
     for seed, (one, trained) in enumerate(zip(ones, members, strict=True)):
         alone = one.member(seed, sparsity, own)
         expected.append(train(alone.sae, seen_by(alone, common), alone.config))

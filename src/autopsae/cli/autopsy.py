@@ -8,6 +8,7 @@ from pathlib import Path
 from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import InputError
 from autopsae.cli.options.autopsy import AutopsyOptions
+from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_text, write_all
 from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
 from autopsae.evaluation.autopsy import autopsy as examine
@@ -18,7 +19,9 @@ from autopsae.evaluation.result import Autopsy
 from autopsae.files import pair_files, write_text
 from autopsae.interop.convert import check_new_pair, format_of, load_sae, save_new
 from autopsae.provenance import PROVENANCE, add_provenance, provenance
-from autopsae.report.plots import check_figure, save_figure
+from autopsae.report.figures import save_figure
+from autopsae.report.page.read import latent_rows
+from autopsae.report.plots import check_figure
 from autopsae.report.text import autopsy_text
 from autopsae.sae.model import SAE
 from autopsae.tables import check_table
@@ -72,17 +75,19 @@ def _writers(
     layer: str,
 ) -> list[Callable[[], object]]:
     writers: list[Callable[[], object]] = []
+    counts = result.to_dict() | ({"recentred": cost.to_dict()} if cost else {})
     if options.json:
-        counts = result.to_dict() | ({"recentred": cost.to_dict()} if cost else {}) | {PROVENANCE: provenance()}
-        writers.append(partial(write_text, options.json, json.dumps(counts, indent=2) + "\n"))
+        text = json.dumps(counts | {PROVENANCE: provenance()}, indent=2)
+        writers.append(partial(write_text, options.json, text + "\n"))
     if options.table:
         writers.append(partial(result.save_table, options.table))
     if options.figure:
         writers.append(partial(save_figure, result, options.figure))
     if options.prescription:
         writers.append(partial(fresh_start(loaded, result, layer=layer).save, options.prescription))
+    writers += page_writers(options.paging, f"autopsy of {options.sae}", counts, latent_rows(result))
     if options.recentre and woken:
-        # The last: its name has to be a new one, so a run that was killed before it can be run again.
+        # After all others: its name has to be a new one, so a run that was killed before it can be run again.
         writers.append(partial(save_new, woken, options.recentre))
     return writers
 
@@ -101,5 +106,6 @@ def _check_outputs(options: AutopsyOptions) -> None:
     if options.prescription:
         written += pair_files(options.prescription)
     check_own_files(written)
+    check_paging(options.paging, written)
     if recentre and not Path(sae).is_dir() and pair_files(recentre)[0].resolve() == pair_files(sae)[0].resolve():
         raise InputError(f"{recentre}: expected a new name, got one that is taken; pass another")

@@ -12,10 +12,11 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.cli.documents import check_unread, documents_of, is_model, load_source
 from autopsae.cli.firing import sparsity_of
 from autopsae.cli.options.diagnose import DiagnoseOptions
-from autopsae.cli.options.shared import Padding
+from autopsae.cli.options.shared import Padding, Paging
+from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_note, print_text, write_all
 from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
-from autopsae.cli.trial import check_trial, run_trials, save_with_trials, training_of
+from autopsae.cli.trial import check_trial, content_with_trials, run_trials, training_of
 from autopsae.diagnosis.model import diagnose_model
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey, survey
@@ -23,9 +24,11 @@ from autopsae.files import is_regular
 from autopsae.passes import known_digest, same_passes
 from autopsae.provenance import PROVENANCE, add_provenance
 from autopsae.reading import as_object, read_object
-from autopsae.report.plots import check_figure, save_figure
+from autopsae.report.figures import save_figure
+from autopsae.report.plots import check_figure
 from autopsae.report.text import survey_text
 from autopsae.report.trial import trial_text
+from autopsae.saved import save_result
 from autopsae.trial.result import Trial
 
 _STOPPED = "stopped_after"
@@ -39,6 +42,7 @@ def diagnose(options: DiagnoseOptions) -> None:
     sparsity_of(options.firing).check(options.d_sae)
     check_places(options.json, options.figure, options.prescriptions)
     check_places(None, None, options.trialing.trial_folder)
+    check_paging(options.paging, [options.json, options.figure])
     check_trial(options)
     device = take_device(options.device)
     opened: dict[str, Activations] = {}
@@ -69,12 +73,12 @@ def diagnose(options: DiagnoseOptions) -> None:
 
 def _keep_part(part: Survey, layers: Mapping[str, Tokens], options: DiagnoseOptions) -> None:
     """Print and write the diagnoses before a layer that failed, or before Ctrl-C. The JSON is NAME.part.json,
-    so that nobody takes it for the whole, and a whole one of an earlier time stays; there is no figure.
+    so that nobody takes it for the whole, and a whole one of an earlier time stays; there is no figure and no page.
     """
     json = _part_of(options.json)
     read = {d.layer: layers[d.layer] for d in part if d.layer in layers}
     with add_provenance(**{_STOPPED: len(part)}):
-        write_all(_writers(part, read, replace(options, json=json, figure=None), {}))
+        write_all(_writers(part, read, replace(options, json=json, figure=None, paging=Paging()), {}))
     print_text(survey_text(part))
     written = f"; they are in {json}" if json else ""
     print_note(f"warning: stopped after {len(part)} of the layers{written}")
@@ -184,14 +188,9 @@ def _writers(
 ) -> list[Callable[[], object]]:
     digests = {name: asdict(known) for name, tokens in layers.items() if (known := known_digest(tokens))}
     writers: list[Callable[[], object]] = []
+    wrote_all, content = add_provenance(digests=digests), content_with_trials(result, trials)
     if options.json:
-        writers.append(
-            add_provenance(digests=digests)(
-                partial(save_with_trials, result, trials, options.json)
-                if trials
-                else partial(result.save, options.json)
-            )
-        )
+        writers.append(wrote_all(partial(save_result, options.json, content)))
     if options.figure and not trials:  # it shows none of a trial
         writers.append(partial(save_figure, result, options.figure))
     if options.prescriptions:
@@ -200,4 +199,5 @@ def _writers(
             wrote = add_provenance(layer=d.layer, digest=digests.get(d.layer))
             prescription = trials[d.layer].prescription if d.layer in trials else d.prescription
             writers.append(wrote(partial(prescription.save, options.prescriptions / names[d.layer])))
-    return writers
+    pages = page_writers(options.paging, f"diagnosis of {options.source}", content)
+    return [*writers, *(wrote_all(write) for write in pages)]

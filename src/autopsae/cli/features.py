@@ -14,9 +14,11 @@ from autopsae.cli.documents import is_model
 from autopsae.cli.feature_measures import Measured, measure
 from autopsae.cli.feature_sources import FromFiles, FromModel
 from autopsae.cli.options.features import FeaturesOptions
+from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_note, print_text, write_all
 from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
 from autopsae.features.compare import CoverageComparison
+from autopsae.features.content import features_content
 from autopsae.files import write_text
 from autopsae.interop.convert import load_sae
 from autopsae.provenance import PROVENANCE, add_provenance, provenance
@@ -80,14 +82,13 @@ def _texts(measured: Measured) -> list[RenderableType]:
 
 def _writers(measured: Measured, options: FeaturesOptions) -> list[Callable[[], object]]:
     writers: list[Callable[[], object]] = []
+    content = features_content(
+        coverage=measured.coverage,
+        probes=measured.probes,
+        monosemanticity=measured.monosemanticity,
+        examples=measured.examples,
+    )
     if options.json:
-        content = {} if measured.coverage is None else measured.coverage.to_dict()
-        if measured.probes is not None:
-            content["probes"] = measured.probes.to_dict()
-        if measured.monosemanticity is not None:
-            content["monosemanticity"] = {name: of.to_dict() for name, of in measured.monosemanticity.items()}
-        if measured.examples is not None:
-            content["latent"] = measured.examples.to_dict()
         text = json.dumps(content | {PROVENANCE: provenance()}, indent=2)
         writers.append(partial(write_text, options.json, text + "\n"))
     if options.table:
@@ -96,7 +97,7 @@ def _writers(measured: Measured, options: FeaturesOptions) -> list[Callable[[], 
         writers += [partial(save_table, columns[name], place) for name, place in places.items()]
     if measured.coverage is not None and options.figure:
         writers.append(partial(save_concept_figure, measured.coverage, options.figure))
-    return writers
+    return [*writers, *page_writers(options.paging, f"features of {options.sae}", content)]
 
 
 def table_places(options: FeaturesOptions) -> dict[str, Path]:
@@ -151,3 +152,4 @@ def _check(options: FeaturesOptions) -> None:
         check_table(options.table)
     written = [place for place in (options.json, options.figure, *table_places(options).values()) if place]
     check_own_files(written)
+    check_paging(options.paging, written)

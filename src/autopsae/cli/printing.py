@@ -1,5 +1,6 @@
 """The one place for printing: tables and lines, from words that may come from files."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,7 +14,8 @@ _PIPE = 120  # columns: a table cut to the 80 that a pipe is taken for would hid
 
 def print_text(content: RenderableType) -> None:
     """A table or a text on standard output, after the results are written: it may be closed or full."""
-    Console(width=None if sys.stdout.isatty() else _PIPE).print(content)
+    is_told = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+    Console(width=None if is_told else _PIPE).print(content)
 
 
 def print_line(line: str) -> None:

@@ -44,19 +44,25 @@ def check_own_files(places: Sequence[Path]) -> None:
         raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, places))}")
 
 
+_BAR = 16  # columns of the bar: what is done shall stand in a line of 80
+
+
 class _Description(ProgressColumn):
-    """As it stands: a layer's name may hold what rich would take for markup, or worse. Then rate and time left."""
+    """As it stands: a layer's name may hold what rich would take for markup, or worse. Then per cent, rate and time
+    left.
+    """
 
     def render(self, task: Task) -> Text:
+        done = f", {task.percentage:.0f} %" if task.total else ""
         rate = f", {task.speed:,.0f} a second" if task.speed else ""
         left = f", {timedelta(seconds=round(task.time_remaining))} left" if task.time_remaining else ""
-        return Text(printable(task.description) + rate + left)
+        return Text(printable(task.description) + done + rate + left)
 
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[tuple[Bar, TaskID]]:
     """A bar on standard error and its task, until the context ends; its total is told later."""
-    columns = (BarColumn(), TimeElapsedColumn(), _Description())
+    columns = (BarColumn(bar_width=_BAR), TimeElapsedColumn(), _Description())
     with Bar(*columns, console=Console(stderr=True)) as bar:
         yield bar, bar.add_task(description, total=None)
 

@@ -12,6 +12,7 @@ from autopsae.cli.interrupts import delay_signals
 from autopsae.cli.members import about_of, choices_of, config_of, entry_of, sparsity_of, with_defaults
 from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
+from autopsae.cli.page import check_paging, write_run_page
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import progress_bar, take_device
 from autopsae.diagnosis.prescription import Prescription
@@ -31,10 +32,28 @@ from autopsae.run.start import load_start
 from autopsae.saved import provenance_of
 from autopsae.training.config import TrainConfig
 from autopsae.training.logs import Csv, Logger, TensorBoard
+from autopsae.training.loop import Diverged
 
 
 def train(options: TrainOptions) -> None:
-    """Train SAEs into the folder OUT, and print what became of them. Raises InputError, Diverged and DiskFull."""
+    """Train SAEs into the folder OUT, show them on a page where that is asked, and print what became of them.
+
+    Raises InputError, Diverged and DiskFull.
+    """
+    check_paging(options.paging, [])
+    try:
+        result = _train(options)
+    except Diverged:
+        write_run_page(options.paging, options.out)  # it says how far the run came
+        raise
+    try:
+        write_run_page(options.paging, options.out)
+    finally:
+        (print_sweep if "members" in result else print_run)(options.out, result)
+
+
+def _train(options: TrainOptions) -> dict[str, Any]:
+    """Check what is asked for, read what is needed, and return what summary.json or sweep.json says in the end."""
     fit, keep, out = options.fit, options.keep, options.out
     birth = with_defaults(options.birth)
     choices = choices_of(birth, fit, options.seed)
@@ -60,14 +79,14 @@ def train(options: TrainOptions) -> None:
         name: Settings(about=told(choice), config=config)
         for (name, choice), config in zip(choices.items(), configs, strict=True)
     }
-    if keep.resume and _is_finished(out, settings):
-        return
+    if keep.resume and (result := _load_finished(out, settings)) is not None:
+        return result
     made_for = None if saved is None else saved.made_for()
     with add_provenance(layer=training.layer, prescription=made_for, **(_first_day(out) if keep.resume else {})):
-        _train(options, birth, plan, saved, training, held, settings, choices)
+        return _train_members(options, birth, plan, saved, training, held, settings, choices)
 
 
-def _train(
+def _train_members(
     options: TrainOptions,
     birth: Birth,
     plan: Plan,
@@ -76,8 +95,8 @@ def _train(
     held: Activations,
     settings: dict[str, Settings],
     choices: dict[str, Choice],
-) -> None:
-    """Draw the SAEs, train them, and print what became of them."""
+) -> dict[str, Any]:
+    """Draw the SAEs and train them."""
     fit, keep, out, many = options.fit, options.keep, options.out, len(settings) > 1
     with progress_bar("reading the statistics") as (bar, task):
         read = Layer(training, layer_norm=birth.layer_norm, strays=fit.strays, device=options.device)
@@ -96,14 +115,12 @@ def _train(
         known = known_digest(read.all_tokens)
         wrote = add_provenance(digest=known and asdict(known))
         if not many:
-            result = wrote(run)(entries[0], tokens, held, out, **common)
-        else:
-            memory = None if keep.memory is None else int(1e9 * keep.memory)
-            portions = Portions.of(entries, memory, tokens=training.tokens)
-            if not any((out / name).exists() for name in ("portions.json", "sweep.json")):
-                print_note(_describe_portions(portions), bar.console)
-            result = wrote(run_sweep)(entries, tokens, held, out, portions=portions, **common)
-    (print_sweep if many else print_run)(out, result)
+            return wrote(run)(entries[0], tokens, held, out, **common)
+        memory = None if keep.memory is None else int(1e9 * keep.memory)
+        portions = Portions.of(entries, memory, tokens=training.tokens)
+        if not any((out / name).exists() for name in ("portions.json", "sweep.json")):
+            print_note(_describe_portions(portions), bar.console)
+        return wrote(run_sweep)(entries, tokens, held, out, portions=portions, **common)
 
 
 def _as_prescribed(config: TrainConfig, saved: Prescription, *, with_bias: bool) -> TrainConfig:
@@ -130,14 +147,13 @@ def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:
         raise InputError(f"--memory: expected a number of GB over 0, got {keep.memory:g}")
 
 
-def _is_finished(out: Path, settings: dict[str, Settings]) -> bool:
-    """Whether nothing is left to do; then the result is printed again."""
+def _load_finished(out: Path, settings: dict[str, Settings]) -> dict[str, Any] | None:
+    """The result where nothing is left to do; None otherwise."""
     many = len(settings) > 1
     result = load_finished_sweep(out, settings) if many else load_finished_run(out, *settings.values())
     if result is not None:
         print_finished(out, out / ("sweep.json" if many else "summary.json"))
-        (print_sweep if many else print_run)(out, result)
-    return result is not None
+    return result
 
 
 def _loggers(keep: Keep, folder: Path, after: int) -> list[Logger]:

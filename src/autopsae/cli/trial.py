@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 from autopsae.activations.names import file_names
 from autopsae.activations.store import Activations
@@ -15,7 +15,6 @@ from autopsae.defaults import K
 from autopsae.diagnosis.survey import Survey
 from autopsae.passes import same_passes
 from autopsae.run.members import penalty_for
-from autopsae.saved import save_result
 from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
 from autopsae.trial.candidate import usual_candidates
@@ -89,7 +88,7 @@ def run_trials(
         yield name, said
 
 
-def save_with_trials(survey: Survey, trials: Mapping[str, Trial], path: Path) -> None:
-    """Write the survey as `Survey.save` does, with the trials by layer under "trials"."""
+def content_with_trials(survey: Survey, trials: Mapping[str, Trial]) -> dict[str, Any]:
+    """What `Survey.save` writes, with the trials by layer under "trials", where there are any."""
     said = {name: one.to_dict() for name, one in trials.items()}
-    save_result(path, {**survey.to_dict(), "trials": said})
+    return {**survey.to_dict(), **({"trials": said} if said else {})}

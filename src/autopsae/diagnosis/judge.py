@@ -97,7 +97,8 @@ def judge(
         acceptable=asked.acceptable,
         documents_assumed=groups.least_effect > 1,
     )
-    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu())
+    variances = statistics.spectrum.eigenvalues.float().cpu()
+    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu(), variances)
 
 
 def _of_sample(documents: Sequence[int] | NDArray[Any] | None, statistics: Statistics) -> Tensor | None:
@@ -110,7 +111,9 @@ def _limit(outlook: Outlook, most: int) -> Outlook:
     return replace(outlook, effective_tokens=min(outlook.effective_tokens, float(most)))
 
 
-def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Diagnosis:
+def _diagnosis(
+    measured: Measured, landscape: Float[Tensor, "shown d_in"], variances: Float[Tensor, "d_in"]
+) -> Diagnosis:
     """What was measured, and what it means."""
     prescription = measured.prescription
     return Diagnosis(
@@ -130,6 +133,7 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"]) -> Di
         paper=paper_rule(measured.severity.effective_rank_fraction),
         findings=findings(measured),
         landscape=landscape,
+        variances=variances,
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.outliers import OutlierDimension
 from autopsae.diagnosis.prescription import Prescription
+from autopsae.diagnosis.profile import profile_landscape, thin_spectrum
 from autopsae.diagnosis.severity import Severity
 from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics.repeats import Repeats
@@ -57,7 +58,9 @@ class Diagnosis(Result):
     findings: tuple[Finding, ...]
     """What the numbers mean, in agreement with the prescription."""
     landscape: Float[Tensor, "shown d_in"]
-    """A few sampled tokens after per-token LayerNorm, for the eye (the paper's Fig. 2b); not in `to_dict`."""
+    """A few sampled tokens after per-token LayerNorm, for the eye (the paper's Fig. 2b); `to_dict`: a profile."""
+    variances: Float[Tensor, "d_in"]
+    """Variances of the activations along their principal directions, largest first; `to_dict` has some of them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, as in the JSON of the command line."""
@@ -82,6 +85,8 @@ class Diagnosis(Result):
                 "reason": self.prescription.reason,
                 "paper": self.paper,
             },
+            "spectrum": thin_spectrum(self.variances),
+            "landscape": profile_landscape(self.landscape),
             "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
         }
 
@@ -92,7 +97,7 @@ class Diagnosis(Result):
         """
         return import_pandas().DataFrame([flatten(self.to_dict())])
 
-    def _repr_html_(self) -> str:
+    def _html_table(self) -> str:
         rows = [
             [name, f"{b.dead:.1%}", f"{b.dead_by_relu:.1%}", f"{b.dead_by_topk:.1%}", self._show_expected(name)]
             for name, b in self.birth.items()

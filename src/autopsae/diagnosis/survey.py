@@ -81,7 +81,7 @@ class Survey(Result):
         """Write `to_dict` as JSON, with what wrote it (`provenance`), whole or not at all."""
         save_result(path, self.to_dict())
 
-    def _repr_html_(self) -> str:
+    def _html_table(self) -> str:
         header = ["layer", "gamma", "rank", *(f"dead: {name}" for name in COMPARED), "prescription"]
         rows = [
             [

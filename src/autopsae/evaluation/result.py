@@ -13,6 +13,8 @@ from autopsae.evaluation.causes import CAUSES
 from autopsae.survival.outlook import DeadForecast, numbers_of_forecast
 from autopsae.tables import Result, frame, save_table
 
+FORMAT = "autopsae-autopsy"
+
 FATES = ("alive", "rare", "always_on", "dead_by_relu", "dead_by_topk")
 """The names of fates, by number."""
 
@@ -132,6 +134,8 @@ class Autopsy(Result):
         fates, out = self.fates, int((self.is_dead & ~self.reachable).sum())
         recovery = {"lr": self.lr, "steps": self.steps, "reach": self.lr * self.steps, "out_of_reach": out}
         return {
+            "format": FORMAT,
+            "version": 1,
             "d_sae": self.d_sae,
             "d_in": self.d_in,
             "sparsity": self.sparsity,

@@ -13,7 +13,7 @@ from autopsae.arrays import InputError
 from autopsae.features.codes import Codes, Documents
 from autopsae.features.largest import LargestPerLatent, sample_keys
 from autopsae.features.token_table import TokenTable
-from autopsae.tables import Result
+from autopsae.tables import Result, html_table
 
 SAMPLE = 64
 """Firings of each latent, drawn uniformly, of which the spread is taken."""
@@ -41,8 +41,8 @@ class Example:
     """The text after it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LatentExamples:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LatentExamples(Result):
     """Where one latent fires."""
 
     latent: int
@@ -59,6 +59,26 @@ class LatentExamples:
     def to_dict(self) -> dict[str, Any]:
         """JSON."""
         return asdict(self)
+
+    def __str__(self) -> str:
+        return f"latent {self.latent:,} fires on {self.fired:,} tokens ({self.rate:.3%})"
+
+    def _html_table(self) -> str:
+        rows = [
+            [which, f"{example.value:.4g}", f"{example.quantile:.0%}", *_in_context(example)]
+            for which, some in (("largest", self.top), ("spread", self.spread))
+            for example in some
+        ]
+        return html_table(["which", "code", "quantile", "before", "token", "after"], rows, [str(self)])
+
+
+def _in_context(example: Example) -> list[str]:
+    """What is before a token, the token, and what is after it; its place where no table of tokens was there."""
+    return (
+        ["", f"token {example.token:,}", ""]
+        if example.text is None
+        else [example.before or "", example.text, example.after or ""]
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)

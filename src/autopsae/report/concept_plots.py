@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopsae.features.compare import CoverageComparison
 from autopsae.features.coverage_result import COVERED, LIMITS, Coverage
-from autopsae.report.plots import draw_grid, write_figure
-from autopsae.words import printable
+from autopsae.report.plots import draw_grid, label, new_canvas, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,11 +52,9 @@ def draw_concepts(saes: Mapping[str, Drawn]) -> "Figure":
     """Left: how many concepts are covered at each limit of F1, a line for each SAE, dashed by chance. Right: the F1
     of the concepts that the SAEs know best; a concept is covered where its point is right of the line.
     """
-    from matplotlib.figure import Figure
-
     first = next(iter(saes.values()))
     shown = min(len(first.best), _SHOWN)
-    figure = Figure(figsize=(11, max(4.6, 1.6 + 0.19 * shown)), layout="constrained")
+    figure = new_canvas(11, max(4.6, 1.6 + 0.19 * shown))
     axes: Any = figure.subplots(1, 2, width_ratios=(1, 1.25))
     _draw_curves(axes[0], saes)
     _draw_best(axes[1], saes, shown)
@@ -78,8 +75,8 @@ def _draw_curves(axis: "Axes", saes: Mapping[str, Drawn]) -> None:
 
     for n, (name, drawn) in enumerate(saes.items()):
         color, marker = _COLORS[n % len(_COLORS)], _MARKERS[n % len(_MARKERS)]
-        label = f"{printable(name, _LONG)} ({drawn.live:,} live)"
-        axis.plot([*drawn.curve], [*drawn.curve.values()], color=color, marker=marker, markersize=4, label=label)
+        words = f"{label(name, _LONG)} ({drawn.live:,} live)"
+        axis.plot([*drawn.curve], [*drawn.curve.values()], color=color, marker=marker, markersize=4, label=words)
         axis.plot([*drawn.chance], [*drawn.chance.values()], color=color, linestyle="--", linewidth=1)
     axis.plot([], [], color="0.4", linestyle="--", linewidth=1, label="annotations of other documents")
     axis.axvline(COVERED, color="0.4", linewidth=0.8)
@@ -109,7 +106,7 @@ def _draw_best(axis: "Axes", saes: Mapping[str, Drawn], shown: int) -> None:
             markersize=5,
             alpha=0.8,
         )
-    axis.set_yticks(range(len(names)), [printable(name, _LONG) for name in names], fontsize=8)
+    axis.set_yticks(range(len(names)), [label(name, _LONG) for name in names], fontsize=8)
     axis.invert_yaxis()
     axis.axvline(COVERED, color="0.4", linewidth=0.8)
     axis.set_xlim(-0.02, 1.02)  # whole markers at the ends

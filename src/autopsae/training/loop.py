@@ -21,6 +21,7 @@ from autopsae.sae.model import SAE
 from autopsae.seeds import stream
 from autopsae.training.checkpoint import State, complete_tensors, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
+from autopsae.training.history import Records
 from autopsae.training.layouts import layouts_of
 from autopsae.training.objective import penalty_losses, reconstruction_losses
 from autopsae.training.optimizers import Optimizer
@@ -267,12 +268,12 @@ def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:
         raise Diverged(training.diverged[0])
 
 
-def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: Progress | None = None) -> list[Record]:
+def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: Progress | None = None) -> Records:
     """Train `sae` in place on raw tokens to the last step, and return its records. Raises as `steps`.
 
     progress: called with each record, as progress("training", steps done, all steps).
     """
-    records = []
+    records = Records()
     for record in steps(sae, tokens, config):
         records.append(record)
         if progress:

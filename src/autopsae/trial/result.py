@@ -124,7 +124,7 @@ class Trial(Result):
         lines: Sequence[object] = [f"{self.prescription.layer}: {self.chosen}: {self.prescription.reason}"]
         return "\n".join(printable(str(line)) for line in [*lines, *self.outcomes, *self.findings])
 
-    def _repr_html_(self) -> str:
+    def _html_table(self) -> str:
         # A candidate that diverged has no point but that at birth.
         steps = [point.step for point in max((outcome.points for outcome in self.outcomes), key=len)]
         rows = [

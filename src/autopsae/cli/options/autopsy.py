@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.cli.options.kinds import Place
-from autopsae.cli.options.shared import Padding
+from autopsae.cli.options.shared import Padding, Paging
 from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
 
 
@@ -48,5 +48,7 @@ class AutopsyOptions:
     prescription: Place[Path | None] = None
     """Write what the next SAE should start from there: b_dec at the centre of these tokens. The advice says how the
     library that wrote SAE takes it."""
+    paging: Annotated[Paging, OmitArgPrefixes] = Paging()
+    """Where the result is shown."""
     device: str | None = None
     """Where to compute, for example cuda."""

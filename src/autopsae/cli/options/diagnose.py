@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.cli.options.kinds import Integers, Names, Numbers, Place, Rare
-from autopsae.cli.options.shared import Padding, Reading
+from autopsae.cli.options.shared import Padding, Paging, Reading
 from autopsae.cli.options.sparsity import ShortFiring
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Prefer, Repeated
 
@@ -80,6 +80,8 @@ class DiagnoseOptions:
     """Write all numbers there."""
     figure: Place[Path | None] = None
     """Write death by layer and remedy there (.png, .pdf, .svg)."""
+    paging: Annotated[Paging, OmitArgPrefixes] = Paging()
+    """Where the result is shown."""
     prescriptions: Place[Path | None] = None
     """Write each layer's prescription into this folder."""
     seed: int = 0

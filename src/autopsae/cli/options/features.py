@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.cli.options.kinds import Integers, Names, Place, Rare
-from autopsae.cli.options.shared import Padding, Reading
+from autopsae.cli.options.shared import Padding, Paging, Reading
 from autopsae.defaults import PROBE_KS, Pool, ProbeRows
 
 
@@ -83,5 +83,7 @@ class FeaturesOptions:
     whose name ends in -probes or -monosemanticity."""
     figure: Place[Path | None] = None
     """Write the curve of covered concepts and F1 by concept there, with --annotations (.png, .pdf, .svg)."""
+    paging: Annotated[Paging, OmitArgPrefixes] = Paging()
+    """Where the result is shown."""
     device: str | None = None
     """Where to compute, for example cuda."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from autopsae.cli.options.kinds import Rare
+from autopsae.cli.options.kinds import Place, Rare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +14,14 @@ class Padding:
     """Of activations [sequences, tokens, d_in]: how many tokens of each are real (.npy, .npz, .pt, .txt)."""
     mask: Path | None = None
     """Instead of --lengths: True or 1 for each token that is real (.npy, .npz, .pt, .txt)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paging:
+    """Where the result is shown."""
+
+    report: Place[Path | None] = None
+    """Show the result on one page there (.html), which opens without a network (docs/page.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)

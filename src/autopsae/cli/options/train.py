@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from autopsae.cli.options.kinds import Biases, Integers, Numbers, Place, Rare, Starts
-from autopsae.cli.options.shared import Padding
+from autopsae.cli.options.shared import Padding, Paging
 from autopsae.cli.options.sparsity import ShortFiring
 from autopsae.defaults import Strays
 
@@ -121,6 +121,8 @@ class TrainOptions:
     """How it is trained."""
     keep: Annotated[Keep, OmitArgPrefixes] = Keep()
     """What is kept on the way."""
+    paging: Annotated[Paging, OmitArgPrefixes] = Paging()
+    """Where the result is shown."""
     seed: Integers = (0,)
     """Of the drawn rows and of the order of the tokens."""
     device: str | None = None

@@ -17,6 +17,9 @@ from autopsae.words import printable
 COLORS = ("@ink", "@vermilion", "@blue", "@orange", "@green", "@pink", "@sky")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "x", "star", "pentagon")
 _DASHES = ("solid", "dash", "dot", "dashdot")
+_SMALL = 0.01  # fractions up to which an axis goes at least
+WIDE = 10.0
+"""Largest over smallest value from which an axis is better logarithmic."""
 _TICKS = 12  # names along an axis at most: more would cover each other
 _MANY = 500  # marks of a series that are drawn smaller, as they cover each other
 _LONG = 18  # letters of such a name
@@ -110,7 +113,8 @@ def chart(
         for name, height in heights
     ]
     along = _axis(x, [value for one in series for value in one.x])
-    upwards = _axis(y, [value for one in series for value in one.y if value is not None])
+    ends = [end for one in series for interval in one.intervals if interval for end in interval]
+    upwards = _axis(y, [*(value for one in series for value in one.y if value is not None), *ends])
     layout: dict[str, Any] = {"xaxis": along, "yaxis": upwards, "shapes": shapes, "annotations": notes}
     layout["showlegend"] = len(series) > 1
     if bars:
@@ -200,6 +204,8 @@ def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
         drawn |= {"tickvals": places, "ticktext": [label(axis.names[place], _LONG) for place in places]}
     elif axis.form.endswith("%"):
         drawn |= {"tickformat": ".4~%", "rangemode": "tozero"}
+        if values and min(values) >= 0 and max(values) < _SMALL:
+            drawn["range"] = [-0.03 * _SMALL, _SMALL]  # not 0 to 100 % where all are 0
     if axis.is_log:
         ticks = _log_ticks(min(values), max(values))
         drawn |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from autopsae.report.page.commands import act_on_layer
+from autopsae.report.page.layer_figures import layer_figures
 from autopsae.report.page.parts import (
     Cell,
     Code,
@@ -159,6 +160,7 @@ def _detail(layer: Layer, link: str, wrote: Mapping[str, Any], name: str) -> Det
         ),
         findings=said_of(layer["findings"]),
         code=act_on_layer(layer, wrote),
+        figures=layer_figures(layer, f"{name} {link}"),
         tables=(_deaths(layer), *_dimension_table(layer), _geometry(layer)),
     )
 

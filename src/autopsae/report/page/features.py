@@ -1,6 +1,7 @@
 """What the page says of the features of an SAE: coverage, comparison, probes, monosemanticity, top activations."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from autopsae.features.coverage_result import COVERED
@@ -32,13 +33,23 @@ def feature_sections(saved: Saved) -> list[Section]:
         sections.append(probes_section(content["probes"]["probes"], saved))
     if "monosemanticity" in content:
         sections.append(monosemanticity_section(content["monosemanticity"], saved))
-    latents = [content["latent"]] if "latent" in content else content.get("latents", [])
-    sections += [_latent(latent, saved) for latent in latents]
+    sections += [_latent(latent, saved) for latent in _latents(content)]
     return sections
 
 
+def _latents(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The latents of which examples are there."""
+    return [content["latent"]] if "latent" in content else list(content.get("latents", []))
+
+
+def _links(saved: Saved) -> dict[int, str]:
+    """Where the examples of a latent are on the page."""
+    shown = (latent["latent"] for latent in _latents(saved.content))
+    return {number: anchor(saved.name, "latent", number) for number in shown}
+
+
 def _coverage(coverage: Mapping[str, Any], saved: Saved, name: str = "") -> Section:
-    of = anchor(saved.name, "coverage", name)
+    of, links = anchor(saved.name, "coverage", name), _links(saved)
     ordered = _best_first(coverage["scores"])
     covered = (
         f"{coverage['covered']:,} of {coverage['concepts']:,} concepts have a latent (F1 over {COVERED:g} on "
@@ -51,8 +62,8 @@ def _coverage(coverage: Mapping[str, Any], saved: Saved, name: str = "") -> Sect
         title="Concepts" + (f" of {name}" if name else ""),
         verdict=(f"{name}: {covered}" if name else covered,),
         code=show_latent(ordered[0]["latent"], ordered[0]["concept"], saved.wrote) if ordered else (),
-        figures=(_curves({name or "this SAE": coverage}, of), *_f1(ordered, of)),
-        tables=(_scores(ordered, coverage["latents_per_concept"], name),),
+        figures=(_curves({name or "this SAE": coverage}, of), *_f1(ordered, of, links)),
+        tables=(_scores(ordered, coverage["latents_per_concept"], name, links),),
     )
 
 
@@ -78,13 +89,18 @@ def _curves(coverages: Mapping[str, Mapping[str, Any]], of: str) -> Figure:
     )
 
 
-def _f1(ordered: Sequence[Mapping[str, Any]], of: str) -> tuple[Figure, ...]:
+def _f1(ordered: Sequence[Mapping[str, Any]], of: str, links: Mapping[int, str]) -> tuple[Figure, ...]:
     if not ordered:
         return ()
     shown, axis = ordered[:MOST], Axis(title="concept", names=[score["concept"] for score in ordered[:MOST]])
     series = [
         Series(
-            name=words, x=list(range(len(shown))), y=[score[key] for score in shown], style=style, mode="markers"
+            name=words,
+            x=list(range(len(shown))),
+            y=[score[key] for score in shown],
+            style=style,
+            mode="markers",
+            links=[links.get(score["latent"], "") for score in shown],
         )
         for key, words, style in (("f1", "test documents", 2), ("validation_f1", "validation documents", 3))
     ]
@@ -92,11 +108,14 @@ def _f1(ordered: Sequence[Mapping[str, Any]], of: str) -> tuple[Figure, ...]:
     return (chart("F1 by concept", caption, series, x=axis, y=Axis(title="F1", form=".3f"), of=of),)
 
 
-def _scores(ordered: Sequence[Mapping[str, Any]], latents: Mapping[str, int], name: str) -> Table:
+def _scores(
+    ordered: Sequence[Mapping[str, Any]], latents: Mapping[str, int], name: str, links: Mapping[int, str]
+) -> Table:
+    """links: where the examples of a latent are on the page."""
     rows = tuple(
         (
             Cell(score["concept"]),
-            count(score["latent"]),
+            replace(count(score["latent"]), link=links.get(score["latent"], "")),
             number(score["threshold"], "g"),
             *(number(score[key], ".3f") for key in ("precision", "recall", "f1", "validation_f1")),
             count(latents.get(score["concept"])),
@@ -128,7 +147,9 @@ def _comparison(content: Mapping[str, Any], saved: Saved) -> Section:
     )
     header = ("SAE", "live latents", "covered", "by chance", "concepts", "mean F1", "concepts per live latent")
     tables = [Table(caption="The SAEs side by side", header=header, rows=rows), _gain_table(gains, baseline)]
-    tables += [_scores(_best_first(c["scores"]), c["latents_per_concept"], name) for name, c in coverages.items()]
+    tables += [
+        _scores(_best_first(c["scores"]), c["latents_per_concept"], name, {}) for name, c in coverages.items()
+    ]
     return Section(
         anchor=of,
         title=f"Concepts: {len(coverages)} SAEs compared",

@@ -1,31 +1,58 @@
 """What the page says of the table of an autopsy: every latent's shift against its signal, by fate and cause."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isfinite
 from typing import Any
 
-from autopsae.report.page.charts import Axis, Series, chart
-from autopsae.report.page.parts import Figure, Section, anchor
-from autopsae.report.page.read import Saved
+from autopsae.report.page.charts import WIDE, Axis, Series, chart
+from autopsae.report.page.parts import Figure, Lookup, Number, Section, anchor
 from autopsae.survival.closed_form import reach
 
 _FATES = {"alive": "alive", "rare": "rare", "always_on": "always on"}
 _PATHWAYS = {"dead_by_relu": "never positive", "dead_by_topk": "never selected"}
+_WORDS = {"rate": "share of the tokens", "max_pre": "largest pre-activation", "tied": "encoder · decoder (cosine)"}
+_ROWS = 200  # of the figure's table at most: thousands would keep a browser busy
 _POINTS = 50  # of the line, which is a curve on a logarithmic axis
 
 
-def latents_section(saved: Saved) -> Section:
-    """The section of a table of latents."""
-    rows: Sequence[Mapping[str, Any]] = saved.content["rows"]
+def latents_section(rows: Sequence[Mapping[str, Any]], name: str) -> Section:
+    """The section of the latents of an autopsy, one by one. name: of the result."""
+    lookup = _lookup(rows, name)
     dead = sum(row["fired"] == 0 for row in rows)
     return Section(
-        anchor=anchor(saved.name),
+        anchor=anchor(name, "latents"),
         title=f"{len(rows):,} latents, one by one",
         verdict=(f"{dead:,} of {len(rows):,} latents ({dead / len(rows):.1%}) never fired.",),
-        figures=(_figure(rows, saved.name),),
+        figures=(_figure(rows, name, lookup.anchor),),
+        lookup=lookup,
     )
 
 
-def _figure(rows: Sequence[Mapping[str, Any]], of: str) -> Figure:
+def _lookup(rows: Sequence[Mapping[str, Any]], name: str) -> Lookup:
+    """All that is known of each latent."""
+    columns = [*rows[0]]
+    ordered = ["latent", *(column for column in columns if column != "latent")]
+    shown = sorted(rows, key=lambda row: row["latent"])
+    return Lookup(
+        anchor=anchor(name, "lookup"),
+        what="latent",
+        header=tuple(_WORDS.get(column, column.replace("_", " ")) for column in ordered),
+        rows=[[_value(row[column]) for column in ordered] for row in shown],
+    )
+
+
+def _value(value: Any) -> Number | str:
+    """As the page shows it: five digits, words for what JSON has no number for."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if isfinite(value) else str(value)
+    return value if isinstance(value, int) else str(value)
+
+
+def _figure(rows: Sequence[Mapping[str, Any]], of: str, lookup: str) -> Figure:
+    """lookup: what a click on a latent asks for its row."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(_group(row), []).append(row)
@@ -40,18 +67,28 @@ def _figure(rows: Sequence[Mapping[str, Any]], of: str) -> Figure:
         )
         for style, (name, own) in enumerate(sorted(groups.items()))
     ]
-    is_log = min(row["signal"] for row in rows) > 0
+    signals = [row["signal"] for row in rows]
+    is_log = min(signals) > 0 and max(signals) > WIDE * min(signals)
     figure = chart(
         "Shift against signal",
         "A mark for each latent: what the centre of the tokens adds to its pre-activation, and how much this "
-        "varies over tokens. Latents left of the line are never positive if their signal is Gaussian.",
+        "varies over tokens. Latents left of the line are never positive if their signal is Gaussian. Click a mark "
+        "for all that is known of its latent.",
         series,
         x=Axis(title="shift"),
         y=Axis(title="signal", is_log=is_log),
         of=of,
     )
+    for trace, own in zip(figure.drawn["data"], (own for _, own in sorted(groups.items())), strict=True):
+        trace["customdata"] = [row["latent"] for row in own]
+        trace["meta"] = "row"  # the page makes the words of thousands of marks itself
+        del trace["hovertext"]
+    figure.drawn["layout"]["meta"] = {"lookup": lookup}
     figure.drawn["data"].extend(_line(rows))
-    return figure
+    few = figure.table.rows[:_ROWS]
+    more = f"; {len(few):,} of {len(rows):,} latents, any other is shown below" if len(few) < len(rows) else ""
+    table = replace(figure.table, caption=figure.table.caption + more, rows=few)
+    return replace(figure, table=table)
 
 
 def _group(row: Mapping[str, Any]) -> str:

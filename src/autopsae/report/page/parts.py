@@ -124,6 +124,20 @@ class Detail:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lookup:
+    """A long table of which the page shows the row that is asked for, by a click in a figure or by its number."""
+
+    anchor: str
+    """Its name on the page."""
+    what: str
+    """What a row is, in a word."""
+    header: tuple[str, ...]
+    """The names of the columns; the first has whole numbers, by which a row is asked for."""
+    rows: Sequence[Sequence[Number | str]]
+    """The rows, in the order of their numbers."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Section:
     """What the page says of one result."""
 
@@ -143,6 +157,8 @@ class Section:
     """The figures."""
     tables: tuple[Table, ...] = ()
     """The tables."""
+    lookup: Lookup | None = None
+    """Where a row of a long table is asked for; None where there is none."""
     examples: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
     """Tokens in their context, by what they have in common."""
     details: tuple[Detail, ...] = ()

@@ -1,7 +1,7 @@
 """Saved results read back: what kind of result a file or a folder is, checked before anything is drawn of it."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from json import dumps
 from math import isfinite
@@ -10,6 +10,9 @@ from typing import Any
 
 from autopsae.arrays import InputError
 from autopsae.diagnosis.survey import FORMAT as DIAGNOSIS
+from autopsae.evaluation.result import FORMAT as AUTOPSY
+from autopsae.evaluation.result import Autopsy
+from autopsae.features.content import FORMAT as FEATURES
 from autopsae.kinds import Kind, check_kind
 from autopsae.provenance import PROVENANCE
 from autopsae.reading import input_errors, is_folder, parse, read_bytes
@@ -25,7 +28,8 @@ from autopsae.words import list_names, printable, show
 _EXPECTED = (
     "a result of autopsae: the JSON of diagnose, autopsy or features, of a trial, or the folder of a run or a sweep"
 )
-_DIAGNOSIS_VERSION = 1
+_VERSION = 1  # of a diagnosis, an autopsy and features
+_A = {"diagnosis": "a diagnosis", "autopsy": "an autopsy", "features": "features"}
 _WORDS, _COUNTS, _NUMBERS = ("fate", "cause"), ("latent", "fired"), ("rate", "shift", "signal")
 _POINTS = 300  # records of a run that are drawn at most: more could not be told apart
 _ALL_POINTS = 3000  # of all members of a sweep
@@ -55,15 +59,20 @@ class Saved:
     """What its JSON says."""
     wrote: Mapping[str, Any]
     """What wrote it (`provenance`); {} where it does not say."""
+    rows: Sequence[Mapping[str, Any]] = ()
+    """Of an autopsy, where they are known: its latents, one by one. Of a table: its rows."""
     curves: Mapping[str, Curves] = field(default_factory=dict)
     """Of a run: under "". Of a sweep: by the name of the member, where its folder is there."""
 
 
 def read_result(result: object) -> Saved:
     """A result from a file, a folder, an object with `to_dict`, such as a Survey, or the content of a JSON file.
+    What was read before is returned as it is.
 
     Raises InputError for what is none, for a file that is damaged, and for one of a version that is not known.
     """
+    if isinstance(result, Saved):
+        return result
     if not isinstance(result, str | Path):
         return _of_object(result)
     path = Path(result)
@@ -90,7 +99,7 @@ def read_result(result: object) -> Saved:
     if content.get("format") == TRIAL:
         checked = load_object(path, format=TRIAL, kind=schema.TRIAL)
         return Saved(kind="trial", name=str(path), content=checked, wrote=provenance_of(path))
-    return _of_content(content, path)
+    return read_content(content, str(path))
 
 
 def _of_table(path: Path) -> Saved:
@@ -101,7 +110,7 @@ def _of_table(path: Path) -> Saved:
         rows = [_row_of(row) for row in read]
         if not rows:
             raise ValueError("it has no rows")
-    return Saved(kind="latents", name=str(path), content={"rows": rows}, wrote={})
+    return Saved(kind="latents", name=str(path), content={}, rows=rows, wrote={})
 
 
 def _row_of(row: Mapping[str, str]) -> dict[str, Any]:
@@ -109,7 +118,18 @@ def _row_of(row: Mapping[str, str]) -> dict[str, Any]:
     numbers = {name: float(row[name]) for name in _NUMBERS}
     if bad := [name for name, value in numbers.items() if not isfinite(value)]:
         raise ValueError(f"{bad[0]} is not finite")
-    return {**{name: row[name] for name in _WORDS}, **{name: int(row[name]) for name in _COUNTS}, **numbers}
+    known = {**{name: row[name] for name in _WORDS}, **{name: int(row[name]) for name in _COUNTS}, **numbers}
+    return known | {name: _value_of(value) for name, value in row.items() if name and name not in known}
+
+
+def _value_of(word: str) -> Any:
+    """A further column of the table: a number where it is one."""
+    if word in ("True", "False"):
+        return word == "True"
+    try:
+        return float(word)
+    except (TypeError, ValueError):
+        return str(word)
 
 
 def _of_object(result: object) -> Saved:
@@ -120,33 +140,43 @@ def _of_object(result: object) -> Saved:
         raise InputError(f"page: expected a path, or a result with to_dict(), got {show(result)}")
     name, content = type(result).__name__, parse(dumps(as_json(told)).encode())
     if "birth" in content and "prescription" in content and "layers" not in content:
-        content = {"format": DIAGNOSIS, "version": _DIAGNOSIS_VERSION, "verdict": [], "layers": [content]}
-    return _of_content(content, Path(name))
+        content = {"format": DIAGNOSIS, "version": _VERSION, "verdict": [], "layers": [content]}
+    return read_content(content, name, latent_rows(result) if isinstance(result, Autopsy) else ())
 
 
-def _of_content(content: dict[str, Any], path: Path) -> Saved:
-    """A JSON object by what it holds; `path` names it in messages."""
-    kind, check = _kind_of(content, path)
-    if kind == "diagnosis" and content.get("version") != _DIAGNOSIS_VERSION:
+def latent_rows(autopsy: Autopsy) -> list[dict[str, Any]]:
+    """The latents of an autopsy, as `autopsy --table` writes them."""
+    columns = autopsy.columns()
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def read_content(content: Mapping[str, Any], name: str, rows: Sequence[Mapping[str, Any]] = ()) -> Saved:
+    """A result from what its JSON file holds. name: how it is called; rows: the latents of an autopsy.
+
+    Raises InputError for content that is no result, and for a version that is not known.
+    """
+    kind, check = _kind_of(content, name)
+    written = content.get("version")
+    if kind in _A and "format" in content and written != _VERSION:
         raise InputError(
-            f"{path}: expected version {_DIAGNOSIS_VERSION} of a diagnosis, got version "
-            f"{show(content.get('version'))}; use the autopsae that wrote it, or diagnose again"
+            f"{name}: expected version {_VERSION} of {_A[kind]}, got version {show(written)}; use the autopsae "
+            "that wrote it, or make it anew"
         )
-    check_kind(path, content, check)
+    check_kind(name, content, check)
     wrote = content.get(PROVENANCE)
-    return Saved(kind=kind, name=str(path), content=content, wrote=wrote if isinstance(wrote, dict) else {})
+    return Saved(kind=kind, name=name, content=content, rows=rows, wrote=wrote if isinstance(wrote, dict) else {})
 
 
-def _kind_of(content: Mapping[str, Any], path: Path) -> tuple[str, Kind]:
-    """(the kind of result, what it must be)."""
+def _kind_of(content: Mapping[str, Any], path: str) -> tuple[str, Kind]:
+    """(the kind of result, what it must be). Autopsies and features of earlier versions name no format."""
     if content.get("format") == DIAGNOSIS:
         return "diagnosis", schema.DIAGNOSIS
     if {"chosen", "candidates"} <= {*content}:
         return "trial", schema.TRIAL
-    if {"causes", "wake_on_recentring"} <= {*content}:
+    if content.get("format", AUTOPSY) == AUTOPSY and {"causes", "wake_on_recentring"} <= {*content}:
         return "autopsy", schema.AUTOPSY
     parts = [check for name, check in schema.FEATURES.items() if name in content]
-    if "format" not in content and parts:
+    if content.get("format", FEATURES) == FEATURES and parts:
         return "features", lambda value: next((wrong for check in parts if (wrong := check(value))), None)
     raise InputError(f"{path}: expected {_EXPECTED}, got {_describe(content)}")
 

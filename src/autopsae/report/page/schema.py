@@ -29,6 +29,25 @@ _NUMBERS += ("mean_norm", "median_norm")
 _NUMBERS += ("mean_median_distance", "mean_median_angle", "token_norm_median", "token_norm_p99", "token_norm_max")
 _NUMBERS += ("stray_tokens", "stray_square")
 _SEVERITY: dict[str, Kind] = dict.fromkeys(_NUMBERS, _ANY)
+
+
+def _side_by_side(places: str, values: str) -> Kind:
+    """Two lists of equal length: rising whole numbers, and a number for each."""
+    parts = _open(**{places: list_of(whole(0)), values: list_of(_ANY)})
+
+    def check(value: object) -> str | None:
+        wrong = parts(value)
+        if wrong or not isinstance(value, dict):
+            return wrong
+        rising = sorted({*value[places]}) == value[places]
+        return (
+            None if rising and len(value[places]) == len(value[values]) else f".{places}: expected as many, rising"
+        )
+
+    return check
+
+
+_SPECTRUM, _LANDSCAPE = _side_by_side("directions", "variances"), _side_by_side("dimensions", "sizes")
 _DIMENSION = _open(index=whole(0), mean=_ANY, std=_ANY, share=_ANY)
 
 
@@ -45,7 +64,8 @@ def _layer(value: object) -> str | None:
         "outlier_dimensions": list_of(_DIMENSION),
         "findings": list_of(_FINDING),
     }
-    intervals = {f"{name}_interval": _pair for name in ("gamma", "effective_rank_fraction")}
+    intervals: dict[str, Kind] = {f"{name}_interval": _pair for name in ("gamma", "effective_rank_fraction")}
+    intervals |= {"spectrum": _SPECTRUM, "landscape": _LANDSCAPE}
     return fields(needed, optional=intervals, others=anything)(value) or _check_names(value)
 
 

@@ -74,6 +74,11 @@ def page_html(results: Iterable[object], *, title: str = "") -> str:
             title=title or f"autopsae report: {list_names(one.name for one in saved)}",
             sections=sections,
             drawn={figure.anchor: figure.drawn for section in sections for figure in _figures(section)},
+            looked_up={
+                section.lookup.anchor: {"header": section.lookup.header, "rows": section.lookup.rows}
+                for section in sections
+                if section.lookup
+            },
             policy="script-src " + " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values()),
             scripts=[jinja2.utils.markupsafe.Markup(script) for script in scripts.values()],
             style=jinja2.utils.markupsafe.Markup(_text("page.css")),
@@ -89,9 +94,9 @@ def _sections(saved: Saved) -> list[Section]:
         "trial": lambda one: [trial_section(one.content, one.name)],
         "run": lambda one: [run_section(one)],
         "sweep": lambda one: [sweep_section(one)],
-        "autopsy": lambda one: [autopsy_section(one)],
+        "autopsy": _autopsy_sections,
         "features": feature_sections,
-        "latents": lambda one: [latents_section(one)],
+        "latents": lambda one: [latents_section(one.rows, one.name)],
     }
     remark = foreign_version(saved)
     wrote = _wrote(saved)
@@ -101,9 +106,13 @@ def _sections(saved: Saved) -> list[Section]:
     ]
 
 
+def _autopsy_sections(saved: Saved) -> list[Section]:
+    return [autopsy_section(saved), *([latents_section(saved.rows, saved.name)] if saved.rows else [])]
+
+
 def _wrote(saved: Saved) -> tuple[tuple[str, str], ...]:
     """What wrote a result, as (name, value)."""
-    lines = [("read from", saved.name)]
+    lines = [("result", saved.name)]
     for name in ("autopsae", "torch", "date", "command", "source", "layer"):
         if name in saved.wrote:
             lines.append((name, str(saved.wrote[name])))

@@ -8,6 +8,7 @@
   var COLORS = { vermilion: "#D55E00", blue: "#0072B2", orange: "#E69F00", green: "#009E73", pink: "#CC79A7", sky: "#56B4E9" };
   var root = document.documentElement;
   var drawn = JSON.parse(document.getElementById("drawn").textContent);
+  var lookedUp = JSON.parse(document.getElementById("looked-up").textContent);
   var shown = {};
   var coarse = matchMedia("(pointer: coarse)").matches;
 
@@ -36,6 +37,8 @@
     var palette = PALETTES[root.dataset.scheme];
     var figure = colored(drawn[id], palette);
     figure.data.forEach(function (trace) {
+      if (trace.meta === "row") trace.hovertemplate = "%{fullData.name}<br>" + lookedUp[figure.layout.meta.lookup].header[0] +
+        " %{customdata}<br>" + figure.layout.xaxis.title.text + ": %{x:.4g}<br>" + figure.layout.yaxis.title.text + ": %{y:.4g}<extra></extra>";
       if (!trace.hovertext) return;
       trace.hovertemplate = "%{hovertext}<extra></extra>";
       trace.hovertext = trace.hovertext.map(function (text) { return (trace.name + "\n" + text).replace(/\n/g, "<br>"); });
@@ -62,8 +65,10 @@
     if (!shown[id]) {
       shown[id] = true;
       place.on("plotly_click", function (event) {
-        var link = event.points[0] && event.points[0].customdata;
-        if (link) open(link);
+        var link = event.points[0] && event.points[0].customdata, meta = drawn[id].layout.meta;
+        if (link === undefined || link === null || link === "") return;
+        if (meta && meta.lookup) look(meta.lookup, link, true);
+        else open(link);
       });
     }
   }
@@ -71,11 +76,57 @@
   function open(id) {
     var detail = document.getElementById(id);
     if (!detail) return;
-    for (var part = detail; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+    for (var part = detail; part; part = part.parentElement) if (part.tagName === "DETAILS") { fill(part); part.open = true; }
     history.replaceState(null, "", "#" + id);
     detail.scrollIntoView({ block: "start" });
     var summary = detail.querySelector("summary");
     if (summary) summary.focus({ preventScroll: true });
+  }
+
+  // A row of a long table: its cells become lines.
+  function look(anchor, number, goThere) {
+    var place = document.getElementById(anchor), own = lookedUp[anchor], body = place.querySelector("tbody");
+    var row = own.rows.find(function (one) { return one[0] === number; });
+    var words = own.header[0] + " " + number;
+    place.querySelector("caption").textContent = row ? words : "There is no " + words;
+    body.textContent = "";
+    (row || []).forEach(function (value, n) {
+      var line = body.insertRow(), head = document.createElement("th");
+      head.scope = "row";
+      head.textContent = own.header[n];
+      line.appendChild(head);
+      line.insertCell().textContent = typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: 5 }) : value;
+    });
+    place.querySelector("input").value = number;
+    if (goThere) place.scrollIntoView({ block: "nearest" });
+  }
+
+  document.addEventListener("submit", function (event) {
+    event.preventDefault();
+    var place = event.target.closest(".lookup");
+    look(place.id, Number(place.querySelector("input").value), false);
+  });
+
+  // One figure at a time, so that the page answers in between.
+  var waiting = [], isDrawing = false;
+  function next() {
+    if (isDrawing || !waiting.length) return;
+    isDrawing = true;
+    setTimeout(function () {
+      var id = waiting.shift();
+      if (!shown[id]) draw(id);
+      isDrawing = false;
+      next();
+    }, 0);
+  }
+
+  function observe(part) { part.querySelectorAll(".plot").forEach(function (place) { near.observe(place); }); }
+
+  function fill(detail) {
+    var template = detail.querySelector(":scope > template");
+    if (!template) return;
+    detail.replaceChild(template.content, template);
+    observe(detail);
   }
 
   function redraw() { Object.keys(shown).forEach(draw); }
@@ -132,13 +183,17 @@
   scheme(preferred.matches ? "dark" : "light");
   preferred.addEventListener("change", function () { scheme(preferred.matches ? "dark" : "light"); });
 
+  // What is inside of details is made when they are opened: that of fifty layers would keep the browser busy.
+  document.addEventListener("toggle", function (event) { if (event.target.open) fill(event.target); }, true);
+
   // A figure is drawn when it comes near: fifty at once would take seconds.
   var near = new IntersectionObserver(function (entries) {
     entries.forEach(function (entry) {
-      if (entry.isIntersecting && !shown[entry.target.id]) draw(entry.target.id);
+      if (entry.isIntersecting && !shown[entry.target.id] && waiting.indexOf(entry.target.id) < 0) waiting.push(entry.target.id);
     });
-  }, { rootMargin: "400px" });
-  document.querySelectorAll(".plot").forEach(function (place) { near.observe(place); });
+    next();
+  }, { rootMargin: "200px" });
+  observe(document);
 
   var before = null;
   addEventListener("beforeprint", function () {

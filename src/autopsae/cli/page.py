@@ -1,0 +1,45 @@
+"""--report: what a verb has made, shown on a page, which is the last file that it writes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from autopsae.cli.options.shared import Paging
+from autopsae.cli.terminal import check_own_files
+from autopsae.provenance import PROVENANCE, provenance
+from autopsae.report.page.read import read_content
+from autopsae.report.page.write import check_page, save_page
+from autopsae.saved import as_json
+
+
+def check_paging(paging: Paging, others: Sequence[Path | None]) -> None:
+    """InputError for a page that could not be written after all the work. others: what is written besides."""
+    if paging.report is None:
+        return
+    check_page(paging.report)
+    check_own_files([paging.report, *(place for place in others if place is not None)])
+
+
+def page_writers(
+    paging: Paging, name: str, content: Mapping[str, Any], rows: Sequence[Mapping[str, Any]] = ()
+) -> list[Callable[[], object]]:
+    """The writer of the page; [] where none is asked for.
+
+    name: of the result; content: what its JSON holds, to which what wrote it is added; rows: the latents of an
+    autopsy, one by one.
+    """
+    place = paging.report
+    if place is None:
+        return []
+
+    def write() -> None:
+        told = {**as_json(content), PROVENANCE: as_json(provenance())}
+        save_page([read_content(told, name, rows)], place)
+
+    return [write]
+
+
+def write_run_page(paging: Paging, out: Path) -> None:
+    """Write the page of a run or a sweep, where it is asked for and the folder `out` holds a finished one."""
+    if paging.report is not None and any((out / name).is_file() for name in ("summary.json", "sweep.json")):
+        save_page([out], paging.report)

@@ -1,0 +1,83 @@
+"""What the verbs print fits terminals of 50, 80 and 120 columns: no digit is lost, and no word is broken."""
+
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from autopsae.cli import terminal, verbs
+from autopsae.report import fitting
+from tests.cli.test_page_option import MAKES, SMALL, here  # noqa: F401
+
+ALL = {
+    **MAKES,
+    "trial": ["diagnose", "x.npy", *SMALL, "--trial", "--steps", "30", "--batch-tokens", "64"],
+    "sweep": [*MAKES["train"], "--seed", "0,1"],
+    "recentre": [*MAKES["autopsy"], "--recentre", "out"],
+    "probes": [*MAKES["features"], "--probes", "tokens", "--ks", "1,4", "--controls"],
+}
+WIDTHS = (50, 80, 120)
+_NUMBER = re.compile(r"\d[\d,.]*\d|\d")
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[^\s─]+", text)
+
+
+def in_columns(
+    given: list[str], columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What a command prints on so many columns. What it writes gets a new name, which is not in what it prints."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    new = "out" + "x" * len([*Path().iterdir()])
+    assert verbs.run([new if word == "out" else word for word in given]) == 0
+    return capsys.readouterr().out.replace(new, "out")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("verb", ALL)
+def test_no_digit_is_lost_and_no_word_is_broken_at_any_width(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    wide = in_columns(ALL[verb], 2000, monkeypatch, capsys)
+    with monkeypatch.context() as lines_alone:
+        lines_alone.setattr(fitting.Fitting, "_width_of", lambda *_: 10_000)
+        in_lines = in_columns(ALL[verb], 2000, monkeypatch, capsys)
+    known, numbers = {*words(wide), *words(in_lines)}, {*_NUMBER.findall(wide)} & {*_NUMBER.findall(in_lines)}
+    for columns in WIDTHS:
+        narrow = in_columns(ALL[verb], columns, monkeypatch, capsys)
+        assert "…" not in narrow
+        assert numbers - {*_NUMBER.findall(narrow)} == set(), columns
+        broken = {word for word in words(narrow) if word not in known}
+        assert broken == set(), columns
+        if verb not in ("train", "sweep"):  # whose lines name a folder, and are one line however wide
+            assert max(map(len, narrow.splitlines())) <= columns
+
+
+@pytest.mark.usefixtures("here")
+def test_colours_are_left_out_where_they_are_not_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colour = re.compile(r"\x1b\[(?:\d+;)*3\dm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert verbs.run(MAKES["diagnose"]) == 0
+    assert colour.search(capsys.readouterr().out)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert verbs.run(MAKES["diagnose"]) == 0
+    assert not colour.search(capsys.readouterr().out)
+
+
+def test_long_work_shows_per_cent_rate_and_time_left_in_a_line_of_eighty() -> None:
+    with Progress(terminal._Description(), console=Console(width=80, quiet=True)) as bar:
+        task = bar.add_task("layer 3 of 12: hs12, statistics: 12,000 tokens", total=100)
+        for _ in range(20):
+            bar.advance(task, 2)
+        [one] = bar.tasks
+        said = terminal._Description().render(one).plain
+    assert said.startswith("layer 3 of 12: hs12, statistics: 12,000 tokens, 40 %, ")
+    assert " a second, 0:00:0" in said or said.endswith(" a second")

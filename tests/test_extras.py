@@ -16,6 +16,8 @@ from autopsae.extras import package_error
 from autopsae.features.flat_files import flat_file_annotations
 from autopsae.features.probes import import_sklearn
 from autopsae.features.tasks import probe_task_names
+from autopsae.hub.pull import pull
+from autopsae.hub.push import push
 from autopsae.interop.hub import fetch
 from autopsae.models.diffusion import load_diffusion
 from autopsae.models.dinov2_small import read_onnx
@@ -59,7 +61,9 @@ NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "diffusion": ("diffusers", "'autopsae[diffusers]'", lambda folder: load_diffusion("a", str(folder), **PLACE)),
     "onnx": ("onnx", "onnx", lambda folder: read_onnx("dinov2-small", folder / "a.onnx")),
     "h5py": ("h5py", "h5py", lambda folder: read_keras("spliceai", folder / "a.h5")),
-    "hub": ("huggingface_hub", "huggingface_hub", lambda _: fetch("a/b", [], [])),
+    "hub": ("huggingface_hub", "'autopsae[hub]'", lambda _: fetch("a/b", [], [])),
+    "push": ("huggingface_hub", "'autopsae[hub]'", lambda folder: push(folder, "a/b")),
+    "pull": ("huggingface_hub", "'autopsae[hub]'", lambda folder: pull("a/b", folder / "new")),
     "tensorboard": ("tensorboard", "'autopsae[tensorboard]'", TensorBoard),
     "probes": ("sklearn", "'autopsae[features]'", lambda _: import_sklearn("sklearn.metrics")),
     "sparse matrices": ("scipy", "'autopsae[features]'", lambda _: import_sklearn("scipy.sparse")),

@@ -20,7 +20,8 @@ def pins(name: str) -> dict[str, str]:
 
 
 def test_the_lowest_versions_asked_for_are_those_that_are_tested() -> None:
-    bounds = dict(re.split(">=", requirement) for requirement in PROJECT["dependencies"])
+    here = [requirement for requirement in PROJECT["dependencies"] if ";" not in requirement]
+    bounds = dict(re.split(">=", requirement) for requirement in here)
     tested = pins("constraints-lowest.txt")
     assert tested.keys() == bounds.keys()
     assert {**tested, "torch": bounds["torch"]} == bounds  # older PyTorch pulls gigabytes of CUDA

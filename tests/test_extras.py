@@ -29,6 +29,7 @@ from autopsae.report.page.write import check_page
 from autopsae.report.plots import check_figure
 from autopsae.tables import check_table, frame
 from autopsae.training.logs import TensorBoard
+from autopsae.training.wandb_runs import WandBFolder
 
 pytestmark = pytest.mark.quick
 
@@ -65,6 +66,7 @@ NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "push": ("huggingface_hub", "'autopsae[hub]'", lambda folder: push(folder, "a/b")),
     "pull": ("huggingface_hub", "'autopsae[hub]'", lambda folder: pull("a/b", folder / "new")),
     "tensorboard": ("tensorboard", "'autopsae[tensorboard]'", TensorBoard),
+    "wandb": ("wandb", "'autopsae[wandb]'", lambda folder: WandBFolder(folder, "p")),
     "probes": ("sklearn", "'autopsae[features]'", lambda _: import_sklearn("sklearn.metrics")),
     "sparse matrices": ("scipy", "'autopsae[features]'", lambda _: import_sklearn("scipy.sparse")),
     "page": ("jinja2", "'autopsae[page]'", lambda folder: check_page(folder / "a.html")),

@@ -45,7 +45,9 @@ def available_bytes(device: torch.device) -> int:
 
 def _of_system() -> int | None:
     if _MEMINFO.exists():
-        [line] = [line for line in _MEMINFO.read_text(encoding="utf-8").splitlines() if line.startswith("MemAvailable")]
+        [line] = [
+            line for line in _MEMINFO.read_text(encoding="utf-8").splitlines() if line.startswith("MemAvailable")
+        ]
         return int(line.split()[1]) * 1024
     try:  # macOS, Windows and others, where it is one of our dependencies
         import psutil

@@ -31,6 +31,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 ELSEWHERE = {
+    "README.md": "tests/test_docs.py",
     "models.md": "tests/models/test_catalogue.py",
     "features.md": "tests/features/test_page.py",
     "training.md": "tests/test_docs.py",
@@ -39,8 +40,14 @@ ELSEWHERE = {
 """Pages whose Python another module runs."""
 
 SMALLER = {"16384": "64", "8192": "64", "32": "4", "64": "4", "100000": "1000", "24576": "1000", "10000": "5"}
-SMALLER_ON = {"trial.md": {"100000": "300"}}
-DEFAULTS = {"diagnose": {"--d-sae": "64", "--k": "4", "--tokens": "1500"}, "train": {"--batch-tokens": "64"}}
+SMALLER_ON = {
+    "trial.md": {"100000": "300"},
+    "README.md": {"3,12": "1,2", "12": "2", "p/hs12": "p/hs2"},  # the tiny model has two layers
+}
+DEFAULTS = {
+    "diagnose": {"--d-sae": "64", "--k": "4", "--tokens": "1500"},
+    "train": {"--d-sae": "64", "--k": "4", "--steps": "5", "--batch-tokens": "64"},
+}
 """By verb: what makes it smaller where the page leaves a default."""
 AS_WRITTEN = ("start.md", "cure.md")
 """Pages that are run with their own sizes."""
@@ -71,8 +78,8 @@ def _trained(folder: Path) -> None:
     command(["train", "OUT", "--layer", "12", "--prescription", "p/hs12", *sizes, "--out", "sae12"], folder)
 
 
-def _model(name: str, layers: int = 13) -> Callable[[Path], None]:
-    return lambda folder: (gpt2_folder(folder / name, layers=layers), None)[1]
+def _model(name: str) -> Callable[[Path], None]:
+    return lambda folder: (gpt2_folder(folder / name), None)[1]
 
 
 def _tokens(folder: Path) -> None:
@@ -99,9 +106,9 @@ PREPARE: dict[str, Callable[[Path], None]] = {
     "README.md": _model("smollm2"),
     "autopsy.md": _trained,
     "features.md": _features,
-    "gemma3.md": _model("gemma3", 2),
+    "gemma3.md": _model("gemma3"),
     "hub.md": _trained,
-    "page.md": _model("smollm2", 2),
+    "page.md": _model("smollm2"),
     "trial.md": _tokens,
     "trouble.md": _tokens_and_model,
 }

@@ -1,10 +1,13 @@
 """The site and the pages that it is made of: no dead link, no name without words, nothing from the network."""
 
+import ast
+import inspect
 import os
 import re
 import subprocess
 import sys
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
@@ -111,3 +114,34 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_the_network(tm
         assert not re.findall(r"url\(https?:|@import", sheet.read_text()), sheet.name
     for module in rooms():
         assert (tmp_path / "site" / "api" / f"{module}.html").read_text().count("doc-heading") > 0, module
+
+
+def fields_without_words(cls: type) -> list[str]:
+    """Public fields of a class without a string under them. What overrides a field has the words of that."""
+    [body] = [node.body for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef)]
+    inherited = {name for base in cls.__mro__[1:] for name in vars(base).get("__annotations__", {})}
+    silent = []
+    for field, after in zip_longest(body, body[1:]):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        is_told = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if not is_told and not field.target.id.startswith("_") and field.target.id not in inherited:
+            silent.append(field.target.id)
+    return silent
+
+
+def test_every_field_of_a_public_class_has_words_under_it() -> None:
+    classes = {getattr(module, name) for module in rooms().values() for name in module.__all__}
+    silent = {cls.__name__: fields_without_words(cls) for cls in classes if inspect.isclass(cls)}
+    assert {name: fields for name, fields in silent.items() if fields} == {}
+
+
+def test_every_method_of_a_public_class_has_words() -> None:
+    for room, module in rooms().items():
+        for name in module.__all__:
+            value = getattr(module, name)
+            for member, attribute in vars(value).items() if inspect.isclass(value) else ():
+                if not member.startswith("_") and (
+                    inspect.isfunction(attribute) or isinstance(attribute, property)
+                ):
+                    assert inspect.getdoc(getattr(value, member)), f"autopsae.{room}.{name}.{member}"

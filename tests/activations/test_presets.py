@@ -194,10 +194,10 @@ def words_tokenizer(words: list[str] = WORDS, **special: str) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]", **special)
 
 
-def gpt2_folder(folder: Path, words: list[str] = WORDS, layers: int = 2) -> Path:
+def gpt2_folder(folder: Path, words: list[str] = WORDS) -> Path:
     transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
     torch.manual_seed(0)
-    sizes = {"vocab_size": len(WORDS), "n_embd": 16, "n_layer": layers, "n_head": 2, "n_positions": 64}
+    sizes = {"vocab_size": len(WORDS), "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
     config = transformers.GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)
     transformers.GPT2LMHeadModel(config).save_pretrained(folder)
     words_tokenizer(words, bos_token="<s>").save_pretrained(folder)

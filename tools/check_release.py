@@ -5,17 +5,30 @@ inside; the wheel has the types. The wheel is then installed into a bare environ
 alone, and used there. Whatever does not hold ends the program with one line.
 """
 
+import re
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from email.parser import Parser
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {"tests", "results", "experiments", "benchmarks", "examples", "tools", "__pycache__"}
 EXTRAS = {"numba", "transformers", "gguf", "accelerate", "matplotlib", "pandas", "pyarrow", "tensorboard"}
+EXTRAS |= {
+    "jinja2",
+    "huggingface_hub",
+    "huggingface-hub",
+    "datasets",
+    "wandb",
+    "scikit-learn",
+    "diffusers",
+    "pillow",
+}
+NEEDED = {"page", "hub", "datasets", "wandb", "all"}
 SAMPLE = "import numpy as np; np.save('tokens.npy', np.random.default_rng(0).normal(3, 1, (2000, 16)).astype('f4'))"
 
 
@@ -43,6 +56,22 @@ def check_contents(archive: Path) -> None:
     for path in (str(path.relative_to(ROOT / "src")) for path in types):
         if not any(name.endswith(path) for name in files):
             sys.exit(f"{archive.name}: expected {path} inside; see [tool.hatch.build] in pyproject.toml")
+
+
+def check_metadata(wheel: Path) -> None:
+    """Exit where the package index would show a broken link, or would not know an extra."""
+    [told] = [text for name, text in contents(wheel).items() if name.endswith(".dist-info/METADATA")]
+    metadata = Parser().parsestr(told.decode())
+    body = str(metadata.get_payload())
+    links = re.findall(r"\]\(([^)\s]+)\)", body)
+    if relative := [link for link in links if "://" not in link]:
+        sys.exit(f"{wheel.name}: expected absolute links in the README, got {relative[:3]}; see hatch_build.py")
+    if missing := NEEDED - {*metadata.get_all("Provides-Extra", [])}:
+        sys.exit(f"{wheel.name}: expected the extras {', '.join(sorted(NEEDED))}, {', '.join(missing)} is missing")
+    names = {line.split(",")[0] for line in metadata.get_all("Project-URL", [])}
+    print(f"{wheel.name}: {len(links)} links, all absolute; addresses: {', '.join(sorted(names))}")
+    if "Repository" not in names:
+        print("no address of a repository: README's links are words, its pictures are left out (CONTRIBUTING.md)")
 
 
 def check_use(wheel: Path) -> None:
@@ -95,6 +124,7 @@ def main(folder: Path) -> None:
         sys.exit(f"{folder}: expected one wheel and one source distribution, got {len(wheels)} and {len(sources)}")
     for archive in (*wheels, *sources):
         check_contents(archive)
+    check_metadata(wheels[0])
     check_use(wheels[0])
 
 

@@ -34,6 +34,7 @@ The rooms, in the order in which the data pass through them; a room imports only
     run              training from activations to folders: one SAE, or a sweep
     trial            remedies trained side by side on a layer for a while, and one of them prescribed
     report           results -> tables and figures; computes nothing
+    hub              SAEs with their results, sent to the Hugging Face Hub and fetched from it
     cli              the command line
 
 The common way through: `survey(open_layers(folder), d_sae=..., k=...)`, or `diagnose(tokens, ...)` for one layer;

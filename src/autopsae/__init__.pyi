@@ -3,6 +3,7 @@ from autopsae import cure as cure
 from autopsae import diagnosis as diagnosis
 from autopsae import evaluation as evaluation
 from autopsae import features as features
+from autopsae import hub as hub
 from autopsae import interop as interop
 from autopsae import models as models
 from autopsae import remedies as remedies

@@ -1,7 +1,8 @@
 """What may happen to a disk: it is full, two processes want one folder, and a process dies while it writes.
 
 Locks are advisory locks of the system (flock), so a dead process holds none. Where the system or the file system
-has no flock, nothing is locked, and partial files of dead processes stay.
+has no flock, nothing is locked, and partial files of dead processes stay. Windows is such a system; it also neither
+opens a folder, nor renames or removes what is open, so nothing is kept open there.
 """
 
 import errno
@@ -69,10 +70,17 @@ def _refusal(error: BaseException | None) -> OSError | None:
 
 def free_space(path: Path) -> str:
     """On the disk of `path`, for a message."""
-    folder = path
-    while not folder.is_dir():
-        folder = folder.parent
-    return f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB"
+    return f"{shutil.disk_usage(nearest_folder(path)).free / 1e6:,.1f} MB"
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder that is there, among `path` and those that it lies in. Raises InputError where none is, as on a
+    drive that is not there.
+    """
+    for folder in (path.absolute(), *path.absolute().parents):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"{path}: there is no such place; name a folder on a disk that is there")
 
 
 @contextmanager
@@ -87,6 +95,9 @@ def hold_lock(path: str | Path, *, what: str | Path) -> Iterator[None]:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not HAS_LOCKS:
+        yield
+        return
     with name_full_disk(path):
         descriptor = _take(path, what)
     try:
@@ -103,7 +114,7 @@ def hold_lock(path: str | Path, *, what: str | Path) -> Iterator[None]:
 
 def check_unlocked(folder: Path) -> None:
     """InputError where another process holds the lock of `folder`: to be known before the work."""
-    if (folder / LOCK).exists():
+    if HAS_LOCKS and (folder / LOCK).exists():
         os.close(_take(folder / LOCK, folder))
 
 
@@ -124,7 +135,7 @@ def _take(path: Path, what: str | Path) -> int:
 
 def new_partial(target: Path, *, folder: bool = False) -> tuple[Path, int]:
     """(a new empty file or folder beside `target`, a descriptor that locks it): nobody sweeps it until that is
-    closed.
+    closed. Where there are no locks, the descriptor is of nothing, so that the file can be renamed.
     """
     while True:
         # Part of the name only: with all of it, the whole could be longer than a name may be.
@@ -133,6 +144,10 @@ def new_partial(target: Path, *, folder: bool = False) -> tuple[Path, int]:
         try:
             if folder:
                 partial.mkdir()
+            elif not HAS_LOCKS:
+                partial.touch(exist_ok=False)
+            if not HAS_LOCKS:
+                return partial, os.open(os.devnull, os.O_RDWR)
             descriptor = os.open(partial, flags, 0o666)
             _hold(descriptor, wait=True)
             if _names(partial, descriptor):
@@ -150,7 +165,11 @@ def new_partial(target: Path, *, folder: bool = False) -> tuple[Path, int]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the partial files and folders in `folder` whose writers are dead: nobody locks them any more."""
+    """Remove the partial files and folders in `folder` whose writers are dead: nobody locks them any more. Where
+    there are no locks it is not known whose writers are dead, and all stay.
+    """
+    if not HAS_LOCKS:
+        return
     for partial in [path for path in folder.iterdir() if PARTIAL.fullmatch(path.name)]:
         is_folder = partial.is_dir()
         with suppress(OSError):  # not ours to remove, or removed meanwhile

@@ -34,6 +34,7 @@ _TYPES = {
     torch.bool: "BOOL",
 }
 _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/(?:self|thread-self)/fd)/(\d+)")
+ON_WINDOWS = os.name == "nt"
 _PATIENCE = 10.0  # seconds until somebody must read a pipe
 
 
@@ -60,7 +61,7 @@ def write_text(path: str | Path, text: str) -> None:
     """`write_whole` for text in UTF-8."""
 
     def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")  # the same bytes on every system
 
     write_whole(path, write)
 
@@ -107,9 +108,12 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> None:
 
 def _take_place(temporary: Path, path: Path) -> None:
     try:
+        if ON_WINDOWS and path.is_dir():
+            path.rmdir()  # Windows renames a folder to no name that is taken, not even to that of an empty one
         temporary.replace(path)
     except OSError as error:
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        is_taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+        if not is_taken and not (ON_WINDOWS and path.exists()):
             raise
         raise InputError(
             f"{path}: expected a new or empty folder, got one that holds something; pass another name"
@@ -194,7 +198,7 @@ def _replace(target: Path, there: os.stat_result | None, write: Callable[[Path],
     sweep_once(target.parent)
     temporary, held = new_partial(target)
     try:
-        mode = stat.S_IMODE((there or os.fstat(held)).st_mode)
+        mode = stat.S_IMODE((there or temporary.stat()).st_mode)
         write(temporary)
         if there is not None:
             _give(temporary, there)

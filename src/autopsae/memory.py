@@ -1,6 +1,5 @@
 """The memory that is free, and a refusal of work that would not fit: a process that is killed says nothing."""
 
-import os
 from pathlib import Path
 
 import torch
@@ -9,6 +8,8 @@ from autopsae.arrays import InputError
 
 SMALL = 2**28
 """Bytes that are taken without asking how many are free."""
+
+_MEMINFO = Path("/proc/meminfo")  # of Linux
 
 
 def check_memory(needed: int, device: torch.device, what: str, otherwise: str) -> None:
@@ -43,14 +44,16 @@ def available_bytes(device: torch.device) -> int:
 
 
 def _of_system() -> int | None:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        [line] = [line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable")]
+    if _MEMINFO.exists():
+        [line] = [
+            line for line in _MEMINFO.read_text(encoding="utf-8").splitlines() if line.startswith("MemAvailable")
+        ]
         return int(line.split()[1]) * 1024
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
+    try:  # macOS, Windows and others, where it is one of our dependencies
+        import psutil
+    except ImportError:
         return None
+    return int(psutil.virtual_memory().available)
 
 
 def _of_container() -> int | None:

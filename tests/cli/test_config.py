@@ -77,6 +77,7 @@ EVERY = TrainOptions(
         memory=1e-3,
         csv=True,
         tensorboard=True,
+        wandb="p",
     ),
     seed=(0, 5),
     device="cpu",

@@ -31,6 +31,8 @@ NEEDED = {
     "diagnose": ["a.npy"],
     "features": ["sae", "a.npy"],
     "harvest": ["model", "out"],
+    "pull": ["owner/name", "out"],
+    "push": ["out", "owner/name"],
     "report": ["a.json", "b"],
     "train": ["a.npy", "--out", "out"],
 }
@@ -274,4 +276,4 @@ def test_no_verb_or_another_one_is_told_which_there_are(capsys: pytest.CaptureFi
     for words in ([], ["trian"]):
         assert run(words) == 2
         said = squeezed(capsys.readouterr().err)
-        assert "autopsy, convert, diagnose, features, harvest, report, train" in said
+        assert "autopsy, convert, diagnose, features, harvest, pull, push, report, train" in said

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.disk import nearest_folder
 
 _LABELS = 3 * 8
 """Bytes of a token's document, position and id."""
@@ -58,9 +59,7 @@ def check_disk(folder: str | Path, room: Room) -> None:
     """InputError where the disk has less free than what is still to be written into `folder`."""
     place = Path(folder).absolute()
     written = sum(shard.stat().st_size for shard in place.glob("shard-*.safetensors"))
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(nearest_folder(place)).free
     if (needed := room.disk - written) > free:
         raise InputError(
             f"{folder}: expected {in_words(needed)} free on the disk ({room}), got {in_words(free)}; free some, "

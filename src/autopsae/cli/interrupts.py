@@ -1,4 +1,4 @@
-"""Ctrl-C and the signals that end a process (SIGTERM, SIGHUP), each at the moment when it does no harm.
+"""Ctrl-C and the signals that end a process (SIGTERM, SIGHUP; Ctrl-Break on Windows), each when it does no harm.
 
 While modules are imported they end the process at once; while a verb runs they raise KeyboardInterrupt
 (`raise_signals`); while steps are taken they wait until the step is done (`delay_signals`). A second one ends the
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
 
 
 class _Moment:

@@ -16,6 +16,7 @@ from autopsae.cli.options.convert import ConvertOptions
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.features import FeaturesOptions
 from autopsae.cli.options.harvest import HarvestOptions
+from autopsae.cli.options.hub import PullOptions, PushOptions
 from autopsae.cli.options.kinds import Unrecorded, Unshown
 from autopsae.cli.options.report import ReportOptions
 from autopsae.cli.options.train import TrainOptions
@@ -26,6 +27,8 @@ Options = (
     | DiagnoseOptions
     | FeaturesOptions
     | HarvestOptions
+    | PullOptions
+    | PushOptions
     | ReportOptions
     | TrainOptions
 )
@@ -36,6 +39,8 @@ VERBS: dict[str, type[Options]] = {
     "diagnose": DiagnoseOptions,
     "features": FeaturesOptions,
     "harvest": HarvestOptions,
+    "pull": PullOptions,
+    "push": PushOptions,
     "report": ReportOptions,
     "train": TrainOptions,
 }

@@ -30,8 +30,8 @@ def check_places(json: Path | None, figure: Path | None, folder: Path | None) ->
             continue
         blocked = path.is_dir() if path is not folder else path.is_file()
         place = path.parent if path is not folder else path
-        while not place.exists():
-            place = place.parent
+        upwards = (place.absolute(), *place.absolute().parents)
+        place = next((folder for folder in upwards if folder.exists()), place)  # a drive may not be there
         if blocked or not place.is_dir() or not os.access(place, os.W_OK):
             raise InputError(f"{path}: cannot be written there; name a file in a folder that can be written")
 

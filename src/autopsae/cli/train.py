@@ -33,6 +33,7 @@ from autopsae.saved import provenance_of
 from autopsae.training.config import TrainConfig
 from autopsae.training.logs import Csv, Logger, TensorBoard
 from autopsae.training.loop import Diverged
+from autopsae.training.wandb_runs import WandBFolder, import_wandb
 
 
 def train(options: TrainOptions) -> None:
@@ -109,7 +110,10 @@ def _train_members(
         print_differences(bar.console, birth.prescription, entries[0])
         live = Live(bar, task, fit.steps)
         observer = Observer(
-            loggers=partial(_loggers, keep), at_birth=live.be_born, on_records=live.advance, delay=delay_signals
+            loggers=partial(_loggers, keep, out),
+            at_birth=live.be_born,
+            on_records=live.advance,
+            delay=delay_signals,
         )
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "observer": observer}
         known = known_digest(read.all_tokens)
@@ -143,6 +147,8 @@ def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:
     (check_sweep_out if many else check_out)(out, resume=keep.resume)
     check_unlocked(out)
     sparsity_of(birth)
+    if keep.wandb is not None:
+        import_wandb()
     if keep.memory is not None and not 0 < keep.memory < inf:
         raise InputError(f"--memory: expected a number of GB over 0, got {keep.memory:g}")
 
@@ -156,9 +162,11 @@ def _load_finished(out: Path, settings: dict[str, Settings]) -> dict[str, Any] |
     return result
 
 
-def _loggers(keep: Keep, folder: Path, after: int) -> list[Logger]:
+def _loggers(keep: Keep, out: Path, folder: Path, after: int) -> list[Logger]:
     kept: list[Logger] = [Csv(folder / "records.csv", after=after, every=keep.record_every)] if keep.csv else []
-    return [*kept, *([TensorBoard(folder, after=after)] if keep.tensorboard else [])]
+    kept += [TensorBoard(folder, after=after)] if keep.tensorboard else []
+    group = None if folder == out else out.name
+    return [*kept, *([WandBFolder(folder, keep.wandb, group=group, after=after)] if keep.wandb else [])]
 
 
 def _describe_portions(portions: Portions) -> str:

@@ -10,6 +10,7 @@ from autopsae.cli.config import read_config, settings_of
 from autopsae.cli.options.train import TrainOptions
 from autopsae.cli.parsing import Options, parse_options, with_values
 from autopsae.cli.printing import print_error, print_note
+from autopsae.cli.quiet import quiet_hub
 from autopsae.provenance import add_provenance
 from autopsae.training.loop import Diverged
 
@@ -18,6 +19,7 @@ _INTERRUPTED = "interrupted; what was written before is whole; the same can be r
 
 def work(verb: str, words: Sequence[str], options: Options) -> int:
     """Do what a verb is asked for, and return the exit code. words: those that `options` were read from."""
+    quiet_hub()
     act = getattr(import_module(f"autopsae.cli.{verb}"), verb)
     try:
         with interrupts.raise_signals():

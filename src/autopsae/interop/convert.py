@@ -14,6 +14,7 @@ from autopsae.files import pair_files, tensors_digest, write_folder
 from autopsae.interop import dictionary_learning, saelens, sparsify
 from autopsae.interop.hub import HUB, fetch
 from autopsae.interop.layouts import FILES, PICKLES, library_of, read_path
+from autopsae.interop.releases import SAELENS, name_on_hub
 from autopsae.sae.model import SAE
 from autopsae.saved import read_tensors
 
@@ -24,8 +25,9 @@ LARGEST_WEIGHT = 1e15
 def load_sae(path: str | Path, *, scale: float | None = None, k: int | None = None) -> SAE:
     """An SAE that a library or a public suite saved, in evaluation mode, on raw tokens.
 
-    path: the folder of an SAE, one of its files, the name of one of our pairs, or
-    `hf:owner/repository/folder/in/it` on the Hugging Face hub. The format is known by the files: SAELens,
+    path: the folder of an SAE, one of its files, the name of one of our pairs,
+    `hf:owner/repository/folder/in/it` on the Hugging Face Hub, or `saelens:RELEASE/ID` as the installed SAELens
+    calls it. The format is known by the files: SAELens,
     dictionary_learning, sparsify, Gemma Scope 1 and 2, Llama Scope, llamascopium, OpenAI's, saev's, Qwen-Scope,
     Goodfire's, autopsae (docs/files.md).
     scale: what tokens are multiplied with before the SAE. k: active latents per token. Both only for formats whose
@@ -39,7 +41,10 @@ def load_sae(path: str | Path, *, scale: float | None = None, k: int | None = No
     if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 1):
         raise InputError(f"load_sae: expected k >= 1, got {k}")
     told = {name: value for name, value in (("scale", scale), ("k", k)) if value is not None}
-    sae = read_path(_place(path), told)
+    place, factor = _place(path)
+    if factor is not None and scale is None and saelens.scales_by_average(place):
+        told["scale"] = factor
+    sae = read_path(place, told)
     _check_magnitude(sae, path)
     return sae
 
@@ -50,13 +55,18 @@ def format_of(path: str | Path) -> Format:
 
     Raises InputError for a folder that holds no SAE or several.
     """
-    library = (library_of(_place(path)) or "").lower()
+    library = (library_of(_place(path)[0]) or "").lower()
     return next((name for name in get_args(Format) if name == library), "autopsae")
 
 
-def _place(path: str | Path) -> Path:
-    is_on_hub = isinstance(path, str) and path.startswith(HUB)
-    return fetch(str(path).removeprefix(HUB), FILES, PICKLES) if is_on_hub else Path(path)
+def _place(path: str | Path) -> tuple[Path, float | None]:
+    """(where the SAE lies on this machine, the factor by which SAELens' registry says that tokens are scaled)."""
+    name, factor = str(path), None
+    if isinstance(path, str) and name.startswith(SAELENS):
+        published, factor = name_on_hub(name.removeprefix(SAELENS))
+        name = HUB + published
+    is_on_hub = isinstance(path, str) and name.startswith(HUB)
+    return (fetch(name.removeprefix(HUB), FILES, PICKLES) if is_on_hub else Path(path)), factor
 
 
 @torch.no_grad()

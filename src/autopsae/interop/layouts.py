@@ -110,7 +110,8 @@ def _read_path(path: Path, told: Mapping[str, float | int]) -> SAE:
         return SAE.load(path)  # says which of the two is missing
     if path.exists() or path.is_symlink():
         raise InputError(f"{path}: expected a folder or a file, got neither; name the folder that holds an SAE")
-    raise InputError(f"{path}: no such file or folder; check the path of the SAE")
+    far = "" if path.is_absolute() else ", or begin its name with hf: (Hugging Face Hub) or saelens: (its releases)"
+    raise InputError(f"{path}: no such file or folder; check the path of the SAE{far}")
 
 
 def library_of(path: Path) -> str | None:

@@ -94,6 +94,14 @@ def read(folder: Path, *, scale: float | None = None) -> SAE:
     )
 
 
+def scales_by_average(folder: Path) -> bool:
+    """Whether the files in a folder say that tokens are scaled by an average norm, and not by how much."""
+    if not (folder / CONFIG).is_file() or (folder / SCALER).exists():
+        return False
+    settings = _modern(read_object(folder / CONFIG), folder / CONFIG)
+    return settings.get("normalize_activations") == "expected_average_only_in"
+
+
 def _modern(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Settings by the names of version 6; version 5 said top-k by an activation function."""
     settings = {"architecture": "standard", **settings}

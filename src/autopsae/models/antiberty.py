@@ -42,7 +42,7 @@ def load_antiberty(name: str = "antiberty") -> ProteinNetwork:
 
 def read_vocabulary(path: Path, longest: int) -> Letters:
     """The letters of a `vocab.txt` of BERT, one word a line, whose number is its id."""
-    ids = {word: number for number, word in enumerate(path.read_text().split())}
+    ids = {word: number for number, word in enumerate(path.read_text(encoding="utf-8").split())}
     return Letters(
         ids={word: number for word, number in ids.items() if len(word) == 1},
         unknown=ids["[UNK]"],

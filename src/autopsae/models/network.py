@@ -19,7 +19,9 @@ class Document(NamedTuple):
     """A document with the name that messages call it by."""
 
     name: str
+    """By which messages call it."""
     content: Any
+    """What the network reads: a text, a sequence, a picture."""
 
 
 class Network(ABC):

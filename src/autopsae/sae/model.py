@@ -26,19 +26,19 @@ Back = Callable[[Float[Tensor, "tokens d_in"]], Float[Tensor, "tokens d_in"]]
 class SAE(nn.Module):
     """A sparse autoencoder. `encode` has its definition (paper Sec. 2, A.2); `sae(x)` reconstructs raw tokens.
 
-    W_enc, W_dec: [d_sae, d_in], a row for each latent. b_enc: [d_sae] or None. b_dec: [d_in], subtracted before the
-    encoder and added after the decoder. b_pre: [d_in], subtracted before the encoder in place of b_dec; None in
-    most SAEs (`fix_encoder_center`). threshold: [d_sae] for JumpReLU, a single value for BatchTopK that has
-    learned one, else None. affine: the map from raw tokens to the space of the SAE: a scale, and whitening where
-    prescribed. It is saved with the weights; `fold` multiplies it into them. layer_norm: every token is first
-    normalised to mean 0 and variance 1, and its reconstruction is mapped back (the paper compares with this). This
-    is no affine map, so such an SAE cannot be folded.
+    W_enc, W_dec: [d_sae, d_in], a row for each latent. b_dec: [d_in], subtracted before the encoder and added
+    after the decoder. b_enc: [d_sae]. threshold: [d_sae] for JumpReLU, one value for a BatchTopK that has one.
+    affine: from raw tokens to the SAE's space; `fold` puts it into the weights. layer_norm: it cannot be folded.
     """
 
     center: Tensor
+    """[d_in]: what `affine` subtracts from raw tokens."""
     b_pre: Tensor | None
+    """[d_in]: subtracted before the encoder in place of b_dec; None in most SAEs (`fix_encoder_center`)."""
     linear: Tensor | None
+    """[d_in, d_in]: by which `affine` multiplies; None for the identity."""
     inverse: Tensor | None
+    """[d_in, d_in]: its inverse; None for the identity."""
 
     def __init__(
         self,

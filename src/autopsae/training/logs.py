@@ -246,4 +246,4 @@ def _rewritten(path: Path, lines: list[str]) -> TextIOWrapper:
     # What is written through has nothing to be replaced, and a pipe would end before the first record.
     if lines or is_regular(path):
         write_text(path, "".join(line + "\n" for line in lines))
-    return path.open("a", encoding="utf-8", buffering=1)
+    return path.open("a", encoding="utf-8", newline="\n", buffering=1)

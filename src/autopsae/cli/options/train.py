@@ -91,6 +91,8 @@ class Keep:
     """Write records.csv beside records.jsonl."""
     tensorboard: Rare[bool] = False
     """Write the records for TensorBoard into OUT."""
+    wandb: str | None = None
+    """Project of Weights & Biases that receives the records (needs wandb; WANDB_MODE=offline sends nothing)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,9 @@ NEEDED = {
     "diagnose": ["a.npy"],
     "features": ["sae", "a.npy"],
     "harvest": ["model", "out"],
+    "merge": ["a.safetensors", "b.safetensors"],
     "report": ["a.json", "b"],
+    "stats": ["a.npy", "--out", "a.safetensors"],
     "train": ["a.npy", "--out", "out"],
 }
 LISTS = [
@@ -65,11 +67,11 @@ def test_a_plan_measures_the_loss_that_the_sparsity_is_trained_with(sparsity: st
     assert training_of(options).penalty == expected.get(sparsity)
 
 
-def test_there_are_lists_in_four_verbs() -> None:
+def test_there_are_lists_in_six_verbs() -> None:
     assert {"layers", "alphas", "ranks", "lr", "init", "seed", "l1", "alpha", "nested", "skip_ids"} <= {
         name for _, name in LISTS
     }
-    assert {verb for verb, _ in LISTS} == {"diagnose", "features", "harvest", "train"}
+    assert {verb for verb, _ in LISTS} == {"diagnose", "features", "harvest", "merge", "stats", "train"}
 
 
 @pytest.mark.parametrize(("verb", "name"), LISTS)

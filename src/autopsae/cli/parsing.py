@@ -17,7 +17,9 @@ from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.features import FeaturesOptions
 from autopsae.cli.options.harvest import HarvestOptions
 from autopsae.cli.options.kinds import Unrecorded, Unshown
+from autopsae.cli.options.merge import MergeOptions
 from autopsae.cli.options.report import ReportOptions
+from autopsae.cli.options.stats import StatsOptions
 from autopsae.cli.options.train import TrainOptions
 
 Options = (
@@ -26,7 +28,9 @@ Options = (
     | DiagnoseOptions
     | FeaturesOptions
     | HarvestOptions
+    | MergeOptions
     | ReportOptions
+    | StatsOptions
     | TrainOptions
 )
 
@@ -36,7 +40,9 @@ VERBS: dict[str, type[Options]] = {
     "diagnose": DiagnoseOptions,
     "features": FeaturesOptions,
     "harvest": HarvestOptions,
+    "merge": MergeOptions,
     "report": ReportOptions,
+    "stats": StatsOptions,
     "train": TrainOptions,
 }
 """The options of each verb; the function of the same name in the module of the same name takes them."""

@@ -137,5 +137,5 @@ def _check_layers(shards: Sequence[Shard]) -> None:
         if len({*lengths.values()}) > 1:
             raise InputError(
                 f"{name}: expected layers of as many tokens each, got {printable(lengths, 120)}; make a part of "
-                "each layer by itself (--layers)"
+                "each layer by itself (--layer)"
             )

@@ -37,7 +37,6 @@ def merge(options: MergeOptions) -> None:
             acceptable=options.acceptable,
             lr=options.lr,
             steps=options.steps,
-            layers=options.layers,
             progress=progress_on(bar, task),
         )
     write_all(_writers(result, options))
@@ -59,7 +58,7 @@ def _writers(result: Survey, options: MergeOptions) -> list[Callable[[], object]
 
 
 def _join(options: MergeOptions) -> None:
-    given = [name for name in ("json", "figure", "prescriptions", "layers") if getattr(options, name)]
+    given = [name for name in ("json", "figure", "prescriptions") if getattr(options, name)]
     if given:
         raise InputError(f"--out: expected without --{given[0]}, as it only writes the parts as one; leave one out")
     assert options.out is not None

@@ -19,7 +19,7 @@ def stats(options: StatsOptions) -> None:
         coverage = collect_part(
             options.shards,
             options.out,
-            layers=options.layers,
+            layers=() if options.layer is None else (options.layer,),
             start=options.start,
             sample_tokens=options.sample_tokens,
             seed=options.seed,

@@ -157,7 +157,7 @@ def _merge(
     merged: LayerPart | None = None
     done, total = 0, sum(part.coverage.tokens for part in parts)
     for part in sorted(parts, key=lambda part: min(starts[str(part.path)].values())):
-        one = _moved(part.read(name), starts[str(part.path)])
+        one = _move(part.read(name), starts[str(part.path)])
         merged = one if merged is None else _merge_two(merged, one)
         done += part.coverage.tokens
         if progress:
@@ -166,7 +166,7 @@ def _merge(
     return merged
 
 
-def _moved(part: LayerPart, starts: dict[int, int]) -> LayerPart:
+def _move(part: LayerPart, starts: dict[int, int]) -> LayerPart:
     """The part where its runs begin at other places; documents move with their tokens."""
     if all(before == now for before, now in starts.items()):
         return part

@@ -125,4 +125,4 @@ def _check_room(widths: Sequence[int], sample_tokens: int, device: torch.device 
     held = sum(bytes_of_collector(d_in, CHUNK_TOKENS, sample_tokens=sample_tokens, wide=WIDE) for d_in in widths)
     work = max((bytes_of_moments(d_in, streams=0) for d_in in widths if not is_wide(d_in, WIDE)), default=0)
     what = f"for the statistics of {len(widths)} layers at once"
-    check_memory(held + work, torch.device(device or "cpu"), what, "name fewer layers (--layers) for each part")
+    check_memory(held + work, torch.device(device or "cpu"), what, "take a layer by itself (--layer)")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tyro.conf import Positional
 
-from autopsae.cli.options.kinds import Names, Place, Rare
+from autopsae.cli.options.kinds import Place, Rare
 from autopsae.defaults import SAMPLE_TOKENS
 
 
@@ -21,8 +21,8 @@ class StatsOptions:
     each."""
     out: Place[Path]
     """The part, named .safetensors."""
-    layers: Names = ()
-    """Layers to read, all by default; N stands for hsN."""
+    layer: str | None = None
+    """Layer to read, all by default; N stands for hsN."""
     start: int | None = None
     """Place of the first token in the whole stream, for files without an index; the next ones follow as given."""
     sample_tokens: Rare[int] = SAMPLE_TOKENS

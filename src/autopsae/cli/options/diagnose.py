@@ -35,6 +35,18 @@ class Trialing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Spreading:
+    """Layers of activations in processes of their own, here or on a cluster."""
+
+    on: Place[Rare[str | None]] = None
+    """Of activations: where each layer has a process of its own: local:N, slurm[:OPTIONS] or ray[:ADDRESS]."""
+    work: Place[Rare[Path | None]] = None
+    """With --on: a folder that keeps what is done, so that the same command goes on where it was interrupted."""
+    split: Place[Rare[int | None]] = None
+    """With --on, of a folder that `harvest` wrote: read all its tokens, each layer in so many parts at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiagnoseOptions(Asking):
     """How many latents of an SAE will be born dead on each layer of SOURCE, why, and what to change.
 
@@ -60,6 +72,8 @@ class DiagnoseOptions(Asking):
     """Measure what that training would take here: hours, memory and disk."""
     repeated: Rare[Repeated] = "keep"
     """Tokens that are the same vector: keep all, or leave_out all but one of each."""
+    spreading: Annotated[Spreading, OmitArgPrefixes] = Spreading()
+    """Layers in processes of their own."""
     trialing: Annotated[Trialing, OmitArgPrefixes] = Trialing()
     """A trial of remedies."""
     json: Place[Path | None] = None

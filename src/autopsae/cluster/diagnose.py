@@ -62,10 +62,9 @@ def survey_on(
     """
     source, folder = Path(source).resolve(), Path(folder).resolve()
     opened = open_layers(source, layers, lengths=lengths, mask=mask)
-    chosen = topk_unless(sparsity, k)
     asked = Asked(
         d_sae=d_sae,
-        sparsity=chosen,
+        sparsity=topk_unless(sparsity, k),
         at_tokens=at_tokens,
         alphas=alphas,
         ranks=ranks,
@@ -74,12 +73,7 @@ def survey_on(
         steps=steps,
         seed=seed,
     )
-    settings: dict[str, Any] = {
-        **{name: value for name, value in vars(asked).items() if name not in ("sparsity", "sample_tokens")},
-        "alphas": list(alphas),
-        "ranks": list(ranks),
-        "sparsity": chosen.to_dict(),
-    }
+    settings = _settings(asked)
     reading = {"lengths": lengths and str(lengths), "mask": mask and str(mask), "tokens": tokens}
     reading |= {"exact": exact, "repeated": repeated}
     size = fit_layers(opened.values(), asked, exact=exact, device=None)
@@ -96,16 +90,17 @@ def survey_on(
             judged(diagnoses[layer])
 
     if split is None:
-        tasks = {layer: {**common, **reading, "layer": layer, "result": str(results[layer])} for layer in opened}
-        jobs = {layer: Job(task=task, result=results[layer]) for layer, task in tasks.items()}
-        run_jobs(engine, diagnose_layer, jobs, folder, request=request, ended=take, progress=progress)
+        work, tasks = diagnose_layer, {layer: {**common, **reading, "layer": layer} for layer in opened}
     else:
         _check_split(split, source, any([tokens is not None, exact, repeated != "keep", lengths, mask]))
         parts = _collect(engine, source, folder / "parts", names, common, split, progress)
-        del settings["seed"]
-        merging = {layer: {**settings, "parts": parts[layer], "result": str(results[layer])} for layer in opened}
-        jobs = {layer: Job(task=task, result=results[layer]) for layer, task in merging.items()}
-        run_jobs(engine, merge_layer, jobs, folder, request=request, ended=take, progress=progress)
+        asked_of_parts = {name: value for name, value in settings.items() if name != "seed"}
+        work, tasks = merge_layer, {layer: {**asked_of_parts, "parts": parts[layer]} for layer in opened}
+    jobs = {
+        layer: Job(task={**task, "result": str(results[layer])}, result=results[layer])
+        for layer, task in tasks.items()
+    }
+    run_jobs(engine, work, jobs, folder, request=request, ended=take, progress=progress)
     return Survey(tuple(diagnoses[layer] for layer in opened))
 
 
@@ -139,6 +134,13 @@ def merge_layer(*, parts: list[str], result: str, sparsity: dict[str, Any], **se
     chosen = read_sparsity(Path(result), sparsity, settings["d_sae"])
     [diagnosis] = merge_parts(parts, sparsity=chosen, **settings)
     save_diagnosis(result, diagnosis)
+
+
+def _settings(asked: Asked) -> dict[str, Any]:
+    """What is asked, as arguments of a task; the sample's size is known later."""
+    plain = {name: value for name, value in vars(asked).items() if name not in ("sparsity", "sample_tokens")}
+    lists = {"alphas": [*asked.alphas], "ranks": [*asked.ranks]}
+    return {**plain, **lists, "sparsity": asked.sparsity.to_dict()}
 
 
 def _check_split(split: int, source: Path, otherwise: bool) -> None:

@@ -9,7 +9,7 @@ from autopsae.activations.names import file_names
 from autopsae.activations.store import open_layers
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
-from autopsae.cluster.engine import Engine
+from autopsae.cluster.engine import Engine, Work
 from autopsae.cluster.manifest import Job, run_jobs
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.merge import merge_parts
@@ -89,8 +89,10 @@ def survey_on(
         if judged:
             judged(diagnoses[layer])
 
+    work: Work = diagnose_layer
+    tasks: dict[str, dict[str, Any]]
     if split is None:
-        work, tasks = diagnose_layer, {layer: {**common, **reading, "layer": layer} for layer in opened}
+        tasks = {layer: {**common, **reading, "layer": layer} for layer in opened}
     else:
         _check_split(split, source, any([tokens is not None, exact, repeated != "keep", lengths, mask]))
         parts = _collect(engine, source, folder / "parts", names, common, split, progress)

@@ -49,7 +49,7 @@ ROOMS += [
     "sae",
     "survival",
 ]
-ROOMS += ["training", "diagnosis", "evaluation", "features", "interop", "cure", "run", "trial"]
+ROOMS += ["training", "diagnosis", "evaluation", "features", "interop", "cure", "run", "trial", "cluster"]
 ROOMS += ["report", "hub", "cli", "__main__"]
 MODULES = sorted(path for path in HOUSE.rglob("*.py") if path != HOUSE / "__init__.py")
 

@@ -1,4 +1,5 @@
 from autopsae import activations as activations
+from autopsae import cluster as cluster
 from autopsae import cure as cure
 from autopsae import diagnosis as diagnosis
 from autopsae import evaluation as evaluation

@@ -13,6 +13,9 @@ another reason.
 AT_TOKENS = 1_000_000
 """Tokens on which death is forecast, where nothing else is asked."""
 
+SAMPLE_TOKENS = 4096
+"""Tokens in a sample, unless told otherwise."""
+
 LR, STEPS = 3e-4, 100_000
 """The training of which it is asked what it leaves dead-by-ReLU (steps: the paper's)."""
 

@@ -31,9 +31,11 @@ NEEDED = {
     "diagnose": ["a.npy"],
     "features": ["sae", "a.npy"],
     "harvest": ["model", "out"],
+    "merge": ["a.safetensors", "b.safetensors"],
     "pull": ["owner/name", "out"],
     "push": ["out", "owner/name"],
     "report": ["a.json", "b"],
+    "stats": ["a.npy", "--out", "a.safetensors"],
     "train": ["a.npy", "--out", "out"],
 }
 LISTS = [
@@ -67,11 +69,11 @@ def test_a_plan_measures_the_loss_that_the_sparsity_is_trained_with(sparsity: st
     assert training_of(options).penalty == expected.get(sparsity)
 
 
-def test_there_are_lists_in_four_verbs() -> None:
+def test_there_are_lists_in_five_verbs() -> None:
     assert {"layers", "alphas", "ranks", "lr", "init", "seed", "l1", "alpha", "nested", "skip_ids"} <= {
         name for _, name in LISTS
     }
-    assert {verb for verb, _ in LISTS} == {"diagnose", "features", "harvest", "train"}
+    assert {verb for verb, _ in LISTS} == {"diagnose", "features", "harvest", "merge", "train"}
 
 
 @pytest.mark.parametrize(("verb", "name"), LISTS)
@@ -276,4 +278,4 @@ def test_no_verb_or_another_one_is_told_which_there_are(capsys: pytest.CaptureFi
     for words in ([], ["trian"]):
         assert run(words) == 2
         said = squeezed(capsys.readouterr().err)
-        assert "autopsy, convert, diagnose, features, harvest, pull, push, report, train" in said
+        assert "autopsy, convert, diagnose, features, harvest, merge, pull, push, report, stats, train" in said

@@ -5,7 +5,7 @@ import torch
 
 import autopsae
 from autopsae.activations.synthetic import gaussian_tokens
-from autopsae.statistics.sample import SAMPLE_TOKENS
+from autopsae.defaults import SAMPLE_TOKENS
 
 TOKENS = 20_000
 

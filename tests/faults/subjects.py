@@ -20,6 +20,8 @@ from autopsae.activations.store import Activations, open_activations, open_layer
 from autopsae.activations.texts import documents_in
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
+from autopsae.diagnosis.part_file import open_part
+from autopsae.diagnosis.parts import collect_part
 from autopsae.diagnosis.prescription import Prescription
 from autopsae.features.annotations import Annotations, read_annotations
 from autopsae.features.token_table import TokenTable, read_token_table
@@ -261,6 +263,41 @@ def seal_run(folder: Path) -> None:
             continue
 
 
+# Parts of statistics.
+
+
+def make_part(folder: Path) -> None:
+    save_file({"hs1": X.float(), "hs2": X[:, :3].float()}, folder / "shard.safetensors")
+    collect_part([folder / "shard.safetensors"], folder / "p.safetensors", sample_tokens=50)
+    (folder / "shard.safetensors").unlink()
+
+
+def read_part(folder: Path) -> Any:
+    part = open_part(folder / "p.safetensors")
+    read = []
+    for layer in part.layers:
+        statistics = part.read(layer).statistics.statistics()
+        of = {name: getattr(statistics.raw, name) for name in ("mean", "scatter", "third", "fourth")}
+        read.append((layer, digest({**of, "sample": statistics.sample}), statistics.rows.repeats()))
+    return part.coverage, part.seed, read
+
+
+def seal_part(folder: Path) -> None:
+    """Its checksums made right again."""
+    path = folder / "p.safetensors"
+    try:
+        data = path.read_bytes()
+        words = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["about"]
+        tensors, about = load_file(path), json.loads(words)
+        for number, layer in enumerate(about["layers"]):
+            own = {n.removeprefix(f"{number}."): t for n, t in tensors.items() if n.startswith(f"{number}.")}
+            layer["sha256"] = tensors_checksum(layer["name"], own)
+        words = json.dumps(about, sort_keys=True)
+        save_file(tensors, path, {"about": words, "sha256": hashlib.sha256(words.encode()).hexdigest()})
+    except Exception:  # whatever the damage does to it, it is then not sealed
+        return
+
+
 # Our own pairs, runs and sweeps.
 
 MOST = Spectrum.of(torch.cov(X.T))
@@ -458,6 +495,8 @@ SUBJECTS: dict[str, Subject] = {
         for kind in ("run", "sweep", "finished run", "finished sweep")
         for sealed in (False, True)
     },
+    "part": Subject(make=make_part, read=read_part, checked=True),
+    "part sealed": Subject(make=make_part, read=read_part, seal=seal_part),
     **{name: Subject(make=make, read=read) for name, (make, read) in INPUTS.items()},
     "texts .txt": Subject(make=partial(make_texts, "t.txt"), read=partial(read_texts, "t.txt")),
     "texts .jsonl": Subject(make=partial(make_texts, "t.jsonl"), read=partial(read_texts, "t.jsonl")),

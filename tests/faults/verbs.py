@@ -56,6 +56,11 @@ def _diagnose(here: Path) -> list[str]:
     return ["diagnose", f"{here}/x.npy", "--d-sae", "256", "--k", "4", *files]
 
 
+def _merge(here: Path) -> list[str]:
+    files = ["--json", "out/d.json", "--figure", "out/d.png", "--prescriptions", "out/p"]
+    return ["merge", f"{here}/part.safetensors", "--d-sae", "256", "--k", "4", *files]
+
+
 def _autopsy(here: Path) -> list[str]:
     files = ["--json", "out/a.json", "--table", "out/a.csv", "--figure", "out/a.png", "--report", "out/a.html"]
     return [
@@ -87,6 +92,8 @@ VERBS: dict[str, Verb] = {
         words=_train("--steps", "60", "--lr", "1e-3,3e-3", "--init", "zero,mean", "--config", "{here}/memory.json"),
         again=("--resume",),
     ),
+    "stats": Verb(words=lambda here: ["stats", f"{here}/x.npy", "--out", "out/part.safetensors"]),
+    "merge": Verb(words=_merge),
     "convert": Verb(words=lambda here: ["convert", f"{here}/sae", "out/new", "--to", "autopsae"]),
     "convert to saelens": Verb(words=lambda here: ["convert", f"{here}/sae.json", "out/new", "--to", "saelens"]),
     "autopsy": Verb(words=_autopsy),
@@ -99,6 +106,7 @@ def make_sources(here: Path) -> None:
     import numpy as np
     import torch
 
+    from autopsae.diagnosis.parts import collect_part
     from autopsae.sae.model import SAE
     from autopsae.sae.sparsity import TopK
     from tests.activations.test_presets import WORDS, gpt2_folder
@@ -111,6 +119,7 @@ def make_sources(here: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 24, generator=generator) + 3 * torch.randn(24, generator=generator)
     np.save(here / "x.npy", x.numpy())
+    collect_part([here / "x.npy"], here / "part.safetensors")
     places = [(n // 50, n % 50) for n in range(4000)]
     table = "".join(f"{document},{place},{place + 1},x\n" for document, place in places)
     (here / "tokens.csv").write_text(f"document,start,end,text\n{table}")

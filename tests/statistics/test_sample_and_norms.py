@@ -6,7 +6,7 @@ from scipy import stats
 from autopsae.arrays import InputError
 from autopsae.statistics.collect import collect
 from autopsae.statistics.norms import NormHistogram
-from autopsae.statistics.sample import Reservoir
+from autopsae.statistics.sample import Reservoir, Rows
 
 
 def places(reservoir: Reservoir) -> set[int]:
@@ -27,6 +27,28 @@ def test_every_token_is_as_likely_to_be_sampled() -> None:
             counts[place] += 1
     assert counts.sum() == 20_000
     assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_every_token_of_files_without_a_place_is_as_likely_to_be_sampled() -> None:
+    counts = np.zeros(60)
+    for seed in range(2000):
+        reservoir = Reservoir(10, seed=seed)
+        for start, file in ((0, "a"), (20, "b"), (40, "c")):
+            reservoir.add(numbered(60)[start : start + 20], start, rows=Rows(file, 0))
+        for place in places(reservoir):
+            counts[place] += 1
+    assert counts.sum() == 20_000
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_what_is_sampled_of_a_file_without_a_place_does_not_depend_on_where_it_is_put() -> None:
+    first, second = Reservoir(10), Reservoir(10)
+    first.add(numbered(40), 0, rows=Rows("a", 0))
+    for start in (0, 17):
+        second.add(numbered(40)[start : start + 17 if start == 0 else 40], 100 + start, rows=Rows("a", start))
+    assert torch.equal(first.tokens(), second.tokens())
+    assert (second.places - first.places == 100).all()
+    assert second.move({100: 0}).places.tolist() == first.places.tolist()
 
 
 @pytest.mark.parametrize("size", [1, 9, 100, 1000])

@@ -87,18 +87,28 @@ def check_shards(folder: Path, index: Mapping[str, Any]) -> None:
     Raises InputError for the first that is missing, damaged, of another size, or not the one that was written.
     """
     for shard in index["shards"]:
-        path = folder / shard["file"]
-        if not path.is_file():
-            raise InputError(
-                f"{folder}: the index names {path.name}, which is gone; put it back, or harvest into a new folder"
-            )
-        entries, _ = read_header(path)
-        _check_entries(path, entries, index.get("layers"), shard)
-        if index.get("version") == VERSION and shard.get("digest") != digest(path):
-            raise InputError(
-                f"{path}: not the shard that was harvested (its digest differs from the index's); put "
-                "the harvested one back, or harvest into a new folder"
-            )
+        check_shard(folder, index, shard)
+
+
+def check_shard(folder: Path, index: Mapping[str, Any], shard: Mapping[str, Any]) -> None:
+    """Compare one shard with what the index says of it. Raises InputError as `check_shards`."""
+    path = folder / shard["file"]
+    if not path.is_file():
+        raise InputError(
+            f"{folder}: the index names {path.name}, which is gone; put it back, or harvest into a new folder"
+        )
+    entries, _ = read_header(path)
+    _check_entries(path, entries, index.get("layers"), shard)
+    if index.get("version") == VERSION and shard.get("digest") != digest(path):
+        raise InputError(
+            f"{path}: not the shard that was harvested (its digest differs from the index's); put "
+            "the harvested one back, or harvest into a new folder"
+        )
+
+
+def index_digest(index: Mapping[str, Any]) -> str:
+    """Tells a store from another: the checksum of what its index says, wherever a copy of it lies."""
+    return str(with_checksum(index)[CHECKSUM])[:32]
 
 
 def _check_entries(path: Path, entries: Mapping[str, Entry], layers: object, shard: Mapping[str, Any]) -> None:

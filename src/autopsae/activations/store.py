@@ -133,7 +133,7 @@ def open_activations(
             raise InputError(f"{path}: holds {len(available)} layers ({names}); say which")
         layer = next(iter(available))
     [name] = select_layers(list(available), [layer])
-    return _layer(name, without_padding(name, available[name], lengths, mask))
+    return activations_of(name, without_padding(name, available[name], lengths, mask))
 
 
 def open_layers(
@@ -154,7 +154,7 @@ def open_layers(
     """
     available = layers_of(Path(path))
     names = select_layers(list(available), layers) if layers else list(available)
-    return {name: _layer(name, without_padding(name, available[name], lengths, mask)) for name in names}
+    return {name: activations_of(name, without_padding(name, available[name], lengths, mask)) for name in names}
 
 
 def select_layers(available: Sequence[str], wanted: Sequence[str]) -> list[str]:
@@ -169,7 +169,10 @@ def select_layers(available: Sequence[str], wanted: Sequence[str]) -> list[str]:
     return names
 
 
-def _layer(name: str, parts: Sequence[Part]) -> Activations:
+def activations_of(name: str, parts: Sequence[Part]) -> Activations:
+    """The activations of a layer that lie in these parts. Raises InputError where there is no token, or where the
+    memory is too small to read them.
+    """
     tokens = sum(part.tokens for part in parts)
     if not tokens:
         raise InputError(f"layer {show(name, 80)}: expected at least one token, the files hold none")

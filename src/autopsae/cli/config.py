@@ -29,8 +29,14 @@ def settings_of(options: Any) -> dict[str, Any]:
         if is_dataclass(value):
             settings |= settings_of(value)
         elif is_recorded(hints[name]):
-            settings[name] = str(value) if isinstance(value, Path) else value
+            settings[name] = _as_json(value)
     return settings
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_as_json(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def read_config(path: Path) -> dict[str, Any]:

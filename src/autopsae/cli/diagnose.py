@@ -11,6 +11,7 @@ from autopsae.activations.store import Activations, open_layers
 from autopsae.arrays import InputError, Tokens
 from autopsae.cli.documents import check_unread, documents_of, is_model, load_source
 from autopsae.cli.firing import sparsity_of
+from autopsae.cli.on_engine import check_spreading, spread_survey
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.shared import Padding, Paging
 from autopsae.cli.page import check_paging, page_writers
@@ -44,6 +45,7 @@ def diagnose(options: DiagnoseOptions) -> None:
     check_places(None, None, options.trialing.trial_folder)
     check_paging(options.paging, [options.json, options.figure])
     check_trial(options)
+    check_spreading(options)
     device = take_device(options.device)
     opened: dict[str, Activations] = {}
     layers: dict[str, Tokens] = {}
@@ -130,6 +132,8 @@ def _of_activations(
     device: str | None,
     judged: Callable[[Diagnosis], None],
 ) -> Survey:
+    if options.spreading.on:
+        return spread_survey(options, _settings(options), judged)
     with progress_bar("opening") as (bar, task):
         return survey(
             layers,

@@ -18,7 +18,9 @@ from autopsae.cli.options.features import FeaturesOptions
 from autopsae.cli.options.harvest import HarvestOptions
 from autopsae.cli.options.hub import PullOptions, PushOptions
 from autopsae.cli.options.kinds import Unrecorded, Unshown
+from autopsae.cli.options.merge import MergeOptions
 from autopsae.cli.options.report import ReportOptions
+from autopsae.cli.options.stats import StatsOptions
 from autopsae.cli.options.train import TrainOptions
 
 Options = (
@@ -27,9 +29,11 @@ Options = (
     | DiagnoseOptions
     | FeaturesOptions
     | HarvestOptions
+    | MergeOptions
     | PullOptions
     | PushOptions
     | ReportOptions
+    | StatsOptions
     | TrainOptions
 )
 
@@ -39,9 +43,11 @@ VERBS: dict[str, type[Options]] = {
     "diagnose": DiagnoseOptions,
     "features": FeaturesOptions,
     "harvest": HarvestOptions,
+    "merge": MergeOptions,
     "pull": PullOptions,
     "push": PushOptions,
     "report": ReportOptions,
+    "stats": StatsOptions,
     "train": TrainOptions,
 }
 """The options of each verb; the function of the same name in the module of the same name takes them."""

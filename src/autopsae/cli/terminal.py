@@ -71,7 +71,7 @@ def progress_on(bar: Bar, task: TaskID) -> Progress:
     """Progress that is shown on a bar: the stage, and how many tokens are done, or steps of a training."""
 
     def show(stage: str, done: int, total: int | None) -> None:
-        of_what = "steps" if stage == "training" else "tokens"
+        of_what = {"training": "steps", "jobs": "done"}.get(stage, "tokens")
         bar.update(task, completed=done, total=total, description=f"{stage}: {done:,} {of_what}")
 
     return show

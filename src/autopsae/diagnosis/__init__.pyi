@@ -1,7 +1,10 @@
 from autopsae.diagnosis.diagnose import diagnose as diagnose
 from autopsae.diagnosis.finding import Finding as Finding
+from autopsae.diagnosis.merge import join_parts as join_parts
+from autopsae.diagnosis.merge import merge_parts as merge_parts
 from autopsae.diagnosis.model import diagnose_model as diagnose_model
 from autopsae.diagnosis.outliers import OutlierDimension as OutlierDimension
+from autopsae.diagnosis.parts import collect_part as collect_part
 from autopsae.diagnosis.prescription import Prescription as Prescription
 from autopsae.diagnosis.result import Diagnosis as Diagnosis
 from autopsae.diagnosis.severity import Severity as Severity

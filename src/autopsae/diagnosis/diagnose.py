@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, check_device
-from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
+from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, SAMPLE_TOKENS, STEPS, Repeated
 from autopsae.diagnosis.births import count_births, estimate_births
 from autopsae.diagnosis.judge import judge
 from autopsae.diagnosis.parameters import Asked, check_repeated
@@ -20,7 +20,6 @@ from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import collect
 from autopsae.statistics.repeats import OneOfEach, count_repeats
-from autopsae.statistics.sample import SAMPLE_TOKENS
 from autopsae.statistics.wide import WIDE
 
 

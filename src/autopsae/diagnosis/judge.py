@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -43,12 +43,14 @@ def judge(
     layer: str = "layer",
     repeats: Repeats | None = None,
     documents: Sequence[int] | NDArray[Any] | None = None,
+    sample_documents: Int[Tensor, "sample"] | None = None,
     stream_tokens: int | None = None,
 ) -> Diagnosis:
     """Severity, forecasts, births, the prescription and findings of a layer.
 
     births: how death at birth is had (`births`); repeats: of the tokens before copies were left out, where they
-    were; documents: the document of each token of the statistics, None if unknown; stream_tokens: the number of
+    were; documents: the document of each token of the statistics, None if unknown; sample_documents: the
+    document of each token of the sample, where only these are known; stream_tokens: the number of
     tokens that those of the statistics are spread over, for which births are estimated (default: they are all).
     Raises InputError as `diagnose`, save for what concerns the tokens themselves.
     """
@@ -56,14 +58,13 @@ def judge(
     stream_tokens = stream_tokens or statistics.tokens
     sample = statistics.sample  # a copy is made each time that it is asked for
     median = geometric_median(sample)
-    groups = sample_groups(sample, _of_sample(documents, statistics), stream_tokens)
+    groups = sample_groups(sample, _of_sample(documents, sample_documents, statistics), stream_tokens)
     geometry = severity(statistics, median, groups)
     ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
     views = _Views(ladder | ladder_beside(statistics.raw, median), sample)
-    forecast = partial(
-        forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=stream_tokens
-    )
+    told = {"sparsity": asked.sparsity, "groups": groups, "stream_tokens": stream_tokens}
+    forecast = partial(forecast_views, drawn=rows, **told)
     forecasts = forecast(views.of(["none", "median", "mean"]), if_silent={"mean"})
     of_ladder = _forecasts(ladder, wanted, views, forecast, forecasts, asked)
     expected = {name: _limit(made.at(asked.at_tokens), sample_size(repeats)) for name, made in of_ladder.items()}
@@ -97,12 +98,15 @@ def judge(
         acceptable=asked.acceptable,
         documents_assumed=groups.least_effect > 1,
     )
-    variances = statistics.spectrum.eigenvalues.float().cpu()
-    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu(), variances)
+    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]), statistics.spectrum.eigenvalues)
 
 
-def _of_sample(documents: Sequence[int] | NDArray[Any] | None, statistics: Statistics) -> Tensor | None:
+def _of_sample(
+    documents: Sequence[int] | NDArray[Any] | None, of_sample: Tensor | None, statistics: Statistics
+) -> Tensor | None:
     """The document of each token of the sample."""
+    if of_sample is not None:
+        return of_sample
     return documents_of_sample(documents, statistics.tokens, statistics.reservoir.places)
 
 
@@ -132,8 +136,8 @@ def _diagnosis(
         prescription=prescription,
         paper=paper_rule(measured.severity.effective_rank_fraction),
         findings=findings(measured),
-        landscape=landscape,
-        variances=variances,
+        landscape=landscape.float().cpu(),
+        variances=variances.float().cpu(),
     )
 
 

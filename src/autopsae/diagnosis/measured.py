@@ -39,7 +39,7 @@ class Measured:
     predicted: Prediction
     """The paper's closed forms on the tokens."""
     forecast: float
-    """Fraction forecast dead without a remedy on as many tokens, from the sample, whether or not death is counted."""
+    """Fraction forecast dead without a remedy on as many tokens, from the sample also where death is counted."""
     recovery: Recovery | None
     """What training would leave of the dead-by-ReLU, where that was asked."""
     prescription: Prescription

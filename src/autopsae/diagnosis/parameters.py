@@ -51,15 +51,20 @@ class Asked:
         for rank in self.ranks:
             check_whole("ranks", rank, least=1, most=2**31)
         check_whole("steps", self.steps, least=0, most=MOST_TOKENS)
-        check_whole("seed", self.seed, least=0, most=2**63 - 1)
-        if self.sample_tokens is not None:
-            check_whole("sample_tokens", self.sample_tokens, least=2 * LEAST_TAIL, most=2**31)
+        check_sample(self.sample_tokens, self.seed)
         _check_real("lr", self.lr)
         if not (isfinite(self.lr) and self.lr >= 0):
             raise InputError(f"lr: expected a finite number of at least 0, got {self.lr}")
         _check_real("acceptable", self.acceptable)
         if not 0 <= self.acceptable <= 1:
             raise InputError(f"acceptable: expected a fraction in [0, 1], got {self.acceptable}; 1 % is 0.01")
+
+
+def check_sample(sample_tokens: int | None, seed: int) -> None:
+    """InputError for a sample that is too small for a forecast, and for a seed that cannot be."""
+    check_whole("seed", seed, least=0, most=2**63 - 1)
+    if sample_tokens is not None:
+        check_whole("sample_tokens", sample_tokens, least=2 * LEAST_TAIL, most=2**31)
 
 
 def check_repeated(repeated: str) -> None:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from autopsae.activations.room import in_words
 from autopsae.arrays import CHUNK_TOKENS, InputError, Tokens
+from autopsae.defaults import SAMPLE_TOKENS
 from autopsae.diagnosis.ladder import ESCALATION
 from autopsae.diagnosis.parameters import Asked
 from autopsae.memory import SMALL, available_bytes, check_memory
 from autopsae.passes import width_of
 from autopsae.statistics.room import bytes_of_moments, matrices
-from autopsae.statistics.sample import SAMPLE_TOKENS
 from autopsae.statistics.wide import WIDE, reservoir_size
 from autopsae.survival.forecast import FOLLOWED
 

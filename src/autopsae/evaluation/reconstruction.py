@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
-from autopsae.defaults import AT_TOKENS
+from autopsae.defaults import AT_TOKENS, SAMPLE_TOKENS
 from autopsae.modules import evaluation_mode
 from autopsae.passes import known_tokens, same_passes, source_documents, spread_over
 from autopsae.progress import Progress, tell_progress
@@ -19,7 +19,7 @@ from autopsae.sae.death import Census, Fates
 from autopsae.sae.model import SAE
 from autopsae.statistics.groups import documents_of_sample
 from autopsae.statistics.norms import NormHistogram
-from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
+from autopsae.statistics.sample import Reservoir
 from autopsae.statistics.strays import STRAY
 from autopsae.survival.outlook import DeadForecast
 from autopsae.survival.trained import forecast_dead

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Mapped, Tokens, chunks
+from autopsae.defaults import SAMPLE_TOKENS
 from autopsae.evaluation.reconstruction import NO_SPREAD
 from autopsae.memory import check_memory
 from autopsae.passes import same_passes
@@ -18,7 +19,7 @@ from autopsae.statistics.moments import Moments
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter
 from autopsae.statistics.room import bytes_of_moments
-from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
+from autopsae.statistics.sample import Reservoir
 from autopsae.statistics.strays import STRAY, leave_out
 
 LEAST_TOKENS = 100

@@ -12,6 +12,7 @@ from autopsae.activations.batches import forward, without_logits
 from autopsae.activations.hooks import hooked
 from autopsae.activations.masks import keep_first, keep_mask, side_of
 from autopsae.arrays import InputError, chunks
+from autopsae.defaults import SAMPLE_TOKENS
 from autopsae.kernels.workspace import Workspace
 from autopsae.memory import check_memory
 from autopsae.models.choose import Piece
@@ -20,7 +21,6 @@ from autopsae.modules import evaluation_mode
 from autopsae.progress import Progress
 from autopsae.statistics.collect import Collector, Statistics
 from autopsae.statistics.room import bytes_of_collector
-from autopsae.statistics.sample import SAMPLE_TOKENS
 
 BLOCK = 2048
 """Tokens of a layer that are held before they are added to its statistics: few large blocks cost less."""

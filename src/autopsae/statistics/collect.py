@@ -10,15 +10,16 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
+from autopsae.defaults import SAMPLE_TOKENS
 from autopsae.kernels.workspace import Workspace
 from autopsae.memory import check_memory
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress, tell_progress
-from autopsae.statistics.moments import Moments, RunningMoments, layer_norm, normalize
+from autopsae.statistics.moments import Marginals, Moments, RunningMoments, layer_norm, normalize
 from autopsae.statistics.norms import NormHistogram
 from autopsae.statistics.repeats import RowCounter, RowCounts
 from autopsae.statistics.room import bytes_of_moments
-from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir
+from autopsae.statistics.sample import Reservoir, Rows
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.statistics.wide import RunningMarginals, is_wide, reservoir_size, with_correlations
 from autopsae.tables import Result
@@ -141,9 +142,14 @@ class Collector:
         """
         self._place, self._size, self._seed, self._wide = start, sample_tokens, seed, wide
         self._reservoir = Reservoir(sample_tokens, seed=seed)
+        self._from: Rows | None = None
         self._rows, self._memory = RowCounter(), memory or Workspace()
-        self._layer: _Covariances | _Correlations | None = None
+        self._layer: _Covariances | _Marginals | None = None
         self._norms: NormHistogram | None = None
+
+    def move_to(self, place: int, *, rows: Rows | None = None) -> None:
+        """The next block begins at another place of the stream. rows: as for `Reservoir.add`."""
+        self._place, self._from = place, rows
 
     def add(self, x: Float[Tensor, "tokens d_in"]) -> None:
         """Add a block in float32 or float64. Raises InputError as `collect`."""
@@ -153,9 +159,10 @@ class Collector:
         if self._layer is None:
             kept = reservoir_size(d_in, self._size, wide=self._wide)
             self._reservoir = Reservoir(kept, seed=self._seed)
-            self._layer = (_Correlations if is_wide(d_in, self._wide) else _Covariances)(self._memory)
-        self._reservoir.add(x, self._place)
+            self._layer = (_Marginals if is_wide(d_in, self._wide) else _Covariances)(self._memory)
+        self._reservoir.add(x, self._place, rows=self._from)
         self._place += len(x)
+        self._from = self._from and Rows(self._from.file, self._from.first + len(x))
         self._rows.add(x)
         part = NormHistogram.of(x)  # first, as it refuses what would overflow
         self._norms = self._norms.merge(part) if self._norms else part
@@ -164,53 +171,101 @@ class Collector:
 
     def statistics(self) -> Statistics:
         """Of all blocks, at least one. Raises InputError where all norms vanish."""
+        return self.partial().statistics()
+
+    def partial(self) -> "PartialStatistics":
+        """What was collected of all blocks, at least one, to be merged with that of other parts of the stream."""
         assert self._norms is not None
         assert self._layer is not None
-        if self._norms.vanishing:
+        return PartialStatistics(
+            raw=self._layer.raw.moments(),
+            normed=self._layer.normed.moments(),
+            norms=self._norms,
+            reservoir=self._reservoir,
+            rows=self._rows.counts(),
+            sample_tokens=self._size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PartialStatistics:
+    """What is kept of a part of a stream until all parts are there: sums that merge exactly, in any order."""
+
+    raw: Moments | Marginals
+    """Of the activations; of a wide layer only the moments of each dimension."""
+    normed: Moments | Marginals
+    """After per-token LayerNorm."""
+    norms: NormHistogram
+    """The tokens' L2 norms."""
+    reservoir: Reservoir
+    """As many tokens as the sample and the correlations of a wide layer take."""
+    rows: RowCounts
+    """How many tokens are the same vector."""
+    sample_tokens: int
+    """Size of the sample."""
+
+    def merge(self, other: "PartialStatistics") -> "PartialStatistics":
+        """Those of two parts together. Raises InputError for parts of another width or another sample."""
+        if self.raw.mean.shape != other.raw.mean.shape:
+            widths = f"{len(self.raw.mean)} and {len(other.raw.mean)}"
+            raise InputError(f"merge: expected statistics of one width, got d_in = {widths}")
+        return PartialStatistics(
+            raw=_merge_moments(self.raw, other.raw),
+            normed=_merge_moments(self.normed, other.normed),
+            norms=self.norms.merge(other.norms),
+            reservoir=self.reservoir.merge(other.reservoir),
+            rows=self.rows.merge(other.rows),
+            sample_tokens=self.sample_tokens,
+        )
+
+    def statistics(self) -> Statistics:
+        """The statistics of the stream. Raises InputError where all norms vanish."""
+        if self.norms.vanishing:
             raise InputError(
-                f"expected activations with norms over 3.2e-145, got {self._norms.largest:.1e} at most, whose "
+                f"expected activations with norms over 3.2e-145, got {self.norms.largest:.1e} at most, whose "
                 "squares vanish; multiply all tokens by a constant first"
             )
-        raw, normed, tokens = self._layer.moments(self._reservoir)
+        raw, normed, tokens = self.raw, self.normed, self.raw.tokens
+        if isinstance(raw, Marginals) or isinstance(normed, Marginals):
+            # Only now, of the sample of the whole stream: correlations of samples of parts would not merge to them.
+            sample = self.reservoir.tokens()
+            raw, tokens = with_correlations(raw.marginals, Moments.of(sample)), len(sample)
+            normed = with_correlations(normed.marginals, Moments.of(layer_norm(sample)))
         return Statistics(
             raw=raw,
             normed=normed,
-            norms=self._norms,
-            reservoir=self._reservoir.part(self._size),
-            rows=self._rows.counts(),
+            norms=self.norms,
+            reservoir=self.reservoir.part(self.sample_tokens),
+            rows=self.rows,
             covariance_tokens=tokens,
         )
+
+
+def _merge_moments(one: Moments | Marginals, other: Moments | Marginals) -> Moments | Marginals:
+    if isinstance(one, Moments) and isinstance(other, Moments):
+        return one.merge(other)
+    if isinstance(one, Moments) or isinstance(other, Moments):
+        raise InputError("merge: expected parts that are all of a wide layer or all not, got both")
+    return one.merge(other)
 
 
 class _Covariances:
     """Moments of all tokens, raw and after LayerNorm."""
 
     def __init__(self, memory: Workspace) -> None:
-        self._raw, self._normed = RunningMoments(memory), RunningMoments(memory)
+        self.raw, self.normed = RunningMoments(memory), RunningMoments(memory)
 
     def add(self, x: Float[Tensor, "tokens d_in"], normed: Float[Tensor, "tokens d_in"]) -> None:
-        self._raw.add(x)
-        self._normed.add(normed, products=x.dtype)
-
-    def moments(self, reservoir: Reservoir) -> tuple[Moments, Moments, int]:
-        """(raw, normed, tokens that the covariances are from)."""
-        raw = self._raw.moments()
-        return raw, self._normed.moments(), raw.tokens
+        self.raw.add(x)
+        self.normed.add(normed, products=x.dtype)
 
 
-class _Correlations:
-    """The same of a wide layer: means and variances of all tokens, correlations of its sample."""
+class _Marginals:
+    """The same of each dimension of a wide layer; its correlations will be those of its sample."""
 
     def __init__(self, memory: Workspace) -> None:
-        self._raw, self._normed = RunningMarginals(memory), RunningMarginals(memory)
+        self.raw, self.normed = RunningMarginals(memory), RunningMarginals(memory)
 
     def add(self, x: Float[Tensor, "tokens d_in"], normed: Float[Tensor, "tokens d_in"]) -> None:
-        self._raw.add(x)
-        self._normed.add(normed)
-
-    def moments(self, reservoir: Reservoir) -> tuple[Moments, Moments, int]:
-        """(raw, normed, tokens that the covariances are from)."""
-        sample = reservoir.tokens()
-        raw = with_correlations(self._raw.marginals(), Moments.of(sample))
-        normed = with_correlations(self._normed.marginals(), Moments.of(layer_norm(sample)))
-        return raw, normed, len(sample)
+        self.raw.add(x)
+        self.normed.add(normed)

@@ -62,6 +62,11 @@ class Marginals:
             fourth=fourth,
         )
 
+    @property
+    def marginals(self) -> "Marginals":
+        """These themselves, as `Moments` have them."""
+        return self
+
     def with_scatter(self, scatter: Float[Tensor, "d_in d_in"]) -> "Moments":
         """The moments with how dimensions vary together. scatter: its diagonal becomes `second`."""
         scatter.diagonal().copy_(self.second)

@@ -12,7 +12,8 @@ from autopsae.tables import Result
 
 _BINS_PER_OCTAVE = 128  # a bin is 0.54 % wide, so a quantile is right to 0.3 %
 _LOWEST, _HIGHEST = -480, 480  # powers of two: the sums of squares of 2^60 tokens fit float64
-_BINS = (_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE
+BINS = (_HIGHEST - _LOWEST) * _BINS_PER_OCTAVE
+"""Bins of a histogram."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -43,8 +44,8 @@ class NormHistogram(Result):
             )
         bins = _bins(norms)
         return NormHistogram(
-            counts=torch.bincount(bins, minlength=_BINS),
-            squares=torch.bincount(bins, weights=norms.square(), minlength=_BINS),
+            counts=torch.bincount(bins, minlength=BINS),
+            squares=torch.bincount(bins, weights=norms.square(), minlength=BINS),
             # The squares of very small numbers are zero; the numbers are not.
             largest=largest if largest >= 2.0**_LOWEST else float(x.abs().max()),
         )
@@ -82,7 +83,7 @@ class NormHistogram(Result):
     def _at(self, rank: int) -> float:
         """The rank-th smallest norm, as the middle of its bin."""
         place = int(torch.searchsorted(self.counts.cumsum(0), rank))
-        if place in (0, _BINS):  # zero, or past the last token
+        if place in (0, BINS):  # zero, or past the last token
             return 0.0
         return min(math.pow(2.0, (place + 0.5) / _BINS_PER_OCTAVE + _LOWEST), self.largest)
 
@@ -95,4 +96,4 @@ def _bins(norms: Float[Tensor, "tokens"]) -> Int[Tensor, "tokens"]:
     mantissa, exponent = torch.frexp(norms)  # mantissa in [0.5, 1)
     within = ((mantissa.log2() + 1) * _BINS_PER_OCTAVE).floor().clamp(0, _BINS_PER_OCTAVE - 1)
     bins = (exponent.long() - 1 - _LOWEST) * _BINS_PER_OCTAVE + within.nan_to_num(0).long()
-    return torch.where(norms > 0, bins, 0).clamp(0, _BINS - 1)
+    return torch.where(norms > 0, bins, 0).clamp(0, BINS - 1)

@@ -1,7 +1,7 @@
 """The memory that square matrices [d_in, d_in] take, nearly all that a wide layer needs: known beforehand."""
 
 from autopsae.arrays import CHUNK_TOKENS
-from autopsae.statistics.sample import SAMPLE_TOKENS
+from autopsae.defaults import SAMPLE_TOKENS
 from autopsae.statistics.wide import is_wide, reservoir_size
 
 _NUMBER = 8

@@ -4,19 +4,28 @@ Each token gets a pseudo-random key from its place in the stream, and the tokens
 So a sample needs no knowledge of the stream's length, merges exactly, and does not depend on the chunking.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt64
 from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.seeds import hash_seed, keys
 
-SAMPLE_TOKENS = 4096
-"""Tokens in a sample, unless told otherwise."""
+
+@dataclass(frozen=True)
+class Rows:
+    """Where tokens lie in a file of which nobody knows the place in the stream."""
+
+    file: str
+    """A digest of the file."""
+    first: int
+    """The row of the first of the tokens."""
 
 
 class Reservoir:
@@ -31,12 +40,16 @@ class Reservoir:
         self._places = np.empty(0, np.int64)
         self._rows: Tensor | None = None
 
-    def add(self, x: Float[Tensor, "tokens d_in"], start: int) -> None:
+    def add(self, x: Float[Tensor, "tokens d_in"], start: int, *, rows: Rows | None = None) -> None:
         """Show it the tokens at places start, start + 1, ... of the stream. It keeps them as they come, in float32
-        or float64.
+        or float64. rows: where the stream has no order of its own, the rows of the file by which they are drawn.
         """
-        places = np.arange(start, start + len(x))
-        drawn = keys(places, hash_seed(self.seed, "sample of the tokens"))
+        places, purpose = np.arange(start, start + len(x)), "sample of the tokens"
+        if rows is None:
+            drawn = keys(places, hash_seed(self.seed, purpose))
+        else:
+            numbers = np.arange(rows.first, rows.first + len(x))
+            drawn = keys(numbers, hash_seed(self.seed, f"{purpose} of {rows.file}"))
         if len(self._keys) == self.size:
             below = np.flatnonzero(drawn < self._keys.max())
             places, drawn, x = places[below], drawn[below], x[torch.from_numpy(below).to(x.device)]
@@ -70,6 +83,33 @@ class Reservoir:
             part._take(self._keys[smallest], self._places[smallest], rows)
         return part
 
+    def move(self, starts: Mapping[int, int]) -> "Reservoir":
+        """The same sample where stretches of the stream begin at other places: {place where one began: where it
+        begins now}. The places of each stretch are those from its beginning to the next one's.
+        """
+        moved = Reservoir(self.size, seed=self.seed)
+        if self._rows is not None:
+            before = np.array(sorted(starts), np.int64)
+            now = np.array([starts[place] for place in sorted(starts)], np.int64)
+            stretch = np.searchsorted(before, self._places, side="right") - 1
+            moved._take(self._keys, self._places + (now - before)[stretch], self._rows)
+        return moved
+
+    def state(self) -> "ReservoirState":
+        """All that it holds, in the order of the stream."""
+        if self._rows is None:
+            raise InputError("expected at least one token to sample from, got none")
+        order = np.argsort(self._places)
+        rows = self._rows[torch.from_numpy(order).to(self._rows.device)]
+        return ReservoirState(keys=self._keys[order], places=self._places[order], rows=rows)
+
+    @staticmethod
+    def of(state: "ReservoirState", size: int, *, seed: int) -> "Reservoir":
+        """The reservoir that held this state."""
+        reservoir = Reservoir(size, seed=seed)
+        reservoir._take(state.keys, state.places, state.rows)
+        return reservoir
+
     @property
     def places(self) -> Int[NDArray[np.int64], "sample"]:
         """The places in the stream of the tokens of `tokens()`, in the same order. With them, what is known of each
@@ -101,6 +141,18 @@ class Reservoir:
         assert self._rows is not None
         self._keys, self._places = self._keys[rows], self._places[rows]
         self._rows = self._rows[torch.from_numpy(rows).to(self._rows.device)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ReservoirState:
+    """What a reservoir holds."""
+
+    keys: UInt64[NDArray[np.uint64], "sample"]
+    """The keys of the tokens."""
+    places: Int[NDArray[np.int64], "sample"]
+    """Their places in the stream, in order."""
+    rows: Float[Tensor, "sample d_in"]
+    """The tokens, in float32 or float64."""
 
 
 BLOCK = 512

@@ -46,7 +46,7 @@ class RunningMarginals:
         part, _ = center_block(x, self._memory, torch.float64)
         self._marginals = self._marginals.merge(part) if self._marginals else part
 
-    def marginals(self) -> Marginals:
+    def moments(self) -> Marginals:
         """The moments of all blocks, at least one."""
         assert self._marginals is not None
         return self._marginals

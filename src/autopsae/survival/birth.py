@@ -15,6 +15,7 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, check_device, chunks
+from autopsae.defaults import SAMPLE_TOKENS
 from autopsae.passes import known_tokens
 from autopsae.progress import Progress
 from autopsae.remedies.remedy import Remedy
@@ -23,7 +24,7 @@ from autopsae.sae.init import draw_rows
 from autopsae.sae.shared_product import NEAR, SharedProduct
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.seeds import check_generator
-from autopsae.statistics.sample import SAMPLE_TOKENS, Reservoir, spread
+from autopsae.statistics.sample import Reservoir, spread
 from autopsae.statistics.strays import shorten, typical_norm
 from autopsae.tables import Result
 

@@ -97,16 +97,27 @@ def _by_layer(folder: Path, opened: Mapping[Path, list[Part]]) -> dict[str, dict
     groups: dict[str, dict[Path, list[Part]]] = {}
     whole = set()
     for file, parts in opened.items():
-        shard = SHARD.fullmatch(file.stem)
-        if shard and (shard["word"] or shard["all"] or not shard["name"]):
-            name = layer_name(shard["name"] or folder.resolve().name)
-        else:
-            name = layer_name(file.stem)
+        name, is_shard = _layer_of(file)
+        if not is_shard:
             whole.add(name)
         groups.setdefault(name, {})[file] = parts
         if name in whole and len(groups[name]) > 1:
             raise InputError(f"{folder}: two files hold the layer {show(name, 80)}; rename one")
     return groups
+
+
+def shard_layers(file: Path, reader: Reader) -> Layers:
+    """The layers of one file that may be one of several shards, named as `files_layers` names those of all."""
+    layers = reader(file)
+    return layers if isinstance(layers, dict) else {_layer_of(file)[0]: layers}
+
+
+def _layer_of(file: Path) -> tuple[str, bool]:
+    """(the layer that a file without names is of, whether it is a shard of it), by the file's name."""
+    shard = SHARD.fullmatch(file.stem)
+    if shard and (shard["word"] or shard["all"] or not shard["name"]):
+        return layer_name(shard["name"] or file.parent.resolve().name), True
+    return layer_name(file.stem), False
 
 
 def _check_all_there(folder: Path, files: list[Path]) -> None:

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.cli.options.kinds import Integers, Names, Numbers, Place, Rare
+from autopsae.cli.options.asking import Asking
+from autopsae.cli.options.kinds import Names, Place, Rare
 from autopsae.cli.options.shared import Padding, Paging, Reading
-from autopsae.cli.options.sparsity import ShortFiring
-from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Prefer, Repeated
+from autopsae.defaults import STEPS, Prefer, Repeated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,19 @@ class Trialing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagnoseOptions:
+class Spreading:
+    """Layers of activations in processes of their own, here or on a cluster."""
+
+    on: Place[Rare[str | None]] = None
+    """Of activations: where each layer has a process of its own: local:N, slurm[:OPTIONS] or ray[:ADDRESS]."""
+    work: Place[Rare[Path | None]] = None
+    """With --on: a folder that keeps what is done, so that the same command goes on where it was interrupted."""
+    split: Place[Rare[int | None]] = None
+    """With --on, of a folder that `harvest` wrote: read all its tokens, each layer in so many parts at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagnoseOptions(Asking):
     """How many latents of an SAE will be born dead on each layer of SOURCE, why, and what to change.
 
     docs/diagnosis.md lists more options, such as padding, further remedies and those of a trial.
@@ -50,30 +62,18 @@ class DiagnoseOptions:
     """Layers to diagnose, all by default; N stands for hsN."""
     padding: Rare[Annotated[Padding, OmitArgPrefixes]] = Padding()
     """Which tokens are padding, and left out."""
-    d_sae: int = 8192
-    """Latents of the SAE to be trained."""
-    firing: Annotated[ShortFiring, OmitArgPrefixes] = ShortFiring()
-    """Which of them fire on a token."""
     tokens: int = 100_000
     """Tokens per layer at most, spread over the source."""
     exact: bool = False
     """Of activations: count death at birth on all these tokens, instead of estimating it from a sample of 4,096."""
-    at_tokens: Rare[int] = AT_TOKENS
-    """Tokens on which death is forecast, from a sample of 4,096."""
-    alphas: Rare[Numbers] = ()
-    """Further whitening exponents to measure, from 0 (centering) to 1 (full)."""
-    ranks: Rare[Integers] = ()
-    """Active subspace ranks to measure."""
-    acceptable: float = ACCEPTABLE
-    """Fraction of latents that may be born dead before something is prescribed."""
-    lr: float = LR
-    """Learning rate by which it is judged whether training brings the dead-by-ReLU back."""
     steps: int = STEPS
     """Steps of that training; a trial costs at most a tenth of it, where 1,000 steps of each remedy do."""
     plan: bool = False
     """Measure what that training would take here: hours, memory and disk."""
     repeated: Rare[Repeated] = "keep"
     """Tokens that are the same vector: keep all, or leave_out all but one of each."""
+    spreading: Annotated[Spreading, OmitArgPrefixes] = Spreading()
+    """Layers in processes of their own."""
     trialing: Annotated[Trialing, OmitArgPrefixes] = Trialing()
     """A trial of remedies."""
     json: Place[Path | None] = None

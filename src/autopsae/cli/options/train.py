@@ -91,7 +91,7 @@ class Keep:
     """Write records.csv beside records.jsonl."""
     tensorboard: Rare[bool] = False
     """Write the records for TensorBoard into OUT."""
-    wandb: str | None = None
+    wandb: Rare[str | None] = None
     """Project of Weights & Biases that receives the records (needs wandb; WANDB_MODE=offline sends nothing)."""
 
 

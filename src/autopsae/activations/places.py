@@ -1,0 +1,141 @@
+"""Shards as they are given, one file or several, and the place of their tokens in the stream that they are of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from autopsae.activations.coverage import Coverage, Run, cover
+from autopsae.activations.formats.folder import Layers, shard_layers
+from autopsae.activations.formats.layouts import FILES, layers_of
+from autopsae.activations.formats.safetensors import safetensors_layers
+from autopsae.activations.index import INDEX, check_shard, index_digest, read_index
+from autopsae.activations.store import Activations, activations_of, select_layers
+from autopsae.arrays import InputError
+from autopsae.reading import input_errors, is_folder
+from autopsae.words import list_names, printable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The layers of one shard, and where its tokens lie."""
+
+    run: Run
+    """Its tokens."""
+    layers: dict[str, Activations]
+    """By name, in the source's order."""
+
+
+def open_shards(
+    paths: Sequence[str | Path], layers: Sequence[str] = (), *, start: int | None = None
+) -> tuple[Coverage, list[Shard]]:
+    """(what is covered, the shards in the order of the stream).
+
+    paths: shards of a folder that `harvest` wrote, or such a folder for all of them: its index tells their places.
+    Or any other file or folder of activations, each a shard: its tokens lie from `start` on, one shard after the
+    other as they are given, or their place is unknown. layers: those that are meant; by default all.
+
+    Raises InputError as `open_layers`, for a shard that is not the one that the index names, for shards of several
+    stores, for one that is given twice, for `start` with a store, and for a layer that a shard lacks.
+    """
+    if not paths:
+        raise InputError("expected at least one shard, got none; give files, or a folder that harvest wrote")
+    folders = [_store_of(Path(path)) for path in paths]
+    if any(folders):
+        return _of_store([Path(path) for path in paths], folders, layers, start)
+    runs, shards, place = [], list[Shard](), start or 0
+    for path in map(Path, paths):
+        opened = _open(_loose_layers(path), layers)
+        tokens = next(iter(opened.values())).tokens
+        runs.append(Run(name=path.name, start=place, tokens=tokens, digest=digest_of(path)))
+        shards.append(Shard(run=runs[-1], layers=opened))
+        place += tokens
+    _check_layers(shards)
+    return cover("files" if start is None else "places", runs), shards
+
+
+def digest_of(path: Path) -> str:
+    """A digest of all bytes of a file, or of all files in a folder with their names."""
+    if not is_folder(path):
+        with input_errors(path, "a readable file"), path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()[:32]
+    digest = sha256()
+    for file_path in sorted(path.iterdir()):
+        if file_path.is_file() and not file_path.name.startswith("."):
+            digest.update(f"{file_path.name} {digest_of(file_path)}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:32]
+
+
+def _store_of(path: Path) -> Path | None:
+    """The harvested folder that a path is, or is a shard of; None for anything else."""
+    folder = path if path.is_dir() else path.parent
+    is_shard = path.suffix == ".safetensors" or path.is_dir()
+    return folder if is_shard and (folder / INDEX).is_file() else None
+
+
+def _of_store(
+    paths: Sequence[Path], folders: Sequence[Path | None], layers: Sequence[str], start: int | None
+) -> tuple[Coverage, list[Shard]]:
+    folder, *others = {f.resolve(): f for f in folders if f is not None}.values()
+    if others or None in folders:
+        stray = others[0] if others else next(p for p, f in zip(paths, folders, strict=True) if f is None)
+        raise InputError(f"{stray}: expected a shard of {folder} as the others, got another; make a part of it")
+    if start is not None:
+        raise InputError(f"start: expected none for a store, whose {INDEX} tells the places; leave it out")
+    index = read_index(folder)
+    if not index.get("complete", True):
+        raise InputError(f"{folder}: the harvest is not finished; run it again, it goes on from there")
+    tokens = {shard["file"]: _tokens_of(folder, shard) for shard in index["shards"]}
+    named = [name for path in paths for name in ([*tokens] if path.is_dir() else [path.name])]
+    if unknown := [name for name in named if name not in tokens]:
+        raise InputError(f"{folder}: expected shards that its {INDEX} names, got {list_names(unknown)}")
+    starts, place = dict[str, int](), 0
+    for name, count in tokens.items():
+        starts[name], place = place, place + count
+    of = {shard["file"]: shard for shard in index["shards"]}
+    runs, shards = [], list[Shard]()
+    for name in named:
+        check_shard(folder, index, of[name])
+        digest = str(of[name].get("digest", ""))
+        runs.append(Run(name=name, start=starts[name], tokens=tokens[name], digest=digest))
+        shards.append(Shard(run=runs[-1], layers=_open(safetensors_layers(folder / name), layers)))
+    covered = cover("store", runs, store=index_digest(index), shards=tokens)
+    return covered, sorted(shards, key=lambda shard: shard.run.start)
+
+
+def _tokens_of(folder: Path, shard: dict[str, Any]) -> int:
+    """Tokens of a shard as the index says, or as the file does where the index of the first version does not."""
+    if "tokens" in shard:
+        return int(shard["tokens"])
+    return sum(part.tokens for part in next(iter(safetensors_layers(folder / shard["file"]).values())))
+
+
+def _loose_layers(path: Path) -> Layers:
+    """The layers of a file or a folder; a file NAME-shard-3.npy is of the layer NAME."""
+    if is_folder(path) or path.suffix not in FILES:
+        return layers_of(path)
+    return shard_layers(path, FILES[path.suffix])
+
+
+def _open(layers: Layers, wanted: Sequence[str]) -> dict[str, Activations]:
+    names = select_layers(list(layers), wanted) if wanted else list(layers)
+    return {name: activations_of(name, layers[name]) for name in names}
+
+
+def _check_layers(shards: Sequence[Shard]) -> None:
+    first = shards[0]
+    for shard in shards:
+        name = printable(shard.run.name, 60)
+        if shard.layers.keys() != first.layers.keys():
+            raise InputError(
+                f"{name}: expected the layers of {printable(first.run.name, 60)} "
+                f"({list_names(list(first.layers))}), got {list_names(list(shard.layers))}; make a part of each "
+                "layer by itself"
+            )
+        lengths = {layer: of.tokens for layer, of in shard.layers.items()}
+        if len({*lengths.values()}) > 1:
+            raise InputError(
+                f"{name}: expected layers of as many tokens each, got {printable(lengths, 120)}; make a part of "
+                "each layer by itself (--layer)"
+            )

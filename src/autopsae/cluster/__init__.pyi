@@ -1,0 +1,3 @@
+from autopsae.cluster.diagnose import survey_on as survey_on
+from autopsae.cluster.engine import Engine as Engine
+from autopsae.cluster.engine import open_engine as open_engine

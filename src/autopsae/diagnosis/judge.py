@@ -27,6 +27,7 @@ from autopsae.statistics.groups import documents_of_sample, sample_groups
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import Repeats
+from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import FOLLOWED, Forecast, forecast_views
 from autopsae.survival.outlook import Outlook
@@ -96,8 +97,7 @@ def judge(
         acceptable=asked.acceptable,
         documents_assumed=groups.least_effect > 1,
     )
-    variances = statistics.spectrum.eigenvalues.float().cpu()
-    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu(), variances)
+    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu(), statistics.spectrum)
 
 
 def _of_sample(documents: Sequence[int] | NDArray[Any] | None, statistics: Statistics) -> Tensor | None:
@@ -110,9 +110,7 @@ def _limit(outlook: Outlook, most: int) -> Outlook:
     return replace(outlook, effective_tokens=min(outlook.effective_tokens, float(most)))
 
 
-def _diagnosis(
-    measured: Measured, landscape: Float[Tensor, "shown d_in"], variances: Float[Tensor, "d_in"]
-) -> Diagnosis:
+def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"], spectrum: Spectrum) -> Diagnosis:
     """What was measured, and what it means."""
     prescription = measured.prescription
     return Diagnosis(
@@ -132,7 +130,7 @@ def _diagnosis(
         paper=paper_rule(measured.severity.effective_rank_fraction),
         findings=findings(measured),
         landscape=landscape,
-        variances=variances,
+        variances=spectrum.eigenvalues.float().cpu(),
     )
 
 

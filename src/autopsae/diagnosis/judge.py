@@ -27,6 +27,7 @@ from autopsae.statistics.groups import documents_of_sample, sample_groups
 from autopsae.statistics.median import geometric_median
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.repeats import Repeats
+from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import FOLLOWED, Forecast, forecast_views
 from autopsae.survival.outlook import Outlook
@@ -98,7 +99,7 @@ def judge(
         acceptable=asked.acceptable,
         documents_assumed=groups.least_effect > 1,
     )
-    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]), statistics.spectrum.eigenvalues)
+    return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu(), statistics.spectrum)
 
 
 def _of_sample(
@@ -115,9 +116,7 @@ def _limit(outlook: Outlook, most: int) -> Outlook:
     return replace(outlook, effective_tokens=min(outlook.effective_tokens, float(most)))
 
 
-def _diagnosis(
-    measured: Measured, landscape: Float[Tensor, "shown d_in"], variances: Float[Tensor, "d_in"]
-) -> Diagnosis:
+def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"], spectrum: Spectrum) -> Diagnosis:
     """What was measured, and what it means."""
     prescription = measured.prescription
     return Diagnosis(
@@ -136,8 +135,8 @@ def _diagnosis(
         prescription=prescription,
         paper=paper_rule(measured.severity.effective_rank_fraction),
         findings=findings(measured),
-        landscape=landscape.float().cpu(),
-        variances=variances.float().cpu(),
+        landscape=landscape,
+        variances=spectrum.eigenvalues.float().cpu(),
     )
 
 

@@ -65,7 +65,7 @@ def birth_figure(birth: Birth) -> "Figure":
     return fractions_figure(parts, title, {"dead": birth.dead_interval})
 
 
-def expected_figure(expected: Expected) -> "Figure":
+def interval_figure(expected: Expected) -> "Figure":
     """An expected fraction with its interval."""
     return fractions_figure({"expected": expected.value}, "Expected", {"expected": (expected.low, expected.high)})
 

@@ -62,7 +62,7 @@ FIGURES: Mapping[type, Callable[[Any], "Figure"]] = {
     Birth: count_plots.birth_figure,
     Prediction: count_plots.prediction_figure,
     Recovery: count_plots.recovery_figure,
-    Expected: count_plots.expected_figure,
+    Expected: count_plots.interval_figure,
     Outlook: count_plots.outlook_figure,
     Forecast: count_plots.forecast_figure,
     TrainedForecast: count_plots.forecast_figure,

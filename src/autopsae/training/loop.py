@@ -253,8 +253,7 @@ class Training:
         """The tensors that a checkpoint keeps besides the SAEs; none if no member goes on."""
         if not self._roster.going_on:
             return {}
-        kept = {**self._optimizer.tensors(), **self._account.tensors()}
-        return {**kept, "last_resampling": self._last_resampling}
+        return {**self._optimizer.tensors(), **self._account.tensors(), "last_resampling": self._last_resampling}
 
 
 def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:

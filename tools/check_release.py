@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FORBIDDEN = {"tests", "results", "experiments", "benchmarks", "examples", "tools", "__pycache__"}
 EXTRAS = {"numba", "transformers", "gguf", "accelerate", "matplotlib", "pandas", "pyarrow", "tensorboard"}
 EXTRAS |= {
-    "jinja2",
     "huggingface_hub",
     "huggingface-hub",
     "datasets",

@@ -81,7 +81,7 @@ def survey_on(
     common = {"source": str(source), "sample_tokens": size and size.tokens, **settings}
     names = file_names([*opened])
     request = {"source": str(source), "layers": [*opened], "split": split, **reading, **common}
-    results = {layer: folder / f"{names[layer]}.json" for layer in opened}
+    results = {layer: folder / "layers" / f"{names[layer]}.json" for layer in opened}
     diagnoses = dict[str, Diagnosis]()
 
     def take(layer: str) -> None:

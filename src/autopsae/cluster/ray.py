@@ -22,8 +22,8 @@ class Ray:
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="error")
-            except (ConnectionError, ValueError, RuntimeError) as error:
+                ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level="error")
+            except Exception as error:  # Ray raises Exception itself where a node does not start in time
                 raise InputError(
                     f"--on ray: expected a cluster at {address or 'this machine'} ({reason(error)}); start it with "
                     "`ray start --head`"

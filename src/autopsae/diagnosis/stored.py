@@ -29,9 +29,9 @@ _KIND = kind_of_fields(dict.fromkeys([*_PLAIN, "sparsity"], anything))
 
 
 def save_diagnosis(path: str | Path, diagnosis: Diagnosis) -> None:
-    """Write the pairs `path`.prescription and `path`, the JSON of the latter last: where it is, all is there."""
+    """Write the pairs `path`%prescription and `path`, the JSON of the latter last: where it is, all is there."""
     described, _ = pair_files(path)
-    diagnosis.prescription.save(described.with_suffix("").with_name(f"{described.stem}.prescription"))
+    diagnosis.prescription.save(_prescription_of(described))
     content = {name: to_plain(getattr(diagnosis, name)) for name in _PLAIN}
     content["sparsity"] = diagnosis.sparsity.to_dict()
     save_pair(path, format=FORMAT, content=content, tensors={"landscape": diagnosis.landscape})
@@ -48,9 +48,14 @@ def load_diagnosis(path: str | Path) -> Diagnosis:
     return Diagnosis(
         **plain,
         sparsity=read_sparsity(described, content["sparsity"], plain["d_sae"]),
-        prescription=Prescription.load(described.with_suffix("").with_name(f"{described.stem}.prescription")),
+        prescription=Prescription.load(_prescription_of(described)),
         landscape=tensors["landscape"],
     )
+
+
+def _prescription_of(described: Path) -> Path:
+    """Where the prescription lies. No layer's file is called so, as % begins an escape (`activations.names`)."""
+    return described.with_name(f"{described.stem}%prescription")
 
 
 def to_plain(value: Any) -> Any:

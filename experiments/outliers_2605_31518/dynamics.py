@@ -2,8 +2,8 @@
 
     python -m experiments.outliers_2605_31518.dynamics --scale quick|full
 
-Three draws of features, tokens and rows. In each, seven gammas, each as baseline, with a frozen bias, and with
-AuxK; one with frozen features; three baselines at half the rate. All of a draw see one stream of synthetic
+Three draws (quick: two) of features, tokens and rows. In each, seven gammas, each as baseline, with a frozen bias,
+and with AuxK; one with frozen features; three baselines at half the rate. All of a draw see one stream of synthetic
 features (d_in 50, 100 features, 5 active), each with its own offset, and start from the same rows (d_sae 100,
 k 5, b = 0, nothing rescaled). Death is measured on held-out tokens.
 
@@ -69,8 +69,8 @@ class Setting:
     seed: int = 0
 
 
-DRAWS = 3
-"""Sweeps, each with a seed of its own."""
+DRAWS = {"quick": 2, "full": 3}
+"""Sweeps of each scale, each with a seed of its own."""
 SETTINGS = {
     "quick": Setting(steps=40_000, lr=3e-3, batch_tokens=128, tokens=200_000, held_out=4096),
     "full": Setting(steps=100_000, lr=2e-3, batch_tokens=128, tokens=1_000_000, held_out=10_000, sign_steps=30_000),
@@ -84,9 +84,9 @@ def sweep(scale: Scale) -> Data:
     setting, path = SETTINGS[scale.name], HERE / "results" / scale.name / "dynamics.json"
     if path.exists() and not trained.cache_info().currsize:
         kept: Data = json.loads(path.read_text(encoding="utf-8"))["data"]
-        if kept["settings"] == json.loads(json.dumps(asdict(setting))) and kept["draws"] == DRAWS:
+        if kept["settings"] == json.loads(json.dumps(asdict(setting))) and kept["draws"] == DRAWS[scale.name]:
             return kept
-    first, *others = (trained(replace(setting, seed=setting.seed + draw)) for draw in range(DRAWS))
+    first, *others = (trained(replace(setting, seed=setting.seed + draw)) for draw in range(DRAWS[scale.name]))
     return joined(first, others)
 
 

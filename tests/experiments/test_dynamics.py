@@ -45,6 +45,7 @@ FIGURES = [
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(dynamics.SETTINGS, "tiny", SETTING)
+    monkeypatch.setitem(dynamics.DRAWS, "tiny", 2)
     monkeypatch.setattr(dynamics, "HERE", tmp_path)
 
 
@@ -125,9 +126,9 @@ def test_the_ratio_of_draws_is_that_of_their_means_and_curves_are_averaged() -> 
 
 def test_every_draw_has_features_tokens_and_rows_of_its_own() -> None:
     data = dynamics.sweep(TINY)
-    assert data["draws"] == 1 + len(data["further"]) == dynamics.DRAWS
+    assert data["draws"] == 1 + len(data["further"]) == 2
     birth = {each["runs"]["baseline 15"]["threshold"] for each in curves.draws_of(data)}
-    assert len(birth) == dynamics.DRAWS
+    assert len(birth) == 2
 
 
 def test_curves_are_kept_to_the_digits_asked_for() -> None:

@@ -37,7 +37,7 @@ def draw(data: Data) -> Figure:
     axes[0, 1].plot(data["steps"], values, ":", color=BLUE, label="baseline: born dead-by-ReLU, and still so")
     _draw_inset(axes[0, 0], data)
     death_axis(axes[0, 0], "fraction of latents")
-    axes[0, 0].set_title(f"c  Dead-by-TopK; γ = {data['gamma']:g}, {about(data)}", fontsize=10, loc="left")
+    figure.suptitle(f"γ = {data['gamma']:g}; {about(data)}", fontsize=10)
     legend_below(figure, axes[0, 1], 4)
     return figure
 

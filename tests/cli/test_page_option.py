@@ -55,7 +55,9 @@ MAKES = {
 
 def test_every_verb_that_makes_a_result_can_show_it() -> None:
     makes = {verb for verb, options in VERBS.items() if {"json", "resume"} & {*option_types(options)}}
-    assert makes == {*MAKES} == {verb for verb, options in VERBS.items() if "report" in option_types(options)}
+    assert (
+        makes == {*MAKES, "merge"} == {verb for verb, options in VERBS.items() if "report" in option_types(options)}
+    )
 
 
 def points(page: Read) -> list[str]:

@@ -7,6 +7,7 @@ from autopsae.activations.names import file_names
 from autopsae.arrays import InputError
 from autopsae.cli.firing import sparsity_of
 from autopsae.cli.options.merge import MergeOptions
+from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_line, print_text, write_all
 from autopsae.cli.terminal import check_places, progress_bar, progress_on
 from autopsae.diagnosis.merge import join_parts, merge_parts
@@ -26,6 +27,7 @@ def merge(options: MergeOptions) -> None:
         check_figure(options.figure)
     sparsity = sparsity_of(options.firing)
     sparsity.check(options.d_sae)
+    check_paging(options.paging, [options.json, options.figure])
     check_places(options.json, options.figure, options.prescriptions)
     with progress_bar("merging") as (bar, task):
         result = merge_parts(
@@ -55,11 +57,12 @@ def _writers(result: Survey, options: MergeOptions) -> list[Callable[[], object]
         for d in result:
             save = partial(d.prescription.save, options.prescriptions / names[d.layer])
             writers.append(add_provenance(layer=d.layer)(save))
-    return writers
+    return [*writers, *page_writers(options.paging, f"diagnosis of {len(options.parts)} parts", result.to_dict())]
 
 
 def _join(options: MergeOptions) -> None:
     given = [name for name in ("json", "figure", "prescriptions") if getattr(options, name)]
+    given += ["report"] if options.paging.report else []
     if given:
         raise InputError(f"--out: expected without --{given[0]}, as it only writes the parts as one; leave one out")
     assert options.out is not None

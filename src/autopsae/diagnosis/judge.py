@@ -16,6 +16,7 @@ from autopsae.diagnosis.measured import Measured, sample_size
 from autopsae.diagnosis.outliers import outlier_dimensions
 from autopsae.diagnosis.parameters import Asked
 from autopsae.diagnosis.prescribe import paper_rule, prescribe, suffices
+from autopsae.diagnosis.profile import variance_shares
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.severity import severity
 from autopsae.remedies.remedy import Remedy
@@ -136,7 +137,7 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"], spect
         paper=paper_rule(measured.severity.effective_rank_fraction),
         findings=findings(measured),
         landscape=landscape,
-        variances=spectrum.eigenvalues.float().cpu(),
+        variances=variance_shares(spectrum.eigenvalues).cpu(),
     )
 
 

@@ -12,8 +12,22 @@ BINS = 128
 """Groups of neighbouring dimensions that are kept at most."""
 
 
+_ROUNDING = 1e-12
+"""Shares of the largest variance under which an eigenvalue is rounding."""
+
+
+def variance_shares(eigenvalues: Float[Tensor, "d_in"]) -> Float[Tensor, "d_in"]:
+    """The share of each principal direction in all variance, in float64; 0 where an eigenvalue is rounding, and for
+    all where nothing varies. Shares have no scale: those of tokens of any size are finite.
+    """
+    kept = torch.where(eigenvalues > _ROUNDING * eigenvalues.max(), eigenvalues, 0.0).double()
+    return kept / kept.sum().clamp_min(torch.finfo(torch.float64).tiny)
+
+
 def thin_spectrum(variances: Float[Tensor, "d_in"]) -> dict[str, list[Any]]:
-    """{"directions": numbers from 1, "variances": along them}, the first and the last direction among them."""
+    """{"directions": numbers from 1, "variances": the shares of all variance along them}, the first and the last
+    direction among them.
+    """
     d_in = len(variances)
     steps = torch.logspace(0, torch.log10(torch.tensor(float(d_in))).item(), DIRECTIONS, dtype=torch.float64)
     numbers = sorted({min(d_in, max(1, round(step))) for step in steps.tolist()} | {1, d_in})

@@ -60,7 +60,7 @@ class Diagnosis(Result):
     landscape: Float[Tensor, "shown d_in"]
     """A few sampled tokens after per-token LayerNorm, for the eye (the paper's Fig. 2b); `to_dict`: a profile."""
     variances: Float[Tensor, "d_in"]
-    """Variances of the activations along their principal directions, largest first; `to_dict` has some of them."""
+    """Shares of the variance along the principal directions, largest first; `to_dict` has some of them."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, as in the JSON of the command line."""

@@ -22,7 +22,8 @@ from autopsae.words import show
 
 FORMAT = "autopsae-layer"
 
-_APART = ("prescription", "sparsity", "landscape")
+_TENSORS = ("landscape", "variances")
+_APART = ("prescription", "sparsity", *_TENSORS)
 """Fields of a diagnosis that have a form of their own."""
 _PLAIN = [field.name for field in fields(Diagnosis) if field.name not in _APART]
 _KIND = kind_of_fields(dict.fromkeys([*_PLAIN, "sparsity"], anything))
@@ -34,7 +35,7 @@ def save_diagnosis(path: str | Path, diagnosis: Diagnosis) -> None:
     diagnosis.prescription.save(_prescription_of(described))
     content = {name: to_plain(getattr(diagnosis, name)) for name in _PLAIN}
     content["sparsity"] = diagnosis.sparsity.to_dict()
-    save_pair(path, format=FORMAT, content=content, tensors={"landscape": diagnosis.landscape})
+    save_pair(path, format=FORMAT, content=content, tensors={name: getattr(diagnosis, name) for name in _TENSORS})
 
 
 def load_diagnosis(path: str | Path) -> Diagnosis:
@@ -44,12 +45,16 @@ def load_diagnosis(path: str | Path) -> Diagnosis:
     hints = get_type_hints(Diagnosis)
     plain = {name: from_plain(hints[name], content[name], f"{described}: {name}") for name in _PLAIN}
     shown = len(tensors["landscape"]) if "landscape" in tensors and tensors["landscape"].ndim else 0
-    check_tensors(stored, tensors, {"landscape": Layout(shape=(shown, plain["d_in"]))})
+    check_tensors(
+        stored,
+        tensors,
+        {"landscape": Layout(shape=(shown, plain["d_in"])), "variances": Layout(shape=(plain["d_in"],))},
+    )
     return Diagnosis(
         **plain,
         sparsity=read_sparsity(described, content["sparsity"], plain["d_sae"]),
         prescription=Prescription.load(_prescription_of(described)),
-        landscape=tensors["landscape"],
+        **tensors,
     )
 
 

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.cli.options.asking import Asking
 from autopsae.cli.options.kinds import Place
+from autopsae.cli.options.shared import Paging
 
 
 def _part(words: list[str]) -> Path:
@@ -45,5 +46,7 @@ class MergeOptions(Asking):
     """Write all numbers there."""
     figure: Place[Path | None] = None
     """Write death by layer and remedy there (.png, .pdf, .svg)."""
+    paging: Annotated[Paging, OmitArgPrefixes] = Paging()
+    """Where the result is shown."""
     prescriptions: Place[Path | None] = None
     """Write each layer's prescription into this folder."""

@@ -62,17 +62,17 @@ def _spectrum(layer: Layer, of: str) -> tuple[Figure, ...]:
     title = f"{layer['layer']}: spectrum"
     figure = chart(
         title,
-        "The variance of the activations along their principal directions, largest first. The effective rank "
+        "The share of the variance along each principal direction, largest first. The effective rank "
         f"after LayerNorm is {layer['effective_rank']:.1f} of {layer['d_in']:,}.",
         [line],
         x=Axis(title="principal direction", form=",", is_log=True),
-        y=Axis(title="variance", is_log=known[0][1] > WIDE * known[-1][1]),
+        y=Axis(title="share of the variance", is_log=known[0][1] > WIDE * known[-1][1]),
         of=of,
     )
     few = known[:: -(-len(known) // _ROWS)]
     rows = tuple((Cell(f"{n:,}", n), number(variance)) for n, variance in few)
     caption = f"{title}: some numbers of the figure"
-    return (_with_table(figure, Table(caption=caption, header=("direction", "variance"), rows=rows)),)
+    return (_with_table(figure, Table(caption=caption, header=("direction", "share of the variance"), rows=rows)),)
 
 
 def _landscape(layer: Layer, of: str) -> tuple[Figure, ...]:

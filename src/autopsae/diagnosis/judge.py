@@ -65,7 +65,7 @@ def judge(
     ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
     views = _Views(ladder | ladder_beside(statistics.raw, median), sample)
-    told = {"sparsity": asked.sparsity, "groups": groups, "stream_tokens": stream_tokens}
+    told: dict[str, Any] = {"sparsity": asked.sparsity, "groups": groups, "stream_tokens": stream_tokens}
     forecast = partial(forecast_views, drawn=rows, **told)
     forecasts = forecast(views.of(["none", "median", "mean"]), if_silent={"mean"})
     of_ladder = _forecasts(ladder, wanted, views, forecast, forecasts, asked)

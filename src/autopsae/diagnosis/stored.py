@@ -54,7 +54,8 @@ def load_diagnosis(path: str | Path) -> Diagnosis:
         **plain,
         sparsity=read_sparsity(described, content["sparsity"], plain["d_sae"]),
         prescription=Prescription.load(_prescription_of(described)),
-        **tensors,
+        landscape=tensors["landscape"],
+        variances=tensors["variances"],
     )
 
 

@@ -56,8 +56,7 @@ def judge(
     tokens that those of the statistics are spread over, for which births are estimated (default: they are all).
     Raises InputError as `diagnose`, save for what concerns the tokens themselves.
     """
-    repeats = repeats or statistics.rows.repeats()
-    stream_tokens = stream_tokens or statistics.tokens
+    repeats, stream_tokens = repeats or statistics.rows.repeats(), stream_tokens or statistics.tokens
     sample = statistics.sample  # a copy is made each time that it is asked for
     median = geometric_median(sample)
     groups = sample_groups(sample, _of_sample(documents, sample_documents, statistics), stream_tokens)
@@ -65,8 +64,9 @@ def judge(
     ladder, wanted = remedy_ladder(statistics.spectrum, median, geometry.effective_rank, asked.alphas, asked.ranks)
     rows = draw_rows(asked.d_sae, statistics.d_in, generator=stream(asked.seed, DRAW)).to(median.device)
     views = _Views(ladder | ladder_beside(statistics.raw, median), sample)
-    told: dict[str, Any] = {"sparsity": asked.sparsity, "groups": groups, "stream_tokens": stream_tokens}
-    forecast = partial(forecast_views, drawn=rows, **told)
+    forecast = partial(
+        forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=stream_tokens
+    )
     forecasts = forecast(views.of(["none", "median", "mean"]), if_silent={"mean"})
     of_ladder = _forecasts(ladder, wanted, views, forecast, forecasts, asked)
     expected = {name: _limit(made.at(asked.at_tokens), sample_size(repeats)) for name, made in of_ladder.items()}

@@ -23,7 +23,7 @@ from autopsae.sae.death import fates
 from tests import processes
 from tests.activations.test_presets import gpt2_folder
 from tests.features.sources import small_sae
-from tests.hub.stand_in import TOKEN, running_hub
+from tests.hub.stand_in import environment, running_hub
 from tests.interop.formats import written
 
 ROOT = Path(__file__).parents[1]
@@ -207,9 +207,8 @@ def check_installs(words: list[str]) -> None:
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A stand-in of the Hub, for the commands that ask it."""
     with running_hub() as hub:
-        told = {"ENDPOINT": hub.address, "TOKEN": TOKEN, "HOME": str(tmp_path / "hf"), "HUB_OFFLINE": "0"}
-        for name, value in {**told, "HUB_DISABLE_XET": "1"}.items():
-            monkeypatch.setenv(f"HF_{name}", value)
+        for name, value in environment(hub, tmp_path / "hf").items():
+            monkeypatch.setenv(name, value)
         folder = written(tmp_path / "published", "saelens")
         files = {f"layer_8/{path.name}": path.read_bytes() for path in folder.iterdir()}
         hub.add("jbloom/GPT2-Small-SAEs-Reformatted").files = {

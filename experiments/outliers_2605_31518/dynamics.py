@@ -18,7 +18,7 @@ batches, as the paper does (256,000 / 4,096).
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -81,17 +81,19 @@ def sweep(scale: Scale) -> Data:
     """The curves of all draws: of this process, from results/SCALE/dynamics.json if its settings are the same, or
     trained now.
     """
-    setting, path = SETTINGS[scale.name], HERE / "results" / scale.name / "dynamics.json"
+    path = HERE / "results" / scale.name / "dynamics.json"
     if path.exists() and not trained.cache_info().currsize:
         kept: Data = json.loads(path.read_text(encoding="utf-8"))["data"]
-        if kept["settings"] == json.loads(json.dumps(asdict(setting))) and kept["draws"] == DRAWS[scale.name]:
+        settings = json.loads(json.dumps(asdict(SETTINGS[scale.name])))
+        if kept["settings"] == settings and kept["draws"] == DRAWS[scale.name]:
             return kept
+    return all_draws(scale)
+
+
+def all_draws(scale: Scale) -> Data:
+    """The sweeps of all draws as one: that of the first, and what differs in the others."""
+    setting = SETTINGS[scale.name]
     first, *others = (trained(replace(setting, seed=setting.seed + draw)) for draw in range(DRAWS[scale.name]))
-    return joined(first, others)
-
-
-def joined(first: Data, others: Sequence[Data]) -> Data:
-    """One sweep with the draws of several."""
     further = [{name: other[name] for name in ("runs", "latents")} for other in others]
     return {**first, "draws": 1 + len(further), "further": further}
 
@@ -227,9 +229,7 @@ def names_of(fate: Fates) -> list[str]:
 def compute(scale: Scale) -> Data:
     """Always trained afresh."""
     trained.cache_clear()
-    setting = SETTINGS[scale.name]
-    trained(setting)  # now `sweep` takes nothing that lies on the disk
-    return sweep(scale)
+    return all_draws(scale)
 
 
 def draw(data: Data) -> Figure:

@@ -39,7 +39,7 @@ RATE = 1e-3
 DRAWS, TRAINED = 5, 3
 """Draws of (a), and of (b) and (c), which are trained."""
 OPTIMIZERS: dict[str, Literal["sign_sgd", "adam"]] = {"sign": "sign_sgd", "adam": "adam"}
-CURVES = ("bias", "features", "relu")
+CURVES = ("bias", "features")
 TOKENS = 10_000
 
 

@@ -41,9 +41,9 @@ GAMMAS = (5.0, 10.0, 20.0, 40.0)
 STARTS = {"baseline": (RED, "baseline (b = 0)"), "centered": (BLUE, "centered (geometric median)")}
 SILENT = 62 * BATCH
 REVIVERS = {
-    "ghost": (PURPLE, "ghost gradients", GhostGradients(dead_after_tokens=SILENT)),
-    "resampling": (GREEN, "resampling", None),
-    "auxk": (ORANGE, "AuxK", AuxK(dead_after_tokens=SILENT)),
+    "ghost": (PURPLE, "ghost gradients"),
+    "resampling": (GREEN, "resampling"),
+    "auxk": (ORANGE, "AuxK"),
 }
 
 
@@ -90,12 +90,15 @@ def measure(size: Size) -> Data:
 
 def _settings(way: str, size: Size) -> dict[str, Any]:
     """What is set in the training of a way besides what all have."""
+    if way == "ghost":
+        return {"revival": GhostGradients(dead_after_tokens=SILENT)}
+    if way == "auxk":
+        return {"revival": AuxK(dead_after_tokens=SILENT)}
     if way == "resampling":
         # Four times in the first half: what is drawn anew last has half of the steps to learn.
-        until = size.steps // 2 + 1
-        every = max(1, size.steps // 8)
+        every, until = max(1, size.steps // 8), size.steps // 2 + 1
         return {"resampling": Resampling(every_steps=every, until_step=until, dead_after_tokens=SILENT)}
-    return {"revival": REVIVERS[way][2]} if way in REVIVERS else {}
+    return {}
 
 
 def _ends(size: Size, start: str, gamma: float, *, d_sae: int = 100, way: str = "baseline") -> dict[str, float]:
@@ -155,8 +158,7 @@ def draw(data: Data) -> Figure:
 
 
 def _draw_revived(axis: Any, data: Data) -> None:
-    shown = {**STARTS, **{name: (colour, label) for name, (colour, label, _) in REVIVERS.items()}}
-    for (way, (colour, label)), marker in zip(shown.items(), MARKERS, strict=False):
+    for (way, (colour, label)), marker in zip({**STARTS, **REVIVERS}.items(), MARKERS, strict=False):
         rows = [row for row in data["revived"] if row["way"] == way]
         gammas = [row["gamma"] for row in rows]
         dead, spread = ([row[name] for row in rows] for name in ("dead", "dead_std"))

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -49,6 +50,12 @@ class Hub:
         there = {one.replace("___", "/").replace("__", "."): content for one, content in files.items()}
         self.repositories[name] = Repository(private=False, files=there, commits=1)
         return self.repositories[name]
+
+
+def environment(hub: "Hub", home: Path) -> dict[str, str]:
+    """Variables with which the client asks this hub alone, over plain HTTP. home: for what it fetched."""
+    told = {"ENDPOINT": hub.address, "TOKEN": TOKEN, "HOME": str(home), "HUB_OFFLINE": "0", "HUB_DISABLE_XET": "1"}
+    return {f"HF_{name}": value for name, value in told.items()}
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, TopK
 from autopsae.saved import load_object, provenance_of
 from tests import processes
-from tests.hub.stand_in import TOKEN, Hub, running_hub
+from tests.hub.stand_in import Hub, environment, running_hub
 from tests.interop.formats import an_sae, tokens, written
 
 # The client waits for a minute before it gives a failing Hub up.
@@ -41,9 +41,8 @@ PRESCRIPTION = {"prescription.json", "prescription.safetensors"}
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub, and an environment in which the client asks it alone, over plain HTTP."""
     with running_hub() as hub:
-        told = {"ENDPOINT": hub.address, "TOKEN": TOKEN, "HOME": str(tmp_path / "hf"), "HUB_OFFLINE": "0"}
-        for name, value in {**told, "HUB_DISABLE_XET": "1"}.items():
-            monkeypatch.setenv(f"HF_{name}", value)
+        for name, value in environment(hub, tmp_path / "hf").items():
+            monkeypatch.setenv(name, value)
         yield hub
 
 

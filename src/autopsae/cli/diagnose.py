@@ -10,7 +10,7 @@ from autopsae.activations.names import file_names
 from autopsae.activations.store import Activations, open_layers
 from autopsae.arrays import InputError, Tokens
 from autopsae.cli.documents import check_unread, documents_of, is_model, load_source
-from autopsae.cli.firing import sparsity_of
+from autopsae.cli.firing import settings_asked, sparsity_of
 from autopsae.cli.on_engine import check_spreading, spread_survey
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.shared import Padding, Paging
@@ -173,18 +173,8 @@ def _of_model(options: DiagnoseOptions, device: str | None, judged: Callable[[Di
 
 def _settings(options: DiagnoseOptions) -> dict[str, Any]:
     """What is asked of a diagnosis whatever its source."""
-    return {
-        "d_sae": options.d_sae,
-        "sparsity": sparsity_of(options.firing),
-        "at_tokens": options.at_tokens,
-        "alphas": options.alphas,
-        "ranks": options.ranks,
-        "acceptable": options.acceptable,
-        "lr": options.lr,
-        "steps": options.steps,
-        "seed": options.seed,
-        "plan": training_of(options) if options.plan else None,
-    }
+    plan = training_of(options) if options.plan else None
+    return {**settings_asked(options), "seed": options.seed, "plan": plan}
 
 
 def _writers(

@@ -1,8 +1,9 @@
-"""From `--sparsity` and its settings to a sparsity of the library."""
+"""From `--sparsity` and its settings to a sparsity of the library, and to all that is asked of a diagnosis."""
 
 from typing import Any
 
 from autopsae.arrays import InputError
+from autopsae.cli.options.asking import Asking
 from autopsae.cli.options.sparsity import Firing, sparsities, sparsities_with
 from autopsae.defaults import K
 from autopsae.sae.sparsity import SPARSITIES, Sparsity
@@ -31,3 +32,9 @@ def sparsity_of(firing: Firing, *, also: tuple[str, ...] = ()) -> Sparsity:
         if name not in settings and name not in described.defaults:
             raise InputError(f"--sparsity {firing.sparsity}: expected --{name.replace('_', '-')} with it, got none")
     return SPARSITIES[firing.sparsity](**settings)
+
+
+def settings_asked(asking: Asking) -> dict[str, Any]:
+    """What is asked of a diagnosis, as its arguments. Raises InputError as `sparsity_of`."""
+    names = ("d_sae", "at_tokens", "alphas", "ranks", "acceptable", "lr", "steps")
+    return {"sparsity": sparsity_of(asking.firing), **{name: getattr(asking, name) for name in names}}

@@ -5,7 +5,7 @@ from functools import partial
 
 from autopsae.activations.names import file_names
 from autopsae.arrays import InputError
-from autopsae.cli.firing import sparsity_of
+from autopsae.cli.firing import settings_asked
 from autopsae.cli.options.merge import MergeOptions
 from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_line, print_text, write_all
@@ -25,23 +25,12 @@ def merge(options: MergeOptions) -> None:
         return
     if options.figure:
         check_figure(options.figure)
-    sparsity = sparsity_of(options.firing)
-    sparsity.check(options.d_sae)
+    asked = settings_asked(options)
+    asked["sparsity"].check(options.d_sae)
     check_paging(options.paging, [options.json, options.figure])
     check_places(options.json, options.figure, options.prescriptions)
     with progress_bar("merging") as (bar, task):
-        result = merge_parts(
-            options.parts,
-            d_sae=options.d_sae,
-            sparsity=sparsity,
-            at_tokens=options.at_tokens,
-            alphas=options.alphas,
-            ranks=options.ranks,
-            acceptable=options.acceptable,
-            lr=options.lr,
-            steps=options.steps,
-            progress=progress_on(bar, task),
-        )
+        result = merge_parts(options.parts, **asked, progress=progress_on(bar, task))
     write_all(_writers(result, options))
     print_text(survey_text(result))
 

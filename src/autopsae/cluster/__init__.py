@@ -1,4 +1,4 @@
-"""Diagnoses and sweeps on engines that exist: processes of this machine, Slurm, Ray."""
+"""Diagnoses of layers on engines that exist: processes of this machine, Slurm, Ray."""
 
 from autopsae.lazy import lazily
 

@@ -137,7 +137,7 @@ def _diagnosis(measured: Measured, landscape: Float[Tensor, "shown d_in"], spect
         paper=paper_rule(measured.severity.effective_rank_fraction),
         findings=findings(measured),
         landscape=landscape,
-        variances=variance_shares(spectrum.eigenvalues).cpu(),
+        variance_shares=variance_shares(spectrum.eigenvalues).cpu(),
     )
 
 

@@ -21,6 +21,7 @@ from autopsae.diagnosis.survey import Survey
 from autopsae.memory import check_memory
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
+from autopsae.statistics.sample import shifts
 from autopsae.words import list_names, show
 
 
@@ -172,10 +173,8 @@ def _move(part: LayerPart, starts: dict[int, int]) -> LayerPart:
         return part
     statistics, documents = part.statistics, part.documents
     if documents is not None:
-        before = np.array(sorted(starts), np.int64)
         places = statistics.reservoir.places
-        stretch = np.searchsorted(before, places, side="right") - 1
-        shift = np.array([starts[int(place)] for place in before], np.int64)[stretch] - before[stretch]
+        shift = shifts(places, starts)
         documents = (documents + shift)[np.argsort(places + shift)]
     moved = replace(statistics, reservoir=statistics.reservoir.move(starts))
     return LayerPart(statistics=moved, documents=documents)

@@ -10,8 +10,6 @@ DIRECTIONS = 100
 """Principal directions that are kept at most, at equal steps of the logarithm of their number."""
 BINS = 128
 """Groups of neighbouring dimensions that are kept at most."""
-
-
 _ROUNDING = 1e-12
 """Shares of the largest variance under which an eigenvalue is rounding."""
 
@@ -24,14 +22,14 @@ def variance_shares(eigenvalues: Float[Tensor, "d_in"]) -> Float[Tensor, "d_in"]
     return kept / kept.sum().clamp_min(torch.finfo(torch.float64).tiny)
 
 
-def thin_spectrum(variances: Float[Tensor, "d_in"]) -> dict[str, list[Any]]:
+def thin_spectrum(shares: Float[Tensor, "d_in"]) -> dict[str, list[Any]]:
     """{"directions": numbers from 1, "variances": the shares of all variance along them}, the first and the last
     direction among them.
     """
-    d_in = len(variances)
+    d_in = len(shares)
     steps = torch.logspace(0, torch.log10(torch.tensor(float(d_in))).item(), DIRECTIONS, dtype=torch.float64)
     numbers = sorted({min(d_in, max(1, round(step))) for step in steps.tolist()} | {1, d_in})
-    return {"directions": numbers, "variances": [_short(float(variances[n - 1])) for n in numbers]}
+    return {"directions": numbers, "variances": [_short(float(shares[n - 1])) for n in numbers]}
 
 
 def profile_landscape(landscape: Float[Tensor, "shown d_in"]) -> dict[str, list[Any]]:

@@ -59,7 +59,7 @@ class Diagnosis(Result):
     """What the numbers mean, in agreement with the prescription."""
     landscape: Float[Tensor, "shown d_in"]
     """A few sampled tokens after per-token LayerNorm, for the eye (the paper's Fig. 2b); `to_dict`: a profile."""
-    variances: Float[Tensor, "d_in"]
+    variance_shares: Float[Tensor, "d_in"]
     """Shares of the variance along the principal directions, largest first; `to_dict` has some of them."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class Diagnosis(Result):
                 "reason": self.prescription.reason,
                 "paper": self.paper,
             },
-            "spectrum": thin_spectrum(self.variances),
+            "spectrum": thin_spectrum(self.variance_shares),
             "landscape": profile_landscape(self.landscape),
             "findings": [{**asdict(finding), "text": str(finding)} for finding in self.findings],
         }

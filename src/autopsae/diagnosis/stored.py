@@ -22,7 +22,7 @@ from autopsae.words import show
 
 FORMAT = "autopsae-layer"
 
-_TENSORS = ("landscape", "variances")
+_TENSORS = ("landscape", "variance_shares")
 _APART = ("prescription", "sparsity", *_TENSORS)
 """Fields of a diagnosis that have a form of their own."""
 _PLAIN = [field.name for field in fields(Diagnosis) if field.name not in _APART]
@@ -48,14 +48,14 @@ def load_diagnosis(path: str | Path) -> Diagnosis:
     check_tensors(
         stored,
         tensors,
-        {"landscape": Layout(shape=(shown, plain["d_in"])), "variances": Layout(shape=(plain["d_in"],))},
+        {"landscape": Layout(shape=(shown, plain["d_in"])), "variance_shares": Layout(shape=(plain["d_in"],))},
     )
     return Diagnosis(
         **plain,
         sparsity=read_sparsity(described, content["sparsity"], plain["d_sae"]),
         prescription=Prescription.load(_prescription_of(described)),
         landscape=tensors["landscape"],
-        variances=tensors["variances"],
+        variance_shares=tensors["variance_shares"],
     )
 
 

@@ -131,21 +131,16 @@ def _draw_expected(
 
 def fates_figure(fates: Fates) -> "Figure":
     """How many latents fire how often."""
+    return rates_figure(fates.fired.cpu().numpy(), fates.tokens, str(fates).split(" (")[0])
+
+
+def rates_figure(fired: "np.ndarray", tokens: int, title: str | None = None) -> "Figure":
+    """A histogram of firing rates over decades; the dead have a bar of their own on the left.
+
+    fired: on how many tokens each latent fires; title: by default, how many are dead.
+    """
     figure = new_canvas(7.2, 4.2)
-    _draw_rates(figure.subplots(), fates.fired.cpu().numpy(), fates.tokens, str(fates).split(" (")[0])
-    return figure
-
-
-def rates_figure(fired: "np.ndarray", tokens: int) -> "Figure":
-    """How many latents fire how often. fired: on how many tokens each."""
-    figure = new_canvas(7.2, 4.2)
-    dead = float((fired == 0).mean())
-    _draw_rates(figure.subplots(), fired, tokens, f"{dead:.1%} of {len(fired):,} latents are dead")
-    return figure
-
-
-def _draw_rates(axis: "Axes", fired: "np.ndarray", tokens: int, title: str) -> None:
-    """A histogram of firing rates over decades; the dead have a bar of their own on the left."""
+    axis = figure.subplots()
     rates, low = fired[fired > 0] / tokens, 1 / tokens
     edges = np.geomspace(low * 0.999, 1.0, 31) if tokens > 1 else np.array([0.5, 1.0])
     counts, _ = np.histogram(rates, edges)
@@ -157,19 +152,19 @@ def _draw_rates(axis: "Axes", fired: "np.ndarray", tokens: int, title: str) -> N
     axis.set_xscale("log")
     axis.set_xlabel(f"share of {tokens:,} tokens on which a latent fires")
     axis.set_ylabel("latents")
+    title = title or f"{(fired == 0).mean():.1%} of {len(fired):,} latents are dead"
     axis.set_title(title, loc="left", fontsize=10)
     draw_grid(axis)
     axis.legend(frameon=False, fontsize=9)
+    return figure
 
 
 def evaluation_figure(evaluation: Evaluation) -> "Figure":
     """How many latents fire how often on held-out tokens, under the error."""
     fvu = "none" if evaluation.fvu_raw is None else f"{evaluation.fvu_raw:.4g}"
-    figure = new_canvas(7.2, 4.2)
     fates = evaluation.fates
     title = f"raw FVU {fvu}, L0 {evaluation.l0:.1f}, {fates.dead:.1%} of {len(fates.fired):,} latents are dead"
-    _draw_rates(figure.subplots(), fates.fired.cpu().numpy(), fates.tokens, title)
-    return figure
+    return rates_figure(fates.fired.cpu().numpy(), fates.tokens, title)
 
 
 def recentring_figure(cost: RecentringCost) -> "Figure":

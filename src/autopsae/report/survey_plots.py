@@ -17,18 +17,12 @@ from autopsae.report.plots import (
     shorten_names,
     whiskers,
 )
+from autopsae.report.text import REMEDIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-REMEDIES = {
-    "none": "no remedy",
-    "mean": "arithmetic mean",
-    "median": "geometric median",
-    "zscore": "z-score",
-    "whiten": "whitening",
-}
 _LANDSCAPES = 3
 _MARKED = 0.05  # share of ||mu||^2 from which a dimension is marked in a landscape
 _NEAR = 0.07  # share of the width within which two marks stand one over the other

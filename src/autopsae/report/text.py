@@ -17,6 +17,14 @@ _COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
 _NAMED = 6  # layers of a group that are named one by one
 _NAME, _MEANING = 8, 20  # columns at least for a long name of a layer, which is folded, and for words
+REMEDIES = {
+    "none": "no remedy",
+    "mean": "arithmetic mean",
+    "median": "geometric median",
+    "zscore": "z-score",
+    "whiten": "whitening",
+}
+"""How the remedies that every diagnosis measures are called where there is room."""
 # How the two ways to be dead are called for every sparsity; others are called by their names.
 DEAD_BY = {"dead_by_relu": "dead, never positive", "dead_by_topk": "dead, never selected"}
 _GOOD, _BAD = 0.01, 0.2  # dead fractions under and over which a cell is green or red

@@ -89,10 +89,7 @@ class Reservoir:
         """
         moved = Reservoir(self.size, seed=self.seed)
         if self._rows is not None:
-            before = np.array(sorted(starts), np.int64)
-            now = np.array([starts[place] for place in sorted(starts)], np.int64)
-            stretch = np.searchsorted(before, self._places, side="right") - 1
-            moved._take(self._keys, self._places + (now - before)[stretch], self._rows)
+            moved._take(self._keys, self._places + shifts(self._places, starts), self._rows)
         return moved
 
     def state(self) -> "ReservoirState":
@@ -141,6 +138,14 @@ class Reservoir:
         assert self._rows is not None
         self._keys, self._places = self._keys[rows], self._places[rows]
         self._rows = self._rows[torch.from_numpy(rows).to(self._rows.device)]
+
+
+def shifts(places: NDArray[np.int64], starts: Mapping[int, int]) -> NDArray[np.int64]:
+    """By how much each of these places moves with its stretch of the stream; starts: as for `Reservoir.move`."""
+    before = np.array(sorted(starts), np.int64)
+    now = np.array([starts[place] for place in sorted(starts)], np.int64)
+    moved: NDArray[np.int64] = (now - before)[np.searchsorted(before, places, side="right") - 1]
+    return moved
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

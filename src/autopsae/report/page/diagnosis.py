@@ -21,8 +21,9 @@ from autopsae.report.page.parts import (
     with_interval,
 )
 from autopsae.report.page.read import Saved
-from autopsae.report.page.survey_figures import DIMENSION, REMEDIES, dimension_cells, remedies_of, survey_figures
+from autopsae.report.page.survey_figures import DIMENSION, dimension_cells, remedies_of, survey_figures
 from autopsae.report.page.trial import trial_section
+from autopsae.report.text import REMEDIES
 
 Layer = Mapping[str, Any]
 _NUMBERS = {

@@ -5,7 +5,8 @@ from typing import Any
 
 from autopsae.report.page.charts import WIDE, Axis, Series, chart
 from autopsae.report.page.parts import Cell, Figure, Table, number
-from autopsae.report.page.survey_figures import DIMENSION, REMEDIES, dimension_cells
+from autopsae.report.page.survey_figures import DIMENSION, dimension_cells
+from autopsae.report.text import REMEDIES
 
 Layer = Mapping[str, Any]
 _ROWS = 12  # of the table of a spectrum, at most

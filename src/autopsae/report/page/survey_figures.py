@@ -6,17 +6,9 @@ from typing import Any
 from autopsae.diagnosis.survey import COMPARED
 from autopsae.report.page.charts import Axis, Series, chart
 from autopsae.report.page.parts import Cell, Figure, Number, Table, count, number, percent
+from autopsae.report.text import REMEDIES
 
 Layer = Mapping[str, Any]
-
-REMEDIES = {
-    "none": "no remedy",
-    "mean": "arithmetic mean",
-    "median": "geometric median",
-    "zscore": "z-score",
-    "whiten": "whitening",
-}
-"""How the remedies that every diagnosis measures are called."""
 
 DIMENSION = ("dimension", "mean", "standard deviation", "share of ||mu||²")
 """The columns of a table of outlier dimensions."""

@@ -97,7 +97,7 @@ def texts() -> list[dict[str, Tensor]]:
 Case = Callable[[Path], object]
 
 
-def of_statistics(_folder: Path) -> object:
+def of_statistics(folder: Path) -> object:
     x = there(tokens())
     whole = statistics.collect(x).merge(statistics.collect(tokens(), start=400, device="cuda"))
     median = statistics.geometric_median(x)
@@ -106,6 +106,8 @@ def of_statistics(_folder: Path) -> object:
     statistics.effective_rank(statistics.Spectrum.of(whole.raw.covariance).eigenvalues)
     statistics.NormHistogram.of(x).merge(whole.norms)
     diagnosis.severity(whole, median)
+    np.save(folder / "x.npy", tokens().numpy())
+    diagnosis.collect_part([folder / "x.npy"], folder / "part.safetensors", device="cuda")
     return [
         *(str(whole), whole.sample, statistics.layer_norm(x), str(statistics.count_repeats(x))),
         *(diagnosis.gamma(whole.raw), diagnosis.gamma(statistics.Moments.of(x))),
@@ -371,6 +373,7 @@ WITHOUT_TENSORS = """
     LatentExamples LatentProbe Monosemanticity ProbeCoverage ProbeScore ProbeSurvey ProbeTask Probes TokenTable
     TopActivations comparison_text concept_figure coverage_text examples_text flat_file_annotations mask_annotations
     probe_task_names python_annotations read_annotations read_probe_task read_token_table save_concept_figure
+    Engine draw_figure join_parts merge_parts open_engine pull push training_figure trial_figure
     page_html save_page shuffle_documents token_table
     jumprelu_paper predicted_dead predicted_dead_by_relu relu_lindsey
 """
@@ -404,6 +407,7 @@ ELSEWHERE = {
     "train": "calls steps",
     "Moments": "in Statistics",
     "plan_training": "calls Training",
+    "survey_on": "calls survey, on CPUs",
     "NormHistogram": "in Statistics",
 }
 

@@ -5,8 +5,11 @@ a folder of that name. A block that cannot be run here is named in ELSEWHERE, wi
 """
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -22,13 +25,14 @@ from autopsae.interop.convert import load_sae
 from autopsae.sae.death import fates
 from tests import processes
 from tests.activations.test_presets import gpt2_folder
+from tests.diagnosis.test_parts import write_store
 from tests.features.sources import small_sae
 from tests.hub.stand_in import environment, running_hub
 from tests.interop.formats import written
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```(python|sh|make)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 ELSEWHERE = {
     "README.md": "tests/test_docs.py",
@@ -79,7 +83,7 @@ def _trained(folder: Path) -> None:
 
 
 def _model(name: str) -> Callable[[Path], None]:
-    return lambda folder: (gpt2_folder(folder / name), None)[1]
+    return lambda folder: (gpt2_folder(folder / name, n_positions=128), None)[1]
 
 
 def _tokens(folder: Path) -> None:
@@ -102,9 +106,15 @@ def _features(folder: Path) -> None:
     (folder / "tokens.csv").write_text(f"document,start,end,text\n{places}")
 
 
+def _two_shards(folder: Path) -> None:
+    write_store(folder / "OUT", shards=2, each=700)
+    (folder / "parts").mkdir()
+
+
 PREPARE: dict[str, Callable[[Path], None]] = {
     "README.md": _model("smollm2"),
     "autopsy.md": _trained,
+    "cluster.md": _two_shards,
     "features.md": _features,
     "gemma3.md": _model("gemma3"),
     "hub.md": _trained,
@@ -144,6 +154,12 @@ def _check_readme(folder: Path) -> None:
     assert names <= {path.name for path in folder.iterdir()}
 
 
+def _check_cluster(folder: Path) -> None:
+    """A part of each shard, and one of the first by the array's line."""
+    names = {path.name for path in (folder / "parts").iterdir()}
+    assert names == {"0.safetensors", "shard-00000.safetensors", "shard-00001.safetensors"}
+
+
 def _check_autopsy(folder: Path) -> None:
     assert {"a.json", "a.parquet", "a.png", "cure.json"} <= {path.name for path in folder.iterdir()}
 
@@ -151,10 +167,13 @@ def _check_autopsy(folder: Path) -> None:
 CHECK = {
     "README.md": _check_readme,
     "autopsy.md": _check_autopsy,
+    "cluster.md": _check_cluster,
     "cure.md": _check_cure,
     "start.md": _check_start,
 }
 PARSED = {
+    ("cluster.md", "slurm:slurm_partition=cpu,timeout_min=60"): "tests/cluster, where submitit is installed",
+    ("cluster.md", "ray:auto"): "a cluster of Ray",
     ("features.md", "--probes"): "the embeddings of images of one's own",
     ("features.md", "programs.jsonl"): "tests/features/test_verb_of_model.py runs a model",
     ("features.md", "--tasks"): "the texts of the package sae-probes",
@@ -179,11 +198,29 @@ def run_line(words: list[str], page: str, folder: Path) -> None:
     else:
         assert words[0] == "autopsae", words
         asked = words[1:] if page in AS_WRITTEN else make_smaller(words[1:], page)
-        asked = [word.replace("out/LAYER", "out/activations") for word in asked]
+        asked = [name for word in asked for name in names_of(word.replace("out/LAYER", "out/activations"), folder)]
         if any((page, word) in PARSED for word in asked):
             assert isinstance(parse_options(asked[0], asked[1:]), VERBS[asked[0]])
             return
         command(asked, folder)
+
+
+def run_script(kind: str, block: str, folder: Path) -> None:
+    """Lines of another program that calls autopsae: rules of make, or what only a shell can read."""
+    words = ["bash", "-c", f"set -eu\n{block}"]
+    if kind == "make":
+        (folder / "Makefile").write_text(block)
+        shards = sorted(path.relative_to(folder) for path in (folder / "OUT").glob("shard-*"))
+        words = ["make", "d.json", f"SHARDS={' '.join(map(str, shards))}"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "SLURM_ARRAY_TASK_ID": "0"}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{block}\n{done.stderr}"
+
+
+def names_of(word: str, folder: Path) -> list[str]:
+    """As a shell does with a star."""
+    return [str(path.relative_to(folder)) for path in sorted(folder.glob(word))] if "*" in word else [word]
 
 
 def make_smaller(words: list[str], page: str) -> list[str]:
@@ -226,7 +263,9 @@ def test_every_block_of_a_page_runs_after_those_before_it(page: Path, tmp_path: 
     folder.mkdir()
     PREPARE.get(page.name, lambda _: None)(folder)
     for kind, block in blocks(page):
-        if kind == "sh":
+        if kind == "make" or (kind == "sh" and "$" in block):
+            run_script(kind, block, folder)
+        elif kind == "sh":
             for words in lines(block):
                 run_line(words, page.name, folder)
         elif page.name not in ELSEWHERE:
@@ -244,7 +283,7 @@ def test_a_page_whose_python_is_run_elsewhere_is_named_there() -> None:
 def test_there_is_no_other_kind_of_code_block() -> None:
     for page in PAGES:
         kinds = {*re.findall(r"^```(\w+)", page.read_text(), re.MULTILINE)}
-        assert kinds <= {"python", "sh", "json"}, page.name
+        assert kinds <= {"python", "sh", "make", "json"}, page.name
 
 
 def test_what_is_only_parsed_is_on_its_page() -> None:

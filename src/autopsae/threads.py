@@ -1,12 +1,17 @@
-"""An iterator in a thread of its own: an item is read while the one before it is used, or waited for in time."""
+"""Threads: items that are read ahead, waited for in time, or worked on side by side."""
 
 import atexit
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Thread, current_thread
 from typing import Any, TypeVar
 
+import torch
+
 Item = TypeVar("Item")
+Made = TypeVar("Made")
 END: Any = object()
 """What a reader answers after the last item."""
 
@@ -81,3 +86,31 @@ def read_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
     finally:
         if reader.stop():
             atexit.unregister(reader.stop)
+
+
+def side_by_side(make: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Generator[Made, None, None]:
+    """make(item) for each item, in their order, for `workers` items at once, each with its share of the threads
+    that PyTorch uses.
+
+    For work of many operations that are too small for all threads, and that share no state. An item is taken when
+    a worker is free for it, and let go when its result is taken. An exception of `make` is raised in the place of
+    its item. Where the iteration ends early, work that has begun is waited for.
+    """
+    if workers == 1:
+        yield from map(make, items)
+        return
+    threads = torch.get_num_threads()
+    share = max(1, threads // workers)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(share,))
+    going: deque[Future[Made]] = deque()
+    try:
+        for item in items:
+            going.append(pool.submit(make, item))
+            del item
+            if len(going) == workers:
+                yield going.popleft().result()
+        while going:
+            yield going.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # that of its mathematical library is one for all threads

@@ -1,9 +1,12 @@
 """All layers of a network, diagnosed in one run of it."""
 
 import re
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import autopsae
 from autopsae.arrays import InputError
@@ -11,7 +14,11 @@ from autopsae.diagnosis.room import bytes_of_diagnosis
 from autopsae.models import NetworkBatches, choose_pieces, run_network
 from autopsae.models.stream import BLOCK
 from autopsae.statistics.room import bytes_of_collector
+from autopsae.threads import side_by_side
+from tests.diagnosis.test_parts import furthest
 from tests.models.words import Words
+
+model = import_module("autopsae.diagnosis.model")
 
 TEXTS = [f"document {n} says {n * n} and {n * 7 % 13} " * 3 for n in range(40)]
 SMALL = {"d_sae": 32, "k": 4, "context": 16, "seed": 3}
@@ -104,6 +111,30 @@ def test_the_sample_is_halved_until_the_memory_that_is_free_holds_it(monkeypatch
     with pytest.raises(InputError, match=r"^expected 0\.\d GiB of free memory to diagnose 2 layers .*; name fewer"):
         autopsae.diagnose_model(network, TEXTS, tokens=1500, **SMALL)  # type: ignore[arg-type]
     assert network.model.runs == 1
+
+
+def test_layers_are_judged_side_by_side_where_threads_and_memory_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    monkeypatch.setattr("autopsae.diagnosis.room.SMALL", 0)
+    one, judged = needed([16, 16], 4096), bytes_of_diagnosis(16, d_sae=32)
+    said, told = list[dict[str, Any]](), list[tuple[str, int, int | None]]()
+    try:
+        cases = [(1, 2**40, 1), (2, one + judged, 1), (2, one + 2 * judged, 2), (4, 2**40, 2)]
+        for threads, free, at_once in cases:
+            torch.set_num_threads(threads)
+            monkeypatch.setattr("autopsae.diagnosis.room.available_bytes", lambda _, free=free: free)
+            with monkeypatch.context() as patch:
+                asked: list[int] = []
+                patch.setattr(model, "side_by_side", lambda *a, asked=asked: asked.append(a[2]) or side_by_side(*a))
+                survey = autopsae.diagnose_model(
+                    Words(), TEXTS, tokens=1500, progress=lambda *a: told.append(a), **SMALL
+                )
+            assert asked == [at_once]
+            said.append(survey.to_dict())
+    finally:
+        torch.set_num_threads(before)
+    assert all(furthest(other, said[0]) < 1e-9 for other in said)
+    assert [told[-1]] == [("layer 2 of 2: linear", 3000, 3000)]
 
 
 def test_a_sample_that_is_asked_for_is_taken_and_at_least_40_tokens() -> None:

@@ -60,3 +60,34 @@ def test_loops_compile_where_another_library_has_replaced_the_functions_of_math(
     command = [sys.executable, "-c", f"{first}{REPLACE}{train}assert inspect.isfunction(math.fabs)"]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+AT_ONCE = """
+import threading
+import numpy as np
+from autopsae.kernels.numba_rows import sum_columns
+
+x = np.ones((200_000, 64), dtype=np.float32)
+
+def add_up(found):
+    for _ in range(10):
+        sums = np.zeros((2, 64))
+        sum_columns(x, sums, 2)
+        found.append(sums.sum())
+
+found = []
+workers = [threading.Thread(target=add_up, args=[found]) for _ in range(3)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+assert found == [x.sum(dtype=np.float64)] * 30
+"""
+
+
+def test_loops_on_several_threads_may_be_called_from_several_threads() -> None:
+    """Numba's own threads end the process where two such loops run at once."""
+    pytest.importorskip("numba")
+    env = {**os.environ, "NUMBA_THREADING_LAYER": "workqueue"}
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -37,6 +37,7 @@ from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, topk_unless
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.wide import WIDE
+from autopsae.threads import side_by_side
 from autopsae.training.config import TrainConfig
 
 
@@ -106,7 +107,9 @@ def diagnose_model(
         network, documents, layers=layers, tokens=tokens, context=context, batch_size=batch_size, seed=seed
     )
     total = min(tokens, sum(piece.tokens for piece in batches.pieces))
-    size = _fit_sample([*layer_widths(batches).values()], asked)
+    # A plan measures how long a step takes, and a GPU works on one layer at a time.
+    alone = plan is not None or any(weight.device.type != "cpu" for weight in network.model.parameters())
+    size = _fit_sample([*layer_widths(batches).values()], asked, threads=1 if alone else torch.get_num_threads())
     if announce:
         announce(_plan_line(batches, total, size, keep))
     if keep is None:
@@ -129,7 +132,10 @@ def diagnose_model(
     of_tokens = np.repeat([piece.document for piece in pieces], [piece.tokens for piece in pieces])[:total]
     planner = Planner(plan, device) if plan else None
     diagnoses = []
-    for diagnosis in _judge_each(statistics, len(batches.points), asked, of_tokens, planner, progress):
+    judging = _judge_each(statistics, len(batches.points), asked, of_tokens, size.at_once, progress)
+    for diagnosis, of in judging:
+        if planner:
+            planner.show(diagnosis.prescription, of.sample)
         diagnoses.append(diagnosis)
         if judged:
             judged(diagnosis)
@@ -175,15 +181,20 @@ def read_batches(
     )
 
 
-def _fit_sample(widths: Sequence[int], asked: Asked) -> SampleSize:
-    """The sample with which all layers are collected at once, and then judged one after the other."""
+def _fit_sample(widths: Sequence[int], asked: Asked, *, threads: int) -> SampleSize:
+    """The sample with which all layers are collected at once, and then judged, as many at once as there are threads
+    and memory for.
+    """
+
+    def judged(size: int) -> int:
+        return max(bytes_asked(asked, d_in, size) for d_in in widths)
 
     def needs(size: int) -> int:
-        judged = max(bytes_asked(asked, d_in, size) for d_in in widths)
-        return bytes_of_layers(widths, sample_tokens=size, wide=WIDE) + judged
+        return bytes_of_layers(widths, sample_tokens=size, wide=WIDE) + judged(size)
 
     what = f"to diagnose {len(widths)} layers of d_in = {max(widths):,}"
-    return fit_sample(needs, asked.sample_tokens, what=what, otherwise="name fewer layers", widest=max(widths))
+    size = fit_sample(needs, asked.sample_tokens, what=what, otherwise="name fewer layers", widest=max(widths))
+    return size.at_most(min(len(widths), threads), judged(size.tokens))
 
 
 def _plan_line(batches: NetworkBatches, total: int, size: SampleSize, keep: str | Path | None) -> str:
@@ -200,23 +211,32 @@ def _judge_each(
     layers: int,
     asked: Asked,
     documents: NDArray[np.int64],
-    planner: Planner | None,
+    at_once: int,
     progress: Progress | None,
-) -> Iterator[Diagnosis]:
-    """The diagnosis of each layer. layers: how many there are; documents: the document of each token."""
-    # Each layer is let go once it is judged.
-    for number, (name, of) in enumerate(statistics, 1):
-        stage = f"layer {number} of {layers}: {name}"
-        if progress:
-            progress(stage, (number - 1) * of.tokens, layers * of.tokens)
+) -> Iterator[tuple[Diagnosis, Statistics]]:
+    """(diagnosis, statistics) of each layer. layers: how many there are; documents: the document of each token;
+    at_once: how many layers are judged side by side.
+    """
+    done = 0
+
+    def begun() -> Iterator[tuple[str, Statistics]]:
+        for number, (name, of) in enumerate(statistics, 1):
+            if progress:
+                progress(f"layer {number} of {layers}: {name}", done * of.tokens, layers * of.tokens)
+            yield name, of
+
+    def judge_layer(layer: tuple[str, Statistics]) -> tuple[Diagnosis, Statistics]:
+        name, of = layer
         # A point that gives several tokens for one of the network's, or fewer, has documents that are unknown.
         known = documents if len(documents) == of.tokens else None
         try:
-            diagnosis = judge(of, asked, estimate_births, layer=name, documents=known)
-            if planner:
-                planner.show(diagnosis.prescription, of.sample)
+            return judge(of, asked, estimate_births, layer=name, documents=known), of
         except InputError as error:
             raise InputError(f"layer {name!r}: {error}") from error
-        if progress:
-            progress(stage, number * of.tokens, layers * of.tokens)
-        yield diagnosis
+
+    # Each layer is let go once it is judged.
+    for diagnosis, of in side_by_side(judge_layer, begun(), at_once):
+        done += 1
+        yield diagnosis, of
+        if progress and done == layers:
+            progress(f"layer {done} of {layers}: {diagnosis.layer}", done * of.tokens, layers * of.tokens)

@@ -4,7 +4,7 @@ A test measures it in a process of its own.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -55,6 +55,16 @@ class SampleSize:
     """Memory that the whole diagnosis takes at most."""
     free: int | None
     """Memory that is free; None where the system does not tell."""
+    at_once: int = 1
+    """How many layers are judged side by side."""
+
+    def at_most(self, layers: int, judged: int) -> "SampleSize":
+        """The same sample, with as many as `layers` layers side by side: each beyond the first takes `judged` bytes
+        more, of at most half of what is left.
+        """
+        left = 0 if self.free is None else max(0, self.free - self.bytes) // 2
+        more = min(layers - 1, left // judged)
+        return replace(self, bytes=self.bytes + more * judged, at_once=1 + more)
 
     def __str__(self) -> str:
         free = "" if self.free is None else f" ({in_words(self.free)} are free)"

@@ -8,6 +8,7 @@ what is on the disk already, and the last bits of a result with it.
 
 import inspect
 from collections.abc import Callable
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
@@ -15,16 +16,22 @@ import numba
 
 from autopsae.kernels.own_math import own_math
 
+_SHARED = Lock()
+"""Held by a loop that runs on several threads: Numba ends the process where two such loops run at once."""
+
 
 def compile_loop(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator that compiles a loop with numba, under `flags` of `numba.njit`."""
+    """A decorator that compiles a loop with numba, under `flags` of `numba.njit`. Other threads of Python go on
+    while it runs.
+    """
+    flags = {"nogil": True, "forceinline": True, "error_model": "numpy", **flags}
 
     def compile(function: Callable[..., Any]) -> Any:
         plain = inspect.unwrap(function)  # the tests check shapes by wrapping every function
         try:
-            return numba.njit(cache=True, forceinline=True, error_model="numpy", **flags)(plain)
+            return numba.njit(cache=True, **flags)(plain)
         except RuntimeError:  # nowhere to write the cache: compile once per process
-            return numba.njit(forceinline=True, error_model="numpy", **flags)(plain)
+            return numba.njit(**flags)(plain)
 
     return compile
 
@@ -42,8 +49,12 @@ def parallel(**flags: Any) -> Callable[[Callable[..., Any]], Any]:
         alone, shared = compile_loop(**flags)(plain), compile_loop(parallel=True, **flags)(again)
 
         def run(*arguments: Any) -> None:
-            with own_math():
-                (alone if arguments[-1] == 1 else shared)(*arguments)
+            if arguments[-1] == 1:
+                with own_math():
+                    alone(*arguments)
+            else:
+                with own_math(), _SHARED:
+                    shared(*arguments)
 
         return run
 

@@ -5,10 +5,11 @@ Two ways to continue from the sample to more tokens are averaged, because their 
 - **The tails:** each latent's own tail of margins says how often it fires (`tails`).
 - **The curve:** within the sample it is known exactly how the silent fraction falls with the number of tokens
   (rarefaction), and with the number of documents (incidence-based rarefaction). It is continued as it would fall if
-  margins were Gaussian, and so were the latents' means: `continue_curve`.
+  margins were Gaussian, and so were the latents' means: `Curve`.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import log, sqrt
 
 import torch
@@ -25,6 +26,54 @@ the fraction dead on the sample minus the fraction in the forecast."""
 
 _SPANS = (2, 4)
 """The slope of the curve is taken between the sample and these fractions of it."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """How the silent fraction falls within the sample, and how it goes on beyond it: `continued`.
+
+    If the margins of latent i are Gaussian around -h_i, in units of their standard deviation, it is silent on t
+    tokens with probability 1/2 where h_i = u(t) = -Phi^-1(log 2 / t). If the h_i are Gaussian too, the probit of
+    the silent fraction is linear in u(t). The line starts at the sample. Up to the end of the stream its slope is
+    that of the curve over tokens: they are from the same documents. From there on it is that of the curve over
+    groups of tokens, because tokens of new documents differ more.
+    """
+
+    tail: Tail
+    start: float
+    """The silent fraction on the sample."""
+    by_token: float
+    """The slope of the probit over u(t), of the curve over tokens."""
+    by_group: float
+    """The same of the curve over groups of tokens."""
+
+    @staticmethod
+    def of(tail: Tail) -> "Curve":
+        """The curve of the sample to which the tail was fitted."""
+        sample, groups = tail.tokens, tail.groups
+        start = tail.silent(sample)
+        if start in (0, 1):
+            return Curve(tail=tail, start=start, by_token=0.0, by_group=0.0)
+        of_tokens = {float(sample // span): tail.silent(sample // span) for span in _SPANS if sample >= span}
+        of_groups = {
+            sample * (groups // span) / groups: tail.silent_in(groups // span) for span in _SPANS if groups >= span
+        }
+        by_token = _slope(sample, start, of_tokens)
+        by_group = _slope(sample, start, of_groups) if of_groups else by_token
+        return Curve(tail=tail, start=start, by_token=by_token, by_group=by_group)
+
+    def continued(self, tokens: int, stream_tokens: int) -> float:
+        """The silent fraction on `tokens` tokens. stream_tokens: that the sample is spread over."""
+        sample = self.tail.tokens
+        if tokens <= sample:
+            return self.tail.silent(tokens)
+        if self.start in (0, 1):
+            return self.start
+        within = min(tokens, max(sample, stream_tokens))
+        rise = self.by_token * (_level(within) - _level(sample))
+        if tokens > within:
+            rise += self.by_group * (_level(tokens) - _level(within))
+        return float(torch.special.ndtr(_probit(self.start) + rise))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +117,8 @@ class Estimate:
         sample = self.whole.tokens
         at_sample = self.whole.silent(min(tokens, sample))
         share = self._share_of_tails(tokens)
-        tails, curve = self.whole.silent(tokens), continue_curve(self.whole, tokens, self.stream_tokens)
+        tails = self.whole.silent(tokens)
+        curve, *curves_without = [curve.continued(tokens, self.stream_tokens) for curve in self._curves]
         followed = share * tails + (1 - share) * curve
         value = followed
         if tokens >= sample:
@@ -77,8 +127,8 @@ class Estimate:
             value = self.silent_on_sample * (followed / at_sample if at_sample else 1.0)
         left_out = torch.tensor(
             [
-                share * tail.silent(tokens) + (1 - share) * continue_curve(tail, tokens, self.stream_tokens)
-                for tail in self.without
+                share * tail.silent(tokens) + (1 - share) * of_curve
+                for tail, of_curve in zip(self.without, curves_without, strict=True)
             ],
             dtype=torch.float64,
         )
@@ -90,37 +140,16 @@ class Estimate:
         half = errors * sqrt(sampling + form + drawing)
         return Expected(value=value, low=max(0.0, value - half), high=min(1.0, value + half))
 
+    @cached_property
+    def _curves(self) -> list[Curve]:
+        """That of the whole sample, and of the sample without each group."""
+        return [Curve.of(tail) for tail in (self.whole, *self.without)]
+
     def _share_of_tails(self, tokens: int) -> float:
         """The weight of the tails in the average. The tails know tokens and not documents. So beyond the stream,
         where documents are new, they count the less the more the firings clump in documents.
         """
         return 1 / 2 if tokens <= self.stream_tokens else 1 / (1 + self.effect)
-
-
-def continue_curve(tail: Tail, tokens: int, stream_tokens: int) -> float:
-    """The silent fraction on `tokens` tokens, from the curve of silent fractions within the sample alone.
-
-    If the margins of latent i are Gaussian around -h_i, in units of their standard deviation, it is silent on t
-    tokens with probability 1/2 where h_i = u(t) = -Phi^-1(log 2 / t). If the h_i are Gaussian too, the probit of
-    the silent fraction is linear in u(t). The line starts at the sample. Up to the end of the stream its slope is
-    that of the curve over tokens: they are from the same documents. From there on it is that of the curve over
-    groups of tokens, because tokens of new documents differ more.
-    """
-    sample, groups = tail.tokens, tail.groups
-    if tokens <= sample:
-        return tail.silent(tokens)
-    start = tail.silent(sample)
-    if start in (0, 1):
-        return start
-    by_token = {float(sample // span): tail.silent(sample // span) for span in _SPANS if sample >= span}
-    by_group = {
-        sample * (groups // span) / groups: tail.silent_in(groups // span) for span in _SPANS if groups >= span
-    }
-    within = min(tokens, max(sample, stream_tokens))
-    rise = _slope(sample, start, by_token) * (_level(within) - _level(sample))
-    if tokens > within:
-        rise += _slope(sample, start, by_group or by_token) * (_level(tokens) - _level(within))
-    return float(torch.special.ndtr(_probit(start) + rise))
 
 
 def _slope(tokens: int, silent: float, curve: dict[float, float]) -> float:

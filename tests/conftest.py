@@ -1,4 +1,4 @@
-"""Shapes and types in signatures are checked while the tests run: a wrong shape is an error at its call.
+"""Shapes and types in signatures are checked while the tests run (`shapes`): a wrong shape is an error at its call.
 
 One thread, in this process and in those that it starts: two processes test side by side (`-n 2`), and no number
 depends on the machine. A test of more threads asks for them. Each test begins with the same seeds, so that no draw
@@ -15,14 +15,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("SOURCE_DATE_EPOCH", "1700000000")  # tests that compare files may run over midnight
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when PyTorch is imported
 
-install_import_hook("autopsae", "beartype.beartype").__enter__()
+install_import_hook("autopsae", "tests.shapes.check").__enter__()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from tests import shapes  # noqa: E402
+
 
 @pytest.hookimpl(tryfirst=True)  # before the fixtures, which draw too
 def pytest_runtest_setup() -> None:
+    shapes.begin()
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)

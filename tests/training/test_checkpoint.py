@@ -100,8 +100,8 @@ run(one, tokens(), tokens()[:200], Path(sys.argv[1]),
 """
 
 
-def test_a_run_killed_at_twenty_random_steps_ends_with_the_same_bits(tmp_path: Path) -> None:
-    steps, kills = 400, 20
+@pytest.mark.parametrize(("kills", "steps"), [(6, 120), pytest.param(20, 400, marks=pytest.mark.long)])
+def test_a_run_killed_at_random_steps_ends_with_the_same_bits(kills: int, steps: int, tmp_path: Path) -> None:
     chosen = sorted(random.Random(0).sample(range(5, steps - 5), kills))
     done = processes.run(processes.code, PROGRAM, tmp_path / "unbroken", steps)
     assert done.returncode == 0, done.stderr

@@ -195,7 +195,7 @@ def test_a_centered_sae_recovers_the_true_features_at_gamma_40(sparsity: Sparsit
         sample=next(iter(data)) - data.mean,  # the scale of the spread: at gamma 40 the mean's would hide it
         generator=torch.Generator().manual_seed(0),
     )
-    config = TrainConfig(steps=1500, lr=3e-3, batch_tokens=512, decay_steps=500, buffer_tokens=20_000)
+    config = TrainConfig(steps=1000, lr=5e-3, batch_tokens=256, decay_steps=400, buffer_tokens=20_000)
     records = train(sae, data, replace(config, penalty=PENALTIES[sparsity]))
     assert 2 < records[-1].l0 < 15
     found = torch.nn.functional.normalize(sae.W_dec.detach(), dim=1)

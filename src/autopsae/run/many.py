@@ -1,6 +1,6 @@
 """A sweep from activations to a folder: each SAE in a folder of its own, and which is best on held-out tokens."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from autopsae.saved import load_object, save_object
 from autopsae.words import show
 
 SWEEP = "autopsae-sweep"
+
+Elsewhere = Callable[[Mapping[int, Sequence[str]]], None]
+"""Trains groups of a sweep, {number: names}, each by `train_group` in another process, and returns then."""
 
 
 def _member(value: object) -> str | None:
@@ -72,6 +75,7 @@ def run_sweep(
     plan: Plan | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> dict[str, Any]:
     """Train all members in place, so many at once as `portions` says; each writes into a folder of its own in
     `out`, called by its name (`file_names`), what `run` writes for one. Returns what it writes into sweep.json:
@@ -81,6 +85,7 @@ def run_sweep(
     resume: go on where an earlier sweep of the same members broke off; members that are done stay as they are, and
     of a sweep that is finished the results are returned. A member that diverges or reaches the plan's target stops,
     the others go on; one whose result is absurd (`divergence`) has diverged too, and is never the best.
+    elsewhere: what trains the groups instead of this process; the SAEs of `entries` are not changed then.
 
     Raises InputError where another process writes `out`, as `check_sweep_out`, `Training` and `Plan.check`, for two
     members of one name, where what is resumed began with other members, and, before anything is trained, where the
@@ -97,7 +102,7 @@ def run_sweep(
         result = _load_ended(out, {name: entry.settings for name, entry in by_name.items()})
         if result is None:
             try:
-                result = _all(by_name, training, held_out, out, portions, plan, observer or Observer())
+                result = _all(by_name, training, held_out, out, portions, plan, observer or Observer(), elsewhere)
             except DiskFull as error:
                 raise DiskFull(f"{error}; members that are done stay as they are: resume the sweep") from error
         (out / "portions.json").unlink(missing_ok=True)
@@ -113,6 +118,42 @@ def _check_names(names: Sequence[str]) -> None:
             raise InputError(f"sweep: expected names of Unicode characters, got {show(name)}; pass another name")
 
 
+def train_group(
+    entries: Sequence[Entry],
+    training: Tokens,
+    held_out: Tokens,
+    out: str | Path,
+    number: int,
+    *,
+    plan: Plan | None = None,
+    observer: Observer | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Train the group of this number of a sweep that another process has begun in `out` (`run_sweep(elsewhere=)`),
+    from its checkpoint if there is one. Returns {name: summary}.
+
+    entries: those of the group, in its order. Raises InputError as `drive`, and where another process trains it.
+    """
+    out, by_name = Path(out), {entry.name: entry for entry in entries}
+    folders = folders_of(out, by_name)
+    with hold_lock(out / f"{LOCK}-{number}", what=f"group {number} of {out}"):
+        ended = {name: load_finished(folders[name], entry.settings) for name, entry in by_name.items()}
+        done = {name: summary for name, summary in ended.items() if summary is not None}
+        if len(done) == len(by_name):
+            return done
+        group = _group(entries, folders, out, number)
+        plan, observer = plan or Plan(), observer or Observer()
+        return drive(group, same_passes(training), held_out, plan=plan, observer=observer, done=done)
+
+
+def _group(entries: Sequence[Entry], folders: Mapping[str, Path], out: Path, number: int) -> Group:
+    return Group(
+        entries=entries,
+        folders=[folders[entry.name] for entry in entries],
+        checkpoint=out / f"checkpoint-{number}.safetensors",
+        goes_on=True,
+    )
+
+
 def _all(
     entries: dict[str, Entry],
     training: Tokens,
@@ -121,20 +162,25 @@ def _all(
     portions: Portions | None,
     plan: Plan,
     observer: Observer,
+    elsewhere: Elsewhere | None,
 ) -> dict[str, Any]:
     """Train the groups that are not done, and write what became of all."""
     folders = folders_of(out, entries)
+
+    def load_summaries() -> dict[str, dict[str, Any]]:
+        ended = {name: load_finished(folders[name], entry.settings) for name, entry in entries.items()}
+        return {name: summary for name, summary in ended.items() if summary is not None}
+
     # All before the first step: what cannot be resumed is told before the work.
-    ended = {name: load_finished(folders[name], entry.settings) for name, entry in entries.items()}
-    summaries = {name: summary for name, summary in ended.items() if summary is not None}
-    for number, names in enumerate(groups_of(out, [*entries.values()], portions, summaries)):
-        group = Group(
-            entries=[entries[name] for name in names],
-            folders=[folders[name] for name in names],
-            checkpoint=out / f"checkpoint-{number}.safetensors",
-            goes_on=True,
-        )
-        if not {*names} <= {*summaries}:
+    summaries = load_summaries()
+    groups = dict(enumerate(groups_of(out, [*entries.values()], portions, summaries)))
+    left = {number: names for number, names in groups.items() if not {*names} <= {*summaries}}
+    if elsewhere and left:
+        elsewhere(left)
+        summaries = load_summaries()
+    for number, names in groups.items():
+        group = _group([entries[name] for name in names], folders, out, number)
+        if number in left and not elsewhere:
             summaries = drive(group, training, held_out, plan=plan, observer=observer, done=summaries)
         group.checkpoint.unlink(missing_ok=True)
     members = [_with_names(summaries[name], name, entry.data, folders[name]) for name, entry in entries.items()]

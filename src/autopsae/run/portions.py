@@ -1,7 +1,7 @@
 """Which members of a sweep are trained at once, so that they fit into memory."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from autopsae.arrays import InputError
@@ -45,6 +45,12 @@ class Portions:
         groups = groups_that_fit(members, budget, tokens)
         needed = max(bytes_of([members[m] for m in group], tokens) for group in groups)
         return Portions(groups=[[entries[m].name for m in group] for group in groups], bytes_at_once=needed)
+
+    def split(self, jobs: int) -> "Portions":
+        """The same groups in parts, about `jobs` in all, each of which a process of its own may train."""
+        size = -(-sum(len(group) for group in self.groups) // jobs)
+        parts = [group[start : start + size] for group in self.groups for start in range(0, len(group), size)]
+        return replace(self, groups=parts)
 
 
 def groups_of(

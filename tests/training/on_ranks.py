@@ -1,0 +1,113 @@
+"""Trainings on several ranks: processes of this machine that exchange through gloo, each with one thread."""
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autopsae.kernels.ranks import ALONE, Ranks, Traffic
+from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.training.config import Record
+from autopsae.training.loop import Training
+from autopsae.training.objective import L1, L0Target
+from autopsae.training.ranks import part_of, unite
+from autopsae.training.revival import AuxK
+from autopsae.training.sources import Member
+from tests.processes import CONTEXT, SECONDS
+from tests.training.members import new_sae, settings, tokens
+
+Work = Callable[..., Any]
+
+
+def on_ranks(size: int, folder: Path, work: Work, *arguments: Any) -> list[Any]:
+    """What `work(ranks, *arguments)` returns on each of `size` ranks; an exception is returned too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    processes = [
+        CONTEXT.Process(target=_one_rank, args=(rank, size, folder, work, arguments)) for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(SECONDS)
+    for process in processes:
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    return [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(size)]
+
+
+def _one_rank(rank: int, size: int, folder: Path, work: Work, arguments: Sequence[Any]) -> None:
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(str(folder / "store"), size)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    try:
+        result = work(Ranks.of_group(), *arguments)
+    except Exception as error:
+        result = error
+    (folder / f"rank{rank}").write_bytes(pickle.dumps(result))
+    torch.distributed.destroy_process_group()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A training that one process and several ranks can do."""
+
+    sparsity: Sparsity = TopK(k=3)
+    config: dict[str, Any] = field(default_factory=dict)
+    sae: dict[str, Any] = field(default_factory=dict)
+    tokens: int = 1500
+
+    def member(self, ranks: Ranks) -> Member:
+        """The SAE, or the part of it that a rank has, and how it is trained."""
+        whole = new_sae(0, self.sparsity, **self.sae)
+        config = {"steps": 200, "revival": AuxK(dead_after_tokens=640, k_aux=5), **self.config}
+        return Member(sae=whole if ranks.is_alone else part_of(whole, ranks), config=settings(**config))
+
+
+CASES = {
+    "topk": Case(),
+    "batch_topk": Case(sparsity=BatchTopK(k=3)),
+    "jumprelu": Case(sparsity=JumpReLU(), config={"penalty": L0Target(l0=3.0)}),
+    "relu": Case(sparsity=ReLU(), config={"penalty": L1(coefficient=0.1)}),
+    "clipped": Case(config={"clip_norm": 1.0, "relative_encoder_lr": True, "optimizer": "sparse_adam"}),
+    "falling k": Case(sparsity=BatchTopK(k=2), config={"k_start": 5, "k_steps": 80}),
+    "without an encoder bias": Case(sae={"encoder_bias": False}, config={"unit_decoder": False}),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a training: its records, its weights on the first rank, and the counters of all latents."""
+
+    records: list[Record]
+    weights: dict[str, Tensor]
+    counters: dict[str, Tensor]
+    traffic: dict[str, Traffic]
+
+
+def train_case(ranks: Ranks, case: Case) -> Outcome:
+    """Train a case to its end."""
+    member = case.member(ranks)
+    training = Training([member], tokens(case.tokens).to(member.sae.W_enc), ranks=ranks)
+    records = [step[0] for step in training]
+    return outcome_of(training, records, ranks)
+
+
+def outcome_of(training: Training, records: list[Record], ranks: Ranks) -> Outcome:
+    """The outcome of a training that has ended."""
+    watch = training._account.watch
+    counters = {name: getattr(watch, name)[0] for name in ("since_fired", "since_positive", "ever_fired")}
+    sae, traffic = training.members[0].sae, dict(ranks.traffic)
+    if ranks.is_alone:
+        return Outcome(records, sae.state_dict(), counters, traffic)
+    whole = unite(sae, ranks)
+    return Outcome(records, {} if whole is None else whole.state_dict(), counters, traffic)
+
+
+def train_cases(ranks: Ranks, names: Sequence[str]) -> dict[str, Outcome]:
+    """Several of `CASES`, one after the other."""
+    return {name: train_case(Ranks.of_group() if not ranks.is_alone else ALONE, CASES[name]) for name in names}

@@ -1,0 +1,52 @@
+"""One SAE whose latents are spread over ranks ends as on one process."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import torch
+
+from autopsae.kernels.ranks import ALONE
+from autopsae.training.config import Record
+from tests.training.on_ranks import CASES, Outcome, on_ranks, train_cases
+
+EXACT = 1e-9
+OF_ISSUE = ("topk", "batch_topk", "jumprelu")
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Outcome]:
+    return train_cases(ALONE, [*CASES])
+
+
+def check_same_outcome(every: list[Outcome], expected: Outcome) -> None:
+    first = every[0]
+    for name, value in expected.weights.items():
+        torch.testing.assert_close(first.weights[name], value, rtol=EXACT, atol=EXACT, msg=name)
+    for name, value in expected.counters.items():
+        assert torch.equal(torch.cat([one.counters[name] for one in every]), value), name
+    for mine, other in zip(first.records, expected.records, strict=True):
+        for part in fields(Record):
+            one, wanted = getattr(mine, part.name), getattr(other, part.name)
+            assert one == (wanted if wanted is None else pytest.approx(wanted, rel=EXACT, abs=EXACT)), part.name
+    assert all(one.records == first.records for one in every)
+
+
+@pytest.mark.parametrize(
+    ("size", "names"),
+    [
+        (2, OF_ISSUE),
+        (3, [name for name in CASES if name not in OF_ISSUE]),
+        pytest.param(4, [*CASES], marks=pytest.mark.long),
+        pytest.param(5, [*CASES], marks=pytest.mark.long),
+    ],
+)
+def test_ranks_end_with_the_weights_and_the_counters_of_one_process(
+    size: int, names: list[str], alone: dict[str, Outcome], tmp_path: Path
+) -> None:
+    every = on_ranks(size, tmp_path, train_cases, names)
+    for name in names:
+        # Otherwise no death and no revival would have been compared.
+        assert alone[name].records[-1].dead
+        assert sum(record.died for record in alone[name].records) > 5
+        check_same_outcome([one[name] for one in every], alone[name])

@@ -42,8 +42,8 @@ def on_ranks(size: int, folder: Path, work: Work, *arguments: Any) -> list[Any]:
 
 def _one_rank(rank: int, size: int, folder: Path, work: Work, arguments: Sequence[Any]) -> None:
     torch.set_num_threads(1)
-    store = torch.distributed.FileStore(str(folder / "store"), size)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    where = f"file://{folder}/store"
+    torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=size)
     try:
         result = work(Ranks.of_group(), *arguments)
     except Exception as error:
@@ -56,7 +56,7 @@ def _one_rank(rank: int, size: int, folder: Path, work: Work, arguments: Sequenc
 class Case:
     """A training that one process and several ranks can do."""
 
-    sparsity: Sparsity = TopK(k=3)
+    sparsity: Sparsity = field(default_factory=lambda: TopK(k=3))
     config: dict[str, Any] = field(default_factory=dict)
     sae: dict[str, Any] = field(default_factory=dict)
     tokens: int = 1500
@@ -111,3 +111,21 @@ def outcome_of(training: Training, records: list[Record], ranks: Ranks) -> Outco
 def train_cases(ranks: Ranks, names: Sequence[str]) -> dict[str, Outcome]:
     """Several of `CASES`, one after the other."""
     return {name: train_case(Ranks.of_group() if not ranks.is_alone else ALONE, CASES[name]) for name in names}
+
+
+def train_until(ranks: Ranks, name: str, path: Path, steps: int) -> None:
+    """Train a case for some steps, and save a checkpoint after each tenth step."""
+    training = Training([CASES[name].member(ranks)], tokens(), ranks=ranks)
+    for _ in training.each_step():
+        if training.step % 10 == 0:
+            training.save(path)
+        if training.step == steps:
+            break
+
+
+def train_from(ranks: Ranks, name: str, path: Path) -> Outcome:
+    """Go on from a checkpoint to the end of a case."""
+    training = Training([CASES[name].member(ranks)], tokens(), ranks=ranks)
+    training.load(path)
+    assert 0 < training.step < training.config.steps
+    return outcome_of(training, [step[0] for step in training], ranks)

@@ -1,6 +1,6 @@
 """One SAE whose latents are spread over ranks ends as on one process."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import torch
 
 from autopsae.kernels.ranks import ALONE
 from autopsae.training.config import Record
-from tests.training.on_ranks import CASES, Outcome, on_ranks, train_cases
+from tests.training.on_ranks import CASES, Outcome, on_ranks, train_cases, train_from, train_until
 
 EXACT = 1e-9
 OF_ISSUE = ("topk", "batch_topk", "jumprelu")
@@ -50,3 +50,23 @@ def test_ranks_end_with_the_weights_and_the_counters_of_one_process(
         assert alone[name].records[-1].dead
         assert sum(record.died for record in alone[name].records) > 5
         check_same_outcome([one[name] for one in every], alone[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("topk", 4, 2),
+        *(pytest.param(name, 4, 2, marks=pytest.mark.long) for name in ("batch_topk", "jumprelu", "clipped")),
+        pytest.param("topk", 2, 3, marks=pytest.mark.long),
+        pytest.param("jumprelu", 3, 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_training_goes_on_with_another_number_of_ranks(
+    name: str, before: int, after: int, tmp_path: Path, alone: dict[str, Outcome]
+) -> None:
+    path, expected = tmp_path / "checkpoint.json", alone[name]
+    on_ranks(before, tmp_path / "before", train_until, name, path, 120)
+    assert len([*tmp_path.glob("*.safetensors")]) == before  # those of older steps are gone
+    many = after > 1
+    every = on_ranks(after, tmp_path / "after", train_from, name, path) if many else [train_from(ALONE, name, path)]
+    check_same_outcome(every, replace(expected, records=expected.records[120:]))

@@ -187,7 +187,7 @@ def largest_on_ranks(values: Float[Tensor, "mine"], wanted: int, ranks: Ranks) -
         last = last << DIGIT | digit
     equals: list[int] = ranks.gather(is_left.sum(), "choice").tolist()
     mine = min(max(remaining - sum(equals[: ranks.rank]), 0), equals[ranks.rank])
-    chosen = (keys & 2 ** (bits - 1) - 1) > last
+    chosen: Tensor = (keys & 2 ** (bits - 1) - 1) > last
     chosen[is_left.nonzero()[:mine, 0]] = True
     return chosen
 

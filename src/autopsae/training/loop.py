@@ -227,7 +227,7 @@ class Training:
             stream_of_member=self._sources.stream_of_member if self._roster.going_on else [],
             tensors=self._tensors(),
         )
-        save_checkpoint(path, state, self.members)
+        save_checkpoint(path, state, self.members, self._ranks)
 
     def load(self, path: str | Path) -> None:
         """Go on from a checkpoint of the same members and tokens, as if training had not been interrupted. Raises
@@ -235,7 +235,7 @@ class Training:
         """
         # All checks come first, so that nothing has changed if one of them fails.
         streams = Sources(self.members, self._tokens).stream_of_member
-        state, saes = load_checkpoint(path, self.members, streams, self._layouts)
+        state, saes = load_checkpoint(path, self.members, streams, self._layouts, self._ranks)
         tensors = complete_tensors(path, state, self.members)
         self._begin(is_screened=state.is_screened)
         for member, (weights, scale) in zip(self.members, saes, strict=True):

@@ -99,7 +99,7 @@ class Account:
         return [Record(step=steps - 1, tokens=tokens, **dict(zip(columns, row, strict=True))) for row in rows]
 
     def _check_agreement(self, measured: Measured, sae: SAE) -> None:
-        """Raises InputError where ranks have another loss, other tokens or another `b_dec`: they train other SAEs."""
+        """Raises InputError where ranks have another loss, other tokens or another `b_dec`."""
         mine = [measured.loss.double().sum(), self.sum.sum(), sae.b_dec.detach().double().sum()]
         every = self._ranks.gather(torch.stack(mine), "records")
         for name, values in zip(("loss", "sum of all tokens", "sum of b_dec"), every.T.tolist(), strict=True):

@@ -32,6 +32,10 @@ class Traffic:
     times what it hands in to an all-gather, for R ranks."""
 
 
+class ErrorOfAllRanks(InputError):
+    """An error that is raised on every rank, so that one of them may tell it for all."""
+
+
 class Ranks:
     """A group of processes that share the latents of one SAE. rank: the number of this one; size: how many there
     are; traffic: what was exchanged so far, by its purpose.
@@ -113,7 +117,7 @@ class Ranks:
         every = self.gather_words(words)
         if differing := [rank for rank, other in enumerate(every) if other != every[0]]:
             rank = differing[0]
-            raise InputError(
+            raise ErrorOfAllRanks(
                 f"ranks: expected the same {what} on all {self.size} ranks, got {every[0]} on rank 0 and "
                 f"{every[rank]} on rank {rank}; {hint}"
             )

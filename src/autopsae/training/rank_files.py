@@ -20,7 +20,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import write_tensors
-from autopsae.kernels.ranks import Ranks
+from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks
 from autopsae.kinds import anything, fields, list_of, mapping_of, text, whole
 from autopsae.reading import check_regular
 from autopsae.saved import input_errors_of_saved, load_object, save_object
@@ -46,10 +46,12 @@ def all_or_none(ranks: Ranks) -> Iterator[None]:
     except (InputError, OSError) as raised:
         error = raised
     errors = ranks.gather_words("" if error is None else str(error))
-    if error is not None:
+    if not any(errors):
+        return
+    first = next(rank for rank, words in enumerate(errors) if words)
+    if error is not None and ranks.rank == first:
         raise error
-    if first := next((words for words in errors if words), None):
-        raise InputError(first)
+    raise ErrorOfAllRanks(errors[first])
 
 
 def latent_axis(name: str) -> int | None:

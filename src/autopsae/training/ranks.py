@@ -7,7 +7,7 @@ import torch
 
 from autopsae.arrays import InputError
 from autopsae.files import changes
-from autopsae.kernels.ranks import Ranks, unite_rows
+from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks, unite_rows
 from autopsae.sae.model import SAE
 from autopsae.training.revival import GhostGradients
 from autopsae.training.sources import Member
@@ -17,7 +17,8 @@ OF_ALL = ("b_dec", "b_pre", "center", "linear", "inverse", "learned_threshold")
 
 
 def part_of(sae: SAE, ranks: Ranks) -> SAE:
-    """The SAE of the latents that this rank owns: its rows and entries of `sae`, and all that is not by latent.
+    """The SAE of the latents that this rank owns: its rows and entries of `sae`, and all that is not by latent. All
+    ranks call it with the same SAE; what is not by latent is that of the first rank, to the bit.
 
     Raises InputError for fewer latents than ranks, and for a k over the number of latents of a rank.
     """
@@ -30,7 +31,12 @@ def part_of(sae: SAE, ranks: Ranks) -> SAE:
             f"ranks: expected a k of at most {smallest}, the latents of a rank, got {sae.sparsity} of "
             f"{sae.d_sae:,} latents on {ranks.size} ranks; use fewer ranks"
         )
-    return _with_latents(sae, {name: tensor[owned.start : owned.stop] for name, tensor in _by_latent(sae).items()})
+    part = _with_latents(sae, {name: tensor[owned.start : owned.stop] for name, tensor in _by_latent(sae).items()})
+    for name, tensor in part.state_dict().items():
+        if name in OF_ALL:
+            ranks.broadcast(tensor, 0)
+    part.scale = float(ranks.gather_words(repr(part.scale))[0])
+    return part
 
 
 def unite(part: SAE, ranks: Ranks) -> SAE | None:
@@ -71,11 +77,11 @@ def check_on_ranks(members: Sequence[Member], ranks: Ranks) -> None:
     # All ranks raise what one of them finds: none waits for another one that has ended.
     if any(every := ranks.gather_words(broken)):
         first = next(words for words in every if words)
-        raise InputError(f"ranks: on several ranks, expected {first}; leave it out, or train on one")
+        raise ErrorOfAllRanks(f"ranks: on several ranks, expected {first}; leave it out, or train on one")
     mine = {**{name: repr(value) for name, value in vars(config).items()}, **_describe(sae)}
     for rank, words in enumerate(ranks.gather_words(json.dumps(mine))):
         if differing := changes(mine, json.loads(words)):
-            raise InputError(
+            raise ErrorOfAllRanks(
                 f"ranks: expected the same settings on all ranks, but rank {rank} differs from rank {ranks.rank}: "
                 f"{differing}; start all with the same command"
             )

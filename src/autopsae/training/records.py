@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from autopsae.arrays import InputError
-from autopsae.kernels.ranks import ALONE, Ranks
+from autopsae.kernels.ranks import ALONE, ErrorOfAllRanks, Ranks
 from autopsae.sae.death import Watch
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
@@ -99,12 +98,12 @@ class Account:
         return [Record(step=steps - 1, tokens=tokens, **dict(zip(columns, row, strict=True))) for row in rows]
 
     def _check_agreement(self, measured: Measured, sae: SAE) -> None:
-        """Raises InputError where ranks have another loss, other tokens or another `b_dec`."""
+        """Raises ErrorOfAllRanks where ranks have another loss, other tokens or another `b_dec`."""
         mine = [measured.loss.double().sum(), self.sum.sum(), sae.b_dec.detach().double().sum()]
         every = self._ranks.gather(torch.stack(mine), "records")
         for name, values in zip(("loss", "sum of all tokens", "sum of b_dec"), every.T.tolist(), strict=True):
             if any(value != values[0] and not (isnan(value) and isnan(values[0])) for value in values):
-                raise InputError(
+                raise ErrorOfAllRanks(
                     f"ranks: expected the same {name} on all ranks, got {', '.join(f'{v:.17g}' for v in values)}; "
                     "give all the same tokens, and the same SAE before it is divided"
                 )

@@ -74,6 +74,7 @@ CASES = {
     "jumprelu": Case(sparsity=JumpReLU(), config={"penalty": L0Target(l0=3.0)}),
     "relu": Case(sparsity=ReLU(), config={"penalty": L1(coefficient=0.1)}),
     "clipped": Case(config={"clip_norm": 1.0, "relative_encoder_lr": True, "optimizer": "sparse_adam"}),
+    "few steps": Case(sparsity=BatchTopK(k=3), config={"steps": 40, "clip_norm": 1.0, "record_every": 3}),
     "falling k": Case(sparsity=BatchTopK(k=2), config={"k_start": 5, "k_steps": 80}),
     "without an encoder bias": Case(sae={"encoder_bias": False}, config={"unit_decoder": False}),
 }
@@ -129,3 +130,28 @@ def train_from(ranks: Ranks, name: str, path: Path) -> Outcome:
     training.load(path)
     assert 0 < training.step < training.config.steps
     return outcome_of(training, [step[0] for step in training], ranks)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step exchanged, and how many latents AuxK could revive in it."""
+
+    sent: dict[str, int]
+    silent: int
+    is_recorded: bool
+
+
+def steps_of_case(ranks: Ranks, name: str) -> list[Step]:
+    """What each step of a case sent."""
+    member = CASES[name].member(ranks)
+    training, steps = Training([member], tokens(), ranks=ranks), []
+    revival = member.config.revival
+    assert isinstance(revival, AuxK)
+    for _ in range(member.config.steps):
+        watch = training._account.watch
+        silent = int(ranks.sum(watch.silent(torch.tensor([revival.dead_after_tokens])).sum(), "test"))
+        ranks.traffic.clear()
+        records = training.advance()
+        sent = {purpose: traffic.sent for purpose, traffic in ranks.traffic.items()}
+        steps.append(Step(sent, silent, records is not None))
+    return steps

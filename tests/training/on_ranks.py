@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autopsae.kernels.ranks import ALONE, Ranks, Traffic
+from autopsae.arrays import InputError
+from autopsae.kernels.ranks import ALONE, Ranks, Traffic, largest_of_each, largest_on_ranks
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.training import rank_files
 from autopsae.training.config import Record
 from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
@@ -64,7 +66,7 @@ class Case:
     def member(self, ranks: Ranks) -> Member:
         """The SAE, or the part of it that a rank has, and how it is trained."""
         whole = new_sae(0, self.sparsity, **self.sae)
-        config = {"steps": 200, "revival": AuxK(dead_after_tokens=640, k_aux=5), **self.config}
+        config = {"steps": 200, "record_every": 5, "revival": AuxK(dead_after_tokens=640, k_aux=5), **self.config}
         return Member(sae=whole if ranks.is_alone else part_of(whole, ranks), config=settings(**config))
 
 
@@ -115,13 +117,14 @@ def train_cases(ranks: Ranks, names: Sequence[str]) -> dict[str, Outcome]:
 
 
 def train_until(ranks: Ranks, name: str, path: Path, steps: int) -> None:
-    """Train a case for some steps, and save a checkpoint after each tenth step."""
+    """Train a case for some steps, and save a checkpoint after each tenth one."""
     training = Training([CASES[name].member(ranks)], tokens(), ranks=ranks)
     for _ in training.each_step():
         if training.step % 10 == 0:
             training.save(path)
         if training.step == steps:
             break
+    training.close()
 
 
 def train_from(ranks: Ranks, name: str, path: Path) -> Outcome:
@@ -155,3 +158,62 @@ def steps_of_case(ranks: Ranks, name: str) -> list[Step]:
         sent = {purpose: traffic.sent for purpose, traffic in ranks.traffic.items()}
         steps.append(Step(sent, silent, records is not None))
     return steps
+
+
+def choose_together(ranks: Ranks, shares: Sequence[Tensor], wanted: int) -> Tensor:
+    """Which of the values of this rank are among the `wanted` largest of all."""
+    return largest_on_ranks(shares[ranks.rank], wanted, ranks)
+
+
+def choose_per_token(ranks: Ranks, shares: Sequence[Tensor], k: int) -> Tensor:
+    """Which of the values of this rank are among the k largest of their token."""
+    return largest_of_each(shares[ranks.rank], k, ranks)
+
+
+def call_each(ranks: Ranks, calls: Sequence[tuple[Work, tuple[Any, ...]]]) -> list[Any]:
+    """What each of several works returns, or the message of its error."""
+    results: list[Any] = []
+    for work, arguments in calls:
+        try:
+            results.append(work(ranks, *arguments))
+        except InputError as error:
+            results.append(str(error))
+    return results
+
+
+def begin(ranks: Ranks, config: dict[str, Any], sparsity: Sparsity) -> None:
+    """Begin a training with settings that may not go on several ranks."""
+    sae = part_of(new_sae(0, sparsity), ranks)
+    if config.get("lr_of_rank"):
+        config = {"lr": 1e-3 * (1 + ranks.rank)}
+    Training([Member(sae=sae, config=settings(**config))], tokens(), ranks=ranks)
+
+
+def begin_sweep(ranks: Ranks) -> None:
+    """Two SAEs on several ranks."""
+    members = [Member(sae=part_of(new_sae(seed), ranks), config=settings()) for seed in range(2)]
+    Training(members, tokens(), ranks=ranks)
+
+
+def see_other_tokens(ranks: Ranks) -> None:
+    """Each rank trains on tokens of its own."""
+    sae = part_of(new_sae(0), ranks)
+    Training([Member(sae=sae, config=settings())], tokens(seed=5 + ranks.rank), ranks=ranks).advance()
+
+
+def fail_to_save(ranks: Ranks, name: str, path: Path) -> str:
+    """Go on from a checkpoint for a step, and save on a disk that is full for the last rank."""
+    training = Training([CASES[name].member(ranks)], tokens(), ranks=ranks)
+    training.load(path)
+    training.advance()
+    if ranks.rank == ranks.size - 1:
+        vars(rank_files)["write_tensors"] = _full
+    try:
+        training.save(path)
+    except (InputError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _full(path: Path, *_: Any) -> str:
+    raise OSError(f"{path}: no space left")

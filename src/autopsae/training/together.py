@@ -41,6 +41,7 @@ def check_together(members: Sequence[Member], ranks: Ranks = ALONE) -> None:
         raise InputError("training: expected at least one member, got none")
     if len({id(member.sae) for member in members}) < len(members):
         raise InputError("training: expected an SAE of its own for each member, got the same object twice")
+    check_on_ranks(members, ranks)  # first, as what follows takes the latents of a rank for all
     first = _describe(members[0])
     for number, member in enumerate(members):
         if member.config.penalty:
@@ -60,7 +61,6 @@ def check_together(members: Sequence[Member], ranks: Ranks = ALONE) -> None:
                 f"{differing}; train them in trainings of their own"
             )
     _check_k_aux(members)
-    check_on_ranks(members, ranks)
 
 
 def stack_weights(saes: Sequence[SAE]) -> Weights:

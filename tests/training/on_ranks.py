@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
+from autopsae.evaluation.reconstruction import evaluate
 from autopsae.kernels.ranks import ALONE, Ranks, Traffic, largest_of_each, largest_on_ranks
+from autopsae.remedies.remedy import untouched
+from autopsae.sae.init import born
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.training import rank_files
-from autopsae.training.config import Record
+from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
 from autopsae.training.ranks import part_of, unite
@@ -217,3 +220,46 @@ def fail_to_save(ranks: Ranks, name: str, path: Path) -> str:
 
 def _full(path: Path, *_: Any) -> str:
     raise OSError(f"{path}: no space left")
+
+
+WIDE: dict[str, tuple[Sparsity, dict[str, Any]]] = {
+    "topk": (TopK(k=16), {}),
+    "batch_topk": (BatchTopK(k=16), {}),
+    "jumprelu": (JumpReLU(), {"penalty": L0Target(l0=16.0)}),
+}
+"""Sparsities of a wider SAE in float32, which one process chooses behind a screen."""
+
+
+def wide_tokens(n: int, seed: int) -> Tensor:
+    """Sparse sums of 512 directions in 128 dimensions, with a mean."""
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(512, 128, generator=torch.Generator().manual_seed(9))
+    codes = torch.rand(n, 512, generator=generator) * (torch.rand(n, 512, generator=generator) < 0.02)
+    return codes @ directions + 0.5 + 0.1 * torch.randn(n, 128, generator=generator)
+
+
+def train_wide(ranks: Ranks, names: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """(FVU, dead fraction) on 4,096 held-out tokens of 2,048 latents after 200 steps in float32, on rank 0."""
+    measured: dict[str, tuple[float, float]] = {}
+    x = wide_tokens(16384, 0)
+    for name in names:
+        sparsity, more = WIDE[name]
+        rate = 16 / 2048 if name == "jumprelu" else None
+        sae = born(untouched(128), d_sae=2048, sparsity=sparsity, sample=x[:2048], firing_rate=rate)
+        config = TrainConfig(
+            steps=200,
+            lr=1e-3,
+            batch_tokens=256,
+            record_every=50,
+            dead_after_tokens=8192,
+            revival=AuxK(dead_after_tokens=8192, k_aux=64),
+            **more,
+        )
+        part = sae if ranks.is_alone else part_of(sae, ranks)
+        assert all(Training([Member(sae=part, config=config)], x, ranks=ranks))
+        whole = part if ranks.is_alone else unite(part, ranks)
+        if whole is not None:
+            evaluation = evaluate(whole.eval(), wide_tokens(4096, 1))
+            assert evaluation.fvu_raw is not None
+            measured[name] = evaluation.fvu_raw, evaluation.fates.dead
+    return measured

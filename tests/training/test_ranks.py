@@ -30,6 +30,7 @@ from tests.training.on_ranks import (
     train_cases,
     train_from,
     train_until,
+    train_wide,
 )
 
 EXACT = 1e-9
@@ -94,6 +95,18 @@ def test_a_training_goes_on_with_another_number_of_ranks(
     many = after > 1
     every = on_ranks(after, tmp_path / "after", train_from, name, path) if many else [train_from(ALONE, name, path)]
     check_same_outcome(every, replace(expected, records=[r for r in expected.records if r.step >= done]))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("size", [2, 4])
+def test_in_float32_ranks_end_with_the_error_and_the_dead_of_one_process(size: int, tmp_path: Path) -> None:
+    expected = train_wide(ALONE, OF_ISSUE)
+    measured = on_ranks(size, tmp_path, train_wide, OF_ISSUE)[0]
+    for name in OF_ISSUE:
+        (fvu, dead), (one_fvu, one_dead) = measured[name], expected[name]
+        print(f"{name}, {size} ranks: FVU {fvu:.7f}, on one {one_fvu:.7f}; dead {dead:.5f}, on one {one_dead:.5f}")
+        assert abs(fvu - one_fvu) < 1e-4
+        assert abs(dead - one_dead) <= 1e-3
 
 
 @pytest.mark.parametrize("name", ["few steps", pytest.param("jumprelu", marks=pytest.mark.long)])

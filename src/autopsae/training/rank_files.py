@@ -87,7 +87,7 @@ def save_on_ranks(path: str | Path, about: Mapping[str, Any], tensors: Mapping[s
     # A new name each time: the files of the checkpoint that counts now are not touched.
     token = ranks.gather_words(token_hex(4))[0]
     file = path.with_name(f"{path.stem}.{token}.rank{ranks.rank}of{ranks.size}.safetensors")
-    owned = _owned(ours, ranks)
+    owned = _own_range(ours, ranks)
     try:
         with all_or_none(ranks):
             digest = write_tensors(file, ours)
@@ -163,7 +163,7 @@ def _names(path: Path) -> list[str]:
     return []
 
 
-def _owned(tensors: Mapping[str, Tensor], ranks: Ranks) -> range:
+def _own_range(tensors: Mapping[str, Tensor], ranks: Ranks) -> range:
     """The latents whose rows these tensors hold."""
     sizes = ranks.gather(torch.tensor(len(tensors["sae.0.W_enc"])), "checkpoint").tolist()
     return range(sum(sizes[: ranks.rank]), sum(sizes[: ranks.rank + 1]))

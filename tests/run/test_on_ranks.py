@@ -108,32 +108,32 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_ranks_leave_the_folder_of_one_process(alone: Path, tmp_path: Path) -> None:
-    summaries = on_ranks(2, tmp_path / "ranks", work, tmp_path / "out", "whole")
+    summaries = on_ranks(2, work, tmp_path / "out", "whole")
     assert summaries[0] == summaries[1]
     same_files(tmp_path / "out", alone)
-    told = on_ranks(2, tmp_path / "again", work, tmp_path / "out", "whole")
+    told = on_ranks(2, work, tmp_path / "out", "whole")
     assert (
         told == [f"{tmp_path / 'out'}: expected a new folder, or one without a finished run; pass another name"] * 2
     )
     # To resume what is finished gives its summary.
-    assert on_ranks(2, tmp_path / "more", work, tmp_path / "out", "resumed") == summaries
+    assert on_ranks(2, work, tmp_path / "out", "resumed") == summaries
 
 
 def test_a_run_that_was_killed_goes_on_with_another_number_of_ranks(alone: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert on_ranks(3, tmp_path / "killed", work, out, "killed")[0] == "stopped"
+    assert on_ranks(3, work, out, "killed", once=True)[0] == "stopped"
     assert (out / "checkpoint.json").is_file()
     with pytest.raises(InputError, match="holds the checkpoint of a run on several ranks; resume it with torchrun"):
         run(entry(), tokens(), tokens(200, 6), out, plan=PLAN, resume=True)
-    on_ranks(2, tmp_path / "resumed", work, out, "resumed")
+    on_ranks(2, work, out, "resumed")
     same_files(out, alone)
 
 
 def test_a_run_that_diverges_or_cannot_be_measured_says_so_on_all_ranks(tmp_path: Path) -> None:
-    first, second = on_ranks(2, tmp_path / "diverged", work, tmp_path / "out", "diverged")
+    first, second = on_ranks(2, work, tmp_path / "out", "diverged")
     assert first == second
     assert "lower the learning rate (1e+300)" in first
-    [told, _] = on_ranks(2, tmp_path / "measured", work, tmp_path / "other", "measured")
+    [told, _] = on_ranks(2, work, tmp_path / "other", "measured")
     assert told == (
         "evaluate_every: expected no measurements during a training on several ranks, as none has the whole SAE "
         "then, got one every 10 steps; leave it out"

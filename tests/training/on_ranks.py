@@ -1,9 +1,11 @@
 """Trainings on several ranks: processes of this machine that exchange through gloo, each with one thread."""
 
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -28,33 +30,53 @@ from tests.training.members import new_sae, settings, tokens
 Work = Callable[..., Any]
 
 
-def on_ranks(size: int, folder: Path, work: Work, *arguments: Any) -> list[Any]:
-    """What `work(ranks, *arguments)` returns on each of `size` ranks; an exception is returned too."""
-    folder.mkdir(parents=True, exist_ok=True)
-    processes = [
-        CONTEXT.Process(target=_one_rank, args=(rank, size, folder, work, arguments)) for rank in range(size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(SECONDS)
-    for process in processes:
-        if process.exitcode is None:
+def on_ranks(size: int, work: Work, *arguments: Any, once: bool = False) -> list[Any]:
+    """What `work(ranks, *arguments)` returns on each of `size` ranks; an exception is returned too.
+
+    The processes stay for the next call, as to start them takes longer than most works. once: processes of its own,
+    each of which ends with its work, so that the others find it gone.
+    """
+    group = _start(size, once=True) if once else _group(size)
+    for _, pipe in group:
+        pipe.send((work, arguments))
+    results = [pipe.recv() if pipe.poll(SECONDS) else TimeoutError() for _, pipe in group]
+    if once or any(isinstance(result, Exception) for result in results):
+        _group.cache_clear()
+        for process, _ in group:
             process.kill()
             process.join()
-    return [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(size)]
+    return results
 
 
-def _one_rank(rank: int, size: int, folder: Path, work: Work, arguments: Sequence[Any]) -> None:
+def _start(size: int, *, once: bool = False) -> list[tuple[Any, Connection]]:
+    folder, group = mkdtemp(prefix="ranks-"), []
+    for rank in range(size):
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=_one_rank, args=(rank, size, folder, theirs, once), daemon=True)
+        process.start()
+        theirs.close()
+        group.append((process, ours))
+    return group
+
+
+_group = cache(_start)
+
+
+def _one_rank(rank: int, size: int, folder: str, pipe: Connection, once: bool) -> None:
     torch.set_num_threads(1)
-    where = f"file://{folder}/store"
-    torch.distributed.init_process_group("gloo", init_method=where, rank=rank, world_size=size)
-    try:
-        result = work(Ranks.of_group(), *arguments)
-    except Exception as error:
-        result = error
-    (folder / f"rank{rank}").write_bytes(pickle.dumps(result))
-    torch.distributed.destroy_process_group()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
+    while True:
+        try:
+            work, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            result = work(Ranks.of_group(), *arguments)
+        except Exception as error:
+            result = error
+        pipe.send(result)
+        if once:
+            return
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,12 +231,15 @@ def fail_to_save(ranks: Ranks, name: str, path: Path) -> str:
     training = Training([CASES[name].member(ranks)], tokens(), ranks=ranks)
     training.load(path)
     training.advance()
+    write = rank_files.write_tensors  # type: ignore[attr-defined]
     if ranks.rank == ranks.size - 1:
         vars(rank_files)["write_tensors"] = _full
     try:
         training.save(path)
     except (InputError, OSError) as error:
         return str(error)
+    finally:
+        vars(rank_files)["write_tensors"] = write
     return ""
 
 

@@ -19,7 +19,7 @@ NAME = "few steps"
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a checkpoint of two ranks."""
     folder = tmp_path_factory.mktemp("saved")
-    on_ranks(2, folder / "ranks", train_until, NAME, folder / "checkpoint.json", 20)
+    on_ranks(2, train_until, NAME, folder / "checkpoint.json", 20)
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
 
@@ -68,7 +68,7 @@ def test_a_checkpoint_of_other_settings_is_refused(path: Path) -> None:
 
 def test_where_one_rank_cannot_write_the_old_checkpoint_stays(path: Path, tmp_path: Path) -> None:
     before = {file.name for file in path.parent.iterdir()}
-    told = on_ranks(3, tmp_path / "ranks", fail_to_save, NAME, path)
+    told = on_ranks(3, fail_to_save, NAME, path)
     assert all("rank2of3.safetensors: no space left" in words for words in told)
     assert {file.name for file in path.parent.iterdir() if file.is_file()} == before
     assert train_from(ALONE, NAME, path).records

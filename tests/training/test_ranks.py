@@ -38,9 +38,10 @@ OF_ISSUE = ("topk", "batch_topk", "jumprelu")
 
 
 @cache
-def alone(name: str) -> Outcome:
+def alone(name: str) -> Any:
     """A case on one process."""
-    return train_case(ALONE, CASES[name])
+    [outcome] = on_ranks(1, train_case, CASES[name])
+    return outcome
 
 
 def check_same_outcome(every: list[Outcome], expected: Outcome) -> None:
@@ -68,7 +69,7 @@ def check_same_outcome(every: list[Outcome], expected: Outcome) -> None:
 def test_ranks_end_with_the_weights_and_the_counters_of_one_process(
     size: int, names: list[str], tmp_path: Path
 ) -> None:
-    every = on_ranks(size, tmp_path, train_cases, names)
+    every = on_ranks(size, train_cases, names)
     for name in names:
         # Otherwise no death and no revival would have been compared.
         assert alone(name).records[-1].dead
@@ -90,10 +91,10 @@ def test_a_training_goes_on_with_another_number_of_ranks(
 ) -> None:
     path, expected = tmp_path / "checkpoint.json", alone(name)
     done = 120 if len(expected.records) > 30 else 20
-    on_ranks(before, tmp_path / "before", train_until, name, path, done)
+    on_ranks(before, train_until, name, path, done)
     assert len([*tmp_path.glob("*.safetensors")]) == before  # those of older steps are gone
     many = after > 1
-    every = on_ranks(after, tmp_path / "after", train_from, name, path) if many else [train_from(ALONE, name, path)]
+    every = on_ranks(after, train_from, name, path) if many else [train_from(ALONE, name, path)]
     check_same_outcome(every, replace(expected, records=[r for r in expected.records if r.step >= done]))
 
 
@@ -101,7 +102,7 @@ def test_a_training_goes_on_with_another_number_of_ranks(
 @pytest.mark.parametrize("size", [2, 4])
 def test_in_float32_ranks_end_with_the_error_and_the_dead_of_one_process(size: int, tmp_path: Path) -> None:
     expected = train_wide(ALONE, OF_ISSUE)
-    measured = on_ranks(size, tmp_path, train_wide, OF_ISSUE)[0]
+    measured = on_ranks(size, train_wide, OF_ISSUE)[0]
     for name in OF_ISSUE:
         (fvu, dead), (one_fvu, one_dead) = measured[name], expected[name]
         print(f"{name}, {size} ranks: FVU {fvu:.7f}, on one {one_fvu:.7f}; dead {dead:.5f}, on one {one_dead:.5f}")
@@ -113,7 +114,7 @@ def test_in_float32_ranks_end_with_the_error_and_the_dead_of_one_process(size: i
 def test_a_step_sends_the_bytes_that_were_predicted(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     config = case.member(ALONE).config
-    [steps, other, _] = on_ranks(3, tmp_path, steps_of_case, name)
+    [steps, other, _] = on_ranks(3, steps_of_case, name)
     assert steps == other
     assert {step.silent > 0 for step in steps} == {True, False}
     for step in steps:
@@ -138,7 +139,7 @@ def test_the_largest_of_all_ranks_are_those_of_one_sort(tmp_path: Path) -> None:
     asked.append(([torch.rand(n, generator=generator).mul(4).round() for n in (100, 60, 140)], 117))  # many ties
     per_token = [torch.randn(7, n, generator=generator) for n in (5, 3, 0)]
     calls = [*((choose_together, one) for one in asked), (choose_per_token, (per_token, 5))]
-    results = on_ranks(3, tmp_path, call_each, calls)
+    results = on_ranks(3, call_each, calls)
     for number, (shares, wanted) in enumerate(asked):
         masks = [result[number] for result in results]
         values = torch.cat([share[mask] for share, mask in zip(shares, masks, strict=True)])
@@ -162,7 +163,7 @@ def test_what_several_ranks_cannot_do_is_refused_on_all_of_them(tmp_path: Path) 
         (begin, ({"lr_of_rank": True}, top)),
         (see_other_tokens, ()),
     ]
-    told = on_ranks(2, tmp_path, call_each, calls)
+    told = on_ranks(2, call_each, calls)
     on_several = "ranks: on several ranks, expected {}; leave it out, or train on one"
     assert told[0] == [
         on_several.format("no nested prefixes, got (4,)"),

@@ -40,6 +40,7 @@ ELSEWHERE = {
     "features.md": "tests/features/test_page.py",
     "training.md": "tests/test_docs.py",
     "interop.md": "tests/test_docs.py",
+    "ranks.md": "tests/run/test_torchrun.py",
 }
 """Pages whose Python another module runs."""
 

@@ -60,10 +60,12 @@ class _Description(ProgressColumn):
 
 
 @contextmanager
-def progress_bar(description: str) -> Iterator[tuple[Bar, TaskID]]:
-    """A bar on standard error and its task, until the context ends; its total is told later."""
+def progress_bar(description: str, *, is_shown: bool = True) -> Iterator[tuple[Bar, TaskID]]:
+    """A bar on standard error and its task, until the context ends; its total is told later. is_shown: False for a
+    bar, and notes above it, that nobody sees.
+    """
     columns = (BarColumn(bar_width=_BAR), TimeElapsedColumn(), _Description())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
+    with Bar(*columns, console=Console(stderr=True, quiet=not is_shown)) as bar:
         yield bar, bar.add_task(description, total=None)
 
 

@@ -1,5 +1,6 @@
 """autopsae train SOURCE --out DIR: SAEs, their records, and what held-out tokens say of them."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from math import inf
@@ -15,8 +16,10 @@ from autopsae.cli.outcome import Live, print_differences, print_finished, print_
 from autopsae.cli.page import check_paging, write_run_page
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import progress_bar, take_device
+from autopsae.cli.torchrun import device_of_rank, ranks_of_torchrun
 from autopsae.diagnosis.prescription import Prescription
 from autopsae.disk import check_unlocked
+from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks
 from autopsae.passes import known_digest
 from autopsae.provenance import add_provenance
 from autopsae.run.choices import Choice
@@ -26,6 +29,7 @@ from autopsae.run.folder import Plan
 from autopsae.run.many import check_sweep_out, load_finished_sweep, run_sweep
 from autopsae.run.members import Layer
 from autopsae.run.observer import Observer
+from autopsae.run.on_ranks import run_on_ranks
 from autopsae.run.one import check_out, load_finished_run, run
 from autopsae.run.portions import Portions
 from autopsae.run.start import load_start
@@ -33,6 +37,7 @@ from autopsae.saved import provenance_of
 from autopsae.training.config import TrainConfig
 from autopsae.training.logs import Csv, Logger, TensorBoard
 from autopsae.training.loop import Diverged
+from autopsae.training.rank_files import all_or_none
 from autopsae.training.wandb_runs import WandBFolder, import_wandb
 
 
@@ -42,24 +47,39 @@ def train(options: TrainOptions) -> None:
     Raises InputError, Diverged and DiskFull.
     """
     check_paging(options.paging, [])
-    try:
-        result = _train(options)
-    except Diverged:
-        write_run_page(options.paging, options.out)  # it says how far the run came
-        raise
+    with ranks_of_torchrun() as ranks:
+        try:
+            result = _train(replace(options, device=device_of_rank(options.device)), ranks)
+        except (Diverged, ErrorOfAllRanks) as error:
+            if not ranks.is_first:
+                raise SystemExit(2) from error  # the first rank says it for all
+            if isinstance(error, Diverged):
+                write_run_page(options.paging, options.out)  # it says how far the run came
+            raise
+    if not ranks.is_first:
+        return
     try:
         write_run_page(options.paging, options.out)
     finally:
         (print_sweep if "members" in result else print_run)(options.out, result)
 
 
-def _train(options: TrainOptions) -> dict[str, Any]:
+def _train(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
     """Check what is asked for, read what is needed, and return what summary.json or sweep.json says in the end."""
+    with all_or_none(ranks):
+        work = _prepare(options, ranks)
+    return work()
+
+
+def _prepare(options: TrainOptions, ranks: Ranks) -> Callable[[], dict[str, Any]]:
+    """Check what is asked for. Returns the rest of the work."""
     fit, keep, out = options.fit, options.keep, options.out
     birth = with_defaults(options.birth)
     choices = choices_of(birth, fit, options.seed)
     many = len(choices) > 1
-    _check(out, birth, keep, many=many)
+    if many and not ranks.is_alone:
+        raise InputError(f"torchrun: expected one SAE on {ranks.size} ranks, got {len(choices)} by the options")
+    _check(out, birth, keep, many=many, on_ranks=not ranks.is_alone)
     take_device(options.device)
     configs = [config_of(birth, fit, keep, choice) for choice in choices.values()]
     plan = Plan(
@@ -80,15 +100,22 @@ def _train(options: TrainOptions) -> dict[str, Any]:
         name: Settings(about=told(choice), config=config)
         for (name, choice), config in zip(choices.items(), configs, strict=True)
     }
-    if keep.resume and (result := _load_finished(out, settings)) is not None:
-        return result
     made_for = None if saved is None else saved.made_for()
-    with add_provenance(layer=training.layer, prescription=made_for, **(_first_day(out) if keep.resume else {})):
-        return _train_members(options, birth, plan, saved, training, held, settings, choices)
+
+    def work() -> dict[str, Any]:
+        # On several ranks, `run_on_ranks` looks: two processes must not hold the folder at once.
+        if keep.resume and ranks.is_alone and (result := _load_finished(out, settings)) is not None:
+            return result
+        first_day = _first_day(out) if keep.resume else {}
+        with add_provenance(layer=training.layer, prescription=made_for, **first_day):
+            return _train_members(options, ranks, birth, plan, saved, training, held, settings, choices)
+
+    return work
 
 
 def _train_members(
     options: TrainOptions,
+    ranks: Ranks,
     birth: Birth,
     plan: Plan,
     saved: Prescription | None,
@@ -99,7 +126,7 @@ def _train_members(
 ) -> dict[str, Any]:
     """Draw the SAEs and train them."""
     fit, keep, out, many = options.fit, options.keep, options.out, len(settings) > 1
-    with progress_bar("reading the statistics") as (bar, task):
+    with progress_bar("reading the statistics", is_shown=ranks.is_first) as (bar, task):
         read = Layer(training, layer_norm=birth.layer_norm, strays=fit.strays, device=options.device)
         entries = [
             entry_of(read, choice, birth, saved, settings=settings[name], name=name)
@@ -118,6 +145,8 @@ def _train_members(
         common: dict[str, Any] = {"plan": plan, "resume": keep.resume, "observer": observer}
         known = known_digest(read.all_tokens)
         wrote = add_provenance(digest=known and asdict(known))
+        if not ranks.is_alone:
+            return wrote(run_on_ranks)(entries[0], tokens, held, out, ranks=ranks, **common)
         if not many:
             return wrote(run)(entries[0], tokens, held, out, **common)
         memory = None if keep.memory is None else int(1e9 * keep.memory)
@@ -142,9 +171,12 @@ def _first_day(out: Path) -> dict[str, str]:
     return {"date": date} if isinstance(date, str) else {}
 
 
-def _check(out: Path, birth: Birth, keep: Keep, *, many: bool) -> None:
+def _check(out: Path, birth: Birth, keep: Keep, *, many: bool, on_ranks: bool) -> None:
     """InputError where the results cannot be written, or no such SAE can be."""
-    (check_sweep_out if many else check_out)(out, resume=keep.resume)
+    if many:
+        check_sweep_out(out, resume=keep.resume)
+    else:
+        check_out(out, resume=keep.resume, on_ranks=on_ranks)
     check_unlocked(out)
     sparsity_of(birth)
     if keep.wandb is not None:

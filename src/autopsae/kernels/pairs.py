@@ -8,17 +8,18 @@ Members are SAEs of one shape side by side, each with its own tokens. Their toke
 their latents; weights are [members, d_sae, d_in].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
 from autopsae.kernels import sums
 from autopsae.kernels.dispatch import spans, sum_loops
+from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.workspace import Workspace
 
 DENSE = 1 / 16
@@ -125,6 +126,14 @@ class Pairs:
         chosen = (latents - first + member * size)[places]
         return places, Pairs(latents=chosen, per_token_counts=counts, d_sae=size, members=self.members)
 
+    def keep(
+        self, values: Float[Tensor, "pairs"], kept: Int[Tensor, "kept"] | Bool[Tensor, "pairs"]
+    ) -> tuple[Float[Tensor, "kept"], "Pairs"]:
+        """(the values of some pairs, these pairs alone). kept: their places, in order, or a mask of all pairs."""
+        per_token = torch.bincount(self.tokens[kept], minlength=self.n_tokens)
+        some = replace(self, latents=self.latents[kept], per_token_counts=per_token, uniform=False)
+        return values[kept], some
+
     @property
     def is_dense(self) -> bool:
         """Whether so many pairs are selected that whole products are faster."""
@@ -178,13 +187,16 @@ class Pairs:
         values: Float[Tensor, "pairs"],
         W: Float[Tensor, "members d_sae d_in"],
         workspace: Workspace | None = None,
+        ranks: Ranks = ALONE,
     ) -> "Left":
-        """What `per_token` leaves of a target, and what a step needs of it."""
-        if not self.is_dense and sum_loops(target, values, W):
+        """What `per_token` leaves of a target, and what a step needs of it. ranks: those that decode the other
+        latents of the tokens; an all-reduce of [tokens, d_in].
+        """
+        if ranks.is_alone and not self.is_dense and sum_loops(target, values, W):
             shape = tuple(target.shape)
             left = workspace.take("left", shape, target) if workspace else torch.empty_like(target)
             return Left(left, *sums.leave(target, values, self.latents, self.ends, W.flatten(0, 1), left))
-        left = target - self._by_member(self.per_token(values, W))
+        left = target - ranks.sum(self._by_member(self.per_token(values, W)), "reconstruction")
         return Left(left, left.square().sum(dim=(1, 2)), left.sum(dim=1), self.dots(left.flatten(0, 1), W))
 
     def dots(

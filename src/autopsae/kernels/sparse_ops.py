@@ -8,6 +8,7 @@ from torch import Tensor
 
 from autopsae.kernels.gradients import Gradients, OuterSum
 from autopsae.kernels.pairs import Pairs
+from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.workspace import Workspace
 
 
@@ -40,12 +41,13 @@ def subtract_decoded(
     b_dec: Float[Tensor, "members d_in"] | None,
     workspace: Workspace | None = None,
     gradients: Gradients | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Float[Tensor, "members batch d_in"], Float[Tensor, "members"]]:
     """(what decoding leaves of `target`, each member's sum of squares of that); the sums have gradients for
     `values`, `W_dec` and, as the target is y - b_dec, `b_dec`, what is left has none. gradients: where that of
-    `W_dec` is left, unwritten.
+    `W_dec` is left, unwritten. ranks: those that decode the other latents.
     """
-    left, error = _Unexplained.apply(target, values, pairs, W_dec, b_dec, workspace, gradients)
+    left, error = _Unexplained.apply(target, values, pairs, W_dec, b_dec, workspace, gradients, ranks)
     return left, error
 
 
@@ -97,8 +99,9 @@ class _Unexplained(torch.autograd.Function):
         b_dec: Tensor | None,
         workspace: Workspace | None,
         gradients: Gradients | None,
+        ranks: Ranks,
     ) -> tuple[Tensor, Tensor]:
-        left, error, sums, dots = pairs.leave(target, values, W_dec, workspace)
+        left, error, sums, dots = pairs.leave(target, values, W_dec, workspace, ranks)
         ctx.pairs, ctx.gradients = pairs, gradients
         ctx.save_for_backward(left, values, sums, dots)
         ctx.mark_non_differentiable(left)
@@ -116,7 +119,7 @@ class _Unexplained(torch.autograd.Function):
             grad_W_dec = _sum(ctx, "W_dec", ctx.pairs.scale(values, slope), left.flatten(0, 1))
         if ctx.needs_input_grad[4]:
             grad_b_dec = sums * slope[:, None]
-        return None, ctx.pairs.scale(dots, slope), None, grad_W_dec, grad_b_dec, None, None
+        return None, ctx.pairs.scale(dots, slope), None, grad_W_dec, grad_b_dec, None, None, None
 
 
 class _Encode(torch.autograd.Function):

@@ -13,16 +13,26 @@ from autopsae.run.observer import Observer
 from autopsae.training.loop import Diverged
 
 CHECKPOINT = "checkpoint.safetensors"
+RANKS_CHECKPOINT = "checkpoint.json"
+"""The list of the files of a run on several ranks."""
 
 
-def check_out(out: Path, *, resume: bool = False) -> None:
-    """InputError where a run's results would replace those of another, or could not be written; as `is_present`."""
+def check_out(out: Path, *, resume: bool = False, on_ranks: bool = False) -> None:
+    """InputError where a run's results would replace those of another, or could not be written; as `is_present`.
+    on_ranks: whether the run is one on several ranks, which alone can go on from their checkpoint.
+    """
     check_folder(out)
     others = ("sweep.json", "portions.json", *(() if resume else ("summary.json",)))
     if any(is_present(out / name) for name in others):
         raise InputError(f"{out}: expected a new folder, or one without a finished run; pass another name")
-    if is_present(out / CHECKPOINT) and not resume:
+    unfinished = any(is_present(out / name) for name in (CHECKPOINT, RANKS_CHECKPOINT))
+    if unfinished and not resume:
         raise InputError(f"{out}: holds the checkpoint of an unfinished run; resume it, or pass another name")
+    if is_present(out / RANKS_CHECKPOINT) and not on_ranks:
+        raise InputError(
+            f"{out}: holds the checkpoint of a run on several ranks; resume it with torchrun, on any number "
+            "of ranks over 1, or pass another name"
+        )
 
 
 def load_finished_run(out: Path, settings: Settings) -> dict[str, Any] | None:

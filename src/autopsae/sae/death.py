@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from autopsae.arrays import Tokens, chunks
+from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.sums import mark_fired
 from autopsae.modules import evaluation_mode
 from autopsae.passes import known_tokens
@@ -150,18 +151,20 @@ class Watch:
         from_relu = revived & by_relu_before
         self.counted += torch.stack([died, from_relu, revived & ~from_relu]).sum(dim=2)
 
-    def columns(self, tokens: int) -> dict[str, Sequence[int | float | None]]:
+    def columns(self, tokens: int, ranks: Ranks = ALONE) -> dict[str, Sequence[int | float | None]]:
         """{name of a field of `Record`: its value for each member}, for the fields about dead latents. `died`,
         `revived_from_relu` and `revived_from_topk` count since `restart_counts`.
 
-        tokens: the number of tokens that training has seen.
+        tokens: the number of tokens that training has seen. ranks: those that watch the other latents.
         """
         silent = torch.stack([~self.ever_fired, self.is_dead, self.is_dead_by_relu])
-        never_fired, dead, by_relu = silent.double().mean(dim=2).tolist()
+        watched = torch.full((1, silent.shape[1]), self.since_fired.shape[1], device=silent.device)
+        counts = ranks.sum(torch.cat([silent.sum(dim=2), self.counted, watched]), "records")
+        never_fired, dead, by_relu = (counts[:3].double() / counts[-1]).tolist()
         after: list[int] = self._after.tolist()
         # Before `dead_after_tokens` tokens, no latent can be dead. A 0 would look like a result, so it is None.
         known = [tokens >= n for n in after]
-        died, from_relu, from_topk = self.counted.tolist()
+        died, from_relu, from_topk = counts[3:-1].tolist()
         return {
             "never_fired": never_fired,
             "dead": _none_unless(known, dead),

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from autopsae.kernels.gradients import Gradients
+from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.screen import Products
 from autopsae.kernels.sparse_ops import encode
 from autopsae.kernels.workspace import Workspace
@@ -39,6 +40,8 @@ class Weights:
     """The screen that latents are chosen with; None for whole products. What is chosen does not depend on which."""
     gradients: Gradients | None = None
     """Where the backward pass leaves the gradients of W_enc and W_dec, unwritten; None to write them as usual."""
+    ranks: Ranks = ALONE
+    """The processes over which the latents are spread. These weights are of the latents that this one owns."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,6 +82,8 @@ class Weights:
             centered = torch.sub(y, self.encoder_center[:, None], out=out)
             product = Product(centered, self.W_enc.detach(), self.b_enc, workspace, self.products)
             pre, pairs = self.sparsity.select(product, self.sparsity.thresholds(self.owned, training=training))
+            if not self.ranks.is_alone:
+                pre, pairs = self.sparsity.select_on_ranks(pre, pairs, self.ranks)
             positive = product.positive.flatten()
         seen = y.flatten(0, 1) if y.requires_grad else None
         biases = self.b_enc, self.encoder_center
@@ -95,4 +100,20 @@ class Weights:
 
     def learn(self, selection: Selection) -> None:
         """Change what the sparsity learns from a batch of training, in place: BatchTopK's threshold."""
-        self.sparsity.learn(selection.values.detach(), selection.pairs, self.owned)
+        values = selection.values.detach()
+        if self.ranks.is_alone:
+            self.sparsity.learn(values, selection.pairs, self.owned)
+        else:
+            self.sparsity.learn_on_ranks(values, selection.pairs, self.owned, self.ranks)
+
+    @property
+    def b_dec_of_decoder(self) -> Float[Tensor, "members d_in"]:
+        """`b_dec` for the decoder. Its gradient there is the same on all ranks and counts on the first one only, as
+        `sum_shared_gradients` adds the gradients of all ranks.
+        """
+        return self.b_dec if self.ranks.is_alone else self.b_dec * float(self.ranks.is_first)
+
+    def sum_shared_gradients(self) -> None:
+        """Add up the gradient of what all ranks hold: that of `b_dec`, through the encoder rows of each rank."""
+        if not self.ranks.is_alone and self.b_dec.grad is not None:
+            self.ranks.sum(self.b_dec.grad, "b_dec")

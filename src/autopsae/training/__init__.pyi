@@ -1,3 +1,4 @@
+from autopsae.kernels.ranks import Ranks as Ranks
 from autopsae.training.bias import Bias as Bias
 from autopsae.training.config import Record as Record
 from autopsae.training.config import TrainConfig as TrainConfig
@@ -13,6 +14,9 @@ from autopsae.training.objective import L1 as L1
 from autopsae.training.objective import L0Target as L0Target
 from autopsae.training.plan import TrainingPlan as TrainingPlan
 from autopsae.training.plan import plan_training as plan_training
+from autopsae.training.rank_traffic import bytes_of_step as bytes_of_step
+from autopsae.training.ranks import part_of as part_of
+from autopsae.training.ranks import unite as unite
 from autopsae.training.recipes import Recipe as Recipe
 from autopsae.training.recipes import jumprelu_paper as jumprelu_paper
 from autopsae.training.recipes import relu_lindsey as relu_lindsey

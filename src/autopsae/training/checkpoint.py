@@ -11,6 +11,7 @@ from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.files import changes, write_tensors
+from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.screen import choose_screen
 from autopsae.kinds import (
     anything,
@@ -30,6 +31,8 @@ from autopsae.reading import parse
 from autopsae.saved import Layout, check_tensors, input_errors_of_saved, read_tensors, tensors_checksum
 from autopsae.training.data import Place
 from autopsae.training.layouts import among, place_layouts, sae_layouts
+from autopsae.training.rank_files import all_or_none, is_listing, read_on_ranks, save_on_ranks
+from autopsae.training.ranks import latents_of_all
 from autopsae.training.sources import Member
 from autopsae.training.terms import terms, with_defaults
 from autopsae.words import show
@@ -84,8 +87,8 @@ class State:
     """What identifies the tokens, as JSON: for whoever loads it to compare."""
 
 
-def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -> None:
-    """Write the state and the members' SAEs."""
+def save_checkpoint(path: str | Path, state: State, members: Sequence[Member], ranks: Ranks = ALONE) -> None:
+    """Write the state and the members' SAEs; on several ranks, each writes the latents that it owns."""
     tensors = {f"state.{name}": tensor for name, tensor in state.tensors.items()}
     for m, member in enumerate(members):
         tensors |= {f"sae.{m}.{name}": tensor for name, tensor in member.sae.state_dict().items()}
@@ -110,10 +113,13 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member]) -
             }
             for place in state.places
         ],
-        "members": [terms(member) for member in members],
+        "members": [terms(member, latents_of_all(member.sae, ranks)) for member in members],
         "scales": [member.sae.scale for member in members],
         "data": state.data,
     }
+    if not ranks.is_alone:
+        save_on_ranks(path, about, tensors, ranks)
+        return
     words = json.dumps(about, sort_keys=True)
     write_tensors(path, tensors, {"about": words, "sha256": tensors_checksum(words, tensors)})
 
@@ -123,16 +129,33 @@ Saved = tuple[dict[str, Tensor], float]
 
 
 def load_checkpoint(
-    path: str | Path, members: Sequence[Member], stream_of_member: Sequence[int], layouts: Mapping[str, Layout]
+    path: str | Path,
+    members: Sequence[Member],
+    stream_of_member: Sequence[int],
+    layouts: Mapping[str, Layout],
+    ranks: Ranks = ALONE,
 ) -> tuple[State, list[Saved]]:
     """(the state, what is to be loaded into the members' SAEs). stream_of_member: of all members, to be compared;
-    layouts: as `layouts_of`.
+    layouts: as `layouts_of`. A checkpoint of several ranks is read on any number of them, or on one process.
 
     Raises InputError for a file that is no whole checkpoint, whose checksum is not that of its content, or that is
     of other SAEs or with other settings; the number of steps may be another one, unless there is a decay.
     """
-    about, tensors = _read(Path(path))
-    _check(path, about, members)
+    d_sae = latents_of_all(members[0].sae, ranks)
+    with all_or_none(ranks):
+        return _load(path, members, stream_of_member, layouts, ranks, d_sae)
+
+
+def _load(
+    path: str | Path,
+    members: Sequence[Member],
+    stream_of_member: Sequence[int],
+    layouts: Mapping[str, Layout],
+    ranks: Ranks,
+    d_sae: int,
+) -> tuple[State, list[Saved]]:
+    about, tensors = _read(Path(path), ranks, d_sae)
+    _check(path, about, members, d_sae)
     if about.get("is_screened") and choose_screen("float32", members[0].sae.W_enc) is None:
         raise InputError(
             f"{path}: expected to go on where it began, on a CPU with Numba, got no Numba or another device, where "
@@ -177,8 +200,14 @@ def complete_tensors(path: str | Path, state: State, members: Sequence[Member]) 
     return tensors
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(the header, the tensors) of a file whose checksum is right."""
+def _read(path: Path, ranks: Ranks, d_sae: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(the header, the tensors) of a file, or of the files of several ranks, whose checksum is right."""
+    if is_listing(path):
+        about, tensors = read_on_ranks(path, ranks.range_of(d_sae), is_first=ranks.is_first)
+        check_kind(path, about, _ABOUT)
+        return about, tensors
+    if not ranks.is_alone:
+        raise InputError(f"{path}: expected a checkpoint of several ranks, got none; go on with one process")
     with input_errors_of_saved(path, FORMAT):
         metadata, tensors = read_tensors(path)
         about = parse(metadata.get("about", "null").encode())
@@ -200,8 +229,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, tensors
 
 
-def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member]) -> None:
-    before, now = about["members"], [terms(member) for member in members]
+def _check(path: str | Path, about: dict[str, Any], members: Sequence[Member], d_sae: int) -> None:
+    before, now = about["members"], [terms(member, d_sae) for member in members]
     gone = [*about["diverged"], *map(str, about["stopped"])]
     if not {*gone} <= {*map(str, range(len(before)))} or len(about["scales"]) != len(before):
         raise InputError(

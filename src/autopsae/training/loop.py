@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
+from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.screen import choose_path
 from autopsae.kernels.workspace import Workspace
 from autopsae.progress import Progress
@@ -42,15 +43,16 @@ class Training:
     were given, and leaves them in evaluation mode. Saving and loading changes no bit. step: steps done so far.
     """
 
-    def __init__(self, members: Sequence[Member], tokens: Tokens | None = None) -> None:
-        """tokens: raw tokens, for the members that have no tokens of their own.
+    def __init__(self, members: Sequence[Member], tokens: Tokens | None = None, *, ranks: Ranks = ALONE) -> None:
+        """tokens: raw, for the members that have none of their own. ranks: the processes over which the latents of
+        the one member are spread; its SAE has those of this process (`training.ranks.part_of`).
 
         Raises InputError for members that differ in shape, sparsity, type, device or a setting of
         `together.SHARED`, for a penalty or a frozen part that an SAE cannot have, for a member without tokens, and
         for a shift of another width than d_in.
         """
-        check_together(members)
-        self.members, self.config, self._tokens = list(members), members[0].config, tokens
+        check_together(members, ranks)
+        self.members, self.config, self._tokens, self._ranks = list(members), members[0].config, tokens, ranks
         self._workspace = Workspace()
         self._begin()
 
@@ -59,11 +61,10 @@ class Training:
         members, self.step = self.members, 0
         # Every screen gives the same bits, a whole product may not: a resumed run goes on as it began.
         self._products = choose_path(self.config.products, members[0].sae.W_enc, is_screened=is_screened)
-        self._roster = Roster(len(members))
-        self._sources = Sources(members, self._tokens)
-        self._weights = stack_for_training(members, self._products)
+        self._roster, self._sources = Roster(len(members)), Sources(members, self._tokens)
+        self._weights = stack_for_training(members, self._products, self._ranks)
         self._optimizer = Optimizer(self._weights, [member.config for member in members])
-        self._account = Account(members)
+        self._account = Account(members, self._ranks)
         self._last_resampling = torch.zeros(len(members), 2, dtype=torch.int64)
         self._layouts = layouts_of(self._tensors())
 
@@ -86,7 +87,6 @@ class Training:
         """
         self._check()
         weights, configs = weights_at(self.step, self._weights, self.config), self._configs()
-
         # A view is a batch in an SAE's space; members that see the same share one, so that it is computed once.
         views = next(self._sources)
         y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
@@ -108,14 +108,14 @@ class Training:
         # Members share no parameter, so the sum of losses gives each member the gradient of its own loss. A loss
         # that is not finite is left out of the sum, and its member gets the learning rate 0.
         (loss if all(fine) else loss[finite]).sum().backward()
-        rates = torch.tensor([config.rate(self.step) for config in configs], dtype=torch.float64)
-        self._optimizer.step(send(rates, y.device) * finite)
+        rates = send(torch.tensor([config.rate(self.step) for config in configs], dtype=torch.float64), y.device)
+        self._optimizer.step(rates * finite)
         self.step += 1
 
         self._account.see(views, self._sources.of_member, selection)
         self._resample(y, residual, fine)
-        measured = Measured(views=views, loss=loss.detach(), error=error, selection=selection)
         is_due = self.step % self.config.record_every == 0 or self.step == self.config.steps
+        measured = Measured(views=views, loss=loss.detach(), error=error, selection=selection)
         records = self._records(measured) if is_due else None
         # Last, because rows move up when a member ends, and all code above uses the rows of this step.
         if not all(fine):
@@ -197,7 +197,7 @@ class Training:
         kept = torch.tensor(rows, dtype=torch.int64, device=self._weights.W_enc.device)
         self._account.keep(kept)
         if members := [before[row] for row in rows]:
-            self._weights = stack_for_training(members, self._products)
+            self._weights = stack_for_training(members, self._products, self._ranks)
             self._optimizer.keep(self._weights, kept)
             self._sources.keep(members, kept)
 
@@ -227,7 +227,7 @@ class Training:
             stream_of_member=self._sources.stream_of_member if self._roster.going_on else [],
             tensors=self._tensors(),
         )
-        save_checkpoint(path, state, self.members)
+        save_checkpoint(path, state, self.members, self._ranks)
 
     def load(self, path: str | Path) -> None:
         """Go on from a checkpoint of the same members and tokens, as if training had not been interrupted. Raises
@@ -235,7 +235,7 @@ class Training:
         """
         # All checks come first, so that nothing has changed if one of them fails.
         streams = Sources(self.members, self._tokens).stream_of_member
-        state, saes = load_checkpoint(path, self.members, streams, self._layouts)
+        state, saes = load_checkpoint(path, self.members, streams, self._layouts, self._ranks)
         tensors = complete_tensors(path, state, self.members)
         self._begin(is_screened=state.is_screened)
         for member, (weights, scale) in zip(self.members, saes, strict=True):

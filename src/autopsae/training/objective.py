@@ -47,6 +47,7 @@ class L1:
         # Not lengths[latents], whose gradient PyTorch adds up in another order each time.
         lengths = weights.W_dec.flatten(0, 1).norm(dim=1).index_select(0, selection.pairs.latents)
         summed = selection.pairs.sum_per_member(selection.values * lengths)
+        summed = weights.ranks.total(summed, "penalty")
         return summed / selection.tokens * numbers_like(summed, [penalty.at(step) for penalty in penalties])
 
 
@@ -89,7 +90,8 @@ class L0Target:
         wanted, size = numbers_like(selection.gates, [[p.l0, p.coefficient] for p in penalties]).T
         times_d_in = send(torch.tensor([p.times_d_in for p in penalties]), size.device)
         size = torch.where(times_d_in, size * weights.shape[2], size)
-        l0 = selection.pairs.sum_per_member(selection.gates) / selection.tokens
+        fired = weights.ranks.total(selection.pairs.sum_per_member(selection.gates), "penalty")
+        l0 = fired / selection.tokens
         losses: Tensor = size * (l0 / wanted - 1).square()
         return losses
 
@@ -113,9 +115,10 @@ def reconstruction_losses(
             selection.values,
             selection.pairs,
             weights.W_dec,
-            weights.b_dec,
+            weights.b_dec_of_decoder,
             workspace,
             weights.gradients,
+            weights.ranks,
         )
         error = error / selection.tokens
         return left, error.detach(), error

@@ -50,7 +50,9 @@ class Optimizer:
         self._encoder_lengths = torch.ones(len(configs), dtype=torch.float64, device=W_enc.device)
         for member, config in enumerate(configs):
             if config.relative_encoder_lr:
-                self._encoder_lengths[member] = W_enc[member].norm(dim=1).double().mean()
+                lengths = W_enc[member].norm(dim=1).double()
+                summed = weights.ranks.sum(torch.stack([lengths.sum(), lengths.new_tensor(len(lengths))]), "birth")
+                self._encoder_lengths[member] = summed[0] / summed[1]
         if self._unit:
             self._normalize()
 
@@ -69,6 +71,7 @@ class Optimizer:
     def step(self, factors: Float[Tensor, "members"]) -> None:
         """Step along the gradients, each member at this fraction of its rates; 0 leaves it as it is."""
         self.steps += 1
+        self._weights.sum_shared_gradients()
         rates = {name: self._rates_now(name, factors) for name in self._weights.parameters}
         clips = any(clip is not None for clip in self._clip)
         if clips or self._kind == "sign_sgd" or not has_loop(self._weights.W_enc):
@@ -176,8 +179,11 @@ class Optimizer:
             grad = self._weights.W_dec.grad
             assert grad is not None
             remove_parallel(_rows(grad), _rows(self._weights.W_dec))
-        squares = [p.grad.flatten(1).square().sum(dim=1) * (rates[name] > 0) for name, p in graded.items()]  # type: ignore[union-attr]
-        norm = torch.stack(squares).sum(dim=0).sqrt()
+        ranks = self._weights.ranks
+        # Each rank has the gradient of its own latents, and all have that of `b_dec`, which counts once.
+        counts = {name: (rates[name] > 0) * (ranks.is_first or name != "b_dec") for name in graded}
+        squares = [p.grad.flatten(1).square().sum(dim=1) * counts[name] for name, p in graded.items()]  # type: ignore[union-attr]
+        norm = ranks.sum(torch.stack(squares).sum(dim=0), "gradient norm").sqrt()
         limit = norm.new_tensor([torch.inf if clip is None else clip for clip in self._clip])
         factor = (limit / (norm + 1e-6)).clamp_max(1)
         for p in graded.values():

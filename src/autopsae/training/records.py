@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autopsae.kernels.ranks import ALONE, ErrorOfAllRanks, Ranks
 from autopsae.sae.death import Watch
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
@@ -25,7 +27,7 @@ class Measured:
     error: Float[Tensor, "members"]
     selection: Selection
 
-    def columns(self, of_member: Int[Tensor, "members"]) -> dict[str, Sequence[float | None]]:
+    def columns(self, of_member: Int[Tensor, "members"], ranks: Ranks) -> dict[str, Sequence[float | None]]:
         """Loss, FVU, L0 and threshold of each member, as in `Record`. of_member: the view of each."""
         mean = self.views.mean(dim=1, keepdim=True)
         variance = (self.views - mean).square_().sum(dim=(1, 2)) / self.views.shape[1]
@@ -33,19 +35,21 @@ class Measured:
         # What is left of equal tokens are the rounding errors of their mean.
         differ = (spread > (4 * torch.finfo(spread.dtype).eps) ** 2 * size).tolist()
         fvu = [value if some else None for value, some in zip((self.error / spread).tolist(), differ, strict=True)]
-        l0, threshold = self._l0_and_threshold()
+        l0, threshold = self._l0_and_threshold(ranks)
         named = {"l0": l0, "threshold": threshold}
         return {"loss": self.loss.tolist(), "fvu": fvu, **{name: values.tolist() for name, values in named.items()}}
 
-    def _l0_and_threshold(self) -> tuple[Float[Tensor, "members"], Float[Tensor, "members"]]:
+    def _l0_and_threshold(self, ranks: Ranks) -> tuple[Float[Tensor, "members"], Float[Tensor, "members"]]:
         """(latents that fired per token, the smallest value that fired, averaged over the tokens where any did)."""
         values, pairs = self.selection.values.detach(), self.selection.pairs
         fired = values > 0
-        smallest = torch.segment_reduce(values.where(fired, torch.inf), "min", lengths=pairs.per_token_counts)
-        by_member = smallest.view(pairs.members, -1)
+        smallest = torch.segment_reduce(
+            values.where(fired, torch.inf), "min", lengths=pairs.per_token_counts, initial=torch.inf
+        )
+        by_member = ranks.min(smallest, "records").view(pairs.members, -1)
         heard = by_member.isfinite()
         threshold = by_member.where(heard, 0).sum(dim=1) / heard.sum(dim=1).clamp_min(1)
-        return pairs.sum_per_member(fired.to(values)) / self.selection.tokens, threshold
+        return ranks.sum(pairs.sum_per_member(fired.to(values)), "records") / self.selection.tokens, threshold
 
 
 class Account:
@@ -55,7 +59,9 @@ class Account:
     resampled: latents that were drawn afresh since the last records.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], ranks: Ranks = ALONE) -> None:
+        """ranks: those that account for the other latents of the SAE."""
+        self._ranks = ranks
         sae, after = members[0].sae, [member.config.dead_after_tokens for member in members]
         device = sae.W_enc.device
         self.watch = Watch(sae.d_sae, dead_after_tokens=after, device=device)
@@ -79,15 +85,28 @@ class Account:
         self, measured: Measured, saes: Sequence[SAE], of_member: Int[Tensor, "members"], *, steps: int
     ) -> list[Record]:
         """A record of each member after its last step. steps: how many it took; of_member: the view of each."""
+        if not self._ranks.is_alone:
+            self._check_agreement(measured, saes[0])
         tokens = steps * measured.selection.tokens
         columns = {
-            **measured.columns(of_member),
-            **self.watch.columns(tokens),
+            **measured.columns(of_member, self._ranks),
+            **self.watch.columns(tokens, self._ranks),
             "bias_captured": bias_captured(saes, self.sum / tokens),
             "resampled": self.resampled.tolist(),
         }
         rows = zip(*columns.values(), strict=True)
         return [Record(step=steps - 1, tokens=tokens, **dict(zip(columns, row, strict=True))) for row in rows]
+
+    def _check_agreement(self, measured: Measured, sae: SAE) -> None:
+        """Raises ErrorOfAllRanks where ranks have another loss, other tokens or another `b_dec`."""
+        mine = [measured.loss.double().sum(), self.sum.sum(), sae.b_dec.detach().double().sum()]
+        every = self._ranks.gather(torch.stack(mine), "records")
+        for name, values in zip(("loss", "sum of all tokens", "sum of b_dec"), every.T.tolist(), strict=True):
+            if any(value != values[0] and not (isnan(value) and isnan(values[0])) for value in values):
+                raise ErrorOfAllRanks(
+                    f"ranks: expected the same {name} on all ranks, got {', '.join(f'{v:.17g}' for v in values)}; "
+                    "give all the same tokens, and the same SAE before it is divided"
+                )
 
     def restart_counts(self) -> None:
         """Count anew what records count since the last ones."""

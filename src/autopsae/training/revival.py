@@ -16,9 +16,10 @@ from torch.nn.functional import normalize
 from autopsae.arguments import whole_fields
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import Pairs
+from autopsae.kernels.ranks import Ranks
 from autopsae.kernels.sparse_ops import encode, subtract_decoded
 from autopsae.sae.death import Watch
-from autopsae.sae.product import Product
+from autopsae.sae.product import Chosen, Product
 from autopsae.sae.sparsity import TopK
 from autopsae.sae.weights import Weights
 from autopsae.transfers import numbers_like, send
@@ -58,22 +59,26 @@ class AuxK:
         """
         n_members, d_sae, d_in = weights.shape
         variance = (left - left.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
-        some = _Some.of(weights, dead, where=variance > 0)
+        # On several ranks, one with no silent latent goes on as long as another one has some: it adds up with it.
+        n_silent = weights.ranks.sum(dead.sum(dim=1), "silent latents")
+        some = _Some.of(weights, dead, has_some=(n_silent > 0) & (variance > 0))
         if some is None:
             return left.new_zeros(n_members)
         with torch.no_grad():
             b_enc = torch.where(some.silent, 0 if some.b_enc is None else some.b_enc, -torch.inf)
             rows = some.rows_of(weights.W_enc)
             product = Product(centered[some.members], rows, b_enc.to(left), products=weights.products)
-            k_aux = min(methods[int(some.members[0])].k_aux or max(1, d_in // 2), int(some.silent.sum(dim=1).max()))
-            pre, among = TopK(k=k_aux).select(product, None)
+            k_aux = min(methods[int(some.members[0])].k_aux or max(1, d_in // 2), int(n_silent[some.members].max()))
+            pre, among = _largest_silent(product, k_aux, weights.ranks)
             counts = torch.zeros(left.shape[:2], dtype=torch.int64, device=left.device)
-            counts[some.members] = k_aux
+            counts[some.members] = among.per_token_counts.view(len(some.members), -1)
             latents = some.ids.flatten()[among.latents]
             pairs = Pairs(latents=latents, per_token_counts=counts.flatten(), d_sae=d_sae, members=n_members)
         parameters, gradients = (weights.W_enc, weights.b_enc, weights.encoder_center), weights.gradients
         codes = encode(pre, centered.flatten(0, 1), pairs, *parameters, gradients=gradients).relu()
-        _, error = subtract_decoded(left, codes, pairs, weights.W_dec, None, gradients=gradients)
+        _, error = subtract_decoded(
+            left, codes, pairs, weights.W_dec, None, gradients=gradients, ranks=weights.ranks
+        )
         reached = torch.zeros(n_members, dtype=torch.bool, device=left.device).index_fill_(0, some.members, True)
         size = numbers_like(left, [method.coefficient for method in methods])
         return size * torch.where(reached, error / variance.where(reached, 1), 0)
@@ -106,7 +111,7 @@ class GhostGradients:
         """coefficient * the rescaled error of the ghosts of each member; 0 where no latent is silent. left: the
         residual; dead: the silent latents.
         """
-        some = _Some.of(weights, dead)
+        some = _Some.of(weights, dead, has_some=dead.any(dim=1))
         if some is None:
             return left.new_zeros(weights.shape[0])
         residual = left[some.members]
@@ -125,6 +130,18 @@ class GhostGradients:
         return left.new_zeros(len(left)).index_add(0, some.members, size[some.members] * like_the_error * error)
 
 
+def _largest_silent(product: Product, k_aux: int, ranks: Ranks) -> Chosen:
+    """The k_aux largest of the silent latents for each token, numbered among those of this rank; over all ranks."""
+    _, tokens, n_silent = product.shape
+    if ranks.is_alone:
+        return TopK(k=k_aux).select(product, None)
+    values = product.centered.new_empty(1, tokens, 0)
+    latents = torch.empty(1, tokens, 0, dtype=torch.int64, device=values.device)
+    if n_silent:
+        values, latents = product.largest(min(k_aux, n_silent))
+    return TopK(k=k_aux).select_on_ranks(values.flatten(), Pairs.of_matrix(latents, n_silent), ranks)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Some:
     """The members with silent latents, and every latent that is silent in any of them."""
@@ -136,10 +153,9 @@ class _Some:
     b_enc: Float[Tensor, "some latents"] | None
 
     @staticmethod
-    def of(weights: Weights, dead: Dead, *, where: Bool[Tensor, "members"] | None = None) -> "_Some | None":
-        """None where no latent is silent."""
-        any_dead = dead.any(dim=1) if where is None else dead.any(dim=1) & where
-        members = any_dead.nonzero()[:, 0]
+    def of(weights: Weights, dead: Dead, *, has_some: Bool[Tensor, "members"]) -> "_Some | None":
+        """None where no member has silent latents. has_some: the members that have."""
+        members = has_some.nonzero()[:, 0]
         if not len(members):
             return None
         latents = dead[members].any(dim=0).nonzero()[:, 0]

@@ -8,17 +8,20 @@ from typing import Any
 from autopsae.sae.model import SAE
 from autopsae.training.bias import OLD_BIAS_RATE, bias_of_rate
 from autopsae.training.config import TrainConfig
+from autopsae.training.ranks import OF_ALL
 from autopsae.training.sources import Member
 
 WITHOUT_EFFECT = ("products",)
 """Settings that change how fast a training is, and not what comes of it."""
 
 
-def terms(member: Member) -> dict[str, Any]:
-    """What must be the same for a member to go on."""
+def terms(member: Member, d_sae: int | None = None) -> dict[str, Any]:
+    """What must be the same for a member to go on. d_sae: the number of latents of all ranks, where the member has
+    those of one; None where it has all.
+    """
     shift = member.shift
     digest = None if shift is None else sha256(shift.detach().cpu().double().numpy().tobytes()).hexdigest()
-    return {"settings": {**_settings(member.config), "shift": digest}, "sae": _shapes(member.sae)}
+    return {"settings": {**_settings(member.config), "shift": digest}, "sae": _shapes(member.sae, d_sae)}
 
 
 def with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -41,6 +44,9 @@ def _settings(config: TrainConfig) -> dict[str, str]:
     return settings
 
 
-def _shapes(sae: SAE) -> str:
+def _shapes(sae: SAE, d_sae: int | None) -> str:
     shapes = {name: list(tensor.shape) for name, tensor in sae.state_dict().items()}
+    for name, shape in shapes.items():
+        if name not in OF_ALL:
+            shape[0] = shape[0] if d_sae is None else d_sae
     return f"{sae.sparsity!r}, layer_norm {sae.layer_norm}, {sae.W_enc.dtype}, {shapes}"

@@ -9,11 +9,13 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.files import changes
 from autopsae.kernels.gradients import Gradients
+from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.screen import Products
 from autopsae.sae.model import SAE
 from autopsae.sae.weights import PARAMETERS, Weights
 from autopsae.training.config import TrainConfig
 from autopsae.training.objective import check_nested
+from autopsae.training.ranks import check_on_ranks
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
 
@@ -31,14 +33,15 @@ SHARED = (
 """Settings in which members may not differ."""
 
 
-def check_together(members: Sequence[Member]) -> None:
+def check_together(members: Sequence[Member], ranks: Ranks = ALONE) -> None:
     """InputError for members that cannot be trained as one, and for what an SAE cannot have: a penalty or k_start
-    of another sparsity, float16, whose range sums of squares leave.
+    of another sparsity, float16, whose range sums of squares leave; and as `check_on_ranks`.
     """
     if not members:
         raise InputError("training: expected at least one member, got none")
     if len({id(member.sae) for member in members}) < len(members):
         raise InputError("training: expected an SAE of its own for each member, got the same object twice")
+    check_on_ranks(members, ranks)  # first, as what follows takes the latents of a rank for all
     first = _describe(members[0])
     for number, member in enumerate(members):
         if member.config.penalty:
@@ -102,14 +105,16 @@ def _stack_centers(saes: Sequence[SAE]) -> tuple[Tensor | None, Tensor | None]:
     return b_pre, torch.tensor(tied, device=b_pre.device) if any(tied) else None
 
 
-def stack_for_training(members: Sequence[Member], products: Products | None) -> Weights:
+def stack_for_training(members: Sequence[Member], products: Products | None, ranks: Ranks = ALONE) -> Weights:
     """As `stack_weights`; the gradients of the matrices are left to the optimizer, unwritten. SAEs whose `b_dec`
     shall learn after the decoder alone get a `b_pre`, where they have none. products: the screen; None for none.
+    ranks: those that train the other latents.
     """
     for member in members:
         if member.config.bias.decoder_only:
             member.sae.fix_encoder_center()
-    return replace(stack_weights([member.sae for member in members]), products=products, gradients=Gradients())
+    stack = stack_weights([member.sae for member in members])
+    return replace(stack, products=products, gradients=Gradients(), ranks=ranks)
 
 
 def apart(saes: Sequence[SAE]) -> None:

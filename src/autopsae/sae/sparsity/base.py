@@ -8,14 +8,15 @@ default. Override
 - `select`, `which_fire` and `margins_of_first`, if they can be computed faster than from a matrix of margins;
 - `l0`, `with_k`, `pairs_per_token`, `share_selected`, if the number of selected latents is known;
 - `tensors_at_birth`, `layouts`, `threshold`, `thresholds`, `values`, `learn` and `redraw`, if the sparsity adds
-  tensors to the SAE, such as a learned threshold.
+  tensors to the SAE, such as a learned threshold;
+- `goes_on_ranks`, `select_on_ranks` and `learn_on_ranks`, if one SAE may be trained on several processes.
 
 tests/sae/test_new_sparsity.py adds a sparsity, and then counts, forecasts, trains, saves and examines with it.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, fields
 from typing import Any, ClassVar, Literal, get_type_hints
 
 import torch
@@ -25,8 +26,7 @@ from torch import Tensor
 from autopsae.arguments import check_k, whole_fields
 from autopsae.arrays import InputError
 from autopsae.kernels.pairs import DENSE, Pairs
-from autopsae.kinds import Kind, flag, number, one_of, text, whole
-from autopsae.kinds import fields as object_of
+from autopsae.kernels.ranks import Ranks
 from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.saved import Layout
 
@@ -183,6 +183,21 @@ class Sparsity(ABC):
         """
         return None
 
+    # Where the latents are spread over several processes (`training.ranks`)
+
+    goes_on_ranks: ClassVar[bool] = False
+    """True if `select_on_ranks` and `learn_on_ranks` are right for the sparsity."""
+
+    def select_on_ranks(self, pre: Float[Tensor, "pairs"], pairs: Pairs, ranks: Ranks) -> Chosen:
+        """Which of the pairs that `select` chose from the latents of this rank are selected among those of all
+        ranks. By default all of them, as where no latent competes with another one.
+        """
+        return pre, pairs
+
+    def learn_on_ranks(self, values: Float[Tensor, "pairs"], pairs: Pairs, owned: Owned, ranks: Ranks) -> None:
+        """As `learn`, where other ranks have the codes of the other latents."""
+        self.learn(values, pairs, owned)
+
     # The tensors that the sparsity adds to an SAE
 
     def tensors_at_birth(
@@ -249,23 +264,6 @@ class Sparsity(ABC):
     def to_dict(self) -> dict[str, Any]:
         """{"name": the name, and every setting by its name}."""
         return {"name": self.name, **asdict(self)}  # type: ignore[call-overload]
-
-    @classmethod
-    def kind(cls) -> Kind:
-        """The keys and types that a file must have. A setting with a default may be missing, because an earlier
-        version may not have had it.
-        """
-        needed: dict[str, Kind] = {"name": one_of(cls.name)}
-        optional: dict[str, Kind] = {}
-        types = get_type_hints(cls)
-        for field in fields(cls):  # type: ignore[arg-type]
-            kinds = needed if field.default is MISSING else optional
-            kinds[field.name] = _KINDS[types[field.name]]
-        return object_of(needed, optional=optional)
-
-
-# The type of each setting. Its range is checked by `check` when a file is read.
-_KINDS: dict[Any, Kind] = {int: whole(-(2**53)), float: number(), bool: flag, str: text}
 
 
 def _pre_activations(product: WholeProduct) -> Iterator[tuple[int, Float[Tensor, "block d_sae"]]]:

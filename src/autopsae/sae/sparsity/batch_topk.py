@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autopsae.arguments import check_k
 from autopsae.kernels.pairs import Pairs
+from autopsae.kernels.ranks import Ranks, largest_on_ranks
 from autopsae.sae.product import Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Owned, Sparsity
 from autopsae.saved import Layout
@@ -67,10 +68,14 @@ class BatchTopK(Sparsity):
             if bool(((counts >= wanted) | (lowered[:, 0] == 0)).all()):
                 break
         best = _best(values, counts, wanted)
-        if len(best) == len(values):
-            return values, pairs
-        per_token = torch.bincount(pairs.tokens[best], minlength=members * n_tokens)
-        return values[best], replace(pairs, latents=pairs.latents[best], per_token_counts=per_token)
+        return (values, pairs) if len(best) == len(values) else pairs.keep(values, best)
+
+    goes_on_ranks: ClassVar[bool] = True
+
+    def select_on_ranks(self, pre: Float[Tensor, "pairs"], pairs: Pairs, ranks: Ranks) -> Chosen:
+        """The k * tokens largest of the batch over all ranks. pairs: the k * tokens largest of this rank."""
+        best = largest_on_ranks(pre, self.k * pairs.n_tokens, ranks)
+        return pairs.keep(pre, best.nonzero()[:, 0])
 
     def which_fire(
         self,
@@ -151,11 +156,23 @@ class BatchTopK(Sparsity):
 
     def learn(self, values: Float[Tensor, "pairs"], pairs: Pairs, owned: Owned) -> None:
         """A running mean of the smallest value that fired, over the last hundred batches or so."""
+        self._learn(_smallest(values, pairs), owned)
+
+    def learn_on_ranks(self, values: Float[Tensor, "pairs"], pairs: Pairs, owned: Owned, ranks: Ranks) -> None:
+        """As `learn`, of the smallest value that fired on any rank."""
+        self._learn(ranks.min(_smallest(values, pairs), "threshold"), owned)
+
+    def _learn(self, smallest: Float[Tensor, "members"], owned: Owned) -> None:
         before = owned["learned_threshold"]
-        lengths = pairs.per_member_counts
-        smallest = torch.segment_reduce(values.where(values > 0, torch.inf), "min", lengths=lengths).to(before)
+        smallest = smallest.to(before)
         learned = torch.where(before.isnan(), smallest, before.lerp(smallest, 0.01))
         before.copy_(torch.where(smallest.isfinite(), learned, before))
+
+
+def _smallest(values: Float[Tensor, "pairs"], pairs: Pairs) -> Float[Tensor, "members"]:
+    """The smallest value of each member that fired; infinite where none did."""
+    lengths = pairs.per_member_counts
+    return torch.segment_reduce(values.where(values > 0, torch.inf), "min", lengths=lengths, initial=torch.inf)
 
 
 def _best(values: Float[Tensor, "pairs"], counts: Int[Tensor, "members"], wanted: int) -> Int[Tensor, "best"]:

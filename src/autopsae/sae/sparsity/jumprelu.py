@@ -27,6 +27,7 @@ class JumpReLU(Sparsity):
 
     name: ClassVar[str] = "jumprelu"
     gated: ClassVar[bool] = True
+    goes_on_ranks: ClassVar[bool] = True
     learned_by_gradient: ClassVar[tuple[str, ...]] = ("log_threshold",)
     usual_penalty: ClassVar[Literal["l0", "l1"] | None] = "l0"
     bandwidth: float = 0.3

@@ -16,6 +16,7 @@ class ReLU(Sparsity):
     """All positive latents fire; how many is up to an L1 penalty (Bricken et al. 2023)."""
 
     name: ClassVar[str] = "relu"
+    goes_on_ranks: ClassVar[bool] = True
     usual_penalty: ClassVar[Literal["l0", "l1"] | None] = "l1"
 
     def margins(

@@ -12,6 +12,7 @@ from autopsae.arrays import InputError
 from autopsae.defaults import K
 from autopsae.kernels.choose import largest
 from autopsae.kernels.pairs import Pairs
+from autopsae.kernels.ranks import Ranks, largest_of_each
 from autopsae.sae.product import MANY, Chosen, Product, WholeProduct
 from autopsae.sae.sparsity.base import Sparsity
 
@@ -68,6 +69,13 @@ class TopK(Sparsity):
         """(the pre-activations of the k largest latents of each token, the pairs); see `Sparsity.select`."""
         values, latents = product.largest(self.k)
         return values.flatten(), Pairs.of_matrix(latents, product.shape[2])
+
+    goes_on_ranks: ClassVar[bool] = True
+
+    def select_on_ranks(self, pre: Float[Tensor, "pairs"], pairs: Pairs, ranks: Ranks) -> Chosen:
+        """The k largest of each token over all ranks. pairs: equally many of each token."""
+        best = largest_of_each(pre.view(pairs.n_tokens, -1), self.k, ranks)
+        return pairs.keep(pre, best.flatten())
 
     def which_fire(
         self,

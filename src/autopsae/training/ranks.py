@@ -1,0 +1,113 @@
+"""One large SAE on several processes: what can be trained so, and the part of an SAE that each process has."""
+
+import json
+from collections.abc import Sequence
+
+import torch
+
+from autopsae.arrays import InputError
+from autopsae.files import changes
+from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks, unite_rows
+from autopsae.sae.model import SAE
+from autopsae.training.revival import GhostGradients
+from autopsae.training.sources import Member
+
+OF_ALL = ("b_dec", "b_pre", "center", "linear", "inverse", "learned_threshold")
+"""Tensors of an SAE that every rank has whole. All others have a row or an entry for each latent."""
+
+
+def part_of(sae: SAE, ranks: Ranks) -> SAE:
+    """The SAE of the latents that this rank owns: its rows and entries of `sae`, and all that is not by latent. All
+    ranks call it with the same SAE; what is not by latent is that of the first rank, to the bit.
+
+    Raises InputError for fewer latents than ranks, and for a k over the number of latents of a rank.
+    """
+    if sae.d_sae < ranks.size:
+        raise InputError(f"ranks: expected at least {ranks.size} latents, one for each rank, got {sae.d_sae}")
+    owned = ranks.range_of(sae.d_sae)
+    smallest = sae.d_sae // ranks.size
+    if (sae.sparsity.l0 or 1) > smallest:
+        raise InputError(
+            f"ranks: expected a k of at most {smallest}, the latents of a rank, got {sae.sparsity} of "
+            f"{sae.d_sae:,} latents on {ranks.size} ranks; use fewer ranks"
+        )
+    part = _with_latents(sae, {name: tensor[owned.start : owned.stop] for name, tensor in _by_latent(sae).items()})
+    for name, tensor in part.state_dict().items():
+        if name in OF_ALL:
+            ranks.broadcast(tensor, 0)
+    part.scale = float(ranks.gather_words(repr(part.scale))[0])
+    return part
+
+
+def unite(part: SAE, ranks: Ranks) -> SAE | None:
+    """The whole SAE of the parts that the ranks have, on the first rank, whose memory it must fit; None on the
+    others. All ranks call it.
+    """
+    d_sae = latents_of_all(part, ranks)
+    rows = {name: unite_rows(tensor, d_sae, ranks) for name, tensor in _by_latent(part).items()}
+    return _with_latents(part, rows) if ranks.is_first else None
+
+
+def latents_of_all(part: SAE, ranks: Ranks) -> int:
+    """The number of latents of all ranks. All ranks call it."""
+    return int(ranks.sum(torch.tensor(part.d_sae, device=part.W_enc.device), "parts"))
+
+
+def check_on_ranks(members: Sequence[Member], ranks: Ranks) -> None:
+    """Raises InputError on several ranks for what only one process can train: a sweep, a sparsity whose choice is
+    not known by ranks, nested prefixes, ghost gradients and resampling, a k or weights that cannot be spread; and
+    where the ranks were not asked for the same.
+    """
+    if ranks.is_alone:
+        return
+    if len(members) > 1:
+        raise InputError(f"ranks: expected one SAE on several ranks, got {len(members)}; train each for itself")
+    [member] = members
+    sae, config = member.sae, member.config
+    largest_k = max(sae.sparsity.l0 or 1, config.k_start or 1)
+    rules = {
+        f"a sparsity that can be spread, got {sae.sparsity.name}": sae.sparsity.goes_on_ranks,
+        f"no nested prefixes, got {config.nested}": not config.nested,
+        "AuxK or no revival, got GhostGradients": not isinstance(config.revival, GhostGradients),
+        "no resampling, got some": config.resampling is None,
+        f"weights in float32 or float64, got {sae.W_enc.dtype}": sae.W_enc.dtype in (torch.float32, torch.float64),
+        f"a k of at most the {sae.d_sae:,} latents of a rank, got {largest_k}": largest_k <= sae.d_sae,
+    }
+    broken = "; ".join(rule for rule, holds in rules.items() if not holds)
+    # All ranks raise what one of them finds: none waits for another one that has ended.
+    if any(every := ranks.gather_words(broken)):
+        first = next(words for words in every if words)
+        raise ErrorOfAllRanks(f"ranks: on several ranks, expected {first}; leave it out, or train on one")
+    mine = {**{name: repr(value) for name, value in vars(config).items()}, **_describe(sae)}
+    for rank, words in enumerate(ranks.gather_words(json.dumps(mine))):
+        if differing := changes(mine, json.loads(words)):
+            raise ErrorOfAllRanks(
+                f"ranks: expected the same settings on all ranks, but rank {rank} differs from rank {ranks.rank}: "
+                f"{differing}; start all with the same command"
+            )
+
+
+def _describe(sae: SAE) -> dict[str, str]:
+    """What the parts of an SAE have in common."""
+    common = {"sparsity": sae.sparsity, "d_in": sae.d_in, "dtype": sae.W_enc.dtype, "scale": sae.scale}
+    common |= {"an encoder bias": sae.b_enc is not None, "layer_norm": sae.layer_norm}
+    return {name: str(value) for name, value in common.items()}
+
+
+def _by_latent(sae: SAE) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in sae.state_dict().items() if name not in OF_ALL}
+
+
+def _with_latents(sae: SAE, rows: dict[str, torch.Tensor]) -> SAE:
+    """An SAE with these rows and entries, and the rest of `sae`."""
+    maps = {**sae.state_dict(), **rows}
+    threshold = sae.sparsity.threshold(maps)
+    made = SAE(
+        **{name: maps.get(name) for name in ("W_enc", "W_dec", "b_dec", "b_enc", "b_pre")},  # type: ignore[arg-type]
+        sparsity=sae.sparsity,
+        threshold=threshold,
+        affine=sae.affine,
+        layer_norm=sae.layer_norm,
+    ).train(sae.training)
+    made.load_state_dict(maps)  # to the bit: a threshold goes through a logarithm
+    return made

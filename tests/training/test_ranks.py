@@ -1,0 +1,183 @@
+"""One SAE whose latents are spread over ranks ends as on one process."""
+
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from autopsae.kernels.ranks import ALONE
+from autopsae.sae.sparsity import GroupMax, TopK
+from autopsae.training.config import Record
+from autopsae.training.rank_traffic import bytes_of_step
+from autopsae.training.revival import GhostGradients, Resampling
+from tests.training.members import D_IN
+from tests.training.on_ranks import (
+    CASES,
+    Outcome,
+    begin,
+    begin_sweep,
+    call_each,
+    choose_per_token,
+    choose_together,
+    on_ranks,
+    see_other_tokens,
+    steps_of_case,
+    train_case,
+    train_cases,
+    train_from,
+    train_until,
+    train_wide,
+)
+
+EXACT = 1e-9
+OF_ISSUE = ("topk", "batch_topk", "jumprelu")
+
+
+@cache
+def alone(name: str) -> Any:
+    """A case on one process."""
+    [outcome] = on_ranks(1, train_case, CASES[name])
+    return outcome
+
+
+def check_same_outcome(every: list[Outcome], expected: Outcome) -> None:
+    first = every[0]
+    for name, value in expected.weights.items():
+        torch.testing.assert_close(first.weights[name], value, rtol=EXACT, atol=EXACT, msg=name)
+    for name, value in expected.counters.items():
+        assert torch.equal(torch.cat([one.counters[name] for one in every]), value), name
+    for mine, other in zip(first.records, expected.records, strict=True):
+        for part in fields(Record):
+            one, wanted = getattr(mine, part.name), getattr(other, part.name)
+            assert one == (wanted if wanted is None else pytest.approx(wanted, rel=EXACT, abs=EXACT)), part.name
+    assert all(one.records == first.records for one in every)
+
+
+@pytest.mark.parametrize(
+    ("size", "names"),
+    [
+        (2, OF_ISSUE),
+        (3, ["few steps"]),
+        pytest.param(4, [*CASES], marks=pytest.mark.long),
+        pytest.param(5, [*CASES], marks=pytest.mark.long),
+    ],
+)
+def test_ranks_end_with_the_weights_and_the_counters_of_one_process(
+    size: int, names: list[str], tmp_path: Path
+) -> None:
+    every = on_ranks(size, train_cases, names)
+    for name in names:
+        # Otherwise no death and no revival would have been compared.
+        assert alone(name).records[-1].dead
+        assert sum(record.died for record in alone(name).records) > 5
+        check_same_outcome([one[name] for one in every], alone(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("few steps", 4, 2),
+        *(pytest.param(name, 4, 2, marks=pytest.mark.long) for name in (*OF_ISSUE, "clipped")),
+        pytest.param("topk", 2, 3, marks=pytest.mark.long),
+        pytest.param("jumprelu", 3, 1, marks=pytest.mark.long),
+    ],
+)
+def test_a_training_goes_on_with_another_number_of_ranks(
+    name: str, before: int, after: int, tmp_path: Path
+) -> None:
+    path, expected = tmp_path / "checkpoint.json", alone(name)
+    done = 120 if len(expected.records) > 30 else 20
+    on_ranks(before, train_until, name, path, done)
+    assert len([*tmp_path.glob("*.safetensors")]) == before  # those of older steps are gone
+    many = after > 1
+    every = on_ranks(after, train_from, name, path) if many else [train_from(ALONE, name, path)]
+    check_same_outcome(every, replace(expected, records=[r for r in expected.records if r.step >= done]))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("size", [2, 4])
+def test_in_float32_ranks_end_with_the_error_and_the_dead_of_one_process(size: int, tmp_path: Path) -> None:
+    expected = train_wide(ALONE, OF_ISSUE)
+    measured = on_ranks(size, train_wide, OF_ISSUE)[0]
+    for name in OF_ISSUE:
+        (fvu, dead), (one_fvu, one_dead) = measured[name], expected[name]
+        print(f"{name}, {size} ranks: FVU {fvu:.7f}, on one {one_fvu:.7f}; dead {dead:.5f}, on one {one_dead:.5f}")
+        assert abs(fvu - one_fvu) < 1e-4
+        assert abs(dead - one_dead) <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["few steps", pytest.param("jumprelu", marks=pytest.mark.long)])
+def test_a_step_sends_the_bytes_that_were_predicted(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    config = case.member(ALONE).config
+    [steps, other, _] = on_ranks(3, steps_of_case, name)
+    assert steps == other
+    assert {step.silent > 0 for step in steps} == {True, False}
+    for step in steps:
+        assert step.sent == bytes_of_step(
+            config,
+            case.sparsity,
+            D_IN,
+            ranks=3,
+            dtype=torch.float64,
+            silent=step.silent,
+            is_recorded=step.is_recorded,
+        )
+
+
+def test_the_largest_of_all_ranks_are_those_of_one_sort(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    asked: list[tuple[list[Tensor], int]] = []
+    for dtype in (torch.float32, torch.float64):
+        for scale, wanted in ((1.0, 40), (1e-30, 1), (1e20, 99), (1.0, 500), (1.0, 600)):
+            shares = [torch.rand(n, generator=generator, dtype=dtype) * scale for n in (150, 0, 350)]
+            asked.append((shares, wanted))
+    asked.append(([torch.rand(n, generator=generator).mul(4).round() for n in (100, 60, 140)], 117))  # many ties
+    per_token = [torch.randn(7, n, generator=generator) for n in (5, 3, 0)]
+    calls = [*((choose_together, one) for one in asked), (choose_per_token, (per_token, 5))]
+    results = on_ranks(3, call_each, calls)
+    for number, (shares, wanted) in enumerate(asked):
+        masks = [result[number] for result in results]
+        values = torch.cat([share[mask] for share, mask in zip(shares, masks, strict=True)])
+        largest = torch.cat(shares).sort(descending=True).values[:wanted]
+        assert torch.equal(values.sort(descending=True).values, largest)
+    whole = torch.cat(per_token, dim=1)
+    fifth = whole.sort(dim=1, descending=True).values[:, 4:5]
+    assert torch.equal(torch.cat([result[-1] for result in results], dim=1), whole >= fifth)
+
+
+def test_what_several_ranks_cannot_do_is_refused_on_all_of_them(tmp_path: Path) -> None:
+    top = TopK(k=3)
+    calls: list[Any] = [
+        (begin, ({"nested": (4,)}, top)),
+        (begin, ({"revival": GhostGradients()}, top)),
+        (begin, ({"resampling": Resampling(every_steps=10)}, top)),
+        (begin, ({}, GroupMax(k=4))),
+        (begin, ({}, TopK(k=17))),
+        (begin, ({"k_start": 17, "k_steps": 3}, top)),
+        (begin_sweep, ()),
+        (begin, ({"lr_of_rank": True}, top)),
+        (see_other_tokens, ()),
+    ]
+    told = on_ranks(2, call_each, calls)
+    on_several = "ranks: on several ranks, expected {}; leave it out, or train on one"
+    assert told[0] == [
+        on_several.format("no nested prefixes, got (4,)"),
+        on_several.format("AuxK or no revival, got GhostGradients"),
+        on_several.format("no resampling, got some"),
+        on_several.format("a sparsity that can be spread, got groupmax"),
+        "ranks: expected a k of at most 16, the latents of a rank, got TopK(k=17) of 32 latents on 2 ranks; use "
+        "fewer ranks",
+        on_several.format("a k of at most the 16 latents of a rank, got 17"),
+        "ranks: expected one SAE on several ranks, got 2; train each for itself",
+        "ranks: expected the same settings on all ranks, but rank 1 differs from rank 0: lr 0.001, got 0.002; "
+        "start all with the same command",
+        told[0][-1],
+    ]
+    assert told[0][-1].startswith("ranks: expected the same loss on all ranks, got ")
+    same = [number for number in range(len(calls)) if number != 7]  # which names the two ranks
+    assert [told[1][number] for number in same] == [told[0][number] for number in same]

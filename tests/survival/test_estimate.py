@@ -111,15 +111,15 @@ def test_the_curve_of_gaussian_margins_is_continued_as_it_goes_on() -> None:
     tail, chance = gaussian_tail(2048)
     for tokens in (4096, 20_000, 200_000):
         true = float(((1 - chance) ** tokens).mean())
-        assert Curve.of(tail).continued(tokens, tokens) == pytest.approx(true, abs=0.01)
+        assert Curve.of(tail).silent(tokens, tokens) == pytest.approx(true, abs=0.01)
         # Where tokens are independent, new documents are as the old.
-        assert Curve.of(tail).continued(tokens, 2048) == pytest.approx(true, abs=0.02)
+        assert Curve.of(tail).silent(tokens, 2048) == pytest.approx(true, abs=0.02)
 
 
 def test_within_the_sample_the_curve_is_the_count_and_it_only_falls() -> None:
     tail, _ = gaussian_tail(1024)
     numbers = [1, 100, 1024, 1025, 3000, 10**5, 10**9]
-    curve = [Curve.of(tail).continued(tokens, 3000) for tokens in numbers]
+    curve = [Curve.of(tail).silent(tokens, 3000) for tokens in numbers]
     assert curve == sorted(curve, reverse=True)
     assert curve[:3] == [tail.silent(tokens) for tokens in numbers[:3]]
 
@@ -127,4 +127,4 @@ def test_within_the_sample_the_curve_is_the_count_and_it_only_falls() -> None:
 @pytest.mark.parametrize(("margin", "silent"), [(1.0, 0.0), (-1.0, 1.0)])
 def test_where_all_or_none_fire_the_curve_stays(margin: float, silent: float) -> None:
     tail = observe_tails(torch.full((5, 80), margin), torch.arange(80) // 20).tail()
-    assert Curve.of(tail).continued(10**6, 80) == silent
+    assert Curve.of(tail).silent(10**6, 80) == silent

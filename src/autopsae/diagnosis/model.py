@@ -112,19 +112,7 @@ def diagnose_model(
     size = _fit_sample([*layer_widths(batches).values()], asked, threads=1 if alone else torch.get_num_threads())
     if announce:
         announce(_plan_line(batches, total, size, keep))
-    if keep is None:
-        columns: Iterable[dict[str, Tensor]] = run_network(batches, tokens=total)
-    else:
-        kept = harvest(
-            network.model,
-            batches,
-            keep,
-            points=batches.points,
-            request={"model": network.name, "context": batches.context, "seed": seed},
-            tokens=total,
-            progress=progress,
-        )
-        columns = (dict(zip(kept, parts, strict=True)) for parts in zip(*kept.values(), strict=True))
+    columns = _run_once(batches, total, keep, seed, progress)
     statistics = collect_layers(
         columns, seed=seed, sample_tokens=size.tokens, wide=WIDE, total=total, progress=progress
     )
@@ -181,20 +169,39 @@ def read_batches(
     )
 
 
+def _run_once(
+    batches: NetworkBatches, total: int, keep: str | Path | None, seed: int, progress: Progress | None
+) -> Iterable[dict[str, Tensor]]:
+    """What each point gives, batch by batch: {point: [tokens, d_in]}. keep: a folder for it, written first."""
+    if keep is None:
+        return run_network(batches, tokens=total)
+    network = batches.network
+    kept = harvest(
+        network.model,
+        batches,
+        keep,
+        points=batches.points,
+        request={"model": network.name, "context": batches.context, "seed": seed},
+        tokens=total,
+        progress=progress,
+    )
+    return (dict(zip(kept, parts, strict=True)) for parts in zip(*kept.values(), strict=True))
+
+
 def _fit_sample(widths: Sequence[int], asked: Asked, *, threads: int) -> SampleSize:
     """The sample with which all layers are collected at once, and then judged, as many at once as there are threads
     and memory for.
     """
 
-    def judged(size: int) -> int:
+    def to_judge(size: int) -> int:
         return max(bytes_asked(asked, d_in, size) for d_in in widths)
 
     def needs(size: int) -> int:
-        return bytes_of_layers(widths, sample_tokens=size, wide=WIDE) + judged(size)
+        return bytes_of_layers(widths, sample_tokens=size, wide=WIDE) + to_judge(size)
 
     what = f"to diagnose {len(widths)} layers of d_in = {max(widths):,}"
     size = fit_sample(needs, asked.sample_tokens, what=what, otherwise="name fewer layers", widest=max(widths))
-    return size.at_most(min(len(widths), threads), judged(size.tokens))
+    return size.at_most(min(len(widths), threads), to_judge(size.tokens))
 
 
 def _plan_line(batches: NetworkBatches, total: int, size: SampleSize, keep: str | Path | None) -> str:
@@ -219,7 +226,7 @@ def _judge_each(
     """
     done = 0
 
-    def begun() -> Iterator[tuple[str, Statistics]]:
+    def begin_each() -> Iterator[tuple[str, Statistics]]:
         for number, (name, of) in enumerate(statistics, 1):
             if progress:
                 progress(f"layer {number} of {layers}: {name}", done * of.tokens, layers * of.tokens)
@@ -235,7 +242,7 @@ def _judge_each(
             raise InputError(f"layer {name!r}: {error}") from error
 
     # Each layer is let go once it is judged.
-    for diagnosis, of in side_by_side(judge_layer, begun(), at_once):
+    for diagnosis, of in side_by_side(judge_layer, begin_each(), at_once):
         done += 1
         yield diagnosis, of
         if progress and done == layers:

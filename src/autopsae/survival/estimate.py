@@ -30,7 +30,7 @@ _SPANS = (2, 4)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Curve:
-    """How the silent fraction falls within the sample, and how it goes on beyond it: `continued`.
+    """How the silent fraction falls within the sample, and how it goes on beyond it: `silent`.
 
     If the margins of latent i are Gaussian around -h_i, in units of their standard deviation, it is silent on t
     tokens with probability 1/2 where h_i = u(t) = -Phi^-1(log 2 / t). If the h_i are Gaussian too, the probit of
@@ -62,7 +62,7 @@ class Curve:
         by_group = _slope(sample, start, of_groups) if of_groups else by_token
         return Curve(tail=tail, start=start, by_token=by_token, by_group=by_group)
 
-    def continued(self, tokens: int, stream_tokens: int) -> float:
+    def silent(self, tokens: int, stream_tokens: int) -> float:
         """The silent fraction on `tokens` tokens. stream_tokens: that the sample is spread over."""
         sample = self.tail.tokens
         if tokens <= sample:
@@ -118,7 +118,7 @@ class Estimate:
         at_sample = self.whole.silent(min(tokens, sample))
         share = self._share_of_tails(tokens)
         tails = self.whole.silent(tokens)
-        curve, *curves_without = [curve.continued(tokens, self.stream_tokens) for curve in self._curves]
+        curve, *curves_without = [curve.silent(tokens, self.stream_tokens) for curve in self._curves]
         followed = share * tails + (1 - share) * curve
         value = followed
         if tokens >= sample:

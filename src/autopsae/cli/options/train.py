@@ -96,6 +96,16 @@ class Keep:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """SAEs of a sweep in processes of their own, here or on a cluster (docs/cluster.md)."""
+
+    on: Place[Rare[str | None]] = None
+    """Of a sweep: where its SAEs are trained: local:N, slurm[:OPTIONS] or ray[:ADDRESS]."""
+    jobs: Place[Rare[int | None]] = None
+    """With --on: train them in about so many jobs, those of a job together; each by itself if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """Train an SAE on one layer of SOURCE, from a prescription or a chosen start. OUT receives the SAE
     (sae.safetensors + sae.json), its records (records.jsonl) and what held-out tokens say (summary.json).
@@ -123,6 +133,8 @@ class TrainOptions:
     """How it is trained."""
     keep: Annotated[Keep, OmitArgPrefixes] = Keep()
     """What is kept on the way."""
+    jobs: Annotated[Jobs, OmitArgPrefixes] = Jobs()
+    """Where it is trained."""
     paging: Annotated[Paging, OmitArgPrefixes] = Paging()
     """Where the result is shown."""
     seed: Integers = (0,)

@@ -1,0 +1,87 @@
+"""train --on: the SAEs of a sweep in processes of their own, here or on a cluster."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from functools import partial
+from pathlib import Path
+
+from autopsae.arrays import InputError
+from autopsae.cli.config import read_config, settings_of
+from autopsae.cli.options.train import Jobs, TrainOptions
+from autopsae.cli.parsing import parse_options, with_values
+from autopsae.cli.prepare import make_members, prepare, provenance_asked
+from autopsae.cli.terminal import progress_bar
+from autopsae.cluster.engine import open_engine
+from autopsae.cluster.manifest import Job, run_jobs
+from autopsae.files import write_text
+from autopsae.progress import Progress
+from autopsae.provenance import add_provenance
+from autopsae.run.many import Elsewhere, train_group
+
+FOLDER = "jobs"
+"""In OUT: the manifest of the jobs, and what they are asked for."""
+
+
+def check_jobs(options: TrainOptions, *, many: bool) -> None:
+    """InputError for options of an engine without one, for what no engine is asked to do, and for a single SAE."""
+    asked = options.jobs
+    if asked.on is None:
+        if asked != Jobs():
+            raise InputError("--jobs: expected --on with it, got none")
+        return
+    if asked.jobs is not None and asked.jobs < 1:
+        raise InputError(f"--jobs: expected at least one, got {asked.jobs}")
+    if not many:
+        raise InputError("--on: expected several SAEs (--lr 1e-4,3e-4), got one; leave --on out")
+    if options.device:
+        raise InputError("--device: expected without --on; leave one of them out")
+    open_engine(asked.on, options.out / FOLDER)  # an engine that cannot be had is told before anything is written
+
+
+def spread_groups(options: TrainOptions, progress: Progress) -> Elsewhere:
+    """What trains the groups of a sweep on the engine that is asked for. progress: told those done, as "jobs"."""
+    folder = options.out.resolve() / FOLDER
+
+    def elsewhere(left: Mapping[int, Sequence[str]]) -> None:
+        assert options.jobs.on is not None
+        settings = settings_of(options)
+        source = str(settings.pop("source"))
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "options.json"
+        write_text(config, json.dumps(settings))
+        words = [source, "--out", str(options.out.resolve()), "--config", str(config), "--resume"]
+        common = {"words": words, "folder": str(Path.cwd())}
+        jobs = dict[str, Job]()
+        for number, names in left.items():
+            result = folder / f"{number}.json"
+            result.unlink(missing_ok=True)  # of a group whose results have gone since
+            task = {**common, "number": number, "names": [*names], "result": str(result)}
+            jobs[str(number)] = Job(task=task, result=result)
+        engine = partial(open_engine, options.jobs.on, folder)
+        request = {"source": source, "settings": settings}
+        run_jobs(engine, train_members_of_job, jobs, folder, request=request, progress=progress)
+
+    return elsewhere
+
+
+def train_members_of_job(*, words: list[str], folder: str, number: int, names: list[str], result: str) -> None:
+    """The task of a group of a sweep: the members of these names, into their folders, and the file `result`.
+
+    words: of the command line, with --config; folder: where its paths begin.
+    """
+    with chdir(folder):
+        read = parse_options("train", words)
+        assert isinstance(read, TrainOptions)
+        assert read.config is not None
+        options = parse_options("train", words, with_values(read, read_config(read.config)))
+        assert isinstance(options, TrainOptions)
+        settings = settings_of(options)
+        with add_provenance(command="train", source=settings.pop("source"), settings=settings):
+            prepared = prepare(options)
+            with provenance_asked(prepared), progress_bar("", is_shown=False) as (bar, task):
+                made = make_members(prepared, names, bar, task)
+                with add_provenance(digest=made.digest):
+                    common = {"plan": prepared.plan, "observer": made.observer}
+                    train_group(made.entries, made.tokens, prepared.held, options.out, number, **common)
+        write_text(result, "{}")

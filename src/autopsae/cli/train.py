@@ -126,8 +126,10 @@ def _train_members(
 ) -> dict[str, Any]:
     """Draw the SAEs and train them."""
     fit, keep, out, many = options.fit, options.keep, options.out, len(settings) > 1
+    # A whole SAE need not fit on the device of a rank.
+    device = options.device if ranks.is_alone else None
     with progress_bar("reading the statistics", is_shown=ranks.is_first) as (bar, task):
-        read = Layer(training, layer_norm=birth.layer_norm, strays=fit.strays, device=options.device)
+        read = Layer(training, layer_norm=birth.layer_norm, strays=fit.strays, device=device)
         entries = [
             entry_of(read, choice, birth, saved, settings=settings[name], name=name)
             for name, choice in choices.items()
@@ -146,7 +148,7 @@ def _train_members(
         known = known_digest(read.all_tokens)
         wrote = add_provenance(digest=known and asdict(known))
         if not ranks.is_alone:
-            return wrote(run_on_ranks)(entries[0], tokens, held, out, ranks=ranks, **common)
+            return wrote(run_on_ranks)(entries[0], tokens, held, out, ranks=ranks, device=options.device, **common)
         if not many:
             return wrote(run)(entries[0], tokens, held, out, **common)
         memory = None if keep.memory is None else int(1e9 * keep.memory)

@@ -409,6 +409,8 @@ ELSEWHERE = {
     "plan_training": "calls Training",
     "survey_on": "calls survey, on CPUs",
     "NormHistogram": "in Statistics",
+    **dict.fromkeys(("Ranks", "part_of", "unite", "run_on_ranks"), "tests/training/test_ranks.py, on CPUs"),
+    "bytes_of_step": "computes no tensor",
 }
 
 

@@ -19,12 +19,14 @@ from autopsae.run.one import run
 from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
+from autopsae.training.bias import Bias
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import Diverged
 from autopsae.training.sources import Member
 from tests.training.on_ranks import on_ranks
 
 PLAN = Plan(checkpoint_every=10)
+BIAS = {"bias": Bias(decoder_only=True)}
 
 
 def tokens(n: int = 800, seed: int = 5) -> Tensor:
@@ -34,7 +36,7 @@ def tokens(n: int = 800, seed: int = 5) -> Tensor:
 def entry(**changes: Any) -> Entry:
     drawn = torch.Generator().manual_seed(0)
     sae = born(untouched(8), d_sae=40, sparsity=TopK(k=3), sample=tokens(), generator=drawn, dtype=torch.float64)
-    config = TrainConfig(**{"steps": 30, "lr": 3e-3, "batch_tokens": 50, "buffer_tokens": 200, **changes})
+    config = TrainConfig(**{"steps": 30, "lr": 3e-3, "batch_tokens": 50, "buffer_tokens": 200, **BIAS, **changes})
     return Entry(member=Member(sae=sae, config=config, name="one"), about={"seed": 0})
 
 

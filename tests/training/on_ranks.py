@@ -14,10 +14,13 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.evaluation.reconstruction import evaluate
 from autopsae.kernels.ranks import ALONE, Ranks, Traffic, largest_of_each, largest_on_ranks
-from autopsae.remedies.remedy import untouched
+from autopsae.remedies.remedy import Remedy, untouched, whiten
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
+from autopsae.statistics.collect import collect
+from autopsae.statistics.spectrum import Spectrum
 from autopsae.training import rank_files
+from autopsae.training.bias import Bias
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
@@ -95,6 +98,12 @@ class Case:
         return Member(sae=whole if ranks.is_alone else part_of(whole, ranks), config=settings(**config))
 
 
+def whitened() -> Remedy:
+    """A remedy with a linear map, for the tokens that all cases see."""
+    raw = collect(tokens()).raw
+    return whiten(Spectrum.of(raw.covariance), raw.mean, alpha=0.3)
+
+
 CASES = {
     "topk": Case(),
     "batch_topk": Case(sparsity=BatchTopK(k=3)),
@@ -103,6 +112,10 @@ CASES = {
     "clipped": Case(config={"clip_norm": 1.0, "relative_encoder_lr": True, "optimizer": "sparse_adam"}),
     "few steps": Case(sparsity=BatchTopK(k=3), config={"steps": 40, "clip_norm": 1.0, "record_every": 3}),
     "falling k": Case(sparsity=BatchTopK(k=2), config={"k_start": 5, "k_steps": 80}),
+    "a bias of the decoder": Case(
+        config={"bias": Bias(decoder_only=True, lr_fraction=0.5), "frozen": ("b_enc",)}, sae={"remedy": whitened()}
+    ),
+    "a frozen b_dec": Case(sparsity=JumpReLU(), config={"frozen": ("b_dec",), "penalty": L0Target(l0=3.0)}),
     "without an encoder bias": Case(sae={"encoder_bias": False}, config={"unit_decoder": False}),
 }
 

@@ -7,8 +7,10 @@ import pytest
 
 from autopsae.arrays import InputError
 from autopsae.kernels.ranks import ALONE
+from autopsae.kinds import anything
+from autopsae.saved import load_object, save_object
 from autopsae.training.loop import Training
-from autopsae.training.rank_files import latent_axis, remove_on_ranks
+from autopsae.training.rank_files import FORMAT, latent_axis, remove_on_ranks
 from tests.training.members import tokens
 from tests.training.on_ranks import CASES, fail_to_save, on_ranks, train_from, train_until
 
@@ -58,6 +60,15 @@ def test_a_list_that_was_changed_is_refused(path: Path) -> None:
     content["files"][1]["first"] -= 1
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match="expected what was saved, got other content than its checksum says"):
+        load(path)
+
+
+@pytest.mark.parametrize("border", [15, 17, 31])
+def test_a_list_of_other_ranges_than_the_files_have_is_refused(path: Path, border: int) -> None:
+    content = load_object(path, format=FORMAT, kind=anything)
+    content["files"][0]["end"] = content["files"][1]["first"] = border
+    save_object(path, format=FORMAT, content=content)
+    with pytest.raises(InputError):
         load(path)
 
 

@@ -107,10 +107,10 @@ class Made(NamedTuple):
     observer: Observer
 
 
-def make_members(prepared: Prepared, names: Sequence[str], bar: Bar, task: TaskID) -> Made:
-    """Read the statistics, and draw the SAEs of these names."""
+def make_members(prepared: Prepared, names: Sequence[str], device: str | None, bar: Bar, task: TaskID) -> Made:
+    """Read the statistics, and draw the SAEs of these names on the device."""
     options, birth, fit = prepared.options, prepared.birth, prepared.options.fit
-    read = Layer(prepared.training, layer_norm=birth.layer_norm, strays=fit.strays, device=options.device)
+    read = Layer(prepared.training, layer_norm=birth.layer_norm, strays=fit.strays, device=device)
     entries = [
         entry_of(read, prepared.choices[name], birth, prepared.saved, settings=prepared.settings[name], name=name)
         for name in names

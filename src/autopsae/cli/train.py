@@ -71,12 +71,14 @@ def _train(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
 def _train_members(prepared: Prepared, ranks: Ranks, bar: Bar, task: TaskID) -> dict[str, Any]:
     """Draw the SAEs and train them."""
     options, keep, out = prepared.options, prepared.options.keep, prepared.options.out
-    made = make_members(prepared, [*prepared.choices], bar, task)
+    # A whole SAE need not fit on the device of a rank.
+    device = options.device if ranks.is_alone else None
+    made = make_members(prepared, [*prepared.choices], device, bar, task)
     entries, tokens, held = made.entries, made.tokens, prepared.held
     common: dict[str, Any] = {"plan": prepared.plan, "resume": keep.resume, "observer": made.observer}
     wrote = add_provenance(digest=made.digest)
     if not ranks.is_alone:
-        return wrote(run_on_ranks)(entries[0], tokens, held, out, ranks=ranks, **common)
+        return wrote(run_on_ranks)(entries[0], tokens, held, out, ranks=ranks, device=options.device, **common)
     if len(entries) == 1:
         return wrote(run)(entries[0], tokens, held, out, **common)
     memory = None if keep.memory is None else int(1e9 * keep.memory)

@@ -112,20 +112,6 @@ class Ranks:
         if not self.is_alone:
             torch.distributed.broadcast(tensor, group_src=source, group=self._group)
 
-    def check_same(self, what: str, words: str, *, hint: str) -> None:
-        """Raises InputError on all ranks unless `words` are the same on all. what: what they describe."""
-        every = self.gather_words(words)
-        if differing := [rank for rank, other in enumerate(every) if other != every[0]]:
-            rank = differing[0]
-            raise ErrorOfAllRanks(
-                f"ranks: expected the same {what} on all {self.size} ranks, got {every[0]} on rank 0 and "
-                f"{every[rank]} on rank {rank}; {hint}"
-            )
-
-    def bytes_sent(self) -> int:
-        """All bytes that this rank sent so far (`Traffic.sent`)."""
-        return sum(traffic.sent for traffic in self.traffic.values())
-
     def _reduce(self, tensor: Tensor, how: Any, purpose: str) -> Tensor:
         if not self.is_alone:
             self._count(purpose, tensor, sent=2 * (self.size - 1) / self.size)

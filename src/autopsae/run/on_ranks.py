@@ -17,7 +17,7 @@ from autopsae.run.observer import Observer
 from autopsae.run.one import CHECKPOINT, RANKS_CHECKPOINT, check_out
 from autopsae.training.loop import Diverged, Training
 from autopsae.training.rank_files import all_or_none, remove_on_ranks
-from autopsae.training.ranks import part_of, unite
+from autopsae.training.ranks import drop_rows, part_of, unite
 
 
 def run_on_ranks(
@@ -30,15 +30,19 @@ def run_on_ranks(
     plan: Plan | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    device: str | None = None,
 ) -> dict[str, Any]:
     """As `run.one.run`, on several ranks; all call it, with the same SAE and tokens. The first rank writes what
     `run` writes, and its memory has to hold the whole SAE at birth and at the end; its SAE is the trained one then.
-    Returns the summary, on all ranks.
+    On other ranks the SAE loses its rows. device: where this rank trains its latents. Returns the summary, on all
+    ranks.
 
     Checkpoints are those of `training.rank_files`, and may be resumed on another number of ranks. Raises InputError
     as `run`, as `Training` on several ranks, and for measurements on held-out tokens during training.
     """
-    job = _Job(entry, same_passes(training), held_out, Path(out), ranks, plan or Plan(), observer or Observer())
+    job = _Job(
+        entry, same_passes(training), held_out, Path(out), ranks, plan or Plan(), observer or Observer(), device
+    )
     with ExitStack() as stack:
         with all_or_none(ranks):
             job.check(resume=resume)
@@ -69,10 +73,11 @@ class _Job:
         ranks: Ranks,
         plan: Plan,
         observer: Observer,
+        device: str | None,
     ) -> None:
         self.out, self.checkpoint = out, out / RANKS_CHECKPOINT
         self._entry, self._tokens, self._held_out = entry, tokens, held_out
-        self._ranks, self._plan, self._observer = ranks, plan, observer
+        self._ranks, self._plan, self._observer, self._device = ranks, plan, observer, device
 
     def check(self, *, resume: bool) -> None:
         """Raises InputError for what cannot be written, or not be measured on several ranks."""
@@ -104,7 +109,9 @@ class _Job:
                 folder = stack.enter_context(Folder(self.out, self._entry, self._tokens, self._held_out))
                 folder.be_born(resumed=resumed)
                 self._observer.at_birth({self._entry.name: folder.birth})
-        part = part_of(member.sae, ranks)
+        part = part_of(member.sae, ranks).to(self._device)
+        if not ranks.is_first:
+            drop_rows(member.sae)
         training = Training([replace(member, sae=part)], self._tokens, ranks=ranks)
         if resumed:
             training.load(self.checkpoint)
@@ -125,6 +132,8 @@ class _Job:
         whole = unite(part, ranks)
         with all_or_none(ranks):
             if whole is not None:
+                if whole.b_pre is not None:
+                    member.sae.fix_encoder_center()  # so that it has a place for it
                 member.sae.load_state_dict(whole.state_dict())
                 member.sae.eval()
                 folder.finish(training.step)

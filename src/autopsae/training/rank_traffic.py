@@ -46,7 +46,7 @@ def bytes_of_step(
         choice.append(gathered * tokens * sparsity.l0 * size)
     if config.penalty is not None:
         sent["penalty"] = [summed * size]
-    if "b_dec" not in config.frozen and config.bias.lr_fraction > 0:
+    if "b_dec" not in config.frozen:
         sent["b_dec"] = [summed * d_in * size]
     if config.clip_norm is not None:
         sent["gradient norm"] = [summed * size]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 
-from autopsae.arrays import InputError
 from autopsae.files import changes
 from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks, unite_rows
 from autopsae.sae.model import SAE
@@ -23,11 +22,11 @@ def part_of(sae: SAE, ranks: Ranks) -> SAE:
     Raises InputError for fewer latents than ranks, and for a k over the number of latents of a rank.
     """
     if sae.d_sae < ranks.size:
-        raise InputError(f"ranks: expected at least {ranks.size} latents, one for each rank, got {sae.d_sae}")
+        raise ErrorOfAllRanks(f"ranks: expected at least {ranks.size} latents, one for each rank, got {sae.d_sae}")
     owned = ranks.range_of(sae.d_sae)
     smallest = sae.d_sae // ranks.size
     if (sae.sparsity.l0 or 1) > smallest:
-        raise InputError(
+        raise ErrorOfAllRanks(
             f"ranks: expected a k of at most {smallest}, the latents of a rank, got {sae.sparsity} of "
             f"{sae.d_sae:,} latents on {ranks.size} ranks; use fewer ranks"
         )
@@ -40,12 +39,19 @@ def part_of(sae: SAE, ranks: Ranks) -> SAE:
 
 
 def unite(part: SAE, ranks: Ranks) -> SAE | None:
-    """The whole SAE of the parts that the ranks have, on the first rank, whose memory it must fit; None on the
-    others. All ranks call it.
+    """The whole SAE of the parts that the ranks have, in the main memory of the first rank; None on the others. All
+    ranks call it.
     """
     d_sae = latents_of_all(part, ranks)
-    rows = {name: unite_rows(tensor, d_sae, ranks) for name, tensor in _by_latent(part).items()}
+    rows = {name: unite_rows(tensor.cpu(), d_sae, ranks) for name, tensor in _by_latent(part).items()}
     return _with_latents(part, rows) if ranks.is_first else None
+
+
+def drop_rows(sae: SAE) -> None:
+    """Free the memory of all that an SAE has by latent. It is of no use any more."""
+    for name, tensor in [*sae.named_parameters(), *sae.named_buffers()]:
+        if name not in OF_ALL:
+            tensor.data = tensor.data[:0].clone()
 
 
 def latents_of_all(part: SAE, ranks: Ranks) -> int:
@@ -61,7 +67,9 @@ def check_on_ranks(members: Sequence[Member], ranks: Ranks) -> None:
     if ranks.is_alone:
         return
     if len(members) > 1:
-        raise InputError(f"ranks: expected one SAE on several ranks, got {len(members)}; train each for itself")
+        raise ErrorOfAllRanks(
+            f"ranks: expected one SAE on several ranks, got {len(members)}; train each for itself"
+        )
     [member] = members
     sae, config = member.sae, member.config
     largest_k = max(sae.sparsity.l0 or 1, config.k_start or 1)
@@ -100,7 +108,8 @@ def _by_latent(sae: SAE) -> dict[str, torch.Tensor]:
 
 def _with_latents(sae: SAE, rows: dict[str, torch.Tensor]) -> SAE:
     """An SAE with these rows and entries, and the rest of `sae`."""
-    maps = {**sae.state_dict(), **rows}
+    device = rows["W_enc"].device
+    maps = {name: tensor.to(device) for name, tensor in (sae.state_dict() | rows).items()}
     threshold = sae.sparsity.threshold(maps)
     made = SAE(
         **{name: maps.get(name) for name in ("W_enc", "W_dec", "b_dec", "b_enc", "b_pre")},  # type: ignore[arg-type]

@@ -12,13 +12,14 @@ from autopsae.cli.interrupts import delay_signals
 from autopsae.cli.members import about_of, choices_of, config_of, entry_of, sparsity_of, with_defaults
 from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_finished, print_run, print_sweep, print_tokens
-from autopsae.cli.page import check_paging, write_run_page
+from autopsae.cli.page import check_paging, write_run_outputs
 from autopsae.cli.printing import print_note
-from autopsae.cli.terminal import progress_bar, take_device
+from autopsae.cli.terminal import check_own_files, progress_bar, take_device
 from autopsae.diagnosis.prescription import Prescription
 from autopsae.disk import check_unlocked
 from autopsae.passes import known_digest
 from autopsae.provenance import add_provenance
+from autopsae.report.plots import check_figure
 from autopsae.run.choices import Choice
 from autopsae.run.data import count_tokens, hold_out
 from autopsae.run.finished import Settings
@@ -41,14 +42,17 @@ def train(options: TrainOptions) -> None:
 
     Raises InputError, Diverged and DiskFull.
     """
-    check_paging(options.paging, [])
+    if options.figure is not None:
+        check_figure(options.figure)
+        check_own_files([options.figure])
+    check_paging(options.paging, [options.figure])
     try:
         result = _train(options)
     except Diverged:
-        write_run_page(options.paging, options.out)  # it says how far the run came
+        write_run_outputs(options.paging, options.figure, options.out)  # they say how far the run came
         raise
     try:
-        write_run_page(options.paging, options.out)
+        write_run_outputs(options.paging, options.figure, options.out)
     finally:
         (print_sweep if "members" in result else print_run)(options.out, result)
 

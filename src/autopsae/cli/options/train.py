@@ -123,6 +123,8 @@ class TrainOptions:
     """How it is trained."""
     keep: Annotated[Keep, OmitArgPrefixes] = Keep()
     """What is kept on the way."""
+    figure: Place[Path | None] = None
+    """Write the curves of the training there, of a sweep those of all its SAEs (.png, .pdf, .svg)."""
     paging: Annotated[Paging, OmitArgPrefixes] = Paging()
     """Where the result is shown."""
     seed: Integers = (0,)

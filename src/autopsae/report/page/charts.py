@@ -117,6 +117,7 @@ def chart(
     upwards = _axis(y, [*(value for one in series for value in one.y if value is not None), *ends])
     layout: dict[str, Any] = {"xaxis": along, "yaxis": upwards, "shapes": shapes, "annotations": notes}
     layout["showlegend"] = len(series) > 1
+    layout["meta"] = {"forms": [_d3_form(x.form), _d3_form(y.form)]}
     if bars:
         layout["barmode"] = "group"
     return Figure(
@@ -144,8 +145,11 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
         "name": label(one.name),
         "x": list(one.x),
         "y": list(one.y),
-        "hovertext": [_hover(one, n, x, y) for n in range(len(one.x))],
     }
+    if one.labels or x.names or any(one.intervals) or None in one.y:
+        trace["hovertext"] = [_hover(one, n, x, y) for n in range(len(one.x))]
+    else:
+        trace["meta"] = "point"  # the page makes the words itself
     if bars:
         trace |= {"type": "bar", "marker": {"color": color}}
     else:
@@ -168,6 +172,11 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
     if one.links:
         trace["customdata"] = list(one.links)
     return trace
+
+
+def _d3_form(form: str) -> str:
+    """A form of Python as d3 has it, which writes zeros at the end unless it is told not to."""
+    return form.replace("g", "~g")
 
 
 def _whiskers(one: Series) -> tuple[list[Number], list[Number]]:

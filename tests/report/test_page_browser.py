@@ -146,12 +146,12 @@ def test_a_latent_is_shown_by_its_number_and_by_a_click_on_its_mark(folder: Path
     lookup.query_selector("input").fill("8191")
     page.keyboard.press("Enter")
     said = "document.querySelector('.lookup caption').textContent"
-    page.wait_for_function(f"{said} === 'latent 8191'")
+    page.wait_for_function(f"() => {said} === 'latent 8191'")
     assert "8,191" in lookup.query_selector("tbody tr:first-child td").inner_text()
     lookup.query_selector("input").fill("9000")
     page.evaluate("document.querySelector('.lookup form').noValidate = true")
     page.keyboard.press("Enter")
-    page.wait_for_function(f"{said} === 'There is no latent 9000'")
+    page.wait_for_function(f"() => {said} === 'There is no latent 9000'")
     place = page.query_selector("figure:has(+ .lookup) .plot, .figures:has(+ .lookup) .plot")
     place.scroll_into_view_if_needed()
     page.wait_for_function("place => place.querySelector('.scatterlayer .point') !== null", arg=place)
@@ -161,7 +161,7 @@ def test_a_latent_is_shown_by_its_number_and_by_a_click_on_its_mark(folder: Path
     page.wait_for_selector(".hoverlayer .hovertext")
     assert "latent " in page.evaluate("document.querySelector('.hoverlayer .hovertext').textContent")
     page.mouse.click(*middle)
-    page.wait_for_function("!document.querySelector('.lookup caption').textContent.startsWith('There')")
+    page.wait_for_function(f"() => !{said}.startsWith('There')")
     assert lookup.query_selector("caption").inner_text().startswith("latent ")
     assert len(lookup.query_selector_all(".examples li mark")) >= 1
     assert opened.said == []

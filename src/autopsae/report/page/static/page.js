@@ -248,6 +248,9 @@
     next();
   }, { rootMargin: "200px" });
   observe(document);
+  // The first one at once: it is what a reader scrolls to.
+  waiting.push.apply(waiting, Array.prototype.map.call(document.querySelectorAll(".plot"), function (place) { return place.id; }).slice(0, 1));
+  next();
 
   var before = null;
   addEventListener("beforeprint", function () {

@@ -22,7 +22,7 @@ WIDE = 10.0
 """Largest over smallest value from which an axis is better logarithmic."""
 _TICKS = 12  # names along an axis at most: more would cover each other
 _MANY = 500  # marks of a series that are drawn smaller, as they cover each other
-_LONG = 18  # letters of such a name
+_LONG = 22  # letters of such a name
 _NAME = 36  # letters of a name in a legend
 
 
@@ -211,6 +211,8 @@ def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
         every = -(-len(axis.names) // _TICKS)
         places = list(range(0, len(axis.names), every))
         drawn |= {"tickvals": places, "ticktext": [label(axis.names[place], _LONG) for place in places]}
+        # Room for the name of the last place, which Plotly would leave out where it goes beyond the figure.
+        drawn |= {"ticklabeloverflow": "allow", "range": [-0.5, len(axis.names) - 0.5]}
     elif axis.form.endswith("%"):
         drawn |= {"tickformat": ".4~%", "rangemode": "tozero"}
         if values and min(values) >= 0 and max(values) < _SMALL:

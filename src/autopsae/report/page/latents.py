@@ -89,5 +89,5 @@ def _line(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     steps = [n / (_POINTS - 1) for n in range(_POINTS)]
     y = [low * (high / low) ** step if low > 0 else low + (high - low) * step for step in steps]
     line = {"color": "@muted", "dash": "dash", "width": 1.2}
-    drawn = {"type": "scatter", "mode": "lines", "name": f"-{C:.2f} signal", "hoverinfo": "skip"}
+    drawn = {"type": "scatter", "mode": "lines", "name": f"shift = -{C:.2f} signal", "hoverinfo": "skip"}
     return [{**drawn, "x": [-C * value for value in y], "y": y, "line": line}]

@@ -17,6 +17,7 @@ from gzip import compress
 from hashlib import sha256
 from importlib.resources import files
 from json import dumps
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def page_html(results: Iterable[object], *, title: str = "") -> str:
     scripts = {name: _text(name) for name in (f"plotly-basic-{PLOTLY}.min.js", "page.js")}
     return str(
         environment.from_string(_text("page.html")).render(
-            title=title or f"autopsae report: {list_names(one.name for one in saved)}",
+            title=title or f"autopsae report: {list_names(_short_name(one.name) for one in saved)}",
             sections=sections,
             drawn={figure.anchor: figure.drawn for section in sections for figure in _figures(section)},
             looked_up=_pack(
@@ -95,6 +96,11 @@ def page_html(results: Iterable[object], *, title: str = "") -> str:
             made=f"autopsae {version()}, {provenance()['date']}",
         )
     )
+
+
+def _short_name(name: str) -> str:
+    """The name of a result without the folders that it lies in."""
+    return Path(name).name if exists(name) else name
 
 
 def _sections(saved: Saved, contexts: Sequence[Contexts]) -> list[Section]:

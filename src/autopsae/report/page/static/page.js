@@ -74,6 +74,7 @@
     });
     var config = { displaylogo: false, responsive: true, displayModeBar: coarse ? true : "hover",
       modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]], toImageButtonOptions: { filename: "autopsae" } };
+    place.style.height = layout.height + "px"; // it keeps it when the window changes
     Plotly.react(place, figure.data, layout, config);
     if (!shown[id]) {
       shown[id] = true;

@@ -559,7 +559,9 @@ def test_ctrl_c_ends_a_diagnosis_with_one_line_and_no_file(tmp_path: Path) -> No
     out = tmp_path / "out"
     command = ["diagnose", str(tmp_path / "x.npy"), "--exact", "--d-sae", "32768", "--json", str(out / "d.json")]
     with processes.running(processes.command, *command) as running:
-        time.sleep(6)  # long enough to be at work; the whole diagnosis takes far longer
+        begun = time.monotonic()
+        while "statistics" not in running.errors.read_text() and time.monotonic() < begun + 60:
+            time.sleep(0.05)  # until it is at work
         os.kill(running.process.pid or 0, signal.SIGINT)
         running.process.join(60)
         stderr = running.errors.read_text()

@@ -41,7 +41,7 @@ class Read(HTMLParser):
         self.words: list[str] = []
         self.scripts: list[str] = []
         self._inside = ""
-        self.feed(html)
+        self.feed(expand(html))
         self.drawn: dict[str, Any] = json.loads(self.scripts[0])
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -72,6 +72,12 @@ class Read(HTMLParser):
         return [float(str(attributes["value"])) for tag, attributes in self.tags if tag == "data"]
 
 
+def expand(html: str) -> str:
+    """A page with what is inside of its details, which is compressed, at its end."""
+    [packed] = re.findall(r'<script type="application/gzip" id="inside">(.*?)</script>', html)
+    return html + "".join(json.loads(decompress(b64decode(packed))).values())
+
+
 def numbers_in(value: Any) -> set[float]:
     if isinstance(value, dict):
         return {number for inner in value.values() for number in numbers_in(inner)}
@@ -81,7 +87,7 @@ def numbers_in(value: Any) -> set[float]:
 
 
 def code_of(html: str) -> list[str]:
-    return [unescape(line) for line in re.findall(r"<code>(.*?)</code>", html, re.DOTALL)]
+    return [unescape(line) for line in re.findall(r"<code>(.*?)</code>", expand(html), re.DOTALL)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,7 +242,7 @@ def test_many_records_are_drawn_at_equal_steps_and_the_page_says_so(saved: dict[
 def test_names_with_html_in_them_stay_text_everywhere(saved: dict[str, Path]) -> None:
     html = page_html(saved.values(), title="<img src=x onerror=alert(1)>")
     read = Read(html)
-    assert len(read.scripts) == 5  # three of them data
+    assert len(read.scripts) == 6  # four of them data
     tags = {tag for tag, _ in read.tags}
     assert not {"u", "s", "i", "img"} & tags
     assert "<img src=x onerror=alert(1)>" in read.text

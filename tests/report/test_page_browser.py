@@ -129,14 +129,14 @@ def test_the_details_of_a_layer_are_made_when_they_are_opened(folder: Path, brow
     detail = page.query_selector("details.detail")
     assert detail.query_selector("table") is None
     detail.query_selector("summary").click()
-    assert detail.query_selector("table") is not None
+    detail.wait_for_selector(".inside table", state="attached")
     for place in detail.query_selector_all(".plot"):
         place.scroll_into_view_if_needed()
         page.wait_for_function("place => place.querySelector('.main-svg') !== null", arg=place)
     assert len(detail.query_selector_all(".plot")) == 3
     numbers = detail.query_selector("details.numbers")
     numbers.query_selector("summary").click()
-    assert numbers.query_selector("table").is_visible()
+    numbers.wait_for_selector("table")
 
 
 def test_a_latent_is_shown_by_its_number_and_by_a_click_on_its_mark(folder: Path, browser: Any) -> None:

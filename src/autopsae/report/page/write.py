@@ -90,6 +90,8 @@ def page_html(results: Iterable[object], *, title: str = "") -> str:
                 {section.lookup.anchor: vars(section.lookup) for section in sections if section.lookup}
             ),
             contexts=_pack({held.anchor: short_examples(held, ROOM // len(contexts)) for held in contexts}),
+            inside={},  # what is inside of details, which the template fills
+            pack=_pack,
             policy="script-src " + " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values()),
             scripts=[jinja2.utils.markupsafe.Markup(script) for script in scripts.values()],
             style=jinja2.utils.markupsafe.Markup(_text("page.css")),

@@ -175,10 +175,15 @@
   function observe(part) { part.querySelectorAll(".plot").forEach(function (place) { near.observe(place); }); }
 
   function fill(detail) {
-    var template = detail.querySelector(":scope > template");
-    if (!template) return;
-    detail.replaceChild(template.content, template);
-    observe(detail);
+    var id = detail.dataset.inside;
+    if (!id) return;
+    delete detail.dataset.inside;
+    held("inside").then(function (all) {
+      var template = document.createElement("template");
+      template.innerHTML = all[id];
+      detail.appendChild(template.content);
+      observe(detail);
+    });
   }
 
   function redraw() { Object.keys(shown).forEach(draw); }
@@ -238,7 +243,7 @@
   scheme(preferred.matches ? "dark" : "light");
   preferred.addEventListener("change", function () { scheme(preferred.matches ? "dark" : "light"); });
 
-  // What is inside of details is made when they are opened: that of fifty layers would keep the browser busy.
+  // What is inside of details is compressed, and made when they are opened: fifty layers would keep the browser busy.
   document.addEventListener("toggle", function (event) { if (event.target.open) fill(event.target); }, true);
 
   // A figure is drawn when it comes near: fifty at once would take seconds.

@@ -1,8 +1,9 @@
 """A page of 50 layers under 6 remedies and 8,192 latents with their top activations, opened in headless Chromium.
 
-Seconds from the navigation to the first figure and to an idle page, and the time of the processor that the page's main
-thread took until then, which other processes change little; then what a click on a latent takes, and the details of a
-layer. Medians of several pages. Run as `python -m benchmarks.page`, with Playwright and a Chromium installed.
+Seconds from the navigation to the first figure and to an idle page, and the time of the processor that the page's
+main thread took until then, which other processes change little; then what a click on a latent takes, and the
+details of a layer. Medians of several pages. Run as `python -m benchmarks.page`, with Playwright and a Chromium
+installed.
 """
 
 import json
@@ -12,9 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.report import pages
+
 from autopsae.report.page.write import save_page
 from benchmarks.harness import save
-from tests.report import pages
 
 ROUNDS, LAYERS, LATENTS = 9, 50, 8192
 _WATCH = """
@@ -30,7 +32,8 @@ _WATCH = """
 """
 _LATENT = """
 () => new Promise(done => {
-  const start = performance.now(), place = document.querySelector('.lookup'), words = place.querySelector('caption');
+  const start = performance.now(), place = document.querySelector('.lookup');
+  const words = place.querySelector('caption');
   new MutationObserver(() => done(performance.now() - start)).observe(words, { childList: true });
   place.querySelector('input').value = 4095;
   place.querySelector('form').requestSubmit();

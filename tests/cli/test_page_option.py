@@ -160,7 +160,9 @@ def test_train_draws_the_curves_of_a_run_and_of_a_sweep() -> None:
     assert verbs.run([*train, "sweep", "--lr", "1e-3,1e-4", "--figure", "sweep.png", "--report", "s.html"]) == 0
     one, many = run_figure("run-png"), run_figure("sweep")
     records = [json.loads(line) for line in Path("run-png/records.jsonl").read_text().splitlines()]
-    by_name = {line.get_label(): [*line.get_ydata()] for axis in one.get_axes() for line in axis.lines}
+    by_name = {
+        line.get_label(): np.asarray(line.get_ydata()).tolist() for axis in one.get_axes() for line in axis.lines
+    }
     assert by_name["FVU of the batch"] == [record["fvu"] for record in records]
     assert by_name["have not fired since step 0"] == [100 * record["never_fired"] for record in records]
     best = json.loads(Path("sweep/sweep.json").read_text())["best"]

@@ -45,7 +45,10 @@ def _sweep_figure(curves: Mapping[str, Curves], best: set[str]) -> "Figure":
     tops, errors = [0.0], list[float]()
     for n, (name, own) in enumerate(sorted(curves.items(), key=lambda item: item[0] not in best)):
         color = COLORS[n % len(COLORS)] if n < _NAMED else "0.8"
-        style = {"linewidth": 2.6 if name in best else 1.1, "linestyle": _DASHES[n // len(COLORS) % len(_DASHES)]}
+        style: dict[str, Any] = {
+            "linewidth": 2.6 if name in best else 1.1,
+            "linestyle": _DASHES[n // len(COLORS) % len(_DASHES)],
+        }
         words = label(f"{name} (best)" if name in best else name) if n < _NAMED else "_"
         tops += draw_curve(dead, own.records, "dead", words, color, factor=100.0, **style)
         errors += draw_curve(error, own.records, "fvu", words, color, **style)

@@ -20,8 +20,7 @@ from typing import NamedTuple, TextIO
 
 CONTEXT = multiprocessing.get_context("forkserver")
 LOOPS = [f"autopsae.kernels.numba_{name}" for name in ("adam", "choose", "sums")]
-TRAINING = ["autopsae.training.loop", "autopsae.evaluation.reconstruction"]
-CONTEXT.set_forkserver_preload(["autopsae.cli.verbs", *LOOPS, *TRAINING, "matplotlib.figure", "pandas", "pytest"])
+CONTEXT.set_forkserver_preload(["tests.preloaded", *LOOPS, "matplotlib.figure", "pandas", "pytest"])
 SECONDS = 300
 """A process that takes longer hangs."""
 

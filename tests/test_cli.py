@@ -559,7 +559,11 @@ def test_ctrl_c_ends_a_diagnosis_with_one_line_and_no_file(tmp_path: Path) -> No
     out = tmp_path / "out"
     command = ["diagnose", str(tmp_path / "x.npy"), "--exact", "--d-sae", "32768", "--json", str(out / "d.json")]
     with processes.running(processes.command, *command) as running:
-        time.sleep(6)  # long enough to be at work; the whole diagnosis takes far longer
+        begun = time.monotonic()
+        while time.monotonic() < begun + 60:  # until it is at work
+            time.sleep(0.05)
+            if running.errors.is_file() and "nothing is written" in running.errors.read_text():
+                break
         os.kill(running.process.pid or 0, signal.SIGINT)
         running.process.join(60)
         stderr = running.errors.read_text()

@@ -458,3 +458,17 @@ def test_the_page_on_cures_says_how_much_a_fitted_encoder_lowers_the_error() -> 
     errors = [round(row["fvu_raw"], 4) for row in (fast[1000], relative)]
     assert quoted(CURES, "has the lower error:** # against # there") == errors
     assert relative["dead"] == 0
+
+
+def test_the_time_of_a_large_page_is_that_of_the_benchmark() -> None:
+    told = benchmark("page")
+    page = "docs/page.md"
+    assert quoted(page, "# layers under 6 remedies and # latents, each with the tokens on which it fires most") == [
+        told["layers"],
+        told["latents"],
+    ]
+    assert quoted(page, "fires most, have # MB") == [told["megabytes"]]
+    assert quoted(page, "such a page takes # s of one core") == [
+        pytest.approx(told["seconds"]["processor"], abs=0.006)
+    ]
+    assert quoted(page, "By the clock it took # s, on 2 cores") == [round(told["seconds"]["idle"], 1)]

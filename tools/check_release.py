@@ -105,10 +105,11 @@ def check_use(wheel: Path) -> None:
 def _check_page(bare: Path, folder: Path, run: Callable[..., str]) -> None:
     """Without its extra `report` is one line; with it, the page holds the library that draws it."""
     words = (f"{bare}/autopsae", "report", "told.json", "--out", "report.html")
+    pip = (f"{bare}/python", "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "uninstall", "-q", "-y", "jinja2")  # which PyTorch brings along
     refused = subprocess.run(words, cwd=folder, capture_output=True, text=True)
     if refused.returncode != 2 or "pip install 'autopsae[page]'" not in refused.stderr:
         sys.exit(f"autopsae report: expected one line that names the extra, got\n{refused.stderr}")
-    pip = (f"{bare}/python", "-m", "pip", "--disable-pip-version-check")
     run(*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), "jinja2")
     run(*words)
     size = (folder / "report.html").stat().st_size

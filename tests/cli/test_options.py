@@ -205,6 +205,7 @@ def test_train_shows_the_dozen_options_that_people_use_config_and_resume() -> No
         "lr",
         "batch_tokens",
         "resume",
+        "figure",
         "report",
         "seed",
         "device",

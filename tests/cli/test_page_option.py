@@ -10,6 +10,7 @@ import pytest
 
 from autopsae.cli import verbs
 from autopsae.cli.parsing import VERBS, option_types
+from autopsae.report.run_plots import run_figure
 from autopsae.sae.sparsity import TopK
 from tests.report.pages import tokens
 from tests.report.test_page import Read
@@ -148,3 +149,33 @@ def test_a_trial_is_on_the_page_of_its_diagnosis() -> None:
     assert verbs.run([*MAKES["diagnose"], *tried]) == 0
     [name] = json.loads(Path("d.json").read_text())["trials"]
     assert f"Trial on {name}" in Read(Path("page.html").read_text()).text
+
+
+@pytest.mark.usefixtures("here")
+def test_train_draws_the_curves_of_a_run_and_of_a_sweep() -> None:
+    train = [*MAKES["train"][:-1]]
+    for suffix in ("png", "svg", "pdf"):
+        assert verbs.run([*train, f"run-{suffix}", "--figure", f"run.{suffix}"]) == 0
+        assert Path(f"run.{suffix}").stat().st_size > 5000
+    assert verbs.run([*train, "sweep", "--lr", "1e-3,1e-4", "--figure", "sweep.png", "--report", "s.html"]) == 0
+    one, many = run_figure("run-png"), run_figure("sweep")
+    records = [json.loads(line) for line in Path("run-png/records.jsonl").read_text().splitlines()]
+    by_name = {
+        line.get_label(): np.asarray(line.get_ydata()).tolist() for axis in one.get_axes() for line in axis.lines
+    }
+    assert by_name["FVU of the batch"] == [record["fvu"] for record in records]
+    assert by_name["have not fired since step 0"] == [100 * record["never_fired"] for record in records]
+    best = json.loads(Path("sweep/sweep.json").read_text())["best"]
+    names = {line.get_label() for line in many.get_axes()[1].lines}
+    assert len(names) == 2
+    assert {f"{name} (best)" for name in best.values()} < names
+
+
+@pytest.mark.usefixtures("here")
+def test_a_figure_that_cannot_be_written_is_refused_before_the_training(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert verbs.run([*MAKES["train"], "--figure", "a.gif"]) == 2
+    assert "a.gif: expected a figure named .png, .pdf or .svg, got '.gif'" in capsys.readouterr().err
+    assert verbs.run([*MAKES["train"], "--figure", "x.npy/a.png"]) == 2
+    assert not Path("out").exists()

@@ -11,7 +11,7 @@ from autopsae import features
 from autopsae.diagnosis.profile import profile_landscape, thin_spectrum
 from autopsae.diagnosis.survey import survey
 from autopsae.evaluation.autopsy import autopsy
-from autopsae.features.content import features_content
+from autopsae.features.content import activations_content, features_content
 from autopsae.remedies.remedy import untouched
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.many import run_sweep
@@ -93,6 +93,7 @@ def save_features(path: Path, compared: Path) -> None:
         probes=features.probe_concepts(codes, x, labels, rows="tokens", ks=(1, 8)),
         monosemanticity={"one": features.monosemanticity(codes["one"], x)},
         examples=tops.of_latent(coverages["one"].scores[0].latent, table),
+        activations=activations_content(tops, table, most=3),
     )
     path.write_text(json.dumps(content))
     compared.write_text(json.dumps(features.compare_coverages(coverages).to_dict()))
@@ -125,6 +126,19 @@ def save_latents(saved: Path, path: Path, latents: int = 8192) -> None:
         }
         lines.append(",".join(row.values()))
     path.write_text("\n".join([head, *lines]))
+
+
+def many_contexts(content: dict[str, Any], latents: int = 8192) -> dict[str, Any]:
+    """Features with the top activations of many latents, made of those of a few, with long contexts."""
+    few = content["activations"]["latents"]
+    words = "It was the best of times, it was the worst of times, it was the age of wisdom. "
+    made = []
+    for n in range(latents):
+        latent = few[n % len(few)]
+        top = [{**one, "before": words, "text": f" word{n}", "after": words} for one in latent["top"]]
+        made.append({**latent, "latent": n, "rate": 0.001 * (1 + n % 97), "top": top})
+    held = {"tokens": content["activations"]["tokens"], "d_sae": latents, "latents": made}
+    return {"format": content["format"], "version": 1, "activations": held}
 
 
 def many_layers(saved: Path, layers: int = 50) -> dict[str, Any]:

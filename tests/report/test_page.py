@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shlex
+from base64 import b64decode
+from gzip import decompress
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -39,7 +41,7 @@ class Read(HTMLParser):
         self.words: list[str] = []
         self.scripts: list[str] = []
         self._inside = ""
-        self.feed(html)
+        self.feed(expand(html))
         self.drawn: dict[str, Any] = json.loads(self.scripts[0])
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -57,6 +59,10 @@ class Read(HTMLParser):
         elif self._inside != "style":
             self.words.append(data)
 
+    def packed(self, number: int) -> Any:
+        """What a script holds as compressed JSON: 1 long tables, 2 top activations."""
+        return json.loads(decompress(b64decode(self.scripts[number])))
+
     @property
     def text(self) -> str:
         return "".join(self.words)
@@ -64,6 +70,12 @@ class Read(HTMLParser):
     def numbers(self) -> list[float]:
         """The numbers behind the cells of all tables."""
         return [float(str(attributes["value"])) for tag, attributes in self.tags if tag == "data"]
+
+
+def expand(html: str) -> str:
+    """A page with what is inside of its details, which is compressed, at its end."""
+    [packed] = re.findall(r'<script type="application/gzip" id="inside">(.*?)</script>', html)
+    return html + "".join(json.loads(decompress(b64decode(packed))).values())
 
 
 def numbers_in(value: Any) -> set[float]:
@@ -75,7 +87,7 @@ def numbers_in(value: Any) -> set[float]:
 
 
 def code_of(html: str) -> list[str]:
-    return [unescape(line) for line in re.findall(r"<code>(.*?)</code>", html, re.DOTALL)]
+    return [unescape(line) for line in re.findall(r"<code>(.*?)</code>", expand(html), re.DOTALL)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,10 +104,10 @@ def test_every_kind_of_result_has_a_verdict_figures_and_tables(saved: dict[str, 
 def test_results_of_all_kinds_stand_on_one_page(saved: dict[str, Path]) -> None:
     read = Read(page_html(saved.values()))
     headings = [attributes for tag, attributes in read.tags if tag == "section"]
-    assert len(headings) == len({attributes["id"] for attributes in headings}) == len(KINDS) + 3
+    assert len(headings) == len({attributes["id"] for attributes in headings}) == len(KINDS) + 4
     ids = [attributes["id"] for _, attributes in read.tags if attributes.get("id")]
     assert len({*ids}) == len(ids)
-    links = {str(attributes["href"])[1:] for tag, attributes in read.tags if tag == "a"}
+    links = {str(attributes["href"])[1:].split("-")[0] for tag, attributes in read.tags if tag == "a"}
     assert links <= {*ids}
 
 
@@ -147,8 +159,14 @@ def test_every_latent_of_a_table_stands_where_its_shift_and_signal_are(saved: di
     read = Read(page_html([saved["latents"]]))
     [figure] = read.drawn.values()
     marks = [trace for trace in figure["data"] if trace["mode"] == "markers"]
-    points = {point for trace in marks for point in zip(trace["x"], trace["y"], strict=True)}
-    assert points == {(float(row["shift"]), float(row["signal"])) for row in rows}
+    points = {
+        latent: point
+        for trace in marks
+        for latent, *point in zip(trace["customdata"], trace["x"], trace["y"], strict=True)
+    }
+    assert {*points} == {int(row["latent"]) for row in rows}
+    for row in rows:
+        assert points[int(row["latent"])] == pytest.approx([float(row["shift"]), float(row["signal"])], rel=1e-4)
     names = {trace["name"] for trace in marks}
     for cause in {row["cause"] for row in rows if row["fate"] == "dead_by_topk"}:
         number = sum((row["cause"], row["fate"]) == (cause, "dead_by_topk") for row in rows)
@@ -160,7 +178,7 @@ def test_every_latent_of_a_table_stands_where_its_shift_and_signal_are(saved: di
 def test_all_that_the_table_says_of_a_latent_can_be_looked_up(saved: dict[str, Path]) -> None:
     rows = list(csv.DictReader(saved["latents"].read_text().splitlines()))
     read = Read(page_html([saved["latents"]]))
-    [own] = json.loads(read.scripts[1]).values()
+    [own] = read.packed(1).values()
     assert [row[0] for row in own["rows"]] == list(range(len(rows)))
     assert len(own["header"]) == len(rows[0])
     for told, row in zip(own["rows"], rows, strict=True):
@@ -170,7 +188,7 @@ def test_all_that_the_table_says_of_a_latent_can_be_looked_up(saved: dict[str, P
     [figure] = read.drawn.values()
     for trace in figure["data"]:
         for x, latent in zip(trace["x"], trace.get("customdata", []), strict=False):
-            assert x == float(rows[latent]["shift"])
+            assert x == pytest.approx(float(rows[latent]["shift"]), rel=1e-4)
     assert figure["layout"]["meta"]["lookup"] in [attributes.get("id") for _, attributes in read.tags]
 
 
@@ -224,7 +242,7 @@ def test_many_records_are_drawn_at_equal_steps_and_the_page_says_so(saved: dict[
 def test_names_with_html_in_them_stay_text_everywhere(saved: dict[str, Path]) -> None:
     html = page_html(saved.values(), title="<img src=x onerror=alert(1)>")
     read = Read(html)
-    assert len(read.scripts) == 4  # two of them data
+    assert len(read.scripts) == 6  # four of them data
     tags = {tag for tag, _ in read.tags}
     assert not {"u", "s", "i", "img"} & tags
     assert "<img src=x onerror=alert(1)>" in read.text
@@ -261,7 +279,9 @@ def test_fifty_layers_under_six_remedies_take_less_than_five_megabytes(
     score |= {"mean_top_16": 0.6, "by_chance": 0.1, "all_inputs": latents.tolist()}
     (tmp_path / "f.json").write_text(json.dumps({"monosemanticity": {"one": score}}))
     pages.save_latents(saved["latents"], tmp_path / "a.csv")
-    save_page([tmp_path / name for name in ("d.json", "f.json", "a.csv")], tmp_path / "report.html")
+    contexts = pages.many_contexts(json.loads(saved["features"].read_text()))
+    (tmp_path / "t.json").write_text(json.dumps(contexts))
+    save_page([tmp_path / name for name in ("d.json", "f.json", "a.csv", "t.json")], tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 5_000_000
 
 

@@ -30,7 +30,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_page(saved.values(), folder / "bundle.html")
     (folder / "many.json").write_text(json.dumps(pages.many_layers(saved["diagnosis"])))
     pages.save_latents(saved["latents"], folder / "many.csv")
-    save_page([folder / "many.json", folder / "many.csv"], folder / "many.html")
+    contexts = pages.many_contexts(json.loads(saved["features"].read_text()))
+    (folder / "contexts.json").write_text(json.dumps(contexts))
+    save_page([folder / name for name in ("many.json", "many.csv", "contexts.json")], folder / "many.html")
     return folder
 
 
@@ -127,14 +129,14 @@ def test_the_details_of_a_layer_are_made_when_they_are_opened(folder: Path, brow
     detail = page.query_selector("details.detail")
     assert detail.query_selector("table") is None
     detail.query_selector("summary").click()
-    assert detail.query_selector("table") is not None
+    detail.wait_for_selector(".inside table", state="attached")
     for place in detail.query_selector_all(".plot"):
         place.scroll_into_view_if_needed()
         page.wait_for_function("place => place.querySelector('.main-svg') !== null", arg=place)
     assert len(detail.query_selector_all(".plot")) == 3
     numbers = detail.query_selector("details.numbers")
     numbers.query_selector("summary").click()
-    assert numbers.query_selector("table").is_visible()
+    numbers.wait_for_selector("table")
 
 
 def test_a_latent_is_shown_by_its_number_and_by_a_click_on_its_mark(folder: Path, browser: Any) -> None:
@@ -143,12 +145,13 @@ def test_a_latent_is_shown_by_its_number_and_by_a_click_on_its_mark(folder: Path
     lookup = page.query_selector(".lookup")
     lookup.query_selector("input").fill("8191")
     page.keyboard.press("Enter")
-    assert lookup.query_selector("caption").inner_text() == "latent 8191"
+    said = "document.querySelector('.lookup caption').textContent"
+    page.wait_for_function(f"() => {said} === 'latent 8191'")
     assert "8,191" in lookup.query_selector("tbody tr:first-child td").inner_text()
     lookup.query_selector("input").fill("9000")
     page.evaluate("document.querySelector('.lookup form').noValidate = true")
     page.keyboard.press("Enter")
-    assert lookup.query_selector("caption").inner_text() == "There is no latent 9000"
+    page.wait_for_function(f"() => {said} === 'There is no latent 9000'")
     place = page.query_selector("figure:has(+ .lookup) .plot, .figures:has(+ .lookup) .plot")
     place.scroll_into_view_if_needed()
     page.wait_for_function("place => place.querySelector('.scatterlayer .point') !== null", arg=place)
@@ -158,8 +161,27 @@ def test_a_latent_is_shown_by_its_number_and_by_a_click_on_its_mark(folder: Path
     page.wait_for_selector(".hoverlayer .hovertext")
     assert "latent " in page.evaluate("document.querySelector('.hoverlayer .hovertext').textContent")
     page.mouse.click(*middle)
-    page.wait_for_function("!document.querySelector('.lookup caption').textContent.startsWith('There')")
+    page.wait_for_function(f"() => !{said}.startsWith('There')")
     assert lookup.query_selector("caption").inner_text().startswith("latent ")
+    assert len(lookup.query_selector_all(".examples li mark")) >= 1
+    assert opened.said == []
+
+
+def test_a_click_on_any_latent_of_every_figure_of_latents_shows_where_it_fires(folder: Path, browser: Any) -> None:
+    opened = Opened(browser, folder / "many.html")
+    page, shown = opened.page, list[str]()
+    for lookup in page.query_selector_all(".lookup"):
+        for latent in ("17", "4095", "8191"):
+            lookup.query_selector("input").fill(latent)
+            page.keyboard.press("Enter")
+            page.wait_for_function(
+                "([place, latent]) => place.querySelector('caption').textContent === `latent ${latent}`",
+                arg=[lookup, latent],
+            )
+            marks = [mark.inner_text() for mark in lookup.query_selector_all(".examples mark")]
+            assert {*marks} == {f" word{latent}"}
+            shown += marks
+    assert len(shown) >= 6
     assert opened.said == []
 
 

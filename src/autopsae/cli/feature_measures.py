@@ -1,7 +1,7 @@
 """The measures of `features`, one after the other, on the tokens of one source."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from autopsae.cli.options.features import FeaturesOptions
 from autopsae.features.annotations import Annotations, read_annotations
 from autopsae.features.codes import Codes, encode_source
 from autopsae.features.compare import CoverageComparison, compare_coverages
+from autopsae.features.content import activations_content
 from autopsae.features.controls import control_saes
 from autopsae.features.coverage import concept_coverage
 from autopsae.features.coverage_result import Coverage
@@ -43,6 +44,8 @@ class Measured:
     """Of each SAE."""
     examples: LatentExamples | None = None
     """Where the latent fires."""
+    activations: Mapping[str, Any] | None = None
+    """Where each latent fires most."""
     note: str | None = None
     """What is to be told beside the results."""
 
@@ -56,11 +59,11 @@ def measure(source: FromFiles | FromModel, saes: SAEs, options: FeaturesOptions,
     if isinstance(source, FromModel):
         for task in tasks:
             surveys.append(_probe_task(source.read_texts(task.texts), task, saes, options, progress))
-    if annotations is None and embeddings is None and options.latent is None:
+    if annotations is None and embeddings is None and options.latent is None and not options.examples:
         return Measured(probes=_join(surveys))
     read = source.read()
     # First, as a latent that there is not is found in one pass; all else takes several for each SAE.
-    examples = _examples(read, saes[options.sae], options, progress)
+    examples, activations = _examples(read, saes[options.sae], options, progress)
     codes = {} if annotations is None and embeddings is None else _encode(read, saes, options, progress)
     coverage = note = None
     if annotations is not None:
@@ -71,7 +74,14 @@ def measure(source: FromFiles | FromModel, saes: SAEs, options: FeaturesOptions,
             settings = _settings(options) | {"rows": options.probes, "pool": options.pool or "max"}
             surveys.append(probe_concepts(own, read.tokens, labels, **settings, ks=options.ks))
     scores = None if embeddings is None else _score(codes, read, embeddings, options)
-    return Measured(coverage=coverage, probes=_join(surveys), monosemanticity=scores, examples=examples, note=note)
+    return Measured(
+        coverage=coverage,
+        probes=_join(surveys),
+        monosemanticity=scores,
+        examples=examples,
+        activations=activations,
+        note=note,
+    )
 
 
 def _join(surveys: Sequence[ProbeSurvey]) -> ProbeSurvey | None:
@@ -177,9 +187,17 @@ def _score(
     return {name: monosemanticity(pool(own), embeddings) for name, own in codes.items()}
 
 
-def _examples(read: Source, sae: SAE, options: FeaturesOptions, progress: Progress) -> LatentExamples | None:
-    if options.latent is None:
-        return None
+def _examples(
+    read: Source, sae: SAE, options: FeaturesOptions, progress: Progress
+) -> tuple[LatentExamples | None, dict[str, Any] | None]:
+    """(where the latent that is asked for fires, where each latent fires most)."""
+    most = 0 if options.examples is None else options.examples
+    if options.latent is None and not most:
+        return None, None
     codes = encode_source(sae, read.tokens, documents=read.documents, progress=progress)
-    tops = top_activations(codes, top=options.top, spread=options.top, seed=options.seed)
-    return tops.of_latent(options.latent, read.table, window=options.window)
+    tops = top_activations(codes, top=max(options.top, most), spread=options.top, seed=options.seed)
+    of_one = None
+    if options.latent is not None:
+        of_one = tops.of_latent(options.latent, read.table, window=options.window)
+        of_one = replace(of_one, top=of_one.top[: options.top])
+    return of_one, activations_content(tops, read.table, most=most) if most else None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,17 @@ from autopsae.report.probes import monosemanticity_text, probes_text
 from autopsae.sae.model import SAE
 from autopsae.tables import check_table, save_table
 
+EXAMPLES = 3
+"""Tokens of every latent on a page, unless told otherwise."""
+MOST = 100
 _CONTROLS = {"neurons", "random rows", "principal components", "random directions"}
 
 
 def features(options: FeaturesOptions) -> None:
     """Measure, write what was asked for, and print it. Raises InputError."""
     _check(options)
+    if options.examples is None and options.paging.report is not None and not options.tasks:
+        options = replace(options, examples=EXAMPLES)
     device = take_device(options.device)
     saes = _load(options, device)
     with progress_bar("opening") as (bar, task):
@@ -77,6 +83,10 @@ def _texts(measured: Measured) -> list[RenderableType]:
         texts.append(monosemanticity_text(measured.monosemanticity))
     if measured.examples is not None:
         texts.append(examples_text(measured.examples))
+    if measured.activations is not None and not texts:
+        held = measured.activations
+        number, of = f"{len(held['latents']):,}", f"{held['d_sae']:,}"
+        texts.append(Text(f"{number} of {of} latents are shown where they fire most, on {held['tokens']:,} tokens"))
     return texts
 
 
@@ -87,6 +97,7 @@ def _writers(measured: Measured, options: FeaturesOptions) -> list[Callable[[], 
         probes=measured.probes,
         monosemanticity=measured.monosemanticity,
         examples=measured.examples,
+        activations=measured.activations,
     )
     if options.json:
         text = json.dumps(content | {PROVENANCE: provenance()}, indent=2)
@@ -138,8 +149,13 @@ def _one_below_the_other(tables: Mapping[str, dict[str, list[Any]]]) -> dict[str
 def _check(options: FeaturesOptions) -> None:
     """InputError where nothing is asked for, and for an output that could not be written after all the work."""
     annotated, embedded = options.annotations is not None, options.embeddings is not None
-    if not (annotated or embedded or options.tasks or options.latent is not None):
-        raise InputError("features: expected --annotations, --tasks, --embeddings or --latent, got none of them")
+    shown = options.latent is not None or bool(options.examples) or options.paging.report is not None
+    if not (annotated or embedded or options.tasks or shown):
+        raise InputError(
+            "features: expected --annotations, --tasks, --embeddings, --latent or --report, got none of them"
+        )
+    if options.examples is not None and not 0 <= options.examples <= MOST:
+        raise InputError(f"--examples: expected 0 to {MOST} tokens of each latent, got {options.examples}")
     if not annotated and (options.probes or options.figure):
         raise InputError("features: expected --annotations with --probes and --figure")
     if not (annotated or embedded or options.tasks) and (options.against or options.controls or options.table):

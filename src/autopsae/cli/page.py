@@ -1,14 +1,17 @@
 """--report: what a verb has made, shown on a page, which is the last file that it writes."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from autopsae.cli.options.shared import Paging
+from autopsae.cli.printing import write_all
 from autopsae.cli.terminal import check_own_files
 from autopsae.provenance import PROVENANCE, provenance
 from autopsae.report.page.read import read_content
 from autopsae.report.page.write import check_page, save_page
+from autopsae.report.run_plots import save_run_figure
 from autopsae.saved import as_json
 
 
@@ -39,7 +42,15 @@ def page_writers(
     return [write]
 
 
-def write_run_page(paging: Paging, out: Path) -> None:
-    """Write the page of a run or a sweep, where it is asked for and the folder `out` holds a finished one."""
-    if paging.report is not None and any((out / name).is_file() for name in ("summary.json", "sweep.json")):
-        save_page([out], paging.report)
+def write_run_outputs(paging: Paging, figure: Path | None, out: Path) -> None:
+    """Write the figure and the page of a run or a sweep, where they are asked for and the folder `out` holds a
+    finished one.
+    """
+    if not any((out / name).is_file() for name in ("summary.json", "sweep.json")):
+        return
+    writers = list[Callable[[], object]]()
+    if figure is not None:
+        writers.append(partial(save_run_figure, out, figure))
+    if paging.report is not None:
+        writers.append(partial(save_page, [out], paging.report))
+    write_all(writers)

@@ -11,15 +11,16 @@ from autopsae.arrays import InputError
 from autopsae.cli.members import sparsity_of, with_defaults
 from autopsae.cli.options.train import TrainOptions
 from autopsae.cli.outcome import print_finished, print_run, print_sweep
-from autopsae.cli.page import check_paging, write_run_page
+from autopsae.cli.page import check_paging, write_run_outputs
 from autopsae.cli.prepare import Prepared, choices_asked, make_members, prepare, provenance_asked
 from autopsae.cli.printing import print_note
-from autopsae.cli.terminal import Bar, progress_bar, progress_on
+from autopsae.cli.terminal import Bar, check_own_files, progress_bar, progress_on
 from autopsae.cli.torchrun import device_of_rank, ranks_of_torchrun
 from autopsae.cli.train_on import check_jobs, spread_groups
 from autopsae.disk import check_unlocked
 from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks
 from autopsae.provenance import add_provenance
+from autopsae.report.plots import check_figure
 from autopsae.run.finished import Settings
 from autopsae.run.many import check_sweep_out, load_finished_sweep, run_sweep
 from autopsae.run.on_ranks import run_on_ranks
@@ -35,7 +36,10 @@ def train(options: TrainOptions) -> None:
 
     Raises InputError, Diverged and DiskFull.
     """
-    check_paging(options.paging, [])
+    if options.figure is not None:
+        check_figure(options.figure)
+        check_own_files([options.figure])
+    check_paging(options.paging, [options.figure])
     with ranks_of_torchrun() as ranks:
         try:
             result = _train(replace(options, device=device_of_rank(options.device)), ranks)
@@ -43,12 +47,12 @@ def train(options: TrainOptions) -> None:
             if not ranks.is_first:
                 raise SystemExit(2) from error  # the first rank says it for all
             if isinstance(error, Diverged):
-                write_run_page(options.paging, options.out)  # it says how far the run came
+                write_run_outputs(options.paging, options.figure, options.out)  # they say how far the run came
             raise
     if not ranks.is_first:
         return
     try:
-        write_run_page(options.paging, options.out)
+        write_run_outputs(options.paging, options.figure, options.out)
     finally:
         (print_sweep if "members" in result else print_run)(options.out, result)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -105,8 +106,13 @@ class TopActivations(Result):
 
         Raises InputError for a latent that there is not, a window below 0, and a table of other tokens.
         """
-        if not 0 <= latent < len(self.fired):
-            raise InputError(f"latent: expected 0 to {len(self.fired) - 1:,}, got {latent:,}")
+        self._check([latent], tokens, window)
+        return self._of_latent(latent, tokens, window)
+
+    def _check(self, latents: Sequence[int], tokens: TokenTable | None, window: int) -> None:
+        """InputError as `of_latent`."""
+        if strange := [latent for latent in latents if not 0 <= latent < len(self.fired)]:
+            raise InputError(f"latent: expected 0 to {len(self.fired) - 1:,}, got {strange[0]:,}")
         if window < 0:
             raise InputError(f"window: expected at least 0 tokens, got {window}")
         if tokens is not None:
@@ -115,6 +121,8 @@ class TopActivations(Result):
                 raise InputError(
                     f"token table: expected a row for each of {self.tokens:,} tokens, got {len(tokens):,}"
                 )
+
+    def _of_latent(self, latent: int, tokens: TokenTable | None, window: int) -> LatentExamples:
         drawn = self.sample.values[latent][self.sample.tokens[latent] >= 0]
         drawn_tokens = self.sample.tokens[latent][: len(drawn)]
         order = np.argsort(drawn, kind="stable")[::-1]
@@ -139,9 +147,9 @@ class TopActivations(Result):
         first, last = 0, self.tokens
         if documents is not None:
             document = int(documents[token])
-            # The tokens of a document stand side by side.
-            first = int(token - np.argmax(np.append(documents[token::-1] != document, True)) + 1)
-            last = int(token + np.argmax(np.append(documents[token:] != document, True)))
+            begins = self._begins if self.documents is not None else _begins_of(documents)
+            part = int(np.searchsorted(begins, token, side="right"))
+            first, last = int(begins[part - 1]), int(begins[part]) if part < len(begins) else self.tokens
             position = token - first
         if tokens is not None:
             before = "".join(tokens.texts[max(first, token - window) : token])
@@ -158,18 +166,31 @@ class TopActivations(Result):
             after=after,
         )
 
+    @cached_property
+    def _begins(self) -> Int[NDArray[np.int64], "documents"]:
+        assert self.documents is not None
+        return _begins_of(self.documents)
+
     def to_dict(
-        self, latents: Sequence[int], tokens: TokenTable | None = None, *, window: int = 12
+        self, latents: Sequence[int] | None = None, tokens: TokenTable | None = None, *, window: int = 12
     ) -> dict[str, Any]:
-        """JSON of some latents."""
+        """JSON of some latents; None for all that fired. Raises InputError as `of_latent`."""
+        chosen = [int(n) for n in np.flatnonzero(self.fired)] if latents is None else [*latents]
+        self._check(chosen, tokens, window)
         return {
             "tokens": self.tokens,
-            "latents": [self.of_latent(n, tokens, window=window).to_dict() for n in latents],
+            "d_sae": len(self.fired),
+            "latents": [self._of_latent(n, tokens, window).to_dict() for n in chosen],
         }
 
     def __str__(self) -> str:
         live = int((self.fired > 0).sum())
         return f"top activations of {live:,} live latents of {len(self.fired):,}, on {self.tokens:,} tokens"
+
+
+def _begins_of(documents: Documents) -> Int[NDArray[np.int64], "documents"]:
+    """The place of the first token of each document, whose tokens stand side by side."""
+    return np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
 
 
 @whole_arguments("top", "spread", "seed")

@@ -41,14 +41,14 @@ def training_figure(
     (dead, error), (threshold, captured) = axes
     tops = [0.0]
     for key, (name, color) in _PATHWAYS.items():
-        tops += _draw_curve(dead, rows, key, name, color, factor=100.0)
-    tops += _draw_curve(dead, held_out, "dead", "dead, held out", COLORS[4], factor=100.0, is_open=True)
+        tops += draw_curve(dead, rows, key, name, color, factor=100.0)
+    tops += draw_curve(dead, held_out, "dead", "dead, held out", COLORS[4], factor=100.0, is_open=True)
     fit_percent(dead, tops)
-    errors = _draw_curve(error, rows, "fvu", "FVU of the batch", COLORS[2])
-    errors += _draw_curve(error, held_out, "fvu_raw", "raw FVU, held out", COLORS[4], is_open=True)
+    errors = draw_curve(error, rows, "fvu", "FVU of the batch", COLORS[2])
+    errors += draw_curve(error, held_out, "fvu_raw", "raw FVU, held out", COLORS[4], is_open=True)
     fit_errors(error, errors)
-    _draw_curve(threshold, rows, "threshold", "threshold", COLORS[3])
-    _draw_curve(captured, rows, "bias_captured", "share of the mean", COLORS[1], factor=100.0)
+    draw_curve(threshold, rows, "threshold", "threshold", COLORS[3])
+    draw_curve(captured, rows, "bias_captured", "share of the mean", COLORS[1], factor=100.0)
     for axis, title, unit in (
         (dead, "Dead latents", "latents, %"),
         (error, "Error", "FVU"),
@@ -65,16 +65,26 @@ def training_figure(
     return figure
 
 
-def _draw_curve(
-    axis: "Axes", rows: Rows, key: str, name: str, color: str, *, factor: float = 1.0, is_open: bool = False
+def draw_curve(
+    axis: "Axes",
+    rows: Rows,
+    key: str,
+    name: str,
+    color: str,
+    *,
+    factor: float = 1.0,
+    is_open: bool = False,
+    linewidth: float = 1.3,
+    linestyle: str = "-",
 ) -> list[float]:
-    """The known values of `key` over the steps done; returns them."""
+    """Draw the known values of `key` over the steps done; return them."""
     known = [(row["step"] + 1, factor * row[key]) for row in rows if row.get(key) is not None]
     if known:
         marker = "o" if is_open or len(known) <= _FEW else ""
         fill: dict[str, Any] = {"markerfacecolor": "white"} if is_open else {}
         x, y = zip(*known, strict=True)
-        axis.plot(x, y, color=color, marker=marker, markersize=4, linewidth=1.3, label=name, **fill)
+        line: dict[str, Any] = {"linewidth": linewidth, "linestyle": linestyle}
+        axis.plot(x, y, color=color, marker=marker, markersize=4, label=name, **line, **fill)
     return [value for _, value in known]
 
 

@@ -52,6 +52,9 @@ class FeaturesOptions:
     """Compare also with the raw neurons, and with random rows of the same sparsity."""
     latent: int | None = None
     """Show where this latent fires: its largest codes, and a spread over their quantiles."""
+    examples: int | None = None
+    """Tokens of every latent that JSON and page show with their context: those of its largest codes. 3 if not given
+    with --report (none with --tasks), and else none."""
     top: Rare[int] = 10
     """How many tokens of each."""
     window: Rare[int] = 12

@@ -135,6 +135,8 @@ class TrainOptions:
     """What is kept on the way."""
     jobs: Annotated[Jobs, OmitArgPrefixes] = Jobs()
     """Where it is trained."""
+    figure: Place[Path | None] = None
+    """Write the curves of the training there, of a sweep those of all its SAEs (.png, .pdf, .svg)."""
     paging: Annotated[Paging, OmitArgPrefixes] = Paging()
     """Where the result is shown."""
     seed: Integers = (0,)

@@ -22,7 +22,7 @@ WIDE = 10.0
 """Largest over smallest value from which an axis is better logarithmic."""
 _TICKS = 12  # names along an axis at most: more would cover each other
 _MANY = 500  # marks of a series that are drawn smaller, as they cover each other
-_LONG = 18  # letters of such a name
+_LONG = 22  # letters of such a name
 _NAME = 36  # letters of a name in a legend
 
 
@@ -117,6 +117,7 @@ def chart(
     upwards = _axis(y, [*(value for one in series for value in one.y if value is not None), *ends])
     layout: dict[str, Any] = {"xaxis": along, "yaxis": upwards, "shapes": shapes, "annotations": notes}
     layout["showlegend"] = len(series) > 1
+    layout["meta"] = {"forms": [_d3_form(x.form), _d3_form(y.form)]}
     if bars:
         layout["barmode"] = "group"
     return Figure(
@@ -144,8 +145,11 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
         "name": label(one.name),
         "x": list(one.x),
         "y": list(one.y),
-        "hovertext": [_hover(one, n, x, y) for n in range(len(one.x))],
     }
+    if one.labels or x.names or any(one.intervals) or None in one.y:
+        trace["hovertext"] = [_hover(one, n, x, y) for n in range(len(one.x))]
+    else:
+        trace["meta"] = "point"  # the page makes the words itself
     if bars:
         trace |= {"type": "bar", "marker": {"color": color}}
     else:
@@ -168,6 +172,11 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
     if one.links:
         trace["customdata"] = list(one.links)
     return trace
+
+
+def _d3_form(form: str) -> str:
+    """A form of Python as d3 has it, which writes zeros at the end unless it is told not to."""
+    return form.replace("g", "~g")
 
 
 def _whiskers(one: Series) -> tuple[list[Number], list[Number]]:
@@ -202,6 +211,8 @@ def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
         every = -(-len(axis.names) // _TICKS)
         places = list(range(0, len(axis.names), every))
         drawn |= {"tickvals": places, "ticktext": [label(axis.names[place], _LONG) for place in places]}
+        # Room for the name of the last place, which Plotly would leave out where it goes beyond the figure.
+        drawn |= {"ticklabeloverflow": "allow", "range": [-0.5, len(axis.names) - 0.5]}
     elif axis.form.endswith("%"):
         drawn |= {"tickformat": ".4~%", "rangemode": "tozero"}
         if values and min(values) >= 0 and max(values) < _SMALL:

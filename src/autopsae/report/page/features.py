@@ -7,6 +7,7 @@ from typing import Any
 from autopsae.features.coverage_result import COVERED
 from autopsae.report.page.charts import Axis, Series, chart
 from autopsae.report.page.commands import show_latent
+from autopsae.report.page.contexts import contexts_of, contexts_section, lookup_anchor
 from autopsae.report.page.parts import (
     Cell,
     Example,
@@ -33,19 +34,24 @@ def feature_sections(saved: Saved) -> list[Section]:
         sections.append(probes_section(content["probes"]["probes"], saved))
     if "monosemanticity" in content:
         sections.append(monosemanticity_section(content["monosemanticity"], saved))
-    sections += [_latent(latent, saved) for latent in _latents(content)]
+    if held := contexts_of(saved):
+        sections.append(contexts_section(held, content.get("scores", [])))
+    sections += [_latent(latent, saved) for latent in _latents(saved)]
     return sections
 
 
-def _latents(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The latents of which examples are there."""
-    return [content["latent"]] if "latent" in content else list(content.get("latents", []))
+def _latents(saved: Saved) -> list[Mapping[str, Any]]:
+    """The latents that have a section of their own."""
+    own = [saved.content["latent"]] if "latent" in saved.content else []
+    held = saved.content.get("activations", saved.content)
+    return own if own or contexts_of(saved) else [*held.get("latents", [])]
 
 
 def _links(saved: Saved) -> dict[int, str]:
     """Where the examples of a latent are on the page."""
-    shown = (latent["latent"] for latent in _latents(saved.content))
-    return {number: anchor(saved.name, "latent", number) for number in shown}
+    held, lookup = contexts_of(saved), lookup_anchor(saved)
+    links = {latent["latent"]: f"{lookup}-{latent['latent']}" for latent in held.latents} if held else {}
+    return links | {own["latent"]: anchor(saved.name, "latent", own["latent"]) for own in _latents(saved)}
 
 
 def _coverage(coverage: Mapping[str, Any], saved: Saved, name: str = "") -> Section:

@@ -1,18 +1,17 @@
 """What the page says of the table of an autopsy: every latent's shift against its signal, by fate and cause."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import isfinite
 from typing import Any
 
-from autopsae.report.page.charts import WIDE, Axis, Series, chart
+from autopsae.report.page.charts import Axis
+from autopsae.report.page.marks import chart_marks
 from autopsae.report.page.parts import Figure, Lookup, Number, Section, anchor
 from autopsae.survival.closed_form import reach
 
 _FATES = {"alive": "alive", "rare": "rare", "always_on": "always on"}
 _PATHWAYS = {"dead_by_relu": "never positive", "dead_by_topk": "never selected"}
 _WORDS = {"rate": "share of the tokens", "max_pre": "largest pre-activation", "tied": "encoder · decoder (cosine)"}
-_ROWS = 200  # of the figure's table at most: thousands would keep a browser busy
 _POINTS = 50  # of the line, which is a curve on a logarithmic axis
 
 
@@ -56,39 +55,20 @@ def _figure(rows: Sequence[Mapping[str, Any]], of: str, lookup: str) -> Figure:
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(_group(row), []).append(row)
-    series = [
-        Series(
-            name=f"{name} ({len(own):,})",
-            x=[row["shift"] for row in own],
-            y=[row["signal"] for row in own],
-            labels=[f"latent {row['latent']}, fired {row['fired']:,} times" for row in own],
-            style=style,
-            mode="markers",
-        )
-        for style, (name, own) in enumerate(sorted(groups.items()))
-    ]
-    signals = [row["signal"] for row in rows]
-    is_log = min(signals) > 0 and max(signals) > WIDE * min(signals)
-    figure = chart(
+    figure = chart_marks(
         "Shift against signal",
         "A mark for each latent: what the centre of the tokens adds to its pre-activation, and how much this "
         "varies over tokens. Latents left of the line are never positive if their signal is Gaussian. Click a mark "
         "for all that is known of its latent.",
-        series,
+        dict(sorted(groups.items())),
+        keys=("shift", "signal"),
         x=Axis(title="shift"),
-        y=Axis(title="signal", is_log=is_log),
+        y=Axis(title="signal"),
         of=of,
+        lookup=lookup,
     )
-    for trace, own in zip(figure.drawn["data"], (own for _, own in sorted(groups.items())), strict=True):
-        trace["customdata"] = [row["latent"] for row in own]
-        trace["meta"] = "row"  # the page makes the words of thousands of marks itself
-        del trace["hovertext"]
-    figure.drawn["layout"]["meta"] = {"lookup": lookup}
     figure.drawn["data"].extend(_line(rows))
-    few = figure.table.rows[:_ROWS]
-    more = f"; {len(few):,} of {len(rows):,} latents, any other is shown below" if len(few) < len(rows) else ""
-    table = replace(figure.table, caption=figure.table.caption + more, rows=few)
-    return replace(figure, table=table)
+    return figure
 
 
 def _group(row: Mapping[str, Any]) -> str:
@@ -109,5 +89,5 @@ def _line(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     steps = [n / (_POINTS - 1) for n in range(_POINTS)]
     y = [low * (high / low) ** step if low > 0 else low + (high - low) * step for step in steps]
     line = {"color": "@muted", "dash": "dash", "width": 1.2}
-    drawn = {"type": "scatter", "mode": "lines", "name": f"-{C:.2f} signal", "hoverinfo": "skip"}
+    drawn = {"type": "scatter", "mode": "lines", "name": f"shift = -{C:.2f} signal", "hoverinfo": "skip"}
     return [{**drawn, "x": [-C * value for value in y], "y": y, "line": line}]

@@ -135,6 +135,8 @@ class Lookup:
     """The names of the columns; the first has whole numbers, by which a row is asked for."""
     rows: Sequence[Sequence[Number | str]]
     """The rows, in the order of their numbers."""
+    contexts: str = ""
+    """The anchor of the top activations of the rows; "" where they are not known."""
 
 
 @dataclass(frozen=True, kw_only=True)

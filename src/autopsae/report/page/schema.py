@@ -214,12 +214,15 @@ def _comparison(value: object) -> str | None:
     return ".baseline: expected one of coverages"
 
 
+_ACTIVATIONS = fields({"latents": list_of(LATENT)}, optional={"d_sae": whole()}, others=anything)
+
 FEATURES: dict[str, Kind] = {
     "scores": _COVERAGE,
     "gains": _comparison,
     "probes": _open(probes=_open(probes=mapping_of(_PROBES))),
     "monosemanticity": _open(monosemanticity=mapping_of(_MONO)),
     "latent": _open(latent=LATENT),
-    "latents": _open(latents=list_of(LATENT)),
+    "latents": _ACTIVATIONS,
+    "activations": _open(activations=_ACTIVATIONS),
 }
 """By the name that tells that a features JSON has this part: what it must be."""

@@ -11,10 +11,13 @@ hashes, may run. So text from a file could do no harm even if it were not escape
 """
 
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from gzip import compress
 from hashlib import sha256
 from importlib.resources import files
+from json import dumps
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,14 @@ from autopsae.extras import package_error
 from autopsae.files import write_text
 from autopsae.provenance import provenance
 from autopsae.report.page.autopsy import autopsy_section
+from autopsae.report.page.contexts import (
+    ROOM,
+    Contexts,
+    contexts_for,
+    contexts_of,
+    short_examples,
+    with_contexts,
+)
 from autopsae.report.page.diagnosis import diagnosis_sections
 from autopsae.report.page.features import feature_sections
 from autopsae.report.page.latents import latents_section
@@ -63,7 +74,8 @@ def page_html(results: Iterable[object], *, title: str = "") -> str:
     saved = [read_result(result) for result in results]
     if not saved:
         raise InputError("page: expected at least one result, got none; pass a file or a folder")
-    sections = [section for one in saved for section in _sections(one)]
+    contexts = [held for one in saved if (held := contexts_of(one)) is not None]
+    sections = [section for one in saved for section in _sections(one, contexts)]
     jinja2 = _import_jinja2()
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -71,14 +83,15 @@ def page_html(results: Iterable[object], *, title: str = "") -> str:
     scripts = {name: _text(name) for name in (f"plotly-basic-{PLOTLY}.min.js", "page.js")}
     return str(
         environment.from_string(_text("page.html")).render(
-            title=title or f"autopsae report: {list_names(one.name for one in saved)}",
+            title=title or f"autopsae report: {list_names(_short_name(one.name) for one in saved)}",
             sections=sections,
             drawn={figure.anchor: figure.drawn for section in sections for figure in _figures(section)},
-            looked_up={
-                section.lookup.anchor: {"header": section.lookup.header, "rows": section.lookup.rows}
-                for section in sections
-                if section.lookup
-            },
+            looked_up=_pack(
+                {section.lookup.anchor: vars(section.lookup) for section in sections if section.lookup}
+            ),
+            contexts=_pack({held.anchor: short_examples(held, ROOM // len(contexts)) for held in contexts}),
+            inside={},  # what is inside of details, which the template fills
+            pack=_pack,
             policy="script-src " + " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values()),
             scripts=[jinja2.utils.markupsafe.Markup(script) for script in scripts.values()],
             style=jinja2.utils.markupsafe.Markup(_text("page.css")),
@@ -87,16 +100,21 @@ def page_html(results: Iterable[object], *, title: str = "") -> str:
     )
 
 
-def _sections(saved: Saved) -> list[Section]:
-    """What the page says of a result, and what wrote it."""
+def _short_name(name: str) -> str:
+    """The name of a result without the folders that it lies in."""
+    return Path(name).name if exists(name) else name
+
+
+def _sections(saved: Saved, contexts: Sequence[Contexts]) -> list[Section]:
+    """What the page says of a result, and what wrote it. contexts: all that the page has."""
     makers: dict[str, Any] = {
         "diagnosis": diagnosis_sections,
         "trial": lambda one: [trial_section(one.content, one.name)],
         "run": lambda one: [run_section(one)],
         "sweep": lambda one: [sweep_section(one)],
-        "autopsy": _autopsy_sections,
+        "autopsy": lambda one: [autopsy_section(one), *(_latents(one, contexts) if one.rows else [])],
         "features": feature_sections,
-        "latents": lambda one: [latents_section(one.rows, one.name)],
+        "latents": lambda one: _latents(one, contexts),
     }
     remark = foreign_version(saved)
     wrote = _wrote(saved)
@@ -106,8 +124,9 @@ def _sections(saved: Saved) -> list[Section]:
     ]
 
 
-def _autopsy_sections(saved: Saved) -> list[Section]:
-    return [autopsy_section(saved), *([latents_section(saved.rows, saved.name)] if saved.rows else [])]
+def _latents(saved: Saved, contexts: Sequence[Contexts]) -> list[Section]:
+    """The latents of an autopsy, which are shown where they fire if a result of features on the page tells it."""
+    return [with_contexts(latents_section(saved.rows, saved.name), contexts_for(saved, contexts))]
 
 
 def _wrote(saved: Saved) -> tuple[tuple[str, str], ...]:
@@ -125,6 +144,11 @@ def _wrote(saved: Saved) -> tuple[tuple[str, str], ...]:
 
 def _figures(section: Section) -> list[Figure]:
     return [*section.figures, *(figure for detail in section.details for figure in detail.figures)]
+
+
+def _pack(told: object) -> str:
+    """JSON, compressed, in letters that need no escaping: the page reads it when it is first asked for."""
+    return b64encode(compress(dumps(told, separators=(",", ":")).encode(), mtime=0)).decode()
 
 
 def _text(name: str) -> str:

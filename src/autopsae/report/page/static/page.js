@@ -8,9 +8,18 @@
   var COLORS = { vermilion: "#D55E00", blue: "#0072B2", orange: "#E69F00", green: "#009E73", pink: "#CC79A7", sky: "#56B4E9" };
   var root = document.documentElement;
   var drawn = JSON.parse(document.getElementById("drawn").textContent);
-  var lookedUp = JSON.parse(document.getElementById("looked-up").textContent);
-  var shown = {};
+  var shown = {}, parsed = {};
   var coarse = matchMedia("(pointer: coarse)").matches;
+
+  // Long JSON is compressed, and read when it is first asked for.
+  function held(name) {
+    if (!parsed[name]) {
+      var letters = atob(document.getElementById(name).textContent), bytes = new Uint8Array(letters.length);
+      for (var n = 0; n < letters.length; n++) bytes[n] = letters.charCodeAt(n);
+      parsed[name] = new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+    }
+    return parsed[name];
+  }
 
   function colored(value, palette) {
     if (typeof value === "string" && value[0] === "@") return palette[value.slice(1)] || COLORS[value.slice(1)];
@@ -32,13 +41,17 @@
       { title: Object.assign({ standoff: 8 }, own.title) });
   }
 
+  function along(axis) { return axis.title.text; }
+
   function draw(id) {
     var place = document.getElementById(id);
     var palette = PALETTES[root.dataset.scheme];
     var figure = colored(drawn[id], palette);
     figure.data.forEach(function (trace) {
-      if (trace.meta === "row") trace.hovertemplate = "%{fullData.name}<br>" + lookedUp[figure.layout.meta.lookup].header[0] +
-        " %{customdata}<br>" + figure.layout.xaxis.title.text + ": %{x:.4g}<br>" + figure.layout.yaxis.title.text + ": %{y:.4g}<extra></extra>";
+      if (trace.meta === "row") trace.hovertemplate = "%{fullData.name}<br>latent %{customdata}<br>" +
+        along(figure.layout.xaxis) + ": %{x:" + figure.layout.meta.forms[0] + "}<br>" + along(figure.layout.yaxis) + ": %{y:" + figure.layout.meta.forms[1] + "}<extra></extra>";
+      if (trace.meta === "point") trace.hovertemplate = "%{fullData.name}<br>" + along(figure.layout.xaxis) + " %{x:" +
+        figure.layout.meta.forms[0] + "}<br>" + along(figure.layout.yaxis) + ": %{y:" + figure.layout.meta.forms[1] + "}<extra></extra>";
       if (!trace.hovertext) return;
       trace.hovertemplate = "%{hovertext}<extra></extra>";
       trace.hovertext = trace.hovertext.map(function (text) { return (trace.name + "\n" + text).replace(/\n/g, "<br>"); });
@@ -61,6 +74,7 @@
     });
     var config = { displaylogo: false, responsive: true, displayModeBar: coarse ? true : "hover",
       modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]], toImageButtonOptions: { filename: "autopsae" } };
+    place.style.height = layout.height + "px"; // it keeps it when the window changes
     Plotly.react(place, figure.data, layout, config);
     if (!shown[id]) {
       shown[id] = true;
@@ -73,9 +87,15 @@
     }
   }
 
+  // A part of the page; "lookup-number": a row of a long table.
   function open(id) {
-    var detail = document.getElementById(id);
+    var parts = id.split("-"), detail = document.getElementById(parts[0]);
     if (!detail) return;
+    if (parts.length > 1) {
+      history.replaceState(null, "", "#" + id);
+      look(parts[0], Number(parts[1]), true);
+      return;
+    }
     for (var part = detail; part; part = part.parentElement) if (part.tagName === "DETAILS") { fill(part); part.open = true; }
     history.replaceState(null, "", "#" + id);
     detail.scrollIntoView({ block: "start" });
@@ -85,7 +105,16 @@
 
   // A row of a long table: its cells become lines.
   function look(anchor, number, goThere) {
-    var place = document.getElementById(anchor), own = lookedUp[anchor], body = place.querySelector("tbody");
+    var place = document.getElementById(anchor);
+    place.querySelector("input").value = number;
+    held("looked-up").then(function (all) {
+      if (!all[anchor].contexts) return show(place, all[anchor], number, null, goThere);
+      held("contexts").then(function (texts) { show(place, all[anchor], number, texts[all[anchor].contexts][number], goThere); });
+    });
+  }
+
+  function show(place, own, number, examples, goThere) {
+    var body = place.querySelector("tbody");
     var row = own.rows.find(function (one) { return one[0] === number; });
     var words = own.header[0] + " " + number;
     place.querySelector("caption").textContent = row ? words : "There is no " + words;
@@ -97,8 +126,31 @@
       line.appendChild(head);
       line.insertCell().textContent = typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: 5 }) : value;
     });
-    place.querySelector("input").value = number;
+    if (own.contexts) context(place, row && examples);
     if (goThere) place.scrollIntoView({ block: "nearest" });
+  }
+
+  function add(place, kind, text, name) {
+    var part = document.createElement(kind);
+    part.textContent = text;
+    if (name) part.className = name;
+    place.appendChild(part);
+    return part;
+  }
+
+  // The tokens on which a latent fires most, in their context.
+  function context(place, examples) {
+    var list = place.querySelector("ol");
+    list.textContent = "";
+    place.querySelector(".fires").textContent = examples ? "It fires most on these tokens:" : "Where it fires is not on this page.";
+    (examples || []).forEach(function (one) {
+      var item = add(list, "li", ""), where = (one[1] === null ? "" : "document " + one[1] + ", ") + "token " + one[2];
+      add(item, "span", one[0] + ", " + where, "muted");
+      item.appendChild(document.createElement("br"));
+      var text = add(item, "span", one[3], "context");
+      add(text, "mark", one[4]);
+      text.appendChild(document.createTextNode(one[5]));
+    });
   }
 
   document.addEventListener("submit", function (event) {
@@ -123,10 +175,15 @@
   function observe(part) { part.querySelectorAll(".plot").forEach(function (place) { near.observe(place); }); }
 
   function fill(detail) {
-    var template = detail.querySelector(":scope > template");
-    if (!template) return;
-    detail.replaceChild(template.content, template);
-    observe(detail);
+    var id = detail.dataset.inside;
+    if (!id) return;
+    delete detail.dataset.inside;
+    held("inside").then(function (all) {
+      var template = document.createElement("template");
+      template.innerHTML = all[id];
+      detail.appendChild(template.content);
+      observe(detail);
+    });
   }
 
   function redraw() { Object.keys(shown).forEach(draw); }
@@ -176,14 +233,17 @@
     if (button && button.id === "scheme") scheme(root.dataset.scheme === "dark" ? "light" : "dark");
     else if (button && button.closest("thead")) sort(button);
     else if (button && button.className === "copy") copy(button);
-    else if (link && document.getElementById(link.hash.slice(1)).tagName === "DETAILS") { event.preventDefault(); open(link.hash.slice(1)); }
+    else if (link && opens(link.hash.slice(1))) { event.preventDefault(); open(link.hash.slice(1)); }
   });
+
+  // Whether a link leads to what is closed, or to a row of a long table; other links the browser follows.
+  function opens(id) { return id.indexOf("-") > 0 || document.getElementById(id).tagName === "DETAILS"; }
 
   var preferred = matchMedia("(prefers-color-scheme: dark)");
   scheme(preferred.matches ? "dark" : "light");
   preferred.addEventListener("change", function () { scheme(preferred.matches ? "dark" : "light"); });
 
-  // What is inside of details is made when they are opened: that of fifty layers would keep the browser busy.
+  // What is inside of details is compressed, and made when they are opened: fifty layers would keep the browser busy.
   document.addEventListener("toggle", function (event) { if (event.target.open) fill(event.target); }, true);
 
   // A figure is drawn when it comes near: fifty at once would take seconds.
@@ -194,6 +254,9 @@
     next();
   }, { rootMargin: "200px" });
   observe(document);
+  // The first one at once: it is what a reader scrolls to.
+  waiting.push.apply(waiting, Array.prototype.map.call(document.querySelectorAll(".plot"), function (place) { return place.id; }).slice(0, 1));
+  next();
 
   var before = null;
   addEventListener("beforeprint", function () {

@@ -209,7 +209,7 @@ def test_a_model_in_a_folder_goes_before_the_preset_of_its_name(
 ) -> None:
     gpt2_folder(tmp_path / "smollm2")
     monkeypatch.chdir(tmp_path)
-    assert load_model("smollm2").model.config.model_type == "gpt2"
+    assert type(load_model("smollm2").model).__name__.startswith("GPT2")
 
 
 def test_a_model_with_code_of_its_own_is_refused_without_a_question(

@@ -127,7 +127,11 @@ def test_layers_are_judged_side_by_side_where_threads_and_memory_allow(monkeypat
                 asked: list[int] = []
                 patch.setattr(model, "side_by_side", lambda *a, asked=asked: asked.append(a[2]) or side_by_side(*a))
                 survey = autopsae.diagnose_model(
-                    Words(), TEXTS, tokens=1500, progress=lambda *a: told.append(a), **SMALL
+                    Words(),
+                    TEXTS,
+                    tokens=1500,
+                    progress=lambda *a: told.append(a),
+                    **SMALL,  # type: ignore[arg-type]
                 )
             assert asked == [at_once]
             said.append(survey.to_dict())

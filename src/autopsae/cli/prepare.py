@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.progress import Progress as Bar
 from rich.progress import TaskID
 
 from autopsae.activations.store import Activations, open_activations
@@ -15,7 +16,7 @@ from autopsae.cli.interrupts import delay_signals
 from autopsae.cli.members import about_of, choices_of, config_of, entry_of, with_defaults
 from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_tokens
-from autopsae.cli.terminal import Bar, take_device
+from autopsae.cli.terminal import take_device
 from autopsae.diagnosis.prescription import Prescription
 from autopsae.passes import known_digest
 from autopsae.provenance import add_provenance
@@ -126,7 +127,7 @@ def make_members(prepared: Prepared, names: Sequence[str], device: str | None, b
         delay=delay_signals,
     )
     known = known_digest(read.all_tokens)
-    return Made(entries, tokens, known and asdict(known), observer)
+    return Made(entries, tokens, asdict(known) if known else None, observer)
 
 
 def _as_prescribed(config: TrainConfig, saved: Prescription, *, with_bias: bool) -> TrainConfig:

@@ -5,6 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from rich.progress import Progress as Bar
 from rich.progress import TaskID
 
 from autopsae.arrays import InputError
@@ -14,7 +15,7 @@ from autopsae.cli.outcome import print_finished, print_run, print_sweep
 from autopsae.cli.page import check_paging, write_run_outputs
 from autopsae.cli.prepare import Prepared, choices_asked, make_members, prepare, provenance_asked
 from autopsae.cli.printing import print_note
-from autopsae.cli.terminal import Bar, check_own_files, progress_bar, progress_on
+from autopsae.cli.terminal import check_own_files, progress_bar, progress_on
 from autopsae.cli.torchrun import device_of_rank, ranks_of_torchrun
 from autopsae.cli.train_on import check_jobs, spread_groups
 from autopsae.disk import check_unlocked

@@ -82,6 +82,13 @@ def train_members_of_job(*, words: list[str], folder: str, number: int, names: l
             with provenance_asked(prepared), progress_bar("", is_shown=False) as (bar, task):
                 made = make_members(prepared, names, options.device, bar, task)
                 with add_provenance(digest=made.digest):
-                    common = {"plan": prepared.plan, "observer": made.observer}
-                    train_group(made.entries, made.tokens, prepared.held, options.out, number, **common)
+                    train_group(
+                        made.entries,
+                        made.tokens,
+                        prepared.held,
+                        options.out,
+                        number,
+                        plan=prepared.plan,
+                        observer=made.observer,
+                    )
         write_text(result, "{}")

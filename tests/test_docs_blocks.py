@@ -194,6 +194,9 @@ def run_line(words: list[str], page: str, folder: Path) -> None:
         check_installs(words[2:])
     elif words[0] == "make":
         assert re.search(rf"^{words[1]}\b.*:", (ROOT / "Makefile").read_text(), re.MULTILINE), words
+    elif words[0] == "torchrun":  # tests/run/test_torchrun.py runs it
+        verb = words.index("autopsae") + 1
+        assert isinstance(parse_options(words[verb], words[verb + 1 :]), VERBS[words[verb]])
     elif words[:2] == ["python", "-m"]:
         assert find_spec(words[2]), words
     else:

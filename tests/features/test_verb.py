@@ -64,7 +64,7 @@ def test_a_latent_is_shown_with_its_context(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "features: expected --annotations, --tasks, --embeddings or --latent, got none of them"),
+        ([], "features: expected --annotations, --tasks, --embeddings, --latent or --report, got none of them"),
         (
             ["--latent", "1", "--table", "t.csv"],
             "expected --annotations, --tasks or --embeddings with --against, --controls and --table",

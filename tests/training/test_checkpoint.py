@@ -192,7 +192,7 @@ def test_a_run_whose_resampling_ends_with_it_may_not_be_prolonged(
     # An earlier version said nothing of the steps, as its resampling did not end with the training.
     said = terms(training.members[0])
     said["settings"]["steps"] = "any"
-    monkeypatch.setattr(checkpoint, "terms", lambda member: said)
+    monkeypatch.setattr(checkpoint, "terms", lambda *_: said)
     training.save(path)
     monkeypatch.undo()
     longer.load(path)

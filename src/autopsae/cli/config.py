@@ -2,8 +2,8 @@
 settings that results record.
 """
 
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, redirect_stderr
 from dataclasses import asdict, is_dataclass
 from io import StringIO
 from pathlib import Path
@@ -15,8 +15,8 @@ from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.arrays import InputError
 from autopsae.cli.options.train import TrainOptions
-from autopsae.cli.parsing import is_recorded, nearest, option_types
-from autopsae.provenance import PROVENANCE
+from autopsae.cli.parsing import Options, is_recorded, nearest, option_types, parse_options, with_values
+from autopsae.provenance import PROVENANCE, add_provenance
 from autopsae.reading import as_object, input_errors, parse, read_bytes
 from autopsae.training.bias import BIASES, OLD_BIAS_RATE
 from autopsae.words import show
@@ -31,6 +31,21 @@ def settings_of(options: Any) -> dict[str, Any]:
         elif is_recorded(hints[name]):
             settings[name] = _as_json(value)
     return settings
+
+
+def with_config(verb: str, words: Sequence[str], options: Options) -> Options:
+    """The options with those of --config, where it is given; the words win. Raises InputError as `read_config`, and
+    SystemExit for a value that an option does not take.
+    """
+    if not isinstance(options, TrainOptions) or options.config is None:
+        return options
+    return parse_options(verb, words, with_values(options, read_config(options.config)))
+
+
+def add_settings(verb: str, options: Options) -> AbstractContextManager[None]:
+    """A context in which results say which verb made them, of what, with which settings."""
+    settings = settings_of(options)
+    return add_provenance(command=verb, source=settings.pop("source", None), settings=settings)
 
 
 def _as_json(value: Any) -> Any:

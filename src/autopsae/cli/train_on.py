@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from autopsae.arrays import InputError
-from autopsae.cli.config import read_config, settings_of
+from autopsae.cli.config import add_settings, settings_of, with_config
 from autopsae.cli.options.train import Jobs, TrainOptions
-from autopsae.cli.parsing import parse_options, with_values
+from autopsae.cli.parsing import parse_options
 from autopsae.cli.prepare import make_members, prepare, provenance_asked
 from autopsae.cli.terminal import progress_bar
 from autopsae.cluster.engine import open_engine
@@ -71,13 +71,9 @@ def train_members_of_job(*, words: list[str], folder: str, number: int, names: l
     words: of the command line, with --config; folder: where its paths begin.
     """
     with chdir(folder):
-        read = parse_options("train", words)
-        assert isinstance(read, TrainOptions)
-        assert read.config is not None
-        options = parse_options("train", words, with_values(read, read_config(read.config)))
+        options = with_config("train", words, parse_options("train", words))
         assert isinstance(options, TrainOptions)
-        settings = settings_of(options)
-        with add_provenance(command="train", source=settings.pop("source"), settings=settings):
+        with add_settings("train", options):
             prepared = prepare(options)
             with provenance_asked(prepared), progress_bar("", is_shown=False) as (bar, task):
                 made = make_members(prepared, names, options.device, bar, task)

@@ -6,12 +6,10 @@ from importlib import import_module
 from autopsae.activations.shards import HarvestInterrupted
 from autopsae.arrays import InputError
 from autopsae.cli import interrupts
-from autopsae.cli.config import read_config, settings_of
-from autopsae.cli.options.train import TrainOptions
-from autopsae.cli.parsing import Options, parse_options, with_values
+from autopsae.cli.config import add_settings, with_config
+from autopsae.cli.parsing import Options
 from autopsae.cli.printing import print_error, print_note
 from autopsae.cli.quiet import quiet_hub
-from autopsae.provenance import add_provenance
 from autopsae.training.loop import Diverged
 
 _INTERRUPTED = "interrupted; what was written before is whole; the same can be run again"
@@ -23,10 +21,8 @@ def work(verb: str, words: Sequence[str], options: Options) -> int:
     act = getattr(import_module(f"autopsae.cli.{verb}"), verb)
     try:
         with interrupts.raise_signals():
-            if isinstance(options, TrainOptions) and options.config is not None:
-                options = parse_options(verb, words, with_values(options, read_config(options.config)))
-            settings = settings_of(options)
-            with add_provenance(command=verb, source=settings.pop("source", None), settings=settings):
+            options = with_config(verb, words, options)
+            with add_settings(verb, options):
                 act(options)
     except SystemExit as asked:  # a value of the file that an option does not take
         return asked.code if isinstance(asked.code, int) else 0

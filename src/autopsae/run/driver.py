@@ -84,7 +84,7 @@ class _Drive:
                 stack.enter_context(folder)
             self._begin(resumed=is_present(checkpoint))
             between_steps = stack.enter_context(_save_if_interrupted(training, checkpoint))
-            with _say_where(training, checkpoint), self._observer.delay() as interrupted:
+            with say_where(training, checkpoint), self._observer.delay() as interrupted:
                 self._take_steps(interrupted)
                 between_steps(True)
             for m in range(len(self._folders)):
@@ -175,7 +175,7 @@ def _save_if_interrupted(training: Training, checkpoint: Path) -> Iterator[Calla
 
 
 @contextmanager
-def _say_where(training: Training, checkpoint: Path) -> Iterator[None]:
+def say_where(training: Training, checkpoint: Path) -> Iterator[None]:
     """Add to each error of training the step at which it came, and the checkpoint from which to resume."""
     try:
         yield

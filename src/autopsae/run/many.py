@@ -136,13 +136,18 @@ def train_group(
     out, by_name = Path(out), {entry.name: entry for entry in entries}
     folders = folders_of(out, by_name)
     with hold_lock(out / f"{LOCK}-{number}", what=f"group {number} of {out}"):
-        ended = {name: load_finished(folders[name], entry.settings) for name, entry in by_name.items()}
-        done = {name: summary for name, summary in ended.items() if summary is not None}
+        done = _summaries(folders, by_name)
         if len(done) == len(by_name):
             return done
         group = _group(entries, folders, out, number)
         plan, observer = plan or Plan(), observer or Observer()
         return drive(group, same_passes(training), held_out, plan=plan, observer=observer, done=done)
+
+
+def _summaries(folders: Mapping[str, Path], entries: Mapping[str, Entry]) -> dict[str, dict[str, Any]]:
+    """Those of the members that are done, by name."""
+    ended = {name: load_finished(folders[name], entry.settings) for name, entry in entries.items()}
+    return {name: summary for name, summary in ended.items() if summary is not None}
 
 
 def _group(entries: Sequence[Entry], folders: Mapping[str, Path], out: Path, number: int) -> Group:
@@ -166,18 +171,13 @@ def _all(
 ) -> dict[str, Any]:
     """Train the groups that are not done, and write what became of all."""
     folders = folders_of(out, entries)
-
-    def load_summaries() -> dict[str, dict[str, Any]]:
-        ended = {name: load_finished(folders[name], entry.settings) for name, entry in entries.items()}
-        return {name: summary for name, summary in ended.items() if summary is not None}
-
     # All before the first step: what cannot be resumed is told before the work.
-    summaries = load_summaries()
+    summaries = _summaries(folders, entries)
     groups = dict(enumerate(groups_of(out, [*entries.values()], portions, summaries)))
     left = {number: names for number, names in groups.items() if not {*names} <= {*summaries}}
     if elsewhere and left:
         elsewhere(left)
-        summaries = load_summaries()
+        summaries = _summaries(folders, entries)
     for number, names in groups.items():
         group = _group([entries[name] for name in names], folders, out, number)
         if number in left and not elsewhere:

@@ -10,7 +10,7 @@ from autopsae.arrays import InputError, Tokens
 from autopsae.disk import LOCK, hold_lock
 from autopsae.kernels.ranks import Ranks
 from autopsae.passes import same_passes
-from autopsae.run.driver import checkpoint_left
+from autopsae.run.driver import checkpoint_left, say_where
 from autopsae.run.finished import is_present, load_finished
 from autopsae.run.folder import Entry, Folder, Plan
 from autopsae.run.observer import Observer
@@ -117,7 +117,7 @@ class _Job:
             training.load(self.checkpoint)
         if ranks.is_first:
             folder.log(plan, self._observer.loggers(self.out, training.step), after=training.step)
-        try:
+        with say_where(training, self.checkpoint):
             for records in training.each_step():
                 if ranks.is_first and records:
                     folder.take(records[0])
@@ -126,9 +126,6 @@ class _Job:
                     raise Diverged(training.diverged[0])
                 if plan.saves(training.step):
                     training.save(self.checkpoint)
-        except (Diverged, InputError) as error:
-            where = "" if isinstance(error, Diverged) else f"step {training.step}: "
-            raise type(error)(f"{where}{error}{checkpoint_left(self.checkpoint, 'last good')}") from error
         whole = unite(part, ranks)
         with all_or_none(ranks):
             if whole is not None:

@@ -7,7 +7,7 @@ from autopsae.sae.init import draw_rows
 from autopsae.sae.shared_product import SharedProduct
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.survival.forecast import forecast_births
-from autopsae.survival.margins import margins, margins_of_centered
+from autopsae.survival.margins import Sampled, margins, margins_if_silent, margins_of_centered
 
 SPARSITIES = [
     TopK(k=8),
@@ -72,6 +72,7 @@ def test_one_product_for_all_centres_gives_the_margins_of_each_alone(sparsity: S
     W = rows()
     together = margins_of_centered(views, [view.seen for view in views], W, sparsity, followed=256)
     for view, found in zip(views, together, strict=True):
+        assert found is not None
         alone = margins(view.seen, W, sparsity, followed=256)
         assert torch.equal(found.order, alone.order)
         torch.testing.assert_close(found.pre, alone.pre, rtol=0, atol=2e-5)
@@ -80,12 +81,42 @@ def test_one_product_for_all_centres_gives_the_margins_of_each_alone(sparsity: S
         assert found.never_positive == pytest.approx(alone.never_positive, abs=1.5 / D_SAE)
 
 
+@pytest.mark.parametrize("sparsity", [TopK(k=8), ReLU()], ids=lambda s: s.name)
+def test_asked_only_if_some_are_silent_the_margins_are_the_same_or_none(sparsity: Sparsity) -> None:
+    W, mean = rows(), 40 * torch.ones(D_IN).double()
+    for offset, all_fire in ((0.0, True), (40.0, False)):
+        sample = torch.randn(4000, D_IN, generator=generator(1)).double() + offset
+        views = [untouched(D_IN).enters(sample), center(mean, "mean").enters(sample)]
+        seen = [view.seen for view in views]
+        alone = [margins(y, W, sparsity, followed=256) for y in seen]
+        assert (alone[0].silent == 0) == all_fire
+        for y, whole in zip(seen, alone, strict=True):
+            _assert_same(margins_if_silent(y, W, sparsity, followed=256), whole)
+        asked = margins_of_centered(views, seen, W, sparsity, followed=256, if_silent={0})
+        in_any_case = margins_of_centered(views, seen, W, sparsity, followed=256)
+        assert in_any_case[0] is not None
+        _assert_same(asked[0], in_any_case[0])
+        assert asked[1] is not None
+        assert in_any_case[1] is not None
+        assert torch.equal(asked[1].over, in_any_case[1].over)
+
+
+def _assert_same(found: Sampled | None, whole: Sampled) -> None:
+    if whole.silent == 0:
+        assert found is None
+        return
+    assert found is not None
+    assert torch.equal(found.over, whole.over)
+    assert (found.silent, found.never_positive) == (whole.silent, whole.never_positive)
+
+
 def test_a_token_at_a_centre_makes_no_latent_positive_there() -> None:
     sample = 5 + torch.randn(100, D_IN, generator=generator(1)).double()
     sample[:50] = 0
     W = rows()
     views = [untouched(D_IN).enters(sample), center(sample[50:].mean(dim=0), "mean").enters(sample)]
     at_zero, _ = margins_of_centered(views, [view.seen for view in views], W, TopK(k=8), followed=D_SAE)
+    assert at_zero is not None
     assert bool((at_zero.pre[:, at_zero.order < 50] == 0).all())
 
 

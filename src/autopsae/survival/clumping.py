@@ -1,19 +1,36 @@
 """How much firings clump in groups of tokens, such as documents: by how much a sample is worth fewer tokens."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import one_hot
+
+
+class Fired(NamedTuple):
+    """On how many tokens of each group each latent fired."""
+
+    group: Int[Tensor, "tokens"]
+    """The group of each token, from 0."""
+    number: Int[Tensor, "latents groups"]
+    """Number of tokens of each group on which each latent fired."""
+    sizes: Int[Tensor, "groups"]
+    """Number of tokens of each group."""
 
 
 def firings(
-    margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "tokens"]
-) -> tuple[Int[Tensor, "latents groups"], Int[Tensor, "groups"]]:
-    """(number of tokens of each group on which each latent fired, number of tokens of each group)."""
-    sizes = torch.bincount(group)
-    groups = torch.nn.functional.one_hot(group, len(sizes)).to(margins)
-    return torch.cat([(rows > 0).to(groups) @ groups for rows in margins.split(512)]).long(), sizes
+    margins: Float[Tensor, "latents tokens"], groupings: Sequence[Int[Tensor, "tokens"]]
+) -> tuple[Fired, ...]:
+    """The firings under each way to group the tokens. margins: positive where a latent fires."""
+    sizes = [torch.bincount(group) for group in groupings]
+    # One product counts for all groupings: the margins are read once.
+    members = [one_hot(group, len(of)) for group, of in zip(groupings, sizes, strict=True)]
+    groups = torch.cat(members, dim=1).to(margins)
+    number = torch.cat([(rows > 0).to(groups) @ groups for rows in margins.split(512)]).long()
+    each = number.split([len(of) for of in sizes], dim=1)
+    return tuple(Fired(*parts) for parts in zip(groupings, each, sizes, strict=True))
 
 
 def design_effect(fired: Int[Tensor, "latents groups"], sizes: Int[Tensor, "groups"]) -> float:
@@ -29,13 +46,10 @@ def design_effect(fired: Int[Tensor, "latents groups"], sizes: Int[Tensor, "grou
     return max(1.0, float(squares / variance.clamp_min(1e-300)))
 
 
-def most_clumped(
-    margins: Float[Tensor, "latents sample"], guesses: Sequence[Int[Tensor, "sample"]]
-) -> Int[Tensor, "sample"]:
-    """The guess, of those of `Groups`, under which the number of firings varies most between groups.
+def most_clumped(margins: Float[Tensor, "latents sample"], guesses: Sequence[Int[Tensor, "sample"]]) -> Fired:
+    """The firings under the guess, of those of `Groups`, for which their number varies most between groups.
 
     margins: of latents, positive where they fire.
     """
-    if len(guesses) == 1:
-        return guesses[0]
-    return max(guesses, key=lambda group: design_effect(*firings(margins, group)))
+    every = firings(margins, guesses)
+    return every[0] if len(every) == 1 else max(every, key=lambda fired: design_effect(fired.number, fired.sizes))

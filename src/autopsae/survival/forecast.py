@@ -24,9 +24,9 @@ from autopsae.statistics.groups import Groups, sample_groups
 from autopsae.statistics.spectrum import effective_rank
 from autopsae.survival.clumping import most_clumped
 from autopsae.survival.estimate import Estimate
-from autopsae.survival.margins import Sampled, margins, margins_of_centered
+from autopsae.survival.margins import Sampled, margins, margins_if_silent, margins_of_centered
 from autopsae.survival.outlook import Expected, Outlook
-from autopsae.survival.tails import observe_tails
+from autopsae.survival.tails import observe_tails, tails_of
 from autopsae.tables import Result
 
 FOLLOWED = 2048
@@ -137,8 +137,8 @@ def _of_sampled(
 ) -> Forecast:
     tokens = sampled.over.shape[1]
     groups = groups.reorder(sampled.order)
-    group = most_clumped(sampled.over, groups.guesses)
-    fires, positive = observe_tails(sampled.over, group), observe_tails(sampled.pre, group)
+    fired = most_clumped(sampled.over, groups.guesses)
+    fires, positive = tails_of(sampled.over, fired), observe_tails(sampled.pre, fired.group)
     firing = Estimate.of(fires, sampled.silent, stream_tokens, groups.least_effect)
     return Forecast(
         tokens=tokens,
@@ -199,18 +199,21 @@ def forecast_views(
     followed = min(followed, len(drawn))
     seen = {name: view.seen.to(drawn) for name, view in views.items()}
     centered = [name for name, view in views.items() if view.only_centers and view.subspace is None]
-    sampled: dict[str, Sampled] = {}
+    sampled: dict[str, Sampled | None] = {}
     # A batch under BatchTopK must stay whole, and tokens near a centre would get a product of their own.
     if len(centered) > 1 and not sparsity.judges_batches:
         parts = [views[name] for name in centered], [seen[name] for name in centered]
-        shared = margins_of_centered(*parts, drawn, sparsity, followed=followed)
+        places = {place for place, name in enumerate(centered) if name in if_silent}
+        shared = margins_of_centered(*parts, drawn, sparsity, followed=followed, if_silent=places)
         sampled = dict(zip(centered, shared, strict=True))
     forecasts = {}
     dominance = _dominance(seen[centered[0]]) if centered else None  # the same under every centre
     for name, view in views.items():
         y = seen[name]
-        own = sampled.pop(name, None) or margins(y, view.rows(drawn), sparsity, followed=followed)
-        if own.silent or name not in if_silent:
+        if name not in sampled:
+            through = margins_if_silent if name in if_silent else margins
+            sampled[name] = through(y, view.rows(drawn), sparsity, followed=followed)
+        if (own := sampled.pop(name)) is not None:
             of_view = dominance if name in centered and dominance is not None else _dominance(y)
             forecasts[name] = _of_sampled(own, len(drawn), groups, stream_tokens, of_view)
     return forecasts

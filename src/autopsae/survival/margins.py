@@ -1,6 +1,6 @@
 """What a forecast needs of a sample: the margins and pre-activations of some latents, and which latents fire."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +48,7 @@ class _Encoding:
         self, sparsity: Sparsity, threshold: Float[Tensor, "..."] | None, over: Tensor, d_sae: int
     ) -> None:
         """over: [followed, sample], empty, to be filled; it gives the type and the device."""
-        self._sparsity, self._threshold = sparsity, threshold
+        self._sparsity, self._threshold, self.followed = sparsity, threshold, len(over)
         self._over, self._pre = over, torch.empty_like(over)
         self._fired, self._positive = (torch.zeros(d_sae, dtype=torch.bool, device=over.device) for _ in range(2))
 
@@ -64,7 +64,16 @@ class _Encoding:
         self._fired |= fired
         self._positive |= product.positive[0]
         norms = norms.clamp_min(torch.finfo(pre.dtype).tiny)
-        self._over[:, columns], self._pre[:, columns] = margin / norms, pre / norms
+        for kept, new in ((self._over, margin), (self._pre, pre)):
+            if isinstance(columns, slice):
+                torch.div(new, norms, out=kept[:, columns])
+            else:
+                kept[:, columns] = new / norms
+
+    @property
+    def all_fired(self) -> bool:
+        """Whether every latent has fired by now."""
+        return bool(self._fired.all())
 
     def result(self, order: Int[Tensor, "sample"]) -> Sampled:
         """The result, after all tokens."""
@@ -87,6 +96,31 @@ def margins(
     latents fire, and a screen tells that without computing all of them (docs/exact-selection.md).
     """
     encoding = _Encoding(sparsity, threshold, y.new_empty(followed, len(y)), len(W))
+    for _ in _encode(y, W, sparsity, encoding, b_enc):
+        pass
+    return encoding.result(spread(len(y), y.device))
+
+
+def margins_if_silent(
+    y: Float[Tensor, "sample d_in"], W: Float[Tensor, "d_sae d_in"], sparsity: Sparsity, *, followed: int
+) -> Sampled | None:
+    """`margins`, or None as soon as every latent has fired: the rest of the sample is not looked at then."""
+    encoding = _Encoding(sparsity, None, y.new_empty(followed, len(y)), len(W))
+    for _ in _encode(y, W, sparsity, encoding, None):
+        if encoding.all_fired:
+            return None
+    return encoding.result(spread(len(y), y.device))
+
+
+def _encode(
+    y: Float[Tensor, "sample d_in"],
+    W: Float[Tensor, "d_sae d_in"],
+    sparsity: Sparsity,
+    encoding: _Encoding,
+    b_enc: Float[Tensor, "d_sae"] | None,
+) -> Iterator[None]:
+    """Add the sample to `encoding`, a block for each item."""
+    followed = encoding.followed
     product, bias = SharedProduct(W), W.new_zeros(len(W)) if b_enc is None else b_enc
     order = spread(len(y), y.device)
     for columns in _blocks(len(y), len(W), sparsity):
@@ -94,7 +128,7 @@ def margins(
         product.multiply(x)
         pre = torch.addmm(bias[:followed, None], W[:followed], x.T)
         encoding.add(product.with_bias(bias), pre, x.norm(dim=1), columns)
-    return encoding.result(order)
+        yield
 
 
 def margins_of_centered(
@@ -104,14 +138,16 @@ def margins_of_centered(
     sparsity: Sparsity,
     *,
     followed: int,
-) -> list[Sampled]:
+    if_silent: Collection[int] = (),
+) -> list[Sampled | None]:
     """The margins of SAEs that are born with the rows W, and center the same tokens by different centres.
 
     One product serves all of them: with tokens y = s (x - c) as one of the views sees them, the pre-activations
     under another centre c' are those of s (x - c') = y + s (c - c'), so W y + s W (c - c'). Near c'
     tokens get a product of their own (`SharedProduct.under_center`).
 
-    seen: the sample as each view sees it.
+    seen: the sample as each view sees it; if_silent: the places of views that get None as soon as every latent has
+    fired under them, and then take no more time.
     """
     # Of all centres the one nearest to the tokens: under it, the shift of the others loses the fewest digits.
     first, y = max(zip(views, seen, strict=True), key=lambda pair: pair[0].scale)
@@ -127,12 +163,15 @@ def margins_of_centered(
     ]
     product, order = SharedProduct(W), spread(len(y), y.device)
     numbers = torch.arange(len(y), device=y.device)
+    settled: set[int] = set()
     for columns in _blocks(len(y), len(W), sparsity):
         places = order[columns]
         x = y[places]
         product.multiply(x)
         pre = torch.mm(W[:followed], x.T)
-        for own, encoding, bias, shift in zip(seen, encodings, biases, shifts, strict=True):
+        for place, (own, encoding, bias, shift) in enumerate(zip(seen, encodings, biases, shifts, strict=True)):
+            if place in settled:
+                continue
             norms = own[places].norm(dim=1)
             near = norms < NEAR * float(shift.norm())
             for part in product.under_center(bias, own[places], near):
@@ -142,7 +181,9 @@ def margins_of_centered(
                     of_followed = (pre + bias[:followed, None])[:, part.tokens]
                 in_place = columns if isinstance(part.tokens, slice) else numbers[columns][part.tokens]
                 encoding.add(part.product, of_followed, norms[part.tokens], in_place)
-    return [encoding.result(order) for encoding in encodings]
+            if place in if_silent and encoding.all_fired:
+                settled.add(place)
+    return [None if place in settled else encoding.result(order) for place, encoding in enumerate(encodings)]
 
 
 def _blocks(tokens: int, d_sae: int, sparsity: Sparsity) -> Iterator[slice]:

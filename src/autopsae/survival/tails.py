@@ -17,12 +17,13 @@ of silent latents on the sample equals the observed number.
 from dataclasses import dataclass
 from math import ceil, lgamma
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.survival.clumping import design_effect, firings
+from autopsae.survival.clumping import Fired, design_effect, firings
 
 TOP = 0.02
 """The tail of a latent is this share of the tokens: those with its largest margins."""
@@ -137,21 +138,40 @@ def observe_tails(margins: Float[Tensor, "latents tokens"], group: Int[Tensor, "
 
     Raises InputError for fewer than 40 tokens.
     """
+    return tails_of(margins, firings(margins, [group])[0])
+
+
+def tails_of(margins: Float[Tensor, "latents tokens"], fired: Fired) -> Margins:
+    """`observe_tails` where the firings of these margins are counted already."""
     tokens = margins.shape[1]
     tail = max(LEAST_TAIL, ceil(TOP * tokens))
     if tokens < 2 * tail:
         raise InputError(f"expected a sample of at least {2 * LEAST_TAIL} tokens, got {tokens}; harvest more")
-    fired, sizes = firings(margins, group)
-    if bool(((fired > 0).sum(dim=1) > 1).all()):
+    if bool(((fired.number > 0).sum(dim=1) > 1).all()):
         tail = 0  # nothing to extrapolate, whichever group is left out
-    top, column = torch.topk(margins, tail + 1, dim=1)
+    top, column = _largest(margins, tail + 1)
     return Margins(
         excess=(top[:, :-1] - top[:, -1:]).double(),
         level=top[:, -1].double(),
-        group=group[column[:, :-1]],
-        fired=fired,
-        sizes=sizes,
+        group=fired.group[column[:, :-1]],
+        fired=fired.number,
+        sizes=fired.sizes,
     )
+
+
+def _largest(
+    margins: Float[Tensor, "latents tokens"], number: int
+) -> tuple[Float[Tensor, "latents number"], Int[Tensor, "latents number"]]:
+    """(values, tokens) of the largest of each row, in falling order."""
+    if number == 1 or margins.device.type != "cpu":
+        return torch.topk(margins, number, dim=1)
+    # NumPy's partition takes a third of the time of torch.topk; some rows at a time, as it orders all of a row.
+    some = [
+        torch.from_numpy(np.argpartition(rows.numpy(), -number, axis=1)[:, -number:]) for rows in margins.split(256)
+    ]
+    columns = torch.cat(some)
+    values, order = margins.gather(1, columns).sort(dim=1, descending=True)
+    return values, columns.gather(1, order)
 
 
 def _moments(

@@ -28,7 +28,7 @@ from autopsae.survival.clumping import most_clumped
 from autopsae.survival.forecast import FOLLOWED
 from autopsae.survival.margins import margins
 from autopsae.survival.outlook import DeadForecast, Expected
-from autopsae.survival.tails import LEAST_TAIL, Margins, Tail, observe_tails
+from autopsae.survival.tails import LEAST_TAIL, Margins, Tail, tails_of
 from autopsae.tables import Result
 
 FORM_ERROR = 0.25
@@ -186,7 +186,7 @@ def _forecast(
         followed=followed,
     )
     groups = groups.reorder(sampled.order)
-    observed = observe_tails(sampled.over, most_clumped(sampled.over, groups.guesses))
+    observed = tails_of(sampled.over, most_clumped(sampled.over, groups.guesses))
     observed = replace(observed, shrinkage=_shrinkage(observed))
     clumping = observed.clumping
     effect = max(clumping, groups.least_effect)

@@ -59,7 +59,7 @@ class TopK(Sparsity):
         fired = torch.zeros_like(product.positive[0])
         fired[latents[of_largest > 0]] = True
         # Rounding may lift others over `last`, but they are not among the k largest.
-        margins = (pre - last.T).clamp_max(0)
+        margins = (pre - last.T).clamp_max_(0)
         is_first = latents < len(pre)
         token = torch.arange(tokens, device=latents.device)[:, None].expand_as(latents)
         margins[latents[is_first], token[is_first]] = of_largest[is_first]

@@ -97,7 +97,8 @@ def test_the_buttons_of_a_figure_cover_neither_legend_nor_caption(folder: Path, 
     opened = Opened(browser, folder / "bundle.html", width=width)
     opened.draw_all()
     heights = opened.page.evaluate("""[...document.querySelectorAll('figure')]
-      .filter(one => one.querySelector('.modebar')).map(one => ['figcaption', '.modebar', '.legend, .cartesianlayer']
+      .filter(one => one.querySelector('.modebar'))
+      .map(one => ['figcaption', '.modebar', '.legend, .cartesianlayer']
       .map(kind => one.querySelector(kind).getBoundingClientRect()).map(box => [box.top, box.bottom]))""")
     assert len(heights) > 10
     for caption, buttons, drawn in heights:

@@ -11,7 +11,7 @@ from autopsae.diagnosis.finding import Finding
 from autopsae.evaluation.advice import advice
 from autopsae.evaluation.causes import CAUSES
 from autopsae.survival.outlook import DeadForecast, numbers_of_forecast
-from autopsae.tables import Result, frame, save_table
+from autopsae.tables import Result, frame, html_table, save_table
 
 FORMAT = "autopsae-autopsy"
 
@@ -173,6 +173,15 @@ class Autopsy(Result):
     def save_table(self, path: str | Path) -> None:
         """Write a row per latent as .csv or .parquet, whole or not at all. Raises InputError as `check_table`."""
         save_table(self.columns(), path)
+
+    def _html_table(self) -> str:
+        """How many latents have each fate and each cause of death; what is to be done stands under it."""
+        counts = {name.replace("_", " "): number for name, number in self.fates.items()}
+        counts |= {
+            f"cause of death: {name.replace('_', ' ')}": number for name, number in self.causes.items() if number
+        }
+        rows = [(name, f"{number:,}", f"{number / self.d_sae:.1%}") for name, number in counts.items()]
+        return html_table(("latents", "number", "share"), rows, [str(self), *map(str, self.findings)])
 
     def __str__(self) -> str:
         fates = ", ".join(f"{n:,} {name}" for name, n in self.fates.items() if n)

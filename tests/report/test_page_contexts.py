@@ -112,3 +112,22 @@ def test_features_show_all_latents_on_a_page_of_their_own(
     assert {*shown} == {str(latent["latent"]) for latent in content["latents"]}
     assert verbs.run([*words, "--examples", "101"]) == 2
     assert "--examples: expected 0 to 100 tokens of each latent, got 101" in capsys.readouterr().err
+
+
+def test_the_contexts_of_all_latents_follow_the_window(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", pages.tokens(0.5).numpy())
+    born(untouched(12), d_sae=48, sparsity=TopK(k=3), scaled=False).save("sae")
+    rows = [f"{n // 30},{n % 30},{n % 30 + 1},x" for n in range(600)]
+    Path("tokens.csv").write_text("\n".join(["document,start,end,text", *rows]))
+    words = ["features", "sae", "x.npy", "--token-table", "tokens.csv", "--examples", "2", "--json", "f.json"]
+    longest = []
+    for window in ([], ["--window", "4"]):
+        assert verbs.run([*words, *window]) == 0
+        latents = json.loads(Path("f.json").read_text())["activations"]["latents"]
+        longest.append(max(len(one["before"]) for latent in latents for one in latent["top"]))
+    assert longest == [12, 4]
+    assert verbs.run([*words, "--window", "-1"]) == 2
+    assert "window: expected at least 0 tokens, got -1" in capsys.readouterr().err

@@ -196,8 +196,10 @@ def _examples(
         return None, None
     codes = encode_source(sae, read.tokens, documents=read.documents, progress=progress)
     tops = top_activations(codes, top=max(options.top, most), spread=options.top, seed=options.seed)
-    of_one = None
+    of_one, of_all = None, None
     if options.latent is not None:
         of_one = tops.of_latent(options.latent, read.table, window=options.window)
         of_one = replace(of_one, top=of_one.top[: options.top])
-    return of_one, activations_content(tops, read.table, most=most) if most else None
+    if most:
+        of_all = activations_content(tops, read.table, most=most, window=options.window)
+    return of_one, of_all

@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import is_dataclass, make_dataclass, replace
+from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from difflib import get_close_matches
 from io import StringIO
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
-from tyro.conf import Positional, Suppress, subcommand
+from tyro.conf import Positional, Suppress, arg, subcommand
 
 from autopsae.cli.blanks import join_lists
+from autopsae.cli.help_text import as_paragraphs, field_texts, fit_output
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.options.convert import ConvertOptions
 from autopsae.cli.options.diagnose import DiagnoseOptions
@@ -68,7 +69,8 @@ def parse_options(verb: str, arguments: Sequence[str], default: Options | None =
     """
     known = _type_for_help(VERBS[verb]) if {"--help", "-h"} & {*arguments} else VERBS[verb]
     _check_blanks(verb, known, arguments)
-    options = tyro.cli(known, default=default, prog=f"autopsae {verb}", args=[*arguments])
+    with fit_output():
+        options = tyro.cli(known, default=default, prog=f"autopsae {verb}", args=[*arguments])
     assert options is not None
     return options
 
@@ -94,8 +96,12 @@ def _is_understood(known: type[Options], arguments: Sequence[str]) -> bool:
 
 def choose(arguments: Sequence[str]) -> None:
     """Tell which verbs there are. Raises SystemExit: --help was asked for, or no verb that there is."""
-    verbs = tuple(Annotated[options, subcommand(name)] for name, options in VERBS.items())
-    tyro.cli(_union(verbs), prog="autopsae", description=_ABOUT, args=[*arguments])
+    verbs = tuple(
+        Annotated[options, subcommand(name, description=as_paragraphs(options.__doc__ or ""))]
+        for name, options in VERBS.items()
+    )
+    with fit_output({"{" + ",".join(VERBS) + "}": "VERB"}):
+        tyro.cli(_union(verbs), prog="autopsae", description=_ABOUT, args=[*arguments])
 
 
 def _union(types: Sequence[Any]) -> Any:
@@ -124,18 +130,22 @@ def _type_for_help(options: type[Any]) -> type[Any]:
     """The same class for `--help`, which does not show what is rare. tyro reads no option that it does not show; so
     this class reads no command line.
     """
-    hidden = list[tuple[str, Any, Any]]()
-    for name, hint in get_type_hints(options, include_extras=True).items():
-        inner, *marks = get_args(hint) or (hint,)
+    texts, shown = field_texts(options), list[tuple[str, Any, Any]]()
+    hints = get_type_hints(options, include_extras=True)
+    for one in fields(options):
+        name, hint = one.name, hints[one.name]
+        inner, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        default: Any = field(default=one.default, default_factory=one.default_factory)  # type: ignore[call-overload]
         if is_rare(hint):
-            hidden.append((name, Annotated[hint, Suppress], getattr(options, name)))
+            hint = Annotated[hint, Suppress]
         elif is_dataclass(inner) and isinstance(inner, type):
             group = _type_for_help(inner)
-            hidden.append((name, Annotated[group, *marks], group()))
-    described = {"__doc__": options.__doc__}
-    return make_dataclass(
-        options.__name__, hidden, bases=(options,), frozen=True, kw_only=True, namespace=described
-    )
+            hint, default = Annotated[group, *marks], group()
+        elif name in texts:
+            hint = Annotated[hint, arg(help=texts[name])]
+        shown.append((name, hint, default))
+    described = {"__doc__": as_paragraphs(options.__doc__ or "")}
+    return make_dataclass(options.__name__, shown, bases=(options,), frozen=True, kw_only=True, namespace=described)
 
 
 def is_rare(hint: Any) -> bool:

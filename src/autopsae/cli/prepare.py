@@ -55,10 +55,9 @@ def choices_asked(options: TrainOptions) -> dict[str, Choice]:
     return choices_of(with_defaults(options.birth), options.fit, options.seed)
 
 
-def prepare(options: TrainOptions) -> Prepared:
-    """Open the source, and say how each member is trained."""
-    fit, keep = options.fit, options.keep
-    birth, choices = with_defaults(options.birth), choices_asked(options)
+def prepare(options: TrainOptions, choices: dict[str, Choice]) -> Prepared:
+    """Open the source, and say how each member is trained. choices: the members that are asked for, by name."""
+    fit, keep, birth = options.fit, options.keep, with_defaults(options.birth)
     take_device(options.device)
     configs = [config_of(birth, fit, keep, choice) for choice in choices.values()]
     plan = Plan(

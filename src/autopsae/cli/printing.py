@@ -51,5 +51,5 @@ def write_all(writers: Sequence[Callable[[], object]]) -> None:
 
 
 def _print(console: Console, line: Text) -> None:
-    """As it stands: one line, whatever the width of the terminal."""
-    console.print(line, highlight=False, soft_wrap=True)
+    """On a terminal, broken between words; one line elsewhere, for whoever reads it line by line."""
+    console.print(line, highlight=False, soft_wrap=not console.file.isatty())

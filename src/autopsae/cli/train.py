@@ -61,10 +61,10 @@ def train(options: TrainOptions) -> None:
 def _train(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
     """Check what is asked for, read what is needed, and return what summary.json or sweep.json says in the end."""
     with all_or_none(ranks):
-        many = len(choices_asked(options)) > 1
-        check_jobs(options, many=many)
-        _check(options, many=many, ranks=ranks)
-        prepared = prepare(options)
+        choices = choices_asked(options)
+        check_jobs(options, many=len(choices) > 1)
+        _check(options, asked=len(choices), ranks=ranks)
+        prepared = prepare(options, choices)
     keep, out = options.keep, options.out
     # On several ranks, `run_on_ranks` looks: two processes must not hold the folder at once.
     if keep.resume and ranks.is_alone and (result := _load_finished(out, prepared.settings)) is not None:
@@ -96,11 +96,10 @@ def _train_members(prepared: Prepared, ranks: Ranks, bar: Bar, task: TaskID) -> 
     return wrote(run_sweep)(entries, tokens, held, out, portions=portions, **common)
 
 
-def _check(options: TrainOptions, *, many: bool, ranks: Ranks) -> None:
-    """InputError where the results cannot be written, or no such SAE can be."""
-    out, keep = options.out, options.keep
+def _check(options: TrainOptions, *, asked: int, ranks: Ranks) -> None:
+    """InputError where the results cannot be written, or no such SAE can be. asked: number of SAEs."""
+    out, keep, many = options.out, options.keep, asked > 1
     if many and not ranks.is_alone:
-        asked = len(choices_asked(options))
         raise InputError(f"torchrun: expected one SAE on {ranks.size} ranks, got {asked} by the options")
     if many:
         check_sweep_out(out, resume=keep.resume)

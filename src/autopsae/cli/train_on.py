@@ -10,7 +10,7 @@ from autopsae.arrays import InputError
 from autopsae.cli.config import add_settings, settings_of, with_config
 from autopsae.cli.options.train import Jobs, TrainOptions
 from autopsae.cli.parsing import parse_options
-from autopsae.cli.prepare import make_members, prepare, provenance_asked
+from autopsae.cli.prepare import choices_asked, make_members, prepare, provenance_asked
 from autopsae.cli.terminal import progress_bar
 from autopsae.cluster.engine import open_engine
 from autopsae.cluster.manifest import Job, run_jobs
@@ -74,7 +74,7 @@ def train_members_of_job(*, words: list[str], folder: str, number: int, names: l
         options = with_config("train", words, parse_options("train", words))
         assert isinstance(options, TrainOptions)
         with add_settings("train", options):
-            prepared = prepare(options)
+            prepared = prepare(options, choices_asked(options))
             with provenance_asked(prepared), progress_bar("", is_shown=False) as (bar, task):
                 made = make_members(prepared, names, options.device, bar, task)
                 with add_provenance(digest=made.digest):

@@ -11,12 +11,15 @@ from autopsae.diagnosis.finding import Finding
 from autopsae.evaluation.advice import advice
 from autopsae.evaluation.causes import CAUSES
 from autopsae.survival.outlook import DeadForecast, numbers_of_forecast
-from autopsae.tables import Result, frame, save_table
+from autopsae.tables import Result, frame, html_table, save_table
 
 FORMAT = "autopsae-autopsy"
 
 FATES = ("alive", "rare", "always_on", "dead_by_relu", "dead_by_topk")
 """The names of fates, by number."""
+_SAID = dict(
+    zip(FATES, ("alive", "rare", "always on", "dead, never positive", "dead, never selected"), strict=True)
+)
 
 COLUMNS: tuple[str, ...] = ("latent", "fate", "cause", "fired", "rate", "max_pre", "margin", "shift", "signal")
 COLUMNS += ("variance_share", "alignment", "tied", "travel", "reachable", "wakes")
@@ -173,6 +176,15 @@ class Autopsy(Result):
     def save_table(self, path: str | Path) -> None:
         """Write a row per latent as .csv or .parquet, whole or not at all. Raises InputError as `check_table`."""
         save_table(self.columns(), path)
+
+    def _html_table(self) -> str:
+        """How many latents have each fate and each cause of death; what is to be done stands under it."""
+        counts = {_SAID[name]: number for name, number in self.fates.items()}
+        counts |= {
+            f"cause of death: {name.replace('_', ' ')}": number for name, number in self.causes.items() if number
+        }
+        rows = [(name, f"{number:,}", f"{number / self.d_sae:.1%}") for name, number in counts.items()]
+        return html_table(("latents", "number", "share"), rows, [str(self), *map(str, self.findings)])
 
     def __str__(self) -> str:
         fates = ", ".join(f"{n:,} {name}" for name, n in self.fates.items() if n)

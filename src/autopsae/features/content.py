@@ -14,7 +14,6 @@ from autopsae.features.token_table import TokenTable
 
 FORMAT = "autopsae-features"
 _MOST = 50_000  # tokens with their texts: some 20 MB of JSON
-_WINDOW = 12  # tokens of context on each side
 
 
 def features_content(
@@ -42,15 +41,17 @@ def features_content(
     return content
 
 
-def activations_content(tops: TopActivations, tokens: TokenTable | None, *, most: int) -> dict[str, Any]:
+def activations_content(
+    tops: TopActivations, tokens: TokenTable | None, *, most: int, window: int = 12
+) -> dict[str, Any]:
     """{"tokens", "d_sae", "latents"}: of each latent that fired, the `most` tokens of its largest codes with the
     text around them, and no spread. It holds 50,000 tokens at most; where there are more, those of the latents that
-    fire most.
+    fire most. window: tokens of context on each side.
 
-    Raises InputError for a table of other tokens.
+    Raises InputError for a window below 0, and for a table of other tokens.
     """
     live = np.flatnonzero(tops.fired)
     shown = live[np.argsort(-tops.fired[live], kind="stable")][: _MOST // most]
-    content = tops.to_dict(sorted(map(int, shown)), tokens, window=_WINDOW)
+    content = tops.to_dict(sorted(map(int, shown)), tokens, window=window)
     latents = [{**latent, "top": latent["top"][:most], "spread": []} for latent in content["latents"]]
     return {**content, "latents": latents}

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.seeds import hash_seed
-from autopsae.tables import Result, frame, save_table
+from autopsae.tables import Result, frame, html_table, save_table
 
 COVERED = 0.5
 """A concept is covered if F1 exceeds it on validation and on test documents (InterPLM)."""
 LIMITS = tuple(round(0.05 * n, 2) for n in range(20))
 """The limits of the curve."""
 
+_SHOWN = 20  # concepts in the table of a notebook
 _DRAWS = 100  # random choices of live latents over which `count_with` takes the mean
 
 
@@ -175,6 +176,21 @@ class Coverage(Result):
     def save_table(self, path: str | Path) -> None:
         """Write the rows as .csv or .parquet, whole or not at all."""
         save_table(self.columns(), path)
+
+    def _html_table(self) -> str:
+        """The latent of each concept, the best first."""
+        best = sorted(self.scores, key=lambda score: -min(score.validation_f1, score.f1))
+        rows = [
+            (
+                one.concept,
+                str(one.latent),
+                *(f"{f1:.2f}" for f1 in (one.validation_f1, one.f1, one.precision, one.recall)),
+            )
+            for one in best[:_SHOWN]
+        ]
+        header = ("concept", "latent", "F1, validation", "F1, test", "precision, test", "recall, test")
+        more = [f"{len(best) - _SHOWN} further concepts have a lower F1."] if len(best) > _SHOWN else []
+        return html_table(header, rows, [str(self), *more])
 
     def __str__(self) -> str:
         left = f"; {len(self.left_out):,} more are too rare" if self.left_out else ""

@@ -83,7 +83,9 @@ def examples_text(examples: LatentExamples) -> RenderableType:
     """Where a latent fires, the token in brackets: its top tokens, then a spread over the quantiles."""
     title = f"Latent {examples.latent} fires on {examples.fired:,} tokens ({examples.rate:.3%})"
     parts: list[RenderableType] = [plain(title, "bold")]
-    for name, some in (("largest", examples.top), ("over the quantiles", examples.spread)):
+    for name, some in (
+        (("largest", examples.top), ("over the quantiles", examples.spread)) if examples.fired else ()
+    ):
         parts += [Text(), Text(name, style="italic")]
         parts += [_example(example) for example in some]
     return Group(*parts)

@@ -12,18 +12,21 @@ from autopsae.words import printable
 
 
 class Fitting:
-    """A table whose numbers are never cut: on a terminal that is too narrow, `lines` are shown under the title."""
+    """A table whose numbers are never cut: on a terminal that is too narrow, `lines` are shown under the title. The
+    title may be wider than the table.
+    """
 
     def __init__(self, table: Table, lines: Sequence[RenderableType]) -> None:
         self._table, self._lines = table, lines
+        self._title = [Text(str(table.title), style="italic")] if table.title else []
+        table.title = None  # rich would break it where the table ends
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         widths = [self._width_of(console, options, number) for number in range(len(self._table.columns))]
         if sum(widths) + len(widths) - 1 <= options.max_width:
-            yield self._table
+            yield Group(*self._title, self._table)
         else:
-            title = [Text(str(self._table.title), style="italic")] if self._table.title else []
-            yield Group(*title, *self._lines)
+            yield Group(*self._title, *self._lines)
 
     def _width_of(self, console: Console, options: ConsoleOptions, number: int) -> int:
         """Columns of the terminal that a column of the table needs; one that may wrap says it itself."""

@@ -10,9 +10,9 @@ from autopsae.trial.result import Outcome, Point, Trial
 
 
 def trial_text(trial: Trial) -> RenderableType:
-    """A row per candidate: dead latents and raw FVU at birth and after each number of steps, the FVU without stray
-    tokens at the end, and what is expected at the end of the training. The chosen one is in bold; below, why it is,
-    and how often tokens were seen, if more than once. On a narrow terminal, a few lines per candidate.
+    """What is chosen and why, and how often tokens were seen, if more than once. Below, a row per candidate: dead
+    latents and raw FVU at birth and after each number of steps, the FVU without stray tokens at the end, and what
+    is expected at the end of the training. The chosen one is in bold. A narrow terminal gets a few lines for each.
     """
     table = empty_table(_title(trial))
     table.add_column("candidate", no_wrap=True)
@@ -31,7 +31,8 @@ def trial_text(trial: Trial) -> RenderableType:
     if trial.epochs > 1:
         said.append(f"{trial.tokens:,} tokens were trained on, each {trial.epochs:.1f} times: take more if you can")
     why = [Padding(plain(line), (0, 0, 0, 2)) for line in said]
-    return Group(Fitting(table, narrow), chosen, *why, *(plain(f" - {finding}") for finding in trial.findings))
+    findings = [plain(f" - {finding}") for finding in trial.findings]
+    return Group(chosen, *why, *findings, Text(), Fitting(table, narrow))
 
 
 def _title(trial: Trial) -> str:
@@ -63,7 +64,10 @@ def _in_lines(outcome: Outcome, trial: Trial) -> list[RenderableType]:
     """A row of the table as lines."""
     if outcome.diverged:
         return [_name(outcome, trial), Padding(plain(f"diverged: {outcome.diverged}"), (0, 0, 0, 2))]
-    lines = [Text.assemble(f"step {point.step:,}: ", _cell(point)) for point in outcome.points]
-    lines.append(Text(f"without strays: {_fvu(outcome.end.fvu_typical)}"))
-    lines.append(Text.assemble("expected at the end of your training: ", _later(outcome)))
-    return [_name(outcome, trial), *(Padding(line, (0, 0, 0, 2)) for line in lines)]
+    steps = [Text.assemble(f"step {point.step:,}: ", _cell(point)) for point in outcome.points]
+    end = Text(f"without strays: {_fvu(outcome.end.fvu_typical)}")
+    later = Text.assemble("expected at the end of your training: ", _later(outcome))
+    return [
+        _name(outcome, trial),
+        *(Padding(line, (0, 0, 0, 2)) for line in (Text(", ").join([*steps, end]), later)),
+    ]

@@ -129,7 +129,7 @@ def act_on_autopsy(content: Mapping[str, Any], wrote: Mapping[str, Any]) -> tupl
     source, settings = known
     sae = str(settings.pop("sae"))
     cure = Code(
-        what="Writes what the next SAE should start from: the advice above says how it is used.",
+        what="Writes what the next SAE should start from: the advice in the findings says how it is used.",
         lines=shell("autopsy", sae, source, options={**settings, "prescription": "cure"}),
     )
     if not content["wake_on_recentring"]:

@@ -95,13 +95,15 @@ def _head(layer: Layer) -> str:
 
 
 def _gravest(layers: Sequence[Layer]) -> tuple[Said, ...]:
-    """Each finding once: at the layer where it is furthest past its threshold, with the layers that have it."""
+    """Each finding once: at the layer where it is furthest past its threshold, with the layers that have it.
+    Those of most layers come first.
+    """
     groups: dict[str, list[tuple[str, Said]]] = {}
     for layer in layers:
         for finding in said_of(layer["findings"]):
             groups.setdefault(finding.name, []).append((layer["layer"], finding))
     gravest = []
-    for group in groups.values():
+    for group in sorted(groups.values(), key=len, reverse=True):
         name, worst = max(group, key=lambda pair: _gravity(pair[1]))
         where = f"at {name}" if len(group) == 1 else f"{len(group)} of {len(layers)} layers; gravest at {name}"
         gravest.append(Said(**{**vars(worst), "where": where if len(layers) > 1 else ""}))

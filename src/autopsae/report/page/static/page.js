@@ -62,7 +62,7 @@
     var small = figure.data.some(function (trace) { return trace.marker && trace.marker.size < 5; });
     var layout = Object.assign({}, figure.layout, {
       height: 360 + 20 * rows,
-      margin: { l: 8, r: 8, t: coarse ? 40 : 8, b: 8 },
+      margin: { l: 8, r: 8, t: 8, b: 8 },
       font: { color: palette.text, size: 12, family: getComputedStyle(document.body).fontFamily },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       hovermode: "closest", dragmode: coarse ? false : "zoom",

@@ -135,7 +135,7 @@ def _type_for_help(options: type[Any]) -> type[Any]:
     for one in fields(options):
         name, hint = one.name, hints[one.name]
         inner, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        default: Any = field(default=one.default, default_factory=one.default_factory)  # type: ignore[call-overload]
+        default: Any = field(default=one.default, default_factory=one.default_factory)
         if is_rare(hint):
             hint = Annotated[hint, Suppress]
         elif is_dataclass(inner) and isinstance(inner, type):

@@ -1,5 +1,6 @@
 """A trial as a terminal table: the trade of dead latents against the error, step by step."""
 
+from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
@@ -65,9 +66,7 @@ def _in_lines(outcome: Outcome, trial: Trial) -> list[RenderableType]:
     if outcome.diverged:
         return [_name(outcome, trial), Padding(plain(f"diverged: {outcome.diverged}"), (0, 0, 0, 2))]
     steps = [Text.assemble(f"step {point.step:,}: ", _cell(point)) for point in outcome.points]
-    end = Text(f"without strays: {_fvu(outcome.end.fvu_typical)}")
+    steps.append(Text(f"without strays: {_fvu(outcome.end.fvu_typical)}"))
     later = Text.assemble("expected at the end of your training: ", _later(outcome))
-    return [
-        _name(outcome, trial),
-        *(Padding(line, (0, 0, 0, 2)) for line in (Text(", ").join([*steps, end]), later)),
-    ]
+    lines = (Columns(steps, padding=(0, 2)), later)  # a step stays on one line
+    return [_name(outcome, trial), *(Padding(line, (0, 0, 0, 2)) for line in lines)]

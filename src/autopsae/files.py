@@ -180,8 +180,13 @@ def raw_bytes(tensor: Tensor) -> memoryview:
 def _write_at(url: str, write: Callable[[Path], None]) -> None:
     with TemporaryDirectory(prefix="autopsae-") as folder:
         temporary = Path(folder) / "partial"
-        with name_full_disk(Path(folder)):
-            write(temporary)
+        try:
+            with name_full_disk(Path(folder).parent):
+                write(temporary)
+        except DiskFull as error:
+            raise DiskFull(f"{url}: is written on this machine first; {error}") from error
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, url) from error
         try:
             put(temporary, url)
         except OSError as error:

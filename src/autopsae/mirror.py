@@ -73,7 +73,7 @@ class Mirror:
         """
         self._folder.take(self)
         try:
-            with self._fetching, name_full_disk(self.path.parent):
+            with self._fetching, name_full_disk(self._folder.root):
                 for one, check in ranges.items():
                     self._fetch(one, check)
             yield self.path
@@ -154,7 +154,7 @@ def copy_folder(url: str) -> Path:
             f"{total / 1e9:.3g} GB; copy it to a local disk, or set {LIMIT}"
         )
     place = folder.place / uuid4().hex / name_of(url.rstrip("/"))
-    with name_full_disk(place.parent):
+    with name_full_disk(folder.root):
         for name, size in files.items():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             mirror = Mirror(f"{url.rstrip('/')}/{name}", size)
@@ -167,7 +167,7 @@ def copy_folder(url: str) -> Path:
 def copy_file(url: str) -> Path:
     """A copy of a file, under its own name, until the process ends. Raises InputError as `read_ranges`."""
     mirror = Mirror(url)
-    with mirror.hold({mirror.whole: None}) as copy, name_full_disk(copy):
+    with mirror.hold({mirror.whole: None}) as copy, name_full_disk(_folder().root):
         place = copy.parent / uuid4().hex / name_of(url)
         place.parent.mkdir()
         copy.replace(place)
@@ -193,10 +193,10 @@ class _Folder:
     """The copies of this process."""
 
     def __init__(self) -> None:
-        root = Path(tempfile.gettempdir())
-        sweep_once(root)
-        self.place, self._held = new_partial(root / "autopsae-store", folder=True)
-        self.limit = min(_limit(), shutil.disk_usage(root).free / 2)
+        self.root = Path(tempfile.gettempdir())
+        sweep_once(self.root)
+        self.place, self._held = new_partial(self.root / "autopsae-store", folder=True)
+        self.limit = min(_limit(), shutil.disk_usage(self.root).free / 2)
         self._mirrors: list[Mirror] = []  # the one used last stands at the end
         self._lock = RLock()
         self._is_ahead = self._is_closed = False

@@ -127,5 +127,5 @@ $(VENV)/browser.stamp: $(VENV)/test.stamp
 $(VENV)-lowest/stamp $(VENV)-newest/stamp: $(VENV)-%/stamp: pyproject.toml constraints-%.txt
 	$(PYTHON) -m venv --clear $(VENV)-$*
 	$(VENV)-$*/bin/python -m pip --disable-pip-version-check install -q -c constraints-$*.txt -e '.[fast,report]' \
-	  beartype pytest pytest-xdist scikit-learn scipy
+	  beartype 'fsspec[http]' pytest pytest-xdist scikit-learn scipy
 	touch $@

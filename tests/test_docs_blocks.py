@@ -175,6 +175,8 @@ CHECK = {
 PARSED = {
     ("cluster.md", "slurm:slurm_partition=cpu,timeout_min=60"): "tests/cluster, where submitit is installed",
     ("cluster.md", "ray:auto"): "a cluster of Ray",
+    ("stores.md", "s3://lab/acts/store"): "a bucket; tests/cli/test_stores.py has one of moto's",
+    ("stores.md", "s3://lab/acts/store/shard-00000.safetensors"): "the same",
     ("features.md", "--probes"): "the embeddings of images of one's own",
     ("features.md", "programs.jsonl"): "tests/features/test_verb_of_model.py runs a model",
     ("features.md", "--tasks"): "the texts of the package sae-probes",

@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from autopsae import disk, files
+from autopsae import disk, files, pipes
 from autopsae.arrays import InputError
 from autopsae.disk import LOCK, DiskFull, check_unlocked, hold_lock, new_partial, sweep
 from autopsae.files import changes, tensors_digest, write_folder, write_tensors, write_text, write_whole
@@ -144,7 +144,7 @@ def test_a_pipe_is_written_through_and_stays(tmp_path: Path) -> None:
 
 
 def test_a_pipe_that_nobody_reads_is_an_error_and_no_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_PATIENCE", 0.1)
+    monkeypatch.setattr(pipes, "_PATIENCE", 0.1)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match=r"pipe: expected a process that reads this pipe, got none in 0\.1 s"):
         write_text(tmp_path / "pipe", "words")

@@ -30,13 +30,16 @@ ROOMS = [
     "extras",
     "seeds",
     "passes",
+    "urls",
     "reading",
     "pickles",
     "memory",
     "disk",
+    "mirror",
     "provenance",
 ]
 ROOMS += [
+    "pipes",
     "files",
     "tables",
     "kinds",

@@ -99,7 +99,7 @@ def test_the_extra_all_has_every_extra_for_users() -> None:
     [told] = extras["all"]
     named = re.fullmatch(r"autopsae\[(.*)\]", told)
     assert named
-    of_clusters = {"ray", "slurm"}  # large, or of use on a cluster alone
+    of_clusters = {"ray", "slurm", "stores"}  # large, or of use on a cluster alone
     assert {*named[1].split(",")} == extras.keys() - {"all", "dev", "docs"} - of_clusters
 
 

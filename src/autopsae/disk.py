@@ -18,6 +18,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from autopsae.arrays import InputError
+from autopsae.urls import url_of
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
@@ -88,9 +89,13 @@ def hold_lock(path: str | Path, *, what: str | Path) -> Iterator[None]:
     """Hold the lock file `path` while in this context; its folder is created. what: what it stands for.
 
     Raises InputError, naming the holder, where another process holds it. A file left by a dead process is no lock,
-    and a folder in which nothing can be written needs none: a finished result in it may still be opened.
+    and a folder in which nothing can be written needs none: a finished result in it may still be opened. At a URL
+    nothing is locked: stores have no locks.
     """
     path = Path(path)
+    if url_of(path):
+        yield
+        return
     if path.parent.exists() and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         yield
         return

@@ -3,23 +3,22 @@
 import errno
 import filecmp
 import os
-import re
 import shutil
 import stat
-import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from json import dumps
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from autopsae.arrays import InputError
-from autopsae.disk import name_full_disk, new_partial, sweep_once
+from autopsae.disk import DiskFull, name_full_disk, new_partial, sweep_once
+from autopsae.pipes import descriptor_of, write_through
+from autopsae.urls import put, refuse_url, url_of
 from autopsae.words import printable
 
 # In safetensors' order: the tensors of a file follow each other by type, then by name.
@@ -33,9 +32,7 @@ _TYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/(?:self|thread-self)/fd)/(\d+)")
 ON_WINDOWS = os.name == "nt"
-_PATIENCE = 10.0  # seconds until somebody must read a pipe
 
 
 def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
@@ -46,13 +43,19 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
     its mode and, where the system allows it, its owner; a new one has the mode of the umask. What is no regular
     file (a pipe, /dev/stdout, a device) stays, and is written through.
 
-    Raises DiskFull, OSError where the system refuses, and InputError for a pipe that nobody reads.
+    `path` may be a URL (`urls`): what is there in its place is then replaced once all of it has arrived.
+
+    Raises DiskFull, OSError where the system refuses, and InputError for a pipe that nobody reads and for a store
+    that does not take the file.
     """
     path = Path(path)
+    if url := url_of(path):
+        _write_at(url, write)
+        return
     with name_full_disk(path):
-        descriptor, there = _descriptor(path), _status(path)
+        descriptor, there = descriptor_of(path), _status(path)
         if descriptor is not None or (there is not None and not stat.S_ISREG(there.st_mode)):
-            _write_through(path, descriptor, write)
+            write_through(path, descriptor, write)
         else:
             _replace(Path(os.path.realpath(path)), there, write)
 
@@ -90,8 +93,9 @@ def write_folder(path: str | Path, write: Callable[[Path], None]) -> None:
     """Create the folder `path` with what `write(temporary folder)` leaves, or nothing on any failure. A folder that
     holds the same files already stays as it is.
 
-    Raises InputError where there is anything else, and as `write_whole`.
+    Raises InputError where there is anything else, for a URL, and as `write_whole`.
     """
+    refuse_url(path, "a folder of this machine", "name one, and copy it to the store when it is there")
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep_once(path.parent)
@@ -162,7 +166,7 @@ def pair_files(path: str | Path) -> tuple[Path, Path]:
 def is_regular(path: str | Path) -> bool:
     """Can `path` be replaced as a file? True also where there is nothing yet."""
     there = _status(Path(path))
-    return _descriptor(Path(path)) is None and (there is None or stat.S_ISREG(there.st_mode))
+    return descriptor_of(Path(path)) is None and (there is None or stat.S_ISREG(there.st_mode))
 
 
 def raw_bytes(tensor: Tensor) -> memoryview:
@@ -173,24 +177,31 @@ def raw_bytes(tensor: Tensor) -> memoryview:
     return memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
 
 
+def _write_at(url: str, write: Callable[[Path], None]) -> None:
+    with TemporaryDirectory(prefix="autopsae-") as folder:
+        temporary = Path(folder) / "partial"
+        try:
+            with name_full_disk(Path(folder).parent):
+                write(temporary)
+        except DiskFull as error:
+            raise DiskFull(f"{url}: is written on this machine first; {error}") from error
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, url) from error
+        try:
+            put(temporary, url)
+        except OSError as error:
+            raise DiskFull(
+                f"{url}: the store is full ({error.strerror}); what was written before is whole; free some space "
+                "and run the same again"
+            ) from error
+
+
 def _status(path: Path) -> os.stat_result | None:
     """Of what the path leads to, through links; None of nothing."""
     try:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _descriptor(path: Path) -> int | None:
-    """The number of this process' own open file that is meant by /dev/stdout, /dev/fd/N or a link to them."""
-    name = os.path.abspath(path)
-    for _ in range(40):  # as many links as the system follows
-        if match := _DESCRIPTOR.fullmatch(name):
-            return int(match[1])
-        if not os.path.islink(name):
-            return None
-        name = os.path.normpath(os.path.join(os.path.dirname(name), os.readlink(name)))
-    return None
 
 
 def _replace(target: Path, there: os.stat_result | None, write: Callable[[Path], None]) -> None:
@@ -221,39 +232,6 @@ def _give(path: Path, like: os.stat_result) -> None:
             os.chown(path, like.st_uid, like.st_gid)
         except PermissionError:
             return
-
-
-def _write_through(path: Path, descriptor: int | None, write: Callable[[Path], None]) -> None:
-    """Copy what `write` leaves, as a pipe cannot be written by writers that go back in their file."""
-    with TemporaryDirectory() as folder:
-        temporary = Path(folder) / "partial"
-        write(temporary)
-        with _open(path, descriptor) as out, temporary.open("rb") as written:
-            shutil.copyfileobj(written, out)
-
-
-def _open(path: Path, descriptor: int | None) -> BinaryIO:
-    if descriptor is not None:
-        # What was printed before must come before; opened by its name, a redirected file would be cut.
-        sys.stdout.flush()
-        return os.fdopen(os.dup(descriptor), "wb")
-    if not path.is_fifo():
-        return path.open("wb")
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            number = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            if time.monotonic() > deadline:
-                raise InputError(
-                    f"{path}: expected a process that reads this pipe, got none in {_PATIENCE:g} s; start it first"
-                ) from error
-            time.sleep(0.02)
-        else:
-            os.set_blocking(number, True)
-            return os.fdopen(number, "wb")
 
 
 def _blocks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
+from autopsae.urls import read_url, refuse_url, url_of
 from autopsae.words import reason, show
 
 MOST_JSON = 32 * 2**20
@@ -46,6 +47,7 @@ def is_folder(path: Path) -> bool:
 
     A pipe would be waited for, and a device has no end.
     """
+    refuse_url(path, "a file or a folder of this machine", "copy it to a local disk first")
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -73,6 +75,8 @@ def check_regular(path: Path) -> None:
 
 def read_bytes(path: Path, most: int = MOST_JSON) -> bytes:
     """The content of a regular file. Raises ValueError for what is none, or larger, and OSError."""
+    if url := url_of(path):
+        return read_url(url, most)
     check_regular(path)
     with path.open("rb") as file:
         return up_to(file, most)

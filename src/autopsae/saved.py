@@ -21,6 +21,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.files import pair_files, raw_bytes, write_tensors, write_text
 from autopsae.kinds import Kind, check_kind
+from autopsae.mirror import copy_of
 from autopsae.provenance import PROVENANCE, provenance
 from autopsae.reading import check_regular, input_errors, parse, read_bytes
 from autopsae.words import show
@@ -88,6 +89,7 @@ def load_pair(path: str | Path, *, format: str, kind: Kind) -> tuple[dict[str, A
     """
     described, stored = pair_files(path)
     saved = _read_object(described, format, called=Path(path))
+    stored = copy_of(stored)
     first = (saved.get("format"), saved.get("version")) == (format, 1) and _CHECKSUM not in saved
     digest = saved.pop(_TENSORS, None)  # of any type here, as it is compared with that of the tensors
     content = _check(described, saved, format, kind, unsigned=first)

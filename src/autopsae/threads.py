@@ -88,6 +88,25 @@ def read_ahead(items: Iterable[Item]) -> Generator[Item, None, None]:
             atexit.unregister(reader.stop)
 
 
+def answer_within(seconds: float, act: Callable[[], Made]) -> Made:
+    """What `act` returns, which runs in a thread of its own. Raises what it raises, and queue.Empty where it takes
+    longer: it cannot be stopped from outside, and its thread ends with the process.
+    """
+    answers: SimpleQueue[tuple[Made | None, BaseException | None]] = SimpleQueue()
+
+    def serve() -> None:
+        try:
+            answers.put((act(), None))
+        except BaseException as error:
+            answers.put((None, error))
+
+    Thread(target=serve, daemon=True).start()
+    made, error = answers.get(timeout=seconds)
+    if error is not None:
+        raise error
+    return made  # type: ignore[return-value]
+
+
 def side_by_side(make: Callable[[Item], Made], items: Iterable[Item], workers: int) -> Generator[Made, None, None]:
     """make(item) for each item, in their order, for `workers` items at once, each with its share of the threads
     that PyTorch uses.

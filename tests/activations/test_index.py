@@ -43,7 +43,7 @@ def change_index(folder: Path, change: Callable[[dict[str, Any]], object]) -> No
 def of_version_1(index: dict[str, Any]) -> None:
     index["version"] = 1
     for shard in index["shards"]:
-        del shard["digest"]
+        del shard["digest"], shard["header"]
 
 
 @pytest.fixture

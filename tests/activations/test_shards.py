@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 import autopsae
-from autopsae.activations.index import FORMAT, digest
+from autopsae.activations.index import FORMAT, digest, header_digest
 from autopsae.activations.shards import HarvestInterrupted, ShardWriter
 from autopsae.activations.store import open_layers
 from autopsae.arrays import InputError
@@ -97,7 +98,12 @@ def test_every_tensor_starts_at_a_multiple_of_its_element_size(tmp_path: Path) -
     length = int.from_bytes(raw[:8], "little")
     sizes = {"I64": 8, "F16": 2}
     assert length % 8 == 0
-    for entry in json.loads(raw[8 : 8 + length]).values():
+    header = json.loads(raw[8 : 8 + length])
+    sums = json.loads(header.pop("__metadata__")["sha256"])
+    assert sums.keys() == header.keys()
+    for name, entry in header.items():
+        begin, end = (8 + length + place for place in entry["data_offsets"])
+        assert sha256(raw[begin:end]).hexdigest() == sums[name]
         assert entry["data_offsets"][0] % sizes[entry["dtype"]] == 0
 
 
@@ -114,7 +120,12 @@ def test_index_names_every_shard_and_shards_end_between_batches(unbroken: Path) 
             "narrow": {"d_in": 2, "dtype": "float32"},
         },
         "shards": [
-            {"file": name, "tokens": tokens, "digest": digest(unbroken / name)}
+            {
+                "file": name,
+                "tokens": tokens,
+                "digest": digest(unbroken / name),
+                "header": header_digest(unbroken / name),
+            }
             for name, tokens in (
                 ("shard-00000.safetensors", 18),
                 ("shard-00001.safetensors", 17),

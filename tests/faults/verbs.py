@@ -93,6 +93,9 @@ VERBS: dict[str, Verb] = {
         again=("--resume",),
     ),
     "stats": Verb(words=lambda here: ["stats", f"{here}/x.npy", "--out", "out/part.safetensors"]),
+    "stats to a URL": Verb(
+        words=lambda here: ["stats", f"{here}/x.npy", "--out", f"file://{here}/work/out/part.safetensors"]
+    ),
     "merge": Verb(words=_merge),
     "convert": Verb(words=lambda here: ["convert", f"{here}/sae", "out/new", "--to", "autopsae"]),
     "convert to saelens": Verb(words=lambda here: ["convert", f"{here}/sae.json", "out/new", "--to", "saelens"]),

@@ -97,13 +97,37 @@ def check_shard(folder: Path, index: Mapping[str, Any], shard: Mapping[str, Any]
         raise InputError(
             f"{folder}: the index names {path.name}, which is gone; put it back, or harvest into a new folder"
         )
+    check_header(path, index, shard)
+    if index.get("version") == VERSION:
+        check_digest(path, shard)
+
+
+def check_header(path: Path, index: Mapping[str, Any], shard: Mapping[str, Any]) -> None:
+    """Compare the header of a shard with what the index says. Raises InputError as `check_shards`."""
     entries, _ = read_header(path)
     _check_entries(path, entries, index.get("layers"), shard)
-    if index.get("version") == VERSION and shard.get("digest") != digest(path):
-        raise InputError(
-            f"{path}: not the shard that was harvested (its digest differs from the index's); put "
-            "the harvested one back, or harvest into a new folder"
-        )
+    if "header" in shard and shard["header"] != header_digest(path):
+        raise _other_shard(path, "header")
+
+
+def check_digest(path: Path, shard: Mapping[str, Any]) -> None:
+    """Compare the blocks of a shard that the digest reads. Raises InputError as `check_shards`."""
+    if shard.get("digest") != digest(path):
+        raise _other_shard(path, "digest")
+
+
+def _other_shard(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{path}: not the shard that was harvested (its {what} differs from the index's); put "
+        "the harvested one back, or harvest into a new folder"
+    )
+
+
+def header_digest(path: Path) -> str:
+    """SHA-256 of the header of a shard, which has the SHA-256 of each of its tensors: so of all that it holds."""
+    with input_errors(path, "a readable shard", "was it written whole?"), path.open("rb") as file:
+        length = file.read(8)
+        return hashlib.sha256(length + file.read(int.from_bytes(length, "little"))).hexdigest()
 
 
 def index_digest(index: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from autopsae.activations.formats.npy import only_array
 from autopsae.activations.formats.pt import load_pt
 from autopsae.activations.parts import Part, keep_rows
 from autopsae.arrays import InputError
+from autopsae.mirror import copy_of
 from autopsae.reading import input_errors, is_folder
 from autopsae.words import show
 
@@ -126,6 +127,7 @@ def _numbers(source: Numbers, what: str, most: int) -> NDArray[Any]:
 
 def _read(path: Path, what: str, most: int) -> NDArray[Any]:
     """The one array in a .npy, .npz, .pt, .pth or .txt file; none is read that tells of more than `most` values."""
+    path = copy_of(path)
     if is_folder(path):
         raise InputError(f"{path}: expected a file of {what}, got a folder")
     with input_errors(path, f"a file of {what}", "save one array of whole numbers or booleans"):

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from autopsae.activations.coverage import Coverage, Run, cover
 from autopsae.activations.formats.folder import Layers, shard_layers
-from autopsae.activations.formats.layouts import FILES, layers_of
+from autopsae.activations.formats.layouts import FILES, REMOTE, layers_of
 from autopsae.activations.formats.safetensors import safetensors_layers
 from autopsae.activations.index import INDEX, check_shard, index_digest, read_index
+from autopsae.activations.remote import store_layers
 from autopsae.activations.store import Activations, activations_of, select_layers
 from autopsae.arrays import InputError
+from autopsae.mirror import copy_file, copy_folder
 from autopsae.reading import input_errors, is_folder
+from autopsae.urls import absolute, is_there, name_of, url_of
 from autopsae.words import list_names, printable
 
 
@@ -57,6 +60,8 @@ def open_shards(
 
 def digest_of(path: Path) -> str:
     """A digest of all bytes of a file, or of all files in a folder with their names."""
+    if url := url_of(path):
+        path = copy_file(url) if PurePosixPath(name_of(url)).suffix in FILES else copy_folder(url)
     if not is_folder(path):
         with input_errors(path, "a readable file"), path.open("rb") as file:
             return file_digest(file, "sha256").hexdigest()[:32]
@@ -69,6 +74,14 @@ def digest_of(path: Path) -> str:
 
 def _store_of(path: Path) -> Path | None:
     """The harvested folder that a path is, or is a shard of; None for anything else."""
+    if url := url_of(path):
+        suffix = PurePosixPath(name_of(url)).suffix
+        folder = path.parent if suffix == ".safetensors" else path
+        return (
+            folder
+            if (suffix == ".safetensors" or suffix not in FILES) and is_there(f"{url_of(folder)}/{INDEX}")
+            else None
+        )
     folder = path if path.is_dir() else path.parent
     is_shard = path.suffix == ".safetensors" or path.is_dir()
     return folder if is_shard and (folder / INDEX).is_file() else None
@@ -77,7 +90,7 @@ def _store_of(path: Path) -> Path | None:
 def _of_store(
     paths: Sequence[Path], folders: Sequence[Path | None], layers: Sequence[str], start: int | None
 ) -> tuple[Coverage, list[Shard]]:
-    folder, *others = {f.resolve(): f for f in folders if f is not None}.values()
+    folder, *others = {absolute(f): f for f in folders if f is not None}.values()
     if others or None in folders:
         stray = others[0] if others else next(p for p, f in zip(paths, folders, strict=True) if f is None)
         raise InputError(f"{stray}: expected a shard of {folder} as the others, got another; make a part of it")
@@ -86,8 +99,9 @@ def _of_store(
     index = read_index(folder)
     if not index.get("complete", True):
         raise InputError(f"{folder}: the harvest is not finished; run it again, it goes on from there")
-    tokens = {shard["file"]: _tokens_of(folder, shard) for shard in index["shards"]}
-    named = [name for path in paths for name in ([*tokens] if path.is_dir() else [path.name])]
+    opener = _Opener(folder, index)
+    tokens = {shard["file"]: opener.tokens_of(shard) for shard in index["shards"]}
+    named = [name for path in paths for name in ([*tokens] if path == folder or path.is_dir() else [path.name])]
     if unknown := [name for name in named if name not in tokens]:
         raise InputError(f"{folder}: expected shards that its {INDEX} names, got {list_names(unknown)}")
     starts, place = dict[str, int](), 0
@@ -96,23 +110,40 @@ def _of_store(
     of = {shard["file"]: shard for shard in index["shards"]}
     runs, shards = [], list[Shard]()
     for name in named:
-        check_shard(folder, index, of[name])
         digest = str(of[name].get("digest", ""))
         runs.append(Run(name=name, start=starts[name], tokens=tokens[name], digest=digest))
-        shards.append(Shard(run=runs[-1], layers=_open(safetensors_layers(folder / name), layers)))
+        shards.append(Shard(run=runs[-1], layers=_open(opener.layers_of(of[name]), layers)))
     covered = cover("store", runs, store=index_digest(index), shards=tokens)
     return covered, sorted(shards, key=lambda shard: shard.run.start)
 
 
-def _tokens_of(folder: Path, shard: dict[str, Any]) -> int:
-    """Tokens of a shard as the index says, or as the file does where the index of the first version does not."""
-    if "tokens" in shard:
-        return int(shard["tokens"])
-    return sum(part.tokens for part in next(iter(safetensors_layers(folder / shard["file"]).values())))
+@dataclass(frozen=True, kw_only=False)
+class _Opener:
+    """Opens shards of a store."""
+
+    folder: Path
+    index: dict[str, Any]
+
+    def layers_of(self, shard: dict[str, Any]) -> Layers:
+        """The layers of a shard, which is compared with the index: at a URL when it is read."""
+        if url := url_of(self.folder):
+            [layers] = store_layers(url, self.index, [shard])
+            return layers
+        check_shard(self.folder, self.index, shard)
+        return safetensors_layers(self.folder / shard["file"])
+
+    def tokens_of(self, shard: dict[str, Any]) -> int:
+        """Tokens of a shard as the index says, or the file where the index of the first version does not."""
+        if "tokens" in shard:
+            return int(shard["tokens"])
+        return sum(part.tokens for part in next(iter(self.layers_of(shard).values())))
 
 
 def _loose_layers(path: Path) -> Layers:
     """The layers of a file or a folder; a file NAME-shard-3.npy is of the layer NAME."""
+    if url := url_of(path):
+        suffix = PurePosixPath(name_of(url)).suffix
+        return layers_of(path) if suffix not in FILES else shard_layers(path, REMOTE[suffix])
     if is_folder(path) or path.suffix not in FILES:
         return layers_of(path)
     return shard_layers(path, FILES[path.suffix])

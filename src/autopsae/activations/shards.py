@@ -4,6 +4,7 @@ A shard belongs to the harvest only once `index.json` names it, and shards end b
 interrupts a run, `batches_done` in the index says exactly where the next run goes on.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,10 +14,13 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autopsae.activations.index import FORMAT, INDEX, VERSION, check_shards, digest, read_index, with_checksum
+from autopsae.activations.index import FORMAT, INDEX, VERSION, digest, header_digest, with_checksum
+from autopsae.activations.resumed import check_request, index_of
 from autopsae.arrays import InputError
-from autopsae.disk import LOCK, PARTIAL, DiskFull, free_space, sweep
-from autopsae.files import differences, raw_bytes, write_whole
+from autopsae.disk import DiskFull, free_space, sweep
+from autopsae.files import raw_bytes, write_whole
+from autopsae.mirror import copy_of
+from autopsae.urls import url_of
 
 SHARD_TOKENS = 4096
 """Tokens, of all layers, held in memory before a shard is written: also the most that an interruption can cost."""
@@ -53,13 +57,15 @@ class ShardWriter:
         self._held_tokens = 0
         self._inputs: str | None = None
         self._index = _empty_index(_as_json(request))
-        index = _index_of(self.folder)
+        index = index_of(self.folder)
         if index is None or not index["shards"]:
             self._write_index(self._index)
         else:
-            _check_request(self.folder, index["request"], self._index["request"])
-            self._index = index if index["complete"] else self._with_digests(index)
-        if not self.complete:
+            check_request(self.folder, index["request"], self._index["request"])
+            self._index = (
+                index if index["complete"] or index.get("version") == VERSION else self._with_digests(index)
+            )
+        if not self.complete and url_of(self.folder) is None:
             # Left by a run that died: the index never named it, so this run writes it again.
             (self.folder / _shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
             sweep(self.folder)
@@ -128,9 +134,9 @@ class ShardWriter:
     def _commit(self, *, complete: bool) -> None:
         shards = list(self._index["shards"])
         if self._held_tokens:
-            name = _shard_name(len(shards))
-            self._write(name, _safetensors(self._held))
-            shards.append({"file": name, "tokens": self._held_tokens, "digest": digest(self.folder / name)})
+            name, told = _shard_name(len(shards)), dict[str, str]()
+            self._write(name, _safetensors(self._held), told)
+            shards.append({"file": name, "tokens": self._held_tokens, **told})
         done = self.batches_done + len(self._held)
         state = {"shards": shards, "tokens": self.tokens, "batches_done": done, "complete": complete}
         state |= {"inputs": self._inputs or self.inputs}
@@ -140,19 +146,30 @@ class ShardWriter:
 
     def _with_digests(self, index: dict[str, Any]) -> dict[str, Any]:
         """An index of the first version, which had none, as one of this version."""
-        shards = [{**shard, "digest": digest(self.folder / shard["file"])} for shard in index["shards"]]
+        shards = []
+        for shard in index["shards"]:
+            path = copy_of(self.folder / shard["file"])
+            shards.append({**shard, "digest": digest(path), "header": header_digest(path)})
         return {**index, "version": VERSION, "shards": shards}
 
     def _write_index(self, index: dict[str, Any]) -> None:
         self._write(INDEX, [json.dumps(with_checksum(index), indent=1).encode()])
 
-    def _write(self, name: str, blocks: Iterable[bytes | memoryview]) -> None:
+    def _write(self, name: str, blocks: Iterable[bytes | memoryview], told: dict[str, str] | None = None) -> None:
+        """told: gets the checksums of a shard, taken before it is at its place, which may be a URL."""
+
+        def write(temporary: Path) -> None:
+            _write_blocks(temporary, blocks)
+            if told is not None:
+                told.update(digest=digest(temporary), header=header_digest(temporary))
+
         try:
-            write_whole(self.folder / name, lambda temporary: _write_blocks(temporary, blocks))
+            write_whole(self.folder / name, write)
         except DiskFull as error:
+            is_local = url_of(self.folder) is None
+            full = f"{self.folder}: the disk is full ({free_space(self.folder)} free)" if is_local else str(error)
             raise HarvestInterrupted(
-                f"{self.folder}: the disk is full ({free_space(self.folder)} free) while writing {name}; "
-                f"{self._index['tokens']:,} tokens are safe; "
+                f"{full} while writing {name}; {self._index['tokens']:,} tokens are safe; "
                 "free some space and run the same harvest again: it goes on from there"
             ) from error
 
@@ -170,7 +187,8 @@ def _safetensors(batches: list[dict[str, Tensor]]) -> Iterator[bytes | memoryvie
     """
     # Widest elements first: every tensor then starts at a multiple of its element size, as the format asks.
     names = sorted(batches[0], key=lambda name: -batches[0][name].element_size())
-    header, end = {}, 0
+    sums = {name: _sha256(batch[name] for batch in batches) for name in names}
+    header, end = dict[str, Any](__metadata__={"sha256": json.dumps(sums)}), 0
     for name in names:
         first = batches[0][name]
         shape = [sum(len(batch[name]) for batch in batches), *first.shape[1:]]
@@ -182,6 +200,13 @@ def _safetensors(batches: list[dict[str, Tensor]]) -> Iterator[bytes | memoryvie
     for name in names:
         for batch in batches:
             yield raw_bytes(batch[name])
+
+
+def _sha256(tensors: Iterable[Tensor]) -> str:
+    hashed = hashlib.sha256()
+    for tensor in tensors:
+        hashed.update(raw_bytes(tensor))
+    return hashed.hexdigest()
 
 
 def _describe(layers: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
@@ -211,39 +236,3 @@ def _as_json(request: Mapping[str, Any]) -> Any:
 def _empty_index(request: Any) -> dict[str, Any]:
     state = {"layers": {}, "shards": [], "tokens": 0, "batches_done": 0, "complete": False}
     return {"format": FORMAT, "version": VERSION, **state, "request": request}
-
-
-def _index_of(folder: Path) -> dict[str, Any] | None:
-    """The index of the harvest in `folder`, None if one may begin there, InputError if neither."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder to harvest into, got a file; pass another name")
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / INDEX).exists():
-        index = read_index(folder)
-        check_shards(folder, index)
-        return index
-    names = [path.name for path in folder.iterdir()]
-    foreign = sorted(name for name in names if name != LOCK and not PARTIAL.fullmatch(name))
-    if foreign:
-        raise InputError(
-            f"{folder}: expected an empty folder or one with the {INDEX} of a harvest, got "
-            f"{len(foreign)} other files ({', '.join(foreign[:3])}); pass an empty or a new folder"
-        )
-    return None
-
-
-def _check_request(folder: Path, held: dict[str, Any], asked: dict[str, Any]) -> None:
-    if held != asked:
-        raise InputError(
-            f"{folder}: holds a harvest with another request ({_difference(held, asked)}); "
-            "ask for the same to resume it, or pass another folder"
-        )
-
-
-def _difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
-    def show_value(request: dict[str, Any], key: str) -> str:
-        text = repr(request.get(key, "nothing"))
-        return text if len(text) <= 60 else text[:57] + "..."
-
-    keys = differences(there, asked)
-    return "; ".join(f"{key}: {show_value(there, key)} there, {show_value(asked, key)} asked" for key in keys)

@@ -31,6 +31,7 @@ from autopsae.report.text import survey_text
 from autopsae.report.trial import trial_text
 from autopsae.saved import save_result
 from autopsae.trial.result import Trial
+from autopsae.urls import is_there, refuse_url, remove, url_of
 
 _STOPPED = "stopped_after"
 """Says in the provenance of a file that a diagnosis stopped, and after how many layers."""
@@ -42,6 +43,7 @@ def diagnose(options: DiagnoseOptions) -> None:
         check_figure(options.figure)
     sparsity_of(options.firing).check(options.d_sae)
     check_places(options.json, options.figure, options.prescriptions)
+    refuse_url(options.trialing.trial_folder, "a local folder, which can be locked", "name one on this machine")
     check_places(None, None, options.trialing.trial_folder)
     check_paging(options.paging, [options.json, options.figure])
     check_trial(options)
@@ -96,14 +98,15 @@ def _part_of(json: Path | None) -> Path | None:
 def _remove_part(json: Path | None) -> None:
     """Remove what an earlier diagnosis kept of some layers, now that the whole is written; no other file."""
     part = _part_of(json)
-    if part is None or not part.is_file():
+    url = url_of(part)
+    if part is None or not (is_there(url) if url else part.is_file()):
         return
     try:
         wrote = as_object(read_object(part).get(PROVENANCE), part)
     except InputError:
         return
     if _STOPPED in wrote:
-        part.unlink(missing_ok=True)
+        remove(url) if url else part.unlink(missing_ok=True)
 
 
 def _add_trials(

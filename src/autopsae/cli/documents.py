@@ -16,12 +16,15 @@ from autopsae.models.network import Network
 from autopsae.models.pictures import pictures_in
 from autopsae.models.pretrained import folder_type
 from autopsae.models.records import sequences_in
+from autopsae.urls import url_of
 
 _INPUTS = ("text", "dataset", "images", "sequences")
 
 
 def is_model(source: str) -> bool:
     """Whether a SOURCE is a model: a folder that says so, a `.gguf` file, or what is no path."""
+    if url_of(source):
+        return False
     path = Path(source)
     if path.is_dir():
         return _has_model_type(path) or (path / "model_index.json").is_file()

@@ -16,6 +16,7 @@ from autopsae.provenance import add_provenance
 from autopsae.report.figures import save_figure
 from autopsae.report.plots import check_figure
 from autopsae.report.text import survey_text
+from autopsae.urls import absolute
 
 
 def merge(options: MergeOptions) -> None:
@@ -55,7 +56,7 @@ def _join(options: MergeOptions) -> None:
     if given:
         raise InputError(f"--out: expected without --{given[0]}, as it only writes the parts as one; leave one out")
     assert options.out is not None
-    if options.out.suffix != ".safetensors" or options.out.resolve() in [part.resolve() for part in options.parts]:
+    if options.out.suffix != ".safetensors" or absolute(options.out) in map(absolute, options.parts):
         raise InputError(f"--out {options.out}: expected a new name that ends in .safetensors")
     check_places(options.out, None, None)
     print_line(f"{options.out}: {join_parts(options.parts, options.out)}")

@@ -12,6 +12,7 @@ from autopsae.cluster.diagnose import survey_on
 from autopsae.cluster.engine import open_engine
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.survey import Survey
+from autopsae.urls import refuse_url
 
 
 def check_spreading(options: DiagnoseOptions) -> None:
@@ -23,6 +24,7 @@ def check_spreading(options: DiagnoseOptions) -> None:
         return
     if asked.work is None:
         raise InputError("--on: expected --work DIR with it, a folder that keeps what is done and that all see")
+    refuse_url(asked.work, "a folder that can be locked", "name one on a disk that all machines see")
     check_places(None, None, asked.work)
     if is_model(options.source):
         raise InputError("--on: expected with activations, got a model; harvest it first")

@@ -5,6 +5,7 @@ from autopsae.cli.options.stats import StatsOptions
 from autopsae.cli.printing import print_line
 from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
 from autopsae.diagnosis.parts import collect_part
+from autopsae.urls import absolute
 
 
 def stats(options: StatsOptions) -> None:
@@ -12,7 +13,7 @@ def stats(options: StatsOptions) -> None:
     if options.out.suffix != ".safetensors":
         raise InputError(f"--out {options.out}: expected a name that ends in .safetensors")
     check_places(options.out, None, None)
-    if options.out.resolve() in [shard.resolve() for shard in options.shards]:
+    if absolute(options.out) in map(absolute, options.shards):
         raise InputError(f"--out {options.out}: expected a new name, got that of a shard")
     device = take_device(options.device)
     with progress_bar("opening") as (bar, task):

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from autopsae.arrays import InputError, check_device
 from autopsae.progress import Progress
+from autopsae.urls import absolute, check_target, url_of
 from autopsae.words import printable
 
 
@@ -28,6 +29,9 @@ def check_places(json: Path | None, figure: Path | None, folder: Path | None) ->
     for path in (json, figure, folder):
         if path is None:
             continue
+        if url := url_of(path):
+            check_target(url)
+            continue
         blocked = path.is_dir() if path is not folder else path.is_file()
         place = path.parent if path is not folder else path
         upwards = (place.absolute(), *place.absolute().parents)
@@ -40,7 +44,7 @@ def check_own_files(places: Sequence[Path]) -> None:
     """InputError for a file that could not be written after all the work, or that two outputs would write."""
     for place in places:
         check_places(place, None, None)
-    if len({place.resolve() for place in places}) < len(places):
+    if len({absolute(place) for place in places}) < len(places):
         raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, places))}")
 
 

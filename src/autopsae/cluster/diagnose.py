@@ -21,6 +21,7 @@ from autopsae.diagnosis.stored import load_diagnosis, save_diagnosis
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, read_sparsity, topk_unless
+from autopsae.urls import absolute, is_there, refuse_url, url_of
 
 
 @whole_arguments("tokens", "split", "d_sae", "k", "at_tokens", "steps", "seed")
@@ -60,7 +61,8 @@ def survey_on(
 
     Raises InputError as `survey` and `run_jobs`, and for `split` with what only a single pass can do.
     """
-    source, folder = Path(source).resolve(), Path(folder).resolve()
+    refuse_url(folder, "a folder that can be locked", "name one on a disk that all machines see")
+    source, folder = absolute(source), Path(folder).resolve()
     opened = open_layers(source, layers, lengths=lengths, mask=mask)
     asked = Asked(
         d_sae=d_sae,
@@ -148,7 +150,8 @@ def _settings(asked: Asked) -> dict[str, Any]:
 def _check_split(split: int, source: Path, otherwise: bool) -> None:
     if split < 1:
         raise InputError(f"split: expected at least one part, got {split}")
-    if otherwise or not (source / INDEX).is_file():
+    url = url_of(source / INDEX)
+    if otherwise or not (is_there(url) if url else (source / INDEX).is_file()):
         raise InputError(
             "split: expected a folder that harvest wrote, all its tokens, births that are estimated, and no "
             "padding; leave out what is not so, or split"

@@ -21,6 +21,7 @@ from autopsae.activations.coverage import Coverage, Run
 from autopsae.arrays import InputError
 from autopsae.files import write_tensors
 from autopsae.kinds import check_kind, fields, flag, list_of, mapping_of, nothing_or, number, one_of, text, whole
+from autopsae.mirror import copy_of
 from autopsae.provenance import provenance
 from autopsae.reading import check_regular, parse
 from autopsae.saved import Layout, as_json, check_tensors, input_errors_of_saved, tensors_checksum
@@ -81,7 +82,8 @@ class PartFile:
     """A part that lies on disk; `read` reads one of its layers."""
 
     path: Path
-    """The file."""
+    local: Path
+    """The same, or its copy where it lies at a URL."""
     coverage: Coverage
     """Which tokens it is of."""
     seed: int
@@ -94,7 +96,7 @@ class PartFile:
     def read(self, layer: str) -> LayerPart:
         """A layer of the part. Raises InputError where its tensors are not those that were saved."""
         about, number = self.layers[layer], [*self.layers].index(layer)
-        with input_errors_of_saved(self.path, FORMAT), safe_open(self.path, framework="pt") as opened:
+        with input_errors_of_saved(self.path, FORMAT), safe_open(self.local, framework="pt") as opened:
             names = [name for name in opened.keys() if name.startswith(f"{number}.")]  # noqa: SIM118
             tensors = {name.removeprefix(f"{number}."): opened.get_tensor(name) for name in names}
         if tensors_checksum(layer, tensors) != about["sha256"]:
@@ -140,13 +142,12 @@ def save_part(
 
 def open_part(path: str | Path) -> PartFile:
     """A part, of which the tensors are read later. Raises InputError for anything else, and where it is damaged."""
-    path = Path(path)
+    path, local = Path(path), copy_of(Path(path))
     with input_errors_of_saved(path, FORMAT):
-        check_regular(path)
-        with safe_open(path, framework="pt") as opened:
+        check_regular(local)
+        with safe_open(local, framework="pt") as opened:
             metadata = opened.metadata() or {}
-        words = metadata.get("about", "null")
-        about = parse(words.encode())
+        about = parse((words := metadata.get("about", "null")).encode())
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise InputError(f"{path}: expected a part that `autopsae stats` wrote, got another file")
     if about.get("version") != VERSION:
@@ -164,6 +165,7 @@ def open_part(path: str | Path) -> PartFile:
         raise InputError(f"{path}: expected tokens and layers, each layer once; make the part anew")
     return PartFile(
         path=path,
+        local=local,
         coverage=Coverage(order=covered["order"], runs=runs, store=covered["store"], shards=covered["shards"]),
         seed=about["seed"],
         sample_tokens=about["sample_tokens"],

@@ -17,6 +17,7 @@ from autopsae.saved import as_json, load_object
 from autopsae.training.bias import OLD_BIAS_RATE, Bias, bias_of_rate
 from autopsae.training.config import RENAMED, TrainConfig
 from autopsae.training.terms import WITHOUT_EFFECT
+from autopsae.urls import refuse_url
 from autopsae.words import printable, reason
 
 BIRTH, SUMMARY = "autopsae-birth", "autopsae-summary"
@@ -66,7 +67,8 @@ def is_present(path: Path) -> bool:
 
 
 def check_folder(path: Path) -> None:
-    """InputError where `path` is there and no folder."""
+    """InputError where `path` is there and no folder, and for a URL: a run locks its folder and goes on in it."""
+    refuse_url(path, "a local folder, which can be locked", "name one on this machine, and copy it when it is done")
     if is_present(path) and not path.is_dir():
         raise InputError(f"{path}: expected a folder, or nothing yet, got a file; pass another name")
 

@@ -1,7 +1,8 @@
 """Which reader a path gets: by the suffix of a file, by the files that lie in a folder."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from autopsae.activations.formats.arrow import SPLITS, STATE, dataset_layers, split_layers
 from autopsae.activations.formats.folder import Layers, Reader, files_layers, join_files
@@ -13,8 +14,12 @@ from autopsae.activations.formats.safetensors import safetensors_layers
 from autopsae.activations.formats.weights import refuse_foreign_folder, refuse_model_file
 from autopsae.activations.index import INDEX, check_shards, read_index
 from autopsae.activations.names import layer_name, natural
+from autopsae.activations.parts import Part
+from autopsae.activations.remote import RemoteFile, read_in_turn, read_store_index, store_layers
 from autopsae.arrays import InputError
+from autopsae.mirror import copy_folder
 from autopsae.reading import input_errors, is_folder
+from autopsae.urls import is_of_the_web, list_folder, name_of, url_of
 from autopsae.words import list_names, show
 
 
@@ -23,6 +28,11 @@ def layers_of(path: Path) -> Layers:
 
     Raises InputError for a path that is missing, foreign, damaged, empty, or whose shards disagree.
     """
+    if url := url_of(path):
+        try:
+            return _layers_at(url)
+        except InputError as error:  # a Path writes a URL with one slash
+            raise type(error)(str(error).replace(str(Path(url)), url)) from error
     if is_folder(path):
         return _folder_layers(path)
     beside = OF_A_FOLDER.get(path.suffix)
@@ -37,6 +47,41 @@ def layers_of(path: Path) -> Layers:
         )
     layers = FILES[path.suffix](path)
     return join_files({path: layers if isinstance(layers, dict) else {layer_name(path.stem): layers}})
+
+
+def _layers_at(url: str) -> Layers:
+    """The same for a URL."""
+    name = PurePosixPath(name_of(url))
+    if name.suffix in FILES:
+        layers = RemoteFile(url, FILES[name.suffix]).layers()
+        named = layers if isinstance(layers, dict) else {layer_name(name.stem): layers}
+        return read_in_turn(join_files({Path(url): named}))
+    # The web has no list of files, but may have a store, of which the index tells them.
+    files: Mapping[str, int | None] = {INDEX: 0} if is_of_the_web(url) else list_folder(url)
+    if INDEX in files:
+        index = read_store_index(url)
+        folder, shards = Path(url), index["shards"]
+        opened = zip(shards, store_layers(url, index, shards), strict=True)
+        return read_in_turn(join_files({folder / shard["file"]: layers for shard, layers in opened}))
+    held = {*files, *(PurePosixPath(file).suffix for file in files)}
+    for marks, reader in FOLDERS.items():
+        if held.issuperset(marks):
+            return reader(copy_folder(url))
+    refuse_foreign_folder(Path(url), files)
+    sizes = {file: size for file, size in files.items() if size is not None and not file.startswith(".")}
+    readers: dict[Path, Reader] = {}
+    for file in sorted(sizes, key=natural):
+        if (suffix := PurePosixPath(file).suffix) in FILES:
+            readers[Path(url) / file] = REMOTE[suffix]
+    if not readers:
+        raise InputError(f"{url}: expected {KINDS} files, found none among {list_names(files)}")
+    return read_in_turn(files_layers(Path(url), readers))
+
+
+def _read_remote(suffix: str, path: Path) -> Layers | list[Part]:
+    url = url_of(path)
+    assert url is not None
+    return RemoteFile(url, FILES[suffix]).layers()
 
 
 def _folder_layers(folder: Path) -> Layers:
@@ -86,6 +131,9 @@ FILES: dict[str, Reader] = {
     ".parquet": parquet_layers,
 }
 """The reader of a file, by its suffix."""
+
+REMOTE: dict[str, Reader] = {suffix: partial(_read_remote, suffix) for suffix in FILES}
+"""The reader of a file at a URL, by its suffix."""
 
 KINDS = ", ".join(FILES)
 

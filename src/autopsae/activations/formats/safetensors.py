@@ -29,7 +29,8 @@ FLOATS = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-_DOCUMENT = "token.document"
+DOCUMENT = "token.document"
+"""The name of the tensor that says which document each token is of."""
 SIZES = {name: dtype.itemsize for name, dtype in FLOATS.items()}
 SIZES |= {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8}
 
@@ -55,7 +56,7 @@ def safetensors_layers(path: Path) -> dict[str, list[Part]]:
             tokens, d_in, sequence = shape_as_tokens(entry.shape, f"{path}: {name}")
             dtype, offset = FLOATS[entry.dtype], entry.begin
             part = rows_at(path, offset=offset, tokens=tokens, d_in=d_in, dtype=dtype, sequence=sequence)
-            layers[layer_name(name)] = [replace(part, numbers=_documents(path, entries.get(_DOCUMENT), tokens))]
+            layers[layer_name(name)] = [replace(part, numbers=_documents(path, entries.get(DOCUMENT), tokens))]
     if not layers:
         held = list_names([f"{name} {entry.dtype} {list(entry.shape)}" for name, entry in entries.items()])
         raise NoLayers(

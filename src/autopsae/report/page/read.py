@@ -22,6 +22,7 @@ from autopsae.run.many import SWEEP
 from autopsae.saved import as_json, load_object, provenance_of
 from autopsae.training.logs import read_lines
 from autopsae.trial.result import FORMAT as TRIAL
+from autopsae.urls import url_of
 from autopsae.version import version
 from autopsae.words import list_names, printable, show
 
@@ -76,7 +77,7 @@ def read_result(result: object) -> Saved:
     if not isinstance(result, str | Path):
         return _of_object(result)
     path = Path(result)
-    if is_folder(path):
+    if not (url_of(path) and path.suffix == ".json") and is_folder(path):
         return _of_folder(path)
     if path.name == "summary.json":
         return _of_run(path.parent)

@@ -1,0 +1,60 @@
+"""The folder that a harvest is to be written into: the index of one that began there, or nothing yet."""
+
+from pathlib import Path
+from typing import Any
+
+from autopsae.activations.index import INDEX, check_shards, read_index
+from autopsae.activations.remote import check_shards_there
+from autopsae.arrays import InputError
+from autopsae.disk import LOCK, PARTIAL
+from autopsae.files import differences
+from autopsae.urls import check_target, is_there, url_of
+
+
+def index_of(folder: Path) -> dict[str, Any] | None:
+    """The index of the harvest in `folder`, None if one may begin there, InputError if neither."""
+    if url := url_of(folder):
+        return _index_at(url, folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder to harvest into, got a file; pass another name")
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / INDEX).exists():
+        index = read_index(folder)
+        check_shards(folder, index)
+        return index
+    names = [path.name for path in folder.iterdir()]
+    foreign = sorted(name for name in names if name != LOCK and not PARTIAL.fullmatch(name))
+    if foreign:
+        raise InputError(
+            f"{folder}: expected an empty folder or one with the {INDEX} of a harvest, got "
+            f"{len(foreign)} other files ({', '.join(foreign[:3])}); pass an empty or a new folder"
+        )
+    return None
+
+
+def _index_at(url: str, folder: Path) -> dict[str, Any] | None:
+    """The same at a URL, where other files may lie: a store has no folders."""
+    check_target(url)
+    if not is_there(f"{url}/{INDEX}"):
+        return None
+    index = read_index(folder)
+    check_shards_there(url, index)
+    return index
+
+
+def check_request(folder: Path, held: dict[str, Any], asked: dict[str, Any]) -> None:
+    """InputError, naming what differs, unless the harvest in `folder` was asked for as this one."""
+    if held != asked:
+        raise InputError(
+            f"{folder}: holds a harvest with another request ({_difference(held, asked)}); "
+            "ask for the same to resume it, or pass another folder"
+        )
+
+
+def _difference(there: dict[str, Any], asked: dict[str, Any]) -> str:
+    def show_value(request: dict[str, Any], key: str) -> str:
+        text = repr(request.get(key, "nothing"))
+        return text if len(text) <= 60 else text[:57] + "..."
+
+    keys = differences(there, asked)
+    return "; ".join(f"{key}: {show_value(there, key)} there, {show_value(asked, key)} asked" for key in keys)

@@ -123,7 +123,7 @@ def main() -> None:
     print("\n\n".join([death_table(rows), severity_table(rows), layer_table(rows)]))
     print()
     for kind, (least, most) in correlations(rows).items():
-        print(f"{kind}: documents share {least:.3f} to {most:.2f} of the variance of firings")
+        print(f"{kind}: documents share {least:.2g} to {most:.2g} of the variance of firings")
 
 
 if __name__ == "__main__":

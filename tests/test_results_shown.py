@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -114,6 +115,30 @@ def test_a_notebook_shows_a_table_in_which_everything_is_escaped(kind: type, sho
         html = value._repr_html_()
         assert html.startswith("<table>")
         assert "<b>" not in html
+
+
+def rows_of(value: Result) -> list[list[str]]:
+    """The cells of its table in a notebook."""
+    rows = re.findall("<tr>(<td>.*?)</tr>", value._repr_html_())
+    return [re.findall("<td>(.*?)</td>", row) for row in rows]
+
+
+def test_a_notebook_shows_the_fates_of_an_autopsy_and_the_latents_of_a_coverage(
+    shown: dict[type, list[Any]],
+) -> None:
+    [autopsy] = shown[autopsae.evaluation.Autopsy]
+    counts = {name: int(number) for name, number, _ in rows_of(autopsy)}
+    causes = {name: number for name, number in counts.items() if name.startswith("cause of death")}
+    assert sum(counts.values()) - sum(causes.values()) == autopsy.d_sae
+    assert sum(causes.values()) == int(autopsy.is_dead.sum()) > 0
+    coverage = shown[autopsae.features.Coverage][0]
+    scores = {score.concept: score for score in coverage.scores}
+    assert 0 < len(rows_of(coverage)) == min(20, len(scores))
+    for concept, latent, validation, test, *_ in rows_of(coverage):
+        assert int(latent) == scores[concept].latent
+        assert (float(validation), float(test)) == pytest.approx(
+            (scores[concept].validation_f1, scores[concept].f1), abs=0.0051
+        )
 
 
 @pytest.mark.parametrize("kind", RESULTS, ids=lambda c: c.__name__)

@@ -21,6 +21,7 @@ KEYS = {
 def s3_server() -> Iterator[str]:
     """The address of an S3 server with a bucket named `bucket`."""
     import boto3
+    import s3fs
     from moto.moto_server.threaded_moto_server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -30,6 +31,7 @@ def s3_server() -> Iterator[str]:
         address = f"http://{host}:{port}"
         client = boto3.client("s3", endpoint_url=address, aws_access_key_id="a", aws_secret_access_key="b")
         client.create_bucket(Bucket="bucket")
+        s3fs.S3FileSystem.clear_instance_cache()  # one made before asks the server of an earlier test
         yield address
     finally:
         server.stop()

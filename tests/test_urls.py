@@ -17,7 +17,7 @@ from autopsae.files import write_folder, write_text
 from autopsae.kinds import fields, number
 from autopsae.run.finished import check_folder
 from autopsae.saved import load_object, load_pair, save_object, save_pair
-from autopsae.urls import absolute, check_target, is_there, list_folder, read_url, remove, size_of, url_of
+from autopsae.urls import absolute, check_target, is_there, list_folder, read_url, remove_file, size_of, url_of
 from tests.stores import Fault, Server
 
 pytestmark = pytest.mark.quick
@@ -64,7 +64,7 @@ def test_results_at_a_url_are_read_back_and_replaced_whole() -> None:
     assert content == {"value": 3}
     assert tensors["t"].tolist() == [0, 1, 2, 3]
     assert {*list_folder("memory://results")} == {"one.json", "pair.json", "pair.safetensors"}
-    remove("memory://results/one.json")
+    remove_file(Path("memory://results/one.json"))
     assert not is_there("memory://results/one.json")
 
 

@@ -36,9 +36,9 @@ from autopsae.statistics.collect import Statistics
 from autopsae.statistics.groups import GROUPS, Groups, directions, document_effect, sample_groups
 from autopsae.statistics.moments import layer_norm
 from autopsae.statistics.spectrum import Spectrum, effective_rank
-from autopsae.survival.clumping import design_effect
+from autopsae.survival.clumping import design_effect, firings
 from autopsae.survival.estimate import Estimate
-from autopsae.survival.tails import LEAST_TAIL, TOP, Margins
+from autopsae.survival.tails import LEAST_TAIL, TOP, Margins, largest_margins
 
 HERE = Path(__file__).parent
 D_SAE, FOLLOWED, SAMPLE = 2048, 1024, 4096
@@ -176,14 +176,8 @@ class _Peaks:
     """`most_clumped` and `observe_tails` for several groupings of the same tokens, looked at once."""
 
     def __init__(self, over: Tensor, guesses: Sequence[Tensor]) -> None:
-        one_hot = [torch.nn.functional.one_hot(group).float() for group in guesses]
-        fired = ((over > 0).float() @ torch.cat(one_hot, dim=1)).long().split([o.shape[1] for o in one_hot], dim=1)
-        self._fired = {id(group): of_group for group, of_group in zip(guesses, fired, strict=True)}
-        number = max(LEAST_TAIL, ceil(TOP * over.shape[1])) + 1
-        # NumPy's partition takes a third of the time of torch.topk.
-        columns = torch.from_numpy(np.argpartition(over.numpy(), -number, axis=1)[:, -number:])
-        self._top, order = over.gather(1, columns).sort(dim=1, descending=True)
-        self._column = columns.gather(1, order)
+        self._fired = {id(fired.group): fired.number for fired in firings(over, guesses)}
+        self._top, self._column = largest_margins(over, max(LEAST_TAIL, ceil(TOP * over.shape[1])) + 1)
 
     def most_clumped(self, groups: Groups) -> Margins:
         """The margins under the guess with the largest design effect."""

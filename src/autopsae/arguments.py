@@ -4,14 +4,16 @@ The rule, everywhere: Python's and NumPy's integers are whole numbers and become
 refused, 16.0 too, as one that was meant for another argument would go unseen.
 """
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
+from math import inf
 from numbers import Integral
 from typing import ParamSpec, TypeVar
 
 from autopsae.arrays import InputError
-from autopsae.words import show
+from autopsae.words import printable, show
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,6 +35,20 @@ def check_whole(name: str, value: object, *, least: int, most: int) -> None:
     """InputError unless `value` is a whole number in [least, most]."""
     if not (is_whole(value) and least <= int(value) <= most):  # type: ignore[call-overload]
         raise InputError(f"{name}: expected a whole number from {least:,} to {most:,}, got {show(value)}")
+
+
+def number_told(variable: str, default: float, unit: str) -> float:
+    """The number over 0 that a variable of the environment says, `default` where it is not set. unit: what it is a
+    number of. Raises InputError for anything else.
+    """
+    told = os.environ.get(variable, "")
+    try:
+        value = float(told) if told else default
+    except ValueError:
+        value = 0.0
+    if not 0 < value < inf:
+        raise InputError(f"{variable}: expected a number of {unit} over 0, got {printable(told, 40)}")
+    return value
 
 
 def check_k(k: int, d_sae: int) -> None:

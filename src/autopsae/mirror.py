@@ -11,15 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from math import inf
 from pathlib import Path
 from threading import Lock, RLock, Thread
 from uuid import uuid4
 
+from autopsae.arguments import number_told
 from autopsae.arrays import InputError
 from autopsae.disk import name_full_disk, new_partial, sweep_once
 from autopsae.urls import block_ranges, list_folder, name_of, read_ranges, size_of, url_of
-from autopsae.words import printable
 
 LIMIT = "AUTOPSAE_CACHE_GB"
 """Names the variable of the environment that limits the copies, in GB."""
@@ -196,7 +195,7 @@ class _Folder:
         self.root = Path(tempfile.gettempdir())
         sweep_once(self.root)
         self.place, self._held = new_partial(self.root / "autopsae-store", folder=True)
-        self.limit = min(_limit(), shutil.disk_usage(self.root).free / 2)
+        self.limit = min(1e9 * number_told(LIMIT, GIGABYTES, "GB"), shutil.disk_usage(self.root).free / 2)
         self._mirrors: list[Mirror] = []  # the one used last stands at the end
         self._lock = RLock()
         self._is_ahead = self._is_closed = False
@@ -257,15 +256,3 @@ def _folder_of(process: int) -> _Folder:
     folder = _Folder()
     atexit.register(folder.close)
     return folder
-
-
-def _limit() -> float:
-    """Bytes of all copies."""
-    told = os.environ.get(LIMIT, "")
-    try:
-        gigabytes = float(told) if told else GIGABYTES
-    except ValueError:
-        gigabytes = 0.0
-    if not 0 < gigabytes < inf:
-        raise InputError(f"{LIMIT}: expected a number of GB over 0, got {printable(told, 40)}")
-    return 1e9 * gigabytes

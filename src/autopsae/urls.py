@@ -9,13 +9,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from math import inf
 from pathlib import Path, PurePosixPath
 from queue import Empty
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from autopsae.arguments import number_told
 from autopsae.arrays import InputError
 from autopsae.extras import package_error
 from autopsae.threads import answer_within
@@ -92,6 +92,12 @@ def is_there(url: str) -> bool:
     """Whether there is a file or a folder of that name."""
     system, path = _system(url)
     return bool(_ask(url, lambda: system.exists(path)))
+
+
+def is_file_there(path: Path) -> bool:
+    """Whether there is a file, on this machine or at a URL."""
+    url = url_of(path)
+    return is_there(url) if url else path.is_file()
 
 
 def list_folder(url: str) -> dict[str, int | None]:
@@ -179,10 +185,13 @@ def put(local: Path, url: str) -> None:
     _ask(url, act, seconds)
 
 
-def remove(url: str) -> None:
-    """Remove a file."""
-    system, path = _system(url)
-    _ask(url, lambda: system.rm_file(path))
+def remove_file(path: Path) -> None:
+    """Remove a file, of this machine or at a URL."""
+    if url := url_of(path):
+        system, there = _system(url)
+        _ask(url, lambda: system.rm_file(there))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check_target(url: str) -> None:
@@ -220,14 +229,7 @@ def _system(url: str) -> tuple[Any, str]:
 
 def _limit() -> float:
     """Seconds to wait for an answer."""
-    told = os.environ.get(TIMEOUT, "")
-    try:
-        seconds = float(told) if told else SECONDS
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < inf:
-        raise InputError(f"{TIMEOUT}: expected a number of seconds over 0, got {printable(told, 40)}")
-    return seconds
+    return number_told(TIMEOUT, SECONDS, "seconds")
 
 
 def _ask(url: str, act: Callable[[], Answer], seconds: float | None = None) -> Answer:

@@ -16,7 +16,7 @@ from autopsae.activations.store import Activations, activations_of, select_layer
 from autopsae.arrays import InputError
 from autopsae.mirror import copy_file, copy_folder
 from autopsae.reading import input_errors, is_folder
-from autopsae.urls import absolute, is_there, name_of, url_of
+from autopsae.urls import absolute, is_file_there, name_of, url_of
 from autopsae.words import list_names, printable
 
 
@@ -74,17 +74,12 @@ def digest_of(path: Path) -> str:
 
 def _store_of(path: Path) -> Path | None:
     """The harvested folder that a path is, or is a shard of; None for anything else."""
-    if url := url_of(path):
-        suffix = PurePosixPath(name_of(url)).suffix
-        folder = path.parent if suffix == ".safetensors" else path
-        return (
-            folder
-            if (suffix == ".safetensors" or suffix not in FILES) and is_there(f"{url_of(folder)}/{INDEX}")
-            else None
-        )
-    folder = path if path.is_dir() else path.parent
-    is_shard = path.suffix == ".safetensors" or path.is_dir()
-    return folder if is_shard and (folder / INDEX).is_file() else None
+    url = url_of(path)
+    suffix = PurePosixPath(name_of(url)).suffix if url else path.suffix
+    is_whole = suffix not in FILES if url else path.is_dir()
+    folder = path if is_whole else path.parent
+    is_of_store = is_whole or suffix == ".safetensors"
+    return folder if is_of_store and is_file_there(folder / INDEX) else None
 
 
 def _of_store(

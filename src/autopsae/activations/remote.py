@@ -43,7 +43,6 @@ class RemoteFile:
         url: str,
         reader: Reader,
         *,
-        size: int | None = None,
         check: Check | None = None,
         check_whole: Check | None = None,
     ) -> None:
@@ -52,7 +51,7 @@ class RemoteFile:
         """
         self.url = url
         self._reader, self._check, self._check_whole = reader, check, check_whole
-        self._mirror = Mirror(url, size)
+        self._mirror = Mirror(url)
         self._opened: tuple[int, dict[str, list[Part]]] = (0, {})
         self._entries: Mapping[str, Entry] = {}
         self._sums: Mapping[str, str] = {}

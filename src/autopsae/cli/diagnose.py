@@ -31,7 +31,7 @@ from autopsae.report.text import survey_text
 from autopsae.report.trial import trial_text
 from autopsae.saved import save_result
 from autopsae.trial.result import Trial
-from autopsae.urls import is_there, refuse_url, remove, url_of
+from autopsae.urls import is_file_there, refuse_url, remove_file
 
 _STOPPED = "stopped_after"
 """Says in the provenance of a file that a diagnosis stopped, and after how many layers."""
@@ -98,15 +98,14 @@ def _part_of(json: Path | None) -> Path | None:
 def _remove_part(json: Path | None) -> None:
     """Remove what an earlier diagnosis kept of some layers, now that the whole is written; no other file."""
     part = _part_of(json)
-    url = url_of(part)
-    if part is None or not (is_there(url) if url else part.is_file()):
+    if part is None or not is_file_there(part):
         return
     try:
         wrote = as_object(read_object(part).get(PROVENANCE), part)
     except InputError:
         return
     if _STOPPED in wrote:
-        remove(url) if url else part.unlink(missing_ok=True)
+        remove_file(part)
 
 
 def _add_trials(

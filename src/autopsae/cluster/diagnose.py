@@ -21,7 +21,7 @@ from autopsae.diagnosis.stored import load_diagnosis, save_diagnosis
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.progress import Progress
 from autopsae.sae.sparsity import Sparsity, read_sparsity, topk_unless
-from autopsae.urls import absolute, is_there, refuse_url, url_of
+from autopsae.urls import absolute, is_file_there, refuse_url
 
 
 @whole_arguments("tokens", "split", "d_sae", "k", "at_tokens", "steps", "seed")
@@ -150,8 +150,7 @@ def _settings(asked: Asked) -> dict[str, Any]:
 def _check_split(split: int, source: Path, otherwise: bool) -> None:
     if split < 1:
         raise InputError(f"split: expected at least one part, got {split}")
-    url = url_of(source / INDEX)
-    if otherwise or not (is_there(url) if url else (source / INDEX).is_file()):
+    if otherwise or not is_file_there(source / INDEX):
         raise InputError(
             "split: expected a folder that harvest wrote, all its tokens, births that are estimated, and no "
             "padding; leave out what is not so, or split"

@@ -149,7 +149,7 @@ def tails_of(margins: Float[Tensor, "latents tokens"], fired: Fired) -> Margins:
         raise InputError(f"expected a sample of at least {2 * LEAST_TAIL} tokens, got {tokens}; harvest more")
     if bool(((fired.number > 0).sum(dim=1) > 1).all()):
         tail = 0  # nothing to extrapolate, whichever group is left out
-    top, column = _largest(margins, tail + 1)
+    top, column = largest_margins(margins, tail + 1)
     return Margins(
         excess=(top[:, :-1] - top[:, -1:]).double(),
         level=top[:, -1].double(),
@@ -159,7 +159,7 @@ def tails_of(margins: Float[Tensor, "latents tokens"], fired: Fired) -> Margins:
     )
 
 
-def _largest(
+def largest_margins(
     margins: Float[Tensor, "latents tokens"], number: int
 ) -> tuple[Float[Tensor, "latents number"], Int[Tensor, "latents number"]]:
     """(values, tokens) of the largest of each row, in falling order."""

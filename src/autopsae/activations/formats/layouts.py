@@ -53,7 +53,7 @@ def _layers_at(url: str) -> Layers:
     """The same for a URL."""
     name = PurePosixPath(name_of(url))
     if name.suffix in FILES:
-        layers = RemoteFile(url, FILES[name.suffix]).layers()
+        layers = REMOTE[name.suffix](Path(url))
         named = layers if isinstance(layers, dict) else {layer_name(name.stem): layers}
         return read_in_turn(join_files({Path(url): named}))
     # The web has no list of files, but may have a store, of which the index tells them.

@@ -6,7 +6,8 @@ A tensor that was left on the CPU is then found without a GPU, and so is each wa
 - `tensor.device` is what the code asked for. All tensors that share memory are on one device.
 - an operator with tensors on both devices raises, as PyTorch does. A single number on the CPU is allowed where
   PyTorch allows it, and so are indices.
-- an operator raises if PyTorch has no kernel of it for CUDA, as the list in the installed PyTorch tells.
+- an operator raises if PyTorch has no kernel of it for CUDA, as the list in the installed PyTorch tells, or none of
+  bfloat16, as far as a GPU has told (`NOT_BFLOAT16`).
 - `numpy()` of a tensor on the device raises, as there.
 - what makes the host wait for the device on a GPU is counted, with the line of autopsae that asked for it.
 
@@ -48,6 +49,8 @@ WAITS = (
     *("_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "segment_reduce"),
     *("_linalg_eigh", "_linalg_svd", "_linalg_check_errors", "linalg_lstsq", "linalg_cholesky"),
 )
+# Operators whose CUDA kernels do not take bfloat16: seen on an H200 with PyTorch 2.11.
+NOT_BFLOAT16 = ("_embedding_bag_per_sample_weights_backward",)
 # Operators that take tensors of both devices: copies, indices that may be on the CPU, and a number to fill with.
 COPIES = ("copy_", "set_")
 INDEXED = ("index", "index_put_", "index_put", "_index_put_impl_")
@@ -171,6 +174,8 @@ class PretendedDevice(TorchDispatchMode):
     def _check(self, func: Any, name: str, tensors: list[Tensor]) -> None:
         if not is_on_cuda(func):
             raise Mixed(f"{func}: PyTorch has no kernel for CUDA")
+        if name in NOT_BFLOAT16 and any(t.dtype == torch.bfloat16 for t in tensors):
+            raise Mixed(f"{func}: PyTorch has no kernel of bfloat16 for CUDA")
         left = [t for t in tensors if not self.has(t)]
         if name in COPIES:
             left = []

@@ -55,13 +55,15 @@ def generator(device: str = "cuda") -> torch.Generator:
     return torch.Generator(device).manual_seed(0)
 
 
-def new_sae(sparsity: a.Sparsity = SPARSITIES[0], *, d_sae: int = D_SAE, **more: Any) -> a.SAE:
+def new_sae(
+    sparsity: a.Sparsity = SPARSITIES[0], *, d_sae: int = D_SAE, device: str = "cuda", **more: Any
+) -> a.SAE:
     settings: dict[str, Any] = {} if sparsity.name == "groupmax" else {"firing_rate": 0.15, "encoder_bias": True}
     born = a.born(remedies.untouched(D_IN), d_sae=d_sae, sparsity=sparsity, sample=tokens(), **settings, **more)
     if born.b_enc is not None:
         with torch.no_grad():
             born.b_enc[:10] = -20  # silent ones, for what revives them
-    return born.to("cuda")
+    return born.to(device)
 
 
 def every_remedy(x: Tensor) -> list[a.Remedy]:

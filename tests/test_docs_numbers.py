@@ -476,3 +476,27 @@ def test_the_time_of_a_large_page_is_that_of_the_benchmark() -> None:
         told["machine"]["threads"],
         round(seconds[1], 2),
     ]
+
+
+def test_the_table_of_the_gpu_is_what_was_measured() -> None:
+    measured = benchmark("gpu")
+    names = {"SAELens, sparse": "SAELens sparse", "sparsify, its forward pass in bfloat16": "sparsify"}
+    names |= {f"the encoder product alone, {kind}": f"{kind} product" for kind in ("float32", "bfloat16")}
+    [of_readme] = re.findall(
+        r"\| B 4096, k 64 \|.*\n\|[-|]+\n((?:\|.*\n)+)", (ROOT / "benchmarks/README.md").read_text()
+    )
+    for line in of_readme.splitlines():
+        name, *told = [cell.strip() for cell in line.strip("|").split("|")]
+        contestants = [size["contestants"][names.get(name, name)] for size in measured["steps"]]
+        for time, ratio, found in zip(told[::2], told[1::2], contestants, strict=True):
+            assert float(time) == pytest.approx(found["milliseconds"], rel=0.04)
+            assert float(ratio) == pytest.approx(found["of_ours"], abs=0.006)
+    correctness = measured["correctness"]
+    assert quoted("benchmarks/README.md", "of # selected pairs in float32 none") == [
+        correctness["selection"]["pairs"]
+    ]
+    assert correctness["selection"]["selected_otherwise"] == 0
+    assert correctness["training"]["largest_difference_of_a_weight"] < 3.5e-14
+    assert correctness["training"]["largest_relative_error_of_a_loss"] < 1.5e-15
+    sentence = "**The diagnosis of a wide layer** (32,768 tokens, d_in 4096, d_sae 131,072) takes # s, and three"
+    assert quoted("benchmarks/README.md", sentence) == [pytest.approx(measured["diagnosis"]["seconds"], abs=0.05)]

@@ -202,6 +202,15 @@ def markers_of(module: Path) -> set[str]:
     return set(re.findall(r"pytest\.mark\.(\w+)", module.read_text()))
 
 
+def test_shapes_are_told_of_arrays_by_their_class() -> None:
+    """From NumPy 2.5 on, NDArray[...] is an alias that jaxtyping cannot read: nothing could be imported."""
+    told = re.compile(r"\b(?:Float|Int|UInt|Bool|Shaped|Num|Real)\d*\[\s*NDArray\b")
+    places = [TESTS.parent / name for name in ("src", "tests", "benchmarks", "experiments")]
+    code = {path: path.read_text() for place in places for path in place.rglob("*.py")}
+    assert len(code) > len(MODULES)
+    assert [str(path) for path, text in code.items() if told.search(text)] == []
+
+
 def test_every_marker_of_a_test_is_known() -> None:
     settings = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     known = {line.split(":")[0] for line in settings["markers"]}

@@ -34,6 +34,8 @@ class Setting:
     lr: float
     weight: float
     """The squared scale of the layer: an error of raw tokens times this is one of scaled tokens."""
+    device: str = "cpu"
+    """Where it is trained; `step` is given batches that are there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,11 +82,12 @@ def saelens(setting: Setting, prescription: Prescription, architecture: str, arm
 
     name = {"topk": "TopK", "batchtopk": "BatchTopK", "jumprelu": "JumpReLU"}[architecture]
     options: dict[str, Any] = {"k": setting.k}
+    common: dict[str, Any] = {"d_in": setting.d_in, "d_sae": setting.d_sae, "device": setting.device}
     maps = arm in ("cured", "mapped")
     if architecture == "jumprelu":
         options = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(setting.k)}
         options["l0_coefficient"] = 1.0 if maps else 1 / setting.weight
-    config = getattr(sae_lens, f"{name}TrainingSAEConfig")(d_in=setting.d_in, d_sae=setting.d_sae, **options)
+    config = getattr(sae_lens, f"{name}TrainingSAEConfig")(**common, **options)
     sae = getattr(sae_lens, f"{name}TrainingSAE")(config)
     trainer = SAETrainer(
         cfg=SAETrainerConfig(
@@ -92,6 +95,7 @@ def saelens(setting: Setting, prescription: Prescription, architecture: str, arm
             train_batch_size_samples=setting.batch,
             lr=setting.lr,
             lr_end=setting.lr,
+            device=setting.device,
         ),
         sae=sae,
         data_provider=iter(()),
@@ -137,7 +141,7 @@ def dictionary_learning(setting: Setting, prescription: Prescription, _architect
         warmup_steps=0,
         layer=0,
         lm_name="",
-        device="cpu",
+        device=setting.device,
     )
     taken = SimpleNamespace(steps=0)
 
@@ -162,10 +166,11 @@ def dictionary_learning(setting: Setting, prescription: Prescription, _architect
 
 def sparsify(setting: Setting, prescription: Prescription, _architecture: str, arm: str) -> Learner:
     """Its Trainer wants a language model, so the body of its `fit` is driven (benchmarks/peers.py)."""
-    os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
+    if setting.device == "cpu":
+        os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
     from sparsify import SparseCoder, SparseCoderConfig
 
-    coder = SparseCoder(setting.d_in, SparseCoderConfig(num_latents=setting.d_sae, k=setting.k))
+    coder = SparseCoder(setting.d_in, SparseCoderConfig(num_latents=setting.d_sae, k=setting.k), setting.device)
     loop = SparsifyLoop(coder, setting.lr)
     options = SimpleNamespace(finetune=None, micro_acc_steps=1, grad_acc_steps=1)
     trainer = SimpleNamespace(

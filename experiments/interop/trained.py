@@ -19,6 +19,7 @@ results/trained.json stay. A run that was killed goes on from its checkpoint in 
 import argparse
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,19 @@ def _about(row: Row) -> Row:
 def batch_at(x: Tensor, size: int, seed: int, step: int) -> Tensor:
     """The same for every library and arm; a pass over all tokens before any comes again."""
     per_pass = len(x) // size
-    generator = torch.Generator().manual_seed(seed * 1000 + step // per_pass)
-    order = torch.randperm(len(x), generator=generator)
     start = step % per_pass * size
-    return x[order[start : start + size]]
+    return x[order_of(len(x), seed * 1000 + step // per_pass)[start : start + size].to(x.device)]
 
 
-def run(x: Tensor, held_out: Tensor, about: Row, cure: Prescription, at: Sequence[int], cache: Path) -> None:
+@lru_cache(maxsize=1)
+def order_of(tokens: int, seed: int) -> Tensor:
+    """A permutation of so many tokens."""
+    return torch.randperm(tokens, generator=torch.Generator().manual_seed(seed))
+
+
+def run(
+    x: Tensor, held_out: Tensor, about: Row, cure: Prescription, at: Sequence[int], cache: Path, device: str
+) -> None:
     """Train one arm of one kind, and write its rows as they come."""
     there = [row["steps"] for row in read() if about.items() <= row.items()]
     wanted = [steps for steps in at if steps not in there]
@@ -74,7 +81,7 @@ def run(x: Tensor, held_out: Tensor, about: Row, cure: Prescription, at: Sequenc
         return
     size, seed, arm = about["batch"], about["seed"], about["arm"]
     weight = (cure.scale or 1.0) ** 2
-    setting = Setting(d_in=x.shape[1], d_sae=about["d_sae"], k=K, batch=size, lr=LR, weight=weight)
+    setting = Setting(d_in=x.shape[1], d_sae=about["d_sae"], k=K, batch=size, lr=LR, weight=weight, device=device)
     torch.manual_seed(seed)
     learner = LIBRARIES[about["library"]](setting, cure, about["architecture"], arm)
     words = [about[n] for n in ("library", "architecture", "model", "layer", "seed", "arm", "d_sae", "batch")]
@@ -83,10 +90,11 @@ def run(x: Tensor, held_out: Tensor, about: Row, cure: Prescription, at: Sequenc
         state = torch.load(checkpoint, weights_only=False)
         done = state["steps"]
         learner.load(state, done)
+    x, held_out = x.to(device), held_out.to(device)
     for step in range(done, max(wanted)):
         learner.step(batch_at(x, size, seed, step))
         if step + 1 in wanted:
-            end = evaluate(learner.sae(), held_out)
+            end = evaluate(learner.sae().to(device), held_out)
             numbers = {"l0": end.l0, "fvu_raw": end.fvu_raw, "fvu_typical": end.fvu_typical}
             row = {**about, "steps": step + 1, "epochs": (step + 1) * size / len(x)}
             keep({**row, "dead": end.fates.dead, **numbers})
@@ -163,17 +171,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--steps", default="200,500,1000,2000,5000", help="at which a row is written")
     parser.add_argument("--cache", type=Path, default=Path("trained-cache"))
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     if asked.folder is None:
         print(parts_table(read()), table(read()), sep="\n\n")
         return
     asked.cache.mkdir(parents=True, exist_ok=True)
     at = sorted(map(int, asked.steps.split(",")))
-    for seed in map(int, asked.seeds.split(",")):
-        for name in asked.layers.split(","):
-            x, held_out = split(asked.folder, name)
-            cure = diagnose(x, d_sae=asked.d_sae, sparsity=TopK(k=K), exact=False).prescription
-            model, _, layer = name.partition(".")
+    for name in asked.layers.split(","):
+        x, held_out = split(asked.folder, name)
+        cure = diagnose(x, d_sae=asked.d_sae, sparsity=TopK(k=K), exact=False).prescription
+        model, _, layer = name.partition(".")
+        for seed in map(int, asked.seeds.split(",")):
             for library, architecture in (kind.split(".") for kind in asked.kinds.split(",")):
                 for arm in asked.arms.split(","):
                     about = {
@@ -191,7 +200,7 @@ def main() -> None:
                         "tokens": len(x),
                         "held_out": len(held_out),
                     }
-                    run(x, held_out, about, cure, at, asked.cache)
+                    run(x, held_out, about, cure, at, asked.cache, asked.device)
 
 
 if __name__ == "__main__":

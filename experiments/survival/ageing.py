@@ -31,7 +31,15 @@ SHOWN = ("median", "median_slow", "median_frozen", "whiten_0.05", "whiten_0.15",
 
 
 def run(
-    folder: Path, name: str, policies: list[str], seed: int, age: float, batch: int, cache: Path, most: int
+    folder: Path,
+    name: str,
+    policies: list[str],
+    seed: int,
+    age: float,
+    batch: int,
+    cache: Path,
+    most: int,
+    device: str,
 ) -> None:
     """Train one sweep, and write its rows as they come."""
     model, _, layer = name.partition(".")
@@ -45,9 +53,8 @@ def run(
     x, held_out = split(folder, name)
     settings = {**CENTER, "lr": age * CENTER["lr"]}
     checkpoint = cache / f"{name}_{seed}_{age:g}_{batch}_{'_'.join(policies)}.safetensors"
-    for steps, ends in measured(
-        x, held_out, policies, wanted, seed=seed, settings=settings, checkpoint=checkpoint, batch=batch
-    ):
+    more: dict[str, Any] = {"seed": seed, "settings": settings, "checkpoint": checkpoint, "batch": batch}
+    for steps, ends in measured(x, held_out, policies, wanted, **more, device=device):
         rows = [{**about, "steps": steps, "policy": policy, **end} for policy, end in ends.items()]
         lines = ",\n".join(json.dumps(row) for row in [*read_ageing(), *rows])
         write_text(AGEING, f"[\n{lines}\n]\n")
@@ -87,6 +94,7 @@ def main() -> None:
     parser.add_argument("--batches", default="256")
     parser.add_argument("--most", type=int, default=AT[-1], help="steps after which it ends")
     parser.add_argument("--cache", type=Path, default=Path("ageing-cache"))
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     if asked.folder is None:
         table()
@@ -96,7 +104,8 @@ def main() -> None:
         for seed in map(int, asked.seeds.split(",")):
             for age in map(float, asked.ages.split(",")):
                 for batch in map(int, asked.batches.split(",")):
-                    run(asked.folder, name, asked.policies.split(","), seed, age, batch, asked.cache, asked.most)
+                    policies, rest = asked.policies.split(","), (asked.cache, asked.most, asked.device)
+                    run(asked.folder, name, policies, seed, age, batch, *rest)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ FOLDER is what `experiments.survival.layers` wrote. All policies of a layer, see
 one sweep on the same batches. The rate is constant, so an SAE at 200 steps of a longer run is that of a run of 200
 steps: one run gives the rows of all `--steps`. Some whole documents (20,480 tokens or a few more) are held out:
 death, raw FVU and FVU without strays are measured on them. Rows in results/policies.json stay; a sweep that was
-killed goes on from its checkpoint in `--cache`.
+killed goes on from its checkpoint in `--cache`. `--device cuda` trains on a GPU.
 
 A row has `model, layer, seed, steps, lr, d_sae, k`, `tokens` (different training tokens), `epochs` (times that each
 was trained on), `held_out` (held-out tokens), `policy`, `chose`, `dead, fvu_raw, fvu_typical`. A policy is
@@ -67,9 +67,9 @@ def split(folder: Path, name: str) -> tuple[Float[Tensor, "tokens d_in"], Float[
     return x[~is_held_out], x[is_held_out]
 
 
-def choices(x: Float[Tensor, "tokens d_in"], *, d_sae: int, k: int) -> dict[str, str]:
+def choices(x: Float[Tensor, "tokens d_in"], *, d_sae: int, k: int, device: str = "cpu") -> dict[str, str]:
     """What each rule chooses from the training tokens, as a policy."""
-    found = diagnose(x, d_sae=d_sae, sparsity=TopK(k=k), exact=False)
+    found = diagnose(x, d_sae=d_sae, sparsity=TopK(k=k), exact=False, device=device)
     return {"rule": found.prescription.remedy.name, "paper_rule": found.paper}
 
 
@@ -84,6 +84,7 @@ def measured(
     checkpoint: Path,
     saes: Path | None = None,
     batch: int = BATCH,
+    device: str = "cpu",
 ) -> Iterator[tuple[int, dict[str, Row]]]:
     """(number of steps, {policy: what held-out tokens say}) for each number of steps in `at`, one by one."""
     statistics = collect(x)
@@ -99,10 +100,10 @@ def measured(
             sample=statistics.sample,
             generator=torch.Generator().manual_seed(seed),
             fit_encoder=fitted,
-        )
+        ).to(device)
         own = TrainConfig(**config, bias=BIASES[bias], relative_encoder_lr=relative)
         members.append(Member(sae=sae, config=own, name=policy))
-    training = Training(members, x)
+    training, held_out = Training(members, x.to(device)), held_out.to(device)
     if checkpoint.exists():
         training.load(checkpoint)
     for _ in training.each_step():
@@ -131,12 +132,13 @@ def run(
     settings: Row,
     cache: Path,
     saes: Path | None = None,
+    device: str = "cpu",
 ) -> None:
     """Train one sweep, and write its rows as they come."""
     x, held_out = split(folder, name)
     model, _, layer = name.partition(".")
     about = {"model": model, "layer": layer, "seed": seed, **settings, "tokens": len(x), "held_out": len(held_out)}
-    chosen = choices(x, d_sae=settings["d_sae"], k=settings["k"])
+    chosen = choices(x, d_sae=settings["d_sae"], k=settings["k"], device=device)
     there = {(row["steps"], row["policy"]) for row in read() if about.items() <= row.items()}
     asked = dict.fromkeys([*policies, *chosen.values()])
     policies = [policy for policy in asked if any((steps, policy) not in there for steps in at)]
@@ -146,7 +148,8 @@ def run(
     words = [name, seed, *settings.values(), *policies, max(at)]
     checkpoint = cache / f"{'_'.join(map(str, words))}.safetensors"
     kept = saes / "_".join(map(str, [name, seed, *settings.values()])) if saes else None
-    sweep = measured(x, held_out, policies, wanted, seed=seed, settings=settings, checkpoint=checkpoint, saes=kept)
+    more: dict[str, Any] = {"seed": seed, "settings": settings, "checkpoint": checkpoint, "saes": kept}
+    sweep = measured(x, held_out, policies, wanted, **more, device=device)
     for steps, ends in sweep:
         ran = {**about, "steps": steps, "epochs": steps * BATCH / len(x)}
         rows = [{**ran, "policy": policy, "chose": None, **end} for policy, end in ends.items()]
@@ -172,6 +175,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=CENTER["k"])
     parser.add_argument("--cache", type=Path, default=Path("policies-cache"))
     parser.add_argument("--saes", type=Path, help="keep the trained SAEs there, for `trained_death`")
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     if asked.folder is None:
         keep([])
@@ -183,7 +187,8 @@ def main() -> None:
     at = sorted(map(int, asked.steps.split(",")))
     for seed in map(int, asked.seeds.split(",")):
         for name in asked.layers.split(",") if asked.layers else files:
-            run(asked.folder, name, asked.policies.split(","), at, seed, settings, asked.cache, asked.saes)
+            policies, kept = asked.policies.split(","), (asked.cache, asked.saes)
+            run(asked.folder, name, policies, at, seed, settings, *kept, asked.device)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def network_up_to(layer: Layer) -> Network:
     return network
 
 
-def rows_of(source: NetworkSource) -> Float[NDArray[np.float32], "tokens d_in"]:
+def rows_of(source: NetworkSource) -> Float[np.ndarray, "tokens d_in"]:
     """All tokens of a source, in memory."""
     with torch.inference_mode():
         return np.concatenate([batch.float().numpy() for batch in source])
@@ -86,9 +86,7 @@ def fill(name: str, data: Path, folder: Path) -> None:
     print(name, test.table, source.table, documents.annotations, sep="\n  ", flush=True)
 
 
-def embed(
-    model: str, documents: Sequence[Any], table: TokenTable
-) -> Float[NDArray[np.float32], "tokens d_embedding"]:
+def embed(model: str, documents: Sequence[Any], table: TokenTable) -> Float[np.ndarray, "tokens d_embedding"]:
     """A row of another model for each token of the table. model: "NAME POINT", for the row of the token that covers
     its first letter, or "NAME POINT of the line", for the mean over the line that it begins on.
     """
@@ -104,7 +102,7 @@ def embed(
 
 def _of_lines(
     network: Network, point: str, documents: Sequence[str], table: TokenTable
-) -> Float[NDArray[np.float32], "tokens d_embedding"]:
+) -> Float[np.ndarray, "tokens d_embedding"]:
     lines, starts, owners = list[str](), list[int](), list[int]()
     for number, text in enumerate(documents):
         at = 0
@@ -122,9 +120,7 @@ def _of_lines(
     return rows
 
 
-def _cover(
-    owners: NDArray[np.int64], starts: NDArray[np.int64], table: TokenTable
-) -> Int[NDArray[np.int64], "tokens"]:
+def _cover(owners: NDArray[np.int64], starts: NDArray[np.int64], table: TokenTable) -> Int[np.ndarray, "tokens"]:
     """For each token of the table, the last of these places of its document that is not after its start; the first
     of the document where all are.
     """

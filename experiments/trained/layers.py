@@ -112,9 +112,9 @@ class Task:
     """Documents, and which of them have which label, for probes."""
 
     x: Float[Tensor, "tokens d_in"]
-    documents: Int[NDArray[np.int64], "tokens"]
-    is_letter: Bool[NDArray[np.bool_], "tokens"]
-    values: Mapping[str, Bool[NDArray[np.bool_], "documents"]]
+    documents: Int[np.ndarray, "tokens"]
+    is_letter: Bool[np.ndarray, "tokens"]
+    values: Mapping[str, Bool[np.ndarray, "documents"]]
     """{label: whether each document has it}."""
     pool: Literal["last", "max"]
 
@@ -127,9 +127,9 @@ class Data:
     folder: Path
     train: Float[Tensor, "train d_in"]
     test: Float[Tensor, "test d_in"]
-    documents: Int[NDArray[np.int64], "test"]
+    documents: Int[np.ndarray, "test"]
     """The document of each token to measure on."""
-    is_letter: Bool[NDArray[np.bool_], "test"]
+    is_letter: Bool[np.ndarray, "test"]
     """Tokens to measure on that are no special ones."""
     labels: Labels | None
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int, UInt64
-from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 
@@ -29,7 +28,7 @@ def hash_seed(seed: Any, purpose: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def keys(places: Int[NDArray[np.int64], "places"], number: int) -> UInt64[NDArray[np.uint64], "places"]:
+def keys(places: Int[np.ndarray, "places"], number: int) -> UInt64[np.ndarray, "places"]:
     """A 64-bit hash of each place, another one for each `number`: the output function of SplitMix64 (Steele, Lea
     and Flood 2014).
     """

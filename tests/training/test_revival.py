@@ -198,15 +198,27 @@ def test_resampling_all_latents_takes_the_norm_of_unit_rows() -> None:
 
 
 def test_tokens_are_drawn_in_proportion_to_their_squared_error_squared() -> None:
-    d_sae, lengths = 8000, torch.tensor([1.0, 1.5, 2.0, 0.0])
-    x = torch.diag(torch.ones(4))
-    y_hat = x - torch.diag(lengths)
-    sae = SAE(W_enc=torch.ones(d_sae, 4), W_dec=torch.ones(d_sae, 4), b_dec=torch.zeros(4), sparsity=TopK(k=1))
-    resample(sae, x, y_hat, torch.ones(d_sae, dtype=torch.bool))
-    share = lengths.double() ** 4 / (lengths.double() ** 4).sum()
-    found = sae.W_dec.detach().double().mean(dim=0)
-    deviation = (share * (1 - share) / d_sae).sqrt()
-    assert ((found - share).abs() <= 4 * deviation).all()
+    """The first token comes three times."""
+    draws, times, lengths = 2000, torch.tensor([3, 1, 1, 1]), torch.tensor([1.0, 1.5, 2.0, 0.0])
+    x = torch.eye(4).repeat_interleave(times, dim=0)
+    y_hat = x * (1 - lengths.repeat_interleave(times))[:, None]
+    found = torch.zeros(4)
+    for seed in range(draws):
+        sae = SAE(W_enc=torch.ones(1, 4), W_dec=torch.ones(1, 4), b_dec=torch.zeros(4), sparsity=TopK(k=1))
+        resample(sae, x, y_hat, torch.ones(1, dtype=torch.bool), seed=seed)
+        found += sae.W_dec.detach()[0] / draws
+    share = times * lengths.double() ** 4 / (times * lengths.double() ** 4).sum()
+    deviation = (share * (1 - share) / draws).sqrt()
+    assert ((found - share).abs() <= 4 * deviation + 1e-6).all()
+
+
+def test_no_two_latents_get_the_same_token_and_those_without_one_wait() -> None:
+    x = torch.eye(4).repeat(3, 1)
+    sae = SAE(W_enc=torch.ones(D_SAE, 4), W_dec=torch.ones(D_SAE, 4), b_dec=torch.zeros(4), sparsity=TopK(k=1))
+    found = resample(sae, x, torch.zeros_like(x), dead(1, 2, 3, 4, 5, 6))
+    assert found.tolist() == [1, 2, 3, 4]
+    assert sorted(sae.W_dec.detach()[found].tolist()) == sorted(torch.eye(4).tolist())
+    assert (sae.W_dec.detach()[5:] == 1).all()
 
 
 @pytest.mark.parametrize("kind", ["adam", "sparse_adam", "sign_sgd"])

@@ -52,7 +52,7 @@ def without_padding(
     ]
 
 
-def _by_lengths(lengths: Numbers, parts: Sequence[Part], where: str) -> Bool[NDArray[np.bool_], "tokens"]:
+def _by_lengths(lengths: Numbers, parts: Sequence[Part], where: str) -> Bool[np.ndarray, "tokens"]:
     most = np.concatenate([np.full(part.tokens // (part.sequence or 1), part.sequence or 1) for part in parts])
     numbers = _numbers(lengths, "lengths", len(most))
     if numbers.dtype == np.bool_ or numbers.ndim != 1:
@@ -77,7 +77,7 @@ def _by_lengths(lengths: Numbers, parts: Sequence[Part], where: str) -> Bool[NDA
     return np.concatenate([np.arange(whole) < length for whole, length in zip(most, numbers, strict=True)])
 
 
-def _by_mask(mask: Numbers, parts: Sequence[Part], where: str) -> Bool[NDArray[np.bool_], "tokens"]:
+def _by_mask(mask: Numbers, parts: Sequence[Part], where: str) -> Bool[np.ndarray, "tokens"]:
     tokens = sum(part.tokens for part in parts)
     numbers = _numbers(mask, "mask", tokens)
     _check_shape(numbers, tokens, {part.sequence for part in parts}, where)

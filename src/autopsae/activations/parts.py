@@ -68,7 +68,7 @@ def runs(start: int, stop: int, length: int) -> Iterator[tuple[int, int, int]]:
         yield number, max(0, start - number * length), min(length, stop - number * length)
 
 
-def keep_rows(part: Part, mask: Bool[NDArray[np.bool_], "tokens"]) -> Part:
+def keep_rows(part: Part, mask: Bool[np.ndarray, "tokens"]) -> Part:
     """The rows of a part where the mask is True; never more than a chunk of the others is read at once."""
     starts = range(0, part.tokens, CHUNK_TOKENS)
     counts = [int(mask[start : start + CHUNK_TOKENS].sum()) for start in starts]

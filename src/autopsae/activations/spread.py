@@ -6,12 +6,11 @@ A fixed stride would meet that of the contexts: of every tenth token of contexts
 
 import numpy as np
 from jaxtyping import Int
-from numpy.typing import NDArray
 
 from autopsae.seeds import hash_seed, keys
 
 
-def spread(first: int, last: int, *, chosen: int, of: int) -> Int[NDArray[np.int64], "places"]:
+def spread(first: int, last: int, *, chosen: int, of: int) -> Int[np.ndarray, "places"]:
     """Those of the `chosen` places among 0 ... of - 1 that lie in first ... last - 1, in order; always the same."""
     # The stretches that may reach into this part; what does not lie in it is left out below.
     numbers = np.arange(max(0, first * chosen // of - 1), min(chosen, last * chosen // of + 2))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool
-from numpy.typing import NDArray
 
 from autopsae.activations.hooks import select_points
 from autopsae.activations.store import open_activations
@@ -43,7 +42,7 @@ class Source:
     """Whether documents after the last one may not have been read."""
 
     @property
-    def is_counted(self) -> Bool[NDArray[np.bool_], "tokens"] | None:
+    def is_counted(self) -> Bool[np.ndarray, "tokens"] | None:
         """The tokens that cover letters, which count; None where all do."""
         return None if self.table is None else self.table.is_letter
 

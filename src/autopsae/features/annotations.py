@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
-from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.reading import check_regular, input_errors
@@ -28,13 +27,13 @@ class Annotations(Result):
     a `TokenTable` says which letters a token covers.
     """
 
-    documents: Int[NDArray[np.int64], "spans"]
+    documents: Int[np.ndarray, "spans"]
     """The number of each span's document."""
-    starts: Int[NDArray[np.int64], "spans"]
+    starts: Int[np.ndarray, "spans"]
     """Position of the first token of each span in its document, from 0."""
-    ends: Int[NDArray[np.int64], "spans"]
+    ends: Int[np.ndarray, "spans"]
     """Position after the last token of each span."""
-    numbers: Int[NDArray[np.int32], "spans"]
+    numbers: Int[np.ndarray, "spans"]
     """The number of each span's concept in `concepts`."""
     concepts: tuple[str, ...]
     """The names of the concepts."""
@@ -75,7 +74,7 @@ class Annotations(Result):
         names = [self.concepts[n] for n in self.numbers]
         return [*zip(self.documents.tolist(), self.starts.tolist(), self.ends.tolist(), names, strict=True)]
 
-    def within(self, documents: Int[NDArray[np.int64], "some"]) -> "Annotations":
+    def within(self, documents: Int[np.ndarray, "some"]) -> "Annotations":
         """The spans of these documents alone, for a source that has only some of those that were annotated.
 
         Raises InputError where none is left.
@@ -142,8 +141,8 @@ def read_table(path: Path, names: Sequence[str]) -> dict[str, list[Any]]:
 
 def check_range(
     annotations: Annotations,
-    beyond: Bool[NDArray[np.bool_], "spans"],
-    lengths: Int[NDArray[np.int64], "spans"],
+    beyond: Bool[np.ndarray, "spans"],
+    lengths: Int[np.ndarray, "spans"],
     unit: str,
 ) -> None:
     """InputError where a span ends beyond its document."""

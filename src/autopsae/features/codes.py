@@ -22,7 +22,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
 from autopsae.tables import Result
 
-Documents = Int[NDArray[np.int64], "tokens"]
+Documents = Int[np.ndarray, "tokens"]
 """The number of the document that each token of a source is from."""
 
 
@@ -32,18 +32,18 @@ class CodeBlock(Result):
 
     start: int
     """Place of the first token in the source."""
-    ends: Int[NDArray[np.int64], "tokens_and_one"]
+    ends: Int[np.ndarray, "tokens_and_one"]
     """0, then where the pairs of each token end."""
-    latents: Int[NDArray[np.int32], "pairs"]
+    latents: Int[np.ndarray, "pairs"]
     """The latent of each pair, token by token."""
-    values: Float[NDArray[np.float32], "pairs"]
+    values: Float[np.ndarray, "pairs"]
     """The code of each pair, over 0."""
 
     def __len__(self) -> int:
         return len(self.ends) - 1
 
     @property
-    def tokens(self) -> Int[NDArray[np.int64], "pairs"]:
+    def tokens(self) -> Int[np.ndarray, "pairs"]:
         """The place in the source of each pair's token."""
         return self.start + np.repeat(np.arange(len(self)), np.diff(self.ends))
 
@@ -177,7 +177,7 @@ def firing_pairs(selection: Selection, start: int) -> CodeBlock:
     )
 
 
-def maxima(codes: Codes) -> Float[NDArray[np.float32], "d_sae"]:
+def maxima(codes: Codes) -> Float[np.ndarray, "d_sae"]:
     """The largest code of each latent over the source, 0 for one that never fires: the first pass of coverage."""
     largest = np.zeros(codes.d_sae, np.float32)
     for block in codes:
@@ -186,8 +186,8 @@ def maxima(codes: Codes) -> Float[NDArray[np.float32], "d_sae"]:
 
 
 def gather_columns(
-    codes: Codes, latents: Int[NDArray[np.int64], "some"]
-) -> dict[int, tuple[Int[NDArray[np.int64], "firings"], Float[NDArray[np.float32], "firings"]]]:
+    codes: Codes, latents: Int[np.ndarray, "some"]
+) -> dict[int, tuple[Int[np.ndarray, "firings"], Float[np.ndarray, "firings"]]]:
     """{latent: (places of the tokens on which it fires, its codes there)} for some latents, in one pass."""
     wanted = np.zeros(codes.d_sae, bool)
     wanted[latents] = True

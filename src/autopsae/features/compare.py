@@ -126,7 +126,7 @@ def _gain(
     name: str,
     own: Coverage,
     other: Coverage,
-    by_documents: Float[NDArray[np.float64], "two resamples"],
+    by_documents: Float[np.ndarray, "two resamples"],
     *,
     limit: float,
     resamples: int,
@@ -162,7 +162,7 @@ def _gain(
 
 def _by_documents(
     coverage: Coverage, limit: float, resamples: int, seed: int
-) -> Float[NDArray[np.float64], "two resamples"]:
+) -> Float[np.ndarray, "two resamples"]:
     """Concepts covered, and the mean F1, on test documents that are drawn anew. The same draws for every SAE."""
     chance = np.random.default_rng(hash_seed(seed, "documents drawn anew"))
     by_domain = np.array([score.unit == "domain" for score in coverage.scores])

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.arguments import whole_arguments
@@ -56,7 +55,7 @@ def random_sae(
 
 @whole_arguments("seed")
 def control_saes(
-    sae: SAE, tokens: Tokens, *, is_counted: Bool[NDArray[np.bool_], "tokens"] | None = None, seed: int = 0
+    sae: SAE, tokens: Tokens, *, is_counted: Bool[np.ndarray, "tokens"] | None = None, seed: int = 0
 ) -> dict[str, SAE]:
     """{"neurons": `neuron_sae`, "random rows": `random_sae` with as many latents per token as `sae` has on these
     tokens}. Both are centred at the mean of the tokens that count: what they lack is not the centre.

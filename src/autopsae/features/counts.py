@@ -19,7 +19,7 @@ from autopsae.tables import Result
 THRESHOLDS = (0.0, 0.15, 0.5, 0.6, 0.8)
 """Shares of a latent's largest code over which it counts as firing (InterPLM, Simon and Zou 2025)."""
 
-Scores = Float[NDArray[np.float64], "d_sae levels concepts"]
+Scores = Float[np.ndarray, "d_sae levels concepts"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,17 +32,17 @@ class ConceptCounts(Result):
     """The names of the concepts."""
     by_domain: NDArray[np.bool_]
     """Concepts whose recall is counted by domain."""
-    largest: Float[NDArray[np.float32], "d_sae"]
+    largest: Float[np.ndarray, "d_sae"]
     """Largest code of each latent over all tokens that count; 0 for a dead one."""
-    fired: Int[NDArray[np.int32], "splits d_sae levels"]
+    fired: Int[np.ndarray, "splits d_sae levels"]
     """Tokens on which a latent is over a threshold."""
-    both: Int[NDArray[np.int32], "splits d_sae levels concepts"]
+    both: Int[np.ndarray, "splits d_sae levels concepts"]
     """Those of them that have the concept."""
-    hit: Int[NDArray[np.int32], "splits d_sae levels concepts"] | None
+    hit: Int[np.ndarray, "splits d_sae levels concepts"] | None
     """Domains of the concept with at least one such token; None where no concept is counted by domain."""
-    positives: Int[NDArray[np.int64], "splits concepts"]
+    positives: Int[np.ndarray, "splits concepts"]
     """Tokens that have the concept."""
-    domains: Int[NDArray[np.int64], "splits concepts"]
+    domains: Int[np.ndarray, "splits concepts"]
     """Domains of the concept; 0 where it is counted by token."""
 
     def precision(self, split: int) -> Scores:
@@ -82,7 +82,7 @@ class ConceptCounts(Result):
 def count_concepts(
     codes: Codes,
     labels: Labels,
-    splits: Int[NDArray[np.int8], "tokens"],
+    splits: Int[np.ndarray, "tokens"],
     *,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> ConceptCounts:
@@ -133,17 +133,15 @@ def count_concepts(
     )
 
 
-def count_positives(
-    labels: Labels, splits: Int[NDArray[np.int8], "tokens"]
-) -> Int[NDArray[np.int64], "splits concepts"]:
+def count_positives(labels: Labels, splits: Int[np.ndarray, "tokens"]) -> Int[np.ndarray, "splits concepts"]:
     """Tokens that count and have each concept, on validation and on test documents."""
     tokens, numbers = labels.pairs
     return count_by_split(splits[tokens], numbers, len(labels.concepts))
 
 
 def count_by_split(
-    splits: Int[NDArray[np.int8], "items"], numbers: Int[NDArray[np.integer], "items"], concepts: int
-) -> Int[NDArray[np.int64], "splits concepts"]:
+    splits: Int[np.ndarray, "items"], numbers: Int[np.ndarray, "items"], concepts: int
+) -> Int[np.ndarray, "splits concepts"]:
     """How many items each split and concept has. numbers: the concept of each item, of so many concepts."""
     return np.bincount(splits.astype(np.int64) * concepts + numbers, minlength=2 * concepts).reshape(2, concepts)
 
@@ -177,7 +175,7 @@ class _Counted:
 class _Domains:
     """Counts a domain when its last token is read. Until then, the pairs from its first token on are held."""
 
-    def __init__(self, labels: Labels, splits: Int[NDArray[np.int8], "tokens"]) -> None:
+    def __init__(self, labels: Labels, splits: Int[np.ndarray, "tokens"]) -> None:
         mine = labels.by_domain[labels.numbers]
         # By their end, as they are counted.
         order = np.argsort(labels.lasts[mine], kind="stable")

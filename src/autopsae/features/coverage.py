@@ -82,7 +82,7 @@ def concept_coverage(
 
 
 def choose_concepts(
-    labels: Labels, splits: Int[NDArray[np.int8], "tokens"], *, least_positives: int, least_documents: int
+    labels: Labels, splits: Int[np.ndarray, "tokens"], *, least_positives: int, least_documents: int
 ) -> tuple[Labels, dict[str, str]]:
     """(the labels of concepts that are frequent enough in both splits and not on every token, {each of the others:
     why it is left out}). Raises InputError where none remains.
@@ -110,9 +110,7 @@ def choose_concepts(
     return labels.keep(np.array(kept)), left_out
 
 
-def count_documents(
-    labels: Labels, splits: Int[NDArray[np.int8], "tokens"]
-) -> Int[NDArray[np.int64], "splits concepts"]:
+def count_documents(labels: Labels, splits: Int[np.ndarray, "tokens"]) -> Int[np.ndarray, "splits concepts"]:
     """Documents with each concept, on both splits."""
     starts, _ = runs_of(labels.documents)
     (tokens, numbers), n = labels.pairs, len(labels.concepts)
@@ -141,7 +139,7 @@ def _best_pairs(
 
 
 def _score(
-    counts: ConceptCounts, n: int, *, latent: int, level: int, documents: Int[NDArray[np.int64], "splits"]
+    counts: ConceptCounts, n: int, *, latent: int, level: int, documents: Int[np.ndarray, "splits"]
 ) -> ConceptScore:
     one = counts.of_concept(n)
     return ConceptScore(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.seeds import hash_seed
@@ -76,13 +75,13 @@ class Coverage(Result):
     """The same with annotations of other documents: what is reached by chance."""
     left_out: Mapping[str, str]
     """{concept: why it was left out}."""
-    is_live: Bool[NDArray[np.bool_], "d_sae"]
+    is_live: Bool[np.ndarray, "d_sae"]
     """Latents that fire on some token that counts."""
-    validation_f1: Float[NDArray[np.float32], "d_sae concepts"]
+    validation_f1: Float[np.ndarray, "d_sae concepts"]
     """Largest F1 of each latent for each concept over the thresholds, on validation documents."""
-    test_f1: Float[NDArray[np.float32], "d_sae concepts"]
+    test_f1: Float[np.ndarray, "d_sae concepts"]
     """F1 on test documents at the threshold that was best on validation documents."""
-    tallies: Int[NDArray[np.int32], "concepts documents five"]
+    tallies: Int[np.ndarray, "concepts documents five"]
     """Counts of the chosen latent of each concept on each test document (`tallies.TALLIES`)."""
 
     @property
@@ -200,5 +199,5 @@ class Coverage(Result):
             f"{self.d_sae:,}, on {self.tokens:,} tokens of {self.documents:,} documents{left}"
         )
 
-    def _is_over(self, limit: float) -> Bool[NDArray[np.bool_], "d_sae concepts"]:
+    def _is_over(self, limit: float) -> Bool[np.ndarray, "d_sae concepts"]:
         return np.minimum(self.validation_f1, self.test_f1) > limit

@@ -88,7 +88,7 @@ class TopActivations(Result):
 
     tokens: int
     """Number of tokens that were read."""
-    fired: Int[NDArray[np.int64], "d_sae"]
+    fired: Int[np.ndarray, "d_sae"]
     """On how many tokens each latent fires."""
     largest: LargestPerLatent
     """The firings with the largest codes."""
@@ -167,7 +167,7 @@ class TopActivations(Result):
         )
 
     @cached_property
-    def _begins(self) -> Int[NDArray[np.int64], "documents"]:
+    def _begins(self) -> Int[np.ndarray, "documents"]:
         assert self.documents is not None
         return _begins_of(self.documents)
 
@@ -188,7 +188,7 @@ class TopActivations(Result):
         return f"top activations of {live:,} live latents of {len(self.fired):,}, on {self.tokens:,} tokens"
 
 
-def _begins_of(documents: Documents) -> Int[NDArray[np.int64], "documents"]:
+def _begins_of(documents: Documents) -> Int[np.ndarray, "documents"]:
     """The place of the first token of each document, whose tokens stand side by side."""
     return np.flatnonzero(np.diff(documents, prepend=documents[0] - 1))
 

@@ -5,7 +5,6 @@ from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Int
-from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.features.annotations import Annotations, check_range
@@ -21,24 +20,24 @@ class Labels(Result):
 
     concepts: tuple[str, ...]
     """The names of the concepts."""
-    by_domain: Bool[NDArray[np.bool_], "concepts"]
+    by_domain: Bool[np.ndarray, "concepts"]
     """Concepts whose spans are domains, of which recall is counted."""
     documents: Documents
     """The number of each token's document."""
-    is_counted: Bool[NDArray[np.bool_], "tokens"]
+    is_counted: Bool[np.ndarray, "tokens"]
     """Tokens that count; the others (special tokens) are left out of the codes and of the labels."""
-    firsts: Int[NDArray[np.int64], "spans"]
+    firsts: Int[np.ndarray, "spans"]
     """Place of each span's first token in the source, in rising order."""
-    lasts: Int[NDArray[np.int64], "spans"]
+    lasts: Int[np.ndarray, "spans"]
     """Place after each span's last token."""
-    numbers: Int[NDArray[np.int32], "spans"]
+    numbers: Int[np.ndarray, "spans"]
     """The number of each span's concept in `concepts`."""
 
     def __str__(self) -> str:
         return f"{len(self.firsts):,} spans of {len(self.concepts):,} concepts on {len(self.documents):,} tokens"
 
     @cached_property
-    def pairs(self) -> tuple[Int[NDArray[np.int64], "labels"], Int[NDArray[np.int32], "labels"]]:
+    def pairs(self) -> tuple[Int[np.ndarray, "labels"], Int[np.ndarray, "labels"]]:
         """(token, concept) of every token that counts and has a concept, each pair once, by token."""
         lengths = self.lasts - self.firsts
         token = places_from(self.firsts, lengths)
@@ -47,17 +46,17 @@ class Labels(Result):
         return key // len(self.concepts), (key % len(self.concepts)).astype(np.int32)
 
     @cached_property
-    def ends(self) -> Int[NDArray[np.int64], "tokens_and_one"]:
+    def ends(self) -> Int[np.ndarray, "tokens_and_one"]:
         """0, then where the pairs of each token end."""
         return np.searchsorted(self.pairs[0], np.arange(len(self.documents) + 1))
 
-    def mask(self, concept: int) -> Bool[NDArray[np.bool_], "tokens"]:
+    def mask(self, concept: int) -> Bool[np.ndarray, "tokens"]:
         """The tokens that have one concept."""
         mask, (tokens, numbers) = np.zeros(len(self.documents), bool), self.pairs
         mask[tokens[numbers == concept]] = True
         return mask
 
-    def keep(self, concepts: Int[NDArray[np.int64], "some"]) -> "Labels":
+    def keep(self, concepts: Int[np.ndarray, "some"]) -> "Labels":
         """The labels of some concepts, in this order."""
         new = np.full(len(self.concepts), -1, np.int32)
         new[concepts] = np.arange(len(concepts))
@@ -130,7 +129,7 @@ def align_annotations(annotations: Annotations, documents: Documents, tokens: To
     )
 
 
-def runs_of(documents: Documents) -> tuple[Int[NDArray[np.int64], "runs"], Int[NDArray[np.int64], "runs"]]:
+def runs_of(documents: Documents) -> tuple[Int[np.ndarray, "runs"], Int[np.ndarray, "runs"]]:
     """(place of the first token, number) of each document, in the order of the source.
 
     Raises InputError for no token, and where the tokens of a document do not stand side by side.

@@ -22,7 +22,7 @@ class LargestPerLatent:
         self.tokens = np.full((d_sae, most), -1, np.int64)
         self.values = np.zeros((d_sae, most), np.float32)
 
-    def add(self, block: CodeBlock, key: Float[NDArray[np.float64], "pairs"]) -> None:
+    def add(self, block: CodeBlock, key: Float[np.ndarray, "pairs"]) -> None:
         """Look at the pairs of the next block."""
         most = self.keys.shape[1]
         new = np.flatnonzero(key > self.keys[block.latents, -1])
@@ -55,14 +55,14 @@ class LargestPerLatent:
         return self.keys, self.tokens, self.values
 
 
-def sample_keys(block: CodeBlock, seed: int) -> Float[NDArray[np.float64], "pairs"]:
+def sample_keys(block: CodeBlock, seed: int) -> Float[np.ndarray, "pairs"]:
     """A key for each pair, by a hash of token and latent: those with the largest keys are a uniform sample."""
     by_token = keys(block.tokens, hash_seed(seed, "a sample of firings"))
     mixed = by_token ^ keys(block.latents.astype(np.int64), hash_seed(seed, "latents of a sample of firings"))
     return keys(mixed.view(np.int64), 0).astype(np.float64)
 
 
-def top_tokens(values: Int[NDArray[np.int64], "d_sae most"]) -> Int[NDArray[np.int64], "tokens"]:
+def top_tokens(values: Int[np.ndarray, "d_sae most"]) -> Int[np.ndarray, "tokens"]:
     """The tokens that stand among the largest of any latent, each once, in rising order."""
     tokens = np.unique(values)
     return tokens[tokens >= 0]

@@ -96,10 +96,10 @@ def probe_coverage(
 def _probe(
     concept: str,
     latent: int,
-    tokens: Int[NDArray[np.int64], "firings"],
-    values: Float[NDArray[np.float32], "firings"],
+    tokens: Int[np.ndarray, "firings"],
+    values: Float[np.ndarray, "firings"],
     mask: NDArray[np.bool_],
-    splits: Int[NDArray[np.int8], "tokens"],
+    splits: Int[np.ndarray, "tokens"],
 ) -> LatentProbe | None:
     """The probe of one latent; None for one that is silent on validation documents.
 

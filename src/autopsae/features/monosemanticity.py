@@ -27,7 +27,7 @@ from autopsae.tables import Result
 TOP = 16
 """Inputs of the variant of VISAEBench."""
 
-Scores = Float[NDArray[np.float64], "d_sae"]
+Scores = Float[np.ndarray, "d_sae"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -40,14 +40,14 @@ class Monosemanticity(Result):
     """Over all inputs, scaled by the least and the largest code over all of them (Pach et al. 2025)."""
     top_16: Scores
     """Over the 16 inputs of the largest codes alone, scaled among these (VISAEBench's number of the same name)."""
-    fired: Int[NDArray[np.int64], "d_sae"]
+    fired: Int[np.ndarray, "d_sae"]
     """On how many inputs each latent fires."""
     by_chance: float | None
     """The mean cosine of two inputs: what any latent scores on average if embeddings are exchanged at random
     between inputs. None for a single input."""
 
     @property
-    def is_live(self) -> Bool[NDArray[np.bool_], "d_sae"]:
+    def is_live(self) -> Bool[np.ndarray, "d_sae"]:
         """Latents that fire on some input."""
         return self.fired > 0
 
@@ -115,7 +115,7 @@ def monosemanticity(codes: Codes, embeddings: Tokens) -> Monosemanticity:
     least = np.where(fired < inputs, 0.0, least)
     size = np.where(most > least, most - least, np.inf)
     wanted = top_tokens(top.tokens)
-    rows: list[Float[NDArray[np.float64], "some d_embedding"]] = []
+    rows: list[Float[np.ndarray, "some d_embedding"]] = []
     total, squares, directions = np.zeros(codes.d_sae), np.zeros(codes.d_sae), None
     whole = torch.zeros((), dtype=torch.float64)
     for block, unit in _beside(codes, embeddings):
@@ -144,7 +144,7 @@ def monosemanticity(codes: Codes, embeddings: Tokens) -> Monosemanticity:
 
 def _ranges(
     codes: Codes,
-) -> tuple[Scores, Scores, Int[NDArray[np.int64], "d_sae"], int, LargestPerLatent]:
+) -> tuple[Scores, Scores, Int[np.ndarray, "d_sae"], int, LargestPerLatent]:
     """(least code where a latent fires, largest code, on how many inputs it fires, inputs, its top inputs)."""
     least, most = np.full(codes.d_sae, np.inf), np.zeros(codes.d_sae)
     fired, inputs, top = np.zeros(codes.d_sae, np.int64), 0, LargestPerLatent(codes.d_sae, TOP)
@@ -179,10 +179,10 @@ def _from_sums(total: Scores, squares: Scores, length: Scores, *, pairs_at_least
 
 def _of_top(
     top: LargestPerLatent,
-    fired: Int[NDArray[np.int64], "d_sae"],
+    fired: Int[np.ndarray, "d_sae"],
     inputs: int,
-    wanted: Int[NDArray[np.int64], "some"],
-    unit: Float[NDArray[np.float64], "some d_embedding"],
+    wanted: Int[np.ndarray, "some"],
+    unit: Float[np.ndarray, "some d_embedding"],
 ) -> Scores:
     """The score over the top inputs alone. Where a latent fires on fewer, the others of them have code 0."""
     used = min(TOP, inputs)

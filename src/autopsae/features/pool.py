@@ -16,9 +16,7 @@ from autopsae.features.labels import runs_of
 POOLS: tuple[str, ...] = get_args(Pool)
 
 
-def pool_codes(
-    codes: Codes, how: str = "max", *, leave_out: Bool[NDArray[np.bool_], "tokens"] | None = None
-) -> Codes:
+def pool_codes(codes: Codes, how: str = "max", *, leave_out: Bool[np.ndarray, "tokens"] | None = None) -> Codes:
     """Codes with an input for each document of the source, in its order: the largest code of each latent over the
     document's tokens, their mean, or the codes of its last token.
 
@@ -64,7 +62,7 @@ def pool_tokens(
     documents: Documents,
     how: str = "max",
     *,
-    leave_out: Bool[NDArray[np.bool_], "tokens"] | None = None,
+    leave_out: Bool[np.ndarray, "tokens"] | None = None,
 ) -> Float[Tensor, "documents d_in"]:
     """The same of raw activations, in float32. Raises InputError as `pool_codes`, and for more or fewer tokens."""
     documents = _check_pool("pool_tokens", documents, how)
@@ -101,7 +99,7 @@ def _check_pool(who: str, documents: Documents | None, how: str) -> Documents:
     return documents
 
 
-def _count(documents: Documents, leave_out: NDArray[np.bool_] | None) -> Bool[NDArray[np.bool_], "tokens"]:
+def _count(documents: Documents, leave_out: NDArray[np.bool_] | None) -> Bool[np.ndarray, "tokens"]:
     if leave_out is None:
         return np.ones(len(documents), bool)
     if leave_out.shape != documents.shape:

@@ -29,7 +29,7 @@ LEAST_ROWS = 10
 MOST_ROWS = 10_000
 """Tokens that are probed at most; of more, so many are drawn."""
 
-Values = Mapping[str, Bool[NDArray[np.bool_], "rows"]]
+Values = Mapping[str, Bool[np.ndarray, "rows"]]
 """{label: whether each row has it}."""
 
 
@@ -95,7 +95,7 @@ def probe_documents(
     documents: Documents,
     values: Values,
     *,
-    leave_out: Bool[NDArray[np.bool_], "tokens"] | None = None,
+    leave_out: Bool[np.ndarray, "tokens"] | None = None,
     pool: Pool = "max",
     validation: float = 0.5,
     ks: Sequence[int] = PROBE_KS,
@@ -191,11 +191,11 @@ def _frequent(values: Values, is_test: NDArray[np.bool_], unit: str) -> tuple[Va
     return kept, left_out
 
 
-def _draw(is_counted: Bool[NDArray[np.bool_], "tokens"], most: int, seed: int) -> Bool[NDArray[np.bool_], "tokens"]:
+def _draw(is_counted: Bool[np.ndarray, "tokens"], most: int, seed: int) -> Bool[np.ndarray, "tokens"]:
     """A mask of `most` of the tokens that count, or of all of them. A token is drawn by its place alone."""
     if most < 1:
         raise InputError(f"most: expected at least 1 token, got {most}")
-    places: Int[NDArray[np.int64], counted] = np.flatnonzero(is_counted)
+    places: Int[np.ndarray, counted] = np.flatnonzero(is_counted)
     order = np.argsort(keys(places, hash_seed(seed, "tokens that are probed")))
     keep = np.zeros(len(is_counted), bool)
     keep[places[order[:most]]] = True

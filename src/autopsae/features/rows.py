@@ -12,7 +12,7 @@ from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.features.codes import CodeBlock, Codes
 
 
-def without_pairs(block: CodeBlock, keep: Bool[NDArray[np.bool_], "tokens"]) -> CodeBlock:
+def without_pairs(block: CodeBlock, keep: Bool[np.ndarray, "tokens"]) -> CodeBlock:
     """The block on the same tokens, in which those outside the mask have no pairs."""
     if keep.all():
         return block
@@ -22,7 +22,7 @@ def without_pairs(block: CodeBlock, keep: Bool[NDArray[np.bool_], "tokens"]) -> 
     return replace(block, ends=ends, latents=block.latents[pairs], values=block.values[pairs])
 
 
-def select_codes(codes: Codes, keep: Bool[NDArray[np.bool_], "tokens"]) -> Codes:
+def select_codes(codes: Codes, keep: Bool[np.ndarray, "tokens"]) -> Codes:
     """The codes of the tokens in the mask alone. A pass raises InputError for a mask of another length."""
     documents = None if codes.documents is None else codes.documents[keep]
     return Codes(blocks=_SomeBlocks(codes, keep), d_sae=codes.d_sae, documents=documents)
@@ -31,7 +31,7 @@ def select_codes(codes: Codes, keep: Bool[NDArray[np.bool_], "tokens"]) -> Codes
 class SomeTokens:
     """The tokens in a mask alone; iterated as often as wanted. Raises InputError for a mask of another length."""
 
-    def __init__(self, tokens: Tokens, keep: Bool[NDArray[np.bool_], "tokens"]) -> None:
+    def __init__(self, tokens: Tokens, keep: Bool[np.ndarray, "tokens"]) -> None:
         self._tokens, self._keep = tokens, keep
 
     def __iter__(self) -> Iterator[Float[Tensor, "some d_in"]]:

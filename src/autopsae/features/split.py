@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Int
-from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.features.codes import Documents
@@ -14,9 +13,7 @@ from autopsae.seeds import hash_seed, keys
 VALIDATION, TEST = 0, 1
 
 
-def split_documents(
-    documents: Documents, *, validation: float = 0.5, seed: int = 0
-) -> Int[NDArray[np.int8], "tokens"]:
+def split_documents(documents: Documents, *, validation: float = 0.5, seed: int = 0) -> Int[np.ndarray, "tokens"]:
     """0 for each token of a validation document, 1 for each of a test document. Whole documents are drawn.
 
     A document is drawn by its number alone, so that it is on the same side in every source that has it.
@@ -38,7 +35,7 @@ def split_documents(
     return side[which]
 
 
-def shuffle_documents(labels: Labels, splits: Int[NDArray[np.int8], "tokens"], *, seed: int = 0) -> Labels:
+def shuffle_documents(labels: Labels, splits: Int[np.ndarray, "tokens"], *, seed: int = 0) -> Labels:
     """Labels in which the spans of each document are those of another document of the same split.
 
     A span keeps its length and its place in the document; in a shorter document its place is taken modulo the

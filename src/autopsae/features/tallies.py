@@ -14,17 +14,17 @@ TALLIES = ("both", "fired", "positives", "hit", "domains")
 the concept; domains in which it fires; all domains.
 """
 
-Tallies = Int[NDArray[np.int32], "concepts documents five"]
+Tallies = Int[np.ndarray, "concepts documents five"]
 
 
 def tally_documents(
     codes: Codes,
     labels: Labels,
-    splits: Int[NDArray[np.int8], "tokens"],
+    splits: Int[np.ndarray, "tokens"],
     *,
-    latents: Int[NDArray[np.int64], "concepts"],
-    limits: Float[NDArray[np.float64], "concepts"],
-    largest: Float[NDArray[np.float32], "d_sae"],
+    latents: Int[np.ndarray, "concepts"],
+    limits: Float[np.ndarray, "concepts"],
+    largest: Float[np.ndarray, "d_sae"],
 ) -> Tallies:
     """TALLIES of each concept on each test document, in the order of the source. One pass over the codes.
 
@@ -57,8 +57,8 @@ def tally_documents(
 
 
 def f1_of(
-    tallies: Float[NDArray[np.float64], "... concepts five"], by_domain: NDArray[np.bool_]
-) -> Float[NDArray[np.float64], "... concepts"]:
+    tallies: Float[np.ndarray, "... concepts five"], by_domain: NDArray[np.bool_]
+) -> Float[np.ndarray, "... concepts"]:
     """The F1 of each concept from tallies that are summed over documents."""
     both, fired, positives, hit, domains = np.moveaxis(tallies, -1, 0)
     precision = both / np.maximum(fired, 1)

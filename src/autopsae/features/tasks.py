@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
-from numpy.typing import NDArray
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
@@ -37,7 +36,7 @@ class ProbeTask(Result):
     """The name of its data set, such as "114_nyc_borough_Manhattan"."""
     texts: tuple[str, ...]
     """The prompts."""
-    labels: Bool[NDArray[np.bool_], "texts"]
+    labels: Bool[np.ndarray, "texts"]
     """The label of each."""
     classes: tuple[str, str]
     """What the files call the labels False and True."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
-from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.features.annotations import Annotations, check_range, read_table, whole_numbers
@@ -21,11 +20,11 @@ COLUMNS = ("document", "start", "end", "text")
 class TokenTable(Result):
     """The tokens of a source in its order, a row each."""
 
-    documents: Int[NDArray[np.int64], "tokens"]
+    documents: Int[np.ndarray, "tokens"]
     """The number of each token's document."""
-    starts: Int[NDArray[np.int64], "tokens"]
+    starts: Int[np.ndarray, "tokens"]
     """The first letter of its document that each token covers."""
-    ends: Int[NDArray[np.int64], "tokens"]
+    ends: Int[np.ndarray, "tokens"]
     """The letter after the last one; the same as the start for a special token, which covers none."""
     texts: tuple[str, ...]
     """What each token is, for people: its characters, its residue, the place of its patch."""
@@ -38,7 +37,7 @@ class TokenTable(Result):
         return f"{len(self):,} tokens of {documents:,} documents, {int((~self.is_letter).sum()):,} special ones"
 
     @property
-    def is_letter(self) -> Bool[NDArray[np.bool_], "tokens"]:
+    def is_letter(self) -> Bool[np.ndarray, "tokens"]:
         """The tokens that cover a letter; the others are special tokens."""
         return self.ends > self.starts
 
@@ -56,7 +55,7 @@ class TokenTable(Result):
         numbers = (self.documents.tolist(), self.starts.tolist(), self.ends.tolist())
         save_table(dict(zip(COLUMNS, (*numbers, list(self.texts)), strict=True)), path)
 
-    def check_source(self, documents: Int[NDArray[np.int64], "tokens"]) -> None:
+    def check_source(self, documents: Int[np.ndarray, "tokens"]) -> None:
         """InputError unless these are the documents of the source's tokens, and the tokens of each document cover
         its letters in order.
         """
@@ -88,9 +87,9 @@ class TokenTable(Result):
     def places(
         self,
         annotations: Annotations,
-        begin: Int[NDArray[np.int64], "spans"],
-        stop: Int[NDArray[np.int64], "spans"],
-    ) -> tuple[Int[NDArray[np.int64], "spans"], Int[NDArray[np.int64], "spans"]]:
+        begin: Int[np.ndarray, "spans"],
+        stop: Int[np.ndarray, "spans"],
+    ) -> tuple[Int[np.ndarray, "spans"], Int[np.ndarray, "spans"]]:
         """(place of the first token, place after the last one) of the tokens that cover a letter of each span.
 
         begin, stop: where the document of each span begins and ends in the source. A span of letters that no token

@@ -2,18 +2,17 @@
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 
 from autopsae.kernels import dispatch
 from autopsae.kernels.dispatch import threads_for
 
 
 def levels(
-    values: Float[NDArray[np.float32], "pairs"],
-    latents: Int[NDArray[np.int32], "pairs"],
-    maxima: Float[NDArray[np.float32], "d_sae"],
-    thresholds: Float[NDArray[np.float64], "levels"],
-) -> Int[NDArray[np.int8], "pairs"]:
+    values: Float[np.ndarray, "pairs"],
+    latents: Int[np.ndarray, "pairs"],
+    maxima: Float[np.ndarray, "d_sae"],
+    thresholds: Float[np.ndarray, "levels"],
+) -> Int[np.ndarray, "pairs"]:
     """For each pair, how many of the rising thresholds value / maximum exceeds, minus one; computed in float64."""
     loops = dispatch.load_loops()
     if loops is None:
@@ -25,14 +24,14 @@ def levels(
 
 
 def count_tokens(
-    latents: Int[NDArray[np.int32], "pairs"],
-    reached: Int[NDArray[np.int8], "pairs"],
-    ends: Int[NDArray[np.int64], "tokens_and_one"],
-    concepts: Int[NDArray[np.int32], "labels"],
-    concept_ends: Int[NDArray[np.int64], "tokens_and_one"],
-    splits: Int[NDArray[np.int8], "tokens"],
-    fired: Int[NDArray[np.int32], "splits d_sae levels"],
-    both: Int[NDArray[np.int32], "splits d_sae levels concepts"],
+    latents: Int[np.ndarray, "pairs"],
+    reached: Int[np.ndarray, "pairs"],
+    ends: Int[np.ndarray, "tokens_and_one"],
+    concepts: Int[np.ndarray, "labels"],
+    concept_ends: Int[np.ndarray, "tokens_and_one"],
+    splits: Int[np.ndarray, "tokens"],
+    fired: Int[np.ndarray, "splits d_sae levels"],
+    both: Int[np.ndarray, "splits d_sae levels concepts"],
 ) -> None:
     """Add to `fired` the tokens of each split by latent and by the level that the latent reaches, and to `both`
     those of them that have each concept.
@@ -57,14 +56,14 @@ def count_tokens(
 
 
 def count_domains(
-    latents: Int[NDArray[np.int32], "pairs"],
-    reached: Int[NDArray[np.int8], "pairs"],
-    ends: Int[NDArray[np.int64], "tokens_and_one"],
-    firsts: Int[NDArray[np.int64], "domains"],
-    lasts: Int[NDArray[np.int64], "domains"],
-    concepts: Int[NDArray[np.int32], "domains"],
-    splits: Int[NDArray[np.int8], "domains"],
-    hit: Int[NDArray[np.int32], "splits d_sae levels concepts"],
+    latents: Int[np.ndarray, "pairs"],
+    reached: Int[np.ndarray, "pairs"],
+    ends: Int[np.ndarray, "tokens_and_one"],
+    firsts: Int[np.ndarray, "domains"],
+    lasts: Int[np.ndarray, "domains"],
+    concepts: Int[np.ndarray, "domains"],
+    splits: Int[np.ndarray, "domains"],
+    hit: Int[np.ndarray, "splits d_sae levels concepts"],
 ) -> None:
     """Add to `hit` the domains by latent and by the highest level that the latent reaches on any of their tokens.
 
@@ -89,9 +88,7 @@ def count_domains(
     np.add.at(hit, (splits[domain], latents[pair], reached[pair], concepts[domain]), 1)
 
 
-def places_from(
-    firsts: Int[NDArray[np.int64], "runs"], lengths: Int[NDArray[np.int64], "runs"]
-) -> Int[NDArray[np.int64], "places"]:
+def places_from(firsts: Int[np.ndarray, "runs"], lengths: Int[np.ndarray, "runs"]) -> Int[np.ndarray, "places"]:
     """first, first + 1, ... of each run, as many as its length says, run after run."""
     ends = np.cumsum(lengths)
     return np.arange(ends[-1] if len(ends) else 0) + np.repeat(firsts - ends + lengths, lengths)

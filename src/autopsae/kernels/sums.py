@@ -10,6 +10,9 @@ from torch import Tensor
 from autopsae.kernels import dispatch
 from autopsae.kernels.dispatch import spans, sum_loops, threads_for
 
+PIECE = 1 << 26
+"""Values of the rows of pairs that are gathered at a time."""
+
 
 def dots(
     of_tokens: Float[Tensor, "tokens d_in"],
@@ -25,6 +28,8 @@ def dots(
         tokens = torch.arange(len(of_tokens), device=ends.device).repeat_interleave(
             ends.diff(), output_size=len(latents)
         )
+        if of_latents.is_cuda and of_latents.dtype == torch.bfloat16:
+            return _dots_in_pieces(of_tokens, of_latents, latents, tokens)
         # What embedding_bag uses for the gradient of its weights.
         products: Tensor = torch.ops.aten._embedding_bag_per_sample_weights_backward(
             of_tokens, of_latents, latents, ends[:-1], tokens, 0
@@ -33,6 +38,20 @@ def dots(
     products = of_tokens.new_empty(len(latents))
     arrays = (t.numpy() for t in (of_tokens, of_latents, latents, ends, products))
     loops.dots(*arrays, threads_for(len(latents) * of_tokens.shape[1]))
+    return products
+
+
+def _dots_in_pieces(
+    of_tokens: Float[Tensor, "tokens d_in"],
+    of_latents: Float[Tensor, "latents d_in"],
+    latents: Int[Tensor, "pairs"],
+    tokens: Int[Tensor, "pairs"],
+) -> Float[Tensor, "pairs"]:
+    """As `dots`, summed in float32, for what `embedding_bag` has no kernel of. tokens: of each pair."""
+    products = of_tokens.new_empty(len(latents))
+    pieces = (part.split(max(1, PIECE // of_tokens.shape[1])) for part in (tokens, latents, products))
+    for some, their_latents, out in zip(*pieces, strict=True):
+        out.copy_((of_tokens[some].float() * of_latents[their_latents].float()).sum(dim=1))
     return products
 
 

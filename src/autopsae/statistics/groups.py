@@ -90,7 +90,7 @@ def sample_groups(
 def documents_of_sample(
     documents: Sequence[int] | Int[Tensor, "tokens"] | NDArray[Any] | None,
     tokens: int,
-    places: Int[NDArray[np.int64], "sample"],
+    places: Int[np.ndarray, "sample"],
 ) -> Int[Tensor, "sample"] | None:
     """The document of each token of a sample, looked up by its place in the stream. None if they are unknown.
 

@@ -108,7 +108,7 @@ class Reservoir:
         return reservoir
 
     @property
-    def places(self) -> Int[NDArray[np.int64], "sample"]:
+    def places(self) -> Int[np.ndarray, "sample"]:
         """The places in the stream of the tokens of `tokens()`, in the same order. With them, what is known of each
         token of the stream, such as its document, is looked up for the sample.
         """
@@ -152,9 +152,9 @@ def shifts(places: NDArray[np.int64], starts: Mapping[int, int]) -> NDArray[np.i
 class ReservoirState:
     """What a reservoir holds."""
 
-    keys: UInt64[NDArray[np.uint64], "sample"]
+    keys: UInt64[np.ndarray, "sample"]
     """The keys of the tokens."""
-    places: Int[NDArray[np.int64], "sample"]
+    places: Int[np.ndarray, "sample"]
     """Their places in the stream, in order."""
     rows: Float[Tensor, "sample d_in"]
     """The tokens, in float32 or float64."""

@@ -183,9 +183,10 @@ class Resampling:
 
     Every `every_steps` steps, as long as no more than `until_step` are done, each latent silent for
     `dead_after_tokens` is given to a token of the batch, drawn with probability proportional to its squared error
-    squared: its decoder row becomes the token's direction from the encoder's centre (`b_dec`), its encoder row the
-    same at `encoder_norm` times the mean norm of the living (JumpReLU: its threshold too, times the mean of
-    theirs), its bias 0; what the optimizer remembers is forgotten.
+    squared, and each to another, as two latents that begin as one stay one. Where there are fewer different tokens
+    than silent latents, the others wait. Its decoder row becomes the token's direction from the encoder's centre
+    (`b_dec`), its encoder row the same at `encoder_norm` times the mean norm of the living (JumpReLU: its threshold
+    too, times the mean of theirs), its bias 0; what the optimizer remembers is forgotten.
 
     It is never the last thing that happens to a training: none is after `TrainConfig.last_resampling`.
     """
@@ -225,13 +226,19 @@ class Resampling:
         left: what is left of y.
         """
         silent = dead.nonzero()[:, 0]
-        weight = left.square().sum(dim=1).double().square().cpu()
-        if not len(silent) or not float(weight.sum()) > 0:
-            return silent[:0]
-        drawn = torch.multinomial(weight, len(silent), replacement=True, generator=generator)
+        if not len(silent):
+            return silent
+        # The same token may come many times, as the first of each text does.
+        tokens, which = torch.unique(y, dim=0, return_inverse=True)
+        errors = left.square().sum(dim=1).double().square()
+        weight = errors.new_zeros(len(tokens)).index_add_(0, which, errors).cpu()
+        silent = silent[: int(weight.count_nonzero())]
+        if not len(silent):
+            return silent
+        drawn = torch.multinomial(weight, len(silent), generator=generator)
         # A token at the encoder's centre itself has no direction: such a latent keeps its own.
         W_enc, W_dec = weights.W_enc[member], weights.W_dec[member]
-        away = y[drawn.to(y.device)] - weights.encoder_center[member]
+        away = tokens[drawn.to(y.device)] - weights.encoder_center[member]
         rows = normalize(torch.where(away.any(dim=1, keepdim=True), away, W_dec[silent]), dim=1)
         alive = W_enc[~dead]
         norm = alive.norm(dim=1).mean() if len(alive) else W_enc.new_ones(())

@@ -53,6 +53,29 @@ def test_only_the_ranges_that_are_asked_for_are_copied_and_once(tmp_path: Path) 
         assert [asked for _, asked in server.asked] == ["bytes=100-1099", "bytes=1100-1599", "bytes=9000-9009"]
 
 
+def test_a_file_that_another_takes_the_place_of_is_not_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the same size, between two ranges or while one is copied."""
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory.pipe_file("/replaced.bin", BYTES)
+    one = Mirror("memory://replaced.bin")
+    with one.hold({(0, 100): None}):
+        pass
+    memory.pipe_file("/replaced.bin", BYTES[::-1])
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"replaced\.bin: .*got another of"), one.hold({(200, 300): None}):
+            pass
+    read = urls.read_ranges
+
+    def replace_meanwhile(url: str, ranges: list[tuple[int, int]]) -> list[bytes]:
+        memory.pipe_file("/replaced.bin", BYTES)
+        return read(url, ranges)
+
+    for module, act in ((mirror, copy_file), (urls, lambda url: urls.read_url(url, 10**6))):
+        monkeypatch.setattr(module, "read_ranges", replace_meanwhile)
+        with pytest.raises(InputError, match="got another of"):
+            act("memory://replaced.bin")
+
+
 @pytest.mark.parametrize("how", ["500", "cut"])
 def test_a_copy_that_was_cut_goes_on_where_it_was(how: str, tmp_path: Path) -> None:
     with served(tmp_path, "", "", "", how, how, how) as server:

@@ -17,7 +17,7 @@ from autopsae.files import write_folder, write_text
 from autopsae.kinds import fields, number
 from autopsae.run.finished import check_folder
 from autopsae.saved import load_object, load_pair, save_object, save_pair
-from autopsae.urls import absolute, check_target, is_there, list_folder, read_url, remove_file, size_of, url_of
+from autopsae.urls import absolute, check_target, is_there, list_folder, read_url, remove_file, state_of, url_of
 from tests.stores import Fault, Server
 
 pytestmark = pytest.mark.quick
@@ -118,14 +118,14 @@ def test_folders_that_are_locked_are_refused_at_a_url() -> None:
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(InputError, match=r"^s3://b/a: expected the package fsspec .*'autopsae\[stores\]'"):
-        size_of("s3://b/a")
+        state_of("s3://b/a")
 
 
 @pytest.mark.parametrize("told", ["soon", "0", "-1", "inf"])
 def test_the_limit_is_a_number_of_seconds(told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOPSAE_TIMEOUT", told)
     with pytest.raises(InputError, match=f"^AUTOPSAE_TIMEOUT: expected a number of seconds over 0, got {told}"):
-        size_of("memory://a")
+        state_of("memory://a")
 
 
 def test_more_bytes_than_are_wanted_are_not_read() -> None:

@@ -18,7 +18,7 @@ from uuid import uuid4
 from autopsae.arguments import number_told
 from autopsae.arrays import InputError
 from autopsae.disk import name_full_disk, new_partial, sweep_once
-from autopsae.urls import block_ranges, list_folder, name_of, read_ranges, size_of, url_of
+from autopsae.urls import State, block_ranges, check_state, list_folder, name_of, read_ranges, state_of, url_of
 
 LIMIT = "AUTOPSAE_CACHE_GB"
 """Names the variable of the environment that limits the copies, in GB."""
@@ -31,11 +31,14 @@ Check = Callable[[Path], None]
 
 
 class Mirror:
-    """A file at a URL, parts of which are copied when they are needed. Safe in several threads."""
+    """A file at a URL, parts of which are copied when they are needed. Safe in several threads.
 
-    def __init__(self, url: str, size: int | None = None) -> None:
+    Where another file takes its name meanwhile, nothing of it is read any more: parts of both would be one.
+    """
+
+    def __init__(self, url: str) -> None:
         self.url = url
-        self._size = size
+        self._state: State | None = None
         self.copies = 0
         """How often the copy was begun anew: what was opened of an earlier one is of no more use."""
         self._folder = _folder()
@@ -49,9 +52,9 @@ class Mirror:
     @property
     def size(self) -> int:
         """Bytes of the file. Raises InputError where the store does not tell."""
-        if self._size is None:
-            self._size = size_of(self.url)
-        return self._size
+        if self._state is None:
+            self._state = state_of(self.url)
+        return self._state.size
 
     @property
     def whole(self) -> Range:
@@ -91,7 +94,8 @@ class Mirror:
             try:
                 check(self.path)
             except InputError:
-                self._there = {}  # what is wrong may also be in a range that this one is a part of
+                # What is wrong may also be in a range that this one is a part of, and be mended in the store.
+                self._there, self._state = {}, None
                 raise
             self._checked.add(one)
 
@@ -103,11 +107,12 @@ class Mirror:
     def _copy(self, begin: int, end: int) -> None:
         done = self._there.get((begin, end), 0)
         self._folder.make_room(end - begin - done)
+        size = self.size
         if not self._there:
             self.copies += 1
             self._checked = set()
             with self.path.open("wb") as file:
-                file.truncate(self.size)
+                file.truncate(size)
         with self.path.open("rb+") as file:
             while done < end - begin:
                 self._folder.check_open()
@@ -118,7 +123,18 @@ class Mirror:
                 file.flush()
                 # From here a later try goes on.
                 self._there[begin, end] = done
+        if end > begin:
+            self._check_state((begin, end))
         self._there[begin, end] = done
+
+    def _check_state(self, copied: Range) -> None:
+        """The state remains: what was opened of the earlier file must not meet the later one."""
+        assert self._state is not None
+        try:
+            check_state(self.url, self._state)
+        except InputError:
+            self._there.pop(copied)
+            raise
 
 
 def copy_ahead(needed: int, copy: Callable[[], object]) -> bool:
@@ -154,9 +170,9 @@ def copy_folder(url: str) -> Path:
         )
     place = folder.place / uuid4().hex / name_of(url.rstrip("/"))
     with name_full_disk(folder.root):
-        for name, size in files.items():
+        for name in files:
             (place / name).parent.mkdir(parents=True, exist_ok=True)
-            mirror = Mirror(f"{url.rstrip('/')}/{name}", size)
+            mirror = Mirror(f"{url.rstrip('/')}/{name}")
             with mirror.hold({mirror.whole: None}) as copy:
                 copy.replace(place / name)
             mirror.drop()

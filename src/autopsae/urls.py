@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from queue import Empty
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -31,10 +31,8 @@ TRIES = 3
 """A request that fails, or is not answered in time, is made so often."""
 PAUSE = 0.5
 """Seconds before the second try; twice as many before the third."""
-BLOCK = 4 * 2**20
-"""Bytes that are asked for in one request."""
-AT_ONCE = 4
-"""Requests at once."""
+BLOCK, AT_ONCE = 4 * 2**20, 4
+"""Bytes that are asked for in one request, and requests at once."""
 SLOWEST = 1e6
 """Bytes a second: an upload that is slower is taken to hang."""
 
@@ -43,6 +41,7 @@ _LOCAL = ("file", "local")
 _READ_ONLY = ("http", "https")
 _WHOLE = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "memory", "oci", "oss")
 """Stores in which an object is there when all of it is, so that no name of its own is needed until then."""
+_MARKS = ("ETag", "etag", "generation", "md5", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """What does not change when the same is asked again."""
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -79,13 +78,27 @@ def refuse_url(path: object, what: str, advice: str) -> None:
         raise InputError(f"{printable(url)}: expected {what}, got a URL; {advice}")
 
 
-def size_of(url: str) -> int:
-    """Bytes of a file. Raises InputError for what is no file, or tells no size."""
+class State(NamedTuple):
+    """What a store tells of a file: its bytes, and `_MARKS`, which another one of the same name has not."""
+
+    size: int
+    marks: tuple[str, ...]
+
+
+def state_of(url: str) -> State:
+    """What the store tells of a file. Raises InputError for what is no file, or tells no size."""
     system, path = _system(url)
     told = _ask(url, lambda: system.info(path))
+    marks = tuple(f"{name} {told[name]}" for name in _MARKS if told.get(name) is not None)
     if told.get("type") == "directory" or not isinstance(told.get("size"), int):
         raise InputError(f"{url}: expected a file whose size the store tells, got none; copy it to a local disk")
-    return int(told["size"])
+    return State(int(told["size"]), marks)
+
+
+def check_state(url: str, state: State) -> None:
+    """InputError where the file is no longer the one of which the store told this."""
+    if state_of(url) != state:
+        raise InputError(f"{url}: expected one file while it is read, got another of the same name; run it again")
 
 
 def is_there(url: str) -> bool:
@@ -144,12 +157,14 @@ def read_ranges(url: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
 
 def read_url(url: str, most: int) -> bytes:
     """The content of a file. Raises ValueError where it has more bytes than `most`, and as `read_ranges`."""
-    size = size_of(url)
-    if size > most:
+    state = state_of(url)
+    if state.size > most:
         raise ValueError(f"over {most:,} bytes")
     blocks: list[bytes] = []
-    while (done := sum(map(len, blocks))) < size:
-        blocks += read_ranges(url, block_ranges(done, size))
+    while (done := sum(map(len, blocks))) < state.size:
+        blocks += read_ranges(url, block_ranges(done, state.size))
+    if state.size:
+        check_state(url, state)
     return b"".join(blocks)
 
 

@@ -98,7 +98,7 @@ class RemoteFile:
         mirror = self._mirror
         if self._reader is not safetensors_layers or mirror.size <= HEAD:
             return {mirror.whole: None}
-        if self._length is None:
+        if self._length is None or not mirror.bytes_there:
             [first] = read_ranges(self.url, [(0, 8)])
             self._length = min(int.from_bytes(first, "little"), MOST_JSON, mirror.size - 8)
         return {(0, 8 + self._length): None}

@@ -331,8 +331,8 @@ def test_the_page_on_trials_has_the_tables_of_ageing_and_of_long_trainings(
     ageing.table()
     assert capsys.readouterr().out in page
     rows = policy_rows.read()
-    for model in ("unirep64", "unirep256"):
-        policy_rows.over_time(rows, model, "hs4")
+    for model, layer in (("unirep64", "hs4"), ("unirep256", "hs4"), ("spliceai", "add_20")):
+        policy_rows.over_time(rows, model, layer)
         assert capsys.readouterr().out in page
     ends = {
         row["policy"]: row
@@ -394,17 +394,22 @@ def test_the_page_on_trials_has_the_shares_of_the_policies(capsys: pytest.Captur
     assert capsys.readouterr().out in (ROOT / "docs/trial.md").read_text()
     compared = policy_rows.compared(rows, 1000)
     layers = {(row["model"], row["layer"]) for row in compared}
-    assert (len(layers), len({model for model, _ in layers})) == (18, 8)
-    both = {policy: round(18 * share["both"]) for policy, share in shares(compared).items()}
+    assert (len(layers), len({model for model, _ in layers})) == (23, 8)
+    both = {policy: round(23 * share["both"]) for policy, share in shares(compared).items()}
     constants = {p: n for p, n in both.items() if p not in ("trial", "rule", "paper_rule")}
-    assert quoted("docs/trial.md", "The trial has both on # of #.") == [both["trial"], 18]
-    assert quoted("docs/trial.md", "`whiten_0.15_frozen_fitted`, on # of #.") == [max(constants.values()), 18]
+    assert quoted("docs/trial.md", "The trial has both on # of #.") == [both["trial"], 23]
+    assert quoted("docs/trial.md", "`whiten_0.15_frozen_fitted`, on # of #.") == [max(constants.values()), 23]
     assert constants["whiten_0.15_frozen_fitted"] == max(constants.values())
-    apart = {("unirep64", "hs3"), ("unirep256", "hs3"), ("spliceai", "add_14")}
+    apart = {("unirep64", "hs3"), ("unirep256", "hs3"), ("spliceai", "add_14"), ("dinov2", "hs9")}
+    apart |= {("antiberty", "hs4"), ("smollm2", "hs20"), ("smollm2", "hs29"), ("gemma3", "hs14")}
     of_apart = shares([r for r in compared if (r["model"], r["layer"]) in apart or r["model"] == "minilm"])
-    assert quoted("docs/trial.md", "the trial has both on # of 6, and the rule on #.") == [
-        round(6 * of_apart[policy]["both"]) for policy in ("trial", "rule")
-    ]
+    sentence = (
+        "the trial has both on # of 11, and the rule on #. So has a constant: `whiten_0.15_fitted`, and "
+        "`whiten_0.15_frozen_fitted` too, on #."
+    )
+    policies = ("trial", "rule", "whiten_0.15_frozen_fitted")
+    assert quoted("docs/trial.md", sentence) == [round(11 * of_apart[policy]["both"]) for policy in policies]
+    assert of_apart["whiten_0.15_fitted"]["both"] == 1
     usual = [n for p, n in both.items() if "_fitted" not in p and p != "trial"]
     assert quoted("docs/trial.md", "none has both on more than #") == [max(usual)]
     assert quoted("docs/trial.md", "as it is** has both on #") == [both["none"]]

@@ -47,7 +47,7 @@ def test_training_in_float64_gives_the_weights_of_the_cpu(sparsity: a.Sparsity, 
     except a.InputError as refused:
         pytest.skip(str(refused))
     for name, weight in here.items():
-        torch.testing.assert_close(there[name], weight, rtol=1e-8, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(there[name], weight, rtol=1e-8, atol=1e-9)
     for one, other in zip(records, others, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-8)
         assert one.dead == other.dead

@@ -70,7 +70,8 @@ def table() -> None:
     itself, aged = _dead(read(), steps=STEPS, chose=None), _dead(read_ageing(), steps=AGED, age=3, batch=256)
     print(f"| layer | training | {' | '.join(f'`{policy}`' for policy in SHOWN)} |")
     print("|---" * (2 + len(SHOWN)) + "|")
-    for model, layer in dict.fromkeys((model, layer) for model, layer, _ in aged):
+    layers = dict.fromkeys((model, layer) for model, layer, _ in aged)
+    for model, layer in (one for one in layers if all((*one, policy) in aged for policy in SHOWN)):
         for name, dead in (("itself", itself), ("aged", aged)):
             cells = [f"{dead[model, layer, policy]:.1%}" for policy in SHOWN]
             print(f"| {model} {layer} | {name} | {' | '.join(cells)} |")

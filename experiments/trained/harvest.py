@@ -97,7 +97,10 @@ def embed(model: str, documents: Sequence[Any], table: TokenTable) -> Float[np.n
     source = NetworkSource(network, read, point=point, batch_size=16)
     is_letter = source.table.is_letter
     here = rows_of(source)[is_letter]
-    return here[_cover(source.table.documents[is_letter], source.table.starts[is_letter], table)]
+    rows: NDArray[np.float32] = here[
+        _cover(source.table.documents[is_letter], source.table.starts[is_letter], table)
+    ]
+    return rows
 
 
 def _of_lines(
@@ -127,7 +130,8 @@ def _cover(owners: NDArray[np.int64], starts: NDArray[np.int64], table: TokenTab
     far = 1 + max(int(starts.max()), int(table.starts.max()))
     keys = owners * far + starts
     at = np.searchsorted(keys, table.documents * far + table.starts, side="right") - 1
-    return np.maximum(at, np.searchsorted(owners, table.documents))
+    last: NDArray[np.int64] = np.maximum(at, np.searchsorted(owners, table.documents))
+    return last
 
 
 def fill_english(name: str, tokens: Path, tasks: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
 from autopsae.seeds import hash_seed
@@ -200,4 +201,5 @@ class Coverage(Result):
         )
 
     def _is_over(self, limit: float) -> Bool[np.ndarray, "d_sae concepts"]:
-        return np.minimum(self.validation_f1, self.test_f1) > limit
+        is_over: NDArray[np.bool_] = np.minimum(self.validation_f1, self.test_f1) > limit
+        return is_over

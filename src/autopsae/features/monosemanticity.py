@@ -174,7 +174,8 @@ def _from_sums(total: Scores, squares: Scores, length: Scores, *, pairs_at_least
     weight = total**2 - squares
     # Rounding leaves a weight that is not quite 0 for a latent of a single input.
     known = pairs_at_least & (weight > 1e-12 * np.maximum(squares, 1e-300))
-    return np.divide(length - squares, weight, out=np.full_like(total, np.nan), where=known)
+    scores: NDArray[np.float64] = np.divide(length - squares, weight, out=np.full_like(total, np.nan), where=known)
+    return scores
 
 
 def _of_top(

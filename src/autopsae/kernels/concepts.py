@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 
 from autopsae.kernels import dispatch
 from autopsae.kernels.dispatch import threads_for
@@ -17,7 +18,8 @@ def levels(
     loops = dispatch.load_loops()
     if loops is None:
         scaled = values.astype(np.float64) / maxima[latents].astype(np.float64)
-        return (np.searchsorted(thresholds, scaled, side="left") - 1).astype(np.int8)
+        reached: NDArray[np.int8] = (np.searchsorted(thresholds, scaled, side="left") - 1).astype(np.int8)
+        return reached
     reached = np.empty(len(values), np.int8)
     loops.concepts.levels(values, latents, maxima, thresholds, reached, threads_for(len(values)))
     return reached
@@ -91,7 +93,8 @@ def count_domains(
 def places_from(firsts: Int[np.ndarray, "runs"], lengths: Int[np.ndarray, "runs"]) -> Int[np.ndarray, "places"]:
     """first, first + 1, ... of each run, as many as its length says, run after run."""
     ends = np.cumsum(lengths)
-    return np.arange(ends[-1] if len(ends) else 0) + np.repeat(firsts - ends + lengths, lengths)
+    from_ends: NDArray[np.int64] = np.repeat(firsts - ends + lengths, lengths)
+    return np.arange(ends[-1] if len(ends) else 0) + from_ends
 
 
 def _threads(pairs: int) -> int:

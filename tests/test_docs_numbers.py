@@ -410,10 +410,20 @@ def test_the_page_on_trials_has_the_shares_of_the_policies(capsys: pytest.Captur
     policies = ("trial", "rule", "whiten_0.15_frozen_fitted")
     assert quoted("docs/trial.md", sentence) == [round(11 * of_apart[policy]["both"]) for policy in policies]
     assert of_apart["whiten_0.15_fitted"]["both"] == 1
-    usual = [n for p, n in both.items() if "_fitted" not in p and p != "trial"]
+    usual = [n for p, n in constants.items() if "_fitted" not in p]
     assert quoted("docs/trial.md", "none has both on more than #") == [max(usual)]
     assert quoted("docs/trial.md", "as it is** has both on #") == [both["none"]]
-    dinov2 = {row["policy"]: row for row in compared if (row["model"], row["layer"]) == ("dinov2", "hs12")}
+    by_layer: dict[tuple[str, str], dict[str, policy_rows.Row]] = {}
+    for row in compared:
+        by_layer.setdefault((row["model"], row["layer"]), {})[row["policy"]] = row
+    kept = [ends for ends in by_layer.values() if ends["rule"]["chose"] == "none"]
+    changes = [ends["whiten_0.15_fitted"]["fvu_raw"] / ends["none"]["fvu_raw"] - 1 for ends in kept]
+    assert len(kept) == 8
+    assert quoted("docs/trial.md", "is -# % to +# % from that of `none`") == [
+        round(-100 * min(changes), 1),
+        round(100 * max(changes), 1),
+    ]
+    dinov2 = by_layer["dinov2", "hs12"]
     assert "_fitted" in dinov2["trial"]["chose"]
     over = dinov2["trial"]["fvu_raw"] / dinov2["median"]["fvu_raw"] - 1
     assert quoted("docs/trial.md", "whose error is # % over that of the median") == [round(100 * over)]

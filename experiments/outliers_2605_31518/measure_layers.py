@@ -156,6 +156,7 @@ def _row(estimated: Diagnosis, counted: dict[str, Birth]) -> dict[str, Any]:
             forecast=estimated.birth["none"].dead,
             recovery=estimated.recovery,
             prescription=estimated.prescription,
+            travel=ASKED.lr * ASKED.steps,
             acceptable=ASKED.acceptable,
             documents_assumed=False,  # changes no finding, only an advice
         )

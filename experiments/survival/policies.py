@@ -1,6 +1,7 @@
 """Who dies in training and what the error is, under each remedy and way in which `b_dec` learns, at many settings.
 
     python -m experiments.survival.policies FOLDER [--layers smollm2.hs12,...] [--seeds 0,1] [--steps 200,1000,2000]
+    python -m experiments.survival.policies FOLDER --rules                 # what the rules choose today, minutes
     python -m experiments.survival.policies                                # the tables of the kept rows, a second
 
 FOLDER is what `experiments.survival.layers` wrote. All policies of a layer, seed, rate, d_sae and k are trained as
@@ -13,7 +14,8 @@ A row has `model, layer, seed, steps, lr, d_sae, k`, `tokens` (different trainin
 was trained on), `held_out` (held-out tokens), `policy`, `chose`, `dead, fvu_raw, fvu_typical`. A policy is
 the name of a candidate of a trial (`autopsae.trial.candidate`), such as median_frozen or whiten_0.15_fitted;
 "_fast" behind it says that a fitted encoder learned at the full rate, not at that of its rows' length.
-`rule` and `paper_rule` repeat the row of the policy that they chose before training, and name it in `chose`. So
+`rule` and `paper_rule` repeat the row of the policy that they chose before training, and name it in `chose`; the
+first is told rate and steps. `--rules` makes their rows anew, without training. So
 does `trial`, which chooses as `autopsae.trial` does among its usual candidates, by trainings of 1,000 steps
 (`experiments.survival.ageing`). It sees the held-out tokens on which the row is measured.
 """
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.survival.policy_rows import BATCH, HELD_OUT, Row, keep, read, tables
+from experiments.survival.policy_rows import BATCH, HELD_OUT, Row, grouped, keep, read, tables
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,7 +37,7 @@ from autopsae.statistics import collect
 from autopsae.statistics.collect import Statistics
 from autopsae.training import Member, Training
 from autopsae.training.bias import BIASES
-from autopsae.trial.candidate import parts_of
+from autopsae.trial.candidate import Candidate, parts_of
 
 CENTER = {"lr": 3e-4, "d_sae": 2048, "k": 32}
 """The point around which one setting at a time is changed."""
@@ -67,10 +69,31 @@ def split(folder: Path, name: str) -> tuple[Float[Tensor, "tokens d_in"], Float[
     return x[~is_held_out], x[is_held_out]
 
 
-def choices(x: Float[Tensor, "tokens d_in"], *, d_sae: int, k: int, device: str = "cpu") -> dict[str, str]:
+def choices(
+    x: Float[Tensor, "tokens d_in"], *, d_sae: int, k: int, lr: float, steps: int, device: str = "cpu"
+) -> dict[str, str]:
     """What each rule chooses from the training tokens, as a policy."""
-    found = diagnose(x, d_sae=d_sae, sparsity=TopK(k=k), exact=False, device=device)
-    return {"rule": found.prescription.remedy.name, "paper_rule": found.paper}
+    found = diagnose(x, d_sae=d_sae, sparsity=TopK(k=k), lr=lr, steps=steps, exact=False, device=device)
+    prescribed = found.prescription
+    candidate = Candidate(remedy=prescribed.remedy, fit_encoder=prescribed.encoder_scale != 1)
+    return {"rule": candidate.name, "paper_rule": found.paper}
+
+
+def renew_rules(folder: Path, name: str) -> None:
+    """Make the rows of the rules anew from the kept rows of a layer."""
+    x, _ = split(folder, name)
+    model, _, layer = name.partition(".")
+    about = {"model": model, "layer": layer, "tokens": len(x)}
+    chosen: dict[tuple[float, int, int, int], dict[str, str]] = {}
+    rows = []
+    for group in grouped([row for row in read() if about.items() <= row.items()], "policy"):
+        first, ends = group[0], {row["policy"]: row for row in group}
+        settings = {name: first[name] for name in ("d_sae", "k", "lr", "steps")}
+        key = (first["lr"], *(first[name] for name in ("d_sae", "k", "steps")))
+        chosen[key] = chosen.get(key) or choices(x, **settings)
+        rows += [{**ends[p], "policy": rule, "chose": p} for rule, p in chosen[key].items() if p in ends]
+        print(name, *key, first["seed"], *(f"{p} {p in ends}" for p in chosen[key].values()), flush=True)
+    keep(rows, without=[*RULES], of=about)
 
 
 def measured(
@@ -138,9 +161,9 @@ def run(
     x, held_out = split(folder, name)
     model, _, layer = name.partition(".")
     about = {"model": model, "layer": layer, "seed": seed, **settings, "tokens": len(x), "held_out": len(held_out)}
-    chosen = choices(x, d_sae=settings["d_sae"], k=settings["k"], device=device)
+    chosen = {steps: choices(x, **settings, steps=steps, device=device) for steps in at}
     there = {(row["steps"], row["policy"]) for row in read() if about.items() <= row.items()}
-    asked = dict.fromkeys([*policies, *chosen.values()])
+    asked = dict.fromkeys([*policies, *(policy for rules in chosen.values() for policy in rules.values())])
     policies = [policy for policy in asked if any((steps, policy) not in there for steps in at)]
     wanted = [steps for steps in at if any((steps, policy) not in there for policy in policies)]
     if not wanted:
@@ -154,7 +177,7 @@ def run(
         ran = {**about, "steps": steps, "epochs": steps * BATCH / len(x)}
         rows = [{**ran, "policy": policy, "chose": None, **end} for policy, end in ends.items()]
         # A policy that was measured before has these rows.
-        named = {rule: policy for rule, policy in chosen.items() if policy in ends}
+        named = {rule: policy for rule, policy in chosen[steps].items() if policy in ends}
         rows += [{**ran, "policy": rule, "chose": policy, **ends[policy]} for rule, policy in named.items()]
         keep(rows)
         for row in rows:
@@ -176,6 +199,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("policies-cache"))
     parser.add_argument("--saes", type=Path, help="keep the trained SAEs there, for `trained_death`")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rules", action="store_true", help="only make the rows of the rules anew")
     asked = parser.parse_args()
     if asked.folder is None:
         keep([])
@@ -185,8 +209,13 @@ def main() -> None:
     files = sorted(path.stem for path in asked.folder.glob("*.npy") if not path.stem.endswith(".documents"))
     settings = {"lr": asked.lr, "d_sae": asked.d_sae, "k": asked.k}
     at = sorted(map(int, asked.steps.split(",")))
+    names = asked.layers.split(",") if asked.layers else files
+    if asked.rules:
+        for name in names:
+            renew_rules(asked.folder, name)
+        return
     for seed in map(int, asked.seeds.split(",")):
-        for name in asked.layers.split(",") if asked.layers else files:
+        for name in names:
             policies, kept = asked.policies.split(","), (asked.cache, asked.saes)
             run(asked.folder, name, policies, at, seed, settings, *kept, asked.device)
 

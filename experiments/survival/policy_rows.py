@@ -45,10 +45,13 @@ def read_ageing() -> list[Row]:
     return rows
 
 
-def keep(rows: Sequence[Row]) -> None:
-    """Add rows to the file, in place of those that say the same of other numbers."""
+def keep(rows: Sequence[Row], *, without: Sequence[str] = (), of: Row | None = None) -> None:
+    """Add rows to the file, in place of those that say the same of other numbers, and of all of these policies
+    (`without`) on what `of` names.
+    """
     about = [_about(row) for row in rows]
     kept = [row for row in read() if _about(row) not in about]
+    kept = [row for row in kept if row["policy"] not in without or not (of or {}).items() <= row.items()]
     lines = ",\n".join(json.dumps(row) for row in with_trials([*kept, *rows]))
     write_text(RESULTS, f"[\n{lines}\n]\n")
 

@@ -13,6 +13,8 @@ from autopsae.diagnosis.ladder import remedy_ladder
 from autopsae.diagnosis.prescribe import LOPSIDED
 from autopsae.diagnosis.survey import COMPARED, survey
 from autopsae.remedies.remedy import Remedy, whiten
+from autopsae.sae.init import born
+from autopsae.sae.sparsity import ReLU, TopK
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.survival.outlook import Expected
 from tests import oracles
@@ -167,7 +169,7 @@ def test_the_dictionary_holds_every_promised_key_and_is_json(tmp_path: Path) -> 
         assert {"tokens", "d_in", "gamma", "gamma_raw", "effective_rank", "effective_rank_fraction"} < set(row)
         assert row["kurtosis"] == pytest.approx(0.0, abs=0.5)
         assert set(row["predicted"]) == {"dead_by_relu", "dead"}
-        assert set(row["prescription"]) == {"remedy", "instruction", "reason", "paper"}
+        assert set(row["prescription"]) == {"remedy", "instruction", "encoder_scale", "reason", "paper"}
         assert {"none", "median", row["prescription"]["remedy"]} <= set(row["expected"])
         for outlook in row["expected"].values():
             assert outlook["tokens"] == 4000
@@ -257,3 +259,44 @@ def test_documents_that_do_not_fit_the_stream_are_refused() -> None:
         diagnose(tokens(1.0), **SMALL, documents=[1, 2, 3])
     with pytest.raises(InputError, match=r'documents: expected repeated="keep"'):
         diagnose(tokens(1.0), **SMALL, documents=[0] * 4000, repeated="leave_out")
+
+
+@pytest.mark.parametrize(
+    ("steps", "lr", "remedy"),
+    [(2000, 3e-4, "whiten_0.15"), (2001, 3e-4, "median"), (100, 1e-2, "median"), (0, 3e-4, "median")],
+)
+def test_a_short_training_is_prescribed_a_whitening_and_a_fitted_encoder(
+    steps: int, lr: float, remedy: str
+) -> None:
+    x = tokens(10.0)
+    diagnosis = diagnose(x, **SMALL, steps=steps, lr=lr)
+    prescription = diagnosis.prescription
+    is_short = remedy != "median"
+    said = [finding for finding in diagnosis.findings if finding.name == "lr x steps"]
+    assert prescription.remedy.name == remedy
+    assert ("fit the encoder" in str(diagnosis), bool(said)) == (is_short, is_short)
+    assert prescription.training["relative_encoder_lr"] is is_short
+    if is_short:
+        # The least squared error of s z W_dec, by another way: least squares over all of the tokens.
+        plain = born(prescription.remedy, d_sae=512, sparsity=TopK(k=8), sample=x)
+        y = plain.affine(x) - plain.b_dec
+        decoded = plain.reconstruct(plain.select(plain.affine(x))) - plain.b_dec
+        best = torch.linalg.lstsq(decoded.detach().reshape(-1, 1), y.detach().reshape(-1, 1)).solution.item()
+        assert prescription.encoder_scale == pytest.approx(best, rel=0.03)  # for 1,000 of the 4,000 tokens
+        torch.testing.assert_close(born(prescription).W_enc, plain.W_enc * prescription.encoder_scale)
+
+
+def test_a_short_training_changes_nothing_on_a_mild_layer_and_fits_no_encoder_under_a_penalty() -> None:
+    mild = diagnose(tokens(0.05), **SMALL, steps=1000).prescription
+    assert (mild.remedy.name, mild.encoder_scale) == ("none", 1.0)
+    shifted = diagnose(tokens(10.0), d_sae=512, sparsity=ReLU(), at_tokens=4000, steps=1000).prescription
+    assert (shifted.remedy.name, shifted.encoder_scale) == ("median", 1.0)
+
+
+def test_a_short_training_keeps_a_stronger_whitening_that_the_layer_needs() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 128, generator=generator) * torch.logspace(0, -5, 128)
+    long = diagnose(x, **SMALL).prescription
+    short = diagnose(x, **SMALL, steps=1000).prescription
+    assert long.remedy.name == short.remedy.name == "whiten_0.5"
+    assert (long.encoder_scale, short.encoder_scale < 1) == (1.0, True)

@@ -100,6 +100,7 @@ def measured(
         predicted=predicted or Prediction(dead_by_relu=births["none"].dead_by_relu, dead=births["none"].dead),
         forecast=births["none"].dead if forecast is None else forecast,
         recovery=revival,
+        travel=30.0,
         prescription=Prescription(remedy=remedy, reason="", layer="hs1", d_sae=1000, sparsity=TopK(k=k)),
         acceptable=0.01,
         documents_assumed=False,

@@ -20,7 +20,7 @@ def layer(name: str, remedy: str, *, dead: float = 0.0, dragged: float = 0.0) ->
         remedy: SimpleNamespace(dead=SimpleNamespace(value=0.0 if remedy != "none" else dead), tokens=1_000_000),
     }
     findings = [SimpleNamespace(name="mean-median distance")] if dragged else []
-    prescription = SimpleNamespace(remedy=SimpleNamespace(name=remedy, instruction=instruction))
+    prescription = SimpleNamespace(remedy=SimpleNamespace(name=remedy), instruction=instruction)
     return Mock(
         spec=Diagnosis,
         layer=name,

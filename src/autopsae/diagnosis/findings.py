@@ -6,6 +6,7 @@ Findings are written after the prescription and agree with it: if it changes not
 from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.measured import SEVERE_GAMMA, STRAY_SQUARE, Measured, why_dead
 from autopsae.diagnosis.outliers import total_share
+from autopsae.diagnosis.prescribe import SHORT
 from autopsae.diagnosis.repetition import repeat_findings
 from autopsae.statistics.groups import DOCUMENT
 from autopsae.statistics.strays import STRAY
@@ -42,6 +43,7 @@ def findings(measured: Measured) -> tuple[Finding, ...]:
         _heavy_tails(measured),
         _few_tokens(measured),
         _few_documents(measured),
+        _short_training(measured),
     ]
     return tuple(finding for finding in candidates if finding)
 
@@ -245,4 +247,21 @@ def _few_documents(measured: Measured) -> Finding | None:
         "independent tokens, and the expected dead fraction may be many percentage points off",
         advice=told if measured.documents_assumed else "harvest more documents or images, and fewer tokens of each",
         source="docs/forecast.md: 64 images of DINOv2 were worth 165 tokens, and the forecast 14 points off",
+    )
+
+
+def _short_training(measured: Measured) -> Finding | None:
+    """What is prescribed because the training is short, and only then."""
+    length = measured.prescription.encoder_scale
+    if length == 1:
+        return None
+    return Finding(
+        name="lr x steps",
+        value=measured.travel,
+        threshold=SHORT,
+        tokens=measured.sample_size,
+        meaning="so short a training would spend much of itself on making the codes smaller, and ends lower after "
+        f"whitening with encoder rows of length {length:.2g} at birth",
+        advice="for a longer training, diagnose with its own --steps and --lr: there they end higher",
+        source="docs/trial.md: real layers at 200 to 2,000 steps",
     )

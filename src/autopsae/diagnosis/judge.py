@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from math import ceil
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,13 +17,14 @@ from autopsae.diagnosis.ladder import Ladder, ladder_beside, remedy_ladder
 from autopsae.diagnosis.measured import Measured, sample_size
 from autopsae.diagnosis.outliers import outlier_dimensions
 from autopsae.diagnosis.parameters import Asked
-from autopsae.diagnosis.prescribe import paper_rule, prescribe, suffices
+from autopsae.diagnosis.prescribe import is_short, paper_rule, prescribe, suffices, too_mild
+from autopsae.diagnosis.prescription import Prescription
 from autopsae.diagnosis.profile import variance_shares
 from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.severity import severity
 from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
-from autopsae.sae.init import draw_rows
+from autopsae.sae.init import born, draw_rows
 from autopsae.seeds import stream
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.groups import documents_of_sample, sample_groups
@@ -35,6 +38,8 @@ from autopsae.survival.outlook import Outlook
 from autopsae.survival.recovery import Recovery, recovery_of
 
 _SHOWN_TOKENS = 64
+_FITTED_TOKENS = 1024
+"""Tokens of the sample to which an encoder is fitted."""
 
 
 def judge(
@@ -68,7 +73,8 @@ def judge(
         forecast_views, drawn=rows, sparsity=asked.sparsity, groups=groups, stream_tokens=stream_tokens
     )
     forecasts = forecast(views.of(["none", "median", "mean"]), if_silent={"mean"})
-    of_ladder = _forecasts(ladder, wanted, views, forecast, forecasts, asked)
+    passed = too_mild([*ladder]) if is_short(asked.lr, asked.steps, asked.sparsity) else set[str]()
+    of_ladder = _forecasts(ladder, wanted, passed, views, forecast, forecasts, asked)
     expected = {name: _limit(made.at(asked.at_tokens), sample_size(repeats)) for name, made in of_ladder.items()}
     listed = [name for name in ladder if name in {*expected, "whiten"}] + ["mean", "zscore"]
     birth = births(
@@ -81,11 +87,7 @@ def judge(
             forecasts={**forecasts, **of_ladder},
         )
     )
-    tried = [views.remedy(name) for name in expected]
-    prescription = prescribe(
-        expected, tried, layer=layer, d_sae=asked.d_sae, sparsity=asked.sparsity, acceptable=asked.acceptable
-    )
-    prescription = replace(prescription, scale=views[prescription.remedy.name].scale)
+    prescription = _prescribe(expected, passed, views, asked, layer)
     measured = Measured(
         tokens=statistics.tokens,
         severity=geometry,
@@ -97,10 +99,32 @@ def judge(
         forecast=forecasts["none"].dead(birth["none"].tokens).value,
         recovery=_recovery(views["none"], rows, asked, expected["none"]),
         prescription=prescription,
+        travel=asked.lr * asked.steps,
         acceptable=asked.acceptable,
         documents_assumed=groups.least_effect > 1,
     )
     return _diagnosis(measured, layer_norm(sample[:_SHOWN_TOKENS]).float().cpu(), statistics.spectrum)
+
+
+def _prescribe(
+    expected: Mapping[str, Outlook], passed: set[str], views: "_Views", asked: Asked, layer: str
+) -> Prescription:
+    """What is prescribed of the remedies with an expectation. passed: those that are too mild."""
+    tried = [views.remedy(name) for name in expected if name not in passed]
+    about: dict[str, Any] = {"d_sae": asked.d_sae, "sparsity": asked.sparsity, "acceptable": asked.acceptable}
+    prescription = prescribe(expected, tried, layer=layer, **about)
+    prescription = replace(prescription, scale=views[prescription.remedy.name].scale)
+    if prescription.remedy.affine.linear is None or not is_short(asked.lr, asked.steps, asked.sparsity):
+        return prescription
+    return _fit_encoder(prescription, views.sample, asked)
+
+
+def _fit_encoder(prescription: Prescription, sample: Float[Tensor, "sample d_in"], asked: Asked) -> Prescription:
+    """The prescription with an encoder of the best length at birth for some tokens of the sample."""
+    some = sample[:: ceil(len(sample) / _FITTED_TOKENS)]
+    generator = torch.Generator(some.device).manual_seed(asked.seed)
+    sae = born(prescription, sample=some, generator=generator, fit_encoder=True)
+    return replace(prescription, encoder_scale=float(sae.W_enc.detach()[0].norm()))
 
 
 def _of_sample(
@@ -155,7 +179,7 @@ class _Views:
     """Remedies, and what an SAE sees under each, made when they are asked for: those of a whitening take long."""
 
     def __init__(self, remedies: Ladder, sample: Float[Tensor, "sample d_in"]) -> None:
-        self._makers, self._sample = remedies, sample
+        self._makers, self.sample = remedies, sample
         self._remedies: dict[str, Remedy] = {}
         self._views: dict[str, View] = {}
 
@@ -166,7 +190,7 @@ class _Views:
 
     def __getitem__(self, name: str) -> View:
         if name not in self._views:
-            self._views[name] = self.remedy(name).enters(self._sample)
+            self._views[name] = self.remedy(name).enters(self.sample)
         return self._views[name]
 
     def of(self, names: Sequence[str]) -> dict[str, View]:
@@ -177,13 +201,14 @@ class _Views:
 def _forecasts(
     ladder: Ladder,
     wanted: set[str],
+    passed: set[str],
     views: _Views,
     make: Forecaster,
     known: Mapping[str, Forecast],
     asked: Asked,
 ) -> dict[str, Forecast]:
     """Of no remedy, the median and what was wanted in any case; of the others up to the first that suffices.
-    known: those that are there already.
+    passed: those that are not prescribed if they do; known: those that are there already.
     """
     forecasts: dict[str, Forecast] = {}
     enough = False
@@ -191,5 +216,5 @@ def _forecasts(
         if len(forecasts) < 2 or name in wanted or not enough:
             forecasts[name] = known.get(name) or make(views.of([name]))[name]
             outlook = forecasts[name].at(asked.at_tokens)
-            enough = enough or suffices(views.remedy(name), outlook, asked.acceptable)
+            enough = enough or (name not in passed and suffices(views.remedy(name), outlook, asked.acceptable))
     return forecasts

@@ -43,6 +43,8 @@ class Measured:
     recovery: Recovery | None
     """What training would leave of the dead-by-ReLU, where that was asked."""
     prescription: Prescription
+    travel: float
+    """Learning rate times steps of the training that was asked about."""
     acceptable: float
     """Fraction of latents that may be dead."""
     documents_assumed: bool
@@ -66,9 +68,7 @@ class Measured:
         if name == "none":
             return ""
         counted, expected = self.birth[name].dead, self.expected[name].dead.value
-        return (
-            f"{self.prescription.remedy.instruction} ({counted:.1%} dead as {self.how}, {expected:.1%} as expected)"
-        )
+        return f"{self.prescription.instruction} ({counted:.1%} dead as {self.how}, {expected:.1%} as expected)"
 
     @property
     def born_dead(self) -> str:

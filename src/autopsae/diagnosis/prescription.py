@@ -47,8 +47,8 @@ class Prescription(Result):
     bias: Bias = BIASES["learned"]
     """How `b_dec` shall learn. Only a trial prescribes another way than the usual one."""
     encoder_scale: float = 1.0
-    """What the encoder's rows are multiplied by at birth. Only a trial prescribes another number than 1: the one
-    that `fit_encoder` found."""
+    """What the encoder's rows are multiplied by at birth: 1, or what `fit_encoder` found. A diagnosis prescribes
+    another number than 1 for short trainings alone."""
 
     @property
     def d_in(self) -> int:
@@ -59,6 +59,11 @@ class Prescription(Result):
     def b_dec(self) -> Float[Tensor, "d_in"]:
         """The centre, in the space of the raw activations: what `b_dec` should start from."""
         return self.remedy.affine.center
+
+    @property
+    def instruction(self) -> str:
+        """What to do, to be followed: "center by the median"."""
+        return self.remedy.instruction + ("" if self.encoder_scale == 1 else ", and fit the encoder at birth")
 
     @property
     def training(self) -> dict[str, Any]:
@@ -151,7 +156,7 @@ class Prescription(Result):
         )
 
     def __str__(self) -> str:
-        return f"{printable(self.layer)}: {self.remedy.instruction}: {self.reason}"
+        return f"{printable(self.layer)}: {self.instruction}: {self.reason}"
 
 
 # `Bias` refuses the numbers that it cannot have.

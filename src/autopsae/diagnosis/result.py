@@ -81,7 +81,8 @@ class Diagnosis(Result):
             "recovery": recovery and {**asdict(recovery), "dead_by_relu": recovery.dead_by_relu},
             "prescription": {
                 "remedy": self.prescription.remedy.name,
-                "instruction": self.prescription.remedy.instruction,
+                "instruction": self.prescription.instruction,
+                "encoder_scale": self.prescription.encoder_scale,
                 "reason": self.prescription.reason,
                 "paper": self.paper,
             },
@@ -115,7 +116,7 @@ class Diagnosis(Result):
 
     def __str__(self) -> str:
         head = (
-            f"{printable(self.layer)}: {self.prescription.remedy.instruction}: {self.prescription.reason} (the "
+            f"{printable(self.layer)}: {self.prescription.instruction}: {self.prescription.reason} (the "
             f"paper's rule: {self.paper})"
         )
         return "\n".join([head, *(f"  {finding}" for finding in self.findings)])

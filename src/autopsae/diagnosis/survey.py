@@ -98,9 +98,7 @@ class Survey(Result):
 
     def __str__(self) -> str:
         said = [printable(sentence) for sentence in self.verdict] if len(self) > 1 else []
-        lines = [
-            f"{printable(d.layer)}: gamma {d.severity.gamma:.2f}, {d.prescription.remedy.instruction}" for d in self
-        ]
+        lines = [f"{printable(d.layer)}: gamma {d.severity.gamma:.2f}, {d.prescription.instruction}" for d in self]
         more = [f"and {len(lines) - _LINES} layers more"] if len(lines) > _LINES else []
         return "\n".join([*said, *lines[:_LINES], *more])
 

@@ -37,12 +37,11 @@ def _on_all(diagnoses: Sequence[Diagnosis], fine: int) -> str:
 
 def _on_some(diagnoses: Sequence[Diagnosis], places: Sequence[int]) -> str:
     some = [diagnoses[place] for place in places]
-    remedy = some[0].prescription.remedy
     without = [d.expected["none"].dead.value for d in some]
     with_it = [d.expected[d.prescription.remedy.name].dead.value for d in some]
     at = f"{some[0].expected['none'].tokens:,} tokens"
-    said = f"{spans(diagnoses, places)}: {remedy.instruction}; {_range(with_it)} of the latents are then expected "
-    said += f"dead on {at}, {_range(without)} without it"
+    said = f"{spans(diagnoses, places)}: {some[0].prescription.instruction}; {_range(with_it)} of the latents are "
+    said += f"then expected dead on {at}, {_range(without)} without it"
     dragged = [place for place in places if any(f.name == MEAN_MEDIAN for f in diagnoses[place].findings)]
     if dragged:
         worst = max(diagnoses[place].birth["mean"].dead for place in dragged)

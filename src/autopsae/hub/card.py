@@ -115,7 +115,7 @@ def _prescription(published: Published) -> str:
         remedy = made_for.get("remedy") if isinstance(made_for, dict) else published.summary.get("start")
         return f"## How it was born\n\nIts start was {_code(remedy)}." if remedy else ""
     return (
-        f"## How it was born\n\n{_text(prescription.remedy.instruction).capitalize()}: "
+        f"## How it was born\n\n{_text(prescription.instruction).capitalize()}: "
         f"{_text(prescription.reason)}.\n\n`prescription.json` and `prescription.safetensors` hold this "
         "prescription; `autopsae train --prescription` starts another SAE from it."
     )

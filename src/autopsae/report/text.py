@@ -174,7 +174,7 @@ def _short(tokens: int) -> str:
 def _by_layer(survey: Survey) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for d in survey:
-        lines.extend((Text(), plain(f"{d.layer}: {d.prescription.remedy.instruction}", "bold")))
+        lines.extend((Text(), plain(f"{d.layer}: {d.prescription.instruction}", "bold")))
         lines.append(Padding(plain(f"{d.prescription.reason} (the paper's rule: {d.paper})"), (0, 0, 0, 2)))
         lines.extend(_bullet(str(finding)) for finding in d.findings)
     return lines
@@ -186,7 +186,7 @@ def _by_finding(survey: Survey) -> list[RenderableType]:
     by_paper: dict[str, list[str]] = {}
     findings: dict[str, list[tuple[str, Finding]]] = {}
     for d in survey:
-        advised.setdefault(d.prescription.remedy.instruction, []).append(d.layer)
+        advised.setdefault(d.prescription.instruction, []).append(d.layer)
         by_paper.setdefault(d.paper, []).append(d.layer)
         for finding in d.findings:
             findings.setdefault(finding.name, []).append((d.layer, finding))

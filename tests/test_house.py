@@ -139,7 +139,7 @@ NAMED_FOR_WHAT_THEY_GIVE = {
     "_born_dead",
     "_closed_form",
     "_dragged_mean",
-    "_hidden_state",
+    "hidden_state",
     "_remaining_mean",
     "_repeated_tokens",
     "born",  # the word of all docs for an SAE before its first step

@@ -783,7 +783,12 @@ def test_what_a_harvest_takes_is_told_before_its_first_batch(language_model: Lan
         announce=lambda room: told.append((room, len(seen), list(tmp_path.iterdir()))),
     )
     handle.remove()
-    assert [tuple(shape[:2]) for shape in seen] == [(1, 1), (3, 6), (1, 6)]
+    assert [tuple(shape[:2]) for shape in seen] == [
+        (1, 1),
+        (3, 6),
+        (3, 6),
+        (1, 6),
+    ]  # the first batch again, ending early
     [(announced, passes, files)] = told
     assert (announced.tokens, announced.layers, announced.token_bytes) == (16, 2, 4 * (8 + 16) + 24)
     assert (passes, files) == (1, [])

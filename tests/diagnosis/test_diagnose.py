@@ -286,9 +286,10 @@ def test_a_short_training_is_prescribed_a_whitening_and_a_fitted_encoder(
         torch.testing.assert_close(born(prescription).W_enc, plain.W_enc * prescription.encoder_scale)
 
 
-def test_a_short_training_changes_nothing_on_a_mild_layer_and_fits_no_encoder_under_a_penalty() -> None:
-    mild = diagnose(tokens(0.05), **SMALL, steps=1000).prescription
-    assert (mild.remedy.name, mild.encoder_scale) == ("none", 1.0)
+def test_a_short_training_whitens_a_mild_layer_too_and_fits_no_encoder_under_a_penalty() -> None:
+    mild = diagnose(tokens(0.05), **SMALL, steps=1000)
+    assert mild.prescription.remedy.name == "whiten_0.15"
+    assert [finding.name for finding in mild.findings] == ["lr x steps"]
     shifted = diagnose(tokens(10.0), d_sae=512, sparsity=ReLU(), at_tokens=4000, steps=1000).prescription
     assert (shifted.remedy.name, shifted.encoder_scale) == ("median", 1.0)
 

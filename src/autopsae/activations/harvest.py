@@ -20,6 +20,7 @@ from autopsae.activations.batches import (
     row_count,
     without_logits,
 )
+from autopsae.activations.early_end import passes_of
 from autopsae.activations.hooks import hidden_state_names, hooked, select_points
 from autopsae.activations.masks import keep_first, keep_mask, side_of
 from autopsae.activations.presets import LanguageModel
@@ -48,6 +49,7 @@ def harvest(
     tokens: int | None = None,
     shard_tokens: int = SHARD_TOKENS,
     timeout: float | None = None,
+    end_early: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Activations]:
     """Run `model` over `batches`, keep the tokens of `points` in `folder`, and open them: point -> Activations.
@@ -58,7 +60,8 @@ def harvest(
     places of the encoder's; its hidden states are the encoder's. Beside each token are stored
     `token.document` (the number of its row), `token.position` (its place in the row) and, where the batch has
     `input_ids`, `token.id`; a batch may bring its own integers, per row or token, under such names, which the
-    model does not see. progress: told the tokens kept, as "harvest".
+    model does not see. end_early: leave out what the model computes after the last point, where the first batch
+    shows that the points then give the same to the bit. progress: told the tokens kept, as "harvest".
 
     An interrupted harvest goes on where it stopped when it is called again with the same arguments; a
     finished one is only opened. What was asked, with a digest of the weights and of the first batch, is kept
@@ -83,10 +86,14 @@ def harvest(
         writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
         if not writer.complete:
             first = writer.batches_done
-            with torch.inference_mode(), evaluation_mode(model), hooked(model, points, dtype=dtype) as capture:
+            with (
+                torch.inference_mode(),
+                evaluation_mode(model),
+                passes_of(model, points, dtype=dtype, end_early=end_early) as passes,
+            ):
                 undone = _undone(watch(batches, "batch", timeout), writer, tokens)
                 for number, batch, document, inputs in undone:
-                    forward(model, batch, number)
+                    capture = passes.run(batch, number)
                     side = side_of(model, points, batch)
                     mask = keep_mask(batch, keep, capture.shape, side)
                     if tokens is not None:
@@ -239,6 +246,7 @@ def harvest_text(
         points=points,
         keep=lambda batch: _keep(parts_of(batch)["input_ids"], skip_first, skip_ids),
         dtype=dtype,
+        end_early=True,
         request={
             "model": language_model.name,
             "text": _digest((str(document), ids) for document, ids in sequences),

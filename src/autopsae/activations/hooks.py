@@ -22,11 +22,15 @@ from autopsae.activations.store import select_layers
 from autopsae.arrays import InputError
 
 
+class PassEnded(BaseException):
+    """All points were reached, and the rest of the pass is left out. No Exception: a model must not answer it."""
+
+
 class Capture:
     """What the hooked points gave since the last `take`. Made by `hooked`."""
 
-    def __init__(self, points: Sequence[str], dtype: torch.dtype) -> None:
-        self._dtype = dtype
+    def __init__(self, points: Sequence[str], dtype: torch.dtype, *, ends: bool = False) -> None:
+        self._dtype, self._ends = dtype, ends
         self._passes: dict[str, list[Tensor]] = {point: [] for point in points}
 
     def put(self, point: str, value: Any) -> None:
@@ -34,6 +38,13 @@ class Capture:
         # A copy, because what follows in the network may work in place on what the hook was shown.
         _, tensor = first_tensor(point, value)
         self._passes[point].append(as_tokens(tensor).detach().to("cpu", self._dtype, copy=True))
+        if self._ends and all(self._passes.values()):
+            raise PassEnded
+
+    def equals(self, other: "Capture") -> bool:
+        """Whether all points gave the same, to the bit."""
+        pairs = [(passes, other._passes[point]) for point, passes in self._passes.items()]
+        return all(len(a) == len(b) and all(map(torch.equal, a, b)) for a, b in pairs)
 
     @property
     def shape(self) -> torch.Size:
@@ -56,7 +67,13 @@ class Capture:
 
 
 @contextmanager
-def hooked(model: nn.Module, points: Sequence[str], *, dtype: torch.dtype = torch.float32) -> Iterator[Capture]:
+def hooked(
+    model: nn.Module,
+    points: Sequence[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    sources: Mapping[str, str] | None = None,
+) -> Iterator[Capture]:
     """Within the context, every forward pass of `model` leaves the points' activations in the Capture.
 
     They are detached, on the CPU, in `dtype`. The hooks are removed however the context ends.
@@ -65,14 +82,17 @@ def hooked(model: nn.Module, points: Sequence[str], *, dtype: torch.dtype = torc
             model(**batch)
             tokens = capture.take(batch["attention_mask"].bool())
 
+    sources: {hidden state: the point of a module at which it is read}. With them a pass ends, by PassEnded, once
+    all points were reached.
+
     Raises InputError for a point that the model does not have (naming the near ones).
     """
     points = select_points(model, points)
-    capture = Capture(points, dtype)
+    capture = Capture(points, dtype, ends=sources is not None)
     handles: list[RemovableHandle] = []
     try:
         for point in points:
-            handles += _hooks(model, point, capture)
+            handles += _hooks(model, point, (sources or {}).get(point, point), capture)
         yield capture
     finally:
         for handle in handles:
@@ -108,19 +128,19 @@ def hidden_state_names(model: nn.Module) -> list[str]:
     return [f"hs{number}" for number in range(layers + 1)]
 
 
-def _hooks(model: nn.Module, point: str, capture: Capture) -> list[RemovableHandle]:
-    if point in hidden_state_names(model):
+def _hooks(model: nn.Module, point: str, source: str, capture: Capture) -> list[RemovableHandle]:
+    if source in hidden_state_names(model):
         return [
             model.register_forward_pre_hook(
                 lambda _model, args, kwargs: (args, {**kwargs, "output_hidden_states": True}),
                 with_kwargs=True,
             ),
             model.register_forward_hook(
-                lambda _model, _args, output: capture.put(point, _hidden_state(output, point))
+                lambda _model, _args, output: capture.put(point, hidden_state(output, point))
             ),
         ]
-    module = model.get_submodule(point.removesuffix(":input"))
-    if point.endswith(":input"):
+    module = model.get_submodule(source.removesuffix(":input"))
+    if source.endswith(":input"):
         return [
             module.register_forward_pre_hook(
                 lambda _module, args, kwargs: capture.put(point, (*args, *kwargs.values())), with_kwargs=True
@@ -129,7 +149,8 @@ def _hooks(model: nn.Module, point: str, capture: Capture) -> list[RemovableHand
     return [module.register_forward_hook(lambda _module, _args, output: capture.put(point, output))]
 
 
-def _hidden_state(output: Any, point: str) -> Any:
+def hidden_state(output: Any, point: str) -> Any:
+    """The hidden state `point` of what a Hugging Face model returned. Raises InputError where it has fewer."""
     states = getattr(output, "hidden_states", None) or getattr(output, "encoder_hidden_states", None) or ()
     if int(point[2:]) >= len(states):
         raise InputError(f"{point}: the model returned {len(states)} hidden states; hook a module by name instead")

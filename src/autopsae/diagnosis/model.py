@@ -181,6 +181,7 @@ def _run_once(
         batches,
         keep,
         points=batches.points,
+        end_early=True,
         request={"model": network.name, "context": batches.context, "seed": seed},
         tokens=total,
         progress=progress,

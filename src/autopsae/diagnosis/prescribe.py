@@ -21,7 +21,7 @@ SHORT = 0.6
 """Learning rate times steps up to which a training is short: 2,000 steps at 3e-4 (docs/trial.md)."""
 
 LEAST_WHITENED = "whiten_0.15"
-"""The least intrusive change that is prescribed for a short training."""
+"""The least intrusive remedy that is prescribed for a short training."""
 
 PAPER_RANK = 0.015
 """Effective rank / d_in under which the paper whitens (App. E, Table S8)."""
@@ -57,16 +57,15 @@ def prescribe(
 
 
 def is_short(lr: float, steps: int, sparsity: Sparsity) -> bool:
-    """Whether a training is so short that its error is decided by how long the encoder is at birth. A layer that
-    needs a change is then whitened, and the encoder is fitted (`born`); that needs a sparsity that fixes how many
-    latents fire.
+    """Whether a training is so short that its error is decided by how long the encoder is at birth. Every layer is
+    then whitened, and the encoder is fitted (`born`); that needs a sparsity that fixes how many latents fire.
     """
     return 0 < lr * steps <= SHORT and sparsity.l0 is not None
 
 
 def too_mild(ladder: Sequence[str]) -> set[str]:
     """The names of the remedies on the ladder that are not prescribed for a short training."""
-    return {*ladder[1 : ladder.index(LEAST_WHITENED)]}
+    return {*ladder[: ladder.index(LEAST_WHITENED)]}
 
 
 def paper_rule(effective_rank_fraction: float) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autopsae.activations.batches import forward, without_logits
-from autopsae.activations.hooks import hooked
+from autopsae.activations.batches import without_logits
+from autopsae.activations.early_end import passes_of
 from autopsae.activations.masks import keep_first, keep_mask, side_of
 from autopsae.arrays import InputError, chunks
 from autopsae.defaults import SAMPLE_TOKENS
@@ -58,12 +58,12 @@ def run_network(
     Padding is left out. Stops at `tokens` tokens. Raises InputError as `harvest`.
     """
     model, points, left = batches.network.model, batches.points, tokens
-    with evaluation_mode(model), hooked(model, points, dtype=dtype) as capture:
+    with evaluation_mode(model), passes_of(model, points, dtype=dtype) as passes:
         for number, batch in enumerate(batches):
             # Around the pass alone: a mode that is on at a yield is on in what the caller does with the tokens, and
             # tensors made in inference mode cannot be changed in place after it.
             with torch.no_grad():
-                forward(model, batch, number)
+                capture = passes.run(batch, number)
             mask = keep_first(keep_mask(batch, None, capture.shape, side_of(model, points, batch)), left)
             left -= int(mask.sum())
             yield capture.take(mask)

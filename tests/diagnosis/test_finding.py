@@ -16,6 +16,14 @@ def test_a_finding_reads_as_a_sentence() -> None:
     assert str(finding(0.5)) == "gamma 0.5 (under 2, n = 1,500 tokens): m; a"
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(1.0004, "gamma 1.0004 (over 1,"), (0.99951, "gamma 0.9995 (under 1,"), (1.0, "gamma 1 (under 1,")],
+)
+def test_a_value_near_its_threshold_has_the_digits_that_tell_them_apart(value: float, said: str) -> None:
+    assert str(finding(value, threshold=1.0)).startswith(said)
+
+
 @pytest.mark.parametrize(("value", "gravity"), [(2.0, 1.0), (6.0, 3.0), (0.5, 4.0)])
 def test_gravity_counts_how_far_past_the_threshold_on_either_side(value: float, gravity: float) -> None:
     assert finding(value).gravity == pytest.approx(gravity)

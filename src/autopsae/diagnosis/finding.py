@@ -33,5 +33,8 @@ class Finding(Result):
 
     def __str__(self) -> str:
         side = "over" if self.value > self.threshold else "under"
-        head = f"{self.name} {self.value:.3g} ({side} {self.threshold:.3g}, n = {self.tokens:,} tokens)"
+        # Three digits, or as many as tell the two apart.
+        digits = (d for d in range(3, 18) if f"{self.value:.{d}g}" != f"{self.threshold:.{d}g}")
+        form = f".{next(digits, 3)}g"
+        head = f"{self.name} {self.value:{form}} ({side} {self.threshold:{form}}, n = {self.tokens:,} tokens)"
         return f"{head}: {self.meaning}" + (f"; {self.advice}" if self.advice else "")

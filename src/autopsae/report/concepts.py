@@ -56,7 +56,7 @@ def coverage_text(coverage: Coverage) -> RenderableType:
 
 
 def comparison_text(comparison: CoverageComparison) -> RenderableType:
-    """A row for each SAE, then what each covers beyond the first; then the table of the first."""
+    """What each SAE covers beyond the first, then a row for each, and then the table of the first."""
     table = empty_table(f"Concepts covered (F1 over {COVERED:g} on validation and test documents)")
     table.add_column("SAE", overflow="fold", min_width=12)
     for name in ("live", "covered", "by chance", "mean F1", "concepts per live latent"):
@@ -76,7 +76,8 @@ def comparison_text(comparison: CoverageComparison) -> RenderableType:
         lines.append(plain(f"{name}: {cells[1]} covered by {cells[0]} live latents, mean F1 {cells[3]}"))
     gains = [plain(line) for gain in comparison.gains for line in _gain_lines(gain, comparison.baseline)]
     first = coverage_text(comparison.coverages[comparison.baseline])
-    return Group(Fitting(table, lines), Text(), *gains, Text(), first)
+    said = [*gains, Text()] if gains else []
+    return Group(*said, Fitting(table, lines), Text(), first)
 
 
 def examples_text(examples: LatentExamples) -> RenderableType:

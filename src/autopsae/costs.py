@@ -1,0 +1,94 @@
+"""What work costs: how much of each resource it takes, and how long that lasts at given rates (docs/scaling.md)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from autopsae.arrays import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How much of each resource some work takes. Work can be added, and multiplied by a number."""
+
+    float64: float = 0
+    """Floating-point operations of matrix products in float64."""
+    float32: float = 0
+    """Floating-point operations of matrix products in float32."""
+    bfloat16: float = 0
+    """Floating-point operations of matrix products in bfloat16."""
+    streamed: float = 0
+    """Bytes that are read from memory, or written to it, in the order in which they lie."""
+    gathered: float = 0
+    """Bytes of matrix rows that are read from memory here and there."""
+    compared: float = 0
+    """Scores of a token and a latent that a compiled loop goes through, to choose the latents of a token."""
+    counted: float = 0
+    """Numbers of tokens that go through a pass of statistics, its products aside."""
+    stored: float = 0
+    """Bytes that are read from a store."""
+    sent: float = 0
+    """Bytes that are sent to other processes."""
+    steps: float = 0
+    """Steps of training, for what a step takes whatever its size."""
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(**{name: amount + getattr(other, name) for name, amount in asdict(self).items()})
+
+    def __mul__(self, times: float) -> "Work":
+        return Work(**{name: times * amount for name, amount in asdict(self).items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How much of each resource a machine gives in a second; None where that is not known."""
+
+    float64: float | None = None
+    """Floating-point operations a second of products in float64."""
+    float32: float | None = None
+    """The same in float32."""
+    bfloat16: float | None = None
+    """The same in bfloat16."""
+    streamed: float | None = None
+    """Bytes a second of memory in order."""
+    gathered: float | None = None
+    """Bytes a second of rows here and there."""
+    compared: float | None = None
+    """Scores a second that a choice goes through, products and rows aside."""
+    counted: float | None = None
+    """Numbers a second through a pass of statistics, products aside."""
+    stored: float | None = None
+    """Bytes a second from the store."""
+    sent: float | None = None
+    """Bytes a second that a process sends to others."""
+    steps: float | None = None
+    """Steps a second that have next to nothing to compute."""
+
+
+def seconds_of(work: Work, rates: Rates) -> dict[str, float]:
+    """{resource: amount / rate}, the seconds that each resource is busy with the work, of those that it takes.
+
+    Their sum is the time where nothing runs beside anything else, as on one thread; the largest is the least time,
+    where everything runs at once.
+
+    Raises InputError for a resource that the work takes and whose rate is not known.
+    """
+    seconds = {}
+    for name, amount in asdict(work).items():
+        if not amount:
+            continue
+        rate = getattr(rates, name)
+        if rate is None:
+            raise InputError(f"costs: expected a rate for {name!r}, which the work takes, got none; measure it first")
+        seconds[name] = amount / rate
+    return seconds
+
+
+def first_wall(needed: Mapping[str, float], there: Mapping[str, float], seconds: Mapping[str, float]) -> str:
+    """The name of the wall that is met first: of the capacities (bytes of memory, of disk) of which more is needed
+    than there is, that which is exceeded most; if none is, the resource that is busy longest.
+
+    needed, there: bytes by name; seconds: as of `seconds_of`.
+    """
+    exceeded = {name: bytes / there[name] for name, bytes in needed.items() if bytes > there[name]}
+    walls = exceeded or seconds
+    return max(walls, key=lambda name: walls[name])

@@ -1,4 +1,4 @@
-"""Two processes of this machine that exchange through gloo: how fast, and what steps of a training on both take."""
+"""Processes of this machine that exchange through gloo: how fast, and what a step of a training takes."""
 
 import os
 import tempfile
@@ -20,21 +20,20 @@ from autopsae.training.loop import Training
 from autopsae.training.ranks import part_of
 from autopsae.training.sources import Member
 
-RANKS = 2
-ROUNDS = 40
+ROUNDS = 25
 
 
-def on_two(work: Callable[..., float], *arguments: Any) -> float:
-    """What `work(ranks, *arguments)` returns on the first of two processes, each with one thread."""
+def on_ranks(size: int, work: Callable[..., float], *arguments: Any) -> float:
+    """What `work(ranks, *arguments)` returns on the first of so many processes, each with one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_rank, (folder, work, arguments), nprocs=RANKS)
+        multiprocessing.spawn(_rank, (size, folder, work, arguments), nprocs=size)
         return float((Path(folder) / "seconds").read_text())
 
 
-def _rank(rank: int, folder: str, work: Callable[..., float], arguments: tuple[Any, ...]) -> None:
+def _rank(rank: int, size: int, folder: str, work: Callable[..., float], arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     seconds = work(Ranks.of_group(), *arguments)
     if rank == 0:
         (Path(folder) / "seconds").write_text(repr(seconds))
@@ -42,10 +41,8 @@ def _rank(rank: int, folder: str, work: Callable[..., float], arguments: tuple[A
     dist.destroy_process_group()
 
 
-def _best(
-    run: Callable[[], Any], rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """The least seconds of a run that both processes begin together."""
+def _best(run: Callable[[], Any], rounds: int = ROUNDS, clock: Callable[[], float] = time.perf_counter) -> float:
+    """The least seconds of a run that all processes begin together."""
     seconds = []
     for _ in range(rounds + 2):
         dist.barrier()
@@ -74,8 +71,8 @@ def exchange(ranks: Ranks, d_in: int, k: int, batch_tokens: int) -> float:
 
 
 def step(ranks: Ranks, d_in: int, d_sae: int, k: int, batch_tokens: int) -> float:
-    """Seconds of the processor, those of gloo included, that one of both takes for a step of a training that is
-    spread over them. By the clock there would have to be a free core for each.
+    """Seconds of the processor, those of gloo included, that one of them takes for a step of a training that is
+    spread over all. By the clock there would have to be a free core for each.
     """
     x = torch.randn(4 * batch_tokens, d_in, generator=torch.Generator().manual_seed(1))
     whole = born(untouched(d_in), d_sae=d_sae, sparsity=TopK(k=k), sample=x[:1024])

@@ -1,8 +1,9 @@
 """The rates of this machine: how much of each resource of `autopsae.costs` one thread has in a second.
 
 They are measured on work that is none of what `benchmarks.scaling` predicts from them: products, sums and gathers
-of PyTorch and NumPy alone, a plain file, a plain all-reduce; a choice among latents of 128 dimensions, statistics of
-tokens of 320 dimensions, of both less their products and rows; and a training that has next to nothing to compute.
+of PyTorch and NumPy alone, a plain file, a plain all-reduce; a choice among latents of 128 dimensions and
+statistics of tokens of 320 dimensions, of both less their products and rows; and a training that has next to
+nothing to compute.
 """
 
 import os
@@ -23,10 +24,10 @@ from autopsae.kernels.workspace import Workspace
 from autopsae.statistics.collect import collect
 from autopsae.statistics.costs import work_of_statistics
 from autopsae.training.costs import candidates
-from benchmarks.scaling_ranks import on_two, reduce_alone
+from benchmarks.scaling_ranks import on_ranks, reduce_alone
 from benchmarks.train_step import Setting, ours
 
-ROUNDS = 7
+ROUNDS = 5
 _REDUCED = 1 << 21
 """Numbers of the all-reduce that the network is measured with."""
 
@@ -53,7 +54,7 @@ def rates(folder: Path) -> Rates:
         streamed=_streamed(),
         gathered=_gathered(),
         stored=_stored(folder / "plain"),
-        sent=2 * _REDUCED / 2 * 4 / on_two(reduce_alone, _REDUCED),
+        sent=2 * _REDUCED / 2 * 4 / on_ranks(2, reduce_alone, _REDUCED),
         steps=1 / best(ours(Setting(d_in=16, d_sae=32, k=4, batch_tokens=32), torch.randn(32, 16)), 100),
     )
     return replace(plain, compared=_compared(plain), counted=_counted(plain))

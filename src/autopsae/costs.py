@@ -10,31 +10,31 @@ from autopsae.arrays import InputError
 class Work:
     """How much of each resource some work takes. Work can be added, and multiplied by a number."""
 
-    float64: float = 0
+    float64: float | int = 0
     """Floating-point operations of matrix products in float64."""
-    float32: float = 0
+    float32: float | int = 0
     """Floating-point operations of matrix products in float32."""
-    bfloat16: float = 0
+    bfloat16: float | int = 0
     """Floating-point operations of matrix products in bfloat16."""
-    streamed: float = 0
+    streamed: float | int = 0
     """Bytes that are read from memory, or written to it, in the order in which they lie."""
-    gathered: float = 0
+    gathered: float | int = 0
     """Bytes of matrix rows that are read from memory here and there."""
-    compared: float = 0
+    compared: float | int = 0
     """Scores of a token and a latent that a compiled loop goes through, to choose the latents of a token."""
-    counted: float = 0
+    counted: float | int = 0
     """Numbers of tokens that go through a pass of statistics, its products aside."""
-    stored: float = 0
+    stored: float | int = 0
     """Bytes that are read from a store."""
-    sent: float = 0
+    sent: float | int = 0
     """Bytes that are sent to other processes."""
-    steps: float = 0
+    steps: float | int = 0
     """Steps of training, for what a step takes whatever its size."""
 
     def __add__(self, other: "Work") -> "Work":
         return Work(**{name: amount + getattr(other, name) for name, amount in asdict(self).items()})
 
-    def __mul__(self, times: float) -> "Work":
+    def __mul__(self, times: float | int) -> "Work":
         return Work(**{name: times * amount for name, amount in asdict(self).items()})
 
 
@@ -42,25 +42,25 @@ class Work:
 class Rates:
     """How much of each resource a machine gives in a second; None where that is not known."""
 
-    float64: float | None = None
+    float64: float | int | None = None
     """Floating-point operations a second of products in float64."""
-    float32: float | None = None
+    float32: float | int | None = None
     """The same in float32."""
-    bfloat16: float | None = None
+    bfloat16: float | int | None = None
     """The same in bfloat16."""
-    streamed: float | None = None
+    streamed: float | int | None = None
     """Bytes a second of memory in order."""
-    gathered: float | None = None
+    gathered: float | int | None = None
     """Bytes a second of rows here and there."""
-    compared: float | None = None
+    compared: float | int | None = None
     """Scores a second that a choice goes through, products and rows aside."""
-    counted: float | None = None
+    counted: float | int | None = None
     """Numbers a second through a pass of statistics, products aside."""
-    stored: float | None = None
+    stored: float | int | None = None
     """Bytes a second from the store."""
-    sent: float | None = None
+    sent: float | int | None = None
     """Bytes a second that a process sends to others."""
-    steps: float | None = None
+    steps: float | int | None = None
     """Steps a second that have next to nothing to compute."""
 
 
@@ -78,7 +78,7 @@ def seconds_of(work: Work, rates: Rates) -> dict[str, float]:
             continue
         rate = getattr(rates, name)
         if rate is None:
-            raise InputError(f"costs: expected a rate for {name!r}, which the work takes, got none; measure it first")
+            raise InputError(f"costs: expected a rate for {name!r}, which the work takes, got none")
         seconds[name] = amount / rate
     return seconds
 

@@ -17,7 +17,7 @@ def work_of_statistics(
     and in float32 after LayerNorm: 2 tokens d_in^2 operations each, of which BLAS computes one half. A wide layer
     has them, both in float64, of its sample only. All else is proportional to tokens x d_in.
 
-    wide: as for `collect`; stored: bytes of a number in the store that tokens are read from; 0 for tokens in memory.
+    wide: as for `collect`; stored: bytes of a number in the store that is read; 0 for tokens in memory.
     """
     numbers = float(tokens) * d_in
     if is_wide(d_in, wide):

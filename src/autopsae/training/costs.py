@@ -18,8 +18,8 @@ mean of 1 / mantissa, in the same sense."""
 _SCORE = 2.0**-8
 """What a score in bfloat16 may lose, in units of the score."""
 _ADAM = 12
-"""Numbers read or written for each weight in a step of Adam by a compiled loop: the weight and two moments, read and
-written, of two matrices."""
+"""Numbers read or written for each weight in a step of Adam by a compiled loop: the weight and two moments, read
+and written, of two matrices."""
 _ROUNDED = 3
 """The same for the screen, in float32 numbers: a row of W_enc is read, written in bfloat16, and both are read for
 their norms."""
@@ -31,7 +31,7 @@ _ADAM_OPERATORS = 90
 """As `_ADAM`, where each operator of PyTorch reads and writes whole matrices: the operators of `kernels.adam`,
 counted."""
 _SCANS_WHOLE = 9
-"""Times that a score is moved where whole rows in float32 are sorted: written, and read by each pass of the sort."""
+"""Times that a score is moved where whole rows in float32 are sorted: written, and read in each pass of it."""
 _COPIES = 3
 """Times that a row is moved where it is copied before it is used: read, written, read again."""
 
@@ -65,7 +65,8 @@ def work_of_step(
     _check(config, sparsity, products)
     latents, tokens = ceil(d_sae / ranks), config.batch_tokens
     k = min(sparsity.l0 or 1, latents)
-    product, weights, scores, numbers = 2.0 * tokens * d_in * latents, d_in * latents, tokens * latents, tokens * d_in
+    weights, scores, numbers = d_in * latents, tokens * latents, tokens * d_in
+    product = 2.0 * scores * d_in
     sent = sum(bytes_of_step(config, sparsity, d_in, ranks=ranks).values()) if ranks > 1 else 0
     # A pair costs a row of W_dec to decode, again for its gradient, and a row of either matrix's gradient.
     rows = 4 * k / ranks
@@ -90,9 +91,9 @@ def candidates(k: int, d_sae: int, d_in: int, *, products: Products) -> float:
     """About how many latents of a token the screen cannot exclude, for scores that are normally distributed.
 
     A latent stays whose score is within twice the bound b on its error of the k-th largest score t. In units of
-    the scores' standard deviation b = sqrt(d_in) * (error of tokens + error of rows) + 2^-8 t for bfloat16, and next
-    to nothing for float32. Beyond t the normal tail thins out as exp(-h x) with h = density(t) / tail(t), so that
-    k exp(2 b h) stay, at most all.
+    the scores' standard deviation b = sqrt(d_in) * (error of tokens + error of rows) + 2^-8 t for bfloat16, and
+    next to nothing for float32. Beyond t the normal tail thins out as exp(-h x) with h = density(t) / tail(t), so
+    that k exp(2 b h) stay, at most all.
     """
     if k >= d_sae or products == "float32":
         return float(min(k, d_sae))

@@ -34,6 +34,7 @@ WORDS = {
     "streamed": "memory traffic",
     "gathered": "memory traffic (rows)",
     "counted": "passing over the numbers",
+    "updated": "moving weights",
     "compared": "choosing latents",
     "stored": "reading the store",
     "sent": "the network",

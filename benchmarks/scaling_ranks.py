@@ -20,7 +20,7 @@ from autopsae.training.loop import Training
 from autopsae.training.ranks import part_of
 from autopsae.training.sources import Member
 
-ROUNDS = 25
+ROUNDS = 20
 
 
 def on_ranks(size: int, work: Callable[..., float], *arguments: Any) -> float:

@@ -3,7 +3,7 @@
 They are measured on work that is none of what `benchmarks.scaling` predicts from them: products, sums and gathers
 of PyTorch and NumPy alone, a plain file, a plain all-reduce; a choice among latents of 128 dimensions and
 statistics of tokens of 320 dimensions, of both less their products and rows; and a training that has next to
-nothing to compute.
+nothing to compute. Adam is measured on a matrix of its own.
 """
 
 import os
@@ -18,6 +18,7 @@ import torch
 from torch.nn.functional import embedding_bag
 
 from autopsae.costs import Rates, Work, seconds_of
+from autopsae.kernels.adam import Adam, adam
 from autopsae.kernels.screen import Screen
 from autopsae.kernels.screen_choices import largest
 from autopsae.kernels.workspace import Workspace
@@ -57,7 +58,7 @@ def rates(folder: Path) -> Rates:
         sent=2 * _REDUCED / 2 * 4 / on_ranks(2, reduce_alone, _REDUCED),
         steps=1 / best(ours(Setting(d_in=16, d_sae=32, k=4, batch_tokens=32), torch.randn(32, 16)), 100),
     )
-    return replace(plain, compared=_compared(plain), counted=_counted(plain))
+    return replace(plain, updated=_updated(), compared=_compared(plain), counted=_counted(plain))
 
 
 def _float64(tokens: int = 4096, d_in: int = 640) -> float:
@@ -80,6 +81,19 @@ def _streamed(numbers: int = 1 << 26) -> float:
 def _gathered(rows: int = 12_288, d_in: int = 640, tokens: int = 2048, k: int = 48) -> float:
     W, chosen = torch.randn(rows, d_in), torch.randint(rows, (tokens, k))
     return tokens * k * d_in * 4 / best(lambda: embedding_bag(chosen, W, mode="sum"))
+
+
+def _updated(d_sae: int = 12_288, d_in: int = 640) -> float:
+    rows, grads, first, second = torch.randn(4, d_sae, d_in).mul_(0.1).unbind()
+    second.abs_()
+    rate, memory = torch.tensor([1e-6], dtype=torch.float64), Workspace()
+
+    def step() -> None:
+        for unit in (True, False):
+            adam(rows, grads, first, second, rate, Adam(step=5, unit=unit))
+        Screen("bfloat16", rows, memory)
+
+    return d_sae * d_in / best(step)
 
 
 def _compared(known: Rates, tokens: int = 1024, d_in: int = 128, d_sae: int = 8192, k: int = 48) -> float:

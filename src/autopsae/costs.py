@@ -20,6 +20,9 @@ class Work:
     """Bytes that are read from memory, or written to it, in the order in which they lie."""
     gathered: float | int = 0
     """Bytes of matrix rows that are read from memory here and there."""
+    updated: float | int = 0
+    """Weights that a compiled loop moves by a step of Adam, and rounds for the screen: a pair of an entry of W_enc
+    and one of W_dec counts once."""
     compared: float | int = 0
     """Scores of a token and a latent that a compiled loop goes through, to choose the latents of a token."""
     counted: float | int = 0
@@ -52,6 +55,8 @@ class Rates:
     """Bytes a second of memory in order."""
     gathered: float | int | None = None
     """Bytes a second of rows here and there."""
+    updated: float | int | None = None
+    """Pairs of weights a second that a step of Adam moves."""
     compared: float | int | None = None
     """Scores a second that a choice goes through, products and rows aside."""
     counted: float | int | None = None

@@ -1,4 +1,4 @@
-"""A plan as it is printed: every number of the table at any width, and no table where there is nothing to compare."""
+"""A plan as it is printed: every number at any width, and no table where there is nothing to compare."""
 
 from dataclasses import replace
 from io import StringIO
@@ -70,7 +70,9 @@ def test_no_number_is_cut_on_a_narrow_terminal(width: int) -> None:
     text = printed(PLAN, width)
     assert max(map(len, text.splitlines())) <= width
     said = " ".join(text.split())
-    line = "2: 52 hours (2.2 days) (10 Gbit/s) or 50 hours (2.1 days) (400 Gbit/s), 4.0 MB of memory each, 1.0 kB sent"
+    line = (
+        "2: 52 hours (2.2 days) (10 Gbit/s) or 50 hours (2.1 days) (400 Gbit/s), 4.0 MB of memory each, 1.0 kB sent"
+    )
     assert f"{line}; an SAE of each layer, one to a device: 200 hours (8.3 days)" in said
 
 

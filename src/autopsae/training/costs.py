@@ -17,19 +17,13 @@ _ROUNDING = 0.0017
 mean of 1 / mantissa, in the same sense."""
 _SCORE = 2.0**-8
 """What a score in bfloat16 may lose, in units of the score."""
-_ADAM = 12
-"""Numbers read or written for each weight in a step of Adam by a compiled loop: the weight and two moments, read
-and written, of two matrices."""
-_ROUNDED = 3
-"""The same for the screen, in float32 numbers: a row of W_enc is read, written in bfloat16, and both are read for
-their norms."""
 _BATCH = 10
 """Times that a [batch, d_in] matrix is read or written: shuffled, centered, left over, recorded."""
 _PAIR = 120
 """Bytes read or written for a selected pair beside the rows: its values, latent and token, also in order."""
 _ADAM_OPERATORS = 90
-"""As `_ADAM`, where each operator of PyTorch reads and writes whole matrices: the operators of `kernels.adam`,
-counted."""
+"""Numbers read or written for each pair of weights where each operator of PyTorch reads and writes whole matrices:
+the operators of `kernels.adam`, counted."""
 _SCANS_WHOLE = 9
 """Times that a score is moved where whole rows in float32 are sorted: written, and read in each pass of it."""
 _COPIES = 3
@@ -53,7 +47,7 @@ def work_of_step(
 
         product       2 B d_in D operations
         choice        B D scores
-        weights       15 numbers for each of d_in D weights (90 with PyTorch's operators)
+        weights       d_in D of either matrix (90 numbers for each with PyTorch's operators)
         rows          (c + 4 k / ranks) B d_in numbers, where c rows are candidates of the screen for each token
         exchange      `bytes_of_step`
 
@@ -74,12 +68,12 @@ def work_of_step(
         streamed = _SIZE * (_ADAM_OPERATORS * weights + _SCANS_WHOLE * scores + _BATCH * numbers)
         gathered = _SIZE * _COPIES * rows * numbers
         return Work(float32=product, streamed=streamed, gathered=gathered, sent=sent, steps=1)
-    rounded = _ROUNDED if products == "bfloat16" else 1
-    streamed = _SIZE * ((_ADAM + rounded) * weights + _BATCH * numbers) + _PAIR * tokens * k / ranks
+    streamed = _SIZE * _BATCH * numbers + _PAIR * tokens * k / ranks
     return Work(
         float32=0 if products == "bfloat16" else product,
         bfloat16=product if products == "bfloat16" else 0,
         streamed=streamed,
+        updated=weights,
         compared=scores,
         gathered=_SIZE * (candidates(k, latents, d_in, products=products) + rows) * numbers,
         sent=sent,

@@ -125,11 +125,16 @@ class Projection:
         there = {"memory": self.on.memory, "disk": self.on.disk}
         return first_wall(needed, there, self.seconds)
 
+    @property
+    def busiest(self) -> str:
+        """The resource that is busy longest."""
+        return max(self.seconds, key=lambda name: self.seconds[name])
+
     def cells(self) -> list[str]:
         """A row of the table."""
         on = self.on.name if self.machines == 1 else f"{self.machines} x {self.on.name}"
         sizes = [_large(self.memory), _large(self.disk)]
-        return [self.what, on, *sizes, in_time(sum(self.seconds.values())), WORDS[self.wall]]
+        return [self.what, on, *sizes, in_time(sum(self.seconds.values())), WORDS[self.busiest], WORDS[self.wall]]
 
 
 def _large(size: float) -> str:
@@ -187,7 +192,7 @@ def projections() -> Iterator[Projection]:
 
 def table() -> str:
     """Of all projections, in Markdown."""
-    header = ["work", "on", "memory of each", "disk", "time", "first wall"]
+    header = ["work", "on", "memory of each", "disk", "time", "busy longest", "first wall"]
     rows = [header, ["---"] * len(header), *(projection.cells() for projection in projections())]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 

@@ -6,7 +6,7 @@ from them are measured in turn, twice. Of each turn the fastest run counts, and 
 other programs may share the machine, and a product in bfloat16 is two to three times as slow in some minutes as in
 others. Run as
 
-    OMP_NUM_THREADS=1 python -m benchmarks.scaling       # under eight minutes; writes results/scaling.json
+    OMP_NUM_THREADS=1 python -m benchmarks.scaling       # about eight minutes; writes results/scaling.json
 """
 
 import sys
@@ -23,7 +23,6 @@ from safetensors.torch import save_file
 
 from autopsae.activations.store import open_activations
 from autopsae.activations.synthetic import gaussian_tokens
-from autopsae.arrays import chunks
 from autopsae.costs import Rates, Work, seconds_of
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.kernels.screen import Products
@@ -35,7 +34,7 @@ from autopsae.statistics.costs import work_of_statistics
 from autopsae.statistics.wide import WIDE
 from autopsae.training.config import TrainConfig
 from autopsae.training.costs import work_of_step
-from autopsae.training.devices import measured_share
+from autopsae.training.devices import share_to_measure
 from autopsae.training.loop import Training
 from autopsae.training.rank_traffic import bytes_of_step
 from autopsae.training.sources import Member
@@ -130,7 +129,7 @@ def _time_statistics(count: int, d_in: int) -> float:
 
 
 def stores(folder: Path) -> Iterator[Case]:
-    """Files that are not in the system's cache."""
+    """Files that are not in the system's cache. What a pass does with the tokens, checks included, is not there."""
     for d_in, count, dtype in STORES:
         path = folder / f"{d_in}.safetensors"
         save_file({"layer": torch.randn(count, d_in).to(dtype)}, path)
@@ -141,7 +140,7 @@ def stores(folder: Path) -> Iterator[Case]:
 
 def _time_reading(path: Path) -> float:
     tokens = open_activations(path)
-    return best_from_disk(lambda: sum(float(x[:, 0].sum()) for x in chunks(tokens, dtype=None)), path)
+    return best_from_disk(lambda: sum(float(x[:, 0].sum()) for x in tokens), path)
 
 
 def exchanges() -> Iterator[Case]:
@@ -169,7 +168,7 @@ def shares() -> Iterator[Case]:
 
 def _time_share(size: int, d_in: int, d_sae: int, k: int, batch_tokens: int) -> float:
     x = torch.randn(batch_tokens, d_in)
-    sae = measured_share(born(untouched(d_in), d_sae=d_sae, sparsity=TopK(k=k), sample=x), size)
+    sae = share_to_measure(born(untouched(d_in), d_sae=d_sae, sparsity=TopK(k=k), sample=x), size)
     config = TrainConfig(steps=10**6, lr=3e-4, batch_tokens=batch_tokens)
     return best(Training([Member(sae=sae, config=config)], x).advance, 5)
 

@@ -45,7 +45,7 @@ def cases_table(result: Any) -> str:
     rows = []
     for row in result["rows"]:
         setting = ", ".join(f"{name} {_number(value)}" for name, value in row["setting"].items() if name != "bytes")
-        seconds = [f"{1000 * row[name]:.3g}" for name in ("predicted", "measured")]
+        seconds = [_milliseconds(row[name]) for name in ("predicted", "measured")]
         rows.append([row["of"], setting, *seconds, f"{row['predicted_of_measured']:.2f}"])
     return markdown(["what", "sizes", "predicted, ms", "measured, ms", "ratio"], rows)
 
@@ -55,9 +55,13 @@ def plans_table(result: Any) -> str:
     rows = []
     for row in result["plans"]:
         setting = ", ".join(f"{name} {_number(value)}" for name, value in row["setting"].items())
-        seconds = [f"{1000 * row[name]:.3g}" for name in ("planned", "measured")]
+        seconds = [_milliseconds(row[name]) for name in ("planned", "measured")]
         rows.append([setting, *seconds, f"{row['planned_of_measured']:.2f}"])
     return markdown(["sizes", "planned, ms", "measured, ms", "ratio"], rows)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:,.0f}" if seconds >= 0.1 else f"{1000 * seconds:.3g}"
 
 
 def _number(value: int | str) -> str:

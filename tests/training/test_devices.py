@@ -10,7 +10,7 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, Sparsity, TopK
 from autopsae.training import Member, TrainConfig, bytes_of_step, plan_training
-from autopsae.training.devices import FAST, SLOW, largest_share, measured_share, plan_devices, usable_devices
+from autopsae.training.devices import FAST, SLOW, largest_share, plan_devices, share_to_measure, usable_devices
 from autopsae.training.memory import bytes_of
 
 X = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
@@ -50,12 +50,12 @@ def test_a_share_is_of_the_first_latents_and_changes_nothing() -> None:
     assert torch.equal(sae.W_enc, before)
 
 
-def test_the_measured_share_has_as_many_latents_of_a_token_as_cost_the_same() -> None:
+def test_the_share_to_measure_has_as_many_latents_of_a_token_as_cost_the_same() -> None:
     # 48 candidates of two rows, 48 / 4 pairs of four rows: 144 rows, as 24 latents of six.
-    assert measured_share(small(TopK(k=48), d_sae=256), 4).sparsity == TopK(k=24)
-    assert measured_share(small(TopK(k=48), d_sae=256), 1).sparsity == TopK(k=48)
-    assert measured_share(small(BatchTopK(k=1)), 4).sparsity == BatchTopK(k=1)
-    assert isinstance(measured_share(small(JumpReLU()), 4).sparsity, JumpReLU)
+    assert share_to_measure(small(TopK(k=48), d_sae=256), 4).sparsity == TopK(k=24)
+    assert share_to_measure(small(TopK(k=48), d_sae=256), 1).sparsity == TopK(k=48)
+    assert share_to_measure(small(BatchTopK(k=1)), 4).sparsity == BatchTopK(k=1)
+    assert isinstance(share_to_measure(small(JumpReLU()), 4).sparsity, JumpReLU)
 
 
 def test_only_numbers_of_devices_over_which_the_latents_can_be_spread_are_planned() -> None:

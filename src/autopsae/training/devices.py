@@ -47,7 +47,7 @@ def largest_share(sae: SAE, devices: int) -> SAE:
     return share_of(sae, range(ceil(sae.d_sae / devices)))
 
 
-def measured_share(sae: SAE, devices: int) -> SAE:
+def share_to_measure(sae: SAE, devices: int) -> SAE:
     """The same, with a smaller k, so that a step of it costs what a step of this device does.
 
     Each device chooses k candidates of its own latents, of which k / devices are selected over all devices on
@@ -70,7 +70,7 @@ def plan_devices(
     With R devices a step takes a + b / R seconds on each: products, choice, Adam and the rows of selected latents
     are shared, tokens and the rows of candidates are not. a and b follow from two measurements.
 
-    tokens: of the training; whole: measured seconds of a step on one device; least: of `measured_share` for the
+    tokens: of the training; whole: measured seconds of a step on one device; least: of `share_to_measure` for the
     most devices.
     """
     shared = (whole - least) / (1 - 1 / devices[-1]) if len(devices) > 1 else 0.0

@@ -15,7 +15,7 @@ from autopsae.activations.shards import SHARD_TOKENS
 from autopsae.sae.model import SAE
 from autopsae.tables import Result
 from autopsae.training.config import TrainConfig
-from autopsae.training.devices import DEVICES, DevicesPlan, measured_share, plan_devices, usable_devices
+from autopsae.training.devices import DEVICES, DevicesPlan, plan_devices, share_to_measure, usable_devices
 from autopsae.training.loop import Training
 from autopsae.training.memory import bytes_of
 from autopsae.training.sources import Member
@@ -100,7 +100,7 @@ def plan_training(
     usable = usable_devices(sae, config, devices)
     least = seconds
     if len(usable) > 1:
-        share = Member(sae=measured_share(sae, usable[-1]), config=config)
+        share = Member(sae=share_to_measure(sae, usable[-1]), config=config)
         least = _time_steps(Training([share], tokens), sae.W_enc.device)
     room = room_for(
         {layer: sample[:1].to(stored)},

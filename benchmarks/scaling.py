@@ -40,8 +40,9 @@ from autopsae.training.rank_traffic import bytes_of_step
 from autopsae.training.sources import Member
 from benchmarks import scaling_ranks
 from benchmarks.harness import save
+from benchmarks.peers import Setting
 from benchmarks.scaling_rates import best, best_from_disk, rates
-from benchmarks.train_step import Setting, ours
+from benchmarks.train_step import ours
 
 TURNS = 2
 STEPS: list[tuple[Products, int, int, int, int]] = [
@@ -100,10 +101,11 @@ def _config(batch_tokens: int) -> TrainConfig:
 def steps() -> Iterator[Case]:
     """Steps of training."""
     for products, d_in, d_sae, k, tokens in STEPS:
-        setting = {"d_in": d_in, "d_sae": d_sae, "k": k, "batch_tokens": tokens}
+        setting = Setting(d_in=d_in, d_sae=d_sae, k=k, batch_tokens=tokens)
         work = work_of_step(_config(tokens), TopK(k=k), d_in, d_sae, products=products)
-        measure = partial(_time_step, Setting(**setting), products)
-        yield Case(of="step", setting={**setting, "products": products}, work=work, measure=measure)
+        told = {"d_in": d_in, "d_sae": d_sae, "k": k, "batch_tokens": tokens, "products": products}
+        measure = partial(_time_step, setting, products)
+        yield Case(of="step", setting=told, work=work, measure=measure)
 
 
 def _time_step(setting: Setting, products: Products) -> float:

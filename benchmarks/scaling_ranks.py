@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 from autopsae.kernels.ranks import Ranks
 from autopsae.remedies.remedy import untouched
@@ -26,7 +26,7 @@ ROUNDS = 20
 def on_ranks(size: int, work: Callable[..., float], *arguments: Any) -> float:
     """What `work(ranks, *arguments)` returns on the first of so many processes, each with one thread."""
     with tempfile.TemporaryDirectory() as folder:
-        multiprocessing.spawn(_rank, (size, folder, work, arguments), nprocs=size)
+        spawn(_rank, (size, folder, work, arguments), nprocs=size)
         return float((Path(folder) / "seconds").read_text())
 
 

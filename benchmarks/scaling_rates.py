@@ -25,8 +25,9 @@ from autopsae.kernels.workspace import Workspace
 from autopsae.statistics.collect import collect
 from autopsae.statistics.costs import work_of_statistics
 from autopsae.training.costs import candidates
+from benchmarks.peers import Setting
 from benchmarks.scaling_ranks import on_ranks, reduce_alone
-from benchmarks.train_step import Setting, ours
+from benchmarks.train_step import ours
 
 ROUNDS = 5
 _REDUCED = 1 << 21

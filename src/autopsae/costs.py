@@ -88,7 +88,9 @@ def seconds_of(work: Work, rates: Rates) -> dict[str, float]:
     return seconds
 
 
-def first_wall(needed: Mapping[str, float], there: Mapping[str, float], seconds: Mapping[str, float]) -> str:
+def first_wall(
+    needed: Mapping[str, float | int], there: Mapping[str, float | int], seconds: Mapping[str, float | int]
+) -> str:
     """The name of the wall that is met first: of the capacities (bytes of memory, of disk) of which more is needed
     than there is, that which is exceeded most; if none is, the resource that is busy longest.
 

@@ -34,7 +34,8 @@ def test_rows_are_those_of_the_candidates_and_four_for_each_selected_pair() -> N
 @pytest.mark.parametrize("products", ["bfloat16", "float32", None])
 def test_what_grows_with_the_latents_is_proportional_to_them(products: Products | None) -> None:
     at = [work_of_step(CONFIG, TopK(k=8), 256, d_sae, products=products) for d_sae in (2048, 4096, 6144)]
-    first, second = (late.streamed - early.streamed for early, late in pairwise(at))
+    moved = [step.updated if products else step.streamed for step in at]
+    first, second = (late - early for early, late in pairwise(moved))
     assert first == second > 0
     assert at[1].float32 == 2 * at[0].float32
 

@@ -65,14 +65,13 @@ def work_of_step(
     # A pair costs a row of W_dec to decode, again for its gradient, and a row of either matrix's gradient.
     rows = 4 * k / ranks
     if products is None:
-        streamed = _SIZE * (_ADAM_OPERATORS * weights + _SCANS_WHOLE * scores + _BATCH * numbers)
+        moved = _ADAM_OPERATORS * weights + _SCANS_WHOLE * scores + _BATCH * numbers
         gathered = _SIZE * _COPIES * rows * numbers
-        return Work(float32=product, streamed=streamed, gathered=gathered, sent=sent, steps=1)
-    streamed = _SIZE * _BATCH * numbers + _PAIR * tokens * k / ranks
+        return Work(float32=product, streamed=_SIZE * moved, gathered=gathered, sent=sent, steps=1)
     return Work(
         float32=0 if products == "bfloat16" else product,
         bfloat16=product if products == "bfloat16" else 0,
-        streamed=streamed,
+        streamed=_SIZE * _BATCH * numbers + _PAIR * tokens * k / ranks,
         updated=weights,
         compared=scores,
         gathered=_SIZE * (candidates(k, latents, d_in, products=products) + rows) * numbers,

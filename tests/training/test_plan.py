@@ -137,6 +137,7 @@ def test_a_survey_has_the_plans_that_were_asked_for_and_else_none() -> None:
     [plan] = asked.plans
     assert plan.layers == ("a", "b")
     assert asked.to_dict()["training"][0]["hours"] == plan.hours
+    assert [on["devices"] for on in asked.to_dict()["training"][0]["on_devices"]] == [1, 2, 4, 8]
     plain = autopsae.survey(layers, d_sae=32, k=4)
     assert plain.plans == ()
     assert plain.to_dict()["training"] is None

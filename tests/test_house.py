@@ -34,6 +34,7 @@ ROOMS = [
     "reading",
     "pickles",
     "memory",
+    "costs",
     "disk",
     "mirror",
     "provenance",

@@ -48,7 +48,7 @@ def test_hours_are_the_median_second_of_a_step_after_the_warm_up_times_the_steps
     clock: Callable[[list[float]], list[int]],
 ) -> None:
     taken = clock([9.0, 9.0, 9.0, 0.5, 0.5, 8.0, 0.5, 0.5])
-    plan = plan_training(small(), X, CONFIG, layer="hs3")
+    plan = plan_training(small(), X, CONFIG, layer="hs3", devices=(1,))
     assert taken == [3 + 5]
     assert plan.seconds_per_step == 0.5
     assert plan.hours == pytest.approx(0.5 * 5000 / 3600)
@@ -56,7 +56,7 @@ def test_hours_are_the_median_second_of_a_step_after_the_warm_up_times_the_steps
 
 def test_short_steps_are_measured_for_a_second(clock: Callable[[list[float]], list[int]]) -> None:
     taken = clock([0.125])
-    assert plan_training(small(), X, CONFIG).seconds_per_step == 0.125
+    assert plan_training(small(), X, CONFIG, devices=(1,)).seconds_per_step == 0.125
     assert taken == [3 + 8]
 
 
@@ -64,7 +64,7 @@ def test_a_training_shorter_than_the_warm_up_is_measured_as_it_is(
     clock: Callable[[list[float]], list[int]],
 ) -> None:
     taken = clock([2.0])
-    plan = plan_training(small(), X, replace(CONFIG, steps=2))
+    plan = plan_training(small(), X, replace(CONFIG, steps=2), devices=(1,))
     assert (plan.seconds_per_step, taken) == (2.0, [2])
     assert plan.hours == pytest.approx(4 / 3600)
 
@@ -137,6 +137,7 @@ def test_a_survey_has_the_plans_that_were_asked_for_and_else_none() -> None:
     [plan] = asked.plans
     assert plan.layers == ("a", "b")
     assert asked.to_dict()["training"][0]["hours"] == plan.hours
+    assert [on["devices"] for on in asked.to_dict()["training"][0]["on_devices"]] == [1, 2, 4, 8]
     plain = autopsae.survey(layers, d_sae=32, k=4)
     assert plain.plans == ()
     assert plain.to_dict()["training"] is None

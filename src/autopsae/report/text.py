@@ -12,6 +12,7 @@ from autopsae.evaluation.autopsy import ALWAYS
 from autopsae.evaluation.recentre import RecentringCost
 from autopsae.evaluation.result import Autopsy
 from autopsae.report.fitting import Fitting, empty_table, plain
+from autopsae.report.plan import plan_text
 
 _COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
@@ -57,7 +58,7 @@ def survey_text(survey: Survey) -> RenderableType:
             dead_cell(d.expected[d.prescription.remedy.name].dead.value),
         )
     narrow = [line for d in survey for line in _in_lines(d, at)]
-    said = [plain(sentence, "bold") for sentence in survey.verdict] + [plain(str(plan)) for plan in survey.plans]
+    said = [*(plain(sentence, "bold") for sentence in survey.verdict), *map(plan_text, survey.plans)]
     return Group(
         *said, Text(), Fitting(table, narrow), *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey))
     )

@@ -1,5 +1,6 @@
 from autopsae.statistics.collect import Statistics as Statistics
 from autopsae.statistics.collect import collect as collect
+from autopsae.statistics.costs import work_of_statistics as work_of_statistics
 from autopsae.statistics.median import geometric_median as geometric_median
 from autopsae.statistics.moments import Moments as Moments
 from autopsae.statistics.moments import layer_norm as layer_norm

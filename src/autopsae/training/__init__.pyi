@@ -1,7 +1,12 @@
+from autopsae.costs import Rates as Rates
+from autopsae.costs import Work as Work
+from autopsae.costs import seconds_of as seconds_of
 from autopsae.kernels.ranks import Ranks as Ranks
 from autopsae.training.bias import Bias as Bias
 from autopsae.training.config import Record as Record
 from autopsae.training.config import TrainConfig as TrainConfig
+from autopsae.training.costs import work_of_step as work_of_step
+from autopsae.training.devices import DevicesPlan as DevicesPlan
 from autopsae.training.logs import Csv as Csv
 from autopsae.training.logs import JsonLines as JsonLines
 from autopsae.training.logs import TensorBoard as TensorBoard

@@ -1,6 +1,7 @@
 """What a training would take on this machine: tokens, hours and bytes, from steps that are really taken."""
 
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
@@ -14,6 +15,7 @@ from autopsae.activations.shards import SHARD_TOKENS
 from autopsae.sae.model import SAE
 from autopsae.tables import Result
 from autopsae.training.config import TrainConfig
+from autopsae.training.devices import DEVICES, DevicesPlan, plan_devices, share_to_measure, usable_devices
 from autopsae.training.loop import Training
 from autopsae.training.memory import bytes_of
 from autopsae.training.sources import Member
@@ -54,6 +56,9 @@ class TrainingPlan(Result):
     """Where the steps were taken."""
     threads: int
     """Number of threads of the processor that took them."""
+    on_devices: tuple[DevicesPlan, ...] = ()
+    """Estimates for the SAE spread over several devices like this one, the first for this one alone; only this one
+    where the SAE cannot be spread (docs/ranks.md)."""
 
     def __str__(self) -> str:
         others = len(self.layers) - 1
@@ -61,7 +66,7 @@ class TrainingPlan(Result):
         where = self.device if self.device != "cpu" else f"{self.threads} thread{'s' * (self.threads > 1)}"
         return (
             f"training one SAE of {self.d_sae:,} latents on {layers}: {self.tokens:,} tokens "
-            f"({self.steps:,} steps of {self.batch_tokens:,}) take {_duration(self.hours)} here, "
+            f"({self.steps:,} steps of {self.batch_tokens:,}) take {duration(self.hours)} here, "
             f"{self.seconds_per_step:.3g} s a step on {where}, and {in_words(self.memory_bytes)} of memory; "
             f"activations of so many tokens take {in_words(self.disk_bytes)} on disk"
         )
@@ -74,13 +79,16 @@ def plan_training(
     *,
     layer: str = "layer",
     stored: torch.dtype = torch.float32,
+    devices: Sequence[int] = DEVICES,
 ) -> TrainingPlan:
     """What training `sae` by `config` takes on this machine, from a measured second of its steps.
 
     A copy of the SAE takes real steps of the real size on the sample, which is repeated where it has fewer tokens
     than a few batches: three to warm up, then at least five and at least a second of them. The SAE stays as it is.
+    For several devices, as many steps are taken with the latents that one of the largest number of devices has.
 
-    sample: raw tokens of the layer; layer: its name; stored: the type in which activations are stored on disk.
+    sample: raw tokens of the layer; layer: its name; stored: the type in which activations are stored on disk;
+    devices: numbers of devices over which the latents may be spread (docs/ranks.md).
 
     Raises InputError as `Training`, for example for tokens of another width than the SAE's.
     """
@@ -89,6 +97,11 @@ def plan_training(
     tokens = sample.to(sae.W_enc.dtype).repeat(enough, 1)[: _BATCHES * config.batch_tokens]
     total = config.steps * config.batch_tokens
     seconds = _time_steps(Training([member], tokens), sae.W_enc.device)
+    usable = usable_devices(sae, config, devices)
+    least = seconds
+    if len(usable) > 1:
+        share = Member(sae=share_to_measure(sae, usable[-1]), config=config)
+        least = _time_steps(Training([share], tokens), sae.W_enc.device)
     room = room_for(
         {layer: sample[:1].to(stored)},
         tokens=total,
@@ -108,6 +121,7 @@ def plan_training(
         disk_bytes=room.disk,
         device=str(sae.W_enc.device),
         threads=torch.get_num_threads(),
+        on_devices=plan_devices(sae, config, usable, tokens=total, whole=seconds, least=least),
     )
 
 
@@ -129,7 +143,7 @@ def _time_steps(training: Training, device: torch.device) -> float:
     return median(seconds[WARM_UP:] or seconds)
 
 
-def _duration(hours: float) -> str:
+def duration(hours: float) -> str:
     """Hours in the largest unit of which there is at least one."""
     if hours >= 48:
         return f"{hours:,.0f} hours ({hours / 24:.1f} days)"

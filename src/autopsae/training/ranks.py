@@ -8,6 +8,7 @@ import torch
 from autopsae.files import changes
 from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks, unite_rows
 from autopsae.sae.model import SAE
+from autopsae.training.config import TrainConfig
 from autopsae.training.revival import GhostGradients
 from autopsae.training.sources import Member
 
@@ -30,12 +31,17 @@ def part_of(sae: SAE, ranks: Ranks) -> SAE:
             f"ranks: expected a k of at most {smallest}, the latents of a rank, got {sae.sparsity} of "
             f"{sae.d_sae:,} latents on {ranks.size} ranks; use fewer ranks"
         )
-    part = _with_latents(sae, {name: tensor[owned.start : owned.stop] for name, tensor in _by_latent(sae).items()})
+    part = share_of(sae, owned)
     for name, tensor in part.state_dict().items():
         if name in OF_ALL:
             ranks.broadcast(tensor, 0)
     part.scale = float(ranks.gather_words(repr(part.scale))[0])
     return part
+
+
+def share_of(sae: SAE, owned: range) -> SAE:
+    """A new SAE of these latents alone: their rows and entries, and all that is not by latent."""
+    return _with_latents(sae, {name: tensor[owned.start : owned.stop] for name, tensor in _by_latent(sae).items()})
 
 
 def unite(part: SAE, ranks: Ranks) -> SAE | None:
@@ -72,16 +78,7 @@ def check_on_ranks(members: Sequence[Member], ranks: Ranks) -> None:
         )
     [member] = members
     sae, config = member.sae, member.config
-    largest_k = max(sae.sparsity.l0 or 1, config.k_start or 1)
-    rules = {
-        f"a sparsity that can be spread, got {sae.sparsity.name}": sae.sparsity.goes_on_ranks,
-        f"no nested prefixes, got {config.nested}": not config.nested,
-        "AuxK or no revival, got GhostGradients": not isinstance(config.revival, GhostGradients),
-        "no resampling, got some": config.resampling is None,
-        f"weights in float32 or float64, got {sae.W_enc.dtype}": sae.W_enc.dtype in (torch.float32, torch.float64),
-        f"a k of at most the {sae.d_sae:,} latents of a rank, got {largest_k}": largest_k <= sae.d_sae,
-    }
-    broken = "; ".join(rule for rule, holds in rules.items() if not holds)
+    broken = reasons_against_ranks(sae, config, sae.d_sae)
     # All ranks raise what one of them finds: none waits for another one that has ended.
     if any(every := ranks.gather_words(broken)):
         first = next(words for words in every if words)
@@ -93,6 +90,22 @@ def check_on_ranks(members: Sequence[Member], ranks: Ranks) -> None:
                 f"ranks: expected the same settings on all ranks, but rank {rank} differs from rank {ranks.rank}: "
                 f"{differing}; start all with the same command"
             )
+
+
+def reasons_against_ranks(sae: SAE, config: TrainConfig, latents: int) -> str:
+    """What would have to be otherwise for this training to go on several ranks, as words; "" if nothing. latents:
+    how many a rank has at least.
+    """
+    largest_k = max(sae.sparsity.l0 or 1, config.k_start or 1)
+    rules = {
+        f"a sparsity that can be spread, got {sae.sparsity.name}": sae.sparsity.goes_on_ranks,
+        f"no nested prefixes, got {config.nested}": not config.nested,
+        "AuxK or no revival, got GhostGradients": not isinstance(config.revival, GhostGradients),
+        "no resampling, got some": config.resampling is None,
+        f"weights in float32 or float64, got {sae.W_enc.dtype}": sae.W_enc.dtype in (torch.float32, torch.float64),
+        f"a k of at most the {latents:,} latents of a rank, got {largest_k}": largest_k <= latents,
+    }
+    return "; ".join(rule for rule, holds in rules.items() if not holds)
 
 
 def _describe(sae: SAE) -> dict[str, str]:

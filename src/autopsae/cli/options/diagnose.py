@@ -69,7 +69,7 @@ class DiagnoseOptions(Asking):
     steps: int = STEPS
     """Steps of that training; a trial costs at most a tenth of it, where 1,000 steps of each remedy do."""
     plan: bool = False
-    """Measure what that training would take here: hours, memory and disk."""
+    """Measure what that training would take here: hours, memory and disk; and estimate it for several devices."""
     repeated: Rare[Repeated] = "keep"
     """Tokens that are the same vector: keep all, or leave_out all but one of each."""
     spreading: Annotated[Spreading, OmitArgPrefixes] = Spreading()

@@ -21,6 +21,7 @@ from autopsae.cluster.manifest import run_jobs
 from autopsae.diagnosis.survey import survey
 from tests.cluster.test_manifest import die_always, die_twice, jobs_of, write
 from tests.diagnosis.test_parts import ASKED, check_same, write_store
+from tests.processes import children, command_of
 
 pytestmark = pytest.mark.long
 
@@ -49,20 +50,6 @@ def test_a_task_whose_process_always_dies_and_one_of_bad_input_are_one_line(on: 
         run_jobs(lambda: open_engine(on, tmp_path), write, jobs_of(tmp_path, [-1]), tmp_path, request={})
 
 
-def children() -> set[int]:
-    """All processes under this one."""
-    parents = dict[int, int]()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-    under, new = set[int](), {os.getpid()}
-    while new := {child for child, parent in parents.items() if parent in new}:
-        under |= new
-    return under
-
-
 @contextmanager
 def killer(kills: int, is_worker: Callable[[str], bool]) -> Iterator[list[int]]:
     """Kill so many workers at random moments meanwhile. Yields a list of those that were killed."""
@@ -70,7 +57,7 @@ def killer(kills: int, is_worker: Callable[[str], bool]) -> Iterator[list[int]]:
 
     def kill() -> None:
         while len(killed) < kills and not over.wait(random.uniform(0.5, 4.0)):
-            workers = [pid for pid in children() if is_worker(command_of(pid))]
+            workers = [pid for pid in children(os.getpid()) if is_worker(command_of(pid))]
             if workers:
                 killed.append(random.choice(workers))
                 os.kill(killed[-1], signal.SIGKILL)
@@ -82,13 +69,6 @@ def killer(kills: int, is_worker: Callable[[str], bool]) -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 WORKER = {"local": "spawn_main", "slurm": "submitit.core._submit", "ray": "ray::"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autopsae.arrays import InputError
 from autopsae.cli.config import add_settings, settings_of, with_config
+from autopsae.cli.interrupts import job_signals
 from autopsae.cli.options.train import Jobs, TrainOptions
 from autopsae.cli.parsing import parse_options
 from autopsae.cli.prepare import choices_asked, make_members, prepare, provenance_asked
@@ -17,7 +18,8 @@ from autopsae.cluster.manifest import Job, run_jobs
 from autopsae.files import write_text
 from autopsae.progress import Progress
 from autopsae.provenance import add_provenance
-from autopsae.run.many import Elsewhere, train_group
+from autopsae.run.driver import Interrupted
+from autopsae.run.many import Elsewhere, folders_of, train_group
 
 FOLDER = "jobs"
 """In OUT: the manifest of the jobs, and what they are asked for."""
@@ -43,7 +45,7 @@ def spread_groups(options: TrainOptions, progress: Progress) -> Elsewhere:
     """What trains the groups of a sweep on the engine that is asked for. progress: told those done, as "jobs"."""
     folder = options.out.resolve() / FOLDER
 
-    def elsewhere(left: Mapping[int, Sequence[str]]) -> None:
+    def elsewhere(groups: Mapping[int, Sequence[str]]) -> None:
         assert options.jobs.on is not None
         settings = settings_of(options)
         source = str(settings.pop("source"))
@@ -53,24 +55,29 @@ def spread_groups(options: TrainOptions, progress: Progress) -> Elsewhere:
         words = [source, "--out", str(options.out.resolve()), "--config", str(config), "--resume"]
         common = {"words": words, "folder": str(Path.cwd())}
         jobs = dict[str, Job]()
-        for number, names in left.items():
-            result = folder / f"{number}.json"
-            result.unlink(missing_ok=True)  # of a group whose results have gone since
-            task = {**common, "number": number, "names": [*names], "result": str(result)}
-            jobs[str(number)] = Job(task=task, result=result)
+        for number, names in groups.items():
+            folders = folders_of(options.out.resolve(), names)
+            task = {**common, "number": number, "names": [*names]}
+            jobs[str(number)] = Job(task=task, results=tuple(one / "summary.json" for one in folders.values()))
         engine = partial(open_engine, options.jobs.on, folder)
         request = {"source": source, "settings": settings}
-        run_jobs(engine, train_members_of_job, jobs, folder, request=request, progress=progress)
+        try:
+            run_jobs(engine, train_members_of_job, jobs, folder, request=request, progress=progress)
+        except KeyboardInterrupt as error:
+            raise Interrupted(
+                f"interrupted; what is done is in {options.out}; resume (run the same with --resume) to go on from "
+                "the checkpoints there"
+            ) from error
 
     return elsewhere
 
 
-def train_members_of_job(*, words: list[str], folder: str, number: int, names: list[str], result: str) -> None:
-    """The task of a group of a sweep: the members of these names, into their folders, and the file `result`.
+def train_members_of_job(*, words: list[str], folder: str, number: int, names: list[str]) -> None:
+    """The task of a group of a sweep: the members of these names, into their folders.
 
     words: of the command line, with --config; folder: where its paths begin.
     """
-    with chdir(folder):
+    with job_signals(), chdir(folder):
         options = with_config("train", words, parse_options("train", words))
         assert isinstance(options, TrainOptions)
         with add_settings("train", options):
@@ -87,4 +94,3 @@ def train_members_of_job(*, words: list[str], folder: str, number: int, names: l
                         plan=prepared.plan,
                         observer=made.observer,
                     )
-        write_text(result, "{}")

@@ -101,7 +101,7 @@ def survey_on(
         asked_of_parts = {name: value for name, value in settings.items() if name != "seed"}
         work, tasks = merge_layer, {layer: {**asked_of_parts, "parts": parts[layer]} for layer in opened}
     jobs = {
-        layer: Job(task={**task, "result": str(results[layer])}, result=results[layer])
+        layer: Job(task={**task, "result": str(results[layer])}, results=(results[layer],))
         for layer, task in tasks.items()
     }
     run_jobs(engine, work, jobs, folder, request=request, ended=take, progress=progress)
@@ -175,7 +175,7 @@ def _collect(
         for number, group in enumerate(group for group in groups if group):
             result = folder / f"{name}-{number}.safetensors"
             task = {**sample, "layer": layer, "shards": group, "result": str(result)}
-            jobs[f"{layer} {number}"] = Job(task=task, result=result)
+            jobs[f"{layer} {number}"] = Job(task=task, results=(result,))
     request = {"source": str(source), "layers": [*names], "split": split, **sample}
     run_jobs(engine, collect_layer, jobs, folder, request=request, progress=progress)
-    return {layer: [str(j.result) for j in jobs.values() if j.task["layer"] == layer] for layer in names}
+    return {layer: [j.task["result"] for j in jobs.values() if j.task["layer"] == layer] for layer in names}

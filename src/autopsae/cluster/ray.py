@@ -1,10 +1,10 @@
 """Ray: a cluster that runs already, by its address, or one of this machine that is started for the work."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.cluster.engine import DEATHS, Task, Work, attempt, too_many_deaths
+from autopsae.cluster.engine import DEATHS, Ended, Task, Work, attempt, too_many_deaths
 from autopsae.extras import package_error
 from autopsae.words import reason
 
@@ -29,7 +29,7 @@ class Ray:
                     "`ray start --head`"
                 ) from error
 
-    def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[tuple[int, str | None]]:
+    def run(self, work: Work, tasks: Sequence[Task]) -> Ended:
         """As `Engine.run`. Ray itself runs a task again whose process or node dies."""
         ray = self._ray
         remote = ray.remote(num_cpus=1, max_retries=DEATHS)(attempt)

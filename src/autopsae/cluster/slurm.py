@@ -1,12 +1,12 @@
 """Slurm, through submitit; with cluster=local its own processes on this machine, for a try."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.cluster.engine import DEATHS, Task, Work, attempt, too_many_deaths
+from autopsae.cluster.engine import DEATHS, Ended, Task, Work, attempt, too_many_deaths
 from autopsae.extras import package_error
 from autopsae.words import reason
 
@@ -35,7 +35,7 @@ class Slurm:
         except (RuntimeError, ValueError, TypeError, NameError, AssertionError) as error:
             raise InputError(f"--on slurm: expected a cluster and options of submitit ({reason(error)})") from error
 
-    def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[tuple[int, str | None]]:
+    def run(self, work: Work, tasks: Sequence[Task]) -> Ended:
         """As `Engine.run`."""
         import submitit
 

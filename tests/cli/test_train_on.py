@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from autopsae.cli.train_on import FOLDER
 from autopsae.cli.verbs import run
 from autopsae.cluster import engine as engines
 from autopsae.cluster.engine import Ended, Task, Work, attempt
+from autopsae.cluster.groups import FOLDER
 from tests.processes import children, wait_for
 
 SWEEP = ["--d-sae", "48", "--k", "4", "--lr", "1e-3,3e-3", "--init", "zero,median", "--seed", "0,1"]
@@ -28,14 +28,14 @@ class Here:
     """An engine that runs the tasks in this process, and stops after `most` of them."""
 
     def __init__(self, most: int = 100) -> None:
-        self.most, self.ran = most, list[int]()
+        self.most, self.ran = most, list[int | None]()
 
     def run(self, work: Work, tasks: Sequence[Task]) -> Ended:
         for number, task in enumerate(tasks):
             if len(self.ran) == self.most:
                 raise KeyboardInterrupt
             said = attempt(work, json.loads(json.dumps(task)))
-            self.ran.append(task["number"])
+            self.ran.append(task.get("number"))
             yield number, said
 
 
@@ -172,7 +172,7 @@ def test_a_signal_ends_all_processes_with_checkpoints_from_which_the_sweep_goes_
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in under))
     assert "Traceback" not in stderr
     if number != signal.SIGKILL:
-        assert "interrupted; what is done is in broken; resume (run the same with --resume) to go on" in stderr
+        assert f"interrupted; what is done is in {broken.resolve()}; resume (run the same with --resume)" in stderr
     assert [*broken.glob("checkpoint*.safetensors")]
     for out in (["broken", "--resume"], ["whole"]):
         subprocess.run([*words, "--out", *out], capture_output=True, check=True)

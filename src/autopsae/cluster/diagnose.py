@@ -120,6 +120,8 @@ def diagnose_layer(
     **settings: Any,
 ) -> None:
     """The task of a layer: its diagnosis, in the file `result`."""
+    if _is_done(result):
+        return
     paths = {"lengths": lengths and Path(lengths), "mask": mask and Path(mask)}
     opened = open_layers(source, [layer], **paths)[layer]
     chosen = read_sparsity(Path(result), sparsity, settings["d_sae"])
@@ -130,14 +132,22 @@ def diagnose_layer(
 
 def collect_layer(*, shards: list[str], result: str, layer: str, sample_tokens: int, seed: int) -> None:
     """The task of some shards of a layer: a part, in the file `result`."""
-    collect_part(shards, result, layers=[layer], sample_tokens=sample_tokens, seed=seed)
+    if not _is_done(result):
+        collect_part(shards, result, layers=[layer], sample_tokens=sample_tokens, seed=seed)
 
 
 def merge_layer(*, parts: list[str], result: str, sparsity: dict[str, Any], **settings: Any) -> None:
     """The task of the parts of a layer: its diagnosis, in the file `result`."""
+    if _is_done(result):
+        return
     chosen = read_sparsity(Path(result), sparsity, settings["d_sae"])
     [diagnosis] = merge_parts(parts, sparsity=chosen, **settings)
     save_diagnosis(result, diagnosis)
+
+
+def _is_done(result: str) -> bool:
+    """Whether a process did the task, and died before it could say so: `run_jobs` asks for what is not there."""
+    return Path(result).is_file()
 
 
 def _settings(asked: Asked) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from autopsae.words import reason
 JOBS = 32
 """Jobs that are submitted at once, unless told otherwise."""
 _POLL = 0.2
-"""Seconds between two looks at the jobs; longer while nothing happens."""
+"""Seconds between two looks at the jobs."""
+_PATIENCE = 30.0
+"""Seconds for which jobs that are cancelled are waited for: Slurm gives them as many to end."""
 
 
 class Slurm:
@@ -63,3 +65,6 @@ class Slurm:
         finally:
             for job in going.values():
                 job.cancel()
+            until = time.monotonic() + _PATIENCE
+            while not all(job.done() for job in going.values()) and time.monotonic() < until:
+                time.sleep(_POLL)

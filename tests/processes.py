@@ -12,6 +12,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
@@ -116,3 +117,33 @@ def running(work: Work, *words: object) -> Iterator[Running]:
                 raise
             finally:
                 _wait(process)
+
+
+def children(process: int) -> set[int]:
+    """All processes under one, by their ids."""
+    parents = dict[int, int]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            continue
+    under, new = set[int](), {process}
+    while new := {child for child, parent in parents.items() if parent in new}:
+        under |= new
+    return under
+
+
+def command_of(process: int) -> str:
+    """What a process was started with; "" where it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def wait_for(is_so: Callable[[], bool]) -> None:
+    """Until something is so, which it must be soon."""
+    until = time.monotonic() + SECONDS
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.05)

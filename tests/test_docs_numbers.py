@@ -515,3 +515,19 @@ def test_the_table_of_the_gpu_is_what_was_measured() -> None:
     assert correctness["training"]["largest_relative_error_of_a_loss"] < 1.5e-15
     sentence = "**The diagnosis of a wide layer** (32,768 tokens, d_in 4096, d_sae 131,072) takes # s, and three"
     assert quoted("benchmarks/README.md", sentence) == [pytest.approx(measured["diagnosis"]["seconds"], abs=0.05)]
+
+
+def test_what_was_killed_is_what_the_benchmark_of_engines_recorded() -> None:
+    told, page = benchmark("cluster"), "docs/cluster.md"
+    sentence = "`benchmarks/cluster.py` diagnoses # layers and trains a sweep of # SAEs on two engines"
+    assert quoted(page, sentence) == [told["layers"], told["members"]]
+    assert quoted(page, "Meanwhile # workers were killed") == [told["kills"]]
+    assert quoted(page, "half-way in both runs on Ray, # in all") == [told["nodes_removed"]]
+    differences = [*(run["largest_difference"] for run in told["runs"]), told["in_turn_to_together"]]
+    assert quoted(page, "difference of a number or a weight was #") == [max(differences)]
+    assert all(run["equal"] and run.get("each_step_recorded_once", True) for run in told["runs"])
+    done = [sum(run[name] for run in told["runs"]) for name in ("jobs_done", "done_twice")]
+    assert quoted(page, "all # jobs are done in the manifests, # results were written a second time") == done
+    assert done[0] == 2 * (told["layers"] + told["members"])
+    assert quoted(page, "one record of each of its # steps") == [told["steps"]]
+    assert quoted(page, "The four runs took # s") == [round(sum(run["seconds"] for run in told["runs"]))]

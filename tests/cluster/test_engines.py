@@ -3,8 +3,9 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ import torch
 
 from autopsae.activations.store import open_layers
 from autopsae.arrays import InputError
+from autopsae.cli.interrupts import job_signals
 from autopsae.cli.verbs import run
 from autopsae.cluster.diagnose import survey_on
 from autopsae.cluster.engine import open_engine
@@ -21,6 +23,7 @@ from autopsae.cluster.manifest import run_jobs
 from autopsae.diagnosis.survey import survey
 from tests.cluster.test_manifest import die_always, die_twice, jobs_of, write
 from tests.diagnosis.test_parts import ASKED, check_same, write_store
+from tests.processes import SECONDS, children, command_of, wait_for
 
 pytestmark = pytest.mark.long
 
@@ -49,18 +52,30 @@ def test_a_task_whose_process_always_dies_and_one_of_bad_input_are_one_line(on: 
         run_jobs(lambda: open_engine(on, tmp_path), write, jobs_of(tmp_path, [-1]), tmp_path, request={})
 
 
-def children() -> set[int]:
-    """All processes under this one."""
-    parents = dict[int, int]()
-    for path in Path("/proc").glob("[0-9]*/stat"):
+def wait_or_write(*, number: int, result: str) -> None:
+    """Of number 1: wait until told to end, and leave a file that says so."""
+    if number != 1:
+        write(number=number, result=result)
+        return
+    with job_signals():
+        Path(result).with_suffix(".begun").touch()
         try:
-            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-    under, new = set[int](), {os.getpid()}
-    while new := {child for child, parent in parents.items() if parent in new}:
-        under |= new
-    return under
+            for _ in range(20 * SECONDS):
+                time.sleep(0.05)  # Ray interrupts no single long one
+        except KeyboardInterrupt:
+            Path(result).with_suffix(".told").touch()
+            raise
+
+
+@pytest.mark.parametrize("on", ENGINES)
+def test_tasks_are_told_to_end_where_the_work_is_interrupted(on: str, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    tasks = [job.task for job in jobs_of(tmp_path, range(2)).values()]
+    with closing(open_engine(on, tmp_path).run(wait_or_write, tasks)) as running:
+        assert next(running) == (0, None)
+        wait_for((tmp_path / "1.begun").exists)
+    wait_for((tmp_path / "1.told").exists)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @contextmanager
@@ -70,7 +85,7 @@ def killer(kills: int, is_worker: Callable[[str], bool]) -> Iterator[list[int]]:
 
     def kill() -> None:
         while len(killed) < kills and not over.wait(random.uniform(0.5, 4.0)):
-            workers = [pid for pid in children() if is_worker(command_of(pid))]
+            workers = [pid for pid in children(os.getpid()) if is_worker(command_of(pid))]
             if workers:
                 killed.append(random.choice(workers))
                 os.kill(killed[-1], signal.SIGKILL)
@@ -82,13 +97,6 @@ def killer(kills: int, is_worker: Callable[[str], bool]) -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 WORKER = {"local": "spawn_main", "slurm": "submitit.core._submit", "ray": "ray::"}

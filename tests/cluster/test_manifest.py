@@ -2,13 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from autopsae.arrays import InputError
-from autopsae.cluster.engine import Task, Work, attempt, open_engine, read_options
+from autopsae.cluster.engine import Ended, Task, Work, attempt, open_engine, read_options
 from autopsae.cluster.manifest import Job, run_jobs
 
 pytestmark = pytest.mark.quick
@@ -27,7 +27,7 @@ class Here:
         self.ran = list[int]()
         self._stop_after = stop_after
 
-    def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[tuple[int, str | None]]:
+    def run(self, work: Work, tasks: Sequence[Task]) -> Ended:
         for number, task in enumerate(tasks):
             if len(self.ran) == self._stop_after:
                 raise KeyboardInterrupt
@@ -37,7 +37,9 @@ class Here:
 
 def jobs_of(folder: Path, numbers: Sequence[int]) -> dict[str, Job]:
     results = {number: folder / f"{number}.txt" for number in numbers}
-    return {f"job {n}": Job(task={"number": n, "result": str(path)}, result=path) for n, path in results.items()}
+    return {
+        f"job {n}": Job(task={"number": n, "result": str(path)}, results=(path,)) for n, path in results.items()
+    }
 
 
 def test_interrupted_work_goes_on_and_the_manifest_says_what_is_done(tmp_path: Path) -> None:

@@ -42,6 +42,22 @@ def raise_signals() -> Iterator[None]:
         _Moment.ready = False
 
 
+@contextmanager
+def job_signals() -> Iterator[None]:
+    """In a process that an engine started for a job: in this context the first signal raises KeyboardInterrupt, or
+    waits (`delay_signals`), and all others are ignored. Who started the process may tell it by several ways, and
+    kills it where it does not end. After the context, signals do what they did before.
+    """
+    handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _receive_in_job) for number in handled}
+    _Moment.delayed, _Moment.received = False, None
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def is_interrupted() -> bool:
     """Whether a signal came."""
     return _Moment.received is not None
@@ -76,6 +92,13 @@ def _receive(number: int, frame: FrameType | None) -> None:
         _tell(b"interrupted; ends when this step is done; once more ends at once\n")
     else:
         raise KeyboardInterrupt
+
+
+def _receive_in_job(number: int, frame: FrameType | None) -> None:
+    if _Moment.received is None:
+        _Moment.received = number
+        if not _Moment.delayed:
+            raise KeyboardInterrupt
 
 
 def _tell(line: bytes) -> None:

@@ -28,7 +28,7 @@ def check_spreading(options: DiagnoseOptions) -> None:
     check_places(None, None, asked.work)
     if is_model(options.source):
         raise InputError("--on: expected with activations, got a model; harvest it first")
-    for name, given in (("device", options.device), ("plan", options.plan), ("trial", options.trialing.trial)):
+    for name, given in (("device", options.device), ("plan", options.plan)):
         if given:
             raise InputError(f"--{name}: expected without --on; leave one of them out")
 

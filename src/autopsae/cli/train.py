@@ -17,7 +17,8 @@ from autopsae.cli.prepare import Prepared, choices_asked, make_members, prepare,
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import check_own_files, progress_bar, progress_on
 from autopsae.cli.torchrun import device_of_rank, ranks_of_torchrun
-from autopsae.cli.train_on import check_jobs, spread_groups
+from autopsae.cli.train_on import open_asked, spread_groups
+from autopsae.cluster.engine import Engine
 from autopsae.disk import check_unlocked
 from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks
 from autopsae.provenance import add_provenance
@@ -62,7 +63,7 @@ def _train(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
     """Check what is asked for, read what is needed, and return what summary.json or sweep.json says in the end."""
     with all_or_none(ranks):
         choices = choices_asked(options)
-        check_jobs(options, many=len(choices) > 1)
+        engine = open_asked(options, many=len(choices) > 1)
         _check(options, asked=len(choices), ranks=ranks)
         prepared = prepare(options, choices)
     keep, out = options.keep, options.out
@@ -70,11 +71,13 @@ def _train(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
     if keep.resume and ranks.is_alone and (result := _load_finished(out, prepared.settings)) is not None:
         return result
     with provenance_asked(prepared), progress_bar("reading the statistics", is_shown=ranks.is_first) as (bar, task):
-        return _train_members(prepared, ranks, bar, task)
+        return _train_members(prepared, ranks, engine, bar, task)
 
 
-def _train_members(prepared: Prepared, ranks: Ranks, bar: Bar, task: TaskID) -> dict[str, Any]:
-    """Draw the SAEs and train them."""
+def _train_members(
+    prepared: Prepared, ranks: Ranks, engine: Engine | None, bar: Bar, task: TaskID
+) -> dict[str, Any]:
+    """Draw the SAEs and train them, here or on an engine."""
     options, keep, out = prepared.options, prepared.options.keep, prepared.options.out
     # A whole SAE need not fit on the device of a rank.
     device = options.device if ranks.is_alone else None
@@ -88,9 +91,9 @@ def _train_members(prepared: Prepared, ranks: Ranks, bar: Bar, task: TaskID) -> 
         return wrote(run)(entries[0], tokens, held, out, **common)
     memory = None if keep.memory is None else int(1e9 * keep.memory)
     portions = Portions.of(entries, memory, tokens=prepared.training.tokens)
-    if options.jobs.on:
+    if engine:
         portions = portions.split(options.jobs.jobs or len(entries))
-        common["elsewhere"] = spread_groups(options, progress_on(bar, task))
+        common["elsewhere"] = spread_groups(options, engine, progress_on(bar, task))
     if not any((out / name).exists() for name in ("portions.json", "sweep.json")):
         print_note(_describe_portions(portions), bar.console)
     return wrote(run_sweep)(entries, tokens, held, out, portions=portions, **common)

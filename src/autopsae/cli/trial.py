@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from autopsae.activations.names import file_names
@@ -11,10 +12,9 @@ from autopsae.cli.firing import sparsity_of
 from autopsae.cli.options.diagnose import DiagnoseOptions, Trialing
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import progress_bar, progress_on
-from autopsae.defaults import K
+from autopsae.cli.trial_on import spread_candidates, training_asked, training_for
 from autopsae.diagnosis.survey import Survey
 from autopsae.passes import same_passes
-from autopsae.run.members import penalty_for
 from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
 from autopsae.trial.candidate import usual_candidates
@@ -45,15 +45,7 @@ def check_trial(options: DiagnoseOptions) -> None:
 
 def training_of(options: DiagnoseOptions) -> TrainConfig:
     """The training that the prescription, a trial and a plan are for."""
-    sparsity, k = sparsity_of(options.firing), K if options.firing.k is None else options.firing.k
-    # For a plan any coefficient does, as steps take equally long; a trial of relu is refused.
-    l1 = 1.0 if sparsity.usual_penalty == "l1" else None
-    return TrainConfig(
-        steps=options.steps,
-        lr=options.lr,
-        batch_tokens=options.trialing.batch_tokens,
-        penalty=penalty_for(sparsity, l0=float(k), l1=l1),
-    )
+    return training_for(sparsity_of(options.firing), **training_asked(options))
 
 
 def tokens_of_trial(options: DiagnoseOptions) -> int:
@@ -67,10 +59,17 @@ def tokens_of_trial(options: DiagnoseOptions) -> int:
 def run_trials(
     layers: Mapping[str, Activations], options: DiagnoseOptions, device: str | None
 ) -> Iterator[tuple[str, Trial]]:
-    """(name, trial) of each layer, one after the other."""
+    """(name, trial) of each layer, one after the other; the candidates of a layer on an engine, if one is asked
+    for.
+    """
     asked, config, tokens = options.trialing, training_of(options), tokens_of_trial(options)
     for name, file in file_names([*layers]).items():
         with progress_bar(f"trial of {name}") as (bar, task):
+            folder, progress = _folder_of(options, file), progress_on(bar, task)
+            elsewhere = None
+            if options.spreading.on:
+                assert folder is not None
+                elsewhere = spread_candidates(options, name, folder, tokens, progress)
             said = trial(
                 same_passes(layers[name].take(tokens)),
                 config=config,
@@ -80,12 +79,20 @@ def run_trials(
                 prefer=asked.prefer,
                 layer=name,
                 seed=options.seed,
-                folder=None if asked.trial_folder is None else asked.trial_folder / file,
+                folder=folder,
                 announce=lambda line: print_note(line, bar.console),
-                progress=progress_on(bar, task),
+                progress=progress,
                 device=device,
+                elsewhere=elsewhere,
             )
         yield name, said
+
+
+def _folder_of(options: DiagnoseOptions, file: str) -> Path | None:
+    """Where the trial of a layer is kept. On an engine it must be, so that all processes see it."""
+    if options.trialing.trial_folder is not None:
+        return options.trialing.trial_folder.resolve() / file
+    return options.spreading.work.resolve() / "trials" / file if options.spreading.work else None
 
 
 def content_with_trials(survey: Survey, trials: Mapping[str, Trial]) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def survey_on(
         asked_of_parts = {name: value for name, value in settings.items() if name != "seed"}
         work, tasks = merge_layer, {layer: {**asked_of_parts, "parts": parts[layer]} for layer in opened}
     jobs = {
-        layer: Job(task={**task, "result": str(results[layer])}, result=results[layer])
+        layer: Job(task={**task, "result": str(results[layer])}, results=(results[layer],))
         for layer, task in tasks.items()
     }
     run_jobs(engine, work, jobs, folder, request=request, ended=take, progress=progress)
@@ -120,6 +120,8 @@ def diagnose_layer(
     **settings: Any,
 ) -> None:
     """The task of a layer: its diagnosis, in the file `result`."""
+    if _is_done(result):
+        return
     paths = {"lengths": lengths and Path(lengths), "mask": mask and Path(mask)}
     opened = open_layers(source, [layer], **paths)[layer]
     chosen = read_sparsity(Path(result), sparsity, settings["d_sae"])
@@ -130,14 +132,22 @@ def diagnose_layer(
 
 def collect_layer(*, shards: list[str], result: str, layer: str, sample_tokens: int, seed: int) -> None:
     """The task of some shards of a layer: a part, in the file `result`."""
-    collect_part(shards, result, layers=[layer], sample_tokens=sample_tokens, seed=seed)
+    if not _is_done(result):
+        collect_part(shards, result, layers=[layer], sample_tokens=sample_tokens, seed=seed)
 
 
 def merge_layer(*, parts: list[str], result: str, sparsity: dict[str, Any], **settings: Any) -> None:
     """The task of the parts of a layer: its diagnosis, in the file `result`."""
+    if _is_done(result):
+        return
     chosen = read_sparsity(Path(result), sparsity, settings["d_sae"])
     [diagnosis] = merge_parts(parts, sparsity=chosen, **settings)
     save_diagnosis(result, diagnosis)
+
+
+def _is_done(result: str) -> bool:
+    """Whether a process did the task, and died before it could say so: `run_jobs` asks for what is not there."""
+    return Path(result).is_file()
 
 
 def _settings(asked: Asked) -> dict[str, Any]:
@@ -175,7 +185,7 @@ def _collect(
         for number, group in enumerate(group for group in groups if group):
             result = folder / f"{name}-{number}.safetensors"
             task = {**sample, "layer": layer, "shards": group, "result": str(result)}
-            jobs[f"{layer} {number}"] = Job(task=task, result=result)
+            jobs[f"{layer} {number}"] = Job(task=task, results=(result,))
     request = {"source": str(source), "layers": [*names], "split": split, **sample}
     run_jobs(engine, collect_layer, jobs, folder, request=request, progress=progress)
-    return {layer: [str(j.result) for j in jobs.values() if j.task["layer"] == layer] for layer in names}
+    return {layer: [j.task["result"] for j in jobs.values() if j.task["layer"] == layer] for layer in names}

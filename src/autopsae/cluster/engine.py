@@ -4,7 +4,7 @@ A task is a function and a mapping of plain arguments; its result is a file, wri
 may be run twice, and nothing is lost or counted twice when a process dies.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,9 @@ Task = Mapping[str, Any]
 Work = Callable[..., None]
 """A function of a module, called as work(**task)."""
 
+Ended = Generator[tuple[int, str | None], None, None]
+"""For each task that ends: its number, and why its input cannot be used, or None."""
+
 DEATHS = 10
 """Processes that may die one after the other, without a task that ends between them."""
 
@@ -24,8 +27,10 @@ DEATHS = 10
 class Engine(Protocol):
     """Runs tasks somewhere."""
 
-    def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[tuple[int, str | None]]:
-        """Run all tasks, and yield (its number, why its input cannot be used, or None) as each ends.
+    def run(self, work: Work, tasks: Sequence[Task]) -> Ended:
+        """Run all tasks, and yield (its number, why its input cannot be used, or None) as each ends. Where the
+        generator is closed before, or an exception is raised in it, the processes are told to end: SIGTERM or
+        SIGINT, so that a training saves a checkpoint (`cli.interrupts.job_signals`).
 
         Raises InputError where the engine cannot be reached, and where processes die again and again; any other
         exception of a task as it is, or as the engine tells it.

@@ -1,6 +1,7 @@
 """manifest.json of a folder of work: what was asked, and which jobs are done. So work goes on where it stopped."""
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ _KIND = fields({"request": mapping_of(anything), "done": mapping_of(flag)})
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A task by its name, and how its result is read."""
+    """A task, and what says that it is done."""
 
     task: Task
     """The arguments of the work."""
-    result: Path
-    """The file that is there once the task is done."""
+    results: tuple[Path, ...]
+    """The files that are there once the task is done."""
 
 
 def run_jobs(
@@ -63,14 +64,15 @@ def run_jobs(
             tell(name)
         left = [name for name, is_done in done.items() if not is_done]
         if left:
-            for number, said in engine().run(work, [jobs[name].task for name in left]):
-                name = left[number]
-                if said is not None:
-                    failed[name] = said
-                    continue
-                done[name] = True
-                _save(folder, request, done)
-                tell(name)
+            with closing(engine().run(work, [jobs[name].task for name in left])) as running:
+                for number, said in running:
+                    name = left[number]
+                    if said is not None:
+                        failed[name] = said
+                        continue
+                    done[name] = True
+                    _save(folder, request, done)
+                    tell(name)
     if failed:
         first, *others = failed
         more = f" (and {len(others)} more: {list_names(others)})" if others else ""
@@ -78,7 +80,7 @@ def run_jobs(
 
 
 def _begin(folder: Path, request: Mapping[str, Any], jobs: Mapping[str, Job]) -> dict[str, bool]:
-    """Which jobs are done: their result is there, under a manifest of the same request."""
+    """Which jobs are done: their results are there, and those in `folder` under a manifest of the same request."""
     path = folder / MANIFEST
     if path.is_file():
         there = load_object(path, format=FORMAT, kind=_KIND)["request"]
@@ -86,9 +88,9 @@ def _begin(folder: Path, request: Mapping[str, Any], jobs: Mapping[str, Job]) ->
             raise InputError(
                 f"{folder}: expected work with the settings that it was begun with: {changed}; pass another folder"
             )
-    elif any(job.result.exists() for job in jobs.values()):
+    elif any(path.exists() for job in jobs.values() for path in job.results if path.is_relative_to(folder)):
         raise InputError(f"{folder}: expected a new folder, or one with its {MANIFEST}; pass another folder")
-    done = {name: job.result.is_file() for name, job in jobs.items()}
+    done = {name: all(path.is_file() for path in job.results) for name, job in jobs.items()}
     _save(folder, request, done)
     return done
 

@@ -1,19 +1,21 @@
 """Slurm, through submitit; with cluster=local its own processes on this machine, for a try."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from autopsae.arrays import InputError
-from autopsae.cluster.engine import DEATHS, Task, Work, attempt, too_many_deaths
+from autopsae.cluster.engine import DEATHS, Ended, Task, Work, attempt, too_many_deaths
 from autopsae.extras import package_error
 from autopsae.words import reason
 
 JOBS = 32
 """Jobs that are submitted at once, unless told otherwise."""
 _POLL = 0.2
-"""Seconds between two looks at the jobs; longer while nothing happens."""
+"""Seconds between two looks at the jobs."""
+_PATIENCE = 30.0
+"""Seconds for which jobs that are cancelled are waited for: Slurm gives them as many to end."""
 
 
 class Slurm:
@@ -35,7 +37,7 @@ class Slurm:
         except (RuntimeError, ValueError, TypeError, NameError, AssertionError) as error:
             raise InputError(f"--on slurm: expected a cluster and options of submitit ({reason(error)})") from error
 
-    def run(self, work: Work, tasks: Sequence[Task]) -> Iterator[tuple[int, str | None]]:
+    def run(self, work: Work, tasks: Sequence[Task]) -> Ended:
         """As `Engine.run`."""
         import submitit
 
@@ -63,3 +65,6 @@ class Slurm:
         finally:
             for job in going.values():
                 job.cancel()
+            until = time.monotonic() + _PATIENCE
+            while not all(job.done() for job in going.values()) and time.monotonic() < until:
+                time.sleep(_POLL)

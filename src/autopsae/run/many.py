@@ -20,7 +20,8 @@ from autopsae.words import show
 SWEEP = "autopsae-sweep"
 
 Elsewhere = Callable[[Mapping[int, Sequence[str]]], None]
-"""Trains groups of a sweep, {number: names}, each by `train_group` in another process, and returns then."""
+"""Trains the groups of a sweep that are not done, each by `train_group` in another process, and returns then. Given
+all groups, {number: names}."""
 
 
 def _member(value: object) -> str | None:
@@ -175,8 +176,8 @@ def _all(
     summaries = _summaries(folders, entries)
     groups = dict(enumerate(groups_of(out, [*entries.values()], portions, summaries)))
     left = {number: names for number, names in groups.items() if not {*names} <= {*summaries}}
-    if elsewhere and left:
-        elsewhere(left)
+    if elsewhere:
+        elsewhere(groups)
         summaries = _summaries(folders, entries)
     for number, names in groups.items():
         group = _group([entries[name] for name in names], folders, out, number)

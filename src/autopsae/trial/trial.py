@@ -20,21 +20,19 @@ from autopsae.reading import input_errors, parse, read_bytes
 from autopsae.remedies.remedy import Remedy
 from autopsae.run.data import count_tokens
 from autopsae.run.finished import is_present
-from autopsae.run.folder import Entry, Plan
-from autopsae.run.many import run_sweep
-from autopsae.run.members import Layer
+from autopsae.run.folder import Entry
+from autopsae.run.many import Elsewhere, run_sweep
 from autopsae.run.observer import Observer
+from autopsae.run.portions import Portions
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import Sparsity
 from autopsae.training.config import TrainConfig
-from autopsae.training.objective import L0Target
-from autopsae.training.sources import Member
-from autopsae.trial.budget import Budget, config_of_trial
-from autopsae.trial.candidate import Candidate, candidates_by_name, slower_of, usual_candidates
+from autopsae.trial.budget import Budget
+from autopsae.trial.candidate import Candidate, slower_of
 from autopsae.trial.choose import choose, findings_of
+from autopsae.trial.entered import Entered
 from autopsae.trial.later import Curve, expect_later
 from autopsae.trial.result import Outcome, Point, Trial
-from autopsae.trial.split import split_tokens
 
 _MEASURED = fields(
     {
@@ -67,6 +65,7 @@ def trial(
     announce: Callable[[str], object] | None = None,
     progress: Progress | None = None,
     device: str | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Trial:
     """Train an SAE under each candidate for a while, all on the same batches, and prescribe one: the lowest raw FVU
     of those that are expected to leave at most `acceptable` dead at the end of the training that it is for, judged
@@ -82,38 +81,40 @@ def trial(
     "error" or "life" where only one counts (`choose`). layer: its name. seed: of rows and order. folder: where the
     trial is kept: one that was interrupted goes on from there, and one that is finished is read again; it holds the
     trained SAEs too. announce: told the cost before training. progress: told ("training", steps done, all steps).
-    device: where to compute.
+    device: where to compute. elsewhere: what trains the candidates instead of this process, each by itself, with
+    `train_candidates`; it needs a folder.
 
     Raises InputError for two candidates of one name or none, for a name that is not known, where no candidate can
     be trained, for a folder of another trial, and as `split_tokens`, `born` and `run_sweep`.
     """
-    training, held, by_document = split_tokens(tokens, documents, held_out=held_out, seed=seed)
-    read = Layer(training, device=device)
-    names = usual_candidates(sparsity) if candidates is None else candidates
-    entered = [_candidate(one, read, seed) for one in names]
-    _check(entered, acceptable, prefer)
-    budget = Budget.of(len(entered), config, steps=trial_steps)
+    _check(acceptable, prefer)
+    if elsewhere and folder is None:
+        raise InputError("trial: expected a folder with `elsewhere`, which all processes see, got none")
+    entered = Entered.of(
+        tokens,
+        candidates,
+        config=config,
+        d_sae=d_sae,
+        sparsity=sparsity,
+        trial_steps=trial_steps,
+        documents=documents,
+        held_out=held_out,
+        layer=layer,
+        seed=seed,
+        device=device,
+    )
+    budget, training = entered.budget, entered.training
     if announce:
         announce(str(budget))
-    entries = [
-        _entry(
-            one,
-            read,
-            config_of_trial(config, one.bias, budget, seed=seed, fitted=one.fit_encoder),
-            d_sae=d_sae,
-            sparsity=sparsity,
-            layer=layer,
-        )
-        for one in entered
-    ]
+    entries = entered.entries()
     # Before they are trained: they say how SAEs are born.
     prescriptions = [
-        _prescription(one, entry.member.sae, layer) for one, entry in zip(entered, entries, strict=True)
+        _prescription(one, entry.member.sae, layer) for one, entry in zip(entered.candidates, entries, strict=True)
     ]
-    outcomes = _outcomes(entered, entries, training, held, folder=folder, budget=budget, progress=progress)
+    outcomes = _outcomes(entered, entries, folder=folder, progress=progress, elsewhere=elsewhere)
     chosen, why = choose(outcomes, acceptable=acceptable, prefer=prefer)
     place = [outcome.name for outcome in outcomes].index(chosen.name)
-    n_held_out = count_tokens(held)
+    n_held_out = count_tokens(entered.held_out)
     return Trial(
         outcomes=tuple(outcomes),
         chosen=chosen.name,
@@ -126,41 +127,15 @@ def trial(
         prefer=prefer,
         tokens=known_tokens(training) or count_tokens(training),
         held_out=n_held_out,
-        by_document=by_document,
+        by_document=entered.by_document,
     )
 
 
-def _candidate(one: Candidate | Remedy | str, read: Layer, seed: int) -> Candidate:
-    if isinstance(one, str):
-        return candidates_by_name(read, (one,), seed=seed)[0]
-    return Candidate(remedy=one) if isinstance(one, Remedy) else one
-
-
-def _check(candidates: Sequence[Candidate], acceptable: float, prefer: str | None) -> None:
-    names = [candidate.name for candidate in candidates]
-    if not names or len({*names}) < len(names):
-        raise InputError(f"trial: expected candidates, each with a name of its own, got {names}")
+def _check(acceptable: float, prefer: str | None) -> None:
     if not 0 <= acceptable <= 1 or prefer not in (None, "life", "error"):
         raise InputError(
             f"trial: expected acceptable in [0, 1] and prefer life, error or None, got {acceptable} and {prefer!r}"
         )
-
-
-def _entry(
-    candidate: Candidate, read: Layer, config: TrainConfig, *, d_sae: int, sparsity: Sparsity, layer: str
-) -> Entry:
-    """A candidate, born."""
-    l0 = config.penalty.l0 if isinstance(config.penalty, L0Target) else float(sparsity.l0 or 0)
-    sae = read.born(
-        candidate.remedy,
-        d_sae=d_sae,
-        sparsity=sparsity,
-        l0=l0,
-        seed=config.seed,
-        fit_encoder=candidate.fit_encoder,
-    )
-    about = {"layer": layer, "candidate": candidate.name, "d_sae": d_sae, "sparsity": sparsity.to_dict()}
-    return Entry(member=Member(sae=sae, config=config, name=candidate.name), about=about, data=layer)
 
 
 def _prescription(candidate: Candidate, sae: SAE, layer: str) -> Prescription:
@@ -178,28 +153,28 @@ def _prescription(candidate: Candidate, sae: SAE, layer: str) -> Prescription:
 
 
 def _outcomes(
-    candidates: Sequence[Candidate],
+    entered: Entered,
     entries: Sequence[Entry],
-    training: Tokens,
-    held_out: Tokens,
     *,
     folder: str | Path | None,
-    budget: Budget,
     progress: Progress | None,
+    elsewhere: Elsewhere | None,
 ) -> list[Outcome]:
     """Train all, and read what held-out tokens said of each."""
-    every = entries[0].member.config.record_every
+    budget = entered.budget
     with ExitStack() as stack:
         out = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
         begun = any(is_present(out / name) for name in ("portions.json", "sweep.json"))
         result = run_sweep(
             entries,
-            training,
-            held_out,
+            entered.training,
+            entered.held_out,
             out,
-            plan=Plan(checkpoint_every=every if folder else None, evaluate_every=every),
+            portions=Portions.of(entries).split(len(entries)) if elsewhere else None,
+            plan=entered.plan(is_kept=folder is not None),
             resume=begun,
             observer=Observer(progress=progress),
+            elsewhere=elsewhere,
         )
         members = {member["name"]: member for member in result["members"]}
         curves = {
@@ -207,7 +182,7 @@ def _outcomes(
             for name, member in members.items()
             if member["diverged"] is None
         }
-    later = expect_later(curves, slower_of(candidates), budget)
+    later = expect_later(curves, slower_of(entered.candidates), budget)
     return [_outcome(member, curves.get(name), later.get(name)) for name, member in members.items()]
 
 

@@ -36,10 +36,11 @@ class Trialing:
 
 @dataclass(frozen=True, kw_only=True)
 class Spreading:
-    """Layers of activations in processes of their own, here or on a cluster."""
+    """Layers of activations, and candidates of a trial, in processes of their own, here or on a cluster."""
 
     on: Place[Rare[str | None]] = None
-    """Of activations: where each layer has a process of its own: local:N, slurm[:OPTIONS] or ray[:ADDRESS]."""
+    """Of activations: where each layer, and each candidate of a trial, has a process of its own: local:N,
+    slurm[:OPTIONS] or ray[:ADDRESS]."""
     work: Place[Rare[Path | None]] = None
     """With --on: a folder that keeps what is done, so that the same command goes on where it was interrupted."""
     split: Place[Rare[int | None]] = None

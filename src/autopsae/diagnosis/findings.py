@@ -263,5 +263,5 @@ def _short_training(measured: Measured) -> Finding | None:
         meaning="so short a training would spend much of itself on making the codes smaller, and ends lower after "
         f"whitening with encoder rows of length {length:.2g} at birth",
         advice="for a longer training, diagnose with its own --steps and --lr: there they end higher",
-        source="docs/trial.md: real layers at 200 to 2,000 steps",
+        source="docs/trial.md: 25 real layers at 200 and 1,000 steps",
     )

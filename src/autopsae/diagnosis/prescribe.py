@@ -17,8 +17,8 @@ LOPSIDED = 0.6
 EVEN = 0.52
 """Usage at birth that is even enough there. docs/forecast.md has the evidence for the three."""
 
-SHORT = 0.6
-"""Learning rate times steps up to which a training is short: 2,000 steps at 3e-4 (docs/trial.md)."""
+SHORT = 0.3
+"""Learning rate times steps up to which a training is short: 1,000 steps at 3e-4 (docs/trial.md)."""
 
 LEAST_WHITENED = "whiten_0.15"
 """The least intrusive remedy that is prescribed for a short training."""

@@ -368,7 +368,7 @@ WITHOUT_TENSORS = """
     Csv JsonLines TensorBoard WandB
     autopsy_figure autopsy_text fvu_text save_figure survey_figure survey_text
     format_of hidden_state_names layer_names load_model open_activations open_layers preset_names text_batches
-    Document OutlierDimension Piece TrainingPlan load_network
+    Document OutlierDimension Piece TrainingPlan DevicesPlan Rates Work load_network
     CatalogueEntry DnaNetwork ImageNetwork Letters Network ProteinNetwork catalogue find_entry image_files
     pictures_in sequences_in
     Annotations CodeBlock Codes ConceptCounts ConceptScore Coverage CoverageComparison CoverageGain Example Labels
@@ -413,6 +413,9 @@ ELSEWHERE = {
     "NormHistogram": "in Statistics",
     **dict.fromkeys(("Ranks", "part_of", "unite", "run_on_ranks"), "tests/training/test_ranks.py, on CPUs"),
     "bytes_of_step": "computes no tensor",
+    "seconds_of": "computes no tensor",
+    "work_of_statistics": "computes no tensor",
+    "work_of_step": "computes no tensor",
 }
 
 

@@ -129,8 +129,8 @@ def test_gamma_over_one_is_a_finding(gamma: float, said: bool) -> None:
     assert ("dead at birth" in text) != said
     if said:
         assert text["gamma"] == (
-            "gamma 1 (over 1, n = 100,000 tokens): the mean outweighs the spread: 40.0% of 1,000 latents are born "
-            "dead, counted on 100,000 tokens, and 20.0% are expected to be on 1,000,000; center by the median "
+            "gamma 1.001 (over 1, n = 100,000 tokens): the mean outweighs the spread: 40.0% of 1,000 latents are "
+            "born dead, counted on 100,000 tokens, and 20.0% are expected to be on 1,000,000; center by the median "
             "(0.0% dead as counted, 0.0% as expected)"
         )
 

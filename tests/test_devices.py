@@ -142,6 +142,8 @@ def both() -> list[Tensor]:
 def diagnoses(sparsity: a.Sparsity, folder: Path) -> object:
     result = a.diagnose(there(tokens()), d_sae=D_SAE, sparsity=sparsity)
     assert str(result) == str(a.diagnose(tokens(), d_sae=D_SAE, sparsity=sparsity, device="cuda"))
+    short = a.diagnose(there(tokens()), d_sae=D_SAE, sparsity=sparsity, steps=1000)
+    assert (short.prescription.encoder_scale != 1) == (sparsity.l0 is not None)
     result.prescription.save(folder / "p")
     loaded = a.Prescription.load(folder / "p")
     batches = [*cure.map_tokens(result.prescription, both()), *cure.map_tokens(loaded, both())]

@@ -70,6 +70,13 @@ def test_a_diagnosis_says_what_it_says_on_the_cpu(sparsity: a.Sparsity) -> None:
         assert there.birth[name].dead == pytest.approx(birth.dead, abs=1 / D_SAE)
 
 
+def test_a_short_training_is_prescribed_the_encoder_that_it_is_on_the_cpu() -> None:
+    asked: dict[str, Any] = {"d_sae": D_SAE, "sparsity": a.TopK(k=3), "steps": 1000}
+    here, there = (a.diagnose(tokens(), **asked, device=device).prescription for device in DEVICES)
+    assert here.encoder_scale != 1
+    assert there.encoder_scale == pytest.approx(here.encoder_scale, rel=1e-5)
+
+
 def test_a_forecast_says_what_it_says_on_the_cpu() -> None:
     W = torch.randn(D_SAE, D_IN, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     here, there = (survival.forecast(tokens().to(on), W.to(on), a.TopK(k=3)).dead(10**5) for on in DEVICES)

@@ -7,6 +7,7 @@ depends on which tests ran before.
 
 import os
 import random
+import signal
 
 import pytest
 from jaxtyping import install_import_hook
@@ -14,6 +15,10 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("SOURCE_DATE_EPOCH", "1700000000")  # tests that compare files may run over midnight
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # read when PyTorch is imported
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 install_import_hook("autopsae", "tests.shapes.check").__enter__()
 

@@ -260,8 +260,8 @@ def _short_training(measured: Measured) -> Finding | None:
         value=measured.travel,
         threshold=SHORT,
         tokens=measured.sample_size,
-        meaning="so short a training would spend much of itself on making the codes smaller, and ends lower after "
-        f"whitening with encoder rows of length {length:.2g} at birth",
-        advice="for a longer training, diagnose with its own --steps and --lr: there they end higher",
+        meaning="so short a training would spend much of itself on making the codes smaller, and on most "
+        f"layers ends lower after whitening with encoder rows of length {length:.2g} at birth",
+        advice="for a longer training, diagnose with its own --steps and --lr: there it may end higher",
         source="docs/trial.md: 25 real layers at 200 and 1,000 steps",
     )

@@ -24,7 +24,7 @@ from autopsae.diagnosis.result import Diagnosis
 from autopsae.diagnosis.severity import severity
 from autopsae.remedies.remedy import Remedy
 from autopsae.remedies.view import View
-from autopsae.sae.init import born, draw_rows
+from autopsae.sae.init import born, draw_rows, row_length
 from autopsae.seeds import stream
 from autopsae.statistics.collect import Statistics
 from autopsae.statistics.groups import documents_of_sample, sample_groups
@@ -109,12 +109,14 @@ def judge(
 def _prescribe(
     expected: Mapping[str, Outlook], passed: set[str], views: "_Views", asked: Asked, layer: str
 ) -> Prescription:
-    """What is prescribed of the remedies with an expectation. passed: those that are too mild."""
+    """What is prescribed of the remedies with an expectation. passed: those that are too mild for a short training,
+    in which an encoder is fitted; none for another.
+    """
     tried = [views.remedy(name) for name in expected if name not in passed]
     about: dict[str, Any] = {"d_sae": asked.d_sae, "sparsity": asked.sparsity, "acceptable": asked.acceptable}
     prescription = prescribe(expected, tried, layer=layer, **about)
     prescription = replace(prescription, scale=views[prescription.remedy.name].scale)
-    if prescription.remedy.affine.linear is None or not is_short(asked.lr, asked.steps, asked.sparsity):
+    if not passed or prescription.remedy.affine.linear is None:
         return prescription
     return _fit_encoder(prescription, views.sample, asked)
 
@@ -124,7 +126,7 @@ def _fit_encoder(prescription: Prescription, sample: Float[Tensor, "sample d_in"
     some = sample[:: ceil(len(sample) / _FITTED_TOKENS)]
     generator = torch.Generator(some.device).manual_seed(asked.seed)
     sae = born(prescription, sample=some, generator=generator, fit_encoder=True)
-    return replace(prescription, encoder_scale=float(sae.W_enc.detach()[0].norm()))
+    return replace(prescription, encoder_scale=row_length(sae))
 
 
 def _of_sample(

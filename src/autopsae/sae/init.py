@@ -143,6 +143,11 @@ def born(
     return sae
 
 
+def row_length(sae: SAE) -> float:
+    """The length that all rows of the encoder of a newly born SAE have: what `fit_encoder` found."""
+    return float(sae.W_enc.detach()[0].norm())
+
+
 def _choose(prescribed: Prescribed | None, d_sae: int | None, sparsity: Sparsity | None) -> tuple[int, Sparsity]:
     """What was given, or else what was prescribed."""
     if prescribed:

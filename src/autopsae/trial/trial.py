@@ -24,6 +24,7 @@ from autopsae.run.folder import Entry
 from autopsae.run.many import Elsewhere, run_sweep
 from autopsae.run.observer import Observer
 from autopsae.run.portions import Portions
+from autopsae.sae.init import row_length
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import Sparsity
 from autopsae.training.config import TrainConfig
@@ -143,7 +144,7 @@ def _prescription(candidate: Candidate, sae: SAE, layer: str) -> Prescription:
     return Prescription(
         remedy=candidate.remedy,
         bias=candidate.bias,
-        encoder_scale=float(sae.W_enc.detach()[0].norm()) if candidate.fit_encoder else 1.0,
+        encoder_scale=row_length(sae) if candidate.fit_encoder else 1.0,
         reason="",
         layer=layer,
         d_sae=sae.d_sae,

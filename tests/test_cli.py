@@ -512,6 +512,18 @@ def test_a_prescription_for_another_layer_or_sae_is_said(tmp_path: Path, source:
         assert summary["differs"] == differs
 
 
+def test_a_prescription_of_a_short_training_is_not_used_for_a_long_one_in_silence(
+    tmp_path: Path, source: Path
+) -> None:
+    short = ["--layers", "1", "--d-sae", "64", "--k", "4", "--prescriptions", str(tmp_path), "--steps", "5"]
+    assert run("diagnose", source, *short).returncode == 0
+    start: list[str | Path] = ["--prescription", tmp_path / "hs1", "--out", tmp_path / "out"]
+    done = run("train", source, "--layer", "1", *start, *SMALL)
+    assert done.returncode == 0, done.stderr
+    [said] = [line for line in done.stderr.splitlines() if line.startswith("warning: the prescription")]
+    assert "lr x steps 0.0015, here" in said
+
+
 def test_a_token_that_is_nan_is_named_with_its_layer(tmp_path: Path) -> None:
     x = np.ones((500, 8), np.float32)
     x[123, 4] = np.nan

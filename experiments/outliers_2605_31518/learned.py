@@ -18,10 +18,11 @@ from experiments.outliers_2605_31518.births import Setting
 from experiments.outliers_2605_31518.frame import Claim, More, at_least
 from torch import Tensor
 
-from autopsae import SAE, ReLU, TopK, TrainConfig, born, evaluate
+from autopsae import SAE, TopK, TrainConfig, born, evaluate
 from autopsae.activations.synthetic import synthetic_features
 from autopsae.evaluation import mmcs
 from autopsae.remedies import center, untouched
+from autopsae.sae.sparsity import Sparsity
 from autopsae.statistics import geometric_median
 from autopsae.training import Member, Training
 
@@ -56,7 +57,7 @@ def newborn(
     seed: int,
     *,
     d_sae: int = Setting().d_sae,
-    sparsity: TopK | ReLU | None = None,
+    sparsity: Sparsity | None = None,
     encoder_bias: bool = False,
 ) -> SAE:
     """start: "baseline" (b = 0), "layer norm" (the same on normalised tokens), "centered" (b at the geometric

@@ -276,6 +276,7 @@ def test_a_short_training_is_prescribed_a_whitening_and_a_fitted_encoder(
     assert prescription.remedy.name == remedy
     assert ("fit the encoder" in str(diagnosis), bool(said)) == (is_short, is_short)
     assert prescription.training["relative_encoder_lr"] is is_short
+    assert (prescription.lr_steps is not None) is is_short
     if is_short:
         # The least squared error of s z W_dec, by another way: least squares over all of the tokens.
         plain = born(prescription.remedy, d_sae=512, sparsity=TopK(k=8), sample=x)
@@ -301,3 +302,5 @@ def test_a_short_training_keeps_a_stronger_whitening_that_the_layer_needs() -> N
     short = diagnose(x, **SMALL, steps=1000).prescription
     assert long.remedy.name == short.remedy.name == "whiten_0.5"
     assert (long.encoder_scale, short.encoder_scale < 1) == (1.0, True)
+    assert long.lr_steps is None
+    assert short.lr_steps == pytest.approx(0.3)

@@ -53,6 +53,13 @@ def test_what_differs_from_what_a_prescription_was_made_for_is_named(
     assert PRESCRIPTION.differences(sae(d_sae, sparsity), layer=layer) == expected
 
 
+def test_a_training_of_over_twice_the_length_that_was_judged_is_named() -> None:
+    short = replace(PRESCRIPTION, lr_steps=0.3)
+    assert short.differences(sae(), lr_steps=0.6) == []
+    assert short.differences(sae(), lr_steps=30.0) == ["lr x steps 0.3, here 30"]
+    assert PRESCRIPTION.differences(sae(), lr_steps=30.0) == []  # made for any
+
+
 @pytest.mark.parametrize(
     ("sparsity", "expected"),
     [
@@ -142,7 +149,15 @@ def test_a_prescription_keeps_the_length_of_the_encoder(tmp_path: Path) -> None:
         # Files without it are those of earlier versions, and are read by them.
         assert ("encoder_scale" in json.loads((tmp_path / "p.json").read_text())) == (scale != 1)
     content = json.loads((tmp_path / "p.json").read_text())
-    for wrong in (0, -1, None, "1"):
-        (tmp_path / "p.json").write_text(json.dumps({**content, "encoder_scale": wrong}))
-        with pytest.raises(InputError, match=r"encoder_scale|checksum"):
-            Prescription.load(tmp_path / "p")
+    for name in ("encoder_scale", "lr_steps"):
+        for wrong in (0, -1, None, "1"):
+            (tmp_path / "p.json").write_text(json.dumps({**content, name: wrong}))
+            with pytest.raises(InputError, match=rf"{name}|checksum"):
+                Prescription.load(tmp_path / "p")
+
+
+def test_a_prescription_keeps_the_length_of_training_that_was_judged(tmp_path: Path) -> None:
+    for judged in (None, 0.3):
+        replace(PRESCRIPTION, lr_steps=judged).save(tmp_path / "p")
+        assert Prescription.load(tmp_path / "p").lr_steps == judged
+        assert ("lr_steps" in json.loads((tmp_path / "p.json").read_text())) == (judged is not None)

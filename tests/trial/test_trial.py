@@ -81,6 +81,7 @@ def test_the_prescription_makes_the_sae_that_was_tried() -> None:
     prescription = found.prescription
     assert found.chosen == "median_slow"
     assert (prescription.remedy.name, prescription.bias) == ("median", BIASES["slow"])
+    assert prescription.lr_steps == pytest.approx(found.budget.for_steps * found.lr / found.budget.age)
     sae = born(prescription)
     training, held, _ = split_tokens(tokens())
     train(sae, training, TrainConfig(steps=12, lr=1e-2, batch_tokens=50, **prescription.training))

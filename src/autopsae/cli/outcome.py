@@ -27,14 +27,11 @@ def print_finished(out: Path, result: Path) -> None:
 
 
 def print_differences(console: Console, path: Path | None, entry: Entry) -> None:
-    """A line where a prescription is used for another layer or SAE than it was made for."""
-    if entry.prescription is None:
-        return
-    differences = entry.prescription.differences(entry.member.sae, layer=entry.data)
-    if differences:
+    """A line where a prescription is used for another layer, SAE or training than it was made for."""
+    if differences := entry.differences():
         print_note(
-            f"warning: the prescription {path} was made for another layer or SAE: {'; '.join(differences)}; "
-            "diagnose again for what is trained here",
+            f"warning: the prescription {path} was made for another layer, SAE or length of training: "
+            f"{'; '.join(differences)}; diagnose again for what is trained here, with its --lr and --steps",
             console,
         )
 

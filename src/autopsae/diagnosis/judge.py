@@ -126,7 +126,7 @@ def _fit_encoder(prescription: Prescription, sample: Float[Tensor, "sample d_in"
     some = sample[:: ceil(len(sample) / _FITTED_TOKENS)]
     generator = torch.Generator(some.device).manual_seed(asked.seed)
     sae = born(prescription, sample=some, generator=generator, fit_encoder=True)
-    return replace(prescription, encoder_scale=row_length(sae))
+    return replace(prescription, encoder_scale=row_length(sae), lr_steps=asked.lr * asked.steps)
 
 
 def _of_sample(

@@ -23,6 +23,9 @@ from autopsae.words import printable
 
 FORMAT = "autopsae-prescription"
 
+_LONGER = 2.0
+"""How many times as long as the training that was judged another one is no longer like it."""
+
 UNNAMED = ("", "layer")
 """What the layer of a prescription is called where whoever diagnosed it gave no name."""
 
@@ -49,6 +52,9 @@ class Prescription(Result):
     encoder_scale: float = 1.0
     """What the encoder's rows are multiplied by at birth: 1, or what `fit_encoder` found. A diagnosis prescribes
     another number than 1 for short trainings alone."""
+    lr_steps: float | None = None
+    """Learning rate times steps of the training that it was judged for: of a trial, and of a diagnosis for a short
+    training. None for one that holds for any."""
 
     @property
     def d_in(self) -> int:
@@ -81,19 +87,23 @@ class Prescription(Result):
             "sparsity": self.sparsity.name,
         }
 
-    def differences(self, sae: SAE, *, layer: str = "") -> list[str]:
+    def differences(self, sae: SAE, *, layer: str = "", lr_steps: float = 0.0) -> list[str]:
         """In what an SAE that was born from it is not the one that it was made for: "d_sae 128, here 64".
 
         What a diagnosis found for one layer, d_sae or sparsity need not hold for another. Every setting of the
         sparsity is compared; for another sparsity, the settings that both have. layer: on which the SAE is trained;
-        layers without a name are not compared.
+        layers without a name are not compared. lr_steps: learning rate times steps of its training, which is named
+        where it is over twice the one that was judged: latents die, and errors cross, as a training goes on.
         """
         intended = {"layer": self.layer, "d_sae": self.d_sae, **_settings(self.sparsity)}
         here = {"layer": layer, "d_sae": sae.d_sae, **_settings(sae.sparsity)}
         compared = [name for name in intended if name in here]
         if not layer or self.layer in UNNAMED:
             compared.remove("layer")
-        return [f"{n} {intended[n]!r}, here {here[n]!r}" for n in compared if intended[n] != here[n]]
+        wrong = [f"{n} {intended[n]!r}, here {here[n]!r}" for n in compared if intended[n] != here[n]]
+        if self.lr_steps is not None and lr_steps > _LONGER * self.lr_steps:
+            wrong.append(f"lr x steps {self.lr_steps:.3g}, here {lr_steps:.3g}")
+        return wrong
 
     def save(self, path: str | Path) -> None:
         """Write `path`.json (words and numbers) and `path`.safetensors (tensors), each whole or not at all."""
@@ -111,6 +121,7 @@ class Prescription(Result):
             # Versions without it can read all others.
             **({} if self.bias == BIASES["learned"] else {"bias": asdict(self.bias)}),
             **({} if self.encoder_scale == 1 else {"encoder_scale": self.encoder_scale}),
+            **({} if self.lr_steps is None else {"lr_steps": self.lr_steps}),
         }
         tensors = {
             "center": affine.center,
@@ -153,6 +164,7 @@ class Prescription(Result):
             scale=content.get("scale"),
             bias=Bias(**content.get("bias", {})),
             encoder_scale=content.get("encoder_scale", 1.0),
+            lr_steps=content.get("lr_steps"),
         )
 
     def __str__(self) -> str:
@@ -174,7 +186,9 @@ def _content(content: object) -> str | None:
         return fields({**needed, "k": whole()})(content)
     named = fields({"name": one_of(*SPARSITIES)}, others=anything)
     told = {**needed, "k": nothing_or(whole()), "sparsity": named, "scale": nothing_or(number(over=0.0))}
-    return fields(told, optional={"bias": _BIAS, "encoder_scale": number(over=0.0)})(content)
+    return fields(told, optional={"bias": _BIAS, "encoder_scale": number(over=0.0), "lr_steps": number(over=0.0)})(
+        content
+    )
 
 
 def _settings(sparsity: Sparsity) -> dict[str, Any]:

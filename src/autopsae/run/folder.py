@@ -95,6 +95,13 @@ class Entry:
         """What identifies the run before any token is read: `about`, and the settings of the training."""
         return Settings(about=self.about, config=self.member.config)
 
+    def differences(self) -> list[str]:
+        """In what this run is not what its prescription was made for (`Prescription.differences`)."""
+        if self.prescription is None:
+            return []
+        config = self.member.config
+        return self.prescription.differences(self.member.sae, layer=self.data, lr_steps=config.lr * config.steps)
+
 
 class Folder(AbstractContextManager["Folder"]):
     """The files of one SAE, in the folder `out`. As a context manager it closes the logs at the end.
@@ -222,7 +229,5 @@ class Folder(AbstractContextManager["Folder"]):
 
     def _prescription(self) -> dict[str, Any] | None:
         """What the prescription was made for, and in what this SAE `differs` from that. None if there is none."""
-        prescription, sae = self._entry.prescription, self._member.sae
-        if prescription is None:
-            return None
-        return {**prescription.made_for(), "differs": prescription.differences(sae, layer=self._entry.data)}
+        prescription = self._entry.prescription
+        return None if prescription is None else {**prescription.made_for(), "differs": self._entry.differences()}

@@ -25,7 +25,6 @@ from autopsae.run.many import Elsewhere, run_sweep
 from autopsae.run.observer import Observer
 from autopsae.run.portions import Portions
 from autopsae.sae.init import row_length
-from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import Sparsity
 from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
@@ -110,7 +109,8 @@ def trial(
     entries = entered.entries()
     # Before they are trained: they say how SAEs are born.
     prescriptions = [
-        _prescription(one, entry.member.sae, layer) for one, entry in zip(entered.candidates, entries, strict=True)
+        _prescription(one, entry, layer=layer, lr_steps=config.lr * config.steps)
+        for one, entry in zip(entered.candidates, entries, strict=True)
     ]
     outcomes = _outcomes(entered, entries, folder=folder, progress=progress, elsewhere=elsewhere)
     chosen, why = choose(outcomes, acceptable=acceptable, prefer=prefer)
@@ -139,14 +139,15 @@ def _check(acceptable: float, prefer: str | None) -> None:
         )
 
 
-def _prescription(candidate: Candidate, sae: SAE, layer: str) -> Prescription:
+def _prescription(candidate: Candidate, entry: Entry, **about: Any) -> Prescription:
     """What makes the SAE again that was just born as the candidate says."""
+    sae = entry.member.sae
     return Prescription(
         remedy=candidate.remedy,
         bias=candidate.bias,
         encoder_scale=row_length(sae) if candidate.fit_encoder else 1.0,
         reason="",
-        layer=layer,
+        **about,
         d_sae=sae.d_sae,
         sparsity=sae.sparsity,
         scale=sae.scale,

@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.outliers_2605_31518.births import Setting, birth, closed_forms, draw_tokens, mean_deviation, summary
+from experiments.outliers_2605_31518.births import (
+    Setting,
+    birth,
+    closed_forms,
+    draw_tokens,
+    mean_deviation,
+    summary,
+)
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_most, main
 from experiments.outliers_2605_31518.style import BLACK, RELU, TOPK, death_axis, gamma_axis, legend_below, sheet
 from matplotlib.figure import Figure

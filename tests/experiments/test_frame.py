@@ -1,6 +1,7 @@
 """The frame of the reproduced figures: claims merge and replace, files are whole, figures come from JSON alone."""
 
 import json
+import re
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -145,7 +146,7 @@ def test_a_birth_figure_runs_from_the_command_line_to_the_table(
     monkeypatch.setitem(frame.SCALES, "quick", replace(TINY, name="quick"))
     monkeypatch.setattr(sys, "argv", ["reproduce", "--out", str(tmp_path)])
     reproduce.main()
-    assert capsys.readouterr().out.startswith("fig4a: 0.0")
+    assert re.match(r"fig4a: \d+\.\d+ min, ", capsys.readouterr().out)  # a busy machine takes longer
     assert (tmp_path / "figures" / "quick" / "fig4a.png").exists()
     table_rows = [line for line in (tmp_path / "README.md").read_text().splitlines() if line.startswith("| fig4a")]
     assert len(table_rows) == len(frame.read_claims(tmp_path)) > 0

@@ -128,7 +128,7 @@ def test_the_page_on_worth_has_a_table_per_layer_with_what_is_in_the_rows(folder
     assert [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")] == [
         LAYERS[name].title for name in LAYERS if name in SEVERITY
     ]
-    # covered by the larger baseline: 40 of 100 concepts; by the centered SAE 3 fewer, and not under 36 by documents.
+    # The larger baseline covers 40 of 100 concepts, the centered SAE 3 fewer, by documents not under 36.
     lines = [line for line in text.splitlines() if line.startswith("| centered")]
     assert [line.split(" | ")[4] for line in lines] == ["37 of 100"] * len(SEVERITY)
     assert {line.split(" | ")[-1] for line in lines} == {"within a tenth |"}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from experiments.outliers_2605_31518 import table
 from experiments.outliers_2605_31518.frame import read_claims
-from experiments.trained import pictures, plan, reproduce, rows
+from experiments.trained import pictures, plan, reproduce, rows, worth
 from experiments.trained.arms import ARMS, CONTROLS
 from experiments.trained.layers import LAYERS
 from experiments.trained.pictures import FRAME_SCALES, caption
@@ -120,6 +120,21 @@ def test_a_figure_without_its_rows_says_what_is_missing_and_the_others_are_made(
     assert {*reproduce.make_all((name,), "quick", folder)} == {name} & lacking
     if name in lacking:
         assert "missing: gemma3-hs11 seed 0: auxk; spliceai seed 0: auxk" in capsys.readouterr().out
+
+
+def test_the_page_on_worth_has_a_table_per_layer_with_what_is_in_the_rows(folder: Path) -> None:
+    write(GOOD, good=True)
+    text = worth.tables(STEPS)
+    assert [line.removeprefix("### ") for line in text.splitlines() if line.startswith("### ")] == [
+        LAYERS[name].title for name in LAYERS if name in SEVERITY
+    ]
+    # The larger baseline covers 40 of 100 concepts, the centered SAE 3 fewer, by documents not under 36.
+    lines = [line for line in text.splitlines() if line.startswith("| centered")]
+    assert [line.split(" | ")[4] for line in lines] == ["37 of 100"] * len(SEVERITY)
+    assert {line.split(" | ")[-1] for line in lines} == {"within a tenth |"}
+    large = next(line for line in text.splitlines() if line.startswith("| **baseline"))
+    assert large.split(" | ")[1] == f"{4 * LAYERS['unirep'].d_sae:,}"
+    assert large.split(" | ")[4] == "40 of 100"
 
 
 def test_no_two_arms_of_a_figure_look_alike_and_every_arm_has_a_look() -> None:

@@ -75,6 +75,7 @@ def made_row(layer: str, arm: str, *, d_sae: int, k: int, seed: int = 0, steps: 
         "curve": curve,
         "curve_tokens": 1000,
         "born": {"dead": born, "relu": numbers.get("relu", 0.0), "topk": born},
+        "latents": d_sae,
         "end": {
             "dead": dead,
             "relu": 0.0,

@@ -24,7 +24,7 @@ from experiments.outliers_2605_31518.table import write_table
 FIGURES = (
     "fig1", "fig3", "fig4a", "figS2", "figS3", "figS4",
     "dynamics", "fig5a", "fig5b", "fig5cd", "figS6", "figS8", "figS9", "figS10", "figS11", "figS12",
-    "fig6", "figS13", "figS13b", "figS17", "figS20", "four_times",
+    "fig6", "figS13", "figS13b", "figS15", "figS17", "figS20", "four_times",
 )  # fmt: skip
 REAL_FIGURES = (
     "fig2a", "fig2b", "fig4b", "figS2real", "figS5", "figS14", "figS19", "figS20real",

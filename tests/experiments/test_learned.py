@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from experiments.outliers_2605_31518 import fig6, figS13, figS13b, figS17, four_times, learned
+from experiments.outliers_2605_31518 import fig6, figS13, figS13b, figS15, figS17, four_times, learned
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction
 
 from autopsae.training import Member
@@ -145,3 +145,25 @@ def test_four_times_has_a_row_per_size_and_start_and_per_way_and_gamma(monkeypat
     assert [claim.own for claim in claims] == [False, False, False, True]
     born = {(row["way"], row["gamma"]): row["born"] for row in data["revived"]}
     assert born["ghost", 40.0] == born["auxk", 40.0] == born["baseline", 40.0] > 0.9 > 0.2 > born["centered", 40.0]
+
+
+def test_figure_s15_takes_of_relu_the_coefficient_whose_l0_is_nearest_to_the_target(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(figS15, "GAMMAS", (5.0, 40.0))
+    monkeypatch.setattr(figS15, "MODERATE", (5.0,))
+    monkeypatch.setattr(figS15, "COEFFICIENTS", (0.01, 30.0))
+    data, claims = made(figS15.FIGURE, lambda: figS15.measure(figS15.Size(**TINY)))
+    assert len(data["rows"]) == 2 * 2 * 3
+    for row in data["rows"]:
+        if row["kind"] == "relu":
+            about = {key: row[key] for key in ("gamma", "start")}
+            tried = [one for one in data["tried"] if about.items() <= one.items()]
+            assert [one["l1"] for one in tried] == [0.01, 30.0]
+            nearest = min(tried, key=lambda one: max(one["l0"] / 5, 5 / max(one["l0"], 1e-3)))
+            assert row == nearest
+    born = {(row["kind"], row["start"], row["gamma"]): row["born"] for row in data["rows"]}
+    assert born["topk", "baseline", 40.0] > 0.9
+    # Without competition only those die that are never positive: half of them.
+    assert born["relu", "baseline", 40.0] == born["jumprelu", "baseline", 40.0] == pytest.approx(0.48, abs=0.1)
+    assert [claim.own for claim in claims] == [False, False, False, True]

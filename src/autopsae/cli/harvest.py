@@ -2,7 +2,7 @@
 
 import torch
 
-from autopsae.activations.harvest import harvest_text
+from autopsae.activations.harvest_text import harvest_text
 from autopsae.activations.presets import load_model, python_reference_text
 from autopsae.activations.room import Room
 from autopsae.activations.texts import documents_in

@@ -119,7 +119,7 @@ def text_to_harvest(
     skip_ids: Collection[int],
     timeout: float | None = None,
 ) -> TextToHarvest:
-    """Documents cut and batched for a model, up to the last token that is wanted. The arguments, and the errors, are
+    """Documents cut and batched for a model, up to the last token that is wanted. The arguments and the errors are
     those of `harvest_text`.
     """
     if isinstance(documents, str) or batch_size < 1:

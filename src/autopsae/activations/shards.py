@@ -54,11 +54,12 @@ class ShardWriter:
         *,
         request: Mapping[str, Any],
         shard_tokens: int = SHARD_TOKENS,
+        in_parts: bool = False,
         first: int = 0,
         state: Path | None = None,
     ) -> None:
-        """first, state: of a part of a harvest, whose other parts may be written at the same time: the number of
-        its first shard, and a folder of its own for the index of the part.
+        """in_parts: whether other processes write shards of the same harvest. first, state: of such a part, the
+        number of its first shard, and a folder of its own for the index of the part.
         """
         if shard_tokens < 1:
             raise InputError(f"shard_tokens: expected a positive number of tokens, got {shard_tokens}")
@@ -76,9 +77,8 @@ class ShardWriter:
             self._index = (
                 index if index["complete"] or index.get("version") == VERSION else self._with_digests(index)
             )
-        if not self.complete and url_of(self.folder) is None and state is None:
-            # Left by a run that died: the index never named it, so this run writes it again. Of a part, it stays
-            # until then: where a cluster lost sight of a process, that one may still write the same.
+        if not self.complete and url_of(self.folder) is None and not in_parts:
+            # Left by a run that died: the index never named it, so this run writes it again.
             (self.folder / _shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
             sweep(self.folder)
 
@@ -192,9 +192,7 @@ class ShardWriter:
     def _write_index(self, index: dict[str, Any]) -> None:
         self._write(self._state / INDEX, [json.dumps(with_checksum(index), indent=1).encode()])
 
-    def _write(
-        self, path: Path, blocks: Iterable[bytes | memoryview], told: dict[str, str] | None = None
-    ) -> None:
+    def _write(self, path: Path, blocks: Iterable[bytes | memoryview], told: dict[str, str] | None = None) -> None:
         """told: gets the checksums of a shard, taken before it is at its place, which may be a URL."""
 
         def write(temporary: Path) -> None:

@@ -151,7 +151,7 @@ class _Harvest:
             digests.update(digest_of(parts_of(batch).items()).encode())
             if number <= begun:
                 continue
-            held += min(_kept_of(self._text, batch), self._text.tokens - kept - held)
+            held += min(_count_tokens(self._text, batch), self._text.tokens - kept - held)
             if held >= self._shard_tokens:
                 shards.append(_Shard(first, number, held))
                 first, held, kept = number, 0, kept + held
@@ -193,7 +193,7 @@ class _Harvest:
         return made
 
 
-def _kept_of(text: TextToHarvest, batch: dict[str, Any]) -> int:
+def _count_tokens(text: TextToHarvest, batch: dict[str, Any]) -> int:
     """How many tokens of a batch are kept."""
     return int(keep_mask(batch, text.keep, batch["input_ids"].shape).sum())
 

@@ -72,9 +72,13 @@ class BatchTopK(Sparsity):
 
     goes_on_ranks: ClassVar[bool] = True
 
+    def among_peers(self, groups: int) -> "BatchTopK":
+        """All k * tokens of the batch may be codes of the share of one group."""
+        return self if groups == 1 else self.with_k(self.k * groups)
+
     def select_on_ranks(self, pre: Float[Tensor, "pairs"], pairs: Pairs, ranks: Ranks) -> Chosen:
         """The k * tokens largest of the batch over all ranks. pairs: the k * tokens largest of this rank."""
-        best = largest_on_ranks(pre, self.k * pairs.n_tokens, ranks)
+        best = largest_on_ranks(pre, self.k * pairs.n_tokens * ranks.peers.size, ranks.everyone)
         return pairs.keep(pre, best.nonzero()[:, 0])
 
     def which_fire(
@@ -160,7 +164,7 @@ class BatchTopK(Sparsity):
 
     def learn_on_ranks(self, values: Float[Tensor, "pairs"], pairs: Pairs, owned: Owned, ranks: Ranks) -> None:
         """As `learn`, of the smallest value that fired on any rank."""
-        self._learn(ranks.min(_smallest(values, pairs), "threshold"), owned)
+        self._learn(ranks.everyone.min(_smallest(values, pairs), "threshold"), owned)
 
     def _learn(self, smallest: Float[Tensor, "members"], owned: Owned) -> None:
         before = owned["learned_threshold"]

@@ -90,8 +90,8 @@ class _Job:
         check_out(self.out, resume=resume, on_ranks=True)
         if is_present(self.out / CHECKPOINT):
             raise InputError(
-                f"{self.out}: holds the checkpoint of a run on one process, got {self._ranks.everyone.size} ranks; go "
-                "on with one process, or pass another name"
+                f"{self.out}: holds the checkpoint of a run on one process, got {self._ranks.everyone.size} ranks; "
+                "go on with one process, or pass another name"
             )
 
     def summary_of_first(self) -> dict[str, Any] | None:

@@ -81,7 +81,10 @@ class Weights:
             out = workspace.take("centered", tuple(y.shape), y) if workspace else None
             centered = torch.sub(y, self.encoder_center[:, None], out=out)
             product = Product(centered, self.W_enc.detach(), self.b_enc, workspace, self.products)
-            sparsity = self.sparsity.among_peers(self.ranks.peers.size)
+            sparsity, groups = self.sparsity, self.ranks.peers.size
+            if groups > 1 and sparsity.judges_batches:
+                # All codes of the batch may be on the tokens that this group sees.
+                sparsity = sparsity.with_k((sparsity.l0 or 1) * groups)
             pre, pairs = sparsity.select(product, sparsity.thresholds(self.owned, training=training))
             if not self.ranks.everyone.is_alone:
                 pre, pairs = self.sparsity.select_on_ranks(pre, pairs, self.ranks)

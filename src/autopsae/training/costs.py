@@ -69,8 +69,9 @@ def work_of_step(
     k = min(sparsity.l0 or 1, latents)
     weights, scores, numbers = d_in * latents, tokens * latents, tokens * d_in
     product = 2.0 * scores * d_in
-    asked: dict[str, int] = {"ranks": ranks, "groups": groups, "latents": latents}
-    sent = sum(bytes_of_step(config, sparsity, d_in, **asked).values()) if ranks > 1 else 0
+    sent = 0
+    if ranks > 1:
+        sent = sum(bytes_of_step(config, sparsity, d_in, ranks=ranks, groups=groups, latents=latents).values())
     dense = _DENSE * weights if groups > 1 else 0
     # A pair costs a row of W_dec to decode, again for its gradient, and a row of either matrix's gradient.
     rows = 4 * k / of_group

@@ -87,10 +87,8 @@ class Training:
         """
         self._check()
         weights, configs = weights_at(self.step, self._weights, self.config), self._configs()
-        # A view is a batch in an SAE's space; members that see the same share one, so that it is computed once.
-        views = next(self._sources)
-        # With data parallelism, the share of the batch that this group of ranks sees.
-        mine = self._ranks.share_of(views)
+        # A view is a batch in an SAE's space, which members share that see the same. mine: what these ranks see.
+        mine = self._ranks.share_of(views := next(self._sources))
         y = mine[self._sources.of_member] if len(views) > 1 else mine.expand(len(configs), -1, -1)
 
         # The selection holds the codes of selected latents only, never [batch, d_sae]. centered: y to the encoder.

@@ -188,12 +188,6 @@ class Sparsity(ABC):
     goes_on_ranks: ClassVar[bool] = False
     """True if `select_on_ranks` and `learn_on_ranks` are right for the sparsity."""
 
-    def among_peers(self, groups: int) -> "Sparsity":
-        """What a rank offers candidates by, where so many groups of ranks see a share of the batch each. By default
-        the sparsity itself, which judges each token alone.
-        """
-        return self
-
     def select_on_ranks(self, pre: Float[Tensor, "pairs"], pairs: Pairs, ranks: Ranks) -> Chosen:
         """Which of the pairs that `select` chose from the latents of this rank are selected among those of all
         ranks. By default all of them, as where no latent competes with another one.

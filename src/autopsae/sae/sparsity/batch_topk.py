@@ -72,12 +72,8 @@ class BatchTopK(Sparsity):
 
     goes_on_ranks: ClassVar[bool] = True
 
-    def among_peers(self, groups: int) -> "BatchTopK":
-        """All k * tokens of the batch may be codes of the share of one group."""
-        return self if groups == 1 else self.with_k(self.k * groups)
-
     def select_on_ranks(self, pre: Float[Tensor, "pairs"], pairs: Pairs, ranks: Ranks) -> Chosen:
-        """The k * tokens largest of the batch over all ranks. pairs: the k * tokens largest of this rank."""
+        """The k * tokens largest of the batch over all ranks. pairs: as many, the largest of this rank."""
         best = largest_on_ranks(pre, self.k * pairs.n_tokens * ranks.peers.size, ranks.everyone)
         return pairs.keep(pre, best.nonzero()[:, 0])
 

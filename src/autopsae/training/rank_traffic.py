@@ -49,19 +49,19 @@ def bytes_of_step(
             f"several, got {groups} groups and latents = {latents}"
         )
     size, tokens, of_group = dtype.itemsize, config.batch_tokens // groups, ranks // groups
-    summed, gathered = _ring(of_group), of_group - 1
+    summed, gathered = _all_reduce(of_group), of_group - 1
     sent: dict[str, list[float]] = {"reconstruction": [summed * tokens * d_in * size]}
     choice = sent.setdefault("choice", [])
     if isinstance(sparsity, BatchTopK):
-        counts = [_ring(ranks) * 2**DIGIT * _COUNT] * (8 * size // DIGIT)
-        choice += [_ring(ranks) * _COUNT, *counts, (ranks - 1) * _COUNT]
-        sent["threshold"] = [_ring(ranks) * size]
+        counts = [_all_reduce(ranks) * 2**DIGIT * _COUNT] * (8 * size // DIGIT)
+        choice += [_all_reduce(ranks) * _COUNT, *counts, (ranks - 1) * _COUNT]
+        sent["threshold"] = [_all_reduce(ranks) * size]
     elif sparsity.l0 is not None:
         choice.append(gathered * tokens * sparsity.l0 * size)
     if config.penalty is not None:
-        sent["penalty"] = [_ring(ranks) * size]
+        sent["penalty"] = [_all_reduce(ranks) * size]
     if "b_dec" not in config.frozen:
-        sent["b_dec"] = [_ring(ranks) * d_in * size]
+        sent["b_dec"] = [_all_reduce(ranks) * d_in * size]
     if config.clip_norm is not None:
         sent["gradient norm"] = [summed * size]
     k_aux = 0
@@ -73,15 +73,15 @@ def bytes_of_step(
             sent["reconstruction"].append(summed * tokens * d_in * size)
     if is_recorded:
         # The agreement, the counts of latents, the smallest code of each token, the number of codes, the threshold.
-        sent["records"] = [(ranks - 1) * 24, summed * 7 * _COUNT, summed * tokens * size, _ring(ranks) * size]
-        sent["records"].append(_ring(groups) * 2 * size)
+        sent["records"] = [(ranks - 1) * 24, summed * 7 * _COUNT, summed * tokens * size, _all_reduce(ranks) * size]
+        sent["records"].append(_all_reduce(groups) * 2 * size)
     numbers = latents * _numbers_per_latent(config, sparsity, d_in, encoder_bias)
     sent |= _of_peers(config, groups, latents=latents, numbers=numbers, d_in=d_in, size=size, revives=k_aux > 0)
     totals = {purpose: sum(round(one) for one in each) for purpose, each in sent.items()}
     return {purpose: total for purpose, total in totals.items() if total}
 
 
-def _ring(ranks: int) -> float:
+def _all_reduce(ranks: int) -> float:
     """How often a rank sends each byte that it hands in to an all-reduce in a ring."""
     return 2 * (ranks - 1) / ranks
 
@@ -97,7 +97,7 @@ def _of_peers(
     config: TrainConfig, groups: int, *, latents: int, numbers: int, d_in: int, size: int, revives: bool
 ) -> dict[str, list[float]]:
     """What a rank sends to its peers. numbers: of its latents, that learn; revives: whether AuxK has a loss."""
-    summed = _ring(groups)
+    summed = _all_reduce(groups)
     sent = {"gradients": [summed * numbers * size], "firings": [summed * 2 * latents], "loss": [summed * size]}
     if isinstance(config.revival, AuxK):
         # The mean of what is left of the batch, and its variance; the error on it.

@@ -210,8 +210,9 @@ def test_the_verb_writes_what_it_writes_without_an_engine(
 @pytest.mark.parametrize("on", ENGINES)
 def test_replicas_that_are_killed_lose_nothing_and_count_nothing_twice(model: str, tmp_path: Path, on: str) -> None:
     mark, work = WORKER[on.partition(":")[0]], tmp_path / "w"
+    engine = open_engine(on, work)  # before anything is killed: a cluster has to start first
     with killer(3, lambda command: mark in command) as killed:
-        spread(open_engine(on, work), model, tmp_path / "s", tokens=None, batch_size=1, jobs=6)
+        spread(engine, model, tmp_path / "s", tokens=None, batch_size=1, jobs=6)
     assert len(killed) <= 3
     index = json.loads((tmp_path / "s" / "index.json").read_text())
     assert len(index["shards"]) > 6

@@ -70,10 +70,11 @@ def exchange(ranks: Ranks, d_in: int, k: int, batch_tokens: int) -> float:
     return _best(run)
 
 
-def step(ranks: Ranks, d_in: int, d_sae: int, k: int, batch_tokens: int) -> float:
+def step(ranks: Ranks, d_in: int, d_sae: int, k: int, batch_tokens: int, groups: int = 1) -> float:
     """Seconds of the processor, those of gloo included, that one of them takes for a step of a training that is
-    spread over all. By the clock there would have to be a free core for each.
+    spread over all. By the clock there would have to be a free core for each. groups: that share each batch.
     """
+    ranks = ranks if groups == 1 else Ranks.of_group(groups=groups)
     x = torch.randn(4 * batch_tokens, d_in, generator=torch.Generator().manual_seed(1))
     whole = born(untouched(d_in), d_sae=d_sae, sparsity=TopK(k=k), sample=x[:1024])
     config = TrainConfig(steps=10**6, lr=3e-4, batch_tokens=batch_tokens, record_every=10**6)

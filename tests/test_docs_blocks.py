@@ -175,6 +175,7 @@ CHECK = {
 PARSED = {
     ("cluster.md", "slurm:slurm_partition=cpu,timeout_min=60"): "tests/cluster, where submitit is installed",
     ("cluster.md", "ray:auto"): "a cluster of Ray",
+    ("cluster.md", "smollm2"): "tests/cluster/test_harvest.py, with a model that needs no wheel",
     ("stores.md", "s3://lab/acts/store"): "a bucket; tests/cli/test_stores.py has one of moto's",
     ("stores.md", "s3://lab/acts/store/shard-00000.safetensors"): "the same",
     ("features.md", "--probes"): "the embeddings of images of one's own",

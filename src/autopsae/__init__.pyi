@@ -16,7 +16,7 @@ from autopsae import survival as survival
 from autopsae import training as training
 from autopsae import trial as trial
 from autopsae.activations.harvest import harvest as harvest
-from autopsae.activations.harvest import harvest_text as harvest_text
+from autopsae.activations.harvest_text import harvest_text as harvest_text
 from autopsae.activations.store import open_activations as open_activations
 from autopsae.activations.store import open_layers as open_layers
 from autopsae.arrays import InputError as InputError

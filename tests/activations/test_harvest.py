@@ -22,7 +22,8 @@ from torch import Tensor, nn
 import autopsae
 from autopsae.activations import room
 from autopsae.activations.batches import text_batches
-from autopsae.activations.harvest import harvest, harvest_text
+from autopsae.activations.harvest import harvest
+from autopsae.activations.harvest_text import harvest_text
 from autopsae.activations.hooks import hooked, layer_names, select_points
 from autopsae.activations.presets import LanguageModel, load_model
 from autopsae.activations.store import Activations

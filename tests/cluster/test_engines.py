@@ -99,7 +99,11 @@ def killer(kills: int, is_worker: Callable[[str], bool]) -> Iterator[list[int]]:
         thread.join()
 
 
-WORKER = {"local": "spawn_main", "slurm": "submitit.core._submit", "ray": "ray::"}
+WORKER = {
+    "local": "spawn_main",
+    "slurm": "submitit.core._submit",
+    "ray": "ray::attempt",
+}  # not its agents, with which a node ends
 
 
 @pytest.mark.parametrize("on", ENGINES)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from autopsae.activations.harvest import harvest_text
+from autopsae.activations.harvest_text import harvest_text
 from autopsae.activations.presets import load_model
 from autopsae.arrays import InputError
 from autopsae.features.controls import control_saes, neuron_sae, random_sae

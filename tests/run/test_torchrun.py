@@ -1,5 +1,6 @@
 """`torchrun -m autopsae train`, and the Python of docs/ranks.md under it."""
 
+import json
 import os
 import re
 import socket
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from autopsae.cli.verbs import run
 from autopsae.sae.model import SAE
 from tests import processes
 
@@ -79,6 +81,25 @@ def test_train_under_torchrun_prints_and_writes_once(tmp_path: Path, monkeypatch
     assert second == ""
     names = {"birth.json", "records.jsonl", "sae.json", "sae.safetensors", "summary.json"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == names
+
+
+def test_train_with_data_parallelism_ends_as_on_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_tokens(tmp_path)
+    words = [*TRAIN, "--out", "out", "--data-parallel", "2"]
+    first, *others = as_torchrun(4, processes.command, *words, folder=tmp_path, monkeypatch=monkeypatch)
+    assert "are dead after 30 steps" in first
+    assert others == ["", "", ""]
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    assert run([*TRAIN, "--out", "alone"]) == 0
+    many, one = (json.loads((tmp_path / out / "summary.json").read_text()) for out in ("out", "alone"))
+    assert many["mse_raw"] == pytest.approx(one["mse_raw"], rel=1e-4)
+    assert many["dead"] == one["dead"]
+    assert run([*TRAIN, "--out", "other", "--data-parallel", "2"]) == 2
+    assert "--data-parallel: expected processes that torchrun started, got one process" in capsys.readouterr().err
 
 
 @pytest.mark.long

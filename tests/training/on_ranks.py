@@ -95,7 +95,7 @@ class Case:
         """The SAE, or the part of it that a rank has, and how it is trained."""
         whole = new_sae(0, self.sparsity, **self.sae)
         config = {"steps": 200, "record_every": 5, "revival": AuxK(dead_after_tokens=640, k_aux=5), **self.config}
-        return Member(sae=whole if ranks.is_alone else part_of(whole, ranks), config=settings(**config))
+        return Member(sae=whole if ranks.everyone.is_alone else part_of(whole, ranks), config=settings(**config))
 
 
 def whitened() -> Remedy:
@@ -143,7 +143,7 @@ def outcome_of(training: Training, records: list[Record], ranks: Ranks) -> Outco
     watch = training._account.watch
     counters = {name: getattr(watch, name)[0] for name in ("since_fired", "since_positive", "ever_fired")}
     sae, traffic = training.members[0].sae, dict(ranks.traffic)
-    if ranks.is_alone:
+    if ranks.everyone.is_alone:
         return Outcome(records, sae.state_dict(), counters, traffic)
     whole = unite(sae, ranks)
     return Outcome(records, {} if whole is None else whole.state_dict(), counters, traffic)
@@ -152,6 +152,16 @@ def outcome_of(training: Training, records: list[Record], ranks: Ranks) -> Outco
 def train_cases(ranks: Ranks, names: Sequence[str]) -> dict[str, Outcome]:
     """Several of `CASES`, one after the other."""
     return {name: train_case(Ranks.of_group() if not ranks.is_alone else ALONE, CASES[name]) for name in names}
+
+
+def train_in_groups(_: Ranks, names: Sequence[str], groups: int) -> dict[str, Outcome]:
+    """Several of `CASES` with data parallelism, one after the other."""
+    return {name: train_case(Ranks.of_group(groups=groups), CASES[name]) for name in names}
+
+
+def in_groups(_: Ranks, groups: int, work: Work, *arguments: Any) -> Any:
+    """What a work gives on ranks of which so many groups share each batch."""
+    return work(Ranks.of_group(groups=groups), *arguments)
 
 
 def train_until(ranks: Ranks, name: str, path: Path, steps: int) -> None:

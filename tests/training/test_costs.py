@@ -49,6 +49,19 @@ def test_ranks_share_latents_and_exchange_what_is_predicted_for_them() -> None:
     assert one.gathered / four.gathered == (8 + 4 * 8) / (8 + 8)
 
 
+def test_groups_share_tokens_and_each_rank_sums_the_gradients_of_its_latents() -> None:
+    asked = CONFIG, TopK(k=8), 256, 4096
+    four = work_of_step(*asked, products="float32", ranks=4)
+    shared = work_of_step(*asked, products="float32", ranks=4, groups=2)
+    assert shared.sent == sum(bytes_of_step(*asked[:3], ranks=4, groups=2, latents=2048).values())
+    assert shared.float32 == four.float32  # half the tokens, twice the latents
+    assert shared.updated == 2 * four.updated
+    gradients = bytes_of_step(*asked[:3], ranks=4, groups=2, latents=2048)["gradients"]
+    assert gradients == 2048 * (2 * 256 + 1) * 4  # 2 (P - 1) / P = 1
+    with pytest.raises(InputError, match="expected groups that divide 4 ranks"):
+        bytes_of_step(*asked[:3], ranks=4, groups=3, latents=2048)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -23,12 +23,14 @@ from tests.training.on_ranks import (
     call_each,
     choose_per_token,
     choose_together,
+    in_groups,
     on_ranks,
     see_other_tokens,
     steps_of_case,
     train_case,
     train_cases,
     train_from,
+    train_in_groups,
     train_until,
     train_wide,
 )
@@ -75,6 +77,87 @@ def test_ranks_end_with_the_weights_and_the_counters_of_one_process(
         assert alone(name).records[-1].dead
         assert sum(record.died for record in alone(name).records) > 5
         check_same_outcome([one[name] for one in every], alone(name))
+
+
+@pytest.mark.parametrize(
+    ("size", "groups", "names"),
+    [
+        (4, 2, ["few steps"]),
+        (2, 2, ["few steps"]),
+        *(pytest.param(4, 2, [name], marks=pytest.mark.long) for name in CASES),
+        *(pytest.param(4, 4, [name], marks=pytest.mark.long) for name in OF_ISSUE),
+        pytest.param(6, 2, ["batch_topk"], marks=pytest.mark.long),
+    ],
+)
+def test_groups_that_share_each_batch_end_with_the_weights_and_the_counters_of_one_process(
+    size: int, groups: int, names: list[str], tmp_path: Path
+) -> None:
+    every = on_ranks(size, train_in_groups, names, groups)
+    of_group = size // groups
+    for name in names:
+        assert sum(record.died for record in alone(name).records) > 5
+        for first in range(0, size, of_group):
+            mine = [one[name] for one in every[first : first + of_group]]
+            mine[0] = replace(mine[0], weights=every[0][name].weights)  # which the first rank of all has alone
+            check_same_outcome(mine, alone(name))
+
+
+@pytest.mark.parametrize(("before", "after"), [((4, 2), (2, 1)), ((2, 1), (4, 2)), ((4, 2), (1, 1))])
+def test_a_training_goes_on_with_another_arrangement_of_ranks(
+    before: tuple[int, int], after: tuple[int, int], tmp_path: Path
+) -> None:
+    name, path = "few steps", tmp_path / "checkpoint.json"
+    expected = alone(name)
+    on_ranks(before[0], in_groups, before[1], train_until, name, path, 20)
+    assert len([*tmp_path.glob("*.safetensors")]) == before[0] // before[1]
+    if after[0] == 1:
+        every = [train_from(ALONE, name, path)]
+    else:
+        every = on_ranks(after[0], in_groups, after[1], train_from, name, path)[: after[0] // after[1]]
+    check_same_outcome(every, replace(expected, records=[r for r in expected.records if r.step >= 20]))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "groups"),
+    [("few steps", 4, 2), *(pytest.param(name, 4, 2, marks=pytest.mark.long) for name in ("topk", "jumprelu"))],
+)
+def test_a_step_of_groups_sends_the_bytes_that_were_predicted(
+    name: str, size: int, groups: int, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    member = case.member(ALONE)
+    every = on_ranks(size, in_groups, groups, steps_of_case, name)
+    assert all(steps == every[0] for steps in every)
+    for step in every[0]:
+        assert step.sent == bytes_of_step(
+            member.config,
+            case.sparsity,
+            D_IN,
+            ranks=size,
+            groups=groups,
+            latents=member.sae.d_sae * groups // size,
+            dtype=torch.float64,
+            silent=step.silent,
+            is_recorded=step.is_recorded,
+        )
+
+
+def test_groups_that_divide_neither_the_ranks_nor_the_batch_are_refused(tmp_path: Path) -> None:
+    calls: list[Any] = [
+        (in_groups, (3, begin, {}, TopK(k=3))),
+        (in_groups, (0, begin, {}, TopK(k=3))),
+        (in_groups, (4, begin, {"batch_tokens": 66}, TopK(k=3))),
+    ]
+    told = on_ranks(4, call_each, calls)
+    assert all(one == told[0] for one in told)
+    assert told[0][0] == (
+        "ranks: expected a number of groups that divides 4 ranks, got 3; start another number of processes, or "
+        "take another number of groups"
+    )
+    assert told[0][1].startswith("ranks: expected a number of groups that divides 4 ranks, got 0")
+    assert told[0][2] == (
+        "ranks: expected a batch that 4 groups share evenly, got batch_tokens = 66; take a multiple of 4"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from autopsae.activations.batches import TextBatches as TextBatches
 from autopsae.activations.batches import text_batches as text_batches
 from autopsae.activations.harvest import harvest as harvest
-from autopsae.activations.harvest import harvest_text as harvest_text
+from autopsae.activations.harvest_text import harvest_text as harvest_text
 from autopsae.activations.hooks import Capture as Capture
 from autopsae.activations.hooks import hidden_state_names as hidden_state_names
 from autopsae.activations.hooks import hooked as hooked

@@ -1,7 +1,7 @@
-"""Harvesting: run a model over batches or texts, keep the tokens of the hooked points on disk."""
+"""Harvesting: run a model over batches, keep the tokens of the hooked points on disk."""
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from autopsae.activations.batches import (
-    TextBatches,
-    batches_of,
-    first_batch,
-    forward,
-    is_plain,
-    parts_of,
-    row_count,
-    without_logits,
-)
+from autopsae.activations.batches import first_batch, is_plain, parts_of, row_count
 from autopsae.activations.early_end import passes_of
-from autopsae.activations.hooks import hidden_state_names, hooked, select_points
+from autopsae.activations.hooks import select_points
 from autopsae.activations.masks import keep_first, keep_mask, side_of
-from autopsae.activations.presets import LanguageModel
-from autopsae.activations.room import Room, check_disk, room_for
+from autopsae.activations.room import check_disk, room_for
 from autopsae.activations.shards import SHARD_TOKENS, ShardWriter
 from autopsae.activations.sources import watch
 from autopsae.activations.store import Activations, open_layers
@@ -74,44 +64,91 @@ def harvest(
     little room for `tokens` tokens, and when no token is kept. Shards that were written stay.
     """
     points = select_points(model, points)
-    asked = {
-        **(request or {}),
-        "points": points,
-        "dtype": str(dtype).removeprefix("torch."),
-        "tokens": tokens,
-        "weights": _digest((name, _few_values(value)) for name, value in model.state_dict().items()),
-        "first_batch": _digest(parts_of(first_batch(batches, timeout)).items()),
-    }
+    asked = request_of(model, batches, points, dtype=dtype, tokens=tokens, request=request, timeout=timeout)
     with hold_lock(Path(folder) / LOCK, what=folder):
         writer = ShardWriter(folder, request=asked, shard_tokens=shard_tokens)
         if not writer.complete:
-            first = writer.batches_done
-            with (
-                torch.inference_mode(),
-                evaluation_mode(model),
-                passes_of(model, points, dtype=dtype, end_early=end_early) as passes,
-            ):
-                undone = _undone(watch(batches, "batch", timeout), writer, tokens)
-                for number, batch, document, inputs in undone:
-                    capture = passes.run(batch, number)
-                    side = side_of(model, points, batch)
-                    mask = keep_mask(batch, keep, capture.shape, side)
-                    if tokens is not None:
-                        mask = keep_first(mask, tokens - writer.tokens)
-                    activations = capture.take(mask)
-                    if tokens is not None and number == first:
-                        asked_for = {"tokens": tokens, "batch_tokens": mask.numel(), "shard_tokens": shard_tokens}
-                        check_disk(folder, room_for(activations, **asked_for))
-                    writer.add(activations, _labels(batch, mask, document, side), inputs=inputs)
-                    if progress:
-                        progress("harvest", writer.tokens, tokens)
-            if not writer.tokens:
-                raise InputError(
-                    "expected at least one token to keep, got none; check `tokens`, `keep` and the mask"
-                )
-            writer.finish()
+
+            def check_room(first: Mapping[str, Tensor], batch_tokens: int) -> None:
+                if tokens is not None:
+                    asked_for = {"tokens": tokens, "batch_tokens": batch_tokens, "shard_tokens": shard_tokens}
+                    check_disk(folder, room_for(first, **asked_for))
+
+            write_batches(
+                model,
+                watch(batches, "batch", timeout),
+                writer,
+                points=points,
+                keep=keep,
+                dtype=dtype,
+                tokens=tokens,
+                end_early=end_early,
+                check_room=check_room,
+                progress=progress,
+            )
     layers = open_layers(folder)
     return {point: layers[point] for point in points}
+
+
+def request_of(
+    model: nn.Module,
+    batches: Iterable[Any],
+    points: Sequence[str],
+    *,
+    dtype: torch.dtype,
+    tokens: int | None,
+    request: Mapping[str, Any] | None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """What identifies a harvest, and is kept beside its shards. The arguments are those of `harvest`."""
+    return {
+        **(request or {}),
+        "points": [*points],
+        "dtype": str(dtype).removeprefix("torch."),
+        "tokens": tokens,
+        "weights": weights_digest(model),
+        "first_batch": digest_of(parts_of(first_batch(batches, timeout)).items()),
+    }
+
+
+def write_batches(
+    model: nn.Module,
+    batches: Iterator[Any],
+    writer: ShardWriter,
+    *,
+    points: Sequence[str],
+    keep: Callable[[Any], Bool[Tensor, "*batch"]] | None,
+    dtype: torch.dtype,
+    tokens: int | None,
+    end_early: bool,
+    check_room: Callable[[Mapping[str, Tensor], int], None] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Run `model` over the batches that are not done, and finish the writer. The arguments are those of `harvest`.
+
+    check_room: told what is kept of the first of these batches, and how many tokens that has, before it is written.
+    """
+    first = writer.batches_done
+    with (
+        torch.inference_mode(),
+        evaluation_mode(model),
+        passes_of(model, points, dtype=dtype, end_early=end_early) as passes,
+    ):
+        for number, batch, document, inputs in _undone(batches, writer, tokens):
+            capture = passes.run(batch, number)
+            side = side_of(model, points, batch)
+            mask = keep_mask(batch, keep, capture.shape, side)
+            if tokens is not None:
+                mask = keep_first(mask, tokens - writer.tokens)
+            activations = capture.take(mask)
+            if check_room and number == first:
+                check_room(activations, mask.numel())
+            writer.add(activations, _labels(batch, mask, document, side), inputs=inputs)
+            if progress:
+                progress("harvest", writer.tokens, tokens)
+    if not writer.tokens:
+        raise InputError("expected at least one token to keep, got none; check `tokens`, `keep` and the mask")
+    writer.finish()
 
 
 def _undone(batches: Iterator[Any], writer: ShardWriter, tokens: int | None) -> Iterator[tuple[int, Any, int, str]]:
@@ -131,7 +168,7 @@ def _undone(batches: Iterator[Any], writer: ShardWriter, tokens: int | None) -> 
             return
         if number == done:
             _check_inputs(writer, before in (None, inputs.hexdigest()))
-        inputs.update(_digest(parts_of(batch).items()).encode())
+        inputs.update(digest_of(parts_of(batch).items()).encode())
         if number >= done:
             yield number, batch, rows, inputs.hexdigest()
         rows += row_count(batch)
@@ -170,7 +207,8 @@ def _spread(name: str, label: Tensor, shape: torch.Size) -> Tensor:
     return aligned.expand(shape)
 
 
-def _digest(parts: Iterable[tuple[str, Any]]) -> str:
+def digest_of(parts: Iterable[tuple[str, Any]]) -> str:
+    """Tells values from others: names, and for tensors shapes, types and values."""
     digest = hashlib.sha256()
     for name, value in parts:
         digest.update(name.encode())
@@ -182,98 +220,11 @@ def _digest(parts: Iterable[tuple[str, Any]]) -> str:
     return digest.hexdigest()[:16]
 
 
+def weights_digest(model: nn.Module) -> str:
+    """Tells the weights of a model from others, from a few values of each."""
+    return digest_of((name, _few_values(value)) for name, value in model.state_dict().items())
+
+
 def _few_values(value: Any) -> Any:
     """A few values per weight: enough to tell checkpoints apart, without reading all of a large model."""
     return value.reshape(-1)[:: max(1, value.numel() // 64)] if isinstance(value, Tensor) else value
-
-
-@whole_arguments("context", "batch_size", "tokens", "shard_tokens")
-def harvest_text(
-    language_model: LanguageModel,
-    documents: Iterable[str],
-    folder: str | Path,
-    *,
-    layers: Sequence[str] | None = None,
-    context: int = 128,
-    batch_size: int = 8,
-    tokens: int | None = None,
-    skip_first: bool = False,
-    skip_ids: Collection[int] = (),
-    dtype: torch.dtype = torch.float32,
-    shard_tokens: int = SHARD_TOKENS,
-    timeout: float | None = None,
-    announce: Callable[[Room], None] | None = None,
-    progress: Progress | None = None,
-) -> dict[str, Activations]:
-    """Harvest `layers` (default: every hidden state) of a Hugging Face model reading `documents`.
-
-    Documents are cut into sequences of at most `context` tokens, special tokens included, and no sequence
-    spans two documents. Padding is never kept; the first token of each sequence is not with `skip_first`, and
-    those in `skip_ids` are not. `token.document` is the document's number, `token.position` the place in the
-    sequence that the model saw. Stops at `tokens` kept tokens. timeout: seconds to wait for a document; announce:
-    told what the harvest takes on disk and in memory before the first batch, at the cost of a pass over one token;
-    progress: told the tokens kept so far, as "harvest", and how many there will be.
-
-    An encoder-decoder model reads with its encoder; for points in its decoder give `harvest` batches.
-    Raises InputError as `harvest` and `LanguageModel.sequences`, and for a batch size that cannot be.
-    """
-    if isinstance(documents, str) or batch_size < 1:
-        raise InputError("expected a list of documents and batch_size >= 1; pass [text] for a single text")
-    model = language_model.model
-    points = select_points(model, layers if layers is not None else hidden_state_names(model))
-    sequences, total = [], 0
-    for document, ids in language_model.sequences(watch(documents, "document", timeout), context):
-        sequences.append((document, ids))
-        total += int(_keep(torch.tensor([ids]), skip_first, skip_ids).sum())
-        if tokens is not None and total >= tokens:
-            total = max(0, tokens)
-            break
-    batches = batches_of(language_model, sequences, batch_size, without_logits(model, points))
-    if side_of(model, points, first_batch(batches)):
-        raise InputError(
-            f"{points[0]}: expected points in the encoder, which reads the texts, got one outside it; pass "
-            "batches with decoder_input_ids to harvest"
-        )
-    if announce is not None:
-        one = _one_token(language_model, points, batches, dtype)
-        room = room_for(one, tokens=total, batch_tokens=batch_size * context, shard_tokens=shard_tokens)
-        announce(room)
-        check_disk(folder, room)
-    return harvest(
-        model,
-        batches,
-        folder,
-        points=points,
-        keep=lambda batch: _keep(parts_of(batch)["input_ids"], skip_first, skip_ids),
-        dtype=dtype,
-        end_early=True,
-        request={
-            "model": language_model.name,
-            "text": _digest((str(document), ids) for document, ids in sequences),
-            "context": context,
-            "batch_size": batch_size,
-            "skip_first": skip_first,
-            "skip_ids": sorted(skip_ids),
-        },
-        tokens=total,
-        shard_tokens=shard_tokens,
-        progress=progress,
-    )
-
-
-def _one_token(
-    language_model: LanguageModel, points: Sequence[str], batches: TextBatches, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Each point's activations for the first token of the first sequence."""
-    model, (document, ids) = language_model.model, batches.sequences[0]
-    [batch] = batches_of(language_model, [(document, ids[:1])], 1, batches.extra)
-    with torch.inference_mode(), evaluation_mode(model), hooked(model, points, dtype=dtype) as capture:
-        forward(model, batch, 0)
-        return capture.take()
-
-
-def _keep(ids: Tensor, skip_first: bool, skip_ids: Collection[int]) -> Tensor:
-    mask = ~torch.isin(ids, torch.tensor(sorted(skip_ids), dtype=ids.dtype))
-    if skip_first:
-        mask[:, 0] = False
-    return mask

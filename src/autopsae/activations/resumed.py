@@ -11,8 +11,10 @@ from autopsae.files import differences
 from autopsae.urls import check_target, is_there, url_of
 
 
-def index_of(folder: Path) -> dict[str, Any] | None:
-    """The index of the harvest in `folder`, None if one may begin there, InputError if neither."""
+def index_of(folder: Path, shards: Path) -> dict[str, Any] | None:
+    """The index in `folder` of a harvest, None if one may begin there, InputError if neither. shards: the folder of
+    its shards, another one for a part of a harvest.
+    """
     if url := url_of(folder):
         return _index_at(url, folder)
     if folder.exists() and not folder.is_dir():
@@ -20,7 +22,10 @@ def index_of(folder: Path) -> dict[str, Any] | None:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / INDEX).exists():
         index = read_index(folder)
-        check_shards(folder, index)
+        if shards_url := url_of(shards):
+            check_shards_there(shards_url, index)
+        else:
+            check_shards(shards, index)
         return index
     names = [path.name for path in folder.iterdir()]
     foreign = sorted(name for name in names if name != LOCK and not PARTIAL.fullmatch(name))

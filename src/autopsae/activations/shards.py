@@ -6,7 +6,7 @@ interrupts a run, `batches_done` in the index says exactly where the next run go
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class HarvestInterrupted(DiskFull):
 
 
 class ShardWriter:
-    """Shards of one harvest in `folder`; `add` a batch at a time, `finish` at the end.
+    """Shards of one harvest in `folder`; `add` a batch at a time, `finish` at the end, or `join` its parts.
 
     A folder that holds the beginning of a harvest with the same `request` is continued: feed it from batch
     number `batches_done` on. `request` is any JSON object that says what is harvested. What is added is held,
@@ -48,16 +48,28 @@ class ShardWriter:
     Raises InputError where `folder` holds anything else, or a harvest with another request.
     """
 
-    def __init__(self, folder: str | Path, *, request: Mapping[str, Any], shard_tokens: int = SHARD_TOKENS) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        request: Mapping[str, Any],
+        shard_tokens: int = SHARD_TOKENS,
+        in_parts: bool = False,
+        first: int = 0,
+        state: Path | None = None,
+    ) -> None:
+        """in_parts: whether other processes write shards of the same harvest. first, state: of such a part, the
+        number of its first shard, and a folder of its own for the index of the part.
+        """
         if shard_tokens < 1:
             raise InputError(f"shard_tokens: expected a positive number of tokens, got {shard_tokens}")
         self.folder = Path(folder)
-        self._shard_tokens = shard_tokens
+        self._shard_tokens, self._first, self._state = shard_tokens, first, state or self.folder
         self._held: list[dict[str, Tensor]] = []
         self._held_tokens = 0
         self._inputs: str | None = None
         self._index = _empty_index(_as_json(request))
-        index = index_of(self.folder)
+        index = index_of(self._state, self.folder)
         if index is None or not index["shards"]:
             self._write_index(self._index)
         else:
@@ -65,7 +77,7 @@ class ShardWriter:
             self._index = (
                 index if index["complete"] or index.get("version") == VERSION else self._with_digests(index)
             )
-        if not self.complete and url_of(self.folder) is None:
+        if not self.complete and url_of(self.folder) is None and not in_parts:
             # Left by a run that died: the index never named it, so this run writes it again.
             (self.folder / _shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
             sweep(self.folder)
@@ -131,11 +143,36 @@ class ShardWriter:
         """Write what is still held and mark the harvest as complete."""
         self._commit(complete=True)
 
+    def shards_and_layers(self) -> dict[str, Any]:
+        """What the index says of what is written: `shards`, and `layers`."""
+        return {name: self._index[name] for name in ("shards", "layers")}
+
+    def join(self, parts: Sequence[Mapping[str, Any]], *, batches_done: int, inputs: str) -> None:
+        """Mark the harvest as complete, with the shards of all parts, in order, after those that it has.
+
+        parts: `shards_and_layers` of each; batches_done, inputs: after the last batch. Raises InputError for parts
+        that differ in their layers.
+        """
+        described = self._index["layers"] or parts[0]["layers"]
+        for number, part in enumerate(parts):
+            if part["layers"] != described:
+                raise InputError(
+                    f"part {number}: expected layers as in the others ({described}), got {part['layers']}; was the "
+                    "model changed meanwhile?"
+                )
+        shards = [*self._index["shards"], *(shard for part in parts for shard in part["shards"])]
+        state = {"layers": described, "shards": shards, "tokens": sum(shard["tokens"] for shard in shards)}
+        state |= {"batches_done": batches_done, "complete": True, "inputs": inputs}
+        self._write_index(self._index | state)
+        self._index |= state
+        if url_of(self.folder) is None:
+            sweep(self.folder)
+
     def _commit(self, *, complete: bool) -> None:
         shards = list(self._index["shards"])
         if self._held_tokens:
-            name, told = _shard_name(len(shards)), dict[str, str]()
-            self._write(name, _safetensors(self._held), told)
+            name, told = _shard_name(self._first + len(shards)), dict[str, str]()
+            self._write(self.folder / name, _safetensors(self._held), told)
             shards.append({"file": name, "tokens": self._held_tokens, **told})
         done = self.batches_done + len(self._held)
         state = {"shards": shards, "tokens": self.tokens, "batches_done": done, "complete": complete}
@@ -153,9 +190,9 @@ class ShardWriter:
         return {**index, "version": VERSION, "shards": shards}
 
     def _write_index(self, index: dict[str, Any]) -> None:
-        self._write(INDEX, [json.dumps(with_checksum(index), indent=1).encode()])
+        self._write(self._state / INDEX, [json.dumps(with_checksum(index), indent=1).encode()])
 
-    def _write(self, name: str, blocks: Iterable[bytes | memoryview], told: dict[str, str] | None = None) -> None:
+    def _write(self, path: Path, blocks: Iterable[bytes | memoryview], told: dict[str, str] | None = None) -> None:
         """told: gets the checksums of a shard, taken before it is at its place, which may be a URL."""
 
         def write(temporary: Path) -> None:
@@ -164,12 +201,12 @@ class ShardWriter:
                 told.update(digest=digest(temporary), header=header_digest(temporary))
 
         try:
-            write_whole(self.folder / name, write)
+            write_whole(path, write)
         except DiskFull as error:
-            is_local = url_of(self.folder) is None
-            full = f"{self.folder}: the disk is full ({free_space(self.folder)} free)" if is_local else str(error)
+            is_local = url_of(path) is None
+            full = f"{path.parent}: the disk is full ({free_space(path.parent)} free)" if is_local else str(error)
             raise HarvestInterrupted(
-                f"{full} while writing {name}; {self._index['tokens']:,} tokens are safe; "
+                f"{full} while writing {path.name}; {self._index['tokens']:,} tokens are safe; "
                 "free some space and run the same harvest again: it goes on from there"
             ) from error
 

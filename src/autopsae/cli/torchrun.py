@@ -34,12 +34,18 @@ def device_of_rank(device: str | None) -> str | None:
 
 
 @contextmanager
-def ranks_of_torchrun() -> Iterator[Ranks]:
-    """The ranks that torchrun started, within the context; one process where it started none.
+def ranks_of_torchrun(groups: int = 1) -> Iterator[Ranks]:
+    """The ranks that torchrun started, within the context; one process where it started none. groups: as for
+    `Ranks.of_group`.
 
     Tensors in main memory go through gloo, those of GPUs through NCCL.
     """
     if not is_launched():
+        if groups != 1:
+            raise InputError(
+                f"--data-parallel: expected processes that torchrun started, got one process and {groups} groups; "
+                "start it with torchrun, or leave the option out"
+            )
         yield ALONE
         return
     if not torch.distributed.is_available():
@@ -49,6 +55,6 @@ def ranks_of_torchrun() -> Iterator[Ranks]:
     backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backends, timeout=_PATIENCE)
     try:
-        yield Ranks.of_group()
+        yield Ranks.of_group(groups=groups)
     finally:
         torch.distributed.destroy_process_group()

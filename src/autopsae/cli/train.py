@@ -42,16 +42,16 @@ def train(options: TrainOptions) -> None:
         check_figure(options.figure)
         check_own_files([options.figure])
     check_paging(options.paging, [options.figure])
-    with ranks_of_torchrun() as ranks:
+    with ranks_of_torchrun(options.data_parallel) as ranks:
         try:
             result = _train(replace(options, device=device_of_rank(options.device)), ranks)
         except (Diverged, ErrorOfAllRanks) as error:
-            if not ranks.is_first:
+            if not ranks.everyone.is_first:
                 raise SystemExit(2) from error  # the first rank says it for all
             if isinstance(error, Diverged):
                 write_run_outputs(options.paging, options.figure, options.out)  # they say how far the run came
             raise
-    if not ranks.is_first:
+    if not ranks.everyone.is_first:
         return
     try:
         write_run_outputs(options.paging, options.figure, options.out)
@@ -61,16 +61,19 @@ def train(options: TrainOptions) -> None:
 
 def _train(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
     """Check what is asked for, read what is needed, and return what summary.json or sweep.json says in the end."""
-    with all_or_none(ranks):
+    with all_or_none(ranks.everyone):
         choices = choices_asked(options)
         engine = open_asked(options, many=len(choices) > 1)
         _check(options, asked=len(choices), ranks=ranks)
         prepared = prepare(options, choices)
     keep, out = options.keep, options.out
     # On several ranks, `run_on_ranks` looks: two processes must not hold the folder at once.
-    if keep.resume and ranks.is_alone and (result := _load_finished(out, prepared.settings)) is not None:
+    if keep.resume and ranks.everyone.is_alone and (result := _load_finished(out, prepared.settings)) is not None:
         return result
-    with provenance_asked(prepared), progress_bar("reading the statistics", is_shown=ranks.is_first) as (bar, task):
+    with (
+        provenance_asked(prepared),
+        progress_bar("reading the statistics", is_shown=ranks.everyone.is_first) as (bar, task),
+    ):
         return _train_members(prepared, ranks, engine, bar, task)
 
 
@@ -80,12 +83,12 @@ def _train_members(
     """Draw the SAEs and train them, here or on an engine."""
     options, keep, out = prepared.options, prepared.options.keep, prepared.options.out
     # A whole SAE need not fit on the device of a rank.
-    device = options.device if ranks.is_alone else None
+    device = options.device if ranks.everyone.is_alone else None
     made = make_members(prepared, [*prepared.choices], device, bar, task)
     entries, tokens, held = made.entries, made.tokens, prepared.held
     common: dict[str, Any] = {"plan": prepared.plan, "resume": keep.resume, "observer": made.observer}
     wrote = add_provenance(digest=made.digest)
-    if not ranks.is_alone:
+    if not ranks.everyone.is_alone:
         return wrote(run_on_ranks)(entries[0], tokens, held, out, ranks=ranks, device=options.device, **common)
     if len(entries) == 1:
         return wrote(run)(entries[0], tokens, held, out, **common)
@@ -102,12 +105,12 @@ def _train_members(
 def _check(options: TrainOptions, *, asked: int, ranks: Ranks) -> None:
     """InputError where the results cannot be written, or no such SAE can be. asked: number of SAEs."""
     out, keep, many = options.out, options.keep, asked > 1
-    if many and not ranks.is_alone:
-        raise InputError(f"torchrun: expected one SAE on {ranks.size} ranks, got {asked} by the options")
+    if many and not ranks.everyone.is_alone:
+        raise InputError(f"torchrun: expected one SAE on {ranks.everyone.size} ranks, got {asked} by the options")
     if many:
         check_sweep_out(out, resume=keep.resume)
     else:
-        check_out(out, resume=keep.resume, on_ranks=not ranks.is_alone)
+        check_out(out, resume=keep.resume, on_ranks=not ranks.everyone.is_alone)
     check_unlocked(out)
     sparsity_of(with_defaults(options.birth))
     if keep.wandb is not None:

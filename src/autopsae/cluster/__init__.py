@@ -1,4 +1,4 @@
-"""Diagnoses of layers on engines that exist: processes of this machine, Slurm, Ray."""
+"""Harvests, and diagnoses of layers, on engines that exist: processes of this machine, Slurm, Ray."""
 
 from autopsae.lazy import lazily
 

@@ -3,6 +3,9 @@
 A *rank* is a process of `torch.distributed`. Each rank owns a contiguous range of the latents, and all ranks see
 the same tokens. So a sum over latents is a sum over ranks (an all-reduce), and the k largest of all latents are
 among the k largest of each rank. One process is a group of one rank, `ALONE`, which exchanges nothing.
+
+With data parallelism there are several such groups, each of which sees its share of every batch. The *peers* of a
+rank own the same latents in the other groups; a sum over the tokens of a batch is a sum over peers.
 """
 
 from collections.abc import Sequence
@@ -38,24 +41,52 @@ class ErrorOfAllRanks(InputError):
 
 class Ranks:
     """A group of processes that share the latents of one SAE. rank: the number of this one; size: how many there
-    are; traffic: what was exchanged so far, by its purpose.
+    are; traffic: what was exchanged so far, by its purpose; peers: the ranks with the same latents in all groups,
+    which see other tokens; everyone: all ranks of the training. Both count in the same traffic.
     """
 
     def __init__(self, *, rank: int = 0, size: int = 1, group: Any = None) -> None:
         """group: a process group of torch.distributed; None for the default group, or for one process."""
         self.rank, self.size, self._group = rank, size, group
         self.traffic: dict[str, Traffic] = {}
+        self.everyone = self
+        self.peers = self if size == 1 else Ranks()
 
     @classmethod
-    def of_group(cls, group: Any = None) -> "Ranks":
-        """The ranks of a process group; None for the default group. Raises InputError where there is no group."""
+    def of_group(cls, group: Any = None, *, groups: int = 1) -> "Ranks":
+        """The ranks of a process group; None for the default group. groups: how many groups share each batch, for
+        data parallelism; the latents are spread over the ranks of each, which follow each other.
+
+        Raises InputError where there is no process group, and for ranks that cannot be divided so.
+        """
         dist = torch.distributed
         if not (dist.is_available() and dist.is_initialized()):
             raise InputError(
                 "ranks: expected an initialised process group, got none; start the program with torchrun and call "
                 "torch.distributed.init_process_group first"
             )
-        return cls(rank=dist.get_rank(group), size=dist.get_world_size(group), group=group)
+        everyone = cls(rank=dist.get_rank(group), size=dist.get_world_size(group), group=group)
+        if groups == 1:
+            return everyone
+        if groups < 1 or everyone.size % groups:
+            raise ErrorOfAllRanks(
+                f"ranks: expected a number of groups that divides {everyone.size} ranks, got {groups}; start "
+                "another number of processes, or take another number of groups"
+            )
+        return cls._divide(everyone, groups, dist.get_process_group_ranks(group))
+
+    @classmethod
+    def _divide(cls, everyone: "Ranks", groups: int, numbers: Sequence[int]) -> "Ranks":
+        """The group of this rank. numbers: of all ranks in the default group."""
+        dist, size = torch.distributed, everyone.size // groups
+        mine, place = divmod(everyone.rank, size)
+        # Every process makes all groups, in the same order, also those that it is not in.
+        of_latents = [dist.new_group([*numbers[n * size : (n + 1) * size]]) for n in range(groups)]
+        of_tokens = [dist.new_group([*numbers[n::size]]) for n in range(size)]
+        ranks = cls(rank=place, size=size, group=of_latents[mine])
+        ranks.peers, ranks.everyone = cls(rank=mine, size=groups, group=of_tokens[place]), everyone
+        ranks.traffic = ranks.peers.traffic = everyone.traffic
+        return ranks
 
     def __repr__(self) -> str:
         return f"Ranks(rank={self.rank}, size={self.size})"
@@ -75,6 +106,12 @@ class Ranks:
         rank = self.rank if rank is None else rank
         return range(d_sae * rank // self.size, d_sae * (rank + 1) // self.size)
 
+    def share_of(self, batch: Shaped[Tensor, "views batch d_in"]) -> Shaped[Tensor, "views share d_in"]:
+        """The tokens of a batch that the group of this rank sees: all of them where there is one group."""
+        groups, tokens = self.peers.size, batch.shape[1]
+        first, end = tokens * self.peers.rank // groups, tokens * (self.peers.rank + 1) // groups
+        return batch if groups == 1 else batch[:, first:end]
+
     def sum(self, tensor: Shaped[Tensor, "..."], purpose: str) -> Shaped[Tensor, "..."]:
         """The sum of a tensor over all ranks, in its place. It is the same on all ranks, to the bit."""
         return self._reduce(tensor, torch.distributed.ReduceOp.SUM, purpose)
@@ -82,6 +119,10 @@ class Ranks:
     def min(self, tensor: Shaped[Tensor, "..."], purpose: str) -> Shaped[Tensor, "..."]:
         """The smallest of each entry of a tensor over all ranks, in its place."""
         return self._reduce(tensor, torch.distributed.ReduceOp.MIN, purpose)
+
+    def any(self, mask: Bool[Tensor, "..."], purpose: str) -> Bool[Tensor, "..."]:
+        """Where a mask is True on some rank: an all-reduce of a byte for each entry."""
+        return self._reduce(mask.to(torch.uint8), torch.distributed.ReduceOp.MAX, purpose) > 0
 
     def total(self, tensor: Float[Tensor, "..."], purpose: str) -> Float[Tensor, "..."]:
         """As `sum`, with a gradient: each rank has the same loss, so that each part has the gradient of the sum."""

@@ -44,19 +44,19 @@ def run_on_ranks(
         entry, same_passes(training), held_out, Path(out), ranks, plan or Plan(), observer or Observer(), device
     )
     with ExitStack() as stack:
-        with all_or_none(ranks):
+        with all_or_none(ranks.everyone):
             job.check(resume=resume)
-            if ranks.is_first:
+            if ranks.everyone.is_first:
                 stack.enter_context(hold_lock(job.out / LOCK, what=job.out))
                 check_out(job.out, resume=resume, on_ranks=True)  # another process may have ended since
         summary = job.summary_of_first()
         if summary is None:
-            job.train(stack, resumed=ranks.gather_words(str(is_present(job.checkpoint)))[0] == "True")
+            job.train(stack, resumed=ranks.everyone.gather_words(str(is_present(job.checkpoint)))[0] == "True")
             summary = job.summary_of_first()
         assert summary is not None
         if summary["diverged"]:
             raise Diverged(summary["diverged"] + checkpoint_left(job.checkpoint, "last"))
-        if ranks.is_first:
+        if ranks.everyone.is_first:
             remove_on_ranks(job.checkpoint)
         return summary
 
@@ -90,36 +90,36 @@ class _Job:
         check_out(self.out, resume=resume, on_ranks=True)
         if is_present(self.out / CHECKPOINT):
             raise InputError(
-                f"{self.out}: holds the checkpoint of a run on one process, got {self._ranks.size} ranks; go on "
-                "with one process, or pass another name"
+                f"{self.out}: holds the checkpoint of a run on one process, got {self._ranks.everyone.size} ranks; "
+                "go on with one process, or pass another name"
             )
 
     def summary_of_first(self) -> dict[str, Any] | None:
         """The summary that the first rank reads from the folder; None where the run is not finished."""
-        with all_or_none(self._ranks):
-            mine = load_finished(self.out, self._entry.settings) if self._ranks.is_first else None
-        summary: dict[str, Any] | None = json.loads(self._ranks.gather_words(json.dumps(mine))[0])
+        with all_or_none(self._ranks.everyone):
+            mine = load_finished(self.out, self._entry.settings) if self._ranks.everyone.is_first else None
+        summary: dict[str, Any] | None = json.loads(self._ranks.everyone.gather_words(json.dumps(mine))[0])
         return summary
 
     def train(self, stack: ExitStack, *, resumed: bool) -> None:
         """Run from birth, or from the checkpoint, to the last step, and write the SAE and the summary."""
         ranks, member, plan = self._ranks, self._entry.member, self._plan
-        with all_or_none(ranks):
-            if ranks.is_first:
+        with all_or_none(ranks.everyone):
+            if ranks.everyone.is_first:
                 folder = stack.enter_context(Folder(self.out, self._entry, self._tokens, self._held_out))
                 folder.be_born(resumed=resumed)
                 self._observer.at_birth({self._entry.name: folder.birth})
         part = part_of(member.sae, ranks).to(self._device)
-        if not ranks.is_first:
+        if not ranks.everyone.is_first:
             drop_rows(member.sae)
         training = Training([replace(member, sae=part)], self._tokens, ranks=ranks)
         if resumed:
             training.load(self.checkpoint)
-        if ranks.is_first:
+        if ranks.everyone.is_first:
             folder.log(plan, self._observer.loggers(self.out, training.step), after=training.step)
         with say_where(training, self.checkpoint):
             for records in training.each_step():
-                if ranks.is_first and records:
+                if ranks.everyone.is_first and records:
                     folder.take(records[0])
                     self._observer.on_records({self._entry.name: records[0]})
                 if training.diverged:
@@ -127,7 +127,7 @@ class _Job:
                 if plan.saves(training.step):
                     training.save(self.checkpoint)
         whole = unite(part, ranks)
-        with all_or_none(ranks):
+        with all_or_none(ranks.everyone):
             if whole is not None:
                 if whole.b_pre is not None:
                     member.sae.fix_encoder_center()  # so that it has a place for it

@@ -138,14 +138,19 @@ class Watch:
         self.ever_fired = torch.zeros(shape, dtype=torch.bool, device=device)
         self.counted = torch.zeros(3, shape[0], dtype=torch.int64, device=device)
 
-    def see(self, selection: Selection) -> None:
-        """Update the counts with one training batch."""
+    def see(self, selection: Selection, peers: Ranks = ALONE) -> None:
+        """Update the counts with one training batch. peers: those that see the other tokens of the batch, with the
+        same latents.
+        """
         # Taken before the counters move: a latent revives if it was dead before this batch and fires in it.
         dead_before, by_relu_before = self.is_dead, self.is_dead_by_relu
         shape, pairs = self.since_fired.shape, selection.pairs
         fires = mark_fired(selection.values.detach(), pairs.latents, pairs.n_latents).view(shape)
-        self.since_positive.add_(selection.tokens).masked_fill_(selection.positive.view(shape), 0)
-        self.since_fired.add_(selection.tokens).masked_fill_(fires, 0)
+        positive, tokens = selection.positive.view(shape), selection.tokens * peers.size
+        if not peers.is_alone:
+            fires, positive = peers.any(torch.stack([fires, positive]), "firings")
+        self.since_positive.add_(tokens).masked_fill_(positive, 0)
+        self.since_fired.add_(tokens).masked_fill_(fires, 0)
         self.ever_fired |= fires
         died, revived = self.is_dead & ~dead_before, dead_before & (self.since_fired == 0)
         from_relu = revived & by_relu_before

@@ -81,8 +81,12 @@ class Weights:
             out = workspace.take("centered", tuple(y.shape), y) if workspace else None
             centered = torch.sub(y, self.encoder_center[:, None], out=out)
             product = Product(centered, self.W_enc.detach(), self.b_enc, workspace, self.products)
-            pre, pairs = self.sparsity.select(product, self.sparsity.thresholds(self.owned, training=training))
-            if not self.ranks.is_alone:
+            sparsity, groups = self.sparsity, self.ranks.peers.size
+            if groups > 1 and sparsity.judges_batches:
+                # All codes of the batch may be on the tokens that this group sees.
+                sparsity = sparsity.with_k((sparsity.l0 or 1) * groups)
+            pre, pairs = sparsity.select(product, sparsity.thresholds(self.owned, training=training))
+            if not self.ranks.everyone.is_alone:
                 pre, pairs = self.sparsity.select_on_ranks(pre, pairs, self.ranks)
             positive = product.positive.flatten()
         seen = y.flatten(0, 1) if y.requires_grad else None
@@ -101,7 +105,7 @@ class Weights:
     def learn(self, selection: Selection) -> None:
         """Change what the sparsity learns from a batch of training, in place: BatchTopK's threshold."""
         values = selection.values.detach()
-        if self.ranks.is_alone:
+        if self.ranks.everyone.is_alone:
             self.sparsity.learn(values, selection.pairs, self.owned)
         else:
             self.sparsity.learn_on_ranks(values, selection.pairs, self.owned, self.ranks)
@@ -115,5 +119,17 @@ class Weights:
 
     def sum_shared_gradients(self) -> None:
         """Add up the gradient of what all ranks hold: that of `b_dec`, through the encoder rows of each rank."""
-        if not self.ranks.is_alone and self.b_dec.grad is not None:
-            self.ranks.sum(self.b_dec.grad, "b_dec")
+        if not self.ranks.everyone.is_alone and self.b_dec.grad is not None:
+            self.ranks.everyone.sum(self.b_dec.grad, "b_dec")
+
+    def sum_gradients_of_peers(self) -> None:
+        """Add up the gradients of the latents that the peers hold too, of the tokens that each of them sees."""
+        for name, parameter in self.parameters.items():
+            if name != "b_dec" and parameter.requires_grad and not self.ranks.peers.is_alone:
+                # A rank on whose tokens no latent fired adds zeros: the others wait for it.
+                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.contiguous()
+                parameter.grad = self.ranks.peers.sum(grad, "gradients")
+
+    def tokens_of(self, selection: Selection) -> int:
+        """Number of tokens of a batch, over all groups of ranks that share it."""
+        return selection.tokens * self.ranks.peers.size

@@ -117,7 +117,7 @@ def save_checkpoint(path: str | Path, state: State, members: Sequence[Member], r
         "scales": [member.sae.scale for member in members],
         "data": state.data,
     }
-    if not ranks.is_alone:
+    if not ranks.everyone.is_alone:
         save_on_ranks(path, about, tensors, ranks)
         return
     words = json.dumps(about, sort_keys=True)
@@ -142,7 +142,7 @@ def load_checkpoint(
     of other SAEs or with other settings; the number of steps may be another one, unless there is a decay.
     """
     d_sae = latents_of_all(members[0].sae, ranks)
-    with all_or_none(ranks):
+    with all_or_none(ranks.everyone):
         return _load(path, members, stream_of_member, layouts, ranks, d_sae)
 
 
@@ -206,7 +206,7 @@ def _read(path: Path, ranks: Ranks, d_sae: int) -> tuple[dict[str, Any], dict[st
         about, tensors = read_on_ranks(path, ranks.range_of(d_sae), is_first=ranks.is_first)
         check_kind(path, about, _ABOUT)
         return about, tensors
-    if not ranks.is_alone:
+    if not ranks.everyone.is_alone:
         raise InputError(f"{path}: expected a checkpoint of several ranks, got none; go on with one process")
     with input_errors_of_saved(path, FORMAT):
         metadata, tensors = read_tensors(path)

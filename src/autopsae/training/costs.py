@@ -26,6 +26,9 @@ _ADAM_OPERATORS = 90
 the operators of `kernels.adam`, counted."""
 _SCANS_WHOLE = 9
 """Times that a score is moved where whole rows in float32 are sorted: written, and read in each pass of it."""
+_DENSE = 10
+"""Numbers read or written for each pair of weights whose gradients are summed over groups of ranks: each is
+cleared, written, read, written as a sum, and read by Adam."""
 _COPIES = 3
 """Times that a row is moved where it is copied before it is used: read, written, read again."""
 
@@ -38,17 +41,21 @@ def work_of_step(
     *,
     products: Products | None,
     ranks: int = 1,
+    groups: int = 1,
 ) -> Work:
-    """What a step of Adam takes of each resource, for an SAE in float32; of each rank, where there are several.
+    """What a step of Adam takes of each resource, for an SAE in float32 with an encoder bias; of each rank, where
+    there are several.
 
     products: the type of the screen (`TrainConfig.products`; docs/exact-selection.md), or None for whole products
-    and PyTorch's operators, as on a GPU. The largest terms, for B tokens, k latents of each, and D = d_sae / ranks
-    latents of a rank:
+    and PyTorch's operators, as on a GPU. groups: of ranks, which share each batch; the latents are spread over the
+    S = ranks / groups of one. The largest terms, for B = batch_tokens / groups tokens, k latents of each, and
+    D = d_sae / S latents of a rank:
 
         product       2 B d_in D operations
         choice        B D scores
         weights       d_in D of either matrix (90 numbers for each with PyTorch's operators)
-        rows          (c + 4 k / ranks) B d_in numbers, where c rows are candidates of the screen for each token
+        rows          (c + 4 k / S) B d_in numbers, where c rows are candidates of the screen for each token
+        gradients     with several groups, 10 d_in D numbers: those of both matrices are written and summed
         exchange      `bytes_of_step`
 
     Candidates are as many as for scores that are normally distributed over the latents.
@@ -57,21 +64,25 @@ def work_of_step(
     revival, nested prefixes, clipped gradients, other optimizers than Adam, products in int8.
     """
     _check(config, sparsity, products)
-    latents, tokens = ceil(d_sae / ranks), config.batch_tokens
+    of_group = ranks // groups
+    latents, tokens = ceil(d_sae / of_group), config.batch_tokens // groups
     k = min(sparsity.l0 or 1, latents)
     weights, scores, numbers = d_in * latents, tokens * latents, tokens * d_in
     product = 2.0 * scores * d_in
-    sent = sum(bytes_of_step(config, sparsity, d_in, ranks=ranks).values()) if ranks > 1 else 0
+    sent = 0
+    if ranks > 1:
+        sent = sum(bytes_of_step(config, sparsity, d_in, ranks=ranks, groups=groups, latents=latents).values())
+    dense = _DENSE * weights if groups > 1 else 0
     # A pair costs a row of W_dec to decode, again for its gradient, and a row of either matrix's gradient.
-    rows = 4 * k / ranks
+    rows = 4 * k / of_group
     if products is None:
-        moved = _ADAM_OPERATORS * weights + _SCANS_WHOLE * scores + _BATCH * numbers
+        moved = _ADAM_OPERATORS * weights + _SCANS_WHOLE * scores + _BATCH * numbers + dense
         gathered = _SIZE * _COPIES * rows * numbers
         return Work(float32=product, streamed=_SIZE * moved, gathered=gathered, sent=sent, steps=1)
     return Work(
         float32=0 if products == "bfloat16" else product,
         bfloat16=product if products == "bfloat16" else 0,
-        streamed=_SIZE * _BATCH * numbers + _PAIR * tokens * k / ranks,
+        streamed=_SIZE * (_BATCH * numbers + dense) + _PAIR * tokens * k / of_group,
         updated=weights,
         compared=scores,
         gathered=_SIZE * (candidates(k, latents, d_in, products=products) + rows) * numbers,

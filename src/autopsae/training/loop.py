@@ -87,9 +87,9 @@ class Training:
         """
         self._check()
         weights, configs = weights_at(self.step, self._weights, self.config), self._configs()
-        # A view is a batch in an SAE's space; members that see the same share one, so that it is computed once.
-        views = next(self._sources)
-        y = views[self._sources.of_member] if len(views) > 1 else views.expand(len(configs), -1, -1)
+        # A view is a batch in an SAE's space, which members share that see the same. mine: what these ranks see.
+        mine = self._ranks.share_of(views := next(self._sources))
+        y = mine[self._sources.of_member] if len(views) > 1 else mine.expand(len(configs), -1, -1)
 
         # The selection holds the codes of selected latents only, never [batch, d_sae]. centered: y to the encoder.
         selection, centered = weights.select(y, training=True, workspace=self._workspace)

@@ -47,8 +47,12 @@ class L1:
         # Not lengths[latents], whose gradient PyTorch adds up in another order each time.
         lengths = weights.W_dec.flatten(0, 1).norm(dim=1).index_select(0, selection.pairs.latents)
         summed = selection.pairs.sum_per_member(selection.values * lengths)
-        summed = weights.ranks.total(summed, "penalty")
-        return summed / selection.tokens * numbers_like(summed, [penalty.at(step) for penalty in penalties])
+        summed = weights.ranks.everyone.total(summed, "penalty")
+        return (
+            summed
+            / weights.tokens_of(selection)
+            * numbers_like(summed, [penalty.at(step) for penalty in penalties])
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +94,8 @@ class L0Target:
         wanted, size = numbers_like(selection.gates, [[p.l0, p.coefficient] for p in penalties]).T
         times_d_in = send(torch.tensor([p.times_d_in for p in penalties]), size.device)
         size = torch.where(times_d_in, size * weights.shape[2], size)
-        fired = weights.ranks.total(selection.pairs.sum_per_member(selection.gates), "penalty")
-        l0 = fired / selection.tokens
+        fired = weights.ranks.everyone.total(selection.pairs.sum_per_member(selection.gates), "penalty")
+        l0 = fired / weights.tokens_of(selection)
         losses: Tensor = size * (l0 / wanted - 1).square()
         return losses
 
@@ -120,7 +124,7 @@ def reconstruction_losses(
             weights.gradients,
             weights.ranks,
         )
-        error = error / selection.tokens
+        error = weights.ranks.peers.total(error, "loss") / weights.tokens_of(selection)
         return left, error.detach(), error
     # `target` has no gradient: what is added is zero, and has that of b_dec at the decoder's end.
     left, errors = target + (weights.b_dec.detach() - weights.b_dec)[:, None], []

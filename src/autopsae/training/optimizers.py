@@ -74,8 +74,10 @@ class Optimizer:
         self._weights.sum_shared_gradients()
         rates = {name: self._rates_now(name, factors) for name in self._weights.parameters}
         clips = any(clip is not None for clip in self._clip)
-        if clips or self._kind == "sign_sgd" or not has_loop(self._weights.W_enc):
+        several = not self._weights.ranks.peers.is_alone
+        if several or clips or self._kind == "sign_sgd" or not has_loop(self._weights.W_enc):
             self._write_gradients()
+        self._weights.sum_gradients_of_peers()
         if clips:
             self._clip_gradients(rates)
         for name, parameter in self._weights.parameters.items():

@@ -75,9 +75,16 @@ def is_listing(path: str | Path) -> bool:
 def save_on_ranks(path: str | Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
     """Write the checkpoint of all ranks, each its own part. `path` becomes the list of the files.
 
-    Raises InputError, on all ranks, where one of them could not write its file or is at another step.
+    Of several groups, which hold the same, the first one writes. Raises InputError, on all ranks, where one of them
+    could not write its file or is at another step.
     """
-    path = Path(path)
+    with all_or_none(ranks.everyone):
+        if ranks.peers.is_first:
+            _save_group(Path(path), about, tensors, ranks)
+
+
+def _save_group(path: Path, about: Mapping[str, Any], tensors: Mapping[str, Tensor], ranks: Ranks) -> None:
+    """`save_on_ranks` for the ranks of one group."""
     ours = {name: tensor for name, tensor in tensors.items() if latent_axis(name) is not None}
     if _SUMMED in tensors:
         summed = ranks.sum(tensors[_SUMMED].clone(), "checkpoint")

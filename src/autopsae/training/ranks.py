@@ -33,9 +33,8 @@ def part_of(sae: SAE, ranks: Ranks) -> SAE:
         )
     part = share_of(sae, owned)
     for name, tensor in part.state_dict().items():
-        if name in OF_ALL:
-            ranks.broadcast(tensor, 0)
-    part.scale = float(ranks.gather_words(repr(part.scale))[0])
+        (ranks.everyone if name in OF_ALL else ranks.peers).broadcast(tensor, 0)
+    part.scale = float(ranks.everyone.gather_words(repr(part.scale))[0])
     return part
 
 
@@ -48,6 +47,8 @@ def unite(part: SAE, ranks: Ranks) -> SAE | None:
     """The whole SAE of the parts that the ranks have, in the main memory of the first rank; None on the others. All
     ranks call it.
     """
+    if not ranks.peers.is_first:  # the first group has all of it
+        return None
     d_sae = latents_of_all(part, ranks)
     rows = {name: unite_rows(tensor.cpu(), d_sae, ranks) for name, tensor in _by_latent(part).items()}
     return _with_latents(part, rows) if ranks.is_first else None
@@ -70,7 +71,8 @@ def check_on_ranks(members: Sequence[Member], ranks: Ranks) -> None:
     not known by ranks, nested prefixes, ghost gradients and resampling, a k or weights that cannot be spread; and
     where the ranks were not asked for the same.
     """
-    if ranks.is_alone:
+    every, groups = ranks.everyone, ranks.peers.size
+    if every.is_alone:
         return
     if len(members) > 1:
         raise ErrorOfAllRanks(
@@ -80,16 +82,21 @@ def check_on_ranks(members: Sequence[Member], ranks: Ranks) -> None:
     sae, config = member.sae, member.config
     broken = reasons_against_ranks(sae, config, sae.d_sae)
     # All ranks raise what one of them finds: none waits for another one that has ended.
-    if any(every := ranks.gather_words(broken)):
-        first = next(words for words in every if words)
+    if any(told := every.gather_words(broken)):
+        first = next(words for words in told if words)
         raise ErrorOfAllRanks(f"ranks: on several ranks, expected {first}; leave it out, or train on one")
     mine = {**{name: repr(value) for name, value in vars(config).items()}, **_describe(sae)}
-    for rank, words in enumerate(ranks.gather_words(json.dumps(mine))):
+    for rank, words in enumerate(every.gather_words(json.dumps(mine))):
         if differing := changes(mine, json.loads(words)):
             raise ErrorOfAllRanks(
-                f"ranks: expected the same settings on all ranks, but rank {rank} differs from rank {ranks.rank}: "
+                f"ranks: expected the same settings on all ranks, but rank {rank} differs from rank {every.rank}: "
                 f"{differing}; start all with the same command"
             )
+    if config.batch_tokens % groups:
+        raise ErrorOfAllRanks(
+            f"ranks: expected a batch that {groups} groups share evenly, got batch_tokens = "
+            f"{config.batch_tokens:,}; take a multiple of {groups}"
+        )
 
 
 def reasons_against_ranks(sae: SAE, config: TrainConfig, latents: int) -> str:

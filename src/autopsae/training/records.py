@@ -48,8 +48,11 @@ class Measured:
         )
         by_member = ranks.min(smallest, "records").view(pairs.members, -1)
         heard = by_member.isfinite()
-        threshold = by_member.where(heard, 0).sum(dim=1) / heard.sum(dim=1).clamp_min(1)
-        return ranks.sum(pairs.sum_per_member(fired.to(values)), "records") / self.selection.tokens, threshold
+        sums = torch.stack([by_member.where(heard, 0).sum(dim=1), heard.to(values).sum(dim=1)])
+        summed, of_tokens = ranks.peers.sum(sums, "records")
+        threshold = summed / of_tokens.clamp_min(1)
+        fired_of_all = ranks.everyone.sum(pairs.sum_per_member(fired.to(values)), "records")
+        return fired_of_all / self.views.shape[1], threshold
 
 
 class Account:
@@ -72,9 +75,9 @@ class Account:
     def see(
         self, views: Float[Tensor, "views batch d_in"], of_member: Int[Tensor, "members"], selection: Selection
     ) -> None:
-        """Account for one step. of_member: the view of each."""
+        """Account for one step. views: of the whole batch; of_member: the view of each."""
         self.sum += views.sum(dim=1, dtype=torch.float64)[of_member]
-        self.watch.see(selection)
+        self.watch.see(selection, self._ranks.peers)
 
     def redraw(self, row: int, latents: Int[Tensor, "some"]) -> None:
         """Account for latents of a member that were drawn afresh."""
@@ -85,9 +88,9 @@ class Account:
         self, measured: Measured, saes: Sequence[SAE], of_member: Int[Tensor, "members"], *, steps: int
     ) -> list[Record]:
         """A record of each member after its last step. steps: how many it took; of_member: the view of each."""
-        if not self._ranks.is_alone:
+        if not self._ranks.everyone.is_alone:
             self._check_agreement(measured, saes[0])
-        tokens = steps * measured.selection.tokens
+        tokens = steps * measured.views.shape[1]
         columns = {
             **measured.columns(of_member, self._ranks),
             **self.watch.columns(tokens, self._ranks),
@@ -100,7 +103,7 @@ class Account:
     def _check_agreement(self, measured: Measured, sae: SAE) -> None:
         """Raises ErrorOfAllRanks where ranks have another loss, other tokens or another `b_dec`."""
         mine = [measured.loss.double().sum(), self.sum.sum(), sae.b_dec.detach().double().sum()]
-        every = self._ranks.gather(torch.stack(mine), "records")
+        every = self._ranks.everyone.gather(torch.stack(mine), "records")
         for name, values in zip(("loss", "sum of all tokens", "sum of b_dec"), every.T.tolist(), strict=True):
             if any(value != values[0] and not (isnan(value) and isnan(values[0])) for value in values):
                 raise ErrorOfAllRanks(

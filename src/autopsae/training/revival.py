@@ -58,7 +58,7 @@ class AuxK:
         silent, or the residual does not vary. left: the residual; dead: the silent latents.
         """
         n_members, d_sae, d_in = weights.shape
-        variance = (left - left.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
+        variance, peers = _variance_of_all(left, weights.ranks.peers), weights.ranks.peers
         # On several ranks, one with no silent latent goes on as long as another one has some: it adds up with it.
         n_silent = weights.ranks.sum(dead.sum(dim=1), "silent latents")
         some = _Some.of(weights, dead, has_some=(n_silent > 0) & (variance > 0))
@@ -79,6 +79,7 @@ class AuxK:
         _, error = subtract_decoded(
             left, codes, pairs, weights.W_dec, None, gradients=gradients, ranks=weights.ranks
         )
+        error = peers.total(error, "revival")
         reached = torch.zeros(n_members, dtype=torch.bool, device=left.device).index_fill_(0, some.members, True)
         size = numbers_like(left, [method.coefficient for method in methods])
         return size * torch.where(reached, error / variance.where(reached, 1), 0)
@@ -128,6 +129,14 @@ class GhostGradients:
         like_the_error = residual.square().sum(dim=(1, 2)) / left.shape[1] / error.detach().clamp_min(tiny)
         size = numbers_like(left, [method.coefficient for method in methods])
         return left.new_zeros(len(left)).index_add(0, some.members, size[some.members] * like_the_error * error)
+
+
+def _variance_of_all(left: Batch, peers: Ranks) -> Float[Tensor, "members"]:
+    """The sum of squares of what is left of the batch, about its mean. peers: those that see its other tokens."""
+    mean = left.mean(dim=1, keepdim=True)
+    if not peers.is_alone:
+        mean = peers.sum(mean, "revival") / peers.size  # all have equally many tokens
+    return peers.sum((left - mean).square().sum(dim=(1, 2)), "revival")
 
 
 def _largest_silent(product: Product, k_aux: int, ranks: Ranks) -> Chosen:

@@ -2,11 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.cli.options.kinds import Integers, Names, Place
+from autopsae.cli.options.kinds import Integers, Names, Place, Rare
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replicas:
+    """Copies of the model in processes of their own, here or on a cluster (docs/cluster.md)."""
+
+    on: Place[Rare[str | None]] = None
+    """Where copies of the model read parts of the text: local:N, slurm[:OPTIONS] or ray[:ADDRESS]."""
+    work: Place[Rare[Path | None]] = None
+    """With --on: a folder that keeps what is done, so that the same command goes on where it was interrupted."""
+    jobs: Place[Rare[int | None]] = None
+    """With --on: jobs that the shards are cut into, at most; 16 if not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +50,5 @@ class HarvestOptions:
     """As stored."""
     device: str = "cpu"
     """Where the model runs."""
+    replicas: Annotated[Replicas, OmitArgPrefixes] = Replicas()
+    """Of --on."""

@@ -143,3 +143,6 @@ class TrainOptions:
     """Of the drawn rows and of the order of the tokens."""
     device: str | None = None
     """Where to train, for example cuda."""
+    data_parallel: Place[Rare[int]] = 1
+    """Under torchrun: groups of processes that see a share of every batch each; the latents are spread over the
+    processes of a group (docs/ranks.md)."""

@@ -73,8 +73,8 @@ class BatchTopK(Sparsity):
     goes_on_ranks: ClassVar[bool] = True
 
     def select_on_ranks(self, pre: Float[Tensor, "pairs"], pairs: Pairs, ranks: Ranks) -> Chosen:
-        """The k * tokens largest of the batch over all ranks. pairs: the k * tokens largest of this rank."""
-        best = largest_on_ranks(pre, self.k * pairs.n_tokens, ranks)
+        """The k * tokens largest of the batch over all ranks. pairs: as many, the largest of this rank."""
+        best = largest_on_ranks(pre, self.k * pairs.n_tokens * ranks.peers.size, ranks.everyone)
         return pairs.keep(pre, best.nonzero()[:, 0])
 
     def which_fire(
@@ -160,7 +160,7 @@ class BatchTopK(Sparsity):
 
     def learn_on_ranks(self, values: Float[Tensor, "pairs"], pairs: Pairs, owned: Owned, ranks: Ranks) -> None:
         """As `learn`, of the smallest value that fired on any rank."""
-        self._learn(ranks.min(_smallest(values, pairs), "threshold"), owned)
+        self._learn(ranks.everyone.min(_smallest(values, pairs), "threshold"), owned)
 
     def _learn(self, smallest: Float[Tensor, "members"], owned: Owned) -> None:
         before = owned["learned_threshold"]

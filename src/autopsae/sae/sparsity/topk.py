@@ -74,6 +74,8 @@ class TopK(Sparsity):
 
     def select_on_ranks(self, pre: Float[Tensor, "pairs"], pairs: Pairs, ranks: Ranks) -> Chosen:
         """The k largest of each token over all ranks. pairs: equally many of each token."""
+        if ranks.is_alone:
+            return pre, pairs
         best = largest_of_each(pre.view(pairs.n_tokens, -1), self.k, ranks)
         return pairs.keep(pre, best.flatten())
 

@@ -137,9 +137,16 @@ def _wrote(saved: Saved) -> tuple[tuple[str, str], ...]:
             lines.append((name, str(saved.wrote[name])))
     settings = saved.wrote.get("settings")
     if isinstance(settings, dict):
-        told = {name: value for name, value in settings.items() if value not in (None, [], "")}
-        lines.append(("settings", ", ".join(f"{name} {value}" for name, value in told.items())))
+        told = {name: value for name, value in settings.items() if value not in (None, [], "", False)}
+        lines.append(("settings", ", ".join(_setting(name, value) for name, value in told.items())))
     return tuple(lines)
+
+
+def _setting(name: str, value: Any) -> str:
+    """A setting in words: of a list its values."""
+    if value is True:
+        return name
+    return f"{name} {' / '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _figures(section: Section) -> list[Figure]:

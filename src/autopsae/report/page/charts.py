@@ -223,6 +223,8 @@ def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
         drawn |= {"tickformat": ".4~%", "rangemode": "tozero"}
         if values and min(values) >= 0 and max(values) < _SMALL:
             drawn["range"] = [-0.03 * _SMALL, _SMALL]  # not 0 to 100 % where all are 0
+    if axis.form == ",.0f":
+        drawn["tickformat"] = ",d"  # of whole numbers: none at 0.5
     if axis.is_log:
         ticks = _log_ticks(min(values), max(values))
         drawn |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

@@ -118,10 +118,11 @@ def _sections(saved: Saved, contexts: Sequence[Contexts]) -> list[Section]:
     }
     remark = foreign_version(saved)
     wrote = _wrote(saved)
-    return [
-        replace(section, wrote=wrote, warnings=(*([remark] if remark else []), *section.warnings))
-        for section in makers[saved.kind](saved)
-    ]
+    sections: list[Section] = makers[saved.kind](saved)
+    if remark:
+        sections[0] = replace(sections[0], warnings=(remark, *sections[0].warnings))
+    # Said once of a result, under all of its sections.
+    return [*sections[:-1], replace(sections[-1], wrote=wrote)]
 
 
 def _latents(saved: Saved, contexts: Sequence[Contexts]) -> list[Section]:

@@ -43,7 +43,10 @@ def test_it_says_how_many_layers_need_nothing_and_what_the_others_need() -> None
     layers = [layer("hs0", "none"), layer("hs1", "none")]
     layers += [layer("hs2", "median", dead=0.4, dragged=0.78), layer("hs3", "median", dead=0.2)]
     first, second = verdict(layers)
-    assert first == "2 of 4 layers (hs0, hs1): train an SAE with 8,192 latents (TopK(k=64)) as they are."
+    sae = "an SAE with 8,192 latents (TopK(k=64))"
+    assert (
+        first == f"2 of 4 layers need a change before you train {sae}; train on the others (hs0, hs1) as they are."
+    )
     assert second == (
         "hs2, hs3: center by the median; 0.0% of the latents are then expected dead on 1,000,000 tokens, 20.0% to "
         "40.0% without it. Never center by the arithmetic mean (hs2): it leaves up to 78% dead."
@@ -57,4 +60,6 @@ def test_one_layer_all_layers_and_no_layer() -> None:
     assert verdict([layer("hs0", "none"), layer("hs1", "none")]) == [f"All 2 layers: train {sae} as they are."]
     both = verdict([layer("hs0", "median", dead=0.5), layer("hs1", "median", dead=0.5)])
     assert both[0] == f"All 2 layers need a change before you train {sae}."
+    mixed = verdict([layer("hs0", "none"), layer("hs1", "median", dead=0.5)])
+    assert mixed[0] == f"1 of 2 layers needs a change before you train {sae}; train on the other (hs0) as it is."
     assert both[1].startswith("hs0, hs1: center by the median; 0.0% of the latents are then expected dead")

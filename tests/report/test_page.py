@@ -339,3 +339,34 @@ def test_an_axis_over_decades_has_ticks_that_are_written_whole() -> None:
 
     assert ticks(0.11, 0.9) == ["0.1", "0.2", "0.5", "1", "2", "5"]
     assert ticks(0.02, 70.0) == ["0.01", "0.1", "1", "10", "100"]
+
+
+def test_the_first_lines_of_a_page_of_several_results_say_what_to_do(saved: dict[str, Path]) -> None:
+    text = " ".join(Read(page_html(saved.values())).text.split())
+    verdict = json.loads(saved["diagnosis"].read_text())["verdict"]
+    assert len(verdict) > 1
+    top = text[: text.index("Figures")]
+    assert all(" ".join(line.split()) in top for line in verdict)
+
+
+def test_what_is_counted_and_what_is_expected_have_one_color(saved: dict[str, Path]) -> None:
+    drawn = Read(page_html([saved["diagnosis"]])).drawn.values()
+    [traces] = [one["data"] for one in drawn if "no remedy, now" in [trace["name"] for trace in one["data"]]]
+    colors = {trace["name"]: trace["line"]["color"] for trace in traces}
+    assert colors["no remedy, now"] == colors["no remedy, expected"]
+    assert colors["prescribed, now"] == colors["prescribed, expected"] != colors["no remedy, now"]
+    assert [trace["line"]["dash"] for trace in traces] == ["solid", "dash", "solid", "dash"]
+    assert {trace["cliponaxis"] for trace in traces} == {False}  # a mark at 0 % is drawn whole
+
+
+def test_one_layer_has_its_own_figures_and_none_along_the_layers(saved: dict[str, Path]) -> None:
+    content = json.loads(saved["diagnosis"].read_text())
+    html = page_html([{**content, "layers": content["layers"][:1]}])
+    titles = re.findall(r"<h4[^>]*>(.*?)</h4>", html)
+    assert titles == [f"hs0: {what}" for what in ("dead latents by remedy", "spectrum", "landscape")]
+
+
+def test_a_result_with_several_sections_says_once_what_wrote_it(saved: dict[str, Path]) -> None:
+    html = page_html([saved["features"]])
+    assert html.count("<section ") > 1
+    assert html.count("What wrote this") == 1

@@ -245,3 +245,47 @@ def test_fifty_layers_are_drawn_and_print(folder: Path, browser: Any) -> None:
     printed = page.pdf()
     assert printed.startswith(b"%PDF")
     assert opened.said == []
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_paper_has_every_figure_whole_in_dark_ink_and_nothing_to_press(
+    folder: Path, browser: Any, width: int, scheme: str
+) -> None:
+    opened = Opened(browser, folder / "bundle.html", width=width, scheme=scheme)
+    page = opened.page
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 700, "height": 1000})  # A4 within usual margins
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    drawn = page.evaluate(
+        """[...document.querySelectorAll('section > .figures .plot')].map(place =>
+        [...place.querySelectorAll('.main-svg')].map(one => one.getBoundingClientRect().right))"""
+    )
+    assert len(drawn) > 10
+    assert all(rights and max(rights) <= 700 for rights in drawn)
+    ink = page.evaluate("getComputedStyle(document.querySelector('.plot .xtick text')).fill")
+    assert ink == "rgb(27, 31, 36)"
+    pressed = "button, input, .modebar, .arrow, .screen, nav, details.numbers > summary"
+    seen = page.evaluate(
+        f"""[...document.querySelectorAll({pressed!r})]
+        .filter(one => one.getClientRects().length && !one.closest('thead')).map(one => one.outerHTML)"""
+    )
+    assert seen == []
+    assert page.evaluate("[...document.querySelectorAll('.wrote')].every(one => one.open)")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.scheme") == scheme
+    assert not page.evaluate("[...document.querySelectorAll('.wrote')].some(one => one.open)")
+    assert opened.said == []
+
+
+def test_paper_breaks_no_figure_and_leaves_no_heading_alone(folder: Path, browser: Any) -> None:
+    page = Opened(browser, folder / "bundle.html").page
+    page.emulate_media(media="print")
+    styles = page.evaluate(
+        """Object.fromEntries(['figure', '.code', 'h3', 'h4', 'caption', 'thead'].map(kind => {
+        const style = getComputedStyle(document.querySelector(kind));
+        return [kind, [style.breakInside, style.breakAfter, style.display]] }))"""
+    )
+    assert [styles[kind][0] for kind in ("figure", ".code")] == ["avoid", "avoid"]
+    assert [styles[kind][1] for kind in ("h3", "h4", "caption")] == ["avoid"] * 3
+    assert styles["thead"][2] == "table-header-group"

@@ -32,7 +32,10 @@ def _on_all(diagnoses: Sequence[Diagnosis], fine: int) -> str:
     if not fine:
         return f"All {number} layers need a change before you train {what}."
     places = [place for place, d in enumerate(diagnoses) if d.prescription.remedy.name == "none"]
-    return f"{fine} of {number} layers ({spans(diagnoses, places)}): train {what} as they are."
+    others, they_are = ("other", "it is") if fine == 1 else ("others", "they are")
+    changed = number - fine
+    need = f"{changed} of {number} layers need{'s' * (changed == 1)} a change before you train {what}"
+    return f"{need}; train on the {others} ({spans(diagnoses, places)}) as {they_are}."
 
 
 def _on_some(diagnoses: Sequence[Diagnosis], places: Sequence[int]) -> str:

@@ -38,10 +38,14 @@ def run_figure(folder: str | Path) -> "Figure":
 
 
 def _sweep_figure(curves: Mapping[str, Curves], best: set[str]) -> "Figure":
-    """Dead latents and the error of each member, by step. The best one has a thick line."""
+    """Dead latents and the error of each member, by step. The best one has a thick line. A training that was too
+    short to call any latent dead has those that have not fired since step 0.
+    """
     figure = new_canvas(11, 4.6)
     axes: Any = figure.subplots(1, 2, sharex=True)
     dead, error = axes
+    is_told = any(record.get("dead") is not None for own in curves.values() for record in own.records)
+    silent, title = ("dead", "Dead latents") if is_told else ("never_fired", "Not fired since step 0")
     tops, errors = [0.0], list[float]()
     for n, (name, own) in enumerate(sorted(curves.items(), key=lambda item: item[0] not in best)):
         color = COLORS[n % len(COLORS)] if n < _NAMED else "0.8"
@@ -50,12 +54,12 @@ def _sweep_figure(curves: Mapping[str, Curves], best: set[str]) -> "Figure":
             "linestyle": _DASHES[n // len(COLORS) % len(_DASHES)],
         }
         words = label(f"{name} (best)" if name in best else name) if n < _NAMED else "_"
-        tops += draw_curve(dead, own.records, "dead", words, color, factor=100.0, **style)
+        tops += draw_curve(dead, own.records, silent, words, color, factor=100.0, **style)
         errors += draw_curve(error, own.records, "fvu", words, color, **style)
     fit_percent(dead, tops)
     fit_errors(error, errors)
-    for axis, title, unit in ((dead, "Dead latents", "latents, %"), (error, "Error", "FVU of the batch")):
-        axis.set_title(title, loc="left", fontsize=10)
+    for axis, of, unit in ((dead, title, "latents, %"), (error, "Error", "FVU of the batch")):
+        axis.set_title(of, loc="left", fontsize=10)
         axis.set_ylabel(unit)
         axis.set_xlabel("step")
         draw_grid(axis)

@@ -58,7 +58,8 @@ def training_figure(
         axis.set_title(title, loc="left", fontsize=10)
         axis.set_ylabel(unit)
         draw_grid(axis)
-        if len(axis.lines) > 1:
+        # Also of one line, where the title does not say which it is.
+        if axis.lines and axis in (dead, error):
             axis.legend(frameon=False, fontsize=8)
     for axis in (threshold, captured):
         axis.set_xlabel("step")

@@ -61,7 +61,7 @@ def _fates(content: Mapping[str, Any]) -> dict[str, int]:
 
 def _verdict(content: Mapping[str, Any]) -> str:
     causes = [
-        f"{number:,} {_CAUSES.get(name, name).split(':')[0]}"
+        f"{_CAUSES.get(name, name).split(':')[0]} {number:,}"
         for name, number in content["causes"].items()
         if number
     ]

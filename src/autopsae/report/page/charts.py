@@ -45,7 +45,7 @@ class Series:
     mode: str = "lines+markers"
     """As Plotly names it: lines, markers or both."""
     is_open: bool = False
-    """Markers that are not filled: for what is expected, beside what is counted."""
+    """Open markers and a dashed line: what is expected, beside what is counted in the same colour."""
     sizes: Sequence[Number] = ()
     """Pixels of each marker; () for all alike."""
     links: Sequence[str] = ()
@@ -82,9 +82,12 @@ def chart(
     of: str,
     lines: Mapping[str, Number] | None = None,
     bars: bool = False,
+    action: str = "",
+    has_legend: bool = False,
 ) -> Figure:
     """A chart of some series. of: what it is about, so that its name on the page is its own; lines: {name: height}
-    of lines across the whole chart; bars: drawn as bars from zero.
+    of lines across the whole chart; bars: drawn as bars from zero; action: what a click does;
+    has_legend: also of one series alone, which has a name that the title does not say.
     """
     drawn = [_trace(one, x, y, bars=bars) for one in series]
     heights = (lines or {}).items()
@@ -116,7 +119,7 @@ def chart(
     ends = [end for one in series for interval in one.intervals if interval for end in interval]
     upwards = _axis(y, [*(value for one in series for value in one.y if value is not None), *ends])
     layout: dict[str, Any] = {"xaxis": along, "yaxis": upwards, "shapes": shapes, "annotations": notes}
-    layout["showlegend"] = len(series) > 1
+    layout["showlegend"] = has_legend or len(series) > 1
     layout["meta"] = {"forms": [_d3_form(x.form), _d3_form(y.form)]}
     if bars:
         layout["barmode"] = "group"
@@ -124,6 +127,7 @@ def chart(
         anchor=anchor("figure", of, title),
         title=title,
         caption=caption,
+        action=action,
         drawn={"data": drawn, "layout": layout},
         table=_table(title, series, x, y),
     )
@@ -139,7 +143,7 @@ def label(name: str, longest: int = _NAME) -> str:
 
 def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
     color = COLORS[one.style % len(COLORS)]
-    dash = _DASHES[one.style // len(COLORS) % len(_DASHES)]
+    dash = "dash" if one.is_open else _DASHES[one.style // len(COLORS) % len(_DASHES)]
     symbol = _SYMBOLS[one.style % len(_SYMBOLS)] + ("-open" if one.is_open else "")
     trace: dict[str, Any] = {
         "name": label(one.name),
@@ -158,6 +162,8 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
         marker = {"color": color, "symbol": symbol, "size": size, "opacity": 0.6 if many else 1}
         line = {"color": color, "dash": dash, "width": 1.6}
         trace |= {"type": "scatter", "mode": one.mode, "marker": marker, "line": line}
+        if not many:
+            trace["cliponaxis"] = False  # a mark at 0 is drawn whole
     if any(one.intervals):
         up, down = _whiskers(one)
         trace["error_y"] = {
@@ -217,6 +223,8 @@ def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
         drawn |= {"tickformat": ".4~%", "rangemode": "tozero"}
         if values and min(values) >= 0 and max(values) < _SMALL:
             drawn["range"] = [-0.03 * _SMALL, _SMALL]  # not 0 to 100 % where all are 0
+    if axis.form == ",.0f":
+        drawn["tickformat"] = ",d"  # of whole numbers: none at 0.5
     if axis.is_log:
         ticks = _log_ticks(min(values), max(values))
         drawn |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

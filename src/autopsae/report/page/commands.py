@@ -128,8 +128,9 @@ def act_on_autopsy(content: Mapping[str, Any], wrote: Mapping[str, Any]) -> tupl
         return ()
     source, settings = known
     sae = str(settings.pop("sae"))
+    how = ": the advice in the findings says how it is used" if content["findings"] else ""
     cure = Code(
-        what="Writes what the next SAE should start from: the advice in the findings says how it is used.",
+        what="Writes what the next SAE should start from" + how + ".",
         lines=shell("autopsy", sae, source, options={**settings, "prescription": "cure"}),
     )
     if not content["wake_on_recentring"]:

@@ -73,12 +73,13 @@ def contexts_section(held: Contexts, scores: Sequence[Mapping[str, Any]]) -> Sec
     )
     figure = chart_marks(
         "How often and how strongly latents fire",
-        "A mark for each latent that fired. Click a mark for the tokens on which its latent fires most.",
+        "A mark for each latent that fired.",
         {name: own for name, own in groups.items() if own},
         keys=("rate", "largest"),
         x=Axis(title="share of the tokens", form=".3%"),
         y=Axis(title="largest code"),
         of=of,
+        action="Click a mark for the tokens on which its latent fires most.",
         lookup=lookup.anchor,
     )
     total = "" if held.d_sae is None else f" of {held.d_sae:,}"

@@ -21,7 +21,7 @@ from autopsae.report.page.parts import (
     with_interval,
 )
 from autopsae.report.page.read import Saved
-from autopsae.report.page.survey_figures import DIMENSION, dimension_cells, remedies_of, survey_figures
+from autopsae.report.page.survey_figures import DIMENSION, dimension_cells, remedies_of, survey_figures, tokens_of
 from autopsae.report.page.trial import trial_section
 from autopsae.report.text import REMEDIES
 
@@ -58,6 +58,12 @@ def diagnosis_sections(saved: Saved) -> list[Section]:
         f"The trial on {name} prescribes {trial['chosen']}, which takes the place of what is prescribed here."
         for name, trial in trials.items()
     ]
+    details = [_detail(layer, link, saved.wrote, saved.name) for layer, link in zip(layers, links, strict=True)]
+    figures = survey_figures(saved.name, layers, links)
+    if len(layers) == 1:
+        # Figures along the layers would have one place: the figures of the layer say more.
+        figures = details[0].figures
+        details = [replace(details[0], figures=(), findings=(), code=())]
     section = Section(
         anchor=anchor(saved.name),
         title=f"Diagnosis: {about}",
@@ -65,11 +71,9 @@ def diagnosis_sections(saved: Saved) -> list[Section]:
         warnings=tuple(warnings),
         findings=_gravest(layers),
         code=_first_code(layers, saved.wrote),
-        figures=survey_figures(saved.name, layers, links),
+        figures=figures,
         tables=(_table(layers, links),),
-        details=tuple(
-            _detail(layer, link, saved.wrote, saved.name) for layer, link in zip(layers, links, strict=True)
-        ),
+        details=tuple(details),
     )
     by_name = {layer["layer"]: layer for layer in layers}
     of_trials = [
@@ -135,7 +139,8 @@ def _table(layers: Sequence[Layer], links: Sequence[str]) -> Table:
             )
         )
     return Table(
-        caption="All layers",
+        caption=f"All layers: the share of latents dead on {tokens_of(layers)} tokens, by the formula and under "
+        f"each remedy, and expected dead on {at:,}",
         header=(
             "layer",
             "gamma",

@@ -138,10 +138,12 @@ def _comparison(content: Mapping[str, Any], saved: Saved) -> Section:
     coverages, baseline, gains = content["coverages"], content["baseline"], content["gains"]
     of = anchor(saved.name, "comparison")
     said = [
-        f"{gain['name']} covers {gain['covered']:,} of {coverages[baseline]['concepts']:,} concepts; against "
-        f"{baseline}: {with_interval(gain['more_covered'], gain['more_covered_by_documents'], '+.0f').text}."
+        f"{gain['name']}: {gain['covered']:,}; against {baseline} "
+        f"{with_interval(gain['more_covered'], gain['more_covered_by_documents'], '+.0f').text}."
         for gain in gains
     ]
+    own = coverages[baseline]
+    said.insert(0, f"{baseline} covers {own['covered']:,} of {own['concepts']:,} concepts.")
     rows = tuple(
         (
             Cell(name),

@@ -58,13 +58,13 @@ def _figure(rows: Sequence[Mapping[str, Any]], of: str, lookup: str) -> Figure:
     figure = chart_marks(
         "Shift against signal",
         "A mark for each latent: what the centre of the tokens adds to its pre-activation, and how much this "
-        "varies over tokens. Latents left of the line are never positive if their signal is Gaussian. Click a mark "
-        "for all that is known of its latent.",
+        "varies over tokens. Latents left of the line are never positive if their signal is Gaussian.",
         dict(sorted(groups.items())),
         keys=("shift", "signal"),
         x=Axis(title="shift"),
         y=Axis(title="signal"),
         of=of,
+        action="Click a mark for all that is known of its latent.",
         lookup=lookup,
     )
     figure.drawn["data"].extend(_line(rows))

@@ -35,7 +35,6 @@ def _deaths(layer: Layer, of: str) -> Figure:
         x=known,
         y=[one["value"] for one in later],
         intervals=[(one["low"], one["high"]) for one in later],
-        style=2,
         mode="markers",
         is_open=True,
     )

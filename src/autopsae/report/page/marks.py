@@ -21,12 +21,13 @@ def chart_marks(
     x: Axis,
     y: Axis,
     of: str,
+    action: str,
     lookup: str,
 ) -> Figure:
     """A mark for each row, which has the numbers "latent" and "fired" and those of `keys`, along x and upwards.
 
-    groups: rows with a colour and a name in common; lookup: what a click on a mark asks for its row. An axis on
-    which the numbers spread widely is logarithmic.
+    groups: rows with a colour and a name in common; action: what a click does; lookup: what a click on a mark asks
+    for its row. An axis on which the numbers spread widely is logarithmic.
     """
     along, upwards = keys
     series = [
@@ -42,7 +43,7 @@ def chart_marks(
     ]
     rows = [row for own in groups.values() for row in own]
     x, y = (replace(axis, is_log=_is_wide([row[key] for row in rows])) for axis, key in ((x, along), (y, upwards)))
-    figure = chart(title, caption, series, x=x, y=y, of=of)
+    figure = chart(title, caption, series, x=x, y=y, of=of, action=action)
     for trace, own in zip(figure.drawn["data"], groups.values(), strict=True):
         trace["customdata"] = [row["latent"] for row in own]
         trace["meta"] = "row"  # the page makes the words of thousands of marks itself

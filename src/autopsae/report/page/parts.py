@@ -45,6 +45,8 @@ class Figure:
     """What it shows, in a few words."""
     caption: str
     """How it is read."""
+    action: str
+    """What a click on it does, in a sentence, which is not printed; "" for nothing."""
     drawn: Mapping[str, Any]
     """`data` and `layout` as Plotly takes them. Colours that begin with @ are names of the page's palette."""
     table: Table
@@ -148,7 +150,7 @@ class Section:
     title: str
     """What kind of result it is, and of what."""
     verdict: tuple[str, ...]
-    """The verdict in sentences; the first of them also stands at the top of the page."""
+    """The verdict in sentences, which also stand at the top of the page."""
     warnings: tuple[str, ...] = ()
     """What must be known before a number is believed."""
     findings: tuple[Said, ...] = ()

@@ -23,10 +23,10 @@ def probes_section(probes: Mapping[str, Mapping[str, Any]], saved: Saved) -> Sec
             cells = (Cell(score["representation"]), count(score["k"]), *(number(v, ".3f") for v in values))
             rows.append((Cell(label), *cells))
     means = {name: {k: sum(own) / len(own) for k, own in by_k.items()} for name, by_k in aucs.items()}
-    said = [
-        f"{name}: mean AUC {', '.join(f'{v:.3f} at k {k}' for k, v in by_k.items())}."
-        for name, by_k in means.items()
-    ]
+    most = max((k for by_k in means.values() for k in by_k), default=0)
+    best_first = sorted((name for name in means if most in means[name]), key=lambda name: -means[name][most])
+    ranked = ", ".join(f"{name} {means[name][most]:.3f}" for name in best_first)
+    said = [f"Mean AUC of probes that see {most:,} column{'s' * (most != 1)}: {ranked}."] if ranked else []
     series = [
         Series(name=name, x=list(by_k), y=list(by_k.values()), style=n + 1)
         for n, (name, by_k) in enumerate(means.items())

@@ -75,8 +75,8 @@ def _curve_figures(curves: Curves, of: str) -> tuple[Figure, ...]:
     )
     dead = [curve(curves.records, key, words, n) for n, (key, words) in enumerate(_PATHWAYS.items())]
     measured = {
-        key: curve(curves.held_out, key, f"{words}, held out", 4 + n, is_open=True)
-        for n, (key, words) in enumerate((("dead", "dead"), ("fvu_raw", "raw FVU")))
+        key: curve(curves.held_out, key, f"{words}, held out", style, is_open=True)
+        for key, words, style in (("dead", "dead", 0), ("fvu_raw", "raw FVU", 2))
     }
     fvu = [curve(curves.records, "fvu", "FVU of the batch", 2), measured["fvu_raw"]]
     charts = (
@@ -107,7 +107,7 @@ def _curve_figures(curves: Curves, of: str) -> tuple[Figure, ...]:
         ),
     )
     return tuple(
-        chart(title, caption + shown, drawn, x=step, y=axis, of=of)
+        chart(title, caption + shown, drawn, x=step, y=axis, of=of, has_legend=len(series) > 1)
         for title, caption, series, axis in charts
         if (drawn := [one for one in series if any(value is not None for value in one.y)])
     )
@@ -139,12 +139,21 @@ def rate_figures(summary: Summary, of: str) -> tuple[Figure, ...]:
             "The number of latents by the share of the held-out tokens on which they fire; each bar begins where "
             "the one before it ends.",
             [bars],
-            x=Axis(title="share of the tokens", names=list(rates)),
+            x=Axis(title="share of the tokens", names=[_rate_words(name) for name in rates]),
             y=Axis(title="latents", form=",.0f"),
             of=of,
             bars=True,
         ),
     )
+
+
+def _rate_words(name: str) -> str:
+    """A bin of rates as the summary names it, such as "<= 0.01", in percent."""
+    most = name.removeprefix("<= ")
+    try:
+        return f"up to {100 * float(most):g}%" if float(most) else "0%"
+    except ValueError:
+        return name
 
 
 def numbers_table(summary: Summary) -> Table:

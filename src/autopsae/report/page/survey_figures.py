@@ -36,7 +36,8 @@ def _along(title: str, y: Sequence[Number | None], style: int, links: Sequence[s
     return Series(name=title, x=list(range(len(y))), y=y, style=style, links=links, **more)
 
 
-def _tokens(layers: Sequence[Layer]) -> str:
+def tokens_of(layers: Sequence[Layer]) -> str:
+    """On how many tokens death was counted, in words."""
     return " / ".join(f"{n:,}" for n in sorted({layer["birth"]["none"]["tokens"] for layer in layers}))
 
 
@@ -53,9 +54,10 @@ def _born_dead(name: str, layers: Sequence[Layer], links: Sequence[str], axis: A
     ]
     return chart(
         "Latents born dead, by layer and remedy",
-        f"The fraction of the latents that fire on none of {_tokens(layers)} tokens. Whiskers are 90 % intervals, "
-        "where the fraction was estimated from a sample. Click a layer for its details.",
+        f"The fraction of the latents that fire on none of {tokens_of(layers)} tokens. Whiskers are 90 % "
+        "intervals, where the fraction was estimated from a sample.",
         series,
+        action="Click a layer for its details.",
         x=axis,
         y=Axis(title="dead latents", form=".1%"),
         of=name,
@@ -66,7 +68,7 @@ def _forecasts(name: str, layers: Sequence[Layer], links: Sequence[str], axis: A
     """Without a remedy and under the prescribed one: the count, and beside it the forecast with its interval."""
     prescribed = [layer["prescription"]["remedy"] for layer in layers]
     series = []
-    for title, remedies, style in (("no remedy", ["none"] * len(layers), 0), ("prescribed", prescribed, 2)):
+    for title, remedies, style in (("no remedy", ["none"] * len(layers), 0), ("prescribed", prescribed, 5)):
         pairs = list(zip(layers, remedies, strict=True))
         born = [layer["birth"].get(remedy, {}) for layer, remedy in pairs]
         later = [layer["expected"][remedy]["dead"] for layer, remedy in pairs]
@@ -75,11 +77,11 @@ def _forecasts(name: str, layers: Sequence[Layer], links: Sequence[str], axis: A
         values = [one["value"] for one in later]
         series += [
             _along(f"{title}, now", now, style, links, intervals=intervals),
-            _along(f"{title}, expected", values, style + 1, links, intervals=between, is_open=True),
+            _along(f"{title}, expected", values, style, links, intervals=between, is_open=True),
         ]
     return chart(
         "Counted now, and expected on more tokens",
-        f"Filled: born dead on {_tokens(layers)} tokens. Open: expected dead on "
+        f"Filled: born dead on {tokens_of(layers)} tokens. Open: expected dead on "
         f"{layers[0]['expected']['none']['tokens']:,} tokens, with 90 % intervals.",
         series,
         x=axis,
@@ -149,12 +151,15 @@ def _outliers(name: str, layers: Sequence[Layer], links: Sequence[str], axis: Ax
     figure = chart(
         "Outlier dimensions",
         "The dimensions that hold 90 % of the squared norm of the mean after LayerNorm, at most ten of a layer. "
-        "The area of a mark is its share. Click one for the details of its layer.",
+        "The area of a mark is its share.",
         [points],
+        action="Click a mark for the details of its layer.",
         x=axis,
         y=Axis(title="dimension", form=".0f"),
         of=name,
     )
+    d_in = max(layer["d_in"] for layer in layers)
+    figure.drawn["layout"]["yaxis"]["range"] = [-0.03 * d_in, 1.03 * d_in]
     rows = tuple((Cell(layers[n]["layer"], None, links[n]), *dimension_cells(dimension)) for n, dimension in marks)
     table = Table(caption=f"{figure.title}: the numbers of the figure", header=("layer", *DIMENSION), rows=rows)
     return (Figure(**{**vars(figure), "table": table}),)

@@ -106,11 +106,10 @@ def _sweep_figures(members: Sequence[Summary], links: Sequence[str], saved: Save
             for n, member in ended
         ]
         title = "Dead latents against the error"
-        caption = (
-            "Each mark is an SAE, on held-out tokens. Down and to the left is better. Click one for its details."
-        )
+        caption = "Each mark is an SAE, on held-out tokens. Down and to the left is better."
+        action = "Click a mark for its details."
         x, y = Axis(title="raw FVU on held-out tokens"), Axis(title="dead latents", form=".1%")
-        figures.append(chart(title, caption, points, x=x, y=y, of=saved.name))
+        figures.append(chart(title, caption, points, x=x, y=y, of=saved.name, action=action))
     for key, title, axis in (
         ("never_fired", "Latents that have not fired since step 0, by step", Axis(title="latents", form=".1%")),
         ("dead", "Dead latents by step", Axis(title="latents", form=".1%")),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from autopsae.report.page.charts import Axis, Series, chart
+from autopsae.report.page.charts import WIDE, Axis, Series, chart
 from autopsae.report.page.commands import act_on_trial
 from autopsae.report.page.parts import (
     Cell,
@@ -18,7 +18,11 @@ from autopsae.report.page.parts import (
     said_of,
 )
 
-_WIDE = 30.0  # largest over smallest error from which the axis is logarithmic
+_ENDINGS = {
+    "slow": "b_dec learns at a lower rate",
+    "frozen": "b_dec stays as it starts",
+    "fitted": "the rows of the encoder start at the best length",
+}
 
 
 def trial_section(trial: Mapping[str, Any], name: str, code: tuple[Code, ...] | None = None) -> Section:
@@ -46,7 +50,7 @@ def _figures(trial: Mapping[str, Any], of: str) -> tuple[Figure, ...]:
     candidates = trial["candidates"]
     errors = [p["fvu_raw"] for c in candidates for p in _points(c) if p["fvu_raw"] is not None]
     over_zero = [error for error in errors if error > 0]
-    is_log = bool(over_zero) and len(over_zero) == len(errors) and max(errors) > _WIDE * min(errors)
+    is_log = bool(over_zero) and len(over_zero) == len(errors) and max(errors) > WIDE * min(errors)
     error = Axis(title="raw FVU on held-out tokens", is_log=is_log)
     dead = Axis(title="dead latents", form=".1%")
     step = Axis(title="step", form=",")
@@ -55,7 +59,8 @@ def _figures(trial: Mapping[str, Any], of: str) -> tuple[Figure, ...]:
         chart(
             "The trade: dead latents against the error",
             "A path for each candidate, from its birth through the steps at which it was measured, to what is "
-            f"expected at the end of a training of {trial['for_steps']:,} steps. Down and to the left is better.",
+            f"expected at the end of a training of {trial['for_steps']:,} steps. Down and to the left is better."
+            + _names_said(candidates),
             [_path(candidate, n) for n, candidate in enumerate(candidates)],
             x=error,
             y=dead,
@@ -80,6 +85,16 @@ def _figures(trial: Mapping[str, Any], of: str) -> tuple[Figure, ...]:
             of=of,
         ),
     )
+
+
+def _names_said(candidates: Sequence[Mapping[str, Any]]) -> str:
+    """What the endings of the candidates' names mean, as far as there are any."""
+    said = [
+        f"{name}: {words}"
+        for name, words in _ENDINGS.items()
+        if any(name in c["name"].split("_") for c in candidates)
+    ]
+    return f" In the names, {'; '.join(said)}." if said else ""
 
 
 def _points(candidate: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -118,10 +118,11 @@ def _sections(saved: Saved, contexts: Sequence[Contexts]) -> list[Section]:
     }
     remark = foreign_version(saved)
     wrote = _wrote(saved)
-    return [
-        replace(section, wrote=wrote, warnings=(*([remark] if remark else []), *section.warnings))
-        for section in makers[saved.kind](saved)
-    ]
+    sections: list[Section] = makers[saved.kind](saved)
+    if remark:
+        sections[0] = replace(sections[0], warnings=(remark, *sections[0].warnings))
+    # Said once of a result, under all of its sections.
+    return [*sections[:-1], replace(sections[-1], wrote=wrote)]
 
 
 def _latents(saved: Saved, contexts: Sequence[Contexts]) -> list[Section]:
@@ -137,9 +138,16 @@ def _wrote(saved: Saved) -> tuple[tuple[str, str], ...]:
             lines.append((name, str(saved.wrote[name])))
     settings = saved.wrote.get("settings")
     if isinstance(settings, dict):
-        told = {name: value for name, value in settings.items() if value not in (None, [], "")}
-        lines.append(("settings", ", ".join(f"{name} {value}" for name, value in told.items())))
+        told = {name: value for name, value in settings.items() if value not in (None, [], "", False)}
+        lines.append(("settings", ", ".join(_setting(name, value) for name, value in told.items())))
     return tuple(lines)
+
+
+def _setting(name: str, value: Any) -> str:
+    """A setting in words: of a list its values."""
+    if value is True:
+        return name
+    return f"{name} {' / '.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _figures(section: Section) -> list[Figure]:

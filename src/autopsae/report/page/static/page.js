@@ -10,6 +10,8 @@
   var drawn = JSON.parse(document.getElementById("drawn").textContent);
   var shown = {}, parsed = {};
   var coarse = matchMedia("(pointer: coarse)").matches;
+  var PAPER = 660; // pixels of a figure on paper: A4 and Letter are wider within their usual margins
+  var isPrinted = false;
 
   // Long JSON is compressed, and read when it is first asked for.
   function held(name) {
@@ -57,11 +59,11 @@
       trace.hovertext = trace.hovertext.map(function (text) { return (trace.name + "\n" + text).replace(/\n/g, "<br>"); });
     });
     var names = figure.layout.showlegend ? figure.data.length : 0;
-    var rows = Math.ceil(names / Math.max(1, Math.floor(place.clientWidth / 150)));
+    var rows = Math.ceil(names / Math.max(1, Math.floor((isPrinted ? PAPER : place.clientWidth) / 150)));
     // Marks that are drawn small, as there are many, would be too small in the legend.
     var small = figure.data.some(function (trace) { return trace.marker && trace.marker.size < 5; });
     var layout = Object.assign({}, figure.layout, {
-      height: 360 + 20 * rows,
+      height: (isPrinted ? 300 : 360) + 20 * rows,
       margin: { l: 8, r: 8, t: 8, b: 8 },
       font: { color: palette.text, size: 12, family: getComputedStyle(document.body).fontFamily },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
@@ -72,6 +74,7 @@
       modebar: { bgcolor: "rgba(0,0,0,0)", color: palette.muted, activecolor: palette.text },
       xaxis: axis(Object.assign({ zeroline: false }, figure.layout.xaxis), palette), yaxis: axis(figure.layout.yaxis, palette)
     });
+    if (isPrinted) layout.width = PAPER;
     var config = { displaylogo: false, responsive: true, displayModeBar: coarse ? true : "hover",
       modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]], toImageButtonOptions: { filename: "autopsae" } };
     place.style.height = layout.height + "px"; // it keeps it when the window changes
@@ -126,6 +129,7 @@
       line.appendChild(head);
       line.insertCell().textContent = typeof value === "number" ? value.toLocaleString("en", { maximumSignificantDigits: 5 }) : value;
     });
+    place.classList.add("asked");
     if (own.contexts) context(place, row && examples);
     if (goThere) place.scrollIntoView({ block: "nearest" });
   }
@@ -258,12 +262,22 @@
   waiting.push.apply(waiting, Array.prototype.map.call(document.querySelectorAll(".plot"), function (place) { return place.id; }).slice(0, 1));
   next();
 
+  // On paper all figures are drawn, as wide as it is and in light colours, and it says what wrote the results.
   var before = null;
   addEventListener("beforeprint", function () {
-    before = root.dataset.scheme;
+    var closed = Array.prototype.slice.call(document.querySelectorAll(".wrote:not([open])"));
+    before = { scheme: root.dataset.scheme, closed: closed };
+    closed.forEach(function (one) { one.open = true; });
+    isPrinted = true;
     document.querySelectorAll(".plot").forEach(function (place) { if (place.clientWidth) shown[place.id] || draw(place.id); });
     scheme("light");
   });
-  addEventListener("afterprint", function () { if (before) scheme(before); });
+  addEventListener("afterprint", function () {
+    if (!before) return;
+    before.closed.forEach(function (one) { one.open = false; });
+    isPrinted = false;
+    scheme(before.scheme);
+    before = null;
+  });
   if (location.hash) open(location.hash.slice(1));
 })();

@@ -23,11 +23,11 @@ def ends(layer: str, arm: str, *, times: int = 1) -> list[Row]:
 
 
 def error(layer: str, arm: str, *, times: int = 1) -> float:
-    return mean(row["end"]["fvu_raw"] for row in ends(layer, arm, times=times))
+    return mean(float(row["end"]["fvu_raw"]) for row in ends(layer, arm, times=times))
 
 
 def score(arm: str, key: str, *, times: int = 1) -> float:
-    return round(mean(row["monosemanticity"][key] for row in ends("unirep64", arm, times=times)), 3)
+    return round(mean(float(row["monosemanticity"][key]) for row in ends("unirep64", arm, times=times)), 3)
 
 
 def test_the_tables_are_those_of_the_rows() -> None:

@@ -52,7 +52,7 @@ def compute(scale: Scale) -> Data:
 
 def measure(size: Size) -> Data:
     """rows: one per gamma, kind and start, of ReLU the coefficient that was chosen; tried: all of ReLU's."""
-    rows, tried = [], []
+    rows, tried = list[dict[str, Any]](), list[dict[str, Any]]()
     for gamma in GAMMAS:
         for start in STARTS:
             about = {"gamma": gamma, "start": start}

@@ -72,6 +72,27 @@ def test_a_model_is_run_on_its_texts_and_only_results_are_written(
     assert json.loads(Path("f.json").read_text())["documents"] == read
 
 
+@pytest.mark.parametrize(
+    ("place", "text", "said"),
+    [(2, " ", "got blank space alone as text 2"), (3, "\n  w5", "got one that begins with blank space as text 3")],
+)
+def test_texts_whose_numbers_or_letters_would_shift_are_refused_with_annotations(
+    model: Path, capsys: pytest.CaptureFixture[str], place: int, text: str, said: str
+) -> None:
+    texts, _ = texts_with_labels()
+    rows = [(n, text.index(WORDS[4]), len(text), "end") for n, text in enumerate(texts)]
+    Annotations.of(rows).save("end.csv")
+    lines = [json.dumps({"text": one}) for one in [*texts[:place], text, *texts[place:]]]
+    (model / "a.jsonl").write_text("\n".join(lines))
+    words = [*FROM_MODEL, "--text", "a.jsonl", "--json", "f.json"]
+    assert verbs.run([*words, "--annotations", "end.csv"]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("f.json").exists()
+    assert verbs.run([*words, "--latent", "3"]) == 0  # nothing is counted
+    (model / "a.jsonl").write_text("\n".join(json.dumps({"text": f"{one} \n"}) for one in texts))
+    assert verbs.run([*words, "--annotations", "end.csv"]) == 0  # what follows a text moves nothing
+
+
 def test_a_model_reads_the_texts_of_tasks(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, labels = texts_with_labels()
     task = ProbeTask(name="5_a", texts=tuple(texts), labels=np.array(labels), classes=("no", "yes"), left_out=0)

@@ -34,6 +34,22 @@ def documents_in(path: str | Path) -> Iterator[str]:
         raise InputError(f"{path}: expected some text, got none")
 
 
+def check_positions(path: str | Path) -> None:
+    """InputError where texts or letters of a `.jsonl` file have other numbers in the file than as they are read: a
+    text of blank space alone is left out, and blank space before a text is taken off.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".jsonl":
+        return
+    for number, text in enumerate(_json_texts(path)):
+        if not text.strip() or text[0].isspace():
+            got = "one that begins with blank space" if text.strip() else "blank space alone"
+            raise InputError(
+                f"{path}: expected texts that begin with a letter, as annotations count texts and letters, got "
+                f"{got} as text {number}; take it out, and move its annotations"
+            )
+
+
 def check_text(text: str, where: str) -> None:
     """InputError where `text` has a character that no file and no tokenizer can hold."""
     try:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from autopsae.activations.store import Activations, open_activations
+from autopsae.activations.texts import check_positions
 from autopsae.arrays import InputError
 from autopsae.cli.feature_sources import FromFiles, FromModel, Source
 from autopsae.cli.options.features import FeaturesOptions
@@ -53,6 +54,8 @@ class Measured:
 def measure(source: FromFiles | FromModel, saes: SAEs, options: FeaturesOptions, progress: Progress) -> Measured:
     """All that was asked for. What can be wrong in files is looked at first. Raises InputError."""
     annotations = None if options.annotations is None else read_annotations(options.annotations)
+    if annotations is not None and options.reading.text:
+        check_positions(options.reading.text)
     embeddings = None if options.embeddings is None else open_activations(options.embeddings)
     tasks = [read_probe_task(name, most=options.task_texts) for name in options.tasks]
     surveys = list[ProbeSurvey]()

@@ -13,10 +13,11 @@ from experiments.trained.pictures import (
     COLOURS,
     STYLES,
     at_own_size,
-    caption,
+    caption_of_courses,
     concepts_at,
     figure,
     label,
+    log_axis,
     spread,
     steps_of,
     strips,
@@ -79,13 +80,13 @@ def draw(data: Data) -> Any:
     concepts.set_ylim(-0.03, 1.03)
     strips(errors, data, SHOWN, "fvu_raw")
     errors.set_ylabel("raw FVU at the end")
-    errors.set_yscale("log")
+    log_axis(errors)
     for axis in (concepts, errors):
         axis.set_xticks(range(len(layers)), [layer["title"] for layer in layers.values()], fontsize=6, rotation=60)
     for axis in places[len(layers) + 2 :]:
         axis.remove()
     legend_below(picture, places[0], len(SHOWN))
-    picture.suptitle(caption(data), fontsize=8)
+    picture.suptitle(caption_of_courses(data), fontsize=8)
     return picture
 
 

@@ -55,7 +55,7 @@ def scores(rows: list[Row]) -> Row:
 
 def draw(data: Data) -> Any:
     layers = data["layers"]
-    picture, axes = sheet(1, len(layers), width=max(6.5, 4.2 * len(layers)), height=4.8, sharey=True)
+    picture, axes = sheet(1, len(layers), width=max(9.0, 4.2 * len(layers)), height=4.8, sharey=True)
     for axis, (name, layer) in zip(axes[0], layers.items(), strict=True):
         for arm in SHOWN:
             if end := data["ends"][name][arm]:

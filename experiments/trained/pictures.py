@@ -81,12 +81,14 @@ def about(rows: Mapping[str, Sequence[Row]]) -> Data:
     every = [row for of in rows.values() for row in of]
     trained = [row for row in every if row["arm"] in ARMS]
     first = trained[0]
+    seeds = [len({row["seed"] for row in trained if row["layer"] == name}) for name in rows]
     return {
         "steps": first["steps"],
         "batch_tokens": first["batch_tokens"],
         "lr": first["lr"],
-        # Of the layer that has the fewest.
-        "draws": min(len({row["seed"] for row in trained if row["layer"] == name}) for name in rows),
+        "draws": min(seeds),  # of the layer that has the fewest
+        "most_draws": max(seeds),
+        "curve_tokens": max(row["curve_tokens"] for row in trained),
         "moved": float(f"{max(map(last_tenth, trained)):.3g}"),
         "layers": {
             name: {key: of[0][key] for key in ("title", "gamma", "d_in", "k", "train_tokens", "test_tokens")}
@@ -101,18 +103,32 @@ def caption(data: Data) -> str:
     layers = data["layers"].values()
     tested = _range([layer["test_tokens"] for layer in layers])
     trained = _range([layer["train_tokens"] for layer in layers])
+    seeds = _range([data["draws"], data["most_draws"]])
     return (
         f"n {_range([layer['d_sae'] for layer in layers])}, k {_range([layer['k'] for layer in layers])}; "
-        f"{data['draws']} seed{'s' * (data['draws'] > 1)}; cut after {data['steps']:,} steps of "
+        f"{seeds} seed{'s' * (seeds != '1')}; cut after {data['steps']:,} steps of "
         f"{data['batch_tokens']:,} tokens ({trained} different ones), lr {data['lr']:g};\n"
         f"measured on {tested} tokens of other documents; over the last tenth of the steps the dead fraction of an "
         f"SAE moved by up to {data['moved']:.1%}"
     )
 
 
+def caption_of_courses(data: Data) -> str:
+    """`caption` of a figure with courses: on fewer tokens more latents are silent."""
+    return f"{caption(data)}\ncourses: dead on {data['curve_tokens']:,} of these tokens, so more than on all at the end"
+
+
 def _range(numbers: Sequence[float]) -> str:
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def log_axis(axis: Any) -> None:
+    """A logarithmic y axis with plain numbers, also where it spans less than a power of ten."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    low, high = axis.get_ylim()
+    axis.yaxis.set_minor_formatter((lambda value, _: f"{value:g}") if high < 10 * low else "")
 
 
 def tick(layer: Row) -> str:

@@ -153,10 +153,13 @@ def test_the_readme_has_the_place_of_the_claims_and_names_every_figure() -> None
 
 def test_a_caption_says_sizes_tokens_draws_where_training_was_cut_and_how_fast_it_still_moved() -> None:
     layer = {"d_sae": 2048, "k": 32, "test_tokens": 900, "train_tokens": 1500}
-    data: dict[str, Any] = {"steps": 5000, "batch_tokens": 1024, "lr": 0.001, "draws": 3, "moved": 0.0123}
+    data: dict[str, Any] = {"steps": 5000, "batch_tokens": 1024, "lr": 0.001, "moved": 0.0123}
+    data |= {"draws": 3, "most_draws": 3}
     data["layers"] = {"a": layer, "b": {**layer, "d_sae": 256, "k": 8}}
     assert caption(data) == (
         "n 256 to 2,048, k 8 to 32; 3 seeds; cut after 5,000 steps of 1,024 tokens (1,500 different ones), "
         "lr 0.001;\nmeasured on 900 tokens of other documents; over the last tenth of the steps the dead fraction "
         "of an SAE moved by up to 1.2%"
     )
+    assert "; 1 to 3 seeds; cut" in caption({**data, "draws": 1})
+    assert "; 1 seed; cut" in caption({**data, "draws": 1, "most_draws": 1})

@@ -76,7 +76,7 @@ def draw(data: Data) -> Any:
         death_axis(axis, "dead, fraction of latents")
     concepts, errors = places[len(layers) : len(layers) + 2]
     strips(concepts, data, SHOWN, "share covered")
-    concepts.set_ylabel("concepts covered, share of all")
+    concepts.set_ylabel("concepts covered, share")
     concepts.set_ylim(-0.03, 1.03)
     strips(errors, data, SHOWN, "fvu_raw")
     errors.set_ylabel("raw FVU at the end")

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.outliers_2605_31518.frame import Claim, Data, Scale, at_least, at_most
 from experiments.outliers_2605_31518.style import BLACK, GREEN, RELU, TOPK, death_axis, legend_below, sheet
-from experiments.trained.pictures import about, at_own_size, figure, steps_of
+from experiments.trained.pictures import about, at_own_size, caption_of_courses, figure, steps_of
 from experiments.trained.reproduce import main
 from experiments.trained.rows import rows_at
 

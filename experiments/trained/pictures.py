@@ -115,7 +115,8 @@ def caption(data: Data) -> str:
 
 def caption_of_courses(data: Data) -> str:
     """`caption` of a figure with courses: on fewer tokens more latents are silent."""
-    return f"{caption(data)}\ncourses: dead on {data['curve_tokens']:,} of these tokens, so more than on all at the end"
+    said = f"courses: dead on {data['curve_tokens']:,} of these tokens, so more than on all at the end"
+    return f"{caption(data)}\n{said}"
 
 
 def _range(numbers: Sequence[float]) -> str:

@@ -289,3 +289,18 @@ def test_paper_breaks_no_figure_and_leaves_no_heading_alone(folder: Path, browse
     assert [styles[kind][0] for kind in ("figure", ".code")] == ["avoid", "avoid"]
     assert [styles[kind][1] for kind in ("h3", "h4", "caption")] == ["avoid"] * 3
     assert styles["thead"][2] == "table-header-group"
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_no_name_of_a_usual_length_is_broken_in_a_table(folder: Path, browser: Any, media: str) -> None:
+    page = Opened(browser, folder / "bundle.html", width=400).page
+    page.emulate_media(media=media)
+    lines = page.evaluate(
+        """[...document.querySelectorAll('th[scope="row"]')].filter(one => one.getClientRects().length).map(one => {
+        const range = document.createRange(); range.selectNodeContents(one);
+        const tops = new Set([...range.getClientRects()].map(rect => Math.round(rect.top)));
+        return [one.textContent.trim(), tops.size] })"""
+    )
+    short = [(name, count) for name, count in lines if name and len(name) <= 16 and " " not in name]
+    assert len(short) > 10
+    assert [name for name, count in short if count > 1] == []

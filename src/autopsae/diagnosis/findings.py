@@ -71,13 +71,14 @@ def _outlier_dimensions(measured: Measured) -> Finding | None:
         return None
     few = ", ".join(f"{d.index} ({d.mean:+.3g} +- {d.std:.2g})" for d in named[:SAID])
     rest = f" and {len(named) - SAID} more" if len(named) > SAID else ""
+    verb = "holds" if len(named) == 1 else "hold"
     return Finding(
         name="outlier dimensions",
         value=held,
         threshold=FEW_HOLD,
         tokens=measured.sample_size,
-        meaning=f"{len(named)} of {measured.prescription.d_in:,} dimensions hold {held:.0%} of ||mu||^2, where the "
-        f"typical size is 1: {few}{rest}",
+        meaning=f"{len(named)} of {measured.prescription.d_in:,} dimensions {verb} {held:.0%} of ||mu||^2, where "
+        f"the typical size is 1: {few}{rest}",
         advice="",
         source="paper Sec. 3, Fig. 2b",
     )

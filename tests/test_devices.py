@@ -390,6 +390,7 @@ ELSEWHERE = {
     "cure_sparsify": "tests/cure: its trainers want their own library",
     "NetworkSource": "calls run_network",
     "harvest_text": "calls harvest",
+    "harvest_text_on": "processes that each call harvest",
     "probe_documents": "calls pool_codes, pool_tokens and fit_probes",
     **dict.fromkeys(
         [

@@ -16,7 +16,9 @@ from experiments.trained.compare import CURED, SMALL, read_compared, verdict
 from experiments.trained.layers import LAYERS, Layer
 from experiments.trained.measure import KS
 from experiments.trained.plan import SCALES
-from experiments.trained.rows import Row, read_rows
+from experiments.trained.rows import COMPARED, Row, read_rows
+
+from autopsae.arrays import InputError
 
 PAGE = Path(__file__).parents[2] / "docs" / "worth.md"
 BEGIN, END = "<!-- the layers: written by experiments.trained.worth -->", "<!-- end of the layers -->"
@@ -34,6 +36,8 @@ def tables(steps: int) -> str:
         rows, pairs = ([row for row in some if row["layer"] == name] for some in (every, compared))
         if pairs:
             made.append(table(of, rows, pairs))
+    if not made:
+        raise InputError(f"{COMPARED}: expected rows at {steps:,} steps, got none; run the trainings")
     return "\n\n".join(made)
 
 
@@ -41,7 +45,7 @@ def table(of: Layer, rows: list[Row], compared: list[Row]) -> str:
     """A line per SAE. rows, compared: of the layer."""
     first = rows[0]
     said = f"### {of.title}\n\nd_in {first['d_in']:,}, gamma {first['gamma']:.3g}, k {of.k}, "
-    said += f"{first['test_tokens']:,} test tokens"
+    said += f"{first['steps']:,} steps, {first['test_tokens']:,} test tokens"
     if compared[0]["concepts"]:
         said += f" of {compared[0]['documents']:,} documents, {compared[0]['concepts']:,} concepts"
     lines = [f"{said}.", "", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]

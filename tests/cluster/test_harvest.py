@@ -18,6 +18,7 @@ from autopsae.cli.verbs import run
 from autopsae.cluster import harvest_part as parts
 from autopsae.cluster.engine import Ended, Task, Work, attempt, open_engine
 from autopsae.cluster.harvest import harvest_text_on
+from autopsae.saved import save_object
 from tests.activations.test_presets import WORDS, gpt2_folder
 from tests.cluster.test_engines import ENGINES, WORKER, killer
 
@@ -59,7 +60,7 @@ def spread(engine: Any, model: str, folder: Path, *, work: str = "w", jobs: int 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def alone(model: str, folder: Path, **more: Any) -> dict[str, bytes]:
@@ -149,13 +150,76 @@ def test_shards_that_are_lost_are_harvested_again(model: str, tmp_path: Path) ->
     assert files(tmp_path / "s") == alone(model, tmp_path / "alone")
 
 
+def test_a_job_that_died_goes_on_where_its_shards_are_lost_too(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, batches = ShardWriter.add, list[int]()
+
+    def die_later(writer: ShardWriter, *args: Any, **more: Any) -> None:
+        batches.append(writer.batches_done)
+        if len(batches) == 6:
+            raise MemoryError
+        add(writer, *args, **more)
+
+    monkeypatch.setattr(ShardWriter, "add", die_later)
+    with pytest.raises(MemoryError):
+        spread(Here(), model, tmp_path / "s", jobs=1)
+    assert batches[-1] > 0
+    (tmp_path / "s" / "shard-00000.safetensors").unlink()
+    spread(Here(), model, tmp_path / "s", jobs=1)
+    assert batches[6] == 0
+    assert files(tmp_path / "s") == alone(model, tmp_path / "alone")
+
+
+def test_parts_are_kept_where_one_process_added_shards_meanwhile(model: str, tmp_path: Path) -> None:
+    first = Here(stop=1)
+    with pytest.raises(KeyboardInterrupt):
+        spread(first, model, tmp_path / "s", jobs=100)
+
+    def stop(_phase: str, done: int, _all: int | None) -> None:
+        if done > 200:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        alone(model, tmp_path / "s", progress=stop)
+    second = Here()
+    spread(second, model, tmp_path / "s", jobs=100)
+    assert second.ran == [2, 3, 4, 5, 6]
+    assert files(tmp_path / "s") == alone(model, tmp_path / "alone")
+
+
+def test_a_harvest_in_parts_is_not_replaced_by_another_before_it_is_complete(model: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        spread(Here(stop=2), model, tmp_path / "s")
+    before = files(tmp_path / "s")
+    with pytest.raises(InputError, match="holds a harvest with another request"):
+        alone(model, tmp_path / "s", context=8)
+    with pytest.raises(InputError, match="holds a harvest with another request"):
+        spread(Here(), model, tmp_path / "s", work="other", context=8)
+    assert files(tmp_path / "s") == before
+
+
+def test_parts_with_other_shards_than_planned_are_not_joined(model: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        spread(Here(stop=3), model, tmp_path / "s")
+    [first, *_] = sorted((tmp_path / "w" / "parts").glob("*.json"))
+    part = parts.load_part(first)
+    save_object(first, format=parts._PART, content={**part, "shards": []})
+    with pytest.raises(InputError, match=r"expected parts with the shards that were planned \(700 tokens\), got "):
+        spread(Here(), model, tmp_path / "s")
+
+
 def test_another_request_and_another_model_in_a_process_are_refused(model: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         spread(Here(stop=1), model, tmp_path / "s")
+    kept = files(tmp_path / "w" / "parts")
     with pytest.raises(InputError, match=r"settings that it was begun with: .*context 16, got 8"):
-        spread(Here(), model, tmp_path / "s", context=8)
+        spread(Here(), model, tmp_path / "u", context=8)
     with pytest.raises(InputError, match=r"settings that it was begun with: .*out"):
         spread(Here(), model, tmp_path / "t")
+    assert files(tmp_path / "w" / "parts") == kept != {}
+    with pytest.raises(InputError, match="work: expected another folder than that of the shards"):
+        spread(Here(), model, tmp_path / "w")
 
     class Changed(Here):
         def run(self, work: Work, tasks: Sequence[Task]) -> Ended:

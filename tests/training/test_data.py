@@ -176,22 +176,22 @@ def test_beside_a_gpu_the_batches_and_the_places_are_the_same(
 
 
 def test_beside_a_gpu_a_thread_reads_files_and_matrices_and_no_source_of_the_users(tmp_path: Path) -> None:
-    before = threading.active_count()
+    before = {*threading.enumerate()}
     with pretended_device():
         sources: list[tuple[Tokens, int]] = [(on_disk(tmp_path), 2), (numbered(300), 2), ([numbered(300)], 0)]
         for tokens, threads in sources:
             batches = beside_a_gpu(tokens)
             next(batches)
-            assert threading.active_count() - before == threads
+            assert len({*threading.enumerate()} - before) == threads
             del batches
             gc.collect()
-            assert threading.active_count() == before
+            assert not {*threading.enumerate()} - before
     next(Shuffled(on_disk(tmp_path), 30, buffer_tokens=70, seed=0))
-    assert threading.active_count() == before
+    assert not {*threading.enumerate()} - before
 
 
 def test_an_error_of_the_reader_comes_once_in_its_place_and_leaves_no_thread(tmp_path: Path) -> None:
-    tokens, before = on_disk(tmp_path), threading.active_count()
+    tokens, before = on_disk(tmp_path), {*threading.enumerate()}
     with pretended_device():
         batches = beside_a_gpu(tokens)
         for _ in range(4):  # two buffers, of which the second is read
@@ -203,17 +203,17 @@ def test_an_error_of_the_reader_comes_once_in_its_place_and_leaves_no_thread(tmp
             [next(batches) for _ in range(20)]
         with pytest.raises(StopIteration):
             next(batches)
-        assert threading.active_count() == before
+        assert not {*threading.enumerate()} - before
 
 
 def test_chunks_for_a_gpu_are_the_same_and_leave_no_thread(tmp_path: Path) -> None:
-    tokens, before = on_disk(tmp_path), threading.active_count()
+    tokens, before = on_disk(tmp_path), {*threading.enumerate()}
     with pretended_device():
         read = [x.cpu() for x in chunks(tokens, 70, device="cuda", dtype=torch.float64)]
         assert all(map(torch.equal, read, chunks(tokens, 70, dtype=torch.float64)))
         for _ in chunks(tokens, 70, device="cuda"):
             break
-        assert threading.active_count() == before
+        assert not {*threading.enumerate()} - before
 
 
 def test_what_is_made_of_files_is_from_files(tmp_path: Path) -> None:

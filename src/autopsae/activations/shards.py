@@ -65,21 +65,24 @@ class ShardWriter:
             raise InputError(f"shard_tokens: expected a positive number of tokens, got {shard_tokens}")
         self.folder = Path(folder)
         self._shard_tokens, self._first, self._state = shard_tokens, first, state or self.folder
-        self._held: list[dict[str, Tensor]] = []
-        self._held_tokens = 0
+        self._held, self._held_tokens = list[dict[str, Tensor]](), 0
         self._inputs: str | None = None
         self._index = _empty_index(_as_json(request))
+        if in_parts and state is None:
+            self._index["in_parts"] = True  # shards will lie there that the index does not name
         index = index_of(self._state, self.folder)
-        if index is None or not index["shards"]:
+        if index is None or not (index["shards"] or index.get("in_parts")):
             self._write_index(self._index)
         else:
             check_request(self.folder, index["request"], self._index["request"])
             self._index = (
                 index if index["complete"] or index.get("version") == VERSION else self._with_digests(index)
             )
-        if not self.complete and url_of(self.folder) is None and not in_parts:
+        if not in_parts:
+            self._index.pop("in_parts", None)
+        if not (self.complete or in_parts) and url_of(self.folder) is None:
             # Left by a run that died: the index never named it, so this run writes it again.
-            (self.folder / _shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
+            (self.folder / shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
             sweep(self.folder)
 
     @property
@@ -163,6 +166,7 @@ class ShardWriter:
         shards = [*self._index["shards"], *(shard for part in parts for shard in part["shards"])]
         state = {"layers": described, "shards": shards, "tokens": sum(shard["tokens"] for shard in shards)}
         state |= {"batches_done": batches_done, "complete": True, "inputs": inputs}
+        self._index.pop("in_parts", None)
         self._write_index(self._index | state)
         self._index |= state
         if url_of(self.folder) is None:
@@ -171,7 +175,7 @@ class ShardWriter:
     def _commit(self, *, complete: bool) -> None:
         shards = list(self._index["shards"])
         if self._held_tokens:
-            name, told = _shard_name(self._first + len(shards)), dict[str, str]()
+            name, told = shard_name(self._first + len(shards)), dict[str, str]()
             self._write(self.folder / name, _safetensors(self._held), told)
             shards.append({"file": name, "tokens": self._held_tokens, **told})
         done = self.batches_done + len(self._held)
@@ -259,7 +263,8 @@ def _describe(layers: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _shard_name(number: int) -> str:
+def shard_name(number: int) -> str:
+    """The file of a shard."""
     return f"shard-{number:05d}.safetensors"
 
 

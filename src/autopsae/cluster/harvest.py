@@ -12,12 +12,12 @@ import torch
 from autopsae.activations.batches import parts_of
 from autopsae.activations.harvest import digest_of, request_of
 from autopsae.activations.harvest_text import TextToHarvest, text_to_harvest
-from autopsae.activations.index import VERSION, check_shards
+from autopsae.activations.index import INDEX, VERSION, check_shards, read_index
 from autopsae.activations.masks import keep_mask
 from autopsae.activations.presets import load_model
 from autopsae.activations.remote import check_shards_there
 from autopsae.activations.room import Room, check_disk
-from autopsae.activations.shards import SHARD_TOKENS, ShardWriter
+from autopsae.activations.shards import SHARD_TOKENS, ShardWriter, shard_name
 from autopsae.activations.store import Activations, open_layers
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
@@ -72,6 +72,8 @@ def harvest_text_on(
         raise InputError(f"jobs: expected at least one, got {jobs}")
     refuse_url(work, "a folder that can be locked", "name one on a disk that all machines see")
     folder, work = absolute(folder), Path(work).resolve()
+    if work == folder:
+        raise InputError(f"work: expected another folder than that of the shards, got {work} for both")
     loaded = load_model(model)
     text = text_to_harvest(
         loaded,
@@ -135,12 +137,19 @@ class _Harvest:
         shards, batches_done, inputs = self._cut(begun)
         if not writer.tokens and not shards:
             raise InputError("expected at least one token to keep, got none; check `tokens` and the text")
-        asked = {"out": str(writer.folder), "shard_tokens": self._shard_tokens, "jobs": jobs, "begun": begun}
+        asked = {"out": str(writer.folder), "shard_tokens": self._shard_tokens, "jobs": jobs}
         made = self._jobs(shards, min(jobs, len(shards)))
-        for job in made.values():
-            _forget_lost(job, writer.folder)
-        run_jobs(engine, harvest_part, made, self._work, request={**self._request, **asked}, progress=progress)
+        run_jobs(
+            engine,
+            harvest_part,
+            made,
+            self._work,
+            request={**self._request, **asked},
+            look=lambda job: _forget_lost(job, writer.folder),
+            progress=progress,
+        )
         parts = [load_part(job.results[0]) for job in made.values()]
+        _check_plan(parts, shards, writer)
         writer.join(parts, batches_done=batches_done, inputs=inputs)
 
     def _cut(self, begun: int) -> tuple[list[_Shard], int, str]:
@@ -180,16 +189,19 @@ class _Harvest:
         for number in range(count):
             first, end = len(shards) * number // count, len(shards) * (number + 1) // count
             mine = shards[first:end]
-            result = self._work / "parts" / f"{number}.json"
+            sequences = [mine[0].first * size, mine[-1].end * size]
+            # Where one process has added shards meanwhile, others are left: a name tells what a part has.
+            name = f"{written + first:05d}-{sequences[0]}-{sequences[1]}"
+            result = self._work / "parts" / f"{name}.json"
             task = {
                 **common,
                 "batch_size": size,
-                "sequences": [mine[0].first * size, mine[-1].end * size],
+                "sequences": sequences,
                 "tokens": sum(shard.tokens for shard in mine),
                 "first_shard": written + first,
                 "result": str(result),
             }
-            made[str(number)] = Job(task=task, results=(result,))
+            made[name] = Job(task=task, results=(result,))
         return made
 
 
@@ -198,14 +210,31 @@ def _count_tokens(text: TextToHarvest, batch: dict[str, Any]) -> int:
     return int(keep_mask(batch, text.keep, batch["input_ids"].shape).sum())
 
 
+def _check_plan(parts: Sequence[dict[str, Any]], planned: Sequence[_Shard], writer: ShardWriter) -> None:
+    """InputError unless the parts have the shards that were planned, after those that are written."""
+    mine = [(shard["file"], shard["tokens"]) for part in parts for shard in part["shards"]]
+    written = len(writer.shards_and_layers()["shards"])
+    wanted = [(shard_name(number), shard.tokens) for number, shard in enumerate(planned, written)]
+    if mine != wanted:
+        total, got = (sum(tokens for _, tokens in some) for some in (wanted, mine))
+        raise InputError(
+            f"{writer.folder}: expected parts with the shards that were planned ({total:,} tokens), got others "
+            f"({got:,} tokens); harvest into a new folder"
+        )
+
+
 def _forget_lost(job: Job, folder: Path) -> None:
-    """Let a job be done again whose shards are no longer in `folder` as they were written."""
+    """Let a job begin again whose shards, all or those so far, are no longer in `folder` as they were written."""
     [result] = job.results
-    if not result.exists():
-        return
+    state = result.with_suffix("")
     try:
-        part = {**load_part(result), "version": VERSION}
+        if result.exists():
+            part = {**load_part(result), "version": VERSION}
+        elif (state / INDEX).exists():
+            part = read_index(state)
+        else:
+            return
         check_shards_there(url, part) if (url := url_of(folder)) else check_shards(folder, part)
     except InputError:
-        shutil.rmtree(result.with_suffix(""), ignore_errors=True)
-        result.unlink()
+        shutil.rmtree(state, ignore_errors=True)
+        result.unlink(missing_ok=True)

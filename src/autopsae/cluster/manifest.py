@@ -37,21 +37,23 @@ def run_jobs(
     folder: Path,
     *,
     request: Mapping[str, Any],
+    look: Callable[[Job], None] | None = None,
     ended: Callable[[str], None] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Run all jobs that are not done, and keep in `folder`/manifest.json which are.
 
     engine: opened only where something is left to do; request: what is asked for, which must be what the folder
-    was begun with; ended: told the name of each job as it ends, first of those that are done; progress: told how
-    many are done, as "jobs".
+    was begun with; look: told each job once that is known, before it is asked which are done: it may remove results
+    that are of no use any more; ended: told the name of each job as it ends, first of those that are done;
+    progress: told how many are done, as "jobs".
 
     Raises InputError where another process works in the folder, for another request, and, once all others are done,
     for jobs whose input cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with hold_lock(folder / LOCK, what=folder):
-        done = _begin(folder, request, jobs)
+        done = _begin(folder, request, jobs, look)
         failed = dict[str, str]()
 
         def tell(name: str) -> None:
@@ -79,7 +81,9 @@ def run_jobs(
         raise InputError(f"{failed[first]}{more}; what is done is in {folder}")
 
 
-def _begin(folder: Path, request: Mapping[str, Any], jobs: Mapping[str, Job]) -> dict[str, bool]:
+def _begin(
+    folder: Path, request: Mapping[str, Any], jobs: Mapping[str, Job], look: Callable[[Job], None] | None
+) -> dict[str, bool]:
     """Which jobs are done: their results are there, and those in `folder` under a manifest of the same request."""
     path = folder / MANIFEST
     if path.is_file():
@@ -90,6 +94,9 @@ def _begin(folder: Path, request: Mapping[str, Any], jobs: Mapping[str, Job]) ->
             )
     elif any(path.exists() for job in jobs.values() for path in job.results if path.is_relative_to(folder)):
         raise InputError(f"{folder}: expected a new folder, or one with its {MANIFEST}; pass another folder")
+    if look:
+        for job in jobs.values():
+            look(job)
     done = {name: all(path.is_file() for path in job.results) for name, job in jobs.items()}
     _save(folder, request, done)
     return done

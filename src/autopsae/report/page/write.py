@@ -139,11 +139,11 @@ def _wrote(saved: Saved) -> tuple[tuple[str, str], ...]:
     settings = saved.wrote.get("settings")
     if isinstance(settings, dict):
         told = {name: value for name, value in settings.items() if value not in (None, [], "", False)}
-        lines.append(("settings", ", ".join(_setting(name, value) for name, value in told.items())))
+        lines.append(("settings", ", ".join(_say_setting(name, value) for name, value in told.items())))
     return tuple(lines)
 
 
-def _setting(name: str, value: Any) -> str:
+def _say_setting(name: str, value: Any) -> str:
     """A setting in words: of a list its values."""
     if value is True:
         return name

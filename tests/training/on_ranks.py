@@ -122,12 +122,15 @@ CASES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training: its records, its weights on the first rank, and the counters of all latents."""
+    """What came of a training: its records, its weights on the first rank, and the counters of all latents. part: the
+    weights and the moments of the rank's own latents.
+    """
 
     records: list[Record]
     weights: dict[str, Tensor]
     counters: dict[str, Tensor]
     traffic: dict[str, Traffic]
+    part: dict[str, Tensor]
 
 
 def train_case(ranks: Ranks, case: Case) -> Outcome:
@@ -143,10 +146,11 @@ def outcome_of(training: Training, records: list[Record], ranks: Ranks) -> Outco
     watch = training._account.watch
     counters = {name: getattr(watch, name)[0] for name in ("since_fired", "since_positive", "ever_fired")}
     sae, traffic = training.members[0].sae, dict(ranks.traffic)
+    part = {**sae.state_dict(), **training._optimizer.tensors()}
     if ranks.everyone.is_alone:
-        return Outcome(records, sae.state_dict(), counters, traffic)
+        return Outcome(records, sae.state_dict(), counters, traffic, part)
     whole = unite(sae, ranks)
-    return Outcome(records, {} if whole is None else whole.state_dict(), counters, traffic)
+    return Outcome(records, {} if whole is None else whole.state_dict(), counters, traffic, part)
 
 
 def train_cases(ranks: Ranks, names: Sequence[str]) -> dict[str, Outcome]:

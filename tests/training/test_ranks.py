@@ -59,6 +59,15 @@ def check_same_outcome(every: list[Outcome], expected: Outcome) -> None:
     assert all(one.records == first.records for one in every)
 
 
+def check_same_parts(parts: list[dict[str, Tensor]], of_group: int) -> None:
+    """Peers, which have the same latents in different groups, end with the same tensors, to the bit."""
+    for rank, part in enumerate(parts):
+        first = parts[rank % of_group]
+        assert {"W_enc", "W_dec", "moments.W_dec"} <= part.keys() == first.keys()
+        for name, tensor in part.items():
+            assert torch.equal(tensor, first[name]), f"{name} of rank {rank}"
+
+
 @pytest.mark.parametrize(
     ("size", "names"),
     [
@@ -100,6 +109,7 @@ def test_groups_that_share_each_batch_end_with_the_weights_and_the_counters_of_o
             mine = [one[name] for one in every[first : first + of_group]]
             mine[0] = replace(mine[0], weights=every[0][name].weights)  # which the first rank of all has alone
             check_same_outcome(mine, alone(name))
+        check_same_parts([one[name].part for one in every], of_group)
 
 
 @pytest.mark.parametrize(("before", "after"), [((4, 2), (2, 1)), ((2, 1), (4, 2)), ((4, 2), (1, 1))])

@@ -42,9 +42,9 @@ def free_port() -> str:
 
 
 def as_torchrun(
-    size: int, work: processes.Work, *words: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    size: int, work: processes.Work, *words: str, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int = 0
 ) -> list[str]:
-    """What each process printed, with the variables that torchrun sets."""
+    """What each process printed, with the variables that torchrun sets. code: the exit code of all."""
     common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     started = []
     for rank in range(size):
@@ -55,7 +55,7 @@ def as_torchrun(
         streams = processes.Streams(folder / f"out{rank}", folder / f"err{rank}")
         started.append((processes._start(work, words, streams, folder), streams))
     codes = [processes._wait(process) for process, _ in started]
-    assert codes == [0] * size, [streams.err.read_text() for _, streams in started]
+    assert codes == [code] * size, [streams.err.read_text() for _, streams in started]
     return [streams.out.read_text() + streams.err.read_text() for _, streams in started]
 
 
@@ -100,6 +100,16 @@ def test_train_with_data_parallelism_ends_as_on_one_process(
     assert many["dead"] == one["dead"]
     assert run([*TRAIN, "--out", "other", "--data-parallel", "2"]) == 2
     assert "--data-parallel: expected processes that torchrun started, got one process" in capsys.readouterr().err
+
+
+def test_groups_that_do_not_divide_the_processes_are_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tokens(tmp_path)
+    words = [*TRAIN, "--out", "out", "--data-parallel", "2"]
+    first, *others = as_torchrun(3, processes.command, *words, folder=tmp_path, monkeypatch=monkeypatch, code=2)
+    assert first.count("expected a number of groups that divides 3 ranks, got 2") == 1
+    assert others == ["", ""]
 
 
 @pytest.mark.long

@@ -1,7 +1,8 @@
 """Trainings on several ranks: processes of this machine that exchange through gloo, each with one thread."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -122,12 +123,15 @@ CASES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a training: its records, its weights on the first rank, and the counters of all latents."""
+    """What came of a training: its records, its weights on the first rank, and the counters of all latents. part:
+    the weights and the moments of the rank's own latents.
+    """
 
     records: list[Record]
     weights: dict[str, Tensor]
     counters: dict[str, Tensor]
     traffic: dict[str, Traffic]
+    part: dict[str, Tensor]
 
 
 def train_case(ranks: Ranks, case: Case) -> Outcome:
@@ -143,10 +147,11 @@ def outcome_of(training: Training, records: list[Record], ranks: Ranks) -> Outco
     watch = training._account.watch
     counters = {name: getattr(watch, name)[0] for name in ("since_fired", "since_positive", "ever_fired")}
     sae, traffic = training.members[0].sae, dict(ranks.traffic)
+    part = {**sae.state_dict(), **training._optimizer.tensors()}
     if ranks.everyone.is_alone:
-        return Outcome(records, sae.state_dict(), counters, traffic)
+        return Outcome(records, sae.state_dict(), counters, traffic, part)
     whole = unite(sae, ranks)
-    return Outcome(records, {} if whole is None else whole.state_dict(), counters, traffic)
+    return Outcome(records, {} if whole is None else whole.state_dict(), counters, traffic, part)
 
 
 def train_cases(ranks: Ranks, names: Sequence[str]) -> dict[str, Outcome]:
@@ -247,6 +252,54 @@ def see_other_tokens(ranks: Ranks) -> None:
     """Each rank trains on tokens of its own."""
     sae = part_of(new_sae(0), ranks)
     Training([Member(sae=sae, config=settings())], tokens(seed=5 + ranks.rank), ranks=ranks).advance()
+
+
+def drift(ranks: Ranks) -> None:
+    """Train until a record, after the last bit of one weight of the last rank has changed."""
+    training = Training([CASES["few steps"].member(ranks)], tokens(), ranks=ranks)
+    training.advance()
+    if ranks.everyone.rank == ranks.everyone.size - 1:
+        one = training._weights.W_dec.detach()[0, 0]
+        one.copy_(one.nextafter(one + 1))
+    for _ in range(5):
+        training.advance()
+
+
+def train_with_other_rounding(ranks: Ranks) -> dict[str, Tensor]:
+    """The part of a rank after a training where the sums of the second group are a bit larger than those of the
+    first, and so is the loss in the second place of each group.
+    """
+    in_group, of_peers = ranks.sum, ranks.peers.sum
+
+    def sum_in_group(tensor: Tensor, purpose: str) -> Tensor:
+        summed = in_group(tensor, purpose)
+        rounds = purpose in ("birth", "gradient norm") and not ranks.peers.is_first
+        return summed.copy_(summed.nextafter(summed + 1)) if rounds else summed
+
+    def sum_of_peers(tensor: Tensor, purpose: str) -> Tensor:
+        summed = of_peers(tensor, purpose)
+        rounds = purpose == "loss" and not ranks.is_first
+        return summed.copy_(summed.nextafter(summed + 1)) if rounds else summed
+
+    vars(ranks)["sum"], vars(ranks.peers)["sum"] = sum_in_group, sum_of_peers
+    case = CASES["clipped"]
+    return train_case(ranks, replace(case, config={**case.config, "steps": 20, "clip_norm": 0.01})).part
+
+
+def timeouts_of_groups(_: Ranks, timeout: timedelta) -> list[timedelta | None]:
+    """How long the groups wait that are made for data parallelism."""
+    make, seen = torch.distributed.new_group, list[timedelta | None]()
+
+    def new_group(members: list[int], timeout: timedelta | None = None) -> Any:
+        seen.append(timeout)
+        return make(members, timeout)
+
+    vars(torch.distributed)["new_group"] = new_group
+    try:
+        Ranks.of_group(groups=2, timeout=timeout)
+    finally:
+        vars(torch.distributed)["new_group"] = make
+    return seen
 
 
 def fail_to_save(ranks: Ranks, name: str, path: Path) -> str:

@@ -1,6 +1,7 @@
 """One SAE whose latents are spread over ranks ends as on one process."""
 
 from dataclasses import fields, replace
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,19 @@ from tests.training.on_ranks import (
     call_each,
     choose_per_token,
     choose_together,
+    drift,
     in_groups,
     on_ranks,
     see_other_tokens,
     steps_of_case,
+    timeouts_of_groups,
     train_case,
     train_cases,
     train_from,
     train_in_groups,
     train_until,
     train_wide,
+    train_with_other_rounding,
 )
 
 EXACT = 1e-9
@@ -57,6 +61,15 @@ def check_same_outcome(every: list[Outcome], expected: Outcome) -> None:
             one, wanted = getattr(mine, part.name), getattr(other, part.name)
             assert one == (wanted if wanted is None else pytest.approx(wanted, rel=EXACT, abs=EXACT)), part.name
     assert all(one.records == first.records for one in every)
+
+
+def check_same_parts(parts: list[dict[str, Tensor]], of_group: int) -> None:
+    """Peers, which have the same latents in different groups, end with the same tensors, to the bit."""
+    for rank, part in enumerate(parts):
+        first = parts[rank % of_group]
+        assert {"W_enc", "W_dec", "moments.W_dec"} <= part.keys() == first.keys()
+        for name, tensor in part.items():
+            assert torch.equal(tensor, first[name]), f"{name} of rank {rank}"
 
 
 @pytest.mark.parametrize(
@@ -100,6 +113,24 @@ def test_groups_that_share_each_batch_end_with_the_weights_and_the_counters_of_o
             mine = [one[name] for one in every[first : first + of_group]]
             mine[0] = replace(mine[0], weights=every[0][name].weights)  # which the first rank of all has alone
             check_same_outcome(mine, alone(name))
+        check_same_parts([one[name].part for one in every], of_group)
+
+
+def test_groups_whose_sums_round_otherwise_keep_the_same_weights(tmp_path: Path) -> None:
+    check_same_parts(on_ranks(4, in_groups, 2, train_with_other_rounding), 2)
+
+
+def test_a_peer_with_one_other_bit_is_told_on_all_ranks(tmp_path: Path) -> None:
+    told = on_ranks(4, call_each, [(in_groups, (2, drift))])
+    assert [words for [words] in told] == 4 * [
+        "ranks: expected the same W_dec in all groups, got another one in group 1 than in group 0; go on from the "
+        "last checkpoint, on devices of one kind"
+    ]
+
+
+def test_groups_wait_as_long_as_they_are_told(tmp_path: Path) -> None:
+    day = timedelta(days=1)
+    assert on_ranks(4, timeouts_of_groups, day) == [[day] * 4] * 4
 
 
 @pytest.mark.parametrize(("before", "after"), [((4, 2), (2, 1)), ((2, 1), (4, 2)), ((4, 2), (1, 1))])

@@ -8,7 +8,7 @@ from datetime import timedelta
 import torch
 
 from autopsae.arrays import InputError
-from autopsae.kernels.ranks import ALONE, Ranks
+from autopsae.kernels.ranks import ALONE, ErrorOfAllRanks, Ranks
 
 _WORDS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RUN_ID")
 """What torchrun tells each process. Other programs set the first ones too, the last one is its own."""
@@ -38,7 +38,8 @@ def ranks_of_torchrun(groups: int = 1) -> Iterator[Ranks]:
     """The ranks that torchrun started, within the context; one process where it started none. groups: as for
     `Ranks.of_group`.
 
-    Tensors in main memory go through gloo, those of GPUs through NCCL.
+    Tensors in main memory go through gloo, those of GPUs through NCCL. Of an error of all ranks, in the context or
+    before it, the first rank tells; the others end with exit code 2 and say nothing.
     """
     if not is_launched():
         if groups != 1:
@@ -55,6 +56,10 @@ def ranks_of_torchrun(groups: int = 1) -> Iterator[Ranks]:
     backends = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backends, timeout=_PATIENCE)
     try:
-        yield Ranks.of_group(groups=groups)
+        yield Ranks.of_group(groups=groups, timeout=_PATIENCE)
+    except ErrorOfAllRanks as error:
+        if os.environ["RANK"] != "0":
+            raise SystemExit(2) from error
+        raise
     finally:
         torch.distributed.destroy_process_group()

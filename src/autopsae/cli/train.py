@@ -20,7 +20,7 @@ from autopsae.cli.torchrun import device_of_rank, ranks_of_torchrun
 from autopsae.cli.train_on import open_asked, spread_groups
 from autopsae.cluster.engine import Engine
 from autopsae.disk import check_unlocked
-from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks
+from autopsae.kernels.ranks import Ranks
 from autopsae.provenance import add_provenance
 from autopsae.report.plots import check_figure
 from autopsae.run.finished import Settings
@@ -45,11 +45,10 @@ def train(options: TrainOptions) -> None:
     with ranks_of_torchrun(options.data_parallel) as ranks:
         try:
             result = _train(replace(options, device=device_of_rank(options.device)), ranks)
-        except (Diverged, ErrorOfAllRanks) as error:
+        except Diverged as error:
             if not ranks.everyone.is_first:
                 raise SystemExit(2) from error  # the first rank says it for all
-            if isinstance(error, Diverged):
-                write_run_outputs(options.paging, options.figure, options.out)  # they say how far the run came
+            write_run_outputs(options.paging, options.figure, options.out)  # they say how far the run came
             raise
     if not ranks.everyone.is_first:
         return

@@ -10,6 +10,7 @@ rank own the same latents in the other groups; a sum over the tokens of a batch 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -53,9 +54,10 @@ class Ranks:
         self.peers = self if size == 1 else Ranks()
 
     @classmethod
-    def of_group(cls, group: Any = None, *, groups: int = 1) -> "Ranks":
+    def of_group(cls, group: Any = None, *, groups: int = 1, timeout: timedelta | None = None) -> "Ranks":
         """The ranks of a process group; None for the default group. groups: how many groups share each batch, for
-        data parallelism; the latents are spread over the ranks of each, which follow each other.
+        data parallelism; the latents are spread over the ranks of each, which follow each other. timeout: how long
+        a rank of a group waits for the others, as in torch.distributed.new_group; None for the default there.
 
         Raises InputError where there is no process group, and for ranks that cannot be divided so.
         """
@@ -73,16 +75,16 @@ class Ranks:
                 f"ranks: expected a number of groups that divides {everyone.size} ranks, got {groups}; start "
                 "another number of processes, or take another number of groups"
             )
-        return cls._divide(everyone, groups, dist.get_process_group_ranks(group))
+        return cls._divide(everyone, groups, dist.get_process_group_ranks(group), timeout)
 
     @classmethod
-    def _divide(cls, everyone: "Ranks", groups: int, numbers: Sequence[int]) -> "Ranks":
+    def _divide(cls, everyone: "Ranks", groups: int, numbers: Sequence[int], timeout: timedelta | None) -> "Ranks":
         """The group of this rank. numbers: of all ranks in the default group."""
         dist, size = torch.distributed, everyone.size // groups
         mine, place = divmod(everyone.rank, size)
         # Every process makes all groups, in the same order, also those that it is not in.
-        of_latents = [dist.new_group([*numbers[n * size : (n + 1) * size]]) for n in range(groups)]
-        of_tokens = [dist.new_group([*numbers[n::size]]) for n in range(size)]
+        of_latents = [dist.new_group([*numbers[n * size : (n + 1) * size]], timeout) for n in range(groups)]
+        of_tokens = [dist.new_group([*numbers[n::size]], timeout) for n in range(size)]
         ranks = cls(rank=place, size=size, group=of_latents[mine])
         ranks.peers, ranks.everyone = cls(rank=mine, size=groups, group=of_tokens[place]), everyone
         ranks.traffic = ranks.peers.traffic = everyone.traffic
@@ -152,6 +154,14 @@ class Ranks:
         """Replace a tensor by that of the rank `source`. Not counted in `traffic`."""
         if not self.is_alone:
             torch.distributed.broadcast(tensor, group_src=source, group=self._group)
+
+    def sum_for_peers(self, tensor: Shaped[Tensor, "..."], purpose: str) -> Shaped[Tensor, "..."]:
+        """As `sum`, of what each group has alike. Groups may add up in another order, so that the last bit would
+        differ: all take the sum of the first group, which is not counted in `traffic`.
+        """
+        summed = self.sum(tensor, purpose)
+        self.peers.broadcast(summed, 0)
+        return summed
 
     def _reduce(self, tensor: Tensor, how: Any, purpose: str) -> Tensor:
         if not self.is_alone:

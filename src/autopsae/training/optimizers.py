@@ -51,7 +51,8 @@ class Optimizer:
         for member, config in enumerate(configs):
             if config.relative_encoder_lr:
                 lengths = W_enc[member].norm(dim=1).double()
-                summed = weights.ranks.sum(torch.stack([lengths.sum(), lengths.new_tensor(len(lengths))]), "birth")
+                length_and_number = torch.stack([lengths.sum(), lengths.new_tensor(len(lengths))])
+                summed = weights.ranks.sum_for_peers(length_and_number, "birth")
                 self._encoder_lengths[member] = summed[0] / summed[1]
         if self._unit:
             self._normalize()
@@ -185,7 +186,7 @@ class Optimizer:
         # Each rank has the gradient of its own latents, and all have that of `b_dec`, which counts once.
         counts = {name: (rates[name] > 0) * (ranks.is_first or name != "b_dec") for name in graded}
         squares = [p.grad.flatten(1).square().sum(dim=1) * counts[name] for name, p in graded.items()]  # type: ignore[union-attr]
-        norm = ranks.sum(torch.stack(squares).sum(dim=0), "gradient norm").sqrt()
+        norm = ranks.sum_for_peers(torch.stack(squares).sum(dim=0), "gradient norm").sqrt()
         limit = norm.new_tensor([torch.inf if clip is None else clip for clip in self._clip])
         factor = (limit / (norm + 1e-6)).clamp_max(1)
         for p in graded.values():

@@ -72,8 +72,14 @@ def bytes_of_step(
             choice.append(gathered * tokens * k_aux * size)
             sent["reconstruction"].append(summed * tokens * d_in * size)
     if is_recorded:
-        # The agreement, the counts of latents, the smallest code of each token, the number of codes, the threshold.
-        sent["records"] = [(ranks - 1) * 24, summed * 7 * _COUNT, summed * tokens * size, _all_reduce(ranks) * size]
+        # The agreement (of groups, on both weights too), the counts of latents, the smallest code of each token,
+        # the number of codes, the threshold.
+        sent["records"] = [
+            (ranks - 1) * (24 if groups == 1 else 40),
+            summed * 7 * _COUNT,
+            summed * tokens * size,
+            _all_reduce(ranks) * size,
+        ]
         sent["records"].append(_all_reduce(groups) * 2 * size)
     numbers = latents * _numbers_per_latent(config, sparsity, d_in, encoder_bias)
     sent |= _of_peers(config, groups, latents=latents, numbers=numbers, d_in=d_in, size=size, revives=k_aux > 0)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isclose, isnan
 
 import torch
 from jaxtyping import Float, Int
@@ -101,15 +101,27 @@ class Account:
         return [Record(step=steps - 1, tokens=tokens, **dict(zip(columns, row, strict=True))) for row in rows]
 
     def _check_agreement(self, measured: Measured, sae: SAE) -> None:
-        """Raises ErrorOfAllRanks where ranks have another loss, other tokens or another `b_dec`."""
+        """Raises ErrorOfAllRanks where ranks have another loss, other tokens or another `b_dec`, and where peers
+        have other weights, to the bit.
+        """
+        groups = self._ranks.peers.size
         mine = [measured.loss.double().sum(), self.sum.sum(), sae.b_dec.detach().double().sum()]
-        every = self._ranks.everyone.gather(torch.stack(mine), "records")
-        for name, values in zip(("loss", "sum of all tokens", "sum of b_dec"), every.T.tolist(), strict=True):
-            if any(value != values[0] and not (isnan(value) and isnan(values[0])) for value in values):
+        numbers = torch.stack(mine).view(torch.int64)
+        if groups > 1:
+            numbers = torch.cat([numbers, torch.stack([_sum_of_bits(sae.W_enc), _sum_of_bits(sae.W_dec)])])
+        every = self._ranks.everyone.gather(numbers, "records")
+        columns = every[:, :3].contiguous().view(torch.float64).T.tolist()
+        # Each place of a group adds up the losses of all groups for itself, perhaps in another order.
+        rounding = 8 * groups * torch.finfo(measured.loss.dtype).eps if groups > 1 else 0.0
+        for name, values in zip(("loss", "sum of all tokens", "sum of b_dec"), columns, strict=True):
+            close = rounding if name == "loss" else 0.0
+            if not all(_are_same(value, values[0], close) for value in values):
                 raise ErrorOfAllRanks(
                     f"ranks: expected the same {name} on all ranks, got {', '.join(f'{v:.17g}' for v in values)}; "
                     "give all the same tokens, and the same SAE before it is divided"
                 )
+        if groups > 1:
+            _check_groups(every[:, 3:].unflatten(0, (groups, self._ranks.size)))
 
     def restart_counts(self) -> None:
         """Count anew what records count since the last ones."""
@@ -125,6 +137,28 @@ class Account:
         """All that is kept, by its name in a checkpoint."""
         watch = {name: getattr(self.watch, name) for name in ("since_positive", "since_fired", "ever_fired")}
         return {**watch, "changes": self.watch.counted, "sum": self.sum, "resampled": self.resampled}
+
+
+def _are_same(one: float, other: float, rounding: float) -> bool:
+    return isclose(one, other, rel_tol=rounding, abs_tol=0) or (isnan(one) and isnan(other))
+
+
+def _check_groups(sums: Int[Tensor, "groups places 2"]) -> None:
+    """Raises ErrorOfAllRanks where a group has other weights than the first. sums: of the bits of both weights."""
+    for number, name in enumerate(("W_enc", "W_dec")):
+        for group in range(1, len(sums)):
+            if not torch.equal(sums[group, :, number], sums[0, :, number]):
+                raise ErrorOfAllRanks(
+                    f"ranks: expected the same {name} in all groups, got another one in group {group} than in "
+                    "group 0; go on from the last checkpoint, on devices of one kind"
+                )
+
+
+def _sum_of_bits(weights: Float[Tensor, "rows columns"]) -> Int[Tensor, ""]:
+    """The sum of the numbers' bits, read as integers: the same in every order, another if one bit differs."""
+    bits = weights.detach().view(torch.int64 if weights.element_size() == 8 else torch.int32)
+    # In pieces, as a sum in int64 may copy what it sums.
+    return torch.stack([rows.sum(dtype=torch.int64) for rows in bits.split(4096)]).sum()
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from experiments.outliers_2605_31518 import learned
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_least, at_most, main, near
 from experiments.outliers_2605_31518.learned import (
     BATCH,
@@ -54,12 +55,8 @@ STARTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
-    steps: int
+class Size(learned.Size):
     rates: tuple[float, ...]
-    draws: int
-    tokens: int
-    held_out: int
     records: int
 
 

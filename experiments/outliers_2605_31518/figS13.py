@@ -8,6 +8,7 @@ lowest have hardly moved at the end, the highest overshoot. Mean and spread over
 
 from dataclasses import dataclass
 
+from experiments.outliers_2605_31518 import learned
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_least, main
 from experiments.outliers_2605_31518.learned import config, follow, last, layer, mean_spread, newborn
 from experiments.outliers_2605_31518.style import BLUE, RED, death_axis, legend_below, sheet
@@ -22,11 +23,7 @@ GAMMAS = {5.0: ("o", "-"), 40.0: ("s", "--")}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
-    steps: int
-    draws: int
-    tokens: int
-    held_out: int
+class Size(learned.Size):
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 

@@ -9,6 +9,7 @@ Claims are on the range of the ends over the settings; of the bias on their rati
 
 from dataclasses import dataclass
 
+from experiments.outliers_2605_31518 import learned
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_most, main
 from experiments.outliers_2605_31518.learned import config, follow, last, layer, mean_spread, newborn
 from experiments.outliers_2605_31518.style import MARKERS, SERIES, death_axis, legend_below, sheet
@@ -25,12 +26,8 @@ BIAS_RATIO = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class Size(learned.Size):
     lr: float
-    steps: int
-    draws: int
-    tokens: int
-    held_out: int
     records: int
     batch: int = 512
     large_batch: int = 4096

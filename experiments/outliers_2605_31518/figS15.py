@@ -10,17 +10,16 @@ gamma and start of its own; the picture writes that coefficient. TopK with k 5 s
 512, nothing rescaled; mean and spread over draws, on held-out tokens.
 """
 
-from dataclasses import dataclass
 from math import log
 from typing import Any
 
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_least, at_most, main
-from experiments.outliers_2605_31518.learned import config, follow, layer, mean_spread, newborn
+from experiments.outliers_2605_31518.learned import SizeAtRate, train_draws
 from experiments.outliers_2605_31518.style import BLUE, RED, death_axis, gamma_axis, legend_below, sheet
 from matplotlib.figure import Figure
 
 from autopsae import TopK
-from autopsae.training import Member, jumprelu_paper, relu_lindsey
+from autopsae.training import jumprelu_paper, relu_lindsey
 
 TARGET = 5.0
 GAMMAS = (2.0, 5.0, 10.0, 40.0)
@@ -31,18 +30,9 @@ KINDS = {"topk": "TopK", "relu": "ReLU", "jumprelu": "JumpReLU"}
 STARTS = {"baseline": (RED, "s", "from b = 0"), "centered": (BLUE, "o", "centered (geometric median)")}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    steps: int
-    draws: int
-    tokens: int
-    held_out: int
-    lr: float = 3e-3
-
-
 SIZES = {
-    "quick": Size(steps=2000, draws=2, tokens=100_000, held_out=4000),
-    "full": Size(steps=5000, draws=3, tokens=400_000, held_out=20_000),
+    "quick": SizeAtRate(steps=2000, draws=2, tokens=100_000, held_out=4000),
+    "full": SizeAtRate(steps=5000, draws=3, tokens=400_000, held_out=20_000),
 }
 
 
@@ -50,16 +40,16 @@ def compute(scale: Scale) -> Data:
     return measure(SIZES[scale.name])
 
 
-def measure(size: Size) -> Data:
+def measure(size: SizeAtRate) -> Data:
     """rows: one per gamma, kind and start, of ReLU the coefficient that was chosen; tried: all of ReLU's."""
     rows, tried = list[dict[str, Any]](), list[dict[str, Any]]()
     for gamma in GAMMAS:
         for start in STARTS:
             about = {"gamma": gamma, "start": start}
             for kind in ("topk", "jumprelu"):
-                rows.append({**about, "kind": kind, **_ends(size, kind, start, gamma)})
+                rows.append({**about, "kind": kind, **_train(size, kind, start, gamma)})
             relus = [
-                {**about, "kind": "relu", "l1": l1, **_ends(size, "relu", start, gamma, l1=l1)}
+                {**about, "kind": "relu", "l1": l1, **_train(size, "relu", start, gamma, l1=l1)}
                 for l1 in COEFFICIENTS
             ]
             tried += relus
@@ -67,32 +57,12 @@ def measure(size: Size) -> Data:
     return {"steps": size.steps, "lr": size.lr, "draws": size.draws, "target": TARGET, "rows": rows, "tried": tried}
 
 
-def _settings(kind: str, size: Size, l1: float) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """The sparsity, what `newborn` is told and what is set in the training."""
+def _train(size: SizeAtRate, kind: str, start: str, gamma: float, *, l1: float = 0.0) -> dict[str, float]:
+    """What all draws of a kind end with. l1: of ReLU."""
     if kind == "topk":
-        return TopK(k=int(TARGET)), {}, {}
+        return train_draws(size, gamma, start, settings={}, sparsity=TopK(k=int(TARGET)))[0]
     recipe = jumprelu_paper(l0=TARGET) if kind == "jumprelu" else relu_lindsey(steps=size.steps, l1=l1)
-    return recipe.sparsity, dict(recipe.birth), dict(recipe.training)
-
-
-def _ends(size: Size, kind: str, start: str, gamma: float, *, l1: float = 0.0) -> dict[str, float]:
-    """What all draws of one kind end with: means and spreads."""
-    layers = [layer(gamma, seed, tokens=size.tokens, held_out=size.held_out) for seed in range(size.draws)]
-    sparsity, birth, training = _settings(kind, size, l1)
-    members = [
-        Member(
-            sae=newborn(start, of, seed, sparsity=sparsity, **birth),
-            tokens=of.tokens,
-            config=config(steps=size.steps, lr=size.lr, records=4, **training),
-        )
-        for seed, of in enumerate(layers)
-    ]
-    curves = mean_spread(follow(members, layers))
-    return {
-        **{name: values[-1] for name, values in curves.items()},
-        "born": curves["dead"][0],
-        "before": curves["dead"][-2],
-    }
+    return train_draws(size, gamma, start, settings=recipe.training, sparsity=recipe.sparsity, **recipe.birth)[0]
 
 
 def draw(data: Data) -> Figure:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from experiments.outliers_2605_31518 import learned
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_least, at_most, main
 from experiments.outliers_2605_31518.learned import config, follow, layer, mean_spread, newborn, rank
 from experiments.outliers_2605_31518.style import BLUE, MARKERS, RED, SERIES, death_axis, sheet
@@ -27,13 +28,8 @@ GAMMA, K_START = 40.0, 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
-    steps: int
-    draws: int
-    tokens: int
-    held_out: int
+class Size(learned.SizeAtRate):
     coefficients: int = 7
-    lr: float = 3e-3
     parts: tuple[float, ...] = (0.0, 0.02, 0.1, 0.5, 1.0)
     """Of the steps, during which k falls."""
     ends: tuple[int, ...] = (5, 2)

@@ -9,12 +9,11 @@ gammas, from b = 0 with ghost gradients, resampling or AuxK, and centered. Adam 
 latent that was silent for 62 batches is dead to what revives. Mean and spread over draws on held-out tokens.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale, at_least, main
-from experiments.outliers_2605_31518.learned import BATCH, Layer, config, follow, layer, mean_spread, newborn
+from experiments.outliers_2605_31518.learned import BATCH, Layer, SizeAtRate, train_draws
 from experiments.outliers_2605_31518.style import (
     BLUE,
     GREEN,
@@ -31,7 +30,7 @@ from matplotlib.figure import Figure
 from torch.nn.functional import normalize
 
 from autopsae import SAE, AuxK
-from autopsae.training import GhostGradients, Member, Resampling
+from autopsae.training import GhostGradients, Resampling
 
 GAMMA = 40.0
 NEAR = 0.9
@@ -47,18 +46,9 @@ REVIVERS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    steps: int
-    draws: int
-    tokens: int
-    held_out: int
-    lr: float = 3e-3
-
-
 SIZES = {
-    "quick": Size(steps=2000, draws=2, tokens=100_000, held_out=4000),
-    "full": Size(steps=8000, draws=3, tokens=400_000, held_out=20_000),
+    "quick": SizeAtRate(steps=2000, draws=2, tokens=100_000, held_out=4000),
+    "full": SizeAtRate(steps=8000, draws=3, tokens=400_000, held_out=20_000),
 }
 
 
@@ -66,7 +56,7 @@ def compute(scale: Scale) -> Data:
     return measure(SIZES[scale.name])
 
 
-def measure(size: Size) -> Data:
+def measure(size: SizeAtRate) -> Data:
     """sizes: a row per start and d_sae; revived: a row per way and gamma."""
     sizes = [
         {"start": start, "d_sae": d_sae, **_ends(size, start, GAMMA, d_sae=d_sae)}
@@ -88,7 +78,7 @@ def measure(size: Size) -> Data:
     }
 
 
-def _settings(way: str, size: Size) -> dict[str, Any]:
+def _settings(way: str, size: SizeAtRate) -> dict[str, Any]:
     """What is set in the training of a way besides what all have."""
     if way == "ghost":
         return {"revival": GhostGradients(dead_after_tokens=SILENT)}
@@ -101,27 +91,13 @@ def _settings(way: str, size: Size) -> dict[str, Any]:
     return {}
 
 
-def _ends(size: Size, start: str, gamma: float, *, d_sae: int = 100, way: str = "baseline") -> dict[str, float]:
+def _ends(
+    size: SizeAtRate, start: str, gamma: float, *, d_sae: int = 100, way: str = "baseline"
+) -> dict[str, float]:
     """What all draws of one kind end with: means and spreads."""
-    layers = [layer(gamma, seed, tokens=size.tokens, held_out=size.held_out) for seed in range(size.draws)]
-    members = [
-        Member(
-            sae=newborn(start, of, seed, d_sae=d_sae),
-            tokens=of.tokens,
-            config=config(steps=size.steps, lr=size.lr, records=4, **_settings(way, size)),
-        )
-        for seed, of in enumerate(layers)
-    ]
-    curves = mean_spread(follow(members, layers))
-    found = np.array([_found(member.sae, of) for member, of in zip(members, layers, strict=True)])
-    ends = {name: values[-1] for name, values in curves.items()}
-    return {
-        **ends,
-        "found": float(found.mean()),
-        "found_std": float(found.std(ddof=1)),
-        "born": curves["dead"][0],
-        "before": curves["dead"][-2],
-    }
+    ends, saes, layers = train_draws(size, gamma, start, settings=_settings(way, size), d_sae=d_sae)
+    found = np.array([_found(sae, of) for sae, of in zip(saes, layers, strict=True)])
+    return {**ends, "found": float(found.mean()), "found_std": float(found.std(ddof=1))}
 
 
 def _found(sae: SAE, of: Layer) -> float:

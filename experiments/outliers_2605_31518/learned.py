@@ -7,7 +7,7 @@ Draw s has features, tokens and encoder rows of its own, the same in all conditi
 is reported is measured on held-out tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Unpack
@@ -41,6 +41,24 @@ class Layer:
     tokens: Tensor
     held_out: Tensor
     features: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is trained."""
+
+    steps: int
+    draws: int
+    tokens: int
+    """To train on, of each draw."""
+    held_out: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeAtRate(Size):
+    """The same at one rate."""
+
+    lr: float = 3e-3
 
 
 @lru_cache(maxsize=16)
@@ -101,6 +119,26 @@ def follow(members: Sequence[Member], layers: Sequence[Layer]) -> list[Curve]:
         for place, record in records.items():
             _measure(curves[place], members[place].sae, layers[place], record.step + 1)
     return curves
+
+
+def train_draws(
+    size: SizeAtRate, gamma: float, start: str, *, settings: Mapping[str, Any], **birth: Any
+) -> tuple[dict[str, float], list[SAE], list[Layer]]:
+    """(what all draws end with: means and spreads, dead at birth and at the record before the last one; the trained
+    SAEs; their layers). settings: of the training; birth: of `newborn`.
+    """
+    layers = [layer(gamma, seed, tokens=size.tokens, held_out=size.held_out) for seed in range(size.draws)]
+    members = [
+        Member(
+            sae=newborn(start, of, seed, **birth),
+            tokens=of.tokens,
+            config=config(steps=size.steps, lr=size.lr, records=4, **settings),
+        )
+        for seed, of in enumerate(layers)
+    ]
+    curves = mean_spread(follow(members, layers))
+    ends = {**last(curves), "born": curves["dead"][0], "before": curves["dead"][-2]}
+    return ends, [member.sae for member in members], layers
 
 
 def _measure(curve: Curve, sae: SAE, of: Layer, step: int) -> None:

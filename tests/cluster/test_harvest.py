@@ -59,6 +59,20 @@ def spread(engine: Any, model: str, folder: Path, *, work: str = "w", jobs: int 
     return harvest_text_on(lambda: engine, model, DOCUMENTS, folder, folder.parent / work, jobs=jobs, **asked)
 
 
+def die_at_batch_6(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Once, when the sixth batch is added; how many batches were safe each time that one was added."""
+    add, batches = ShardWriter.add, list[int]()
+
+    def die_later(writer: ShardWriter, *args: Any, **more: Any) -> None:
+        batches.append(writer.batches_done)
+        if len(batches) == 6:
+            raise MemoryError
+        add(writer, *args, **more)
+
+    monkeypatch.setattr(ShardWriter, "add", die_later)
+    return batches
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -103,15 +117,7 @@ def test_interrupted_work_goes_on_and_what_is_done_is_not_done_again(model: str,
 def test_a_job_that_dies_goes_on_after_its_last_shard(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, batches = ShardWriter.add, list[int]()
-
-    def die_later(writer: ShardWriter, *args: Any, **more: Any) -> None:
-        batches.append(writer.batches_done)
-        if len(batches) == 6:
-            raise MemoryError
-        add(writer, *args, **more)
-
-    monkeypatch.setattr(ShardWriter, "add", die_later)
+    batches = die_at_batch_6(monkeypatch)
     with pytest.raises(MemoryError):
         spread(Here(), model, tmp_path / "s", jobs=1)
     done = batches[-1]
@@ -153,15 +159,7 @@ def test_shards_that_are_lost_are_harvested_again(model: str, tmp_path: Path) ->
 def test_a_job_that_died_goes_on_where_its_shards_are_lost_too(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    add, batches = ShardWriter.add, list[int]()
-
-    def die_later(writer: ShardWriter, *args: Any, **more: Any) -> None:
-        batches.append(writer.batches_done)
-        if len(batches) == 6:
-            raise MemoryError
-        add(writer, *args, **more)
-
-    monkeypatch.setattr(ShardWriter, "add", die_later)
+    batches = die_at_batch_6(monkeypatch)
     with pytest.raises(MemoryError):
         spread(Here(), model, tmp_path / "s", jobs=1)
     assert batches[-1] > 0

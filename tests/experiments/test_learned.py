@@ -137,7 +137,7 @@ def test_a_feature_is_found_where_a_row_points_along_it() -> None:
 def test_four_times_has_a_row_per_size_and_start_and_per_way_and_gamma(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(four_times, "SIZES_TRIED", (20, 100, 400))
     monkeypatch.setattr(four_times, "GAMMAS", (5.0, 40.0))
-    data, claims = made(four_times.FIGURE, lambda: four_times.measure(four_times.Size(**TINY)))
+    data, claims = made(four_times.FIGURE, lambda: four_times.measure(learned.SizeAtRate(**TINY)))
     assert [(row["start"], row["d_sae"]) for row in data["sizes"]] == [
         (start, d_sae) for start in ("baseline", "centered") for d_sae in (20, 100, 400)
     ]
@@ -153,7 +153,7 @@ def test_figure_s15_takes_of_relu_the_coefficient_whose_l0_is_nearest_to_the_tar
     monkeypatch.setattr(figS15, "GAMMAS", (5.0, 40.0))
     monkeypatch.setattr(figS15, "MODERATE", (5.0,))
     monkeypatch.setattr(figS15, "COEFFICIENTS", (0.01, 30.0))
-    data, claims = made(figS15.FIGURE, lambda: figS15.measure(figS15.Size(**TINY)))
+    data, claims = made(figS15.FIGURE, lambda: figS15.measure(learned.SizeAtRate(**TINY)))
     assert len(data["rows"]) == 2 * 2 * 3
     for row in data["rows"]:
         if row["kind"] == "relu":

@@ -161,6 +161,76 @@ def print_compared(rows: Sequence[Row], steps: int) -> None:
         print(f"| `{policy}` | {' | '.join(cells)} |")
 
 
+CENTRE: Row = {"lr": 3e-4, "k": 32, "d_sae": 2048}
+"""The settings around which one is changed at a time, at 1,000 steps."""
+FACTORS: tuple[Row, ...] = (
+    *({"lr": lr} for lr in (1e-4, 1e-3)),
+    *({"k": k} for k in (16, 64, 256)),
+    {"d_sae": 8192},
+)
+AT_FACTORS = ("none", "median", "median_frozen", "median_slow", "whiten_0.15", "whiten_0.3", "whiten_0.15_fitted")
+"""Policies that are measured at each of them."""
+
+
+def at_factors(rows: Sequence[Row], *, seed: int = 0) -> list[tuple[str, str, dict[str, Row]]]:
+    """(layer, what is changed, the row of each policy) for all layers and changes that have all policies. The rule
+    is among them.
+    """
+    layers = [row for row in rows if any(row[name] != value for name, value in CENTRE.items())]
+    said = []
+    for model, layer in dict.fromkeys((row["model"], row["layer"]) for row in layers):
+        for change in ({}, *FACTORS):
+            about = {"model": model, "layer": layer, "seed": seed, "steps": 1000, **CENTRE, **change}
+            by = {row["policy"]: row for row in rows if about.items() <= row.items()}
+            if {*AT_FACTORS, "rule"} <= by.keys():
+                words = [f"{name} {value:{'g' if name == 'lr' else ','}}" for name, value in change.items()]
+                said.append((f"{model} {layer}", ", ".join(words) or "nothing", by))
+    return said
+
+
+def print_factors(rows: Sequence[Row], *, seed: int = 0) -> None:
+    """A line per layer and change with dead latents and raw FVU of each policy, and what the rule prescribes."""
+    print(f"| layer | changed | {' | '.join(f'`{policy}`' for policy in AT_FACTORS)} | the rule takes |")
+    print("|---" * (3 + len(AT_FACTORS)) + "|")
+    for layer, change, by in at_factors(rows, seed=seed):
+        cells = [f"{by[policy]['dead']:.1%}, {by[policy]['fvu_raw']:.3g}" for policy in AT_FACTORS]
+        print(f"| {layer} | {change} | {' | '.join(cells)} | `{by['rule']['chose']}` |")
+
+
+FURTHER = ("none", "median", "whiten_0.15", "whiten_0.15_fitted")
+"""Policies that are compared in trainings of a rate times steps over 0.3, up to 1."""
+
+
+def further(rows: Sequence[Row]) -> list[Row]:
+    """The rows of these policies, and of the rule, on layers that have all of them; one seed, d_sae 2048, k 32."""
+    named = [
+        row
+        for row in rows
+        if {"seed": 0, "d_sae": 2048, "k": 32}.items() <= row.items()
+        and row["policy"] in (*FURTHER, "rule")
+        and row["lr"] <= 1e-3
+        and 0.3 < round(row["lr"] * row["steps"], 9) <= 1
+    ]
+    groups = grouped(named, "policy")
+    whole = [group for group in groups if {row["policy"] for row in group} == {*FURTHER, "rule"}]
+    return [row for group in sorted(whole, key=lambda g: g[0]["lr"] * g[0]["steps"]) for row in group]
+
+
+def print_further(rows: Sequence[Row]) -> None:
+    """A line per layer with dead latents and raw FVU of each policy, then the shares of the layers."""
+    compared = further(rows)
+    policies = (*FURTHER, "rule")
+    print(f"| layer | lr | steps | {' | '.join(f'`{policy}`' for policy in policies)} |\n" + "|---" * 8 + "|")
+    for group in grouped(compared, "policy"):
+        first, by = group[0], {row["policy"]: row for row in group}
+        cells = [f"{by[policy]['dead']:.1%}, {by[policy]['fvu_raw']:.3g}" for policy in policies]
+        layer = f"{first['model']} {first['layer']}"
+        print(f"| {layer} | {first['lr']:g} | {first['steps']:,} | {' | '.join(cells)} |")
+    said = shares([row for row in compared if row["chose"] is None or row["policy"] == "rule"])
+    for name, words in (("few_dead", "few dead"), ("both", "few dead and low error")):
+        print(f"| **{words}** | | | {' | '.join(f'{said[policy][name]:.0%}' for policy in policies)} |")
+
+
 def tables(rows: Sequence[Row]) -> None:
     """For each setting: a line per layer and seed with dead latents and raw FVU of each policy, then the shares."""
     for setting in grouped(rows, "model", "layer", "seed", "tokens", "epochs", "held_out", "policy"):

@@ -23,6 +23,9 @@ SHORT = 0.3
 LEAST_WHITENED = "whiten_0.15"
 """The least intrusive remedy that is prescribed for a short training."""
 
+SURVIVAL = "survive 1,000 steps at 3e-4 (longer trainings kill more on some layers: --trial)"
+"""What the evidence for the three says of a remedy that passes."""
+
 PAPER_RANK = 0.015
 """Effective rank / d_in under which the paper whitens (App. E, Table S8)."""
 
@@ -108,10 +111,11 @@ def _reason(
             f"{leaves}; no remedy suffices for {acceptable:.1%} dead and survival in training, this one is nearest"
         )
     if not passed_over:
-        return f"{leaves}: at most {acceptable:.1%}, and they are expected to survive training"
+        return f"{leaves}: at most {acceptable:.1%}, and they are expected to {SURVIVAL}"
     left = ", ".join(f"{name} {o.dead.value:.1%} ({_describe_training(o)})" for name, o in passed_over.items())
     return (
-        f"{leaves}; the less intrusive leave over {acceptable:.1%} or are not expected to survive training: {left}"
+        f"{leaves}, and they are expected to {SURVIVAL}; the less intrusive leave over {acceptable:.1%} or are "
+        f"not: {left}"
     )
 
 

@@ -17,8 +17,8 @@ LOPSIDED = 0.6
 EVEN = 0.52
 """Usage at birth that is even enough there. docs/forecast.md has the evidence for the three."""
 
-SHORT = 0.3
-"""Learning rate times steps up to which a training is short: 1,000 steps at 3e-4 (docs/trial.md)."""
+SHORT = 1.0
+"""Learning rate times steps up to which a training is short: 1,000 steps at 1e-3 (docs/trial.md)."""
 
 LEAST_WHITENED = "whiten_0.15"
 """The least intrusive remedy that is prescribed for a short training."""
@@ -63,7 +63,7 @@ def is_short(lr: float, steps: int, sparsity: Sparsity) -> bool:
     """Whether a training is so short that its error is decided by how long the encoder is at birth. Every layer is
     then whitened, and the encoder is fitted (`born`); that needs a sparsity that fixes how many latents fire.
     """
-    return 0 < lr * steps <= SHORT and sparsity.l0 is not None
+    return 0 < lr * steps <= SHORT * (1 + 1e-9) and sparsity.l0 is not None
 
 
 def too_mild(ladder: Sequence[str]) -> set[str]:

@@ -80,7 +80,7 @@ def test_long_work_shows_per_cent_rate_and_time_left_in_a_line_of_eighty() -> No
             bar.advance(task, 2)
         [one] = bar.tasks
         said = terminal._Description().render(one).plain
-    assert said.startswith("layer 3 of 12: hs12, statistics: 12,000 tokens, 40 %, ")
+    assert said.startswith("layer 3 of 12: hs12, statistics: 12,000 tokens, 40%, ")
     assert " a second, 0:00:0" in said or said.endswith(" a second")
 
 

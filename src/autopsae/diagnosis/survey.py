@@ -186,8 +186,9 @@ def _plan_line(layers: Mapping[str, Tokens], size: SampleSize) -> str:
     if None not in known:
         most, source = max(number for number in known if number), max(number for number in of if number)
         tokens = f", {most:,} tokens of each" + (f", spread over all {source:,}" if source > most else "")
-    several = "layers" if len(layers) > 1 else "layer"
-    return f"{len(layers)} {several}{tokens}, one after the other; {size}; nothing is written"
+    if len(layers) == 1:
+        return f"1 layer{tokens.replace(' of each', '')}; {size}; nothing is written"
+    return f"{len(layers)} layers{tokens}, one after the other; {size}; nothing is written"
 
 
 def _of_layer(progress: Progress | None, layer: str) -> Progress | None:

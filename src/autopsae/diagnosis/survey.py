@@ -10,6 +10,7 @@ import torch
 from autopsae.arrays import InputError, Tokens, check_device
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.diagnose import diagnose_as_asked
+from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.parameters import Asked
 from autopsae.diagnosis.plan import Planner
 from autopsae.diagnosis.result import Diagnosis
@@ -93,8 +94,14 @@ class Survey(Result):
             ]
             for d in self.diagnoses
         ]
-        notes = [f"{d.layer}: {finding}" for d in self.diagnoses for finding in d.findings]
-        return html_table(header, rows, notes)
+        found = gravest_findings(self.diagnoses)
+        notes = [str(finding) for _, _, finding in found]
+        if len(self) > 1:
+            notes = [
+                f"on {len(layers)} of {len(self)} layers, gravest on {layer}: {finding}"
+                for layers, layer, finding in found
+            ]
+        return html_table(header, rows, notes, self.verdict)
 
     def __str__(self) -> str:
         said = [printable(sentence) for sentence in self.verdict] if len(self) > 1 else []
@@ -176,6 +183,16 @@ def survey(
         if judged:
             judged(diagnosis)
     return Survey(tuple(diagnoses), plans=planner.plans if planner else ())
+
+
+def gravest_findings(diagnoses: Sequence[Diagnosis]) -> list[tuple[list[str], str, Finding]]:
+    """(the layers that have it, the layer where it is gravest, that finding) for each kind of finding."""
+    kinds: dict[str, list[tuple[str, Finding]]] = {}
+    for d in diagnoses:
+        for finding in d.findings:
+            kinds.setdefault(finding.name, []).append((d.layer, finding))
+    worst = [(pairs, max(pairs, key=lambda pair: pair[1].gravity)) for pairs in kinds.values()]
+    return [([layer for layer, _ in pairs], layer, finding) for pairs, (layer, finding) in worst]
 
 
 def _plan_line(layers: Mapping[str, Tokens], size: SampleSize) -> str:

@@ -5,9 +5,8 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.result import Diagnosis
-from autopsae.diagnosis.survey import Survey
+from autopsae.diagnosis.survey import Survey, gravest_findings
 from autopsae.evaluation.autopsy import ALWAYS
 from autopsae.evaluation.recentre import RecentringCost
 from autopsae.evaluation.result import Autopsy
@@ -197,23 +196,20 @@ def _by_finding(survey: Survey, own: dict[str, str]) -> list[RenderableType]:
     """What layers have in common is said once: each advice and finding with its layers, and the gravest of them."""
     advised: dict[str, list[str]] = {}
     by_paper: dict[str, list[str]] = {}
-    findings: dict[str, list[tuple[str, Finding]]] = {}
     for d in survey:
         advised.setdefault(d.prescription.instruction, []).append(own[d.layer])
         by_paper.setdefault(d.paper, []).append(own[d.layer])
-        for finding in d.findings:
-            findings.setdefault(finding.name, []).append((own[d.layer], finding))
     lines: list[RenderableType] = [Text("\nPrescriptions", style="bold")]
     lines.extend(_bullet(f"{advice}: {_count_line(layers, survey)}") for advice, layers in advised.items())
     lines.extend(
         _bullet(f"the paper's rule says {name}: {_count_line(on, survey)}") for name, on in by_paper.items()
     )
+    findings = gravest_findings(survey.diagnoses)
     if findings:
         lines.append(Text("\nFindings, at the layer where each is gravest (all are in the JSON)", style="bold"))
-    for group in findings.values():
-        layer, worst = max(group, key=lambda pair: pair[1].gravity)
-        where = _count_line([name for name, _ in group], survey)
-        gravest = f"; gravest on {layer}" if len(group) > 1 else ""
+    for layers, layer, worst in findings:
+        where = _count_line([own[name] for name in layers], survey)
+        gravest = f"; gravest on {own[layer]}" if len(layers) > 1 else ""
         lines.append(_bullet(f"{worst.name}, on {where}{gravest}: {str(worst).removeprefix(worst.name).lstrip()}"))
     return lines
 

@@ -94,12 +94,12 @@ class Survey(Result):
             ]
             for d in self.diagnoses
         ]
-        found = gravest_findings(self.diagnoses)
-        notes = [str(finding) for _, _, finding in found]
+        gravest = gravest_findings(self.diagnoses)
+        notes = [str(finding) for _, _, finding in gravest]
         if len(self) > 1:
             notes = [
                 f"on {len(layers)} of {len(self)} layers, gravest on {layer}: {finding}"
-                for layers, layer, finding in found
+                for layers, layer, finding in gravest
             ]
         return html_table(header, rows, notes, self.verdict)
 

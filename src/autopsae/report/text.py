@@ -152,9 +152,13 @@ def _recentring_line(cost: RecentringCost) -> str:
 
 
 def fvu_text(fvu: float | None) -> str:
-    """An FVU with four decimals, or none from 1,000 on; of tokens that do not differ there is none."""
+    """An FVU with four decimals, three digits if it is under 0.01, no decimals from 1,000 on; of tokens that do not
+    differ there is none.
+    """
     if fvu is None:
         return "none (the tokens do not differ)"
+    if fvu < 0.01:
+        return f"{fvu:.3g}"
     return f"{fvu:.4f}" if fvu < 1000 else f"{fvu:,.0f}" if fvu < 10**7 else f"{fvu:.3g}"
 
 

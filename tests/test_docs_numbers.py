@@ -551,3 +551,30 @@ def test_what_was_killed_is_what_the_benchmark_of_engines_recorded() -> None:
     assert done[0] == 2 * (told["layers"] + told["members"])
     assert quoted(page, "one record of each of its # steps") == [told["steps"]]
     assert quoted(page, "The four runs took # s") == [round(sum(run["seconds"] for run in told["runs"]))]
+
+
+def test_the_example_of_an_autopsy_is_what_its_script_found() -> None:
+    example = json.loads((ROOT / "experiments/autopsy/results/example.json").read_text())
+    found, median = example["autopsy"], example["from_the_median"]
+    page, living = "docs/autopsy.md", found["d_sae"] - found["n_dead"]
+    head = "# of # latents (topk) are dead on # tokens of d_in = #; #% (#% to #%) expected dead on # tokens"
+    shares = [round(100 * share, 1) for share in (found["dead_forecast"], *found["dead_forecast_interval"])]
+    sizes = [found["n_dead"], found["d_sae"], found["tokens"], found["d_in"]]
+    assert quoted(page, head) == [*sizes, *shares, found["dead_forecast_tokens"]]
+    rows = {
+        "alive # #% fire now and then": found["n_alive"] - found["n_always_on"] - found["n_rare"],
+        "always on # #% fire on at least": found["n_always_on"],
+        "dead, never positive # #%": found["n_dead_by_relu"],
+        "dead, never selected # #%": found["n_dead_by_topk"],
+        "shift # #% dead": found["causes"]["shift"],
+    }
+    for row, count in rows.items():
+        assert quoted(page, row) == [count, round(100 * count / found["d_sae"], 1)]
+    sentence = "**# latents are always on** and carry the mean. They fill # of the 16 places"
+    assert quoted(page, sentence) == [found["n_always_on"]] * 2
+    assert example["recentred"]["n_woken"] == 0
+    assert quoted(page, "**No dead latent wakes if it is re-centred now:** the # living ones") == [living]
+    assert median["causes"]["died_in_training"] == median["n_dead"]
+    assert quoted(page, "rate, # latents are dead at the end instead of #") == [median["n_dead"], found["n_dead"]]
+    errors = [round(median["fvu_raw"], 3), round(example["fvu_raw"], 3)]
+    assert quoted(page, "The raw FVU is # instead of #.") == errors

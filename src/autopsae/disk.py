@@ -85,12 +85,12 @@ def nearest_folder(path: Path) -> Path:
 
 
 @contextmanager
-def hold_lock(path: str | Path, *, what: str | Path) -> Iterator[None]:
+def hold_lock(path: str | Path, *, what: str | Path, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path` while in this context; its folder is created. what: what it stands for.
 
-    Raises InputError, naming the holder, where another process holds it. A file left by a dead process is no lock,
-    and a folder in which nothing can be written needs none: a finished result in it may still be opened. At a URL
-    nothing is locked: stores have no locks.
+    Where another process holds it, wait until it ends, if asked; otherwise raises InputError, naming the holder. A
+    file left by a dead process is no lock, and a folder in which nothing can be written needs none: a finished
+    result in it may still be opened. At a URL nothing is locked: stores have no locks.
     """
     path = Path(path)
     if url_of(path):
@@ -104,7 +104,7 @@ def hold_lock(path: str | Path, *, what: str | Path) -> Iterator[None]:
         yield
         return
     with name_full_disk(path):
-        descriptor = _take(path, what)
+        descriptor = _take(path, what, wait=wait)
     try:
         since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         with suppress(OSError):  # the words are a courtesy to the second process; the lock is held without them
@@ -123,10 +123,10 @@ def check_unlocked(folder: Path) -> None:
         os.close(_take(folder / LOCK, folder))
 
 
-def _take(path: Path, what: str | Path) -> int:
+def _take(path: Path, what: str | Path, *, wait: bool = False) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if _hold(descriptor) is False:
+        if _hold(descriptor, wait=wait) is False:
             holder = os.read(descriptor, 200).decode("utf-8", "replace") or "another process"
             os.close(descriptor)
             raise InputError(

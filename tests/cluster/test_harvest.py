@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ from autopsae.cli.verbs import run
 from autopsae.cluster import harvest_part as parts
 from autopsae.cluster.engine import Ended, Task, Work, attempt, open_engine
 from autopsae.cluster.harvest import harvest_text_on
+from autopsae.disk import LOCK, hold_lock
 from autopsae.saved import save_object
 from tests.activations.test_presets import WORDS, gpt2_folder
 from tests.cluster.test_engines import ENGINES, WORKER, killer
@@ -205,6 +207,37 @@ def test_parts_with_other_shards_than_planned_are_not_joined(model: str, tmp_pat
     save_object(first, format=parts._PART, content={**part, "shards": []})
     with pytest.raises(InputError, match=r"expected parts with the shards that were planned \(700 tokens\), got "):
         spread(Here(), model, tmp_path / "s")
+
+
+def test_shards_of_parts_that_are_of_no_use_any_more_are_removed_at_the_end(model: str, tmp_path: Path) -> None:
+    for name in ("one process", "an engine"):
+        with pytest.raises(KeyboardInterrupt):
+            spread(Here(stop=6), model, tmp_path / name, work=f"w-{name}", jobs=100)
+        mine = tmp_path / name / "notes.txt"
+        mine.write_text("mine")
+        if name == "one process":
+            alone(model, tmp_path / name, shard_tokens=300)
+        else:
+            spread(Here(), model, tmp_path / name, work="other", shard_tokens=300)
+        mine.unlink()
+        assert files(tmp_path / name) == alone(model, tmp_path / f"alone-{name}", shard_tokens=300), name
+
+
+def test_a_task_that_is_given_to_a_second_process_waits_for_the_first(model: str, tmp_path: Path) -> None:
+    class Twice(Here):
+        def run(self, work: Work, tasks: Sequence[Task]) -> Ended:
+            state = Path(tasks[0]["result"]).with_suffix("")
+            with ThreadPoolExecutor(1) as pool:
+                with hold_lock(state / LOCK, what=state):
+                    second = pool.submit(attempt, work, tasks[0])
+                    with pytest.raises(TimeoutError):
+                        second.result(timeout=1)
+                    assert files(tmp_path / "s").keys() == {LOCK, "index.json"}
+                assert second.result() is None
+            yield from super().run(work, tasks)
+
+    spread(Twice(), model, tmp_path / "s", jobs=1)
+    assert files(tmp_path / "s") == alone(model, tmp_path / "alone")
 
 
 def test_another_request_and_another_model_in_a_process_are_refused(model: str, tmp_path: Path) -> None:

@@ -263,7 +263,10 @@ def test_documents_that_do_not_fit_the_stream_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("steps", "lr", "remedy"),
-    [(1000, 3e-4, "whiten_0.15"), (1001, 3e-4, "median"), (100, 1e-2, "median"), (0, 3e-4, "median")],
+    [
+        *((1000, 3e-4, "whiten_0.15"), (1000, 1e-3, "whiten_0.15"), (3, 1 / 3, "whiten_0.15")),
+        *((1001, 1e-3, "median"), (101, 1e-2, "median"), (0, 3e-4, "median")),
+    ],
 )
 def test_a_short_training_is_prescribed_a_whitening_and_a_fitted_encoder(
     steps: int, lr: float, remedy: str

@@ -65,8 +65,9 @@ def test_the_least_intrusive_sufficient_remedy_is_prescribed(dead: tuple[float, 
 def test_the_reason_names_what_was_passed_over() -> None:
     training = "usage 100%, 50% of the variance in one direction"
     expected = (
-        f"leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens, {training}; the less intrusive leave "
-        f"over 1.0% or are not expected to survive training: none 50.0% ({training}), median 20.0% ({training})"
+        f"leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens, {training}, and they are expected to "
+        "survive 1,000 steps at 3e-4 (longer trainings kill more on some layers: --trial); the less intrusive "
+        f"leave over 1.0% or are not: none 50.0% ({training}), median 20.0% ({training})"
     )
     assert choose(0.5, 0.2, 0.005, 0.0, 0.0).reason == expected
 

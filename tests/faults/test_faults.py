@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fuzz import fuzz, told
+from tests.faults.verbs import ON_AN_ENGINE, VERBS
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,8 @@ def test_five_hundred_damaged_files_are_refused_or_read_and_none_hangs_or_fills_
 
 
 def test_twenty_kills_leave_the_results_of_an_undisturbed_run_and_no_partial_file() -> None:
-    run("tests.faults.kills", "--kills", "20")
+    names = [word for name in VERBS if name != ON_AN_ENGINE for word in ("--verb", name)]
+    run("tests.faults.kills", "--kills", "20", *names)
 
 
 QUICK = ["--verb", "diagnose", "--verb", "train", "--verb", "convert"]
@@ -43,6 +45,13 @@ def test_verbs_that_may_not_write_or_not_so_much_say_so_in_one_line_and_end_as_u
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts disks")
 def test_verbs_on_full_and_read_only_disks_say_so_in_one_line_and_end_as_usual_once_there_is_room() -> None:
     run("tests.faults.disks", "--mount", *QUICK, before=("unshare", "--mount"))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts disks")
+def test_a_disk_that_fills_under_the_jobs_of_an_engine_is_told_in_one_line_and_the_harvest_goes_on() -> None:
+    engine = ["--verb", ON_AN_ENGINE, "--rounds", "3"]
+    run("tests.faults.disks", "--mount", *engine, before=("unshare", "--mount"))
 
 
 def test_each_row_of_the_tables_of_what_may_go_wrong_names_a_test_that_there_is() -> None:

@@ -20,6 +20,8 @@ from random import Random
 PATIENCE = 120.0
 """Seconds after which a run hangs."""
 PARTIAL = re.compile(r".*\.partial|.*\.lock")
+ON_AN_ENGINE = "harvest on an engine"
+"""The verb that starts processes of its own, each of which imports PyTorch: seconds for each disturbance."""
 DONE = "expected a new name, got one that is taken"
 """What is said to whoever runs again what had come to its very end."""
 
@@ -49,6 +51,11 @@ def _train(*more: str) -> Callable[[Path], list[str]]:
 def _harvest(here: Path) -> list[str]:
     sizes = ["--tokens", "20000", "--context", "32", "--batch-size", "64"]
     return ["harvest", f"{here}/model", "out", "--text", f"{here}/t.txt", *sizes]
+
+
+def _harvest_on(here: Path) -> list[str]:
+    text = ["--text", f"{here}/t.txt", "--tokens", "20000", "--context", "32", "--batch-size", "64"]
+    return ["harvest", f"{here}/model", "out", *text, "--on", "local:2", "--work", "out-work", "--jobs", "3"]
 
 
 def _diagnose(here: Path) -> list[str]:
@@ -83,6 +90,7 @@ def _features(here: Path) -> list[str]:
 
 VERBS: dict[str, Verb] = {
     "harvest": Verb(words=_harvest),
+    ON_AN_ENGINE: Verb(words=_harvest_on),
     "diagnose": Verb(words=_diagnose),
     "train": Verb(
         words=_train("--steps", "300", "--report", "out/run.html", "--config", "{here}/records.json"),

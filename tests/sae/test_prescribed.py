@@ -4,14 +4,16 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from autopsae.arrays import InputError
 from autopsae.diagnosis.prescription import Prescription
-from autopsae.remedies.remedy import center
-from autopsae.sae.init import born
+from autopsae.remedies.remedy import center, untouched
+from autopsae.sae.init import born, draw_rows
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 
@@ -161,3 +163,24 @@ def test_a_prescription_keeps_the_length_of_training_that_was_judged(tmp_path: P
         replace(PRESCRIPTION, lr_steps=judged).save(tmp_path / "p")
         assert Prescription.load(tmp_path / "p").lr_steps == judged
         assert ("lr_steps" in json.loads((tmp_path / "p.json").read_text())) == (judged is not None)
+
+
+@pytest.mark.parametrize(("d_sae", "d_in"), [(9, 2), (4096, 3), (10_001, 7)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_some_rows_of_an_sae_are_those_of_all(d_sae: int, d_in: int, dtype: torch.dtype) -> None:
+    def draw(latents: range | None = None) -> Tensor:
+        return draw_rows(d_sae, d_in, generator=torch.Generator().manual_seed(5), dtype=dtype, latents=latents)
+
+    whole = draw()
+    assert len({tuple(row) for row in whole.tolist()}) > 0.5 * d_sae
+    for latents in (range(d_sae), range(1), range(3, d_sae), range(d_sae // 2, d_sae - 2)):
+        assert torch.equal(draw(latents), whole[latents.start : latents.stop])
+
+
+def test_latents_that_an_sae_has_not_are_refused() -> None:
+    settings: dict[str, Any] = {"d_sae": 16, "sparsity": TopK(k=2), "sample": torch.randn(50, 4)}
+    for latents in (range(3, 17), range(5, 5), range(0, 16, 2), range(-1, 3)):
+        with pytest.raises(InputError, match=r"born: expected latents as a range in d_sae = 16, got range\("):
+            born(untouched(4), **settings, latents=latents)
+    with pytest.raises(InputError, match="born: expected all latents with fit_encoder, got range"):
+        born(untouched(4), **settings, latents=range(3), fit_encoder=True)

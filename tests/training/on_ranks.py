@@ -25,7 +25,7 @@ from autopsae.training.bias import Bias
 from autopsae.training.config import Record, TrainConfig
 from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
-from autopsae.training.ranks import part_of, unite
+from autopsae.training.ranks import part_of, share_of, unite
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
 from tests.processes import CONTEXT, SECONDS
@@ -240,6 +240,27 @@ def begin(ranks: Ranks, config: dict[str, Any], sparsity: Sparsity) -> None:
     if config.get("lr_of_rank"):
         config = {"lr": 1e-3 * (1 + ranks.rank)}
     Training([Member(sae=sae, config=settings(**config))], tokens(), ranks=ranks)
+
+
+def parts_both_ways(ranks: Ranks, remedy: Remedy, sparsity: Sparsity) -> list[dict[str, Tensor]]:
+    """The part of a rank, of the whole SAE and of one that has its own latents alone, except on the first rank."""
+    x, rate = tokens().double(), sparsity.firing_rate_at_birth(34, 3.0)
+    shared: dict[str, Any] = {
+        "d_sae": 34,
+        "sparsity": sparsity,
+        "sample": x,
+        "firing_rate": rate,
+        "dtype": torch.float64,
+    }
+    own = None if ranks.everyone.is_first else ranks.range_of(34)
+    births = [born(remedy, latents=latents, **shared) for latents in (None, own)]
+    assert ranks.everyone.is_first or births[1].d_sae < 34
+    return [part_of(sae, ranks).state_dict() for sae in births]
+
+
+def begin_with_others(ranks: Ranks) -> None:
+    """The second rank gives other latents than its own."""
+    part_of(new_sae(0) if ranks.everyone.is_first else share_of(new_sae(0), range(5)), ranks)
 
 
 def begin_sweep(ranks: Ranks) -> None:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from autopsae.kernels.ranks import ALONE
-from autopsae.sae.sparsity import GroupMax, TopK
+from autopsae.remedies import untouched
+from autopsae.sae.sparsity import GroupMax, JumpReLU, TopK
 from autopsae.training.config import Record
 from autopsae.training.rank_traffic import bytes_of_step
 from autopsae.training.revival import GhostGradients, Resampling
@@ -21,12 +22,14 @@ from tests.training.on_ranks import (
     Outcome,
     begin,
     begin_sweep,
+    begin_with_others,
     call_each,
     choose_per_token,
     choose_together,
     drift,
     in_groups,
     on_ranks,
+    parts_both_ways,
     see_other_tokens,
     steps_of_case,
     timeouts_of_groups,
@@ -37,6 +40,7 @@ from tests.training.on_ranks import (
     train_until,
     train_wide,
     train_with_other_rounding,
+    whitened,
 )
 
 EXACT = 1e-9
@@ -264,6 +268,20 @@ def test_the_largest_of_all_ranks_are_those_of_one_sort(tmp_path: Path) -> None:
     assert torch.equal(torch.cat([result[-1] for result in results], dim=1), whole >= fifth)
 
 
+@pytest.mark.parametrize(("size", "groups"), [(3, 1), (4, 2)])
+def test_a_rank_may_be_born_with_its_own_latents_alone(size: int, groups: int, tmp_path: Path) -> None:
+    cases = [(remedy, sparsity) for remedy in (untouched(D_IN), whitened()) for sparsity in (TopK(k=3), JumpReLU())]
+    calls = [(in_groups, (groups, parts_both_ways, *case)) for case in cases]
+    every = on_ranks(size, call_each, calls)
+    for number in range(len(cases)):
+        parts = [results[number] for results in every]
+        assert sum(len(of_whole["W_enc"]) for of_whole, _ in parts) == 34 * groups
+        for of_whole, of_own in parts:
+            assert torch.equal(of_own.pop("W_enc"), of_whole.pop("W_enc"))
+            # Thresholds are set by products, which may round otherwise where other latents lie beside them.
+            torch.testing.assert_close(of_own, of_whole, rtol=1e-12, atol=1e-12)
+
+
 def test_what_several_ranks_cannot_do_is_refused_on_all_of_them(tmp_path: Path) -> None:
     top = TopK(k=3)
     calls: list[Any] = [
@@ -274,6 +292,7 @@ def test_what_several_ranks_cannot_do_is_refused_on_all_of_them(tmp_path: Path) 
         (begin, ({}, TopK(k=17))),
         (begin, ({"k_start": 17, "k_steps": 3}, top)),
         (begin_sweep, ()),
+        (begin_with_others, ()),
         (begin, ({"lr_of_rank": True}, top)),
         (see_other_tokens, ()),
     ]
@@ -288,10 +307,12 @@ def test_what_several_ranks_cannot_do_is_refused_on_all_of_them(tmp_path: Path) 
         "fewer ranks",
         on_several.format("a k of at most the 16 latents of a rank, got 17"),
         "ranks: expected one SAE on several ranks, got 2; train each for itself",
+        "ranks: expected an SAE of all 32 latents or of its own 16 on rank 1, got one of 5; give all ranks the "
+        "same SAE",
         "ranks: expected the same settings on all ranks, but rank 1 differs from rank 0: lr 0.001, got 0.002; "
         "start all with the same command",
         told[0][-1],
     ]
     assert told[0][-1].startswith("ranks: expected the same loss on all ranks, got ")
-    same = [number for number in range(len(calls)) if number != 7]  # which names the two ranks
+    same = [number for number in range(len(calls)) if number != 8]  # which names the two ranks
     assert [told[1][number] for number in same] == [told[0][number] for number in same]

@@ -5,6 +5,7 @@ as it is.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,14 @@ SHARD_NAMES = ["file", "tokens", "digest"]
 
 BLOCK = 4096
 """Bytes of a block that the digest reads."""
+
+SHARD = re.compile(r"shard-\d{5,}\.safetensors")
+"""The names that `shard_name` gives."""
+
+
+def shard_name(number: int) -> str:
+    """The file of a shard."""
+    return f"shard-{number:05d}.safetensors"
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from autopsae.activations.index import INDEX, check_shards, read_index
+from autopsae.activations.index import INDEX, SHARD, check_shards, read_index
 from autopsae.activations.remote import check_shards_there
 from autopsae.arrays import InputError
-from autopsae.disk import LOCK, PARTIAL
+from autopsae.disk import LOCK, PARTIAL, sweep
 from autopsae.files import differences
 from autopsae.urls import check_target, is_there, url_of
 
@@ -45,6 +45,18 @@ def _index_at(url: str, folder: Path) -> dict[str, Any] | None:
     index = read_index(folder)
     check_shards_there(url, index)
     return index
+
+
+def remove_unnamed(folder: Path, index: dict[str, Any]) -> None:
+    """Remove the shards that the index of a complete harvest does not name, and partial files of dead processes.
+    Jobs wrote them before the harvest was begun again, with larger shards. At a URL all stay.
+    """
+    if url_of(folder) is None:
+        named = {shard["file"] for shard in index["shards"]}
+        for path in folder.iterdir():
+            if SHARD.fullmatch(path.name) and path.name not in named:
+                path.unlink(missing_ok=True)
+        sweep(folder)
 
 
 def check_request(folder: Path, held: dict[str, Any], asked: dict[str, Any]) -> None:

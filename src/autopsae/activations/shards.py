@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from autopsae.activations.index import FORMAT, INDEX, VERSION, digest, header_digest, with_checksum
-from autopsae.activations.resumed import check_request, index_of
+from autopsae.activations.index import FORMAT, INDEX, VERSION, digest, header_digest, shard_name, with_checksum
+from autopsae.activations.resumed import check_request, index_of, remove_unnamed
 from autopsae.arrays import InputError
 from autopsae.disk import DiskFull, free_space, sweep
 from autopsae.files import raw_bytes, write_whole
@@ -78,8 +78,6 @@ class ShardWriter:
             self._index = (
                 index if index["complete"] or index.get("version") == VERSION else self._with_digests(index)
             )
-        if not in_parts:
-            self._index.pop("in_parts", None)
         if not (self.complete or in_parts) and url_of(self.folder) is None:
             # Left by a run that died: the index never named it, so this run writes it again.
             (self.folder / shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
@@ -169,8 +167,7 @@ class ShardWriter:
         self._index.pop("in_parts", None)
         self._write_index(self._index | state)
         self._index |= state
-        if url_of(self.folder) is None:
-            sweep(self.folder)
+        remove_unnamed(self.folder, self._index)
 
     def _commit(self, *, complete: bool) -> None:
         shards = list(self._index["shards"])
@@ -181,8 +178,11 @@ class ShardWriter:
         done = self.batches_done + len(self._held)
         state = {"shards": shards, "tokens": self.tokens, "batches_done": done, "complete": complete}
         state |= {"inputs": self._inputs or self.inputs}
+        began_in_parts = complete and self._index.pop("in_parts", False)
         self._write_index(self._index | state)
         self._index |= state
+        if began_in_parts:
+            remove_unnamed(self.folder, self._index)
         self._held, self._held_tokens = [], 0
 
     def _with_digests(self, index: dict[str, Any]) -> dict[str, Any]:
@@ -209,8 +209,9 @@ class ShardWriter:
         except DiskFull as error:
             is_local = url_of(path) is None
             full = f"{path.parent}: the disk is full ({free_space(path.parent)} free)" if is_local else str(error)
+            of_part = "" if self._state == self.folder else "of this part "
             raise HarvestInterrupted(
-                f"{full} while writing {path.name}; {self._index['tokens']:,} tokens are safe; "
+                f"{full} while writing {path.name}; {self._index['tokens']:,} tokens {of_part}are safe; "
                 "free some space and run the same harvest again: it goes on from there"
             ) from error
 
@@ -261,11 +262,6 @@ def _describe(layers: Mapping[str, Tensor]) -> dict[str, dict[str, Any]]:
         name: {"d_in": tensor.shape[1], "dtype": str(tensor.dtype).removeprefix("torch.")}
         for name, tensor in layers.items()
     }
-
-
-def shard_name(number: int) -> str:
-    """The file of a shard."""
-    return f"shard-{number:05d}.safetensors"
 
 
 def _as_json(request: Mapping[str, Any]) -> Any:

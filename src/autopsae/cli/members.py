@@ -127,9 +127,16 @@ def _k(birth: Birth) -> int:
 
 
 def entry_of(
-    layer: Layer, choice: Choice, birth: Birth, saved: Prescription | None, *, settings: Settings, name: str
+    layer: Layer,
+    choice: Choice,
+    birth: Birth,
+    saved: Prescription | None,
+    *,
+    settings: Settings,
+    name: str,
+    latents: range | None = None,
 ) -> Entry:
-    """A member, born. birth: with its defaults."""
+    """A member, born. birth: with its defaults; latents: as for `born`, unless all are needed to fit them."""
     assert birth.rank is not None  # with_defaults
     sae = layer.born(
         saved or layer.start(choice.start, alpha=choice.alpha, rank=birth.rank, seed=choice.seed),
@@ -140,6 +147,7 @@ def entry_of(
         firing_rate=birth.firing_rate,
         scaled=birth.scale,
         fit_encoder=birth.fit_encoder,
+        latents=None if birth.fit_encoder else latents,
         recipe=recipe_of(birth, steps=settings.config.steps, l1=choice.l1),
     )
     member = Member(sae=sae, config=settings.config, name=name)

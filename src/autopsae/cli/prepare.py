@@ -107,12 +107,28 @@ class Made(NamedTuple):
     observer: Observer
 
 
-def make_members(prepared: Prepared, names: Sequence[str], device: str | None, bar: Bar, task: TaskID) -> Made:
-    """Read the statistics, and draw the SAEs of these names on the device."""
+def make_members(
+    prepared: Prepared,
+    names: Sequence[str],
+    device: str | None,
+    bar: Bar,
+    task: TaskID,
+    *,
+    latents: range | None = None,
+) -> Made:
+    """Read the statistics, and draw the SAEs of these names on the device, with these latents, all for None."""
     options, birth, fit = prepared.options, prepared.birth, prepared.options.fit
     read = Layer(prepared.training, layer_norm=birth.layer_norm, strays=fit.strays, device=device)
     entries = [
-        entry_of(read, prepared.choices[name], birth, prepared.saved, settings=prepared.settings[name], name=name)
+        entry_of(
+            read,
+            prepared.choices[name],
+            birth,
+            prepared.saved,
+            settings=prepared.settings[name],
+            name=name,
+            latents=latents,
+        )
         for name in names
     ]
     tokens = read.training_tokens(options.seed[0])

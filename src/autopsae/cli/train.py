@@ -83,7 +83,10 @@ def _train_members(
     options, keep, out = prepared.options, prepared.options.keep, prepared.options.out
     # A whole SAE need not fit on the device of a rank.
     device = options.device if ranks.everyone.is_alone else None
-    made = make_members(prepared, [*prepared.choices], device, bar, task)
+    # The first rank measures the whole SAE before the training.
+    latents = None if ranks.everyone.is_first else ranks.range_of(prepared.birth.d_sae)
+    with all_or_none(ranks.everyone):
+        made = make_members(prepared, [*prepared.choices], device, bar, task, latents=latents)
     entries, tokens, held = made.entries, made.tokens, prepared.held
     common: dict[str, Any] = {"plan": prepared.plan, "resume": keep.resume, "observer": made.observer}
     wrote = add_provenance(digest=made.digest)

@@ -12,12 +12,12 @@ import torch
 from autopsae.activations.batches import parts_of
 from autopsae.activations.harvest import digest_of, request_of
 from autopsae.activations.harvest_text import TextToHarvest, text_to_harvest
-from autopsae.activations.index import INDEX, VERSION, check_shards, read_index
+from autopsae.activations.index import INDEX, VERSION, check_shards, read_index, shard_name
 from autopsae.activations.masks import keep_mask
 from autopsae.activations.presets import load_model
 from autopsae.activations.remote import check_shards_there
 from autopsae.activations.room import Room, check_disk
-from autopsae.activations.shards import SHARD_TOKENS, ShardWriter, shard_name
+from autopsae.activations.shards import SHARD_TOKENS, ShardWriter
 from autopsae.activations.store import Activations, open_layers
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError

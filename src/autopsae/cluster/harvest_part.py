@@ -15,6 +15,7 @@ from autopsae.activations.harvest_text import TextToHarvest, keep_ids
 from autopsae.activations.presets import LanguageModel, load_model
 from autopsae.activations.shards import ShardWriter
 from autopsae.arrays import InputError
+from autopsae.disk import LOCK, hold_lock
 from autopsae.files import write_tensors
 from autopsae.kinds import anything, fields, list_of, mapping_of
 from autopsae.saved import input_errors_of_saved, load_object, save_object
@@ -48,33 +49,39 @@ def harvest_part(
     state = Path(result).with_suffix("")
     request = {"first_shard": first_shard, "tokens": tokens, "sequences": sequences, "weights": weights}
     sizes = {"shard_tokens": shard_tokens, "first": first_shard}
-    writer = ShardWriter(folder, request=request, in_parts=True, state=state, **sizes)
-    if not writer.complete:
-        loaded = _load_once(model, device)
-        if (got := weights_digest(loaded.model)) != weights:
-            raise InputError(
-                f"{model}: expected the weights with which the harvest began ({weights}), got others ({got}) in a "
-                "process of the engine; give all machines the same model"
+    # An engine may give a task to a second process, because it has lost sight of the first one, which still runs.
+    with hold_lock(state / LOCK, what=state, wait=True):
+        writer = ShardWriter(folder, request=request, in_parts=True, state=state, **sizes)
+        if not writer.complete:
+            loaded = _load_once(model, device)
+            _check_weights(loaded, weights)
+            extra = without_logits(loaded.model, points)
+            batches = batches_of(loaded, [*read_text(Path(text), *sequences)], batch_size, extra)
+            write_batches(
+                loaded.model,
+                iter(batches),
+                writer,
+                points=points,
+                keep=lambda batch: keep_ids(batch, **keep),
+                dtype=getattr(torch, dtype),
+                tokens=tokens,
+                end_early=True,
             )
-        extra = without_logits(loaded.model, points)
-        batches = batches_of(loaded, [*read_text(Path(text), *sequences)], batch_size, extra)
-        write_batches(
-            loaded.model,
-            iter(batches),
-            writer,
-            points=points,
-            keep=lambda batch: keep_ids(batch, **keep),
-            dtype=getattr(torch, dtype),
-            tokens=tokens,
-            end_early=True,
-        )
-    save_object(result, format=_PART, content=writer.shards_and_layers())
+        save_object(result, format=_PART, content=writer.shards_and_layers())
 
 
 @lru_cache(maxsize=1)
 def _load_once(model: str, device: str) -> LanguageModel:
     """The model, kept for the next job of this process."""
     return load_model(model, device=device)
+
+
+def _check_weights(loaded: LanguageModel, weights: str) -> None:
+    if (got := weights_digest(loaded.model)) != weights:
+        raise InputError(
+            f"{loaded.name}: expected the weights with which the harvest began ({weights}), got others ({got}) in "
+            "a process of the engine; give all machines the same model"
+        )
 
 
 def load_part(path: Path) -> dict[str, Any]:

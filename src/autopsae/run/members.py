@@ -100,12 +100,13 @@ class Layer:
         scaled: bool = True,
         fit_encoder: bool = False,
         recipe: Recipe | None = None,
+        latents: range | None = None,
     ) -> SAE:
         """A freshly drawn SAE, by `sae.init.born`, with a sample of this layer.
 
         l0: the number of latents that should fire per token; only JumpReLU uses it, for its thresholds at birth.
         seed: draws the rows, and chooses the sample. firing_rate: replaces the firing rate that follows from `l0`.
-        scaled, fit_encoder: as for `born`. recipe: published settings; if given, `l0` sets no firing rate.
+        scaled, fit_encoder, latents: as for `born`. recipe: published settings; if given, `l0` sets no firing rate.
 
         Raises InputError for a prescription if the layer has `layer_norm`, and as `born`. It gives no warning for a
         prescription that was made for another SAE; `Prescription.differences` lists the differences.
@@ -132,6 +133,7 @@ class Layer:
                 scaled=scaled,
                 fit_encoder=fit_encoder,
                 layer_norm=self._layer_norm,
+                latents=latents,
                 **({} if recipe is None else recipe.birth),
             )
         return sae.to(self._device)

@@ -21,6 +21,8 @@ from autopsae.sae.sparsity import Sparsity
 from autopsae.seeds import check_generator, stream
 from autopsae.statistics.moments import layer_norm as normalized
 
+_DRAWN_AT_A_TIME = 4096
+"""Rows. Another number might draw others."""
 _FITTED_AT_A_TIME = 4096
 """Tokens of the sample that are encoded at a time to fit the encoder."""
 
@@ -54,15 +56,28 @@ class Prescribed(Protocol):
 
 
 def draw_rows(
-    d_sae: int, d_in: int, *, generator: torch.Generator, dtype: torch.dtype = torch.float32
-) -> Float[Tensor, "d_sae d_in"]:
+    d_sae: int,
+    d_in: int,
+    *,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.float32,
+    latents: range | None = None,
+) -> Float[Tensor, "latents d_in"]:
     """Encoder rows uniform on the unit sphere, the paper's initialisation (App. A.2), on the generator's device.
 
     They are drawn from a stream of their own (`seeds.stream`), so they are no numbers that the caller may draw too.
+    latents: those whose rows are kept, None for all of `d_sae`. The others are drawn, and need no memory.
     """
     check_generator(generator)
-    rows = torch.randn(d_sae, d_in, generator=stream(generator, "rows of an SAE"), dtype=dtype)
-    return torch.nn.functional.normalize(rows.to(generator.device), dim=1)
+    kept, drawn = range(d_sae) if latents is None else latents, stream(generator, "rows of an SAE")
+    rows = torch.empty(len(kept), d_in, dtype=dtype, device=generator.device)
+    for first in range(0, d_sae, _DRAWN_AT_A_TIME):
+        block = torch.randn(min(_DRAWN_AT_A_TIME, d_sae - first), d_in, generator=drawn, dtype=dtype)
+        begin, end = max(first, kept.start), min(first + len(block), kept.stop)
+        if begin < end:
+            mine = block[begin - first : end - first].to(generator.device)
+            rows[begin - kept.start : end - kept.start] = torch.nn.functional.normalize(mine, dim=1)
+    return rows
 
 
 @whole_arguments("d_sae")
@@ -79,6 +94,7 @@ def born(
     layer_norm: bool = False,
     fit_encoder: bool = False,
     dtype: torch.dtype = torch.float32,
+    latents: range | None = None,
 ) -> SAE:
     """A freshly drawn SAE: unit rows uniform on the sphere (in the remedy's subspace, if it has one), W_dec equal
     to W_enc, b_enc = 0 if wanted (paper A.2). Where the remedy only centers, its centre becomes `b_dec`; otherwise
@@ -100,24 +116,27 @@ def born(
     the least squared error. Who fires stays the same. k unit rows that fire on a token overshoot it where k is
     large beside d_in, and training first has to shrink them (docs/cures.md). Train such an SAE with
     `TrainConfig(relative_encoder_lr=True)`.
+    latents: make these alone of all `d_sae`, in the memory that these need, with the same rows to the bit
+    (`training.part_of`).
 
     Raises InputError as `chunks` for a sample, and for one of another width, of zero tokens mostly, or so small or
     large that `dtype` cannot hold the scale; where a scale is wanted and there is neither a sample nor a
     prescription that knows it; for d_sae and sparsity that are missing or do not go together; for a firing rate
-    outside (0, 1) and one without a sample; for `fit_encoder` without a sample, and with a sparsity that does not
-    fix how many latents fire.
+    outside (0, 1) and one without a sample; for `fit_encoder` without a sample, with a sparsity that does not
+    fix how many latents fire, and with `latents`, as it is a number of all; for `latents` that are not in d_sae.
     """
     remedy, prescribed = (start, None) if isinstance(start, Remedy) else (start.remedy, start)
     d_sae, sparsity = _choose(prescribed, d_sae, sparsity)
     sparsity.check(d_sae)
+    _check_latents(latents, d_sae, fit_encoder)
     d_in = len(remedy.affine.center)
     tokens = _check_sample(sample, d_in, layer_norm)
     view = _view(remedy, tokens, prescribed, scaled=scaled, layer_norm=layer_norm, dtype=dtype)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    W = view.rows(draw_rows(d_sae, d_in, generator=generator, dtype=dtype))
+    W = view.rows(draw_rows(d_sae, d_in, generator=generator, dtype=dtype, latents=latents))
     affine, b_dec = view.affine, view.b_dec
-    b_enc = W.new_zeros(d_sae) if encoder_bias else None
-    threshold = sparsity.threshold_at_birth(d_sae)
+    b_enc = W.new_zeros(len(W)) if encoder_bias else None
+    threshold = sparsity.threshold_at_birth(len(W))
     if firing_rate is not None:
         reached = _rate_thresholds(affine, tokens, W, b_dec, firing_rate)
         least, threshold = threshold, None if threshold is None else reached.maximum(threshold.to(reached))
@@ -136,7 +155,7 @@ def born(
         _scale_encoder(sae, _fit_scale(sae, tokens))
     elif prescribed and sparsity.l0 is not None:  # other penalties are set for codes of the usual size
         _scale_encoder(sae, prescribed.encoder_scale)
-    if prescribed and (differences := prescribed.differences(sae)):
+    if prescribed and latents is None and (differences := prescribed.differences(sae)):
         wrong = "; ".join(differences)
         said = f"born: the prescription was made for another SAE: {wrong}; diagnose again for this one"
         warnings.warn(said, stacklevel=3)
@@ -158,6 +177,14 @@ def _choose(prescribed: Prescribed | None, d_sae: int | None, sparsity: Sparsity
             "sparsity=TopK(k=64), sample=tokens)"
         )
     return d_sae, sparsity
+
+
+def _check_latents(latents: range | None, d_sae: int, fit_encoder: bool) -> None:
+    is_range = latents is None or (latents.step == 1 and 0 <= latents.start < latents.stop <= d_sae)
+    if not is_range:
+        raise InputError(f"born: expected latents as a range in d_sae = {d_sae:,}, got {latents}")
+    if fit_encoder and latents is not None:
+        raise InputError(f"born: expected all latents with fit_encoder, got {latents}")
 
 
 def _check_sample(sample: Tensor | NDArray[Any] | None, d_in: int, layer_norm: bool) -> Tensor | None:
@@ -229,7 +256,7 @@ def _fit_scale(sae: SAE, sample: Tensor | None) -> float:
         got = "no sample" if sample is None else f"{sae.sparsity.name}, whose penalty is set for codes of this size"
         raise InputError(
             "born: fit_encoder expected a sample and a sparsity that fixes how many latents fire, such as topk, "
-            f"got {got}; leave fit_encoder out, or give what is missing"
+            f"got {got}; leave it out, or give what is missing"
         )
     along, square = 0.0, 0.0
     for x in sample.split(_FITTED_AT_A_TIME):

@@ -18,24 +18,40 @@ OF_ALL = ("b_dec", "b_pre", "center", "linear", "inverse", "learned_threshold")
 
 def part_of(sae: SAE, ranks: Ranks) -> SAE:
     """The SAE of the latents that this rank owns: its rows and entries of `sae`, and all that is not by latent. All
-    ranks call it with the same SAE; what is not by latent is that of the first rank, to the bit.
+    ranks call it with the same SAE; what is not by latent is that of the first rank, to the bit. All but the first
+    may give an SAE of their own latents alone: `born(..., latents=ranks.range_of(d_sae))`.
 
-    Raises InputError for fewer latents than ranks, and for a k over the number of latents of a rank.
+    Raises InputError for fewer latents than ranks, for a k over the number of latents of a rank, and for an SAE of
+    other latents.
     """
-    if sae.d_sae < ranks.size:
-        raise ErrorOfAllRanks(f"ranks: expected at least {ranks.size} latents, one for each rank, got {sae.d_sae}")
-    owned = ranks.range_of(sae.d_sae)
-    smallest = sae.d_sae // ranks.size
+    d_sae = _d_sae_of_all(sae, ranks)
+    owned = ranks.range_of(d_sae)
+    smallest = d_sae // ranks.size
     if (sae.sparsity.l0 or 1) > smallest:
         raise ErrorOfAllRanks(
             f"ranks: expected a k of at most {smallest}, the latents of a rank, got {sae.sparsity} of "
-            f"{sae.d_sae:,} latents on {ranks.size} ranks; use fewer ranks"
+            f"{d_sae:,} latents on {ranks.size} ranks; use fewer ranks"
         )
-    part = share_of(sae, owned)
+    part = share_of(sae, owned if sae.d_sae == d_sae else range(len(owned)))
     for name, tensor in part.state_dict().items():
         (ranks.everyone if name in OF_ALL else ranks.peers).broadcast(tensor, 0)
     part.scale = float(ranks.everyone.gather_words(repr(part.scale))[0])
     return part
+
+
+def _d_sae_of_all(sae: SAE, ranks: Ranks) -> int:
+    """The number of latents of the SAE of the first rank, which has them all."""
+    d_sae, *others = (int(told) for told in ranks.everyone.gather_words(str(sae.d_sae)))
+    if d_sae < ranks.size:
+        raise ErrorOfAllRanks(f"ranks: expected at least {ranks.size} latents, one for each rank, got {d_sae}")
+    for rank, latents in enumerate(others, 1):
+        own = len(ranks.range_of(d_sae, rank % ranks.size))
+        if latents not in (d_sae, own):
+            raise ErrorOfAllRanks(
+                f"ranks: expected an SAE of all {d_sae:,} latents or of its own {own:,} on rank {rank}, got one of "
+                f"{latents:,}; give all ranks the same SAE"
+            )
+    return d_sae
 
 
 def share_of(sae: SAE, owned: range) -> SAE:

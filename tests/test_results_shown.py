@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from html import escape
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -113,8 +114,12 @@ def test_a_result_shows_itself_in_a_few_lines_without_a_tensors_numbers(
 def test_a_notebook_shows_a_table_in_which_everything_is_escaped(kind: type, shown: dict[type, list[Any]]) -> None:
     for value in shown[kind]:
         html = value._repr_html_()
-        assert html.startswith("<table>")
+        assert "<table>" in html
         assert "<b>" not in html
+        assert "Fates(...)" not in html  # a result in a result says its sentence
+        first = escape(str(value).split("\n")[0])
+        if kind.__name__ not in ("Survey", "Trial"):  # whose verdicts have more to say
+            assert html.startswith(f'<p style="font-weight: bold; margin: 0.3em 0">{first}</p>')
 
 
 def rows_of(value: Result) -> list[list[str]]:

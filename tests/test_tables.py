@@ -20,6 +20,12 @@ def test_every_text_in_html_is_escaped() -> None:
     )
 
 
+def test_the_verdict_stands_above_a_table_and_is_escaped() -> None:
+    html = html_table(["a"], [["1"]], said=["<all> is well"])
+    assert html.startswith('<p style="font-weight: bold; margin: 0.3em 0">&lt;all&gt; is well</p><table>')
+    assert "<ul>" not in html
+
+
 def test_a_csv_has_a_line_for_each_row_under_the_names(tmp_path: Path) -> None:
     save_table({"latent": [0, 1], "fate": ["alive", 'dead, "so"']}, tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text() == 'latent,fate\n0,alive\n1,"dead, ""so"""\n'

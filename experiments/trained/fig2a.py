@@ -9,7 +9,7 @@ from experiments.outliers_2605_31518.frame import Claim, Data, Scale, at_least, 
 from experiments.outliers_2605_31518.learned import rank
 from experiments.outliers_2605_31518.style import death_axis, legend_below, sheet
 from experiments.trained.arms import ARMS
-from experiments.trained.pictures import about, at_own_size, caption, figure, spread, steps_of, strips
+from experiments.trained.pictures import about, at_own_size, caption, entitle, figure, spread, steps_of, strips
 from experiments.trained.reproduce import main
 from experiments.trained.rows import Row, rows_at
 
@@ -48,7 +48,7 @@ def draw(data: Data) -> Any:
             death_axis(axis, f"{named}, fraction of latents")
             axis.set_title("at birth" if when == "born" else "after training", fontsize=10, loc="left")
     legend_below(picture, axes[0, 0], len(SHOWN))
-    picture.suptitle(caption(data), fontsize=8)
+    entitle(picture, caption(data))
     return picture
 
 

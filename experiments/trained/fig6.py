@@ -15,6 +15,7 @@ from experiments.trained.pictures import (
     at_own_size,
     caption_of_courses,
     concepts_at,
+    entitle,
     figure,
     label,
     log_axis,
@@ -86,7 +87,7 @@ def draw(data: Data) -> Any:
     for axis in places[len(layers) + 2 :]:
         axis.remove()
     legend_below(picture, places[0], len(SHOWN))
-    picture.suptitle(caption_of_courses(data), fontsize=8)
+    entitle(picture, caption_of_courses(data))
     return picture
 
 

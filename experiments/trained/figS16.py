@@ -12,7 +12,17 @@ import numpy as np
 from experiments.outliers_2605_31518.frame import Claim, Data, Scale, at_least, at_most
 from experiments.outliers_2605_31518.style import legend_below, sheet
 from experiments.trained.measure import EDGES
-from experiments.trained.pictures import COLOURS, about, at_own_size, caption, figure, label, spread, steps_of
+from experiments.trained.pictures import (
+    COLOURS,
+    about,
+    at_own_size,
+    caption,
+    entitle,
+    figure,
+    label,
+    spread,
+    steps_of,
+)
 from experiments.trained.reproduce import main
 from experiments.trained.rows import TRAINED, Row, rows_at
 
@@ -65,7 +75,7 @@ def draw(data: Data) -> Any:
     axes[0, 0].set_ylabel("share of all latents with a higher score")
     axes[0, 0].set_ylim(-0.02, 1.02)
     legend_below(picture, axes[0, 0], 3)
-    picture.suptitle(caption(data), fontsize=8)
+    entitle(picture, caption(data))
     return picture
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.outliers_2605_31518.frame import Claim, Data, Scale, at_least, at_most
 from experiments.outliers_2605_31518.style import death_axis, legend_below, sheet
 from experiments.trained.fig2a import SEVERE, summary
-from experiments.trained.pictures import caption, figure, log_axis, steps_of, strips
+from experiments.trained.pictures import caption, entitle, figure, log_axis, steps_of, strips
 from experiments.trained.reproduce import main
 from experiments.trained.rows import rows_at
 
@@ -41,7 +41,7 @@ def draw(data: Data) -> Any:
         else:
             death_axis(axis, f"{named}, fraction of latents")
     legend_below(picture, axes[0, 0], 4)
-    picture.suptitle(caption(data), fontsize=8)
+    entitle(picture, caption(data))
     return picture
 
 

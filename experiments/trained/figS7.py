@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.outliers_2605_31518.frame import Claim, Data, Scale, at_least, at_most
 from experiments.outliers_2605_31518.style import BLACK, GREEN, RELU, TOPK, death_axis, legend_below, sheet
-from experiments.trained.pictures import about, at_own_size, caption_of_courses, figure, steps_of
+from experiments.trained.pictures import about, at_own_size, caption_of_courses, entitle, figure, steps_of
 from experiments.trained.reproduce import main
 from experiments.trained.rows import rows_at
 
@@ -52,7 +52,7 @@ def draw(data: Data) -> Any:
             axis.set_xlabel("training steps")
     axes[1, 0].legend(frameon=False, fontsize=8)
     legend_below(picture, axes[0, 0], 2)
-    picture.suptitle(caption_of_courses(data), fontsize=8)
+    entitle(picture, caption_of_courses(data))
     return picture
 
 

@@ -16,7 +16,7 @@ from experiments.outliers_2605_31518.style import BLACK, legend_below, sheet
 from experiments.trained.compare import CURED, NEAR, SMALL, read_compared, verdict
 from experiments.trained.layers import layer_of
 from experiments.trained.measure import KS
-from experiments.trained.pictures import COLOURS, about, caption, figure, label, steps_of
+from experiments.trained.pictures import COLOURS, about, caption, entitle, figure, label, steps_of
 from experiments.trained.reproduce import main
 from experiments.trained.rows import COMPARED, Row, rows_at
 
@@ -149,9 +149,8 @@ def draw(data: Data) -> Any:
                     axis.plot(of[key][0], at, "o", color=COLOURS[arm], ms=4)
         _rows(axis, names, f"{named},\nminus that of the larger baseline")
     legend_below(picture, axes[0, 0], 3)
-    picture.suptitle(
-        f"{caption(data)}\nthick: interval over documents; thin: over concepts; a line per seed", fontsize=8
-    )
+    said = "thick: interval over documents; thin: over concepts; a line per seed"
+    entitle(picture, f"{caption(data)}\n{said}")
     return picture
 
 
@@ -162,6 +161,7 @@ def _layers_with(scores: Row, key: str) -> list[str]:
 
 def _rows(axis: Any, names: list[str], named: str) -> None:
     axis.axvline(0, color=BLACK, lw=0.8)
+    axis.locator_params(axis="x", nbins=5)
     axis.set_yticks(range(len(names)), [layer_of(name).title for name in names], fontsize=8)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set_xlabel(named)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from experiments.outliers_2605_31518.frame import Claim, Data, Reproduction, Scale
@@ -117,6 +118,14 @@ def caption_of_courses(data: Data) -> str:
     """`caption` of a figure with courses: on fewer tokens more latents are silent."""
     said = f"courses: dead on {data['curve_tokens']:,} of these tokens, so more than on all at the end"
     return f"{caption(data)}\n{said}"
+
+
+def entitle(picture: Any, text: str) -> None:
+    """A caption over all panels, its lines broken where the picture ends."""
+    size = 8
+    most = int(picture.get_figwidth() * 72 / (0.56 * size))  # letters; 0.56 of the size is a letter's mean width
+    lines = [part for line in text.splitlines() for part in wrap(line, most)]
+    picture.suptitle("\n".join(lines), fontsize=size)
 
 
 def _range(numbers: Sequence[float]) -> str:

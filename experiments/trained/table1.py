@@ -9,7 +9,17 @@ from experiments.outliers_2605_31518.frame import Claim, Data, Scale, at_least
 from experiments.outliers_2605_31518.style import legend_below, sheet
 from experiments.trained.arms import SIZED
 from experiments.trained.layers import LAYERS
-from experiments.trained.pictures import COLOURS, about, caption, concepts_at, figure, label, spread, steps_of
+from experiments.trained.pictures import (
+    COLOURS,
+    about,
+    caption,
+    concepts_at,
+    entitle,
+    figure,
+    label,
+    spread,
+    steps_of,
+)
 from experiments.trained.reproduce import main
 from experiments.trained.rows import CONCEPTS, Row, rows_at
 
@@ -67,7 +77,7 @@ def draw(data: Data) -> Any:
         axis.set_ylim(bottom=0)
         axis.set_title(f"{layer['title']}, γ = {layer['gamma']:.2g}", fontsize=10, loc="left")
     legend_below(picture, axes[0, 0], 3)
-    picture.suptitle(f"{caption(data)}\ndotted: on labels of other documents", fontsize=8)
+    entitle(picture, f"{caption(data)}\ndotted: on labels of other documents")
     return picture
 
 

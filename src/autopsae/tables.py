@@ -14,7 +14,7 @@ from torch import Tensor
 from autopsae.arrays import InputError
 from autopsae.extras import package_error
 from autopsae.files import write_whole
-from autopsae.words import list_names, show
+from autopsae.words import list_names, printable, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,12 +81,16 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    """A table with notes under it; every text is escaped."""
+def html_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str] = (), said: Sequence[str] = ()
+) -> str:
+    """A table with its verdict above it (`said`) and notes under it; every text is escaped."""
+    above = "".join(f'<p style="font-weight: bold; margin: 0.3em 0">{escape(line)}</p>' for line in said)
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     under = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{under}</ul>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return above + table + (f"<ul>{under}</ul>" if under else "")
 
 
 def draw_result(result: object) -> "Figure":
@@ -129,11 +133,18 @@ class Result:
 
     def _html_table(self) -> str:
         """The table of a notebook, every text in it escaped."""
-        return html_table(["field", "value"], [list(row) for row in _fields(self)], str(self).split("\n"))
+        rows = [[name, _cell(getattr(self, name), words)] for name, words in _fields(self)]
+        return html_table(["field", "value"], rows, said=str(self).split("\n"))
 
 
 _MOST = 280  # characters of a repr
 _SHORT = 30  # characters of a part that is shown whole
+_LONG = 500  # characters of a sentence in a notebook's table
+
+
+def _cell(value: object, words: str) -> str:
+    """A value as a notebook shows it: a text and the sentence of a result are whole; `words` for all else."""
+    return printable(str(value), _LONG) if isinstance(value, str | Result) else words
 
 
 def _fields(result: object) -> list[tuple[str, str]]:

@@ -80,7 +80,7 @@ def test_long_work_shows_per_cent_rate_and_time_left_in_a_line_of_eighty() -> No
             bar.advance(task, 2)
         [one] = bar.tasks
         said = terminal._Description().render(one).plain
-    assert said.startswith("layer 3 of 12: hs12, statistics: 12,000 tokens, 40 %, ")
+    assert said.startswith("layer 3 of 12: hs12, statistics: 12,000 tokens, 40%, ")
     assert " a second, 0:00:0" in said or said.endswith(" a second")
 
 
@@ -106,6 +106,21 @@ def test_help_fits_its_columns_without_a_broken_word(
         narrow = shown_help(verb, columns, monkeypatch, capsys)
         assert max(map(len, narrow.splitlines())) <= columns
         assert parts_of_help(narrow) == known, columns
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_help_in_colours_says_the_same_lines_as_help_without(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    for verb in ("", "diagnose"):
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        coloured = shown_help(verb, columns, monkeypatch, capsys)
+        monkeypatch.setenv("NO_COLOR", "1")
+        plain = [line.rstrip() for line in shown_help(verb, columns, monkeypatch, capsys).splitlines()]
+        assert "\x1b[" in coloured
+        assert [line.rstrip() for line in re.sub(r"\x1b\[[\d;]*m", "", coloured).splitlines()] == plain
 
 
 def test_paragraphs_of_help_end_where_they_end_and_not_where_lines_of_the_code_end(

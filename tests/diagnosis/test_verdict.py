@@ -53,6 +53,13 @@ def test_it_says_how_many_layers_need_nothing_and_what_the_others_need() -> None
     )
 
 
+def test_a_change_that_is_not_for_the_dead_says_so() -> None:
+    assert verdict([layer("hs0", "median", dead=0.0)])[1] == (
+        "hs0: center by the median; 0.0% of the latents are expected dead on 1,000,000 tokens with it and without "
+        "it: the findings say what it is for."
+    )
+
+
 def test_one_layer_all_layers_and_no_layer() -> None:
     sae = "an SAE with 8,192 latents (TopK(k=64))"
     assert verdict([layer("hs0", "none")]) == [f"hs0: train {sae} as it is."]

@@ -370,3 +370,36 @@ def test_a_result_with_several_sections_says_once_what_wrote_it(saved: dict[str,
     html = page_html([saved["features"]])
     assert html.count("<section ") > 1
     assert html.count("What wrote this") == 1
+
+
+def test_an_autopsy_of_which_nothing_is_dead_has_no_figure_of_causes(saved: dict[str, Path]) -> None:
+    content = json.loads(saved["autopsy"].read_text())
+    assert any(content["causes"].values())
+    assert "Dead latents by cause" in page_html([content])
+    alive = page_html([{**content, "causes": dict.fromkeys(content["causes"], 0)}])
+    assert "Latents by fate" in alive
+    assert "Dead latents by cause" not in alive
+
+
+def test_the_endings_of_candidates_names_are_explained(saved: dict[str, Path]) -> None:
+    content = json.loads(saved["trial"].read_text())
+    assert "In the names," not in page_html([content])
+    [first, *others] = content["candidates"]
+    slow = page_html([{**content, "candidates": [{**first, "name": "none_slow"}, *others]}])
+    assert "In the names, slow: b_dec learns at a lower rate." in slow
+
+
+def test_how_often_latents_fire_is_said_in_percent(saved: dict[str, Path]) -> None:
+    names = [
+        one["layout"]["xaxis"]["ticktext"]
+        for one in Read(page_html([saved["run"]])).drawn.values()
+        if "ticktext" in one["layout"]["xaxis"]
+    ]
+    assert any(rates[0] == "0%" and all(words.startswith("up to ") for words in rates[1:]) for rates in names)
+
+
+def test_what_wrote_a_result_names_what_was_set_and_no_more(saved: dict[str, Path]) -> None:
+    content = json.loads(saved["diagnosis"].read_text())
+    settings = {"exact": True, "trial": False, "layers": ["hs0", "hs1"], "k": 3, "text": None}
+    text = Read(page_html([{**content, "provenance": {"command": "diagnose", "settings": settings}}])).text
+    assert "exact, layers hs0 / hs1, k 3" in text

@@ -304,3 +304,15 @@ def test_no_name_of_a_usual_length_is_broken_in_a_table(folder: Path, browser: A
     short = [(name, count) for name, count in lines if name and len(name) <= 16 and " " not in name]
     assert len(short) > 10
     assert [name for name, count in short if count > 1] == []
+
+
+def test_a_caption_is_whole_on_a_phone_above_a_table_that_is_wider(folder: Path, browser: Any) -> None:
+    page = Opened(browser, folder / "bundle.html", width=400).page
+    seen = page.evaluate(
+        """[...document.querySelectorAll('.scroll:not(details .scroll)')].map(one => {
+        one.scrollLeft = 60;
+        const words = one.querySelector('caption span').getBoundingClientRect();
+        return [one.scrollWidth > one.clientWidth, words.left, words.right] })"""
+    )
+    assert any(is_wider for is_wider, _, _ in seen)
+    assert all(left >= 0 and right <= 400 for _, left, right in seen)

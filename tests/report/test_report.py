@@ -1,3 +1,4 @@
+import re
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,24 @@ def test_a_hostile_name_is_shown_as_words_at_any_width(width: int) -> None:
 def test_a_name_longer_than_a_line_is_folded_and_never_cut() -> None:
     x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
     names = [f"{number}{'a' * 150}" for number in range(9)]
-    text = printed(survey(dict.fromkeys(names, x), d_sae=32, k=4), width=80)
+    layers = dict.fromkeys(names, x) | {names[0]: x + 5}  # which needs a change: it is named alone
+    text = printed(survey(layers, d_sae=32, k=4), width=80)
     bullets = text.split("\nPrescriptions")[1]
     assert "…" not in bullets
     assert names[0] in bullets.replace("\n", "").replace(" ", "")
+
+
+def test_what_long_names_share_is_said_once() -> None:
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    layers = {f"model.layers.{n}.self_attn.out_projection": x + 5 * (n > 3) for n in range(12)}
+    text = printed(survey(layers, d_sae=32, k=4), width=80)
+    assert "\nlayers: model.layers.*.self_attn.out_projection, without what they share\n" in text
+    assert re.search(r"\n10 +\d+\.\d\d ", text)  # a row of the table, which fits
+    assert "change nothing: 4 of 12 layers (0, 1, 2, 3)" in text
+    assert "the paper's rule says median: all 12 layers" in text
+    lines = printed(survey(layers, d_sae=32, k=4), width=50)
+    assert "\n10\n" in lines
+    assert max(map(len, lines.splitlines())) <= 50
 
 
 def test_every_finding_and_reason_stands_under_the_table(found: Survey) -> None:
@@ -102,7 +117,8 @@ def test_of_many_layers_each_finding_is_told_once_at_its_gravest(found: Survey) 
     many = Survey((*found.diagnoses, found.diagnoses[0]))
     text = " ".join(printed(many, width=1000).split())
     gravest = next(finding for finding in found["hs1"].findings if finding.name == "gamma")
-    assert f"3 of 5 layers (hs1, hs2, hs3); hs1: {gravest}" in text
+    said = str(gravest).removeprefix("gamma ")
+    assert f"gamma, on 3 of 5 layers (hs1, hs2, hs3); gravest on hs1: {said}" in text
     assert "change nothing: 2 of 5 layers (hs0, hs0)" in text
     assert "center by the median: 3 of 5 layers (hs1, hs2, hs3)" in text
 

@@ -322,7 +322,7 @@ def test_a_summary_without_a_forecast_is_read_and_printed(
     summary = run(new_sae(), tokens(), tokens(100), CONFIG, tmp_path, about={"d_sae": 40})
     print_run(tmp_path, summary)
     printed = capsys.readouterr().out
-    assert "expected dead on 1,000,000 tokens)" in printed
+    assert "expected dead on 1,000,000 tokens; raw FVU" in printed
     old = {name: value for name, value in summary.items() if not name.startswith("dead_forecast")}
     assert summary_kind(old) is None
     print_run(tmp_path, old)

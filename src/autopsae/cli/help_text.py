@@ -5,6 +5,7 @@ of a docstring whose lines are indented, and colours what it prints whatever NO_
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
@@ -13,6 +14,9 @@ from io import StringIO
 from shutil import get_terminal_size
 from textwrap import wrap
 from typing import Any
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*m")
+"""What sets a colour or a weight: it takes no column of the terminal."""
 
 
 def as_paragraphs(text: str) -> str:
@@ -34,7 +38,7 @@ def field_texts(options: type[object]) -> dict[str, str]:
 @contextmanager
 def fit_output(shorter: Mapping[str, str] | None = None) -> Iterator[None]:
     """Within the context, what is printed on standard output waits. At its end it is written, and what is longer
-    than a line of the terminal is broken between words.
+    than a line of the terminal is broken between words, without its colours.
 
     shorter: {what tyro writes: what is written in its place}. tyro asks standard output whether it may use colours,
     on standard error too: it may not where NO_COLOR is set.
@@ -50,10 +54,11 @@ def fit_output(shorter: Mapping[str, str] | None = None) -> Iterator[None]:
             text = text.replace(long, short)
         columns, before = get_terminal_size().columns, ""
         for line in text.splitlines():
-            if line or before:  # one empty line after another tells nothing
-                broken = wrap(line, columns, break_long_words=False, break_on_hyphens=False)
-                target.write("\n".join(broken if len(line) > columns else [line.rstrip()]) + "\n")
-            before = line
+            shown = _COLOUR.sub("", line).rstrip()
+            if shown or before:  # one empty line after another tells nothing
+                broken = wrap(shown, columns, break_long_words=False, break_on_hyphens=False)
+                target.write("\n".join(broken if len(shown) > columns else [line.rstrip()]) + "\n")
+            before = shown
 
 
 class _Held(StringIO):

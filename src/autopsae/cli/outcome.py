@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.progress import Progress, TaskID
 from rich.text import Text
 
@@ -75,29 +75,33 @@ def print_sweep(out: Path, result: dict[str, Any]) -> None:
     """How every member of a sweep ended, and which is best. Raises Diverged where none is."""
     [best] = result["best"].values()
     folders = {member["name"]: out / member.get("folder", member["name"]) for member in result["members"]}
+    if best is not None:
+        print_line(f"best by the error on held-out tokens: {folders[best]}")
     table = empty_table()
     for heading in ("", "born dead", "dead", "held-out tokens", "raw FVU", "L0"):
-        table.add_column(heading, no_wrap=bool(heading), min_width=None if heading else 8, overflow="fold")
+        side: JustifyMethod = "left" if heading in ("", "raw FVU") else "right"
+        table.add_column(heading, justify=side, no_wrap=bool(heading), min_width=None if heading else 8)
     lines = []
     for member in result["members"]:
         is_best = member["name"] == best
         name = plain(member["name"] + (" (best)" if is_best else ""), "bold" if is_best else "")
         born_dead, tokens = f"{member['birth']['dead']:.1%}", f"{member['birth']['tokens']:,}"
         if member["diverged"]:
-            row = [born_dead, f"diverged, {member['diverged'].split(':')[0]}", tokens]
+            end = f"diverged, {member['diverged'].split(':')[0]}"
+            row = [born_dead, end, tokens]
+            lines.append(Text.assemble(name, f": born dead {born_dead}, {end}, held-out tokens {tokens}"))
         else:
             fvu = f"{fvu_text(member['fvu_raw'])}{worse_than_mean(member['fvu_raw'])}"
             row = [born_dead, f"{member['dead']:.1%}", tokens, fvu, f"{member['l0']:.1f}"]
+            said = zip((column.header for column in table.columns[1:]), row, strict=True)
+            lines.append(Text.assemble(name, ": " + ", ".join(f"{heading} {value}" for heading, value in said)))
         table.add_row(name, *row)
-        said = ", ".join(f"{column.header} {value}" for column, value in zip(table.columns[1:], row, strict=False))
-        lines.append(Text.assemble(name, f": {said}"))
     print_text(Fitting(table, lines))
     for member in result["members"]:
         for warning in [*member.get("warnings", ()), *([member["diverged"]] if member["diverged"] else [])]:
             print_note(f"warning: {member['name']}: {warning}")
     if best is None:
         raise Diverged(f"{out}: all {len(result['members'])} SAEs diverged; lower the learning rates")
-    print_line(f"best by the error on held-out tokens: {folders[best]}")
 
 
 def _range(what: str, fractions: list[float]) -> str:

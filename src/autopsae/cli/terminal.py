@@ -57,10 +57,10 @@ class _Description(ProgressColumn):
     """
 
     def render(self, task: Task) -> Text:
-        done = f", {task.percentage:.0f} %" if task.total else ""
+        done = f", {task.percentage:.0f}%" if task.total else ""
         rate = f", {task.speed:,.0f} a second" if task.speed else ""
         left = f", {timedelta(seconds=round(task.time_remaining))} left" if task.time_remaining else ""
-        return Text(printable(task.description) + done + rate + left)
+        return Text(printable(task.description) + done + rate + left, overflow="fold")
 
 
 @contextmanager

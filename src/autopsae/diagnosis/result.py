@@ -106,7 +106,7 @@ class Diagnosis(Result):
         head, *notes = str(self).split("\n")
         at = next(iter(self.expected.values())).tokens
         header = ["remedy", "born dead", "never positive", "never selected", f"expected on {at:,} tokens"]
-        return html_table(header, rows, [head, *notes])
+        return html_table(header, rows, notes, [head])
 
     def _show_expected(self, name: str) -> str:
         if name not in self.expected:

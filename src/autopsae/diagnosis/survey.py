@@ -10,6 +10,7 @@ import torch
 from autopsae.arrays import InputError, Tokens, check_device
 from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS, Repeated
 from autopsae.diagnosis.diagnose import diagnose_as_asked
+from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.parameters import Asked
 from autopsae.diagnosis.plan import Planner
 from autopsae.diagnosis.result import Diagnosis
@@ -93,8 +94,14 @@ class Survey(Result):
             ]
             for d in self.diagnoses
         ]
-        notes = [f"{d.layer}: {finding}" for d in self.diagnoses for finding in d.findings]
-        return html_table(header, rows, notes)
+        gravest = gravest_findings(self.diagnoses)
+        notes = [str(finding) for _, _, finding in gravest]
+        if len(self) > 1:
+            notes = [
+                f"on {len(layers)} of {len(self)} layers, gravest on {layer}: {finding}"
+                for layers, layer, finding in gravest
+            ]
+        return html_table(header, rows, notes, self.verdict)
 
     def __str__(self) -> str:
         said = [printable(sentence) for sentence in self.verdict] if len(self) > 1 else []
@@ -178,6 +185,16 @@ def survey(
     return Survey(tuple(diagnoses), plans=planner.plans if planner else ())
 
 
+def gravest_findings(diagnoses: Sequence[Diagnosis]) -> list[tuple[list[str], str, Finding]]:
+    """(the layers that have it, the layer where it is gravest, that finding) for each kind of finding."""
+    kinds: dict[str, list[tuple[str, Finding]]] = {}
+    for d in diagnoses:
+        for finding in d.findings:
+            kinds.setdefault(finding.name, []).append((d.layer, finding))
+    worst = [(pairs, max(pairs, key=lambda pair: pair[1].gravity)) for pairs in kinds.values()]
+    return [([layer for layer, _ in pairs], layer, finding) for pairs, (layer, finding) in worst]
+
+
 def _plan_line(layers: Mapping[str, Tokens], size: SampleSize) -> str:
     """What will be read, and what it takes."""
     known = [known_tokens(tokens) for tokens in layers.values()]
@@ -186,8 +203,9 @@ def _plan_line(layers: Mapping[str, Tokens], size: SampleSize) -> str:
     if None not in known:
         most, source = max(number for number in known if number), max(number for number in of if number)
         tokens = f", {most:,} tokens of each" + (f", spread over all {source:,}" if source > most else "")
-    several = "layers" if len(layers) > 1 else "layer"
-    return f"{len(layers)} {several}{tokens}, one after the other; {size}; nothing is written"
+    if len(layers) == 1:
+        return f"1 layer{tokens.replace(' of each', '')}; {size}; nothing is written"
+    return f"{len(layers)} layers{tokens}, one after the other; {size}; nothing is written"
 
 
 def _of_layer(progress: Progress | None, layer: str) -> Progress | None:

@@ -44,7 +44,10 @@ def _on_some(diagnoses: Sequence[Diagnosis], places: Sequence[int]) -> str:
     with_it = [d.expected[d.prescription.remedy.name].dead.value for d in some]
     at = f"{some[0].expected['none'].tokens:,} tokens"
     said = f"{spans(diagnoses, places)}: {some[0].prescription.instruction}; {_range(with_it)} of the latents are "
-    said += f"then expected dead on {at}, {_range(without)} without it"
+    if _range(with_it) == _range(without):  # prescribed for another reason than the dead
+        said += f"expected dead on {at} with it and without it: the findings say what it is for"
+    else:
+        said += f"then expected dead on {at}, {_range(without)} without it"
     dragged = [place for place in places if any(f.name == MEAN_MEDIAN for f in diagnoses[place].findings)]
     if dragged:
         worst = max(diagnoses[place].birth["mean"].dead for place in dragged)

@@ -184,7 +184,7 @@ class Autopsy(Result):
             f"cause of death: {name.replace('_', ' ')}": number for name, number in self.causes.items() if number
         }
         rows = [(name, f"{number:,}", f"{number / self.d_sae:.1%}") for name, number in counts.items()]
-        return html_table(("latents", "number", "share"), rows, [str(self), *map(str, self.findings)])
+        return html_table(("latents", "number", "share"), rows, [*map(str, self.findings)], [str(self)])
 
     def __str__(self) -> str:
         fates = ", ".join(f"{n:,} {name}" for name, n in self.fates.items() if n)

@@ -190,7 +190,7 @@ class Coverage(Result):
         ]
         header = ("concept", "latent", "F1, validation", "F1, test", "precision, test", "recall, test")
         more = [f"{len(best) - _SHOWN} further concepts have a lower F1."] if len(best) > _SHOWN else []
-        return html_table(header, rows, [str(self), *more])
+        return html_table(header, rows, more, [str(self)])
 
     def __str__(self) -> str:
         left = f"; {len(self.left_out):,} more are too rare" if self.left_out else ""

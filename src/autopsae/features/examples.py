@@ -70,7 +70,7 @@ class LatentExamples(Result):
             for which, some in (("largest", self.top), ("spread", self.spread))
             for example in some
         ]
-        return html_table(["which", "code", "quantile", "before", "token", "after"], rows, [str(self)])
+        return html_table(["which", "code", "quantile", "before", "token", "after"], rows, said=[str(self)])
 
 
 def _in_context(example: Example) -> list[str]:

@@ -1,6 +1,10 @@
 """Concept coverage and top activations as terminal text."""
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Column, Table
 from rich.text import Text
 
 from autopsae.features.compare import CoverageComparison, CoverageGain
@@ -88,19 +92,33 @@ def examples_text(examples: LatentExamples) -> RenderableType:
         (("largest", examples.top), ("over the quantiles", examples.spread)) if examples.fired else ()
     ):
         parts += [Text(), Text(name, style="italic")]
-        parts += [_example(example) for example in some]
+        parts.append(_in_context(some))
     return Group(*parts)
 
 
-def _example(example: Example) -> Text:
+def _in_context(examples: Sequence[Example]) -> RenderableType:
+    """A line for each: how much the latent fires, where, and the text. A long text stands under its place."""
+    table = Table.grid(Column(no_wrap=True), Column(no_wrap=True), padding=(0, 2, 0, 0))
+    lines: list[RenderableType] = []
+    for example in examples:
+        place, text = _place(example), _text(example)
+        table.add_row(place, text)
+        lines += [place, Padding(text, (0, 0, 0, 11))] if text else [place]
+    return Fitting(table, lines)
+
+
+def _place(example: Example) -> Text:
     place = f"token {example.token:,}"
     if example.document is not None:
         place = f"document {example.document}, token {example.position:,}"
-    line = plain(f"{example.value:9.4g}  {example.quantile:4.0%}  {place}")
+    return plain(f"{example.value:9.4g}  {example.quantile:4.0%}  {place}")
+
+
+def _text(example: Example) -> Text:
     if example.text is None:
-        return line
+        return Text()
     return Text.assemble(
-        line, "  ", plain(example.before or ""), plain(f"[{example.text}]", "bold"), plain(example.after or "")
+        plain(example.before or ""), plain(f"[{example.text}]", "bold"), plain(example.after or "")
     )
 
 

@@ -5,19 +5,20 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-from autopsae.diagnosis.finding import Finding
 from autopsae.diagnosis.result import Diagnosis
-from autopsae.diagnosis.survey import Survey
+from autopsae.diagnosis.survey import Survey, gravest_findings
 from autopsae.evaluation.autopsy import ALWAYS
 from autopsae.evaluation.recentre import RecentringCost
 from autopsae.evaluation.result import Autopsy
 from autopsae.report.fitting import Fitting, empty_table, plain
 from autopsae.report.plan import plan_text
+from autopsae.report.plots import shorten_names
 
 _COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
 _NAMED = 6  # layers of a group that are named one by one
-_NAME, _MEANING = 8, 20  # columns at least for a long name of a layer, which is folded, and for words
+_NAME = 12  # letters of a layer's name from which what all names share is said once
+_MEANING = 20  # columns at least for words
 REMEDIES = {
     "none": "no remedy",
     "mean": "arithmetic mean",
@@ -38,8 +39,8 @@ def survey_text(survey: Survey) -> RenderableType:
     On a terminal that is too narrow for the table, a few lines per layer say the same.
     """
     table = empty_table(_title(survey))
-    longest = max(len(d.layer) for d in survey)
-    table.add_column("layer", overflow="fold", min_width=max(5, min(longest, _NAME)))
+    own, shared = _own_names(survey)
+    table.add_column("layer", no_wrap=True)
     at = _short(next(iter(survey)).expected["none"].tokens)
     for name in ("gamma", "rank", "formula", *_COUNTED, f"@{at}"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -48,7 +49,7 @@ def survey_text(survey: Survey) -> RenderableType:
     for d in survey:
         s = d.severity
         table.add_row(
-            plain(d.layer),
+            plain(own[d.layer]),
             f"{s.gamma:.2f}",
             f"{s.effective_rank_fraction:.1%}",
             _formula(d),
@@ -57,14 +58,21 @@ def survey_text(survey: Survey) -> RenderableType:
             plain(d.prescription.remedy.name, "bold"),
             dead_cell(d.expected[d.prescription.remedy.name].dead.value),
         )
-    narrow = [line for d in survey for line in _in_lines(d, at)]
+    narrow = [line for d in survey for line in _in_lines(d, own[d.layer], at)]
     said = [*(plain(sentence, "bold") for sentence in survey.verdict), *map(plan_text, survey.plans)]
-    return Group(
-        *said, Text(), Fitting(table, narrow), *(_by_layer(survey) if len(survey) <= _FEW else _by_finding(survey))
-    )
+    names = [plain(f"layers: {shared}, without what they share", "italic")] if shared else []
+    explained = _by_layer(survey) if len(survey) <= _FEW else _by_finding(survey, own)
+    return Group(*said, Text(), *names, Fitting(table, narrow), *explained)
 
 
-def _in_lines(d: Diagnosis, at: str) -> list[RenderableType]:
+def _own_names(survey: Survey) -> tuple[dict[str, str], str]:
+    """(what tells each layer from the others, by its name; what they all share, with * for that)."""
+    layers = [d.layer for d in survey]
+    own, shared = shorten_names(layers) if max(map(len, layers)) > _NAME else (layers, "")
+    return dict(zip(layers, own, strict=True)), shared
+
+
+def _in_lines(d: Diagnosis, name: str, at: str) -> list[RenderableType]:
     """A row of the table as sentences."""
     s, remedy = d.severity, d.prescription.remedy.name
     counted = [word for name in _COUNTED for word in (f", {name} ", dead_cell(d.birth[name].dead))]
@@ -76,12 +84,12 @@ def _in_lines(d: Diagnosis, at: str) -> list[RenderableType]:
             f"expected on {at}: none ", expected[0], ", prescribed ", plain(remedy, "bold"), " ", expected[1]
         ),
     ]
-    return [plain(d.layer, "bold"), *(Padding(line, (0, 0, 0, 2)) for line in lines)]
+    return [plain(name, "bold"), *(Padding(line, (0, 0, 0, 2)) for line in lines)]
 
 
 def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> RenderableType:
     """The latents by fate, and the dead by cause; then what to do, and what re-centring did if that was asked."""
-    table = empty_table(_latents(autopsy))
+    table = empty_table()
     table.add_column("", no_wrap=True)
     for name in ("latents", "share"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -99,7 +107,10 @@ def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> Render
             lines.append(Text.assemble((row[0], "bold"), f": {row[1]} latents ({row[2]}): {row[3]}"))
         table.add_section()
     findings = [_bullet(str(finding)) for finding in autopsy.findings]
-    return Group(Fitting(table, lines), Text(), *findings, *([_bullet(_recentring_line(cost))] if cost else []))
+    said = plain(_latents(autopsy), "bold")
+    return Group(
+        said, Text(), Fitting(table, lines), Text(), *findings, *([_bullet(_recentring_line(cost))] if cost else [])
+    )
 
 
 _CAUSES = {
@@ -130,7 +141,7 @@ def _latents(autopsy: Autopsy) -> str:
 
 def _recentring_line(cost: RecentringCost) -> str:
     before, after = cost.fvu_before, cost.fvu_after
-    change = f" ({after / before - 1:+.1%})" if before and after is not None else ""
+    change = f" ({after / before - 1:+z.1%})" if before and after is not None else ""
     typical = f" ({fvu_text(cost.fvu_typical_before)} to {fvu_text(cost.fvu_typical_after)} without stray tokens)"
     strays = typical if cost.fvu_typical_before != before else ""
     return (
@@ -141,10 +152,14 @@ def _recentring_line(cost: RecentringCost) -> str:
 
 
 def fvu_text(fvu: float | None) -> str:
-    """An FVU to four digits; of tokens that do not differ there is none."""
+    """An FVU with four decimals, three digits if it is under 0.01, no decimals from 1,000 on; of tokens that do not
+    differ there is none.
+    """
     if fvu is None:
         return "none (the tokens do not differ)"
-    return f"{fvu:.4f}" if fvu < 1000 else f"{fvu:.3g}"
+    if fvu < 0.01:
+        return f"{fvu:.3g}"
+    return f"{fvu:.4f}" if fvu < 1000 else f"{fvu:,.0f}" if fvu < 10**7 else f"{fvu:.3g}"
 
 
 def _formula(d: Diagnosis) -> str:
@@ -181,27 +196,31 @@ def _by_layer(survey: Survey) -> list[RenderableType]:
     return lines
 
 
-def _by_finding(survey: Survey) -> list[RenderableType]:
+def _by_finding(survey: Survey, own: dict[str, str]) -> list[RenderableType]:
     """What layers have in common is said once: each advice and finding with its layers, and the gravest of them."""
     advised: dict[str, list[str]] = {}
     by_paper: dict[str, list[str]] = {}
-    findings: dict[str, list[tuple[str, Finding]]] = {}
     for d in survey:
-        advised.setdefault(d.prescription.instruction, []).append(d.layer)
-        by_paper.setdefault(d.paper, []).append(d.layer)
-        for finding in d.findings:
-            findings.setdefault(finding.name, []).append((d.layer, finding))
+        advised.setdefault(d.prescription.instruction, []).append(own[d.layer])
+        by_paper.setdefault(d.paper, []).append(own[d.layer])
     lines: list[RenderableType] = [Text("\nPrescriptions", style="bold")]
     lines.extend(_bullet(f"{advice}: {_count_line(layers, survey)}") for advice, layers in advised.items())
-    lines.extend(_bullet(f"(the paper's rule: {name}: {_count_line(on, survey)})") for name, on in by_paper.items())
-    lines.append(Text("\nFindings, at the layer where each is gravest (all are in the JSON)", style="bold"))
-    for group in findings.values():
-        layer, worst = max(group, key=lambda pair: pair[1].gravity)
-        lines.append(_bullet(f"{_count_line([name for name, _ in group], survey)}; {layer}: {worst}"))
+    lines.extend(
+        _bullet(f"the paper's rule says {name}: {_count_line(on, survey)}") for name, on in by_paper.items()
+    )
+    findings = gravest_findings(survey.diagnoses)
+    if findings:
+        lines.append(Text("\nFindings, at the layer where each is gravest (all are in the JSON)", style="bold"))
+    for layers, layer, worst in findings:
+        where = _count_line([own[name] for name in layers], survey)
+        gravest = f"; gravest on {own[layer]}" if len(layers) > 1 else ""
+        lines.append(_bullet(f"{worst.name}, on {where}{gravest}: {str(worst).removeprefix(worst.name).lstrip()}"))
     return lines
 
 
 def _count_line(layers: list[str], survey: Survey) -> str:
+    if len(layers) == len(survey):
+        return f"all {len(layers)} layers"
     names = ", ".join(layers[:_NAMED]) + (", ..." if len(layers) > _NAMED else "")
     return f"{len(layers)} of {len(survey)} layers ({names})"
 

@@ -43,7 +43,7 @@ def _later(summary: Mapping[str, Any]) -> str:
     if value is None:
         return ""
     low, high = summary["dead_forecast_interval"]
-    return f" ({DeadForecast(value, low, high, summary['dead_forecast_tokens'])})"
+    return f"; {DeadForecast(value, low, high, summary['dead_forecast_tokens'])}"
 
 
 def _typical(summary: Mapping[str, Any]) -> str:

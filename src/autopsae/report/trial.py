@@ -6,7 +6,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from autopsae.report.fitting import Fitting, empty_table, plain
-from autopsae.report.text import dead_cell
+from autopsae.report.text import dead_cell, fvu_text
 from autopsae.trial.result import Outcome, Point, Trial
 
 
@@ -30,7 +30,9 @@ def trial_text(trial: Trial) -> RenderableType:
     chosen = plain(f"{trial.prescription.layer}: the trial prescribes {trial.chosen}", "bold")
     said = [trial.prescription.reason]
     if trial.epochs > 1:
-        said.append(f"{trial.tokens:,} tokens were trained on, each {trial.epochs:.1f} times: take more if you can")
+        said.append(
+            f"{trial.tokens:,} tokens were trained on, each {trial.epochs:,.1f} times: take more if you can"
+        )
     why = [Padding(plain(line), (0, 0, 0, 2)) for line in said]
     findings = [plain(f" - {finding}") for finding in trial.findings]
     return Group(chosen, *why, *findings, Text(), Fitting(table, narrow))
@@ -58,7 +60,8 @@ def _later(outcome: Outcome) -> Text:
 
 
 def _fvu(fvu: float | None) -> str:
-    return "none" if fvu is None else f"{fvu:.3g}"
+    """An FVU to three digits, those that are 0 too."""
+    return "none" if fvu is None else f"{fvu:#.3g}".removesuffix(".") if fvu < 1000 else fvu_text(fvu)
 
 
 def _in_lines(outcome: Outcome, trial: Trial) -> list[RenderableType]:

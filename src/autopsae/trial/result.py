@@ -131,5 +131,6 @@ class Trial(Result):
             [outcome.name, *map(str, outcome.points), *["diverged"] * (len(steps) - len(outcome.points))]
             for outcome in self.outcomes
         ]
-        notes = [self.prescription.reason, *map(str, self.findings)]
-        return html_table(["candidate", *(f"after {step:,} steps" for step in steps)], rows, notes)
+        said = [f"{self.prescription.layer}: the trial prescribes {self.chosen}: {self.prescription.reason}"]
+        header = ["candidate", *(f"after {step:,} steps" for step in steps)]
+        return html_table(header, rows, [*map(str, self.findings)], said)

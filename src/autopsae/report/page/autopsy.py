@@ -45,12 +45,17 @@ def autopsy_section(saved: Saved) -> Section:
         verdict=(_verdict(content),),
         findings=said_of(content["findings"]),
         code=act_on_autopsy(content, saved.wrote),
-        figures=(
-            _bars(_fates(content), _FATES, "Latents by fate", content, saved.name),
-            _bars(content["causes"], _CAUSES, "Dead latents by cause", content, saved.name),
-        ),
+        figures=_figures(content, saved.name),
         tables=(_counts(content), *((_recentring_table(recentred),) if isinstance(recentred, dict) else ())),
     )
+
+
+def _figures(content: Mapping[str, Any], of: str) -> tuple[Figure, ...]:
+    """The latents by fate, and the dead by cause where some are dead."""
+    by_fate = _bars(_fates(content), _FATES, "Latents by fate", content, of)
+    if not any(content["causes"].values()):
+        return (by_fate,)
+    return by_fate, _bars(content["causes"], _CAUSES, "Dead latents by cause", content, of)
 
 
 def _fates(content: Mapping[str, Any]) -> dict[str, int]:

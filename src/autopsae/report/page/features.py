@@ -138,7 +138,7 @@ def _comparison(content: Mapping[str, Any], saved: Saved) -> Section:
     coverages, baseline, gains = content["coverages"], content["baseline"], content["gains"]
     of = anchor(saved.name, "comparison")
     said = [
-        f"{gain['name']}: {gain['covered']:,}; against {baseline} "
+        f"{gain['name']} covers {gain['covered']:,}, against {baseline} "
         f"{with_interval(gain['more_covered'], gain['more_covered_by_documents'], '+.0f').text}."
         for gain in gains
     ]

@@ -420,6 +420,45 @@ def test_the_page_on_trials_has_the_shares_of_the_policies(capsys: pytest.Captur
     assert quoted("docs/trial.md", "whose error is # % over that of the median") == [round(100 * over)]
 
 
+def test_the_page_on_trials_has_the_rows_up_to_the_limit_of_short_trainings(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows, page = policy_rows.read(), "docs/trial.md"
+    policy_rows.print_further(rows)
+    assert capsys.readouterr().out in (ROOT / page).read_text()
+    layers = policy_rows.grouped(policy_rows.further(rows), "policy", "chose")
+    judged = shares([row for layer in layers[13:] for row in layer if row["policy"] != "rule" or row["chose"]])
+    assert quoted(page, "**The first # rows were seen when the limit was set") == [13]
+    sentence = "There the rule has few dead and a low error on # of #."
+    assert quoted(page, sentence) == [round(judged["rule"]["both"] * len(layers[13:])), len(layers[13:])]
+    of_all = shares(policy_rows.further(rows))
+    counts = {
+        policy: [round(of_all[policy][name] * len(layers)) for name in ("few_dead", "both")]
+        for policy in ("whiten_0.15_fitted", "median")
+    }
+    fitted = counts["whiten_0.15_fitted"]
+    sentence = "leaves few dead on # of #, and has few dead and a low error on #. The median has both on #."
+    assert quoted(page, sentence) == [fitted[0], len(layers), fitted[1], counts["median"][1]]
+
+
+def test_the_page_on_trials_has_the_rows_of_one_setting_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    rows, page = policy_rows.read(), "docs/trial.md"
+    policy_rows.print_factors(rows)
+    assert capsys.readouterr().out in (ROOT / page).read_text()
+    changes = policy_rows.at_factors(rows)
+    fitted = [by["whiten_0.15_fitted"] for _, _, by in changes]
+    lowest = [min(by[policy]["fvu_raw"] for policy in policy_rows.AT_FACTORS) for _, _, by in changes]
+    low = sum(row["fvu_raw"] <= 1.02 * best for row, best in zip(fitted, lowest, strict=True))
+    few = sum(row["dead"] <= 0.01 for row in fitted)
+    sentence = "is within 2 % of the lowest error in # of the # rows, and leaves at most 1 % dead in #."
+    assert quoted(page, sentence) == [low, len(changes), few]
+    dead = {change: by for layer, change, by in changes if layer == "unirep64 hs4"}
+    assert quoted(page, "with k 16, # % die") == [round(100 * dead["k 16"]["whiten_0.15_fitted"]["dead"], 1)]
+    sentence = "**At 1e-3 the median leaves # % dead on UniRep-64 hs4,** and at 1e-4 # %"
+    said = [round(100 * dead[change]["median"]["dead"], 1) for change in ("lr 0.001", "lr 0.0001")]
+    assert quoted(page, sentence) == said
+
+
 def test_the_page_on_trials_says_what_the_rule_for_short_trainings_was_judged_by() -> None:
     rows = [row for row in policy_rows.read() if row["lr"] == 3e-4 and row["d_sae"] == 2048 and row["k"] == 32]
 

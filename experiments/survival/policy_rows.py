@@ -173,10 +173,10 @@ AT_FACTORS = ("none", "median", "median_frozen", "median_slow", "whiten_0.15", "
 
 
 def at_factors(rows: Sequence[Row], *, seed: int = 0) -> list[tuple[str, str, dict[str, Row]]]:
-    """(layer, what is changed, the row of each policy) for all layers and changes that have all policies. The rule
-    is among them.
+    """(layer, what is changed, the row of each policy) for all changes that have all policies, the rule among them;
+    on the layers on which k was changed.
     """
-    layers = [row for row in rows if any(row[name] != value for name, value in CENTRE.items())]
+    layers = [row for row in rows if row["k"] != CENTRE["k"]]
     said = []
     for model, layer in dict.fromkeys((row["model"], row["layer"]) for row in layers):
         for change in ({}, *FACTORS):

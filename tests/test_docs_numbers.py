@@ -429,6 +429,8 @@ def test_the_page_on_trials_has_the_rows_up_to_the_limit_of_short_trainings(
     layers = policy_rows.grouped(policy_rows.further(rows), "policy", "chose")
     judged = shares([row for layer in layers[13:] for row in layer if row["policy"] != "rule" or row["chose"]])
     assert quoted(page, "**The first # rows were seen when the limit was set") == [13]
+    dead = [row["dead"] for layer in layers[:13] for row in layer if row["policy"] == "median"]
+    assert quoted(page, "leaves over 1 % dead on # of the first # rows") == [sum(d > 0.01 for d in dead), 13]
     sentence = "There the rule has few dead and a low error on # of #."
     assert quoted(page, sentence) == [round(judged["rule"]["both"] * len(layers[13:])), len(layers[13:])]
     of_all = shares(policy_rows.further(rows))
@@ -484,7 +486,7 @@ def test_the_page_on_trials_says_what_the_rule_for_short_trainings_was_judged_by
         at = ends(model, layer, 2000)
         few = (row["fvu_raw"] for policy, row in at.items() if "_fitted" not in policy and row["dead"] <= 0.01)
         over.append(100 * (at["whiten_0.15_fitted"]["fvu_raw"] / min(few) - 1))
-    sentence = "their error is # % over that of the best constant there, on Gemma 3 hs14 # %"
+    sentence = "the error of a fitted encoder is # % over that of the best constant (on Gemma 3 hs14 # %)"
     assert quoted("docs/trial.md", sentence) == [round(over[0]), round(over[1], 1)]
 
 

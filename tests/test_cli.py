@@ -272,7 +272,7 @@ def test_a_tenth_is_held_out_and_the_numbers_of_tokens_are_said(tmp_path: Path, 
         done = run("train", source, "--layer", "1", "--out", out, *SMALL, *given)
         assert done.returncode == 0, done.stderr
         assert f"training on {3000 - held_out:,} tokens, {held_out} are held out" in done.stderr
-        assert f", on {held_out} held-out tokens (" in done.stdout
+        assert f", on {held_out} held-out tokens; " in done.stdout
         summary = json.loads((out / "summary.json").read_text())
         assert (summary["training_tokens"], summary["held_out_tokens"]) == (3000 - held_out, held_out)
         assert summary["dead_tokens"] == summary["birth"]["dead_tokens"] == held_out

@@ -101,8 +101,7 @@ def test_what_will_be_read_and_held_is_said_before_anything_is_read(store: Path)
     layers = {"one": autopsae.open_activations(store).take(1000)}
     autopsae.survey(layers, d_sae=64, k=4, exact=False, announce=told.append)
     assert told[0].startswith(
-        "1 layer, 1,000 tokens of each, spread over all 6,000, one after the other; a sample of at most "
-        "4,096 tokens of each layer; up to "
+        "1 layer, 1,000 tokens, spread over all 6,000; a sample of at most 4,096 tokens of each layer; up to "
     )
     assert told[0].endswith("; nothing is written")
     told.clear()

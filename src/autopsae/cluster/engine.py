@@ -4,12 +4,9 @@ A task is a function and a mapping of plain arguments; its result is a file, wri
 may be run twice, and nothing is lost or counted twice when a process dies.
 """
 
-import signal
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from autopsae.arrays import InputError
 from autopsae.words import show
@@ -46,31 +43,10 @@ def attempt(work: Work, task: Task) -> str | None:
     travels better than an exception.
     """
     try:
-        with _tidy_when_told():
-            work(**task)
+        work(**task)
     except InputError as error:
         return str(error)
     return None
-
-
-@contextmanager
-def _tidy_when_told() -> Iterator[None]:
-    """In this context SIGTERM raises KeyboardInterrupt where it would end the process at once: the task removes its
-    locks, and what it has only begun to write.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def too_many_deaths(engine: str) -> InputError:

@@ -1,10 +1,13 @@
 """harvest_part(...): the shards of a harvest that one process writes, and the text that it reads."""
 
+import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import safe_open
@@ -50,7 +53,7 @@ def harvest_part(
     request = {"first_shard": first_shard, "tokens": tokens, "sequences": sequences, "weights": weights}
     sizes = {"shard_tokens": shard_tokens, "first": first_shard}
     # An engine may give a task to a second process, because it has lost sight of the first one, which still runs.
-    with hold_lock(state / LOCK, what=state, wait=True):
+    with _tidy_when_told(), hold_lock(state / LOCK, what=state, wait=True):
         writer = ShardWriter(folder, request=request, in_parts=True, state=state, **sizes)
         if not writer.complete:
             loaded = _load_once(model, device)
@@ -68,6 +71,27 @@ def harvest_part(
                 end_early=True,
             )
         save_object(result, format=_PART, content=writer.shards_and_layers())
+
+
+@contextmanager
+def _tidy_when_told() -> Iterator[None]:
+    """In this context the first SIGTERM raises KeyboardInterrupt where it would end the process at once: locks are
+    removed, and what is only begun. The next one ends the process.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raise KeyboardInterrupt
 
 
 @lru_cache(maxsize=1)

@@ -544,6 +544,7 @@ def test_the_time_of_a_large_page_is_that_of_the_benchmark() -> None:
         told["latents"],
     ]
     assert quoted(page, "fires most, have # MB") == [told["megabytes"]]
+    assert quoted(page, "Its first figure is drawn after # s.") == [round(told["seconds"]["first figure"], 2)]
     seconds = [told["seconds"][name] for name in ("idle", "processor")]
     assert quoted(
         page, "such a page takes # s in headless Chromium on # idle cores, # s of which one core works"

@@ -130,6 +130,11 @@ def shares(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     return said
 
 
+def _cell(row: Row, *, digits: int = 3) -> str:
+    """Dead latents and raw FVU."""
+    return f"{row['dead']:.1%}, {row['fvu_raw']:.{digits}g}"
+
+
 def over_time(rows: Sequence[Row], model: str, layer: str, *, fitted: bool = False) -> None:
     """A line per policy with dead latents and raw FVU after each number of steps from 1,000 on; seed 0, lr 3e-4.
     fitted: those whose encoder was fitted at birth, else the others.
@@ -140,7 +145,7 @@ def over_time(rows: Sequence[Row], model: str, layer: str, *, fitted: bool = Fal
     at = sorted({steps for _, steps in ends if steps >= 1000})
     print(f"| policy | {' | '.join(f'{steps:,}' for steps in at)} |\n" + "|---" * (1 + len(at)) + "|")
     for policy in sorted({policy for policy, steps in ends if steps == at[-1]}):
-        cells = [f"{ends[policy, steps]['dead']:.1%}, {ends[policy, steps]['fvu_raw']:.3g}" for steps in at]
+        cells = [_cell(ends[policy, steps]) for steps in at]
         print(f"| `{policy}` | {' | '.join(cells)} |")
 
 
@@ -193,7 +198,7 @@ def print_factors(rows: Sequence[Row], *, seed: int = 0) -> None:
     print(f"| layer | changed | {' | '.join(f'`{policy}`' for policy in AT_FACTORS)} | the rule takes |")
     print("|---" * (3 + len(AT_FACTORS)) + "|")
     for layer, change, by in at_factors(rows, seed=seed):
-        cells = [f"{by[policy]['dead']:.1%}, {by[policy]['fvu_raw']:.3g}" for policy in AT_FACTORS]
+        cells = [_cell(by[policy]) for policy in AT_FACTORS]
         print(f"| {layer} | {change} | {' | '.join(cells)} | `{by['rule']['chose']}` |")
 
 
@@ -223,7 +228,7 @@ def print_further(rows: Sequence[Row]) -> None:
     print(f"| layer | lr | steps | {' | '.join(f'`{policy}`' for policy in policies)} |\n" + "|---" * 8 + "|")
     for group in grouped(compared, "policy"):
         first, by = group[0], {row["policy"]: row for row in group}
-        cells = [f"{by[policy]['dead']:.1%}, {by[policy]['fvu_raw']:.3g}" for policy in policies]
+        cells = [_cell(by[policy]) for policy in policies]
         layer = f"{first['model']} {first['layer']}"
         print(f"| {layer} | {first['lr']:g} | {first['steps']:,} | {' | '.join(cells)} |")
     said = shares([row for row in compared if row["chose"] is None or row["policy"] == "rule"])
@@ -240,7 +245,7 @@ def tables(rows: Sequence[Row]) -> None:
         print(f"| layer | seed | {' | '.join(policies)} |\n" + "|---" * (2 + len(policies)) + "|")
         for layer in grouped(setting, "policy"):
             by = {row["policy"]: row for row in layer}
-            cells = [f"{by[p]['dead']:.1%}, {by[p]['fvu_raw']:.4g}" if p in by else "" for p in policies]
+            cells = [_cell(by[p], digits=4) if p in by else "" for p in policies]
             print(f"| {layer[0]['model']} {layer[0]['layer']} | {layer[0]['seed']} | {' | '.join(cells)} |")
         print("\n| policy | layers | few dead | low error | both | best of few |\n" + "|---" * 6 + "|")
         for policy, share in shares(setting).items():

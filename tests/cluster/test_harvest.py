@@ -84,6 +84,17 @@ def alone(model: str, folder: Path, **more: Any) -> dict[str, bytes]:
     return files(folder)
 
 
+def break_off(model: str, folder: Path) -> None:
+    """One process harvests, and is interrupted after two shards."""
+
+    def stop(_phase: str, done: int, _all: int | None) -> None:
+        if done > 200:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        alone(model, folder, progress=stop)
+
+
 @pytest.mark.parametrize("jobs", [1, 3, 100])
 @pytest.mark.parametrize(
     "more",
@@ -131,13 +142,7 @@ def test_a_job_that_dies_goes_on_after_its_last_shard(
 
 def test_an_engine_goes_on_where_one_process_stopped_and_the_other_way_round(model: str, tmp_path: Path) -> None:
     expected = alone(model, tmp_path / "alone")
-
-    def stop(_phase: str, done: int, _all: int | None) -> None:
-        if done > 200:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        alone(model, tmp_path / "s", progress=stop)
+    break_off(model, tmp_path / "s")
     engine = Here()
     spread(engine, model, tmp_path / "s")
     assert engine.ran[0] == 2
@@ -175,13 +180,7 @@ def test_parts_are_kept_where_one_process_added_shards_meanwhile(model: str, tmp
     first = Here(stop=1)
     with pytest.raises(KeyboardInterrupt):
         spread(first, model, tmp_path / "s", jobs=100)
-
-    def stop(_phase: str, done: int, _all: int | None) -> None:
-        if done > 200:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        alone(model, tmp_path / "s", progress=stop)
+    break_off(model, tmp_path / "s")
     second = Here()
     spread(second, model, tmp_path / "s", jobs=100)
     assert second.ran == [2, 3, 4, 5, 6]
@@ -221,6 +220,13 @@ def test_shards_of_parts_that_are_of_no_use_any_more_are_removed_at_the_end(mode
             spread(Here(), model, tmp_path / name, work="other", shard_tokens=300)
         mine.unlink()
         assert files(tmp_path / name) == alone(model, tmp_path / f"alone-{name}", shard_tokens=300), name
+    for name in ("by one", "by all three"):
+        break_off(model, tmp_path / name)
+        if name == "by all three":
+            with pytest.raises(KeyboardInterrupt):
+                spread(Here(stop=4), model, tmp_path / name, work="third", jobs=100)
+        alone(model, tmp_path / name, shard_tokens=300)
+    assert files(tmp_path / "by all three") == files(tmp_path / "by one")
 
 
 def test_a_task_that_is_given_to_a_second_process_waits_for_the_first(model: str, tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def test_groups_that_do_not_divide_the_processes_are_refused_in_one_line(
     assert others == ["", ""]
 
 
+def test_a_k_that_the_latents_of_a_rank_cannot_have_is_refused_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tokens(tmp_path)
+    words = [*TRAIN, "--k", "33", "--out", "out"]
+    first, second = as_torchrun(2, processes.command, *words, folder=tmp_path, monkeypatch=monkeypatch, code=2)
+    said = " ".join(first.split())
+    expected = "expected a k of at most 32, the latents of a rank, got TopK(k=33) of 64 latents on 2 ranks"
+    assert said.count(expected) == 1
+    assert second == ""
+
+
 @pytest.mark.long
 def test_torchrun_trains_and_a_sweep_is_refused_in_a_line(tmp_path: Path) -> None:
     save_tokens(tmp_path)

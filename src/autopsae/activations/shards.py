@@ -68,16 +68,18 @@ class ShardWriter:
         self._held, self._held_tokens = list[dict[str, Tensor]](), 0
         self._inputs: str | None = None
         self._index = _empty_index(_as_json(request))
-        if in_parts and state is None:
-            self._index["in_parts"] = True  # shards will lie there that the index does not name
         index = index_of(self._state, self.folder)
-        if index is None or not (index["shards"] or index.get("in_parts")):
-            self._write_index(self._index)
-        else:
+        begins = index is None or not (index["shards"] or index.get("in_parts"))
+        if index and not begins:
             check_request(self.folder, index["request"], self._index["request"])
             self._index = (
                 index if index["complete"] or index.get("version") == VERSION else self._with_digests(index)
             )
+        divides = in_parts and state is None and not self.complete
+        if divides:
+            self._index["in_parts"] = True  # shards will lie there that the index does not name
+        if begins or divides:
+            self._write_index(self._index)
         if not (self.complete or in_parts) and url_of(self.folder) is None:
             # Left by a run that died: the index never named it, so this run writes it again.
             (self.folder / shard_name(len(self._index["shards"]))).unlink(missing_ok=True)
@@ -164,10 +166,7 @@ class ShardWriter:
         shards = [*self._index["shards"], *(shard for part in parts for shard in part["shards"])]
         state = {"layers": described, "shards": shards, "tokens": sum(shard["tokens"] for shard in shards)}
         state |= {"batches_done": batches_done, "complete": True, "inputs": inputs}
-        self._index.pop("in_parts", None)
-        self._write_index(self._index | state)
-        self._index |= state
-        remove_unnamed(self.folder, self._index)
+        self._go_on(state)
 
     def _commit(self, *, complete: bool) -> None:
         shards = list(self._index["shards"])
@@ -178,12 +177,16 @@ class ShardWriter:
         done = self.batches_done + len(self._held)
         state = {"shards": shards, "tokens": self.tokens, "batches_done": done, "complete": complete}
         state |= {"inputs": self._inputs or self.inputs}
-        began_in_parts = complete and self._index.pop("in_parts", False)
+        self._go_on(state)
+        self._held, self._held_tokens = [], 0
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        """Say in the index, on disk first, what is written. Of a complete harvest nothing lies there in parts."""
+        began_in_parts = state["complete"] and self._index.pop("in_parts", False)
         self._write_index(self._index | state)
         self._index |= state
         if began_in_parts:
             remove_unnamed(self.folder, self._index)
-        self._held, self._held_tokens = [], 0
 
     def _with_digests(self, index: dict[str, Any]) -> dict[str, Any]:
         """An index of the first version, which had none, as one of this version."""

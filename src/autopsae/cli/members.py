@@ -136,7 +136,7 @@ def entry_of(
     name: str,
     latents: range | None = None,
 ) -> Entry:
-    """A member, born. birth: with its defaults; latents: as for `born`, unless all are needed to fit them."""
+    """A member, born. birth: with its defaults; latents: as for `born`."""
     assert birth.rank is not None  # with_defaults
     sae = layer.born(
         saved or layer.start(choice.start, alpha=choice.alpha, rank=birth.rank, seed=choice.seed),
@@ -147,7 +147,7 @@ def entry_of(
         firing_rate=birth.firing_rate,
         scaled=birth.scale,
         fit_encoder=birth.fit_encoder,
-        latents=None if birth.fit_encoder else latents,
+        latents=latents,
         recipe=recipe_of(birth, steps=settings.config.steps, l1=choice.l1),
     )
     member = Member(sae=sae, config=settings.config, name=name)

@@ -10,7 +10,7 @@ from rich.progress import TaskID
 
 from autopsae.arrays import InputError
 from autopsae.cli.members import sparsity_of, with_defaults
-from autopsae.cli.options.train import TrainOptions
+from autopsae.cli.options.train import Birth, TrainOptions
 from autopsae.cli.outcome import print_finished, print_run, print_sweep
 from autopsae.cli.page import check_paging, write_run_outputs
 from autopsae.cli.prepare import Prepared, choices_asked, make_members, prepare, provenance_asked
@@ -30,6 +30,7 @@ from autopsae.run.one import check_out, load_finished_run, run
 from autopsae.run.portions import Portions
 from autopsae.training.loop import Diverged
 from autopsae.training.rank_files import all_or_none
+from autopsae.training.ranks import own_latents
 from autopsae.training.wandb_runs import import_wandb
 
 
@@ -83,9 +84,8 @@ def _train_members(
     options, keep, out = prepared.options, prepared.options.keep, prepared.options.out
     # A whole SAE need not fit on the device of a rank.
     device = options.device if ranks.everyone.is_alone else None
-    # The first rank measures the whole SAE before the training.
-    latents = None if ranks.everyone.is_first else ranks.range_of(prepared.birth.d_sae)
     with all_or_none(ranks.everyone):
+        latents = _latents_to_draw(prepared.birth, ranks)
         made = make_members(prepared, [*prepared.choices], device, bar, task, latents=latents)
     entries, tokens, held = made.entries, made.tokens, prepared.held
     common: dict[str, Any] = {"plan": prepared.plan, "resume": keep.resume, "observer": made.observer}
@@ -102,6 +102,14 @@ def _train_members(
     if not any((out / name).exists() for name in ("portions.json", "sweep.json")):
         print_note(_describe_portions(portions), bar.console)
     return wrote(run_sweep)(entries, tokens, held, out, portions=portions, **common)
+
+
+def _latents_to_draw(birth: Birth, ranks: Ranks) -> range | None:
+    """Those that this rank owns; None for all: the first rank measures the whole SAE, and a fit needs all."""
+    if ranks.everyone.is_alone:
+        return None
+    owned = own_latents(ranks, birth.d_sae, sparsity_of(birth))
+    return None if ranks.everyone.is_first or birth.fit_encoder else owned
 
 
 def _check(options: TrainOptions, *, asked: int, ranks: Ranks) -> None:

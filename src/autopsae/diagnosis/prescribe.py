@@ -63,7 +63,7 @@ def is_short(lr: float, steps: int, sparsity: Sparsity) -> bool:
     """Whether a training is so short that its error is decided by how long the encoder is at birth. Every layer is
     then whitened, and the encoder is fitted (`born`); that needs a sparsity that fixes how many latents fire.
     """
-    return 0 < lr * steps <= SHORT * (1 + 1e-9) and sparsity.l0 is not None
+    return 0 < lr * steps <= SHORT and sparsity.l0 is not None
 
 
 def too_mild(ladder: Sequence[str]) -> set[str]:

@@ -32,10 +32,10 @@ def run_on_ranks(
     observer: Observer | None = None,
     device: str | None = None,
 ) -> dict[str, Any]:
-    """As `run.one.run`, on several ranks; all call it, with the same SAE and tokens. The first rank writes what
-    `run` writes, and its memory has to hold the whole SAE at birth and at the end; its SAE is the trained one then.
-    On other ranks the SAE loses its rows. device: where this rank trains its latents. Returns the summary, on all
-    ranks.
+    """As `run.one.run`, on several ranks; all call it, with the same tokens and an SAE as `part_of` takes it. The
+    first rank writes what `run` writes, and its memory has to hold the whole SAE at birth and at the end; then its
+    SAE is the trained one. On other ranks the SAE loses its rows. device: where this rank trains its latents.
+    Returns the summary, on all ranks.
 
     Checkpoints are those of `training.rank_files`, and may be resumed on another number of ranks. Raises InputError
     as `run`, as `Training` on several ranks, and for measurements on held-out tokens during training.

@@ -116,8 +116,7 @@ def born(
     the least squared error. Who fires stays the same. k unit rows that fire on a token overshoot it where k is
     large beside d_in, and training first has to shrink them (docs/cures.md). Train such an SAE with
     `TrainConfig(relative_encoder_lr=True)`.
-    latents: make these alone of all `d_sae`, in the memory that these need, with the same rows to the bit
-    (`training.part_of`).
+    latents: make these alone of all `d_sae`, in the memory that they need; rows are the same to the bit.
 
     Raises InputError as `chunks` for a sample, and for one of another width, of zero tokens mostly, or so small or
     large that `dtype` cannot hold the scale; where a scale is wanted and there is neither a sample nor a
@@ -180,10 +179,11 @@ def _choose(prescribed: Prescribed | None, d_sae: int | None, sparsity: Sparsity
 
 
 def _check_latents(latents: range | None, d_sae: int, fit_encoder: bool) -> None:
-    is_range = latents is None or (latents.step == 1 and 0 <= latents.start < latents.stop <= d_sae)
-    if not is_range:
+    if latents is None:
+        return
+    if latents.step != 1 or not 0 <= latents.start < latents.stop <= d_sae:
         raise InputError(f"born: expected latents as a range in d_sae = {d_sae:,}, got {latents}")
-    if fit_encoder and latents is not None:
+    if fit_encoder:
         raise InputError(f"born: expected all latents with fit_encoder, got {latents}")
 
 
@@ -256,7 +256,7 @@ def _fit_scale(sae: SAE, sample: Tensor | None) -> float:
         got = "no sample" if sample is None else f"{sae.sparsity.name}, whose penalty is set for codes of this size"
         raise InputError(
             "born: fit_encoder expected a sample and a sparsity that fixes how many latents fire, such as topk, "
-            f"got {got}; leave it out, or give what is missing"
+            f"got {got}; leave fit_encoder out, or give what is missing"
         )
     along, square = 0.0, 0.0
     for x in sample.split(_FITTED_AT_A_TIME):

@@ -8,6 +8,7 @@ import torch
 from autopsae.files import changes
 from autopsae.kernels.ranks import ErrorOfAllRanks, Ranks, unite_rows
 from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import Sparsity
 from autopsae.training.config import TrainConfig
 from autopsae.training.revival import GhostGradients
 from autopsae.training.sources import Member
@@ -25,13 +26,7 @@ def part_of(sae: SAE, ranks: Ranks) -> SAE:
     other latents.
     """
     d_sae = _d_sae_of_all(sae, ranks)
-    owned = ranks.range_of(d_sae)
-    smallest = d_sae // ranks.size
-    if (sae.sparsity.l0 or 1) > smallest:
-        raise ErrorOfAllRanks(
-            f"ranks: expected a k of at most {smallest}, the latents of a rank, got {sae.sparsity} of "
-            f"{d_sae:,} latents on {ranks.size} ranks; use fewer ranks"
-        )
+    owned = own_latents(ranks, d_sae, sae.sparsity)
     part = share_of(sae, owned if sae.d_sae == d_sae else range(len(owned)))
     for name, tensor in part.state_dict().items():
         (ranks.everyone if name in OF_ALL else ranks.peers).broadcast(tensor, 0)
@@ -39,11 +34,25 @@ def part_of(sae: SAE, ranks: Ranks) -> SAE:
     return part
 
 
+def own_latents(ranks: Ranks, d_sae: int, sparsity: Sparsity) -> range:
+    """The latents of an SAE that this rank owns.
+
+    Raises InputError for fewer latents than ranks, and for a k over the number of latents of a rank.
+    """
+    smallest = d_sae // ranks.size
+    if not smallest:
+        raise ErrorOfAllRanks(f"ranks: expected at least {ranks.size} latents, one for each rank, got {d_sae}")
+    if (sparsity.l0 or 1) > smallest:
+        raise ErrorOfAllRanks(
+            f"ranks: expected a k of at most {smallest}, the latents of a rank, got {sparsity} of "
+            f"{d_sae:,} latents on {ranks.size} ranks; use fewer ranks"
+        )
+    return ranks.range_of(d_sae)
+
+
 def _d_sae_of_all(sae: SAE, ranks: Ranks) -> int:
     """The number of latents of the SAE of the first rank, which has them all."""
     d_sae, *others = (int(told) for told in ranks.everyone.gather_words(str(sae.d_sae)))
-    if d_sae < ranks.size:
-        raise ErrorOfAllRanks(f"ranks: expected at least {ranks.size} latents, one for each rank, got {d_sae}")
     for rank, latents in enumerate(others, 1):
         own = len(ranks.range_of(d_sae, rank % ranks.size))
         if latents not in (d_sae, own):

@@ -12,7 +12,7 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.one import train
 
 
 def new_sae(*, d_in: int, d_sae: int, k: int, dtype: torch.dtype = torch.float32) -> SAE:

@@ -19,7 +19,7 @@ from autopsae.remedies.remedy import center
 from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.one import train
 from autopsae.training.plan import plan_training
 from benchmarks.harness import save
 

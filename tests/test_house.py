@@ -23,6 +23,7 @@ ROOMS = [
     "modules",
     "defaults",
     "version",
+    "ambient",
     "threads",
     "transfers",
     "arrays",

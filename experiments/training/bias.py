@@ -18,7 +18,7 @@ from autopsae.sae.init import born
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.one import train
 
 AS_BEFORE = TrainConfig(steps=1000, lr=3e-4, batch_tokens=1024)
 WAYS = {

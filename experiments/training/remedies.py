@@ -24,7 +24,7 @@ from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import Statistics, collect
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import steps
+from autopsae.training.one import steps
 from autopsae.training.revival import AuxK
 
 HELD_OUT, D_SAE, K, EVERY = 4096, 2048, 32, 50

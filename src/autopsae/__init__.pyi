@@ -42,6 +42,6 @@ from autopsae.sae.sparsity import ReLU as ReLU
 from autopsae.sae.sparsity import Sparsity as Sparsity
 from autopsae.sae.sparsity import TopK as TopK
 from autopsae.training.config import TrainConfig as TrainConfig
-from autopsae.training.loop import train as train
+from autopsae.training.one import train as train
 from autopsae.training.revival import AuxK as AuxK
 from autopsae.version import __version__ as __version__

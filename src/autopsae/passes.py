@@ -171,4 +171,4 @@ def check_pass(first: Digest, now: Digest) -> None:
 
 @lru_cache(maxsize=8)  # asked for every batch of every pass
 def _direction(d_in: int) -> Float[Tensor, "d_in"]:
-    return torch.randn(d_in, generator=stream(0, "direction of a digest"), dtype=torch.float64)
+    return torch.randn(d_in, generator=stream(0, "direction of a digest"), dtype=torch.float64, device="cpu")

@@ -22,7 +22,7 @@ def send(
     if not _goes_up(x, device):
         return x.to(device=device, dtype=dtype, copy=True)
     # Not x.pin_memory(), which is x itself where it is pinned: whoever fills it anew would spoil the copy.
-    pinned = torch.empty(x.shape, dtype=x.dtype, pin_memory=True).copy_(x)
+    pinned = torch.empty(x.shape, dtype=x.dtype, pin_memory=True, device="cpu").copy_(x)
     return pinned.to(device, non_blocking=True).to(dtype)
 
 
@@ -30,7 +30,7 @@ def numbers_like(
     like: Float[Tensor, "..."], values: Sequence[float] | Sequence[Sequence[float]]
 ) -> Float[Tensor, "..."]:
     """`like.new_tensor(values)`, for which a GPU is not waited for."""
-    return send(torch.tensor(values, dtype=like.dtype), like.device)
+    return send(torch.tensor(values, dtype=like.dtype, device="cpu"), like.device)
 
 
 def rows_for(
@@ -39,7 +39,7 @@ def rows_for(
     """x[rows], where x lies; in pinned memory if it is to go to a GPU from there (`to` with non_blocking=True)."""
     if not _goes_up(x, device):
         return x.index_select(0, send(rows, x.device))
-    pinned = torch.empty(len(rows), x.shape[1], dtype=x.dtype, pin_memory=True)
+    pinned = torch.empty(len(rows), x.shape[1], dtype=x.dtype, pin_memory=True, device="cpu")
     return torch.index_select(x, 0, rows, out=pinned)
 
 

@@ -21,7 +21,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.median import geometric_median
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.one import train
 
 
 def drawn(gamma: float, seed: int = 0, d_in: int = 32, tokens: int = 4000, **options: float) -> Tensor:

@@ -20,7 +20,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.median import geometric_median
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.one import train
 
 D_IN, D_SAE = 32, 256
 

@@ -41,8 +41,9 @@ def sparse_matrix(tokens: int, d_sae: int, share: float = 0.2, seed: int = 0) ->
 
 
 def small_sae(d_in: int = 12, d_sae: int = 40, k: int = 5, seed: int = 0) -> SAE:
-    rows = torch.randn(d_sae, d_in, generator=torch.Generator().manual_seed(seed))
-    return SAE(W_enc=rows, W_dec=rows, b_dec=torch.zeros(d_in), sparsity=TopK(k=k)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(d_sae, d_in, generator=generator, dtype=torch.float32, device="cpu")
+    return SAE(W_enc=rows, W_dec=rows, b_dec=torch.zeros_like(rows[0]), sparsity=TopK(k=k)).eval()
 
 
 def spans(tokens_of_document: int, documents: int, seed: int = 0) -> list[tuple[int, int, int, str]]:

@@ -134,6 +134,36 @@ def test_every_result_draws_its_figure_or_says_in_one_line_that_it_has_none(laye
     assert all(issubclass(kind, Result | Records) for kind in FIGURES)
 
 
+@pytest.mark.parametrize(
+    "style",
+    [
+        {"text.usetex": True},  # a per cent sign would begin a comment
+        {"font.size": 30.0, "axes.labelsize": 40.0, "xtick.labelsize": 40.0},
+        {"figure.autolayout": True, "axes.formatter.use_locale": True, "axes.grid": True},
+        {"axes.facecolor": "black", "text.color": "white", "axes.spines.top": False, "lines.linewidth": 9.0},
+    ],
+    ids=lambda style: next(iter(style)),
+)
+def test_a_figure_does_not_take_the_style_of_the_caller(
+    style: dict[str, Any], layers: Survey, tmp_path: Path
+) -> None:
+    matplotlib: Any = pytest.importorskip("matplotlib")
+
+    def pictures() -> list[bytes]:
+        figures: list[Any] = [draw_figure(layers["hs1"]), survey_figure(layers)]
+        return [figure.png() for figure in figures]
+
+    plain = pictures()
+    save_figure(layers, tmp_path / "plain.png")
+    with matplotlib.rc_context(style):
+        assert pictures() == plain
+        save_figure(layers, tmp_path / "styled.png")
+        assert all(matplotlib.rcParams[name] == value for name, value in style.items())
+    assert (tmp_path / "styled.png").read_bytes() == (tmp_path / "plain.png").read_bytes()
+    with matplotlib.rc_context({"font.family": "monospace"}):
+        assert pictures()[1] != plain[1]  # the fonts of a paper hold for its figures
+
+
 def test_the_curves_of_a_training_are_those_of_its_records(tmp_path: Path) -> None:
     x = tokens(3.0)
     sae = autopsae.born(autopsae.diagnose(x, d_sae=48, k=3).prescription)

@@ -25,8 +25,8 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import Record, TrainConfig
-from autopsae.training.loop import train
 from autopsae.training.memory import buffer_bytes, bytes_needed, bytes_of
+from autopsae.training.one import train
 from autopsae.training.sources import Member
 
 HELD_OUT = torch.randn(100, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64) + 0.5

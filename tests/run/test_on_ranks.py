@@ -21,7 +21,7 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training.bias import Bias
 from autopsae.training.config import Record, TrainConfig
-from autopsae.training.loop import Diverged
+from autopsae.training.one import Diverged
 from autopsae.training.sources import Member
 from tests.training.on_ranks import on_ranks
 

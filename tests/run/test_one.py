@@ -25,7 +25,8 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.statistics.collect import collect
 from autopsae.training.config import Record, TrainConfig
-from autopsae.training.loop import Diverged, Training
+from autopsae.training.loop import Training
+from autopsae.training.one import Diverged
 from autopsae.training.revival import Resampling
 from autopsae.training.sources import Member
 

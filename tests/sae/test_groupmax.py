@@ -8,7 +8,7 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import GroupMax
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.one import train
 from autopsae.training.revival import AuxK
 
 pytestmark = pytest.mark.quick

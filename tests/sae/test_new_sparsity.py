@@ -31,8 +31,9 @@ from autopsae.survival.birth import measure_birth
 from autopsae.survival.closed_form import Prediction
 from autopsae.survival.forecast import forecast_births
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import Training
 from autopsae.training.memory import bytes_needed
+from autopsae.training.one import train
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
 

@@ -11,7 +11,7 @@ from autopsae.sae.sparsity import TopK
 from autopsae.survival.closed_form import predicted_dead_by_relu
 from autopsae.survival.recovery import Recovery, recovery
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
+from autopsae.training.one import train
 
 D_IN, D_SAE, TOKENS, LR = 32, 256, 4096, 3e-3
 

@@ -25,8 +25,9 @@ from autopsae.sae.sparsity import TopK
 from autopsae.sae.weights import Weights
 from autopsae.training.bias import BIASES, Bias, bias_of_rate
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import Training
 from autopsae.training.objective import reconstruction_losses
+from autopsae.training.one import train
 from autopsae.training.optimizers import Optimizer
 from autopsae.training.revival import Resampling
 from autopsae.training.sources import Member

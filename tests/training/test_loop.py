@@ -16,8 +16,9 @@ from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.training.bias import Bias
 from autopsae.training.config import TrainConfig
 from autopsae.training.data import Shuffled
-from autopsae.training.loop import Diverged, Training, steps, train
+from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
+from autopsae.training.one import Diverged, steps, train
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member
 

@@ -19,9 +19,10 @@ from autopsae.sae.sparsity import BatchTopK, JumpReLU, ReLU, Sparsity, TopK
 from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import Training
 from autopsae.training.memory import bytes_needed
 from autopsae.training.objective import reconstruction_losses
+from autopsae.training.one import train
 from autopsae.training.sources import Member
 from autopsae.training.together import stack_weights
 from tests.training.members import D_IN, D_SAE, new_sae, settings, tokens

@@ -16,8 +16,9 @@ from autopsae.sae.weights import Weights
 from autopsae.training.bias import Bias
 from autopsae.training.config import Optimizer as Name
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import Training
 from autopsae.training.objective import L0Target
+from autopsae.training.one import train
 from autopsae.training.optimizers import Optimizer
 from autopsae.training.revival import Resampling
 from autopsae.training.sources import Member

@@ -12,9 +12,10 @@ from autopsae.sae.init import born
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import JumpReLU, ReLU
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import Training
 from autopsae.training.memory import bytes_needed
 from autopsae.training.objective import L1, L0Target
+from autopsae.training.one import train
 from autopsae.training.recipes import Recipe, jumprelu_paper, paper_recipe, relu_lindsey
 from autopsae.training.revival import AuxK
 from autopsae.training.sources import Member

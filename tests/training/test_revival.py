@@ -15,7 +15,8 @@ from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import TopK
 from autopsae.training.config import Optimizer as Name
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import Training
+from autopsae.training.one import train
 from autopsae.training.optimizers import Optimizer
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member

@@ -16,8 +16,9 @@ from autopsae.statistics.collect import collect
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.training.bias import BIASES, Bias
 from autopsae.training.config import Record, TrainConfig
-from autopsae.training.loop import Training, train
+from autopsae.training.loop import Training
 from autopsae.training.objective import L1, L0Target
+from autopsae.training.one import train
 from autopsae.training.revival import AuxK, GhostGradients, Resampling
 from autopsae.training.sources import Member
 from autopsae.training.together import SHARED

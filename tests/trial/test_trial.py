@@ -27,8 +27,8 @@ from autopsae.sae.sparsity import JumpReLU, TopK
 from autopsae.statistics.median import geometric_median
 from autopsae.training.bias import BIASES, Bias
 from autopsae.training.config import TrainConfig
-from autopsae.training.loop import train
 from autopsae.training.objective import L1, L0Target
+from autopsae.training.one import train
 from autopsae.training.revival import AuxK, Resampling
 from autopsae.trial.budget import LEAST_STEPS, Budget, config_of_trial
 from autopsae.trial.candidate import USUAL, Candidate

@@ -113,12 +113,13 @@ class TextBatches:
             documents, texts = zip(*self.sequences[start : start + self.batch_size], strict=True)
             longest = max(map(len, texts))
             rows = [ids + [self.pad_id] * (longest - len(ids)) for ids in texts]
-            lengths = torch.tensor([len(ids) for ids in texts])
-            start_ids = None if self.decoder_start is None else torch.full((len(rows), 1), self.decoder_start)
+            lengths = torch.tensor([len(ids) for ids in texts], device="cpu")
+            first = [[self.decoder_start]] * len(rows)
+            start_ids = None if self.decoder_start is None else torch.tensor(first, device="cpu")
             yield {
-                "input_ids": torch.tensor(rows),
-                "attention_mask": (torch.arange(longest) < lengths[:, None]).long(),
-                "token.document": torch.tensor(documents),
+                "input_ids": torch.tensor(rows, device="cpu"),
+                "attention_mask": (torch.arange(longest, device="cpu") < lengths[:, None]).long(),
+                "token.document": torch.tensor(documents, device="cpu"),
                 **({} if start_ids is None else {"decoder_input_ids": start_ids}),
                 **self.extra,
             }

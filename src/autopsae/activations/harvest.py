@@ -185,7 +185,7 @@ def _check_inputs(writer: ShardWriter, same: bool) -> None:
 def _labels(batch: Any, mask: Tensor, rows_before: int, side: str) -> dict[str, Tensor]:
     """Per kept token: the number of its row, its place in the row, its id; or what the batch says instead."""
     parts = parts_of(batch)
-    place = torch.arange(mask.numel()).view(mask.shape)
+    place = torch.arange(mask.numel(), device="cpu").view(mask.shape)
     per_row = max(1, mask.numel() // max(1, row_count(batch)))
     labels = {"document": rows_before + place // per_row, "position": place % per_row}
     ids = parts.get(f"{side}input_ids")

@@ -129,7 +129,7 @@ def text_to_harvest(
     sequences, total = [], 0
     for document, ids in language_model.sequences(watch(documents, "document", timeout), context):
         sequences.append((document, ids))
-        total += int(keep_ids({"input_ids": torch.tensor([ids])}, skip_first, skip_ids).sum())
+        total += int(keep_ids({"input_ids": torch.tensor([ids], device="cpu")}, skip_first, skip_ids).sum())
         if tokens is not None and total >= tokens:
             total = max(0, tokens)
             break
@@ -153,7 +153,7 @@ def text_to_harvest(
 def keep_ids(batch: Any, skip_first: bool, skip_ids: Collection[int]) -> Tensor:
     """Which tokens of a batch of texts are kept, where they are no padding: bool [rows, length]."""
     ids = parts_of(batch)["input_ids"]
-    mask = ~torch.isin(ids, torch.tensor(sorted(skip_ids), dtype=ids.dtype))
+    mask = ~torch.isin(ids, torch.tensor(sorted(skip_ids), dtype=ids.dtype, device="cpu"))
     if skip_first:
         mask[:, 0] = False
     return mask

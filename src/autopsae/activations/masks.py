@@ -91,7 +91,7 @@ def keep_mask(
     masks += [] if keep is None else [as_mask("keep", _from_keep(keep, batch), shape)]
     if not masks:
         _check_no_padding_is_told(parts, side)
-    return torch.stack([torch.ones(shape, dtype=torch.bool), *masks]).all(dim=0)
+    return torch.stack([torch.ones(shape, dtype=torch.bool, device="cpu"), *masks]).all(dim=0)
 
 
 def keep_first(mask: Bool[Tensor, "*batch"], tokens: int) -> Bool[Tensor, "*batch"]:

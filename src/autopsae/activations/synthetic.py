@@ -7,6 +7,7 @@ is true up to sampling noise.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +55,9 @@ class SyntheticFeatures:
     def _batch(self, tokens: int, generator: torch.Generator) -> Tensor:
         n_features, n_active = len(self.features), self.n_active
         # The largest of independent uniforms: every subset of n_active features is equally likely.
-        active = torch.rand(tokens, n_features, generator=generator).topk(n_active).indices
-        coefficients = 0.5 + torch.randn(tokens, n_active, generator=generator).abs()
+        kind: dict[str, Any] = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
+        active = torch.rand(tokens, n_features, **kind).topk(n_active).indices
+        coefficients = 0.5 + torch.randn(tokens, n_active, **kind).abs()
         summed = F.embedding_bag(
             active.to(self.features.device),
             self.features,
@@ -114,7 +116,7 @@ def synthetic_features(
         n_active=n_active,
         tokens=tokens,
         batch_tokens=batch_tokens,
-        seed=int(torch.randint(2**62, (), generator=drawn)),
+        seed=int(torch.randint(2**62, (), generator=drawn, device="cpu")),
     )
 
 
@@ -155,14 +157,14 @@ def gaussian_tokens(
         chi_square = _normal(drawn, tokens, tail).square().sum(dim=1, keepdim=True)
         z *= ((tail - 2) / chi_square).sqrt()
     centers = (gamma * mean).repeat(tokens, 1)
-    places = torch.randperm(tokens, generator=drawn)
+    places = torch.randperm(tokens, generator=drawn, device="cpu")
     centers[places[: round(outlier_fraction * tokens)]] = outlier_norm * away
     x: Tensor = centers + (z * eigenvalues.sqrt()) @ rotation.T
     return x.to(device, dtype)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def _moments(features: Tensor, n_active: int) -> tuple[Tensor, float]:
@@ -191,7 +193,7 @@ def _eigenvalues(spectrum: float | Tensor, d_in: int) -> Tensor:
     if not isinstance(spectrum, Tensor):
         if not math.isfinite(spectrum):
             raise InputError(f"spectrum: expected a finite exponent or {d_in} eigenvalues, got {spectrum}")
-        powers = torch.arange(1, d_in + 1, dtype=torch.float64) ** -spectrum
+        powers = torch.arange(1, d_in + 1, dtype=torch.float64, device="cpu") ** -spectrum
         return powers * (d_in / powers.sum())
     eigenvalues = spectrum.detach().cpu().double()
     if eigenvalues.shape != (d_in,) or not (eigenvalues >= 0).all() or not eigenvalues.sum() > 0:

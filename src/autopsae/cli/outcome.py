@@ -13,7 +13,7 @@ from autopsae.report.text import fvu_text
 from autopsae.report.training import run_line, worse_than_mean
 from autopsae.run.folder import Entry
 from autopsae.training.config import Record
-from autopsae.training.loop import Diverged
+from autopsae.training.one import Diverged
 
 
 def print_tokens(console: Console, training: int, held_out: int) -> None:

@@ -28,7 +28,7 @@ from autopsae.run.many import check_sweep_out, load_finished_sweep, run_sweep
 from autopsae.run.on_ranks import run_on_ranks
 from autopsae.run.one import check_out, load_finished_run, run
 from autopsae.run.portions import Portions
-from autopsae.training.loop import Diverged
+from autopsae.training.one import Diverged
 from autopsae.training.rank_files import all_or_none
 from autopsae.training.ranks import own_latents
 from autopsae.training.wandb_runs import import_wandb

@@ -10,7 +10,7 @@ from autopsae.cli.config import add_settings, with_config
 from autopsae.cli.parsing import Options
 from autopsae.cli.printing import print_error, print_note
 from autopsae.cli.quiet import quiet_hub
-from autopsae.training.loop import Diverged
+from autopsae.training.one import Diverged
 
 _INTERRUPTED = "interrupted; what was written before is whole; the same can be run again"
 

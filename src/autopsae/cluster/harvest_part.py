@@ -118,9 +118,9 @@ def save_text(work: Path, text: TextToHarvest) -> Path:
     path = work / f"text-{text.request['text']}.safetensors"
     numbers, ids = zip(*text.batches.sequences, strict=True)
     tensors = {
-        "document": torch.tensor(numbers),
-        "end": torch.tensor([len(one) for one in ids]).cumsum(0),
-        "ids": torch.tensor([id for one in ids for id in one]),
+        "document": torch.tensor(numbers, device="cpu"),
+        "end": torch.tensor([len(one) for one in ids], device="cpu").cumsum(0),
+        "ids": torch.tensor([id for one in ids for id in one], device="cpu"),
     }
     work.mkdir(parents=True, exist_ok=True)
     write_tensors(path, tensors)

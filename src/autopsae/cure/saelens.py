@@ -80,7 +80,7 @@ def _scaler(affine: Affine) -> Any:
     """SAELens' own, in float64: it folds with it, and casts it to the tokens' type at every batch."""
     from sae_lens.training.activation_scaler import ActivationScaler, ActivationWhitening
 
-    eye = torch.eye(len(affine.center), dtype=torch.float64)
+    eye = torch.eye(len(affine.center), dtype=torch.float64, device="cpu")
     linear, inverse = (eye if A is None else A.double().cpu() for A in (affine.linear, affine.inverse))
     maps = {"matrix": linear.T * affine.scale, "inverse_matrix": inverse.T / affine.scale}
     maps = {name: matrix.contiguous() for name, matrix in maps.items()}

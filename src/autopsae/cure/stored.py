@@ -21,7 +21,7 @@ def store_for_raw_tokens(module: nn.Module, affine: Affine, *, centers: bool = T
     """
     d_in = len(affine.center)
     backwards = Affine(
-        center=affine(torch.zeros(1, d_in, dtype=torch.float64))[0],
+        center=affine(torch.zeros(1, d_in, dtype=torch.float64, device="cpu"))[0],
         linear=affine.inverse,
         inverse=affine.linear,
         scale=1 / affine.scale,

@@ -245,7 +245,7 @@ def _layer_part(part: PartFile, about: Mapping[str, Any], tensors: dict[str, Ten
 
 
 def _spread_out(values: Tensor, bins: Tensor) -> Tensor:
-    return torch.zeros(BINS, dtype=values.dtype).index_add_(0, bins, values)
+    return torch.zeros(BINS, dtype=values.dtype, device="cpu").index_add_(0, bins, values)
 
 
 def _fields(about: Mapping[str, Any]) -> Sequence[str]:

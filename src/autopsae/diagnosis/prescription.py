@@ -207,5 +207,6 @@ def _check_orthonormal(rows: Tensor | None, stored: Path) -> None:
     if rows is None:
         return
     exact = rows.double()
-    if not bool(((exact @ exact.T - torch.eye(len(rows))).abs() <= len(rows) ** 0.5 * 0.01).all()):
+    off = (exact @ exact.T - torch.eye(len(rows), dtype=torch.float64, device="cpu")).abs()
+    if not bool((off <= len(rows) ** 0.5 * 0.01).all()):
         raise InputError(f"{stored}: subspace: expected orthonormal rows, got others; save it again")

@@ -1,5 +1,6 @@
 """What the JSON of a diagnosis keeps of a layer's spectrum and landscape: a few numbers that a picture needs."""
 
+from math import log10
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ def thin_spectrum(shares: Float[Tensor, "d_in"]) -> dict[str, list[Any]]:
     direction among them.
     """
     d_in = len(shares)
-    steps = torch.logspace(0, torch.log10(torch.tensor(float(d_in))).item(), DIRECTIONS, dtype=torch.float64)
+    steps = torch.logspace(0, log10(d_in), DIRECTIONS, dtype=torch.float64, device="cpu")
     numbers = sorted({min(d_in, max(1, round(step))) for step in steps.tolist()} | {1, d_in})
     return {"directions": numbers, "variances": [_short(float(shares[n - 1])) for n in numbers]}
 

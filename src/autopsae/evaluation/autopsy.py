@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from autopsae.ambient import matmul
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens
 from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
@@ -94,7 +95,7 @@ def autopsy(
         cause=cause,
         max_pre=max_pre,
         margin=margin,
-        shift=W @ away if sae.b_enc is None else W @ away + sae.b_enc,
+        shift=matmul(W, away) if sae.b_enc is None else matmul(W, away) + sae.b_enc,
         signal=signal,
         variance_share=share,
         alignment=cosine_similarity(W, away[None]),

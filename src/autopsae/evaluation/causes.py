@@ -38,6 +38,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.evaluation.births import Births, began_away, margins_at_birth, threshold_at_birth
 from autopsae.evaluation.space import Space, margins
 from autopsae.sae.model import SAE
@@ -89,7 +90,7 @@ def counterfactuals(
     b_enc = 0.0 if sae.b_enc is None else sae.b_enc
     start = sae.encoder_center
     # Moving b_dec to zero, or to the centre, subtracts these from the pre-activations of a birth.
-    to_zero, to_center = births.rows @ -start, births.rows @ (space.center.to(start) - start)
+    to_zero, to_center = matmul(births.rows, -start), matmul(births.rows, space.center.to(start) - start)
     gain = share.clamp_min(_NOTHING).rsqrt().to(shift)
     fired = {name: torch.zeros_like(shift, dtype=torch.bool) for name in Counterfactuals.__dataclass_fields__}
     for y in space.blocks(sae.W_enc):
@@ -100,7 +101,7 @@ def counterfactuals(
         own = pre * births.length
         pre = (pre - b_enc) * gain + b_enc
         fired["spread"] |= (margins(sae, pre) > 0).any(dim=0)
-        birth = (y - start) @ births.rows.T
+        birth = matmul(y - start, births.rows.T)
         fired["born_here"] |= (margins_at_birth(sae, birth) > 0).any(dim=0)
         fired["born_at_zero"] |= (margins_at_birth(sae, birth - to_zero) > 0).any(dim=0)
         birth -= to_center

@@ -80,7 +80,7 @@ def loss_recovered(
     """
     if ablate not in ABLATIONS:
         raise InputError(f"ablate: expected {' or '.join(ABLATIONS)}, got {ablate!r}")
-    total = torch.zeros(3, dtype=torch.float64)
+    total = torch.zeros(3, dtype=torch.float64, device="cpu")
     tokens = replacements = 0
     with evaluation_mode(model), evaluation_mode(sae) if isinstance(sae, nn.Module) else nullcontext():
         first = first_batch(batches)
@@ -90,7 +90,9 @@ def loss_recovered(
                 "reads; pass a model that has only a decoder"
             )
         point = at_module(model, point, _ids(first))
-        mean = _mean(model, batches, point, keep, skip_first) if ablate == "mean" else torch.zeros(())
+        mean = torch.zeros((), dtype=torch.float32, device="cpu")
+        if ablate == "mean":
+            mean = _mean(model, batches, point, keep, skip_first)
         for at, batch in enumerate(watch(batches, "batch")):
             ids, real, mask = _masks(batch, keep, skip_first)
             reconstruct = _where(mask, lambda x: _reconstruct(sae, x), point)
@@ -142,7 +144,7 @@ def _mean(
     skip_first: int,
 ) -> Float[Tensor, "d_in"]:
     """The mean of the activations that will be replaced; sums in float64."""
-    total, n = torch.zeros((), dtype=torch.float64), 0
+    total, n = torch.zeros((), dtype=torch.float64, device="cpu"), 0
     with hooked(model, [point]) as capture:
         for at, batch in enumerate(watch(batches, "batch")):
             _, _, mask = _masks(batch, keep, skip_first)

@@ -100,7 +100,8 @@ class Space:
         """Variance along a typical direction: the median over directions drawn at random. It is not the mean, which
         one direction of huge variance would own.
         """
-        drawn = torch.randn(_DRAWN, len(self.center), generator=stream(0, "typical directions"))
+        chance = stream(0, "typical directions")
+        drawn = torch.randn(_DRAWN, len(self.center), generator=chance, dtype=torch.float32, device="cpu")
         rows = torch.nn.functional.normalize(drawn, dim=1).to(self.covariance.device)
         return float(self.spread(rows).square().median())
 

@@ -45,7 +45,9 @@ def random_sae(
     k = sae.sparsity.l0 if k is None else k
     if k is None:
         raise InputError(f"random_sae: expected k, as {sae.sparsity} fixes none; pass the rounded l0 of evaluate")
-    drawn = torch.randn(sae.d_sae, sae.d_in, generator=stream(seed, "rows of a random SAE"), dtype=torch.float64)
+    drawn = torch.randn(
+        sae.d_sae, sae.d_in, generator=stream(seed, "rows of a random SAE"), dtype=torch.float64, device="cpu"
+    )
     rows = torch.nn.functional.normalize(drawn).to(sae.W_enc)
     b_dec = sae.encoder_center.detach() if center is None else center.to(sae.b_dec)
     return SAE(
@@ -63,7 +65,7 @@ def control_saes(
     is_counted: the tokens that count; left out, all do. Two passes. Raises InputError as `chunks` and `fates`.
     """
     counted = tokens if is_counted is None else SomeTokens(tokens, is_counted)
-    total, n = torch.zeros(sae.d_in, dtype=torch.float64), 0
+    total, n = torch.zeros(sae.d_in, dtype=torch.float64, device="cpu"), 0
     for x in chunks(counted, dtype=torch.float64):
         total, n = total + x.sum(dim=0).cpu(), n + len(x)
     mean = (total / n).to(sae.W_enc.device)

@@ -117,7 +117,7 @@ def monosemanticity(codes: Codes, embeddings: Tokens) -> Monosemanticity:
     wanted = top_tokens(top.tokens)
     rows: list[Float[np.ndarray, "some d_embedding"]] = []
     total, squares, directions = np.zeros(codes.d_sae), np.zeros(codes.d_sae), None
-    whole = torch.zeros((), dtype=torch.float64)
+    whole = torch.zeros((), dtype=torch.float64, device="cpu")
     for block, unit in _beside(codes, embeddings):
         if directions is None:
             needed = 8 * unit.shape[1] * (codes.d_sae + len(wanted))
@@ -173,7 +173,7 @@ def _from_sums(total: Scores, squares: Scores, length: Scores, *, pairs_at_least
     """The linear form; NaN where no pair has a weight."""
     weight = total**2 - squares
     # Rounding leaves a weight that is not quite 0 for a latent of a single input.
-    known = pairs_at_least & (weight > 1e-12 * np.maximum(squares, 1e-300))
+    known = pairs_at_least & (weight > np.maximum(1e-12 * squares, 1e-300))
     scores: NDArray[np.float64] = np.divide(length - squares, weight, out=np.full_like(total, np.nan), where=known)
     return scores
 

@@ -69,12 +69,13 @@ def pool_tokens(
     counts = torch.from_numpy(_count(documents, leave_out))
     starts, _ = runs_of(documents)
     run_of = torch.from_numpy(np.searchsorted(starts, np.arange(len(documents)), side="right") - 1)
-    is_last = torch.zeros(len(documents), dtype=torch.bool)
+    is_last = torch.zeros(len(documents), dtype=torch.bool, device="cpu")
     is_last[torch.from_numpy(_last_places(starts, counts.numpy()))] = True
-    rows, at = torch.empty(0), 0
+    empty = -torch.inf if how == "max" else 0.0
+    rows, at = torch.empty(0, dtype=torch.float32, device="cpu"), 0
     for x in chunks(tokens):
         if at == 0:
-            rows = torch.full((len(starts), x.shape[1]), -torch.inf if how == "max" else 0.0)
+            rows = torch.full((len(starts), x.shape[1]), empty, dtype=torch.float32, device="cpu")
         some = slice(at, at + len(x))
         at += len(x)
         if at > len(documents):
@@ -86,7 +87,7 @@ def pool_tokens(
         got = "more" if at > len(documents) else f"{at:,}"
         raise InputError(f"documents: expected a number for each token, got {len(documents):,} for {got} tokens")
     if how == "mean":
-        sizes = torch.zeros(len(starts)).index_add_(0, run_of, counts.float())
+        sizes = torch.zeros(len(starts), dtype=torch.float32, device="cpu").index_add_(0, run_of, counts.float())
         rows = rows / sizes.clamp_min(1)[:, None]
     return torch.where(rows.isinf(), 0.0, rows)
 

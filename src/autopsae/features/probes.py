@@ -118,7 +118,9 @@ def representations(
             )
     centered = x - x[~is_test].mean(axis=0)
     directions = _principal_directions(centered[~is_test])
-    drawn = torch.randn(x.shape[1], x.shape[1], generator=stream(seed, "random directions"), dtype=torch.float64)
+    drawn = torch.randn(
+        x.shape[1], x.shape[1], generator=stream(seed, "random directions"), dtype=torch.float64, device="cpu"
+    )
     controls = {
         "neurons": x,
         "principal components": centered @ directions.T,

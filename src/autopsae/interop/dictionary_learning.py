@@ -125,7 +125,7 @@ def write(sae: SAE, folder: Path, *, model_name: str | None = None, hook_name: s
     k = getattr(sae.sparsity, "k", None)
     stored = {name: tensor.to("cpu", sae.W_enc.dtype).contiguous() for name, tensor in tensors.items()}
     if k is not None:
-        stored["k"] = torch.tensor(k, dtype=torch.int)
+        stored["k"] = torch.tensor(k, dtype=torch.int, device="cpu")
         stored["threshold"] = stored["threshold"].float()
     settings = {
         "trainer_class": TRAINERS[name],
@@ -165,7 +165,8 @@ def _tensors(sae: SAE) -> tuple[str, dict[str, Tensor]]:
     if isinstance(sparsity, ReLU):
         return RELU, {**linear, "bias": plain.b_dec}
     if isinstance(sparsity, TopK):
-        return TOPK, {**linear, "b_dec": plain.b_dec, "threshold": torch.tensor(-1.0)}
+        unset = torch.tensor(-1.0, dtype=torch.float32, device="cpu")
+        return TOPK, {**linear, "b_dec": plain.b_dec, "threshold": unset}
     if plain.threshold is None:
         raise InputError(
             "dictionary_learning: expected a BatchTopK SAE that has learned its threshold, got one that has not; "

@@ -159,7 +159,7 @@ def _plain(
     names = {ours: theirs for ours, theirs in stored.items() if ours != "b_dec" or settings.has_b_dec}
     weights = take_tensors(tensors, {theirs: shapes[ours] for ours, theirs in names.items()}, path, ignored)
     by_our_names = {ours: weights[theirs] for ours, theirs in names.items()}
-    by_our_names.setdefault("b_dec", torch.zeros(d_in, dtype=torch.float64))
+    by_our_names.setdefault("b_dec", torch.zeros(d_in, dtype=torch.float64, device="cpu"))
     turned = "W_dec" if is_linear else "W_enc"
     by_our_names[turned] = by_our_names[turned].T
     fit_sparsity(settings.sparsity, d_sae, path)

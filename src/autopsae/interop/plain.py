@@ -19,7 +19,7 @@ LARGEST_THRESHOLD = 1e30
 
 def scale_map(d_in: int, factor: float) -> Affine:
     """x -> factor x."""
-    return Affine(center=torch.zeros(d_in, dtype=torch.float64), scale=factor)
+    return Affine(center=torch.zeros(d_in, dtype=torch.float64, device="cpu"), scale=factor)
 
 
 def unbias_map(d_in: int) -> Affine:

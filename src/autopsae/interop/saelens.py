@@ -152,7 +152,7 @@ def _plain(path: Path, d_in: int, d_sae: int, sparsity: Sparsity, *, is_finetune
         shapes[factor] = (d_sae,)
     weights = take_tensors(tensors, shapes, path)
     # Up to version 5: codes are multiplied by it before they are decoded. Many files hold ones that nobody uses.
-    factors = weights[factor] if factor else torch.ones(d_sae, dtype=torch.float64)
+    factors = weights[factor] if factor else torch.ones(d_sae, dtype=torch.float64, device="cpu")
     if not is_finetuned and not bool((factors == 1).all()):
         raise InputError(
             f"{path}: {factor}: expected ones, as cfg.json says finetuning_scaling_factor false, got other values; "

@@ -88,8 +88,10 @@ def adam_from_sum(
     assert loops is not None
     threads, ends = threads_for(ADAM * rows.numel()), one.pairs.ends_by_latent
     # Each thread has as much work, however unevenly the latents fire.
-    work = ends + ROW * torch.arange(len(ends))
-    bounds = torch.searchsorted(work, torch.linspace(0, float(work[-1]), threads + 1, dtype=torch.float64).ceil())
+    work = ends + ROW * torch.arange(len(ends), device="cpu")
+    bounds = torch.searchsorted(
+        work, torch.linspace(0, float(work[-1]), threads + 1, dtype=torch.float64, device="cpu").ceil()
+    )
     bounds[0], bounds[-1] = 0, len(rows)
     dense = rows[:0] if grads is None else grads
     arrays = [t.numpy() for t in (rows, dense, firsts, seconds, *_sizes_and_settings(rows, rates, how))]

@@ -28,7 +28,7 @@ def _addends(product: Block, bias: Bias) -> tuple[Tensor, Tensor]:
     members, _, n = product.shape
     if product.dtype == torch.bfloat16:
         rows = _sum(product, bias).view(torch.int16)
-        return rows.view(-1, n), torch.zeros(members, n, dtype=torch.int16)
+        return rows.view(-1, n), torch.zeros(members, n, dtype=torch.int16, device="cpu")
     return product.view(-1, n), product.new_zeros(members, n) if bias is None else bias.contiguous()
 
 
@@ -52,8 +52,8 @@ def largest(
         return values, latents
     threads, (members, rows, n) = threads_for(product.numel()), product.shape
     values = product.new_empty(members, rows, k)
-    latents = torch.empty(members, rows, k, dtype=torch.int64)
-    seen = torch.zeros(threads, members, n, dtype=torch.bool)
+    latents = torch.empty(members, rows, k, dtype=torch.int64, device="cpu")
+    seen = torch.zeros(threads, members, n, dtype=torch.bool, device="cpu")
     # As an integer, 12 is a tenth of a bfloat16's value or so.
     factor, less = (1.0, 12) if product.dtype == torch.bfloat16 else (0.9, 0.0)
     addends = (t.numpy() for t in _addends(product, bias))
@@ -82,7 +82,7 @@ def largest_by_latent(
     loops = choose_loops(product)
     assert loops is not None
     members, n, _ = product.shape
-    seen = torch.zeros(members, spans(members, product.numel()), n, dtype=torch.int32)
+    seen = torch.zeros(members, spans(members, product.numel()), n, dtype=torch.int32, device="cpu")
     added = product.new_zeros(members, n) if bias is None else bias.contiguous()
     arrays = (t.numpy() for t in (product, added, values, latents, seen))
     loops.largest_by_latent(*arrays, threads_for(product.numel()))
@@ -103,12 +103,12 @@ def above(
         is_above = ~(pre <= thresholds[:, None])  # NaN must not go unseen
         return pre[is_above], is_above.nonzero()[:, 2], is_above.sum(dim=2).flatten()
     threads, (members, rows, n) = threads_for(product.numel()), product.shape
-    counts = torch.empty(members * rows, dtype=torch.int64)
-    seen = torch.zeros(threads, members, n, dtype=torch.bool)
+    counts = torch.empty(members * rows, dtype=torch.int64, device="cpu")
+    seen = torch.zeros(threads, members, n, dtype=torch.bool, device="cpu")
     rows_and_thresholds = [t.numpy() for t in (*_addends(product, bias), _order_keys(thresholds))]
     loops.count_above(*rows_and_thresholds, counts.numpy(), seen.numpy(), threads)
     total = int(counts.sum())
-    values, latents = product.new_empty(total), torch.empty(total, dtype=torch.int64)
+    values, latents = product.new_empty(total), torch.empty(total, dtype=torch.int64, device="cpu")
     starts = (counts.cumsum(0) - counts).numpy()
     loops.gather_above(*rows_and_thresholds, starts, _order_keys(values).numpy(), latents.numpy(), threads)
     positive |= seen.any(dim=0)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.kernels import sums
 from autopsae.kernels.dispatch import spans, sum_loops
 from autopsae.kernels.ranks import ALONE, Ranks
@@ -58,7 +59,7 @@ class Pairs:
         members, n_tokens, k = latents.shape
         if members > 1:
             latents += d_sae * torch.arange(members, device=latents.device)[:, None, None]
-        counts = torch.full((members * n_tokens,), k, device=latents.device)
+        counts = torch.full((members * n_tokens,), k, dtype=torch.int64, device=latents.device)
         return Pairs(latents=latents.flatten(), per_token_counts=counts, d_sae=d_sae, members=members, uniform=True)
 
     @property
@@ -150,7 +151,7 @@ class Pairs:
         """For each latent, the sum over the tokens that selected it of value times the token's row."""
         shape = (self.members, self.d_sae, rows.shape[1])
         if self.is_dense:
-            return self._by_member(self.matrix(values)).mT @ self._by_member(rows)
+            return matmul(self._by_member(self.matrix(values)).mT, self._by_member(rows))
         if self._is_best_unsorted(values, rows):
             return sums.scatter(
                 values, self.latents, self.ends, rows, members=self.members, n_latents=self.n_latents
@@ -177,7 +178,7 @@ class Pairs:
     ) -> Float[Tensor, "tokens d_in"]:
         """For each token, the sum over its latents of value times the latent's row."""
         if self.is_dense:
-            return (self._by_member(self.matrix(values)) @ W).flatten(0, 1)
+            return matmul(self._by_member(self.matrix(values)), W).flatten(0, 1)
         W = W.detach().flatten(0, 1)
         return F.embedding_bag(self.latents, W, self.starts, per_sample_weights=values, mode="sum")
 
@@ -204,7 +205,7 @@ class Pairs:
     ) -> Float[Tensor, "pairs"]:
         """<the token's row, the latent's row> of every pair."""
         if self.is_dense:
-            whole = (self._by_member(of_tokens) @ W.mT).flatten(0, 1)
+            whole = matmul(self._by_member(of_tokens), W.mT).flatten(0, 1)
             return whole[self.tokens, self.latents if self.members == 1 else self.latents % self.d_sae]
         return sums.dots(of_tokens, W.flatten(0, 1), self.latents, self.ends)
 

@@ -209,14 +209,14 @@ class Scored(Screen):
 
 def _round(kind: Products, rows: Tensor, name: str, workspace: Workspace) -> _Rounded:
     n, d_in = rows.shape
-    scales, codes = torch.ones(n), rows.contiguous()
+    scales, codes = torch.ones(n, dtype=torch.float32, device="cpu"), rows.contiguous()
     if kind == "bfloat16":
-        codes = workspace.take(f"rounded {name}", (n, d_in), torch.empty(0, dtype=torch.bfloat16))
+        codes = workspace.take(f"rounded {name}", (n, d_in), torch.empty(0, dtype=torch.bfloat16, device="cpu"))
         codes.copy_(rows)
     elif kind == "int8":
         scales = rows.abs().amax(dim=1).div_(127).clamp_min_(torch.finfo(torch.float32).tiny)
         codes = (rows / scales[:, None]).round_().clamp_(-127, 127).to(torch.int8)
-    norms = torch.empty(3, n, dtype=torch.float64)
+    norms = torch.empty(3, n, dtype=torch.float64, device="cpu")
     bits = codes.view(torch.uint16) if kind == "bfloat16" else codes
     arrays = (t.numpy() for t in (rows.contiguous(), bits, scales, *norms))
     the_loops().screen_above.norms(*arrays, threads_for(rows.numel()))

@@ -66,18 +66,32 @@ def above(
     words = -(-len(screen.W_enc) // 8)
     for b in _blocks(screen, x, positive):
         n = len(b.scores.sizes)
-        flags = screen.workspace.take("flags", (n, 8 * words), torch.empty(0, dtype=torch.uint8)).numpy()
-        counts, kept = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.int64)
+        flags = screen.workspace.take(
+            "flags", (n, 8 * words), torch.empty(0, dtype=torch.uint8, device="cpu")
+        ).numpy()
+        counts, kept = (
+            torch.empty(n, dtype=torch.int64, device="cpu"),
+            torch.empty(n, dtype=torch.int64, device="cpu"),
+        )
         loops.count_above(*b.scores, over, flags, counts.numpy(), b.seen, b.unsure, b.threads)
         starts = counts.cumsum(0) - counts
-        values, latents = x.new_empty(int(counts.sum())), torch.empty(int(counts.sum()), dtype=torch.int64)
+        values, latents = (
+            x.new_empty(int(counts.sum())),
+            torch.empty(int(counts.sum()), dtype=torch.int64, device="cpu"),
+        )
         outputs = values.numpy(), latents.numpy(), kept.numpy(), b.seen
         known = b.scores.sizes, over
         loops.gather_above(flags, starts.numpy(), *b.exact, *known, *outputs, b.threads)
         # What was flagged and is not over its threshold leaves a gap behind each token's pairs.
-        filled = torch.arange(len(values)) < (starts + kept).repeat_interleave(counts, output_size=len(values))
+        filled = torch.arange(len(values), device="cpu") < (starts + kept).repeat_interleave(
+            counts, output_size=len(values)
+        )
         parts.append((values[filled], latents[filled], kept))
-    empty = x.new_empty(0), torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
+    empty = (
+        x.new_empty(0),
+        torch.empty(0, dtype=torch.int64, device="cpu"),
+        torch.empty(0, dtype=torch.int64, device="cpu"),
+    )
     return tuple(torch.cat(part) for part in zip(empty, *parts, strict=True))  # type: ignore[return-value]
 
 
@@ -89,7 +103,7 @@ def mark_positive(screen: Screen, x: Tokens, positive: Positive) -> None:
 
 def _choose(loop: Callable[..., None], screen: Screen, x: Tokens, positive: Positive, k: int) -> Largest:
     """k latents of each token, chosen by a loop."""
-    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64)
+    values, latents = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.int64, device="cpu")
     for b in _blocks(screen, x, positive):
         chosen = values[b.tokens].numpy(), latents[b.tokens].numpy()
         loop(*b.scores, *b.exact, k, *chosen, b.seen, b.unsure, b.threads)
@@ -108,6 +122,6 @@ def _blocks(screen: Screen, x: Tokens, positive: Positive) -> Iterator[_Block]:
         positive |= torch.from_numpy(seen.any(axis=0))
         asked = (torch.from_numpy(unsure.any(axis=0)) & ~positive).nonzero()[:, 0]
         if len(asked):
-            settled = torch.zeros(len(asked), dtype=torch.bool)
+            settled = torch.zeros(len(asked), dtype=torch.bool, device="cpu")
             the_loops().screen_above.settle(*scores, *exact, asked.numpy(), settled.numpy(), threads)
             positive[asked] = settled

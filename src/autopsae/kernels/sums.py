@@ -70,8 +70,8 @@ def leave(
     loops = sum_loops(target, values, W, left)
     assert loops is not None
     members, parts = len(target), spans(len(target), target.numel())
-    error = torch.empty(members, parts, dtype=torch.float64)
-    sums = torch.zeros(members, parts, target.shape[2], dtype=torch.float64)
+    error = torch.empty(members, parts, dtype=torch.float64, device="cpu")
+    sums = torch.zeros(members, parts, target.shape[2], dtype=torch.float64, device="cpu")
     pairs = (values.numpy(), latents.numpy(), ends.numpy(), W.numpy())
     products = left.new_empty(len(latents))
     outputs = (t.numpy() for t in (left, error, sums, products))
@@ -108,7 +108,7 @@ def mark_fired(
         # Not latents[values > 0], whose size a GPU would be waited for. One mark more takes those that are not.
         marked = torch.zeros(n_latents + 1, dtype=torch.bool, device=values.device)
         return marked.index_fill_(0, torch.where(values > 0, latents, n_latents), True)[:-1]
-    marked = torch.zeros(n_latents, dtype=torch.bool)
+    marked = torch.zeros(n_latents, dtype=torch.bool, device="cpu")
     loops.mark(values.numpy(), latents.numpy(), marked.numpy())
     return marked
 

@@ -61,8 +61,8 @@ def _noise(pixels: Tensor, latents: Tensor) -> Tensor:
     """Noise that follows from each image's own pixels: the same in any batch and in every run."""
     rows = []
     for image in pixels:
-        seed = zlib.crc32(image.detach().cpu().float().numpy().tobytes())
-        rows.append(torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(seed)))
+        chance = torch.Generator().manual_seed(zlib.crc32(image.detach().cpu().float().numpy().tobytes()))
+        rows.append(torch.randn(latents.shape[1:], generator=chance, dtype=torch.float32, device="cpu"))
     return torch.stack(rows).to(latents)
 
 

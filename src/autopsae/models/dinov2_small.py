@@ -56,7 +56,7 @@ def read_onnx(name: str, path: Path) -> dict[str, Tensor]:
     except ImportError as error:
         raise package_error(name, "onnx", error, install="onnx") from error
     graph = onnx.load(path).graph
-    stored = {tensor.name: torch.tensor(to_array(tensor)) for tensor in graph.initializer}
+    stored = {tensor.name: torch.tensor(to_array(tensor), device="cpu") for tensor in graph.initializer}
     weights = {key.removeprefix("backbone."): value for key, value in stored.items() if "backbone." in key}
     # The export gave the weights of products numbers for names; the product that uses one says whose it is.
     for node in graph.node:

@@ -55,7 +55,7 @@ class ImageNetwork(Network):
         """
         super().__init__(name, model, points=points)
         self.patch, self.special, self.extra = patch, special, dict(extra or {})
-        self._mean, self._std = torch.tensor(mean), torch.tensor(std)
+        self._mean, self._std = (torch.tensor(of, dtype=torch.float32, device="cpu") for of in (mean, std))
 
     def pieces(self, document: Any, where: str, context: int) -> list[Any]:
         """The image itself, of which the header is looked at; that its rest is whole is seen by `batch`.

@@ -88,13 +88,13 @@ class SequenceNetwork(Network):
         rows = [[*of.before, *(of.ids.get(letter, of.unknown) for letter in piece), *of.after] for piece in pieces]
         longest = max(map(len, rows))
         fill = of.unknown if of.one_hot else of.pad
-        ids = torch.tensor([row + [fill] * (longest - len(row)) for row in rows])
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = (torch.arange(longest) < lengths[:, None]).long()
+        ids = torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device="cpu")
+        lengths = torch.tensor([len(row) for row in rows], device="cpu")
+        mask = (torch.arange(longest, device="cpu") < lengths[:, None]).long()
         if not of.one_hot:
             return {"input_ids": ids, "attention_mask": mask}
         dtype = next(weight.dtype for weight in self.model.parameters())
-        columns = torch.arange(1 + max(of.ids.values()))
+        columns = torch.arange(1 + max(of.ids.values()), device="cpu")
         return {"one_hot": (ids[..., None] == columns).to(dtype), "attention_mask": mask}
 
     @property

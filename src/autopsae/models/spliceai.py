@@ -33,7 +33,8 @@ class Convolution(nn.Module):
     def __init__(self, weight: torch.Size, dilation: int = 1) -> None:
         """weight: the shape [out, in, kernel]."""
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.zeros(weight)), nn.Parameter(torch.zeros(weight[0]))
+        zeros = torch.zeros(weight, dtype=torch.float32, device="cpu")
+        self.weight, self.bias = nn.Parameter(zeros), nn.Parameter(zeros.new_zeros(weight[0]))
         self.dilation = dilation
 
     def forward(
@@ -155,7 +156,7 @@ def build_spliceai(layers: Mapping[str, list[Tensor]]) -> SpliceAI:
         gain, shift, mean, variance = layers[f"batch_normalization_{next(norms)}"]
         weights.update({f"{to}.weight": gain, f"{to}.bias": shift})
         weights.update({f"{to}.running_mean": mean, f"{to}.running_var": variance})
-        weights[f"{to}.num_batches_tracked"] = torch.tensor(0)
+        weights[f"{to}.num_batches_tracked"] = torch.tensor(0, device="cpu")
 
     convolution("first")
     convolution("past")

@@ -45,7 +45,7 @@ class NetworkBatches:
         extra = without_logits(self.network.model, self.points)
         for start in range(0, len(self.pieces), self.batch_size):
             some = self.pieces[start : start + self.batch_size]
-            documents = torch.tensor([piece.document for piece in some])
+            documents = torch.tensor([piece.document for piece in some], device="cpu")
             batch = self.network.batch([piece.content for piece in some], self.context)
             yield {**batch, "token.document": documents, **extra}
 

@@ -33,9 +33,10 @@ class MultiplicativeLSTM(nn.Module):
         super().__init__()
         shapes = {"wmx": (d_input, d), "wmh": (d, d), "wx": (d_input, 4 * d), "wh": (d, 4 * d)}
         for name, shape in shapes.items():
-            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
-            self.register_parameter(name.replace("w", "g", 1), nn.Parameter(torch.zeros(shape[1])))
-        self.b = nn.Parameter(torch.zeros(4 * d))
+            zeros = torch.zeros(shape, dtype=torch.float32, device="cpu")
+            self.register_parameter(name, nn.Parameter(zeros))
+            self.register_parameter(name.replace("w", "g", 1), nn.Parameter(zeros.new_zeros(shape[1])))
+        self.b = nn.Parameter(torch.zeros(4 * d, dtype=torch.float32, device="cpu"))
 
     def forward(self, x: Float[Tensor, "batch seq _"]) -> Float[Tensor, "batch seq d"]:
         """The hidden state h after each token."""

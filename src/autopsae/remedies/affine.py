@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.arrays import InputError
 from autopsae.tables import Result
 
@@ -26,17 +27,17 @@ class Affine(Result):
     @staticmethod
     def identity(d_in: int) -> "Affine":
         """The map that changes nothing."""
-        return Affine(center=torch.zeros(d_in, dtype=torch.float64))
+        return Affine(center=torch.zeros(d_in, dtype=torch.float64, device="cpu"))
 
     def __call__(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
         """Map tokens, in their own dtype."""
         centered = x - self.center.to(x)
-        mapped = centered if self.linear is None else centered @ self.linear.to(x).T
+        mapped = centered if self.linear is None else matmul(centered, self.linear.to(x).T)
         return mapped if self.scale == 1 else mapped * self.scale
 
     def invert(self, y: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
         """The tokens that were mapped to `y`: A^-1 y / scale + center."""
-        x = y if self.inverse is None else y @ self.inverse.to(y).T
+        x = y if self.inverse is None else matmul(y, self.inverse.to(y).T)
         x = x if self.scale == 1 else x / self.scale
         return x + self.center.to(y)
 
@@ -74,7 +75,9 @@ def check_inverse(linear: Tensor | None, inverse: Tensor | None, where: str) -> 
             raise InputError(f"{where}: expected both linear and inverse, or neither, got {there}; save it again")
         return
     A, A_inverse = linear.detach().cpu().double(), inverse.detach().cpu().double()
-    signs = torch.randint(2, (len(A), 32), generator=torch.Generator().manual_seed(0)).double() * 2 - 1
+    signs = (
+        torch.randint(2, (len(A), 32), generator=torch.Generator().manual_seed(0), device="cpu").double() * 2 - 1
+    )
     v = signs / A_inverse.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)[:, None]
     error = (A @ (A_inverse @ v) - v).abs().amax(dim=1)
     # Directions that are orthonormal to 1e-16 give, in float64, maps that undo each other to about 1e-10.

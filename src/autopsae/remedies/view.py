@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.remedies.affine import Affine
 from autopsae.statistics.strays import shorten, typical_norm
 from autopsae.tables import Result
@@ -64,7 +65,7 @@ class View(Result):
     def b_dec(self) -> Float[Tensor, "d_in"]:
         """The start of the bias, in the SAE's space."""
         center = self.through.center
-        return self.affine(center[None])[0] if self.only_centers else torch.zeros(len(center))
+        return self.affine(center[None])[0] if self.only_centers else torch.zeros_like(center)
 
     def rows(self, drawn: Float[Tensor, "d_sae d_in"]) -> Float[Tensor, "d_sae d_in"]:
         """The rows at birth: `drawn` projected onto the subspace and normalised, or `drawn` if there is none."""
@@ -92,7 +93,7 @@ class View(Result):
         the rows; if the remedy only centers, W is the rows themselves.
         """
         W = self.rows(drawn)
-        return W if self.only_centers else W @ self.through.linear.to(W), self.through.center  # type: ignore[union-attr]
+        return W if self.only_centers else matmul(W, self.through.linear.to(W)), self.through.center  # type: ignore[union-attr]
 
     def __str__(self) -> str:
         rows = "rows in the whole space" if self.subspace is None else f"rows in {len(self.subspace):,} directions"
@@ -108,4 +109,4 @@ def within(
     if subspace is None:
         return W
     basis = subspace.to(W)
-    return torch.nn.functional.normalize((W @ basis.T) @ basis, dim=1)
+    return torch.nn.functional.normalize(matmul(matmul(W, basis.T), basis), dim=1)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopsae.evaluation.causes import CAUSES
 from autopsae.evaluation.result import FATES, Autopsy
-from autopsae.report.plots import draw_grid, new_canvas
+from autopsae.report.plots import draw_grid, in_own_style, new_canvas
 from autopsae.report.text import DEAD_BY
 from autopsae.survival.closed_form import reach
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@in_own_style
 def autopsy_figure(autopsy: Autopsy) -> "Figure":
     """Every latent's shift against its signal (the paper's Fig. 3 and S19): on the left by what became of it, on
     the right the dead by their cause. Latents left of the line are never positive if their signal is Gaussian:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopsae.features.compare import CoverageComparison
 from autopsae.features.coverage_result import COVERED, LIMITS, Coverage
-from autopsae.report.plots import draw_grid, label, new_canvas, write_figure
+from autopsae.report.plots import draw_grid, in_own_style, label, new_canvas, write_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,12 +42,14 @@ def save_concept_figure(result: Coverage | CoverageComparison, path: str | Path)
     write_figure(path, lambda: concept_figure(result))
 
 
+@in_own_style
 def concept_figure(result: Coverage | CoverageComparison) -> "Figure":
     """`draw_concepts` of a coverage or of several."""
     coverages = result.coverages if isinstance(result, CoverageComparison) else {"SAE": result}
     return draw_concepts({name: _summary(coverage) for name, coverage in coverages.items()})
 
 
+@in_own_style
 def draw_concepts(saes: Mapping[str, Drawn]) -> "Figure":
     """Left: how many concepts are covered at each limit of F1, a line for each SAE, dashed by chance. Right: the F1
     of the concepts that the SAEs know best; a concept is covered where its point is right of the line.

@@ -24,7 +24,7 @@ from autopsae.remedies.remedy import Remedy
 from autopsae.report import count_plots, feature_plots, statistics_plots
 from autopsae.report.autopsy_plots import autopsy_figure
 from autopsae.report.concept_plots import concept_figure
-from autopsae.report.plots import write_figure
+from autopsae.report.plots import in_own_style, write_figure
 from autopsae.report.survey_plots import diagnosis_figure, survey_figure
 from autopsae.report.training_plots import outcome_figure, training_figure, trial_figure
 from autopsae.sae.death import Fates
@@ -82,6 +82,7 @@ FIGURES: Mapping[type, Callable[[Any], "Figure"]] = {
 """The figure of each kind of result. Settings, tables that were read and single statements have none."""
 
 
+@in_own_style
 def draw_figure(result: object) -> "Figure":
     """The figure of a result. Raises InputError for a result without one, and where matplotlib is missing."""
     for kind in type(result).__mro__:

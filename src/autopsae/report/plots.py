@@ -3,8 +3,10 @@
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import wraps
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from autopsae.arrays import InputError
 from autopsae.extras import package_error
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from autopsae.report.canvas import Canvas
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
 
 # Okabe and Ito's colours, told apart with any colour vision; a marker each, as lines cover each other.
 COLORS = ("#000000", "#D55E00", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9")
@@ -29,13 +34,29 @@ _UPRIGHT = 60  # letters of all names of an axis, up to which they stand side by
 _WHOLE = 60.0  # percent from which the axis of a fraction goes up to 100
 
 
+def in_own_style(draw: Callable[Given, Made]) -> Callable[Given, Made]:
+    """`draw` under `canvas.own_style`. Raises InputError where matplotlib is missing."""
+
+    @wraps(draw)
+    def draw_so(*args: Given.args, **kwargs: Given.kwargs) -> Made:
+        with _canvas().own_style():
+            return draw(*args, **kwargs)
+
+    return draw_so
+
+
 def new_canvas(width: int | float, height: int | float) -> "Canvas":
     """An empty figure of so many inches. Raises InputError where matplotlib is missing."""
+    canvas: Canvas = _canvas().Canvas(width, height)
+    return canvas
+
+
+def _canvas() -> Any:
+    """The module of that name, which imports matplotlib."""
     try:
-        from autopsae.report.canvas import Canvas
+        return import_module("autopsae.report.canvas")
     except ImportError as error:
         raise package_error("a figure", "matplotlib", error, install="autopsae[report]") from error
-    return Canvas(width, height)
 
 
 def write_figure(path: str | Path, draw: Callable[[], "Figure"]) -> None:
@@ -44,8 +65,8 @@ def write_figure(path: str | Path, draw: Callable[[], "Figure"]) -> None:
     """
     path = Path(path)
     check_figure(path)
-    figure = draw()
-    with warnings.catch_warnings():
+    figure = in_own_style(draw)()
+    with warnings.catch_warnings(), _canvas().own_style():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # of a name; a box stands for it
         write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))
 

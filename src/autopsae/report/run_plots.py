@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from autopsae.arrays import InputError
 from autopsae.report.page.read import Curves, read_result
-from autopsae.report.plots import COLORS, draw_grid, fit_percent, label, new_canvas, write_figure
+from autopsae.report.plots import COLORS, draw_grid, fit_percent, in_own_style, label, new_canvas, write_figure
 from autopsae.report.training_plots import draw_curve, fit_errors, training_figure
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def save_run_figure(folder: str | Path, path: str | Path) -> None:
     write_figure(path, lambda: run_figure(folder))
 
 
+@in_own_style
 def run_figure(folder: str | Path) -> "Figure":
     """The figure that `save_run_figure` writes. Raises InputError as it does."""
     saved = read_result(folder)

@@ -11,6 +11,7 @@ from autopsae.report.plots import (
     draw_grid,
     draw_legend,
     fit_percent,
+    in_own_style,
     label,
     name_places,
     new_canvas,
@@ -32,6 +33,7 @@ _MANY = 20  # layers from which a figure becomes wider
 _FORECAST: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white", "markersize": 6, "capsize": 2}
 
 
+@in_own_style
 def survey_figure(survey: Survey) -> "Figure":
     """Above: dead fraction at birth by layer, a line for each remedy, with 90 % intervals where it was estimated,
     and beside it, open, what is forecast without a remedy and under the prescribed one. Below: |activation| after

@@ -5,7 +5,16 @@ from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from autopsae.arrays import InputError
-from autopsae.report.plots import COLORS, MARKERS, draw_grid, draw_legend, fit_percent, label, new_canvas
+from autopsae.report.plots import (
+    COLORS,
+    MARKERS,
+    draw_grid,
+    draw_legend,
+    fit_percent,
+    in_own_style,
+    label,
+    new_canvas,
+)
 from autopsae.training.config import Record
 from autopsae.trial.result import Outcome, Point, Trial
 
@@ -24,6 +33,7 @@ _PATHWAYS = {
 }
 
 
+@in_own_style
 def training_figure(
     records: Sequence[Record | Mapping[str, Any]], held_out: Sequence[Mapping[str, Any]] = ()
 ) -> "Figure":
@@ -97,6 +107,7 @@ def fit_errors(axis: "Axes", errors: Sequence[float], along: str = "y") -> None:
         (axis.set_ylim if along == "y" else axis.set_xlim)(0, 1.08 * max(*errors, 1e-9))
 
 
+@in_own_style
 def trial_figure(trial: Trial) -> "Figure":
     """On the left the trade: a path for each candidate from its birth through the steps at which it was measured to
     what is expected at the end of the training, open. On the right the dead latents by step. The prescribed

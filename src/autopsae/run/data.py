@@ -46,7 +46,7 @@ class Spread:
 
     def __init__(self, source: Tokens, places: Sequence[int], *, tokens: int, others: bool = False) -> None:
         """places: of the tokens, in order; others: yield those elsewhere; tokens: how many are yielded."""
-        self._source, self._places, self._others = source, torch.as_tensor(places), others
+        self._source, self._places, self._others = source, torch.as_tensor(places, device="cpu"), others
         self.tokens = tokens
         self.from_files = from_files(source)
 
@@ -63,7 +63,9 @@ class Spread:
         begin = yielded = 0
         # float64 holds every float exactly; what reads these tokens takes the type that it needs.
         for x in chunks(self._source, dtype=torch.float64):
-            first, last = torch.searchsorted(self._places, torch.tensor([begin, begin + len(x)])).tolist()
+            first, last = torch.searchsorted(
+                self._places, torch.tensor([begin, begin + len(x)], device="cpu")
+            ).tolist()
             chosen = torch.zeros(len(x), dtype=torch.bool, device=x.device)
             chosen[self._places[first:last] - begin] = True
             some = x[~chosen if self._others else chosen]

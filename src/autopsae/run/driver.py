@@ -12,7 +12,8 @@ from autopsae.run.finished import is_present
 from autopsae.run.folder import Entry, Folder, Plan
 from autopsae.run.observer import Observer
 from autopsae.training.config import Record
-from autopsae.training.loop import Diverged, Training
+from autopsae.training.loop import Training
+from autopsae.training.one import Diverged
 from autopsae.words import list_names as several
 
 

@@ -15,7 +15,8 @@ from autopsae.run.finished import is_present, load_finished
 from autopsae.run.folder import Entry, Folder, Plan
 from autopsae.run.observer import Observer
 from autopsae.run.one import CHECKPOINT, RANKS_CHECKPOINT, check_out
-from autopsae.training.loop import Diverged, Training
+from autopsae.training.loop import Training
+from autopsae.training.one import Diverged
 from autopsae.training.rank_files import all_or_none, remove_on_ranks
 from autopsae.training.ranks import drop_rows, part_of, unite
 

@@ -10,7 +10,7 @@ from autopsae.run.driver import Group, checkpoint_left, drive
 from autopsae.run.finished import Settings, check_folder, is_present, load_finished
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.observer import Observer
-from autopsae.training.loop import Diverged
+from autopsae.training.one import Diverged
 
 CHECKPOINT = "checkpoint.safetensors"
 RANKS_CHECKPOINT = "checkpoint.json"

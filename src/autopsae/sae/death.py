@@ -163,7 +163,7 @@ class Watch:
         tokens: the number of tokens that training has seen. ranks: those that watch the other latents.
         """
         silent = torch.stack([~self.ever_fired, self.is_dead, self.is_dead_by_relu])
-        watched = torch.full((1, silent.shape[1]), self.since_fired.shape[1], device=silent.device)
+        watched = torch.full_like(self.counted[:1], self.since_fired.shape[1])
         counts = ranks.sum(torch.cat([silent.sum(dim=2), self.counted, watched]), "records")
         never_fired, dead, by_relu = (counts[:3].double() / counts[-1]).tolist()
         after: list[int] = self._after.tolist()

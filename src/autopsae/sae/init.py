@@ -11,6 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
 from autopsae.remedies.affine import Affine
@@ -72,7 +73,7 @@ def draw_rows(
     kept, drawn = range(d_sae) if latents is None else latents, stream(generator, "rows of an SAE")
     rows = torch.empty(len(kept), d_in, dtype=dtype, device=generator.device)
     for first in range(0, d_sae, _DRAWN_AT_A_TIME):
-        block = torch.randn(min(_DRAWN_AT_A_TIME, d_sae - first), d_in, generator=drawn, dtype=dtype)
+        block = torch.randn(min(_DRAWN_AT_A_TIME, d_sae - first), d_in, generator=drawn, dtype=dtype, device="cpu")
         begin, end = max(first, kept.start), min(first + len(block), kept.stop)
         if begin < end:
             mine = block[begin - first : end - first].to(generator.device)
@@ -234,7 +235,7 @@ def _view(
 def _rate_thresholds(
     affine: Affine, sample: Tensor | None, W: Tensor, b_dec: Tensor, rate: float
 ) -> Float[Tensor, "d_sae"]:
-    """What each latent's pre-activation exceeds on the share `rate` of the sample."""
+    """What each latent's pre-activation exceeds on the share `rate` of the sample, without a [sample, d_sae]."""
     if sample is None or not 0 < rate < 1:
         missing = "no sample" if sample is None else str(rate)
         raise InputError(f"born: expected a firing_rate between 0 and 1 and a sample to set it on, got {missing}")
@@ -245,8 +246,7 @@ def _rate_thresholds(
         )
     y = affine(sample.to(W)) - b_dec.to(W)
     rank = max(1, round((1 - rate) * len(y)))
-    # Some latents at a time: [sample, d_sae] may be large.
-    return torch.cat([(y @ rows.T).kthvalue(rank, dim=0).values for rows in W.split(1024)])
+    return torch.cat([matmul(y, rows.T).kthvalue(rank, dim=0).values for rows in W.split(1024)])
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from autopsae.ambient import matmul, outside_inference_mode
 from autopsae.arrays import InputError
 from autopsae.kernels.screen import Products
 from autopsae.kernels.sparse_ops import decode
@@ -40,6 +41,7 @@ class SAE(nn.Module):
     inverse: Tensor | None
     """[d_in, d_in]: its inverse; None for the identity."""
 
+    @outside_inference_mode()
     def __init__(
         self,
         *,
@@ -161,15 +163,10 @@ class SAE(nn.Module):
 
     def pre_activations(self, y: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_sae"]:
         """W_enc (y - b_dec) + b_enc for tokens in the SAE's space, with b_pre in place of b_dec if there is one."""
-        pre = (y - self.encoder_center) @ self.W_enc.T
+        pre = matmul(y - self.encoder_center, self.W_enc.T)
         return pre if self.b_enc is None else pre + self.b_enc
 
-    def select(
-        self,
-        y: Float[Tensor, "tokens d_in"],
-        *,
-        products: Products = "auto",
-    ) -> Selection:
+    def select(self, y: Float[Tensor, "tokens d_in"], *, products: Products = "auto") -> Selection:
         """The selected latents and their codes for tokens in the SAE's space.
 
         products: the type of the products that find the candidates: "float32", "bfloat16", "int8", or "auto" for
@@ -212,7 +209,7 @@ class SAE(nn.Module):
             raise InputError(
                 "decode: expected an SAE without layer_norm, got one; it needs each token's norm, so call sae(x)"
             )
-        return self.affine.invert(codes @ self.W_dec + self.b_dec)
+        return self.affine.invert(matmul(codes, self.W_dec) + self.b_dec)
 
     def forward(self, x: Float[Tensor, "tokens d_in"]) -> Float[Tensor, "tokens d_in"]:
         """The reconstructions of raw tokens, in raw space."""
@@ -272,7 +269,7 @@ class SAE(nn.Module):
         sae = SAE(
             **{name: tensors.get(name) for name in (*PARAMETERS, "b_pre")},  # type: ignore[arg-type]
             sparsity=sparsity,
-            threshold=torch.ones(()),  # any value: it is overwritten
+            threshold=torch.ones((), dtype=torch.float32, device="cpu"),  # any value: it is overwritten
             affine=Affine(**maps, scale=float(content["scale"])),  # type: ignore[arg-type]
             layer_norm=content["layer_norm"],
         )

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.kernels import choose
 from autopsae.kernels import screen_choices as screened
 from autopsae.kernels.pairs import Pairs
@@ -80,7 +81,7 @@ class WholeProduct:
 
     def sample(self, n: int) -> Float[Tensor, "members sample d_sae"]:
         """The pre-activations of about n evenly spaced tokens of each member."""
-        some = self.centered[:, :: max(1, self.shape[1] // n)] @ self.W_enc.mT
+        some = matmul(self.centered[:, :: max(1, self.shape[1] // n)], self.W_enc.mT)
         return some if self.b_enc is None else some + self.b_enc[:, None]
 
     def largest(self, k: int) -> Largest:
@@ -89,7 +90,7 @@ class WholeProduct:
         # For small k on a CPU, a kernel that goes latent by latent is faster than one that goes token by token.
         if choose.has_largest_by_latent(self.W_enc, k):
             values = self.centered.new_empty(members, n_tokens, k)
-            latents = torch.empty(members, n_tokens, k, dtype=torch.int64)
+            latents = torch.empty(members, n_tokens, k, dtype=torch.int64, device="cpu")
             for some, block in self._by_latent():
                 choose.largest_by_latent(block, self.b_enc, self.positive, values[:, some], latents[:, some])
             return values, latents

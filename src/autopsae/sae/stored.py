@@ -63,7 +63,7 @@ def _check_range(
     content: Mapping[str, Any], tensors: Mapping[str, Tensor], sparsity: Sparsity, described: Path
 ) -> None:
     """InputError for a scale or a threshold that is zero or infinite in the type of the weights."""
-    scale = torch.tensor(float(content["scale"]), dtype=tensors["W_enc"].dtype)
+    scale = torch.tensor(float(content["scale"]), dtype=tensors["W_enc"].dtype, device="cpu")
     if not bool((scale > 0) & scale.isfinite() & (1 / scale).isfinite()):
         raise InputError(
             f"{described}.scale: expected a number that {scale.dtype} can hold, got {content['scale']:g}; save it "

@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.arrays import InputError
 
 GROUPS = 16
@@ -70,7 +71,7 @@ def sample_groups(
     documents that are not one whole number for each token.
     """
     if documents is not None:
-        listed = torch.as_tensor(documents).cpu()
+        listed = torch.as_tensor(documents, device="cpu")
         if listed.shape != (len(y),) or listed.is_floating_point():
             raise InputError(
                 f"documents: expected a whole number for each of {len(y):,} tokens, got {listed.dtype} of shape "
@@ -98,7 +99,7 @@ def documents_of_sample(
     """
     if documents is None:
         return None
-    listed = torch.as_tensor(documents)
+    listed = torch.as_tensor(documents, device="cpu")
     if listed.shape != (tokens,):
         raise InputError(
             f"documents: expected one whole number for each of {tokens:,} tokens, got shape "
@@ -134,7 +135,7 @@ def neighbour_similarity(x: Float[Tensor, "sample directions"]) -> float:
     white = ((y @ vectors[:, kept]) / values[kept].sqrt()).float()
     chosen_by, other = (torch.nn.functional.normalize(white[:, half::2], dim=1) for half in (0, 1))
     asked = torch.arange(0, len(x), max(1, len(x) // _ASKED), device=x.device)
-    cosine = chosen_by[asked] @ chosen_by.T
+    cosine = matmul(chosen_by[asked], chosen_by.T)
     cosine[torch.arange(len(asked), device=x.device), asked] = -2  # not itself
     return float((other[asked] * other[cosine.argmax(dim=1)]).sum(dim=1).mean())
 
@@ -155,7 +156,7 @@ def _share_out(documents: Int[Tensor, "sample"]) -> Int[Tensor, "sample"]:
     for number in sizes.argsort(descending=True, stable=True).tolist():
         group[number] = held.index(min(held))
         held[group[number]] += tokens[number]
-    return torch.tensor(group)[document]
+    return torch.tensor(group, device="cpu")[document]
 
 
 def directions(y: Float[Tensor, "sample d_in"]) -> Float[Tensor, "sample directions"]:
@@ -165,7 +166,7 @@ def directions(y: Float[Tensor, "sample d_in"]) -> Float[Tensor, "sample directi
     if x.shape[1] > _DIRECTIONS:
         # Random directions keep cosines (Johnson and Lindenstrauss 1984). Any would do, so the seed is fixed.
         chance = torch.Generator().manual_seed(0)
-        x = x @ torch.randn(x.shape[1], _DIRECTIONS, generator=chance).to(x)
+        x = x @ torch.randn(x.shape[1], _DIRECTIONS, generator=chance, dtype=torch.float32, device="cpu").to(x)
     norms = x.norm(dim=1, keepdim=True)
     return (x / torch.where(norms > 0, norms, torch.inf)).float()
 
@@ -178,7 +179,7 @@ def near_duplicates(x: Float[Tensor, "sample directions"]) -> Int[Tensor, "sampl
     place = torch.arange(len(x), device=x.device)
     nearest = place.clone()
     for some in place.split(_ROWS):
-        cosine = x[some] @ x.T
+        cosine = matmul(x[some], x.T)
         cosine[some - some[0], some] = -1  # not itself
         best, neighbour = cosine.max(dim=1)
         nearest[some] = torch.where(best > NEAR, neighbour, some)

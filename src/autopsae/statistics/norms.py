@@ -75,8 +75,8 @@ class NormHistogram(Result):
 
     def above(self, norm: float) -> tuple[float, float]:
         """(share of the tokens, share of the summed squared norm) of tokens whose norm exceeds `norm`."""
-        first_bin = int(_bins(torch.tensor([norm], dtype=torch.float64))) + 1
-        tokens = float(self.counts[first_bin:].sum() / self.counts.sum())
+        first_bin = int(_bins(torch.tensor([norm], dtype=torch.float64, device="cpu"))) + 1
+        tokens = int(self.counts[first_bin:].sum()) / int(self.counts.sum())
         square, total = float(self.squares[first_bin:].sum()), float(self.squares.sum())
         return tokens, square / total if total > 0 else 0.0
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, check_device, chunks
 from autopsae.defaults import SAMPLE_TOKENS
@@ -245,7 +246,7 @@ def _threshold(view: View, rows: Float[Tensor, "d_sae d_in"], sparsity: Sparsity
     # BatchTopK takes its threshold from batches. The mean over batches of the sample stands for its first ones.
     W = view.rows(rows).float()
     y = view.seen.to(W.device)
-    batches = [sparsity.threshold_of_batch(y[some] @ W.T) for some in spread(len(y), y.device).split(_BLOCK)]
+    batches = [sparsity.threshold_of_batch(matmul(y[some], W.T)) for some in spread(len(y), y.device).split(_BLOCK)]
     return torch.stack(batches).mean()
 
 

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from autopsae.ambient import matmul
+
 
 class Fired(NamedTuple):
     """On how many tokens of each group each latent fired."""
@@ -28,7 +30,7 @@ def firings(
     # One product counts for all groupings: the margins are read once.
     members = [one_hot(group, len(of)) for group, of in zip(groupings, sizes, strict=True)]
     groups = torch.cat(members, dim=1).to(margins)
-    number = torch.cat([(rows > 0).to(groups) @ groups for rows in margins.split(512)]).long()
+    number = torch.cat([matmul((rows > 0).to(groups), groups) for rows in margins.split(512)]).long()
     each = number.split([len(of) for of in sizes], dim=1)
     return tuple(Fired(*parts) for parts in zip(groupings, each, sizes, strict=True))
 
@@ -42,7 +44,7 @@ def design_effect(fired: Int[Tensor, "latents groups"], sizes: Int[Tensor, "grou
     squares = (fired - of_all * share).square().sum()
     # Hypergeometric variance, as if tokens were independent: a group holds `share` of all tokens, and gets its
     # firings by chance. 1 - fired / tokens, because a latent fires at most once on a token.
-    variance = (of_all * (1 - of_all / tokens) * share * (1 - share)).sum()
+    variance = (of_all * (1 - of_all.double() / tokens) * share * (1 - share)).sum()
     return max(1.0, float(squares / variance.clamp_min(1e-300)))
 
 

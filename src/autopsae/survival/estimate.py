@@ -131,6 +131,7 @@ class Estimate:
                 for tail, of_curve in zip(self.without, curves_without, strict=True)
             ],
             dtype=torch.float64,
+            device="cpu",
         )
         sampling, errors = jackknife(left_out)
         sampling *= self.effect / self.clumping
@@ -157,17 +158,17 @@ def _slope(tokens: int, silent: float, curve: dict[float, float]) -> float:
 
     curve: {number of tokens: silent fraction} at smaller numbers.
     """
-    run = torch.tensor([float(_level(span) - _level(tokens)) for span in curve])
-    rise = torch.tensor([float(_probit(fraction) - _probit(silent)) for fraction in curve.values()])
+    run = torch.stack([_level(span) - _level(tokens) for span in curve])
+    rise = torch.stack([_probit(fraction) - _probit(silent) for fraction in curve.values()])
     return float((rise * run).sum() / run.square().sum())
 
 
 def _level(tokens: int | float) -> Float[Tensor, ""]:
     """u(t) = -Phi^-1(log 2 / t): the level that t standard normal numbers exceed half of the time."""
-    level: Tensor = -torch.special.ndtri(torch.tensor(log(2) / tokens, dtype=torch.float64))
+    level: Tensor = -torch.special.ndtri(torch.tensor(log(2) / tokens, dtype=torch.float64, device="cpu"))
     return level
 
 
 def _probit(fraction: float) -> Float[Tensor, ""]:
-    probit: Tensor = torch.special.ndtri(torch.tensor(fraction, dtype=torch.float64))
+    probit: Tensor = torch.special.ndtri(torch.tensor(fraction, dtype=torch.float64, device="cpu"))
     return probit

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from autopsae.ambient import matmul
 from autopsae.remedies.view import View
 from autopsae.sae.product import WholeProduct
 from autopsae.sae.shared_product import NEAR, SharedProduct
@@ -126,7 +127,8 @@ def _encode(
     for columns in _blocks(len(y), len(W), sparsity):
         x = y[order[columns]]
         product.multiply(x)
-        pre = torch.addmm(bias[:followed, None], W[:followed], x.T)
+        with torch.autocast(x.device.type, enabled=False):
+            pre = torch.addmm(bias[:followed, None], W[:followed], x.T)
         encoding.add(product.with_bias(bias), pre, x.norm(dim=1), columns)
         yield
 
@@ -168,7 +170,7 @@ def margins_of_centered(
         places = order[columns]
         x = y[places]
         product.multiply(x)
-        pre = torch.mm(W[:followed], x.T)
+        pre = matmul(W[:followed], x.T)
         for place, (own, encoding, bias, shift) in enumerate(zip(seen, encodings, biases, shifts, strict=True)):
             if place in settled:
                 continue
@@ -176,7 +178,7 @@ def margins_of_centered(
             near = norms < NEAR * float(shift.norm())
             for part in product.under_center(bias, own[places], near):
                 if part.is_own:
-                    of_followed = W[:followed] @ part.product.centered[0].T
+                    of_followed = matmul(W[:followed], part.product.centered[0].T)
                 else:
                     of_followed = (pre + bias[:followed, None])[:, part.tokens]
                 in_place = columns if isinstance(part.tokens, slice) else numbers[columns][part.tokens]

@@ -109,11 +109,11 @@ class Margins:
 
     def tail(self) -> Tail:
         """Fit the tails to the sample."""
-        return self._fit(torch.ones(1, len(self.sizes), dtype=torch.bool))[0]
+        return self._fit(torch.ones(1, len(self.sizes), dtype=torch.bool, device="cpu"))[0]
 
     def tails_without(self) -> tuple[Tail, ...]:
         """Fit the tails to the sample without each of its groups."""
-        return self._fit(~torch.eye(len(self.sizes), dtype=torch.bool))
+        return self._fit(~torch.eye(len(self.sizes), dtype=torch.bool, device="cpu"))
 
     def _fit(self, kept: Bool[Tensor, "fits groups"]) -> tuple[Tail, ...]:
         """Fit the tails to the groups that are kept. One bisection serves all fits."""
@@ -122,7 +122,7 @@ class Margins:
         fired = (of_fits @ self.fired.double().T).long()
         fired_in = (of_fits @ (self.fired > 0).double().T).long()
         tokens = (of_fits @ self.sizes.double()).long()
-        chance = fired / tokens[:, None]
+        chance = fired.double() / tokens[:, None]
         shapes: list[float | None] = [None] * len(kept)
         if not bool(fired.all()):
             chance, shapes = _calibrate(self, kept, fired, tokens)

@@ -95,7 +95,7 @@ class TrainedForecast(Result):
             counted * _part(tail.silent(tokens), tail.silent(counted_tokens))
             for tail in (self.whole, *self.without)
         )
-        sampling, errors = jackknife(torch.tensor(left_out, dtype=torch.float64))
+        sampling, errors = jackknife(torch.tensor(left_out, dtype=torch.float64, device="cpu"))
         form = (FORM_ERROR * (counted - value)) ** 2
         if tokens > self.stream_tokens:
             form *= self.tokens / self.effective_tokens
@@ -234,9 +234,9 @@ def _follow(sae: SAE, most: int) -> tuple[slice | Int[Tensor, "d_sae"], int]:
         return slice(None), sae.d_sae
     size = sae.sparsity.block_size(sae.d_sae)
     blocks, number = sae.d_sae // size, max(1, most // size)
-    first = torch.arange(number) * blocks // number
-    is_first = torch.zeros(blocks, dtype=torch.bool)
+    first = torch.arange(number, device="cpu") * blocks // number
+    is_first = torch.zeros(blocks, dtype=torch.bool, device="cpu")
     is_first[first] = True
     order = torch.cat([first, (~is_first).nonzero()[:, 0]])
-    latents = (order[:, None] * size + torch.arange(size)).flatten()
+    latents = (order[:, None] * size + torch.arange(size, device="cpu")).flatten()
     return latents.to(sae.W_enc.device), number * size

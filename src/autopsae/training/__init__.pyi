@@ -11,12 +11,12 @@ from autopsae.training.logs import Csv as Csv
 from autopsae.training.logs import JsonLines as JsonLines
 from autopsae.training.logs import TensorBoard as TensorBoard
 from autopsae.training.logs import WandB as WandB
-from autopsae.training.loop import Diverged as Diverged
 from autopsae.training.loop import Training as Training
-from autopsae.training.loop import steps as steps
-from autopsae.training.loop import train as train
 from autopsae.training.objective import L1 as L1
 from autopsae.training.objective import L0Target as L0Target
+from autopsae.training.one import Diverged as Diverged
+from autopsae.training.one import steps as steps
+from autopsae.training.one import train as train
 from autopsae.training.plan import TrainingPlan as TrainingPlan
 from autopsae.training.plan import plan_training as plan_training
 from autopsae.training.rank_traffic import bytes_of_step as bytes_of_step

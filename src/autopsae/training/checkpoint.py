@@ -194,9 +194,9 @@ def complete_tensors(path: str | Path, state: State, members: Sequence[Member]) 
             )
         # Without resampling only firing sets the count back.
         tensors["ever_fired"] = tensors["since_fired"] < state.step * first.batch_tokens
-        tensors["last_resampling"] = torch.zeros(len(members), 2, dtype=torch.int64)
+        tensors["last_resampling"] = torch.zeros(len(members), 2, dtype=torch.int64, device="cpu")
     if tensors and "encoder_lengths" not in tensors:  # of before there was `relative_encoder_lr`
-        tensors["encoder_lengths"] = torch.ones(len(tensors["since_fired"]), dtype=torch.float64)
+        tensors["encoder_lengths"] = torch.ones(len(tensors["since_fired"]), dtype=torch.float64, device="cpu")
     return tensors
 
 

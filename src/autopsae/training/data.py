@@ -73,9 +73,9 @@ class Shuffled:
         None for the beginning.
         """
         state = stream(seed, "order of the tokens").get_state()
-        self.place = place or Place(
-            buffers=0, batches=0, held=torch.empty(0, 0), generator=state, read=Digest(), epoch=None
-        )
+        held = torch.empty(0, 0, dtype=torch.float32, device="cpu")
+        begin = Place(buffers=0, batches=0, held=held, generator=state, read=Digest(), epoch=None)
+        self.place = place or begin
         self._device = device
         drawing = _Drawing(
             tokens=tokens,
@@ -130,7 +130,7 @@ class _Drawing:
                 pool = torch.cat([place.held.to(buffer), buffer]) if len(place.held) else buffer
                 # The saved state gives a resumed run the same order of the pool.
                 generator.set_state(place.generator)
-                order = torch.randperm(len(pool), generator=generator)
+                order = torch.randperm(len(pool), generator=generator, device="cpu")
                 whole = len(pool) // self.batch_tokens
                 for batch in range(place.batches, whole):
                     drawn = order[batch * self.batch_tokens : (batch + 1) * self.batch_tokens]

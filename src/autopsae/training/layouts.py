@@ -46,7 +46,7 @@ def place_layouts(
     d_in, state = members[0].sae.d_in, torch.Generator().get_state()
     layouts = {}
     for p in range(len(about["places"])):
-        held = tensors.get(f"place.{p}.held", torch.empty(0, 0))
+        held = tensors.get(f"place.{p}.held", torch.empty(0, 0, dtype=torch.float32, device="cpu"))
         rows = len(held) if held.ndim else 0
         # [0, 0] before the first buffer was read.
         layouts[f"place.{p}.held"] = Layout(shape=(0, 0) if tuple(held.shape) == (0, 0) else (rows, d_in))

@@ -1,8 +1,8 @@
 """The training loop: `for records in Training(members, tokens)` trains one SAE, or many of one shape at once.
 
 Members may differ in learning rate, start, remedy, seed, coefficients, frozen parts and data. Each ends as if it
-were trained alone; one whose loss is not finite stops, the others go on. `steps` and `train` train one SAE. The
-*place* of a member in the given list is fixed; its *row* in the stack moves up when a member before it ends.
+were trained alone; one whose loss is not finite stops, the others go on. The *place* of a member in the given list
+is fixed; its *row* in the stack moves up when a member before it ends.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from autopsae.ambient import outside_inference_mode, with_gradients
 from autopsae.arrays import InputError, Tokens
 from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.screen import choose_path
 from autopsae.kernels.workspace import Workspace
-from autopsae.progress import Progress
-from autopsae.sae.model import SAE
 from autopsae.seeds import stream
 from autopsae.training.checkpoint import State, complete_tensors, load_checkpoint, save_checkpoint
 from autopsae.training.config import Record, TrainConfig
-from autopsae.training.history import Records
 from autopsae.training.layouts import layouts_of
 from autopsae.training.objective import penalty_losses, reconstruction_losses
 from autopsae.training.optimizers import Optimizer
@@ -32,10 +30,6 @@ from autopsae.training.roster import End, Roster
 from autopsae.training.sources import Member, Sources
 from autopsae.training.together import apart, check_in_place, check_together, stack_for_training, weights_at
 from autopsae.transfers import send
-
-
-class Diverged(RuntimeError):
-    """The loss is not finite. The message says at which step. The SAE has the weights from before that step."""
 
 
 class Training:
@@ -56,6 +50,7 @@ class Training:
         self._workspace = Workspace()
         self._begin()
 
+    @outside_inference_mode()
     def _begin(self, *, is_screened: bool | None = None) -> None:
         """Set everything to the state before the first step, with the weights that the SAEs have now."""
         members, self.step = self.members, 0
@@ -65,7 +60,7 @@ class Training:
         self._weights = stack_for_training(members, self._products, self._ranks)
         self._optimizer = Optimizer(self._weights, [member.config for member in members])
         self._account = Account(members, self._ranks)
-        self._last_resampling = torch.zeros(len(members), 2, dtype=torch.int64)
+        self._last_resampling = torch.zeros(len(members), 2, dtype=torch.int64, device="cpu")
         self._layouts = layouts_of(self._tensors())
 
     def __iter__(self) -> Iterator[dict[int, Record]]:
@@ -86,9 +81,15 @@ class Training:
         that are not finite, too few or of another width, if no step or member is left, or if weights were replaced.
         """
         self._check()
+        views = next(self._sources)
+        with with_gradients(views.device.type):
+            # What was made in inference mode cannot be kept for a backward pass.
+            return self._step(views.clone() if views.is_inference() else views)
+
+    def _step(self, views: Float[Tensor, "views batch d_in"]) -> dict[int, Record] | None:
+        """`advance` on the next batch. A view is a batch in an SAE's space; members that see the same share it."""
         weights, configs = weights_at(self.step, self._weights, self.config), self._configs()
-        # A view is a batch in an SAE's space, which members share that see the same. mine: what these ranks see.
-        mine = self._ranks.share_of(views := next(self._sources))
+        mine = self._ranks.share_of(views)  # what these ranks see
         y = mine[self._sources.of_member] if len(views) > 1 else mine.expand(len(configs), -1, -1)
 
         # The selection holds the codes of selected latents only, never [batch, d_sae]. centered: y to the encoder.
@@ -108,8 +109,8 @@ class Training:
         # Members share no parameter, so the sum of losses gives each member the gradient of its own loss. A loss
         # that is not finite is left out of the sum, and its member gets the learning rate 0.
         (loss if all(fine) else loss[finite]).sum().backward()
-        rates = send(torch.tensor([config.rate(self.step) for config in configs], dtype=torch.float64), y.device)
-        self._optimizer.step(rates * finite)
+        rates = torch.tensor([c.rate(self.step) for c in configs], dtype=torch.float64, device="cpu")
+        self._optimizer.step(send(rates, y.device) * finite)
         self.step += 1
 
         self._account.see(views, self._sources.of_member, selection)
@@ -153,7 +154,8 @@ class Training:
             self._optimizer.forget(row, redrawn)
             self._account.redraw(row, redrawn)
             if len(redrawn):
-                self._last_resampling[self._roster.going_on[row]] = torch.tensor([self.step, len(redrawn)])
+                last = self._last_resampling[self._roster.going_on[row]]
+                last[0], last[1] = self.step, len(redrawn)
 
     def _records(self, measured: Measured) -> dict[int, Record]:
         """{place: Record} of every member that goes on. Counts in a record begin after the previous record."""
@@ -187,6 +189,7 @@ class Training:
             raise InputError(f"stop: expected places from 0 to {len(self.members) - 1}, got {[*members]}")
         self._end({m: End(steps=self.step, diverged=None) for m in members})
 
+    @outside_inference_mode()
     def _end(self, ends: Mapping[int, End]) -> None:
         """Go on without these members: copy their weights out of the stack, and build a smaller stack."""
         before = [self.members[m] for m in self._roster.going_on]
@@ -254,27 +257,3 @@ class Training:
         if not self._roster.going_on:
             return {}
         return {**self._optimizer.tensors(), **self._account.tensors(), "last_resampling": self._last_resampling}
-
-
-def steps(sae: SAE, tokens: Tokens, config: TrainConfig) -> Iterator[Record]:
-    """Train `sae` in place on raw tokens, and yield a record every `record_every` steps. To stop, stop iterating.
-
-    Raises InputError as `Training`, and Diverged if the loss is not finite; the weights are those before that step.
-    """
-    training = Training([Member(sae=sae, config=config)], tokens)
-    yield from (records[0] for records in training)
-    if training.diverged:
-        raise Diverged(training.diverged[0])
-
-
-def train(sae: SAE, tokens: Tokens, config: TrainConfig, *, progress: Progress | None = None) -> Records:
-    """Train `sae` in place on raw tokens to the last step, and return its records. Raises as `steps`.
-
-    progress: called with each record, as progress("training", steps done, all steps).
-    """
-    records = Records()
-    for record in steps(sae, tokens, config):
-        records.append(record)
-        if progress:
-            progress("training", record.step + 1, config.steps)
-    return records

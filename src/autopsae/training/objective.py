@@ -92,7 +92,7 @@ class L0Target:
         """Each member's penalty of its batch."""
         assert selection.gates is not None
         wanted, size = numbers_like(selection.gates, [[p.l0, p.coefficient] for p in penalties]).T
-        times_d_in = send(torch.tensor([p.times_d_in for p in penalties]), size.device)
+        times_d_in = send(torch.tensor([p.times_d_in for p in penalties], device="cpu"), size.device)
         size = torch.where(times_d_in, size * weights.shape[2], size)
         fired = weights.ranks.everyone.total(selection.pairs.sum_per_member(selection.gates), "penalty")
         l0 = fired / weights.tokens_of(selection)

@@ -99,7 +99,9 @@ class Optimizer:
             rates = rates * self._encoder_lengths
         if name != "b_dec" or all(bias.from_step == 0 and bias.until_step is None for bias in self._biases):
             return rates
-        scheduled = torch.tensor([self._share_of_bias(bias) for bias in self._biases], dtype=torch.float64)
+        scheduled = torch.tensor(
+            [self._share_of_bias(bias) for bias in self._biases], dtype=torch.float64, device="cpu"
+        )
         return rates * send(scheduled, rates.device)
 
     def _share_of_bias(self, bias: Bias) -> float:

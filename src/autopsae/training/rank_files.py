@@ -172,7 +172,7 @@ def _names(path: Path) -> list[str]:
 
 def _own_range(tensors: Mapping[str, Tensor], ranks: Ranks) -> range:
     """The latents whose rows these tensors hold."""
-    sizes = ranks.gather(torch.tensor(len(tensors["sae.0.W_enc"])), "checkpoint").tolist()
+    sizes = ranks.gather(torch.tensor(len(tensors["sae.0.W_enc"]), device="cpu"), "checkpoint").tolist()
     return range(sum(sizes[: ranks.rank]), sum(sizes[: ranks.rank + 1]))
 
 

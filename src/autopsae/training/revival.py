@@ -269,7 +269,7 @@ def revival_losses(
         if not any(isinstance(method, kind) for method in methods):
             continue
         each: list[Any] = [m if isinstance(m, kind) else kind(coefficient=0.0) for m in methods]
-        silent = watch.silent(send(torch.tensor([m.dead_after_tokens for m in each]), left.device))
-        has = send(torch.tensor([isinstance(m, kind) for m in methods]), left.device)
+        silent = watch.silent(send(torch.tensor([m.dead_after_tokens for m in each], device="cpu"), left.device))
+        has = send(torch.tensor([isinstance(m, kind) for m in methods], device="cpu"), left.device)
         total = total + kind.losses(each, weights, centered, left, silent & has[:, None])
     return total

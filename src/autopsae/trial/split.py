@@ -57,7 +57,7 @@ def _places(documents: NDArray[Any], total: int, n: int, seed: int) -> Sequence[
             "the number of the document that each token is from"
         )
     numbers, owner, sizes = np.unique(documents, return_inverse=True, return_counts=True)
-    order = torch.randperm(len(numbers), generator=stream(seed, "documents held out")).numpy()
+    order = torch.randperm(len(numbers), generator=stream(seed, "documents held out"), device="cpu").numpy()
     drawn = order[: int(np.searchsorted(sizes[order].cumsum(), n)) + 1]
     places = np.flatnonzero(np.isin(owner, drawn))
     return None if len(places) > LARGEST_SHARE * total else places.tolist()

@@ -57,7 +57,7 @@ def forward_only(
                 stream = max(ahead, key=lambda stream: stream.place)
                 _open.remove(stream)
             else:
-                stream = Stream(opened, *opened(start), torch.empty(0))
+                stream = Stream(opened, *opened(start), torch.empty(0, dtype=torch.float32, device="cpu"))
             rows = stream.take(start, stop)
             _open.append(stream)
             del _open[:-MOST_OPEN]

@@ -137,7 +137,7 @@ class BatchTopK(Sparsity):
         """The threshold that evaluation judges by; NaN until it has learned one."""
         # At least float32: a running mean moves by less than bfloat16 can say.
         dtype = torch.promote_types(like.dtype, torch.float32)
-        learned = torch.full((), torch.nan) if threshold is None else threshold.clone()
+        learned = like.new_full((), torch.nan) if threshold is None else threshold.clone()
         return {"learned_threshold": learned.to(like.device, dtype)}
 
     def layouts(self, d_sae: int, dtypes: tuple[torch.dtype, ...]) -> dict[str, Layout]:

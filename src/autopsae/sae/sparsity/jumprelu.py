@@ -80,7 +80,7 @@ class JumpReLU(Sparsity):
         """As many as standard normal pre-activations are over the thresholds, or near enough to move them; but no
         less than a sparsity that says nothing of it.
         """
-        over = torch.tensor(self.start) if threshold is None else threshold.detach().float()
+        over = self.threshold_at_birth(1) if threshold is None else threshold.detach().float()
         share = float(torch.special.ndtr(self.bandwidth / 2 - over).mean())
         return max(int(share * d_sae), super().pairs_per_token(d_sae))
 
@@ -109,7 +109,7 @@ class JumpReLU(Sparsity):
     ) -> Float[Tensor, "d_sae"]:
         """`start`, or what a trained latent has where that is lower."""
         if threshold is None:
-            return torch.full((d_sae,), self.start)
+            return torch.full((d_sae,), self.start, dtype=torch.float32, device="cpu")
         return threshold.clamp_max(self.start)
 
     def thresholds(self, owned: Owned, *, training: bool) -> Float[Tensor, "members d_sae"]:

@@ -6,8 +6,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from autopsae.report.fitting import Fitting, empty_table, plain
-from autopsae.report.text import dead_cell, fvu_text
+from autopsae.report.text import dead_cell
 from autopsae.trial.result import Outcome, Point, Trial
+from autopsae.words import fvu_text
 
 
 def trial_text(trial: Trial) -> RenderableType:

@@ -107,5 +107,5 @@ def _counts(content: Mapping[str, Any]) -> Table:
 
 
 def _recentring_table(cost: Mapping[str, Any]) -> Table:
-    rows = tuple((Cell(words), number(cost.get(name), ",.4g")) for name, words in _RECENTRED.items())
+    rows = tuple((Cell(words), number(cost.get(name))) for name, words in _RECENTRED.items())
     return Table(caption="If the dead latents are re-centred", header=("number", "value"), rows=rows)

@@ -11,7 +11,7 @@ from textwrap import wrap
 from typing import Any
 
 from autopsae.report.page.parts import Cell, Figure, Number, Table, anchor
-from autopsae.words import printable
+from autopsae.words import number_text, printable
 
 # Okabe and Ito's colours, told apart with any colour vision, by the names of the page's palette; the first is black
 # on white and white on black.
@@ -61,8 +61,8 @@ class Axis:
 
     title: str
     """What is along it, with the unit."""
-    form: str = ".4g"
-    """How a value is written; ".1%" for fractions."""
+    form: str = ""
+    """How a value is written; ".1%" for fractions, "" for four digits."""
     names: Sequence[str] = ()
     """Names of the places 0, 1, 2, ..."""
     is_log: bool = False
@@ -70,9 +70,9 @@ class Axis:
 
     def write(self, value: Number | None) -> str:
         """A value in words."""
-        if value is None:
-            return "none"
-        return self.names[int(value)] if self.names else format(value, self.form)
+        if value is None or self.names:
+            return "none" if value is None else self.names[int(value)]
+        return format(value, self.form) if self.form else number_text(value)
 
 
 def chart(
@@ -193,8 +193,8 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
 
 
 def _d3_form(form: str) -> str:
-    """A form of Python as d3 has it, which writes zeros at the end unless it is told not to."""
-    return form.replace("g", "~g")
+    """A form of Python as d3 has it: no zeros at the end, and no power of ten where four digits are meant."""
+    return form.replace("g", "~g") if form else ",.4~r"
 
 
 def _whiskers(one: Series) -> tuple[list[Number], list[Number]]:

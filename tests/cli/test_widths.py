@@ -86,8 +86,8 @@ def test_no_colour_is_too_pale_for_a_white_terminal(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    layers = {f"hs{n}": pages.tokens(gamma, n).numpy() for n, gamma in enumerate((0.5, 1, 2, 6))}
-    np.savez("x.npz", **layers)
+    layers = [pages.tokens(gamma, n).numpy() for n, gamma in enumerate((0.5, 1, 2, 6))]
+    np.savez("x.npz", *layers)
     for given in (["diagnose", "x.npz", *SMALL], ["diagnose", "--help"], ["diagnose"]):
         verbs.run(given)
         printed = "".join(capsys.readouterr())

@@ -293,7 +293,7 @@ def test_a_result_of_python_is_shown_as_its_file_is(saved: dict[str, Path], tmp_
     assert live.numbers() == file.numbers()
     assert Read(page_html([result["a"]])).numbers() == file.numbers()
     both = Read(page_html([{**result.to_dict(), "trials": {"a": pages.trial_content("a")}}]))
-    assert "The trial on a prescribes median, which takes the place of what is prescribed here." in both.text
+    assert "The diagnosis, before the trial. What it prescribes for a no longer counts." in both.text
     assert result.verdict[0] in live.text
 
 

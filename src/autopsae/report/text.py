@@ -224,6 +224,6 @@ def _bullet(text: str) -> RenderableType:
 
 
 def dead_cell(fraction: float) -> Text:
-    """A dead fraction: green where few are dead, red where many are. Yellow would not be read on a white terminal."""
+    """A dead fraction: green where few are dead, red where many are. Yellow is not read on a white terminal."""
     style = "green" if fraction <= _GOOD else "red" if fraction > _BAD else ""
     return Text(f"{fraction:.1%}", style=style)

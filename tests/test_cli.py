@@ -574,7 +574,7 @@ def test_ctrl_c_ends_a_diagnosis_with_one_line_and_no_file(tmp_path: Path) -> No
         begun = time.monotonic()
         while time.monotonic() < begun + 60:  # until it is at work
             time.sleep(0.05)
-            if running.errors.is_file() and "nothing is written" in running.errors.read_text():
+            if running.errors.is_file() and "no activations are written" in running.errors.read_text():
                 break
         os.kill(running.process.pid or 0, signal.SIGINT)
         running.process.join(60)

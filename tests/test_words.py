@@ -6,7 +6,7 @@ import pytest
 
 from autopsae.activations.parts import NoLayers
 from autopsae.arrays import InputError, NoTokens
-from autopsae.words import list_names, printable, reason, show
+from autopsae.words import fvu_text, list_names, number_text, printable, reason, show
 
 pytestmark = pytest.mark.quick
 
@@ -52,3 +52,26 @@ def test_a_reason_is_the_first_line_of_an_error_with_its_type() -> None:
     assert reason(ValueError("")) == "ValueError: "
     assert reason(KeyError("x")) == "KeyError: 'x'"
     assert len(reason(RuntimeError("x" * 1000))) == 200
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.00012345, "0.0001234"),
+        (1000, "1,000"),
+        (35744.6, "35,745"),
+        (-20550, "-20,550"),
+        (1e7, "1e+07"),
+    ],
+)
+def test_a_number_has_four_digits_and_all_before_its_point(value: float, text: str) -> None:
+    assert number_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("fvu", "text"),
+    [(0.00123456, "0.00123"), (0.01, "0.0100"), (13.177, "13.1770"), (35740.4, "35,740"), (2e12, "2e+12")],
+)
+def test_an_fvu_keeps_its_digits(fvu: float, text: str) -> None:
+    assert fvu_text(fvu) == text

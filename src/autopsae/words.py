@@ -38,6 +38,22 @@ def list_names(names: Iterable[object], most: int = 6) -> str:
     return ", ".join(first[:most]) + (", ..." if len(first) > most else "")
 
 
+def number_text(value: float | int) -> str:
+    """A number with four digits, and with all digits before its point up to ten million: 20,550, not 2.055e+04."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 10**7 else f"{value:.4g}"
+
+
+def fvu_text(fvu: float | None) -> str:
+    """An FVU with four decimals, three digits if it is under 0.01, no decimals from 1,000 on; of tokens that do not
+    differ there is none.
+    """
+    if fvu is None:
+        return "none (the tokens do not differ)"
+    if fvu < 0.01:
+        return f"{fvu:.3g}"
+    return f"{fvu:.4f}" if fvu < 1000 else number_text(fvu)
+
+
 def reason(error: BaseException) -> str:
     """The first line of what an error says, with its type where that is not a plain ValueError."""
     lines = str(error).splitlines()

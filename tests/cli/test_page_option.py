@@ -148,7 +148,9 @@ def test_a_trial_is_on_the_page_of_its_diagnosis() -> None:
     tried = ["--trial", "--steps", "30", "--batch-tokens", "64", "--json", "d.json", "--report", "page.html"]
     assert verbs.run([*MAKES["diagnose"], *tried]) == 0
     [name] = json.loads(Path("d.json").read_text())["trials"]
-    assert f"Trial on {name}" in Read(Path("page.html").read_text()).text
+    text = Read(Path("page.html").read_text()).text
+    prescribed = text.index(f"{name}: the trial prescribes")
+    assert prescribed < text.index("The diagnosis, before the trial. What it") < text.index("Figures")
 
 
 @pytest.mark.usefixtures("here")

@@ -3,14 +3,16 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
 from autopsae.cli import terminal, verbs
 from autopsae.cli.parsing import VERBS
-from autopsae.report import fitting
+from autopsae.report import fitting, text
 from tests.cli.test_page_option import MAKES, SMALL, here  # noqa: F401
+from tests.report import pages
 
 ALL = {
     **MAKES,
@@ -71,6 +73,27 @@ def test_colours_are_left_out_where_they_are_not_wanted(
     monkeypatch.setenv("NO_COLOR", "1")
     assert verbs.run(MAKES["diagnose"]) == 0
     assert not colour.search(capsys.readouterr().out)
+
+
+_PALE = re.compile(r"\x1b\[(?:\d+;)*(?:33|37|9[2367])[;m]")
+
+
+@pytest.mark.usefixtures("here")
+def test_no_colour_is_too_pale_for_a_white_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    layers = [pages.tokens(gamma, n).numpy() for n, gamma in enumerate((0.5, 1, 2, 6))]
+    np.savez("x.npz", *layers)
+    for given in (["diagnose", "x.npz", *SMALL], ["diagnose", "--help"], ["diagnose"]):
+        verbs.run(given)
+        printed = "".join(capsys.readouterr())
+        assert "\x1b[" in printed
+        assert _PALE.findall(printed) == []
+    assert {"green", "", "red"} == {text.dead_cell(fraction).style for fraction in (0.01, 0.1, 0.21)}
 
 
 def test_long_work_shows_per_cent_rate_and_time_left_in_a_line_of_eighty() -> None:

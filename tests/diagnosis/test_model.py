@@ -60,7 +60,8 @@ def test_it_is_the_survey_of_what_the_network_gives_in_one_run_and_nothing_is_wr
     [line] = told
     assert re.fullmatch(
         r"words: 2 layers, 1,500 tokens from 40 documents, in one run; a sample of at most "
-        r"4,096 tokens of each layer; up to \d+\.\d MB of memory \([\d.,]+ GB are free\); nothing is written",
+        r"4,096 tokens of each layer; up to \d+\.\d MB of memory \([\d.,]+ GB are free\); "
+        r"no activations are written",
         line,
     )
 

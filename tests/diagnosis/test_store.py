@@ -103,7 +103,7 @@ def test_what_will_be_read_and_held_is_said_before_anything_is_read(store: Path)
     assert told[0].startswith(
         "1 layer, 1,000 tokens, spread over all 6,000; a sample of at most 4,096 tokens of each layer; up to "
     )
-    assert told[0].endswith("; nothing is written")
+    assert told[0].endswith("; no activations are written")
     told.clear()
     with pytest.raises(InputError, match="layer 'x': is read"):
         autopsae.survey({"x": Unread()}, d_sae=64, k=4, announce=told.append)

@@ -293,7 +293,7 @@ def test_a_result_of_python_is_shown_as_its_file_is(saved: dict[str, Path], tmp_
     assert live.numbers() == file.numbers()
     assert Read(page_html([result["a"]])).numbers() == file.numbers()
     both = Read(page_html([{**result.to_dict(), "trials": {"a": pages.trial_content("a")}}]))
-    assert "The trial on a prescribes median, which takes the place of what is prescribed here." in both.text
+    assert "The diagnosis, before the trial. What it prescribes for a no longer counts." in both.text
     assert result.verdict[0] in live.text
 
 
@@ -341,6 +341,25 @@ def test_an_axis_over_decades_has_ticks_that_are_written_whole() -> None:
     assert ticks(0.02, 70.0) == ["0.01", "0.1", "1", "10", "100"]
 
 
+def test_names_along_an_axis_are_broken_between_their_words_and_shown_letter_by_letter() -> None:
+    names = ["dead, never selected", "<b>a name</b>", "outcompeted", "a very long name of many words"]
+    points = Series(name="a", x=[0, 1, 2, 3], y=[1.0] * 4)
+    drawn = chart("t", "", [points], x=Axis(title="x", names=names), y=Axis(title="y"), of="").drawn
+    assert drawn["layout"]["xaxis"]["ticktext"] == [
+        "dead,\nnever\nselected",
+        "&lt;b&gt;a\nname&lt;/b&gt;",
+        "outcompeted",
+        "a very\nlong…many\nwords",
+    ]
+
+
+@pytest.mark.parametrize(("most", "step"), [(3, 1), (8, 1), (9, None)])
+def test_a_few_whole_numbers_have_a_mark_each(most: int, step: int | None) -> None:
+    points = Series(name="a", x=[0, 1], y=[0, most])
+    drawn = chart("t", "", [points], x=Axis(title="x"), y=Axis(title="latents", form=",.0f"), of="").drawn
+    assert drawn["layout"]["yaxis"].get("dtick") == step
+
+
 def test_the_first_lines_of_a_page_of_several_results_say_what_to_do(saved: dict[str, Path]) -> None:
     text = " ".join(Read(page_html(saved.values())).text.split())
     verdict = json.loads(saved["diagnosis"].read_text())["verdict"]
@@ -379,6 +398,14 @@ def test_an_autopsy_of_which_nothing_is_dead_has_no_figure_of_causes(saved: dict
     alive = page_html([{**content, "causes": dict.fromkeys(content["causes"], 0)}])
     assert "Latents by fate" in alive
     assert "Dead latents by cause" not in alive
+    assert "outcompeted" in page_html([content])
+    assert "outcompeted" not in alive
+
+
+def test_every_column_of_a_table_has_a_name(saved: dict[str, Path]) -> None:
+    heads = re.findall(r'<th scope="col"[^>]*><button type="button">(.*?)<span', expand(page_html(saved.values())))
+    assert len(heads) > 30
+    assert all(heads)
 
 
 def test_the_endings_of_candidates_names_are_explained(saved: dict[str, Path]) -> None:
@@ -395,7 +422,7 @@ def test_how_often_latents_fire_is_said_in_percent(saved: dict[str, Path]) -> No
         for one in Read(page_html([saved["run"]])).drawn.values()
         if "ticktext" in one["layout"]["xaxis"]
     ]
-    assert any(rates[0] == "0%" and all(words.startswith("up to ") for words in rates[1:]) for rates in names)
+    assert any(rates[0] == "0%" and all(words.startswith("up to") for words in rates[1:]) for rates in names)
 
 
 def test_what_wrote_a_result_names_what_was_set_and_no_more(saved: dict[str, Path]) -> None:

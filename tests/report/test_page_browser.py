@@ -81,6 +81,52 @@ def test_the_page_draws_all_figures_without_an_error_a_request_or_sideways_scrol
     assert opened.page.evaluate("document.documentElement.dataset.scheme") != scheme
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_the_table_of_a_figure_scrolls_by_itself(folder: Path, browser: Any, width: int) -> None:
+    page = Opened(browser, folder / "bundle.html", width=width).page
+    numbers = page.query_selector_all("details.numbers")
+    for place in numbers:
+        place.query_selector("summary").click()
+        place.wait_for_selector("table", state="attached")
+    assert len(numbers) > 10
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_what_is_shown_of_a_mark_stays_within_the_window_of_a_phone(folder: Path, browser: Any) -> None:
+    opened = Opened(browser, folder / "bundle.html", width=400)
+    opened.draw_all()
+    boxes = []
+    for place in opened.page.query_selector_all("section > .figures .plot"):
+        points = place.query_selector_all(".scatterlayer .point, .barlayer .point")
+        for point in (points[:1] + points[-2:]) if points else ():
+            point.scroll_into_view_if_needed()
+            box = point.bounding_box()
+            opened.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            opened.page.wait_for_timeout(100)
+            boxes += place.evaluate(
+                """place => [...place.querySelectorAll('.hovertext')].map(one => one.getBoundingClientRect())
+                .map(box => [box.left, box.right])"""
+            )
+    assert len(boxes) > 20
+    assert [box for box in boxes if box[0] < 0 or box[1] > 400] == []
+
+
+@pytest.mark.parametrize("media", ["screen", "print"])
+def test_the_name_of_a_column_of_numbers_stands_above_their_last_digits(
+    folder: Path, browser: Any, media: str
+) -> None:
+    page = Opened(browser, folder / "bundle.html").page
+    page.emulate_media(media=media)
+    right = page.evaluate(
+        """[...document.querySelectorAll('section > .scroll thead th')].map(head => {
+        const range = document.createRange(); range.selectNode(head.querySelector('button').firstChild);
+        return [head.className, head.getBoundingClientRect().right - range.getBoundingClientRect().right] })"""
+    )
+    numbers = [space for name, space in right if name == "number"]
+    assert len(numbers) > 20
+    assert max(numbers) < (30 if media == "screen" else 10)  # on the screen an arrow stands behind it
+
+
 def test_the_first_screen_shows_the_verdict_and_the_forecast(tmp_path: Path, browser: Any) -> None:
     save_page([ROOT / "experiments" / "real_models" / "results" / "smollm2.json"], tmp_path / "smollm2.html")
     page = Opened(browser, tmp_path / "smollm2.html").page
@@ -282,13 +328,29 @@ def test_paper_breaks_no_figure_and_leaves_no_heading_alone(folder: Path, browse
     page = Opened(browser, folder / "bundle.html").page
     page.emulate_media(media="print")
     styles = page.evaluate(
-        """Object.fromEntries(['figure', '.code', 'h3', 'h4', 'caption', 'thead'].map(kind => {
+        """Object.fromEntries(['figure', '.code', '.scroll', '.wrote', 'h3', 'h4', 'caption', 'thead'].map(kind => {
         const style = getComputedStyle(document.querySelector(kind));
         return [kind, [style.breakInside, style.breakAfter, style.display]] }))"""
     )
-    assert [styles[kind][0] for kind in ("figure", ".code")] == ["avoid", "avoid"]
+    assert [styles[kind][0] for kind in ("figure", ".code", ".scroll", ".wrote")] == ["avoid"] * 4
     assert [styles[kind][1] for kind in ("h3", "h4", "caption")] == ["avoid"] * 3
     assert styles["thead"][2] == "table-header-group"
+
+
+def test_the_two_figures_of_an_autopsy_fit_on_the_first_sheet_within_its_margins(
+    folder: Path, browser: Any, tmp_path: Path
+) -> None:
+    save_page([folder / "autopsy.json", folder / "autopsy.csv"], tmp_path / "autopsy.html")
+    page = Opened(browser, tmp_path / "autopsy.html", width=725).page  # Letter without the margins of the style
+    page.emulate_media(media="print")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    bottoms = page.evaluate(
+        "[...document.querySelectorAll('section:first-child figure')].map(a => a.getBoundingClientRect().bottom)"
+    )
+    assert len(bottoms) == 2
+    assert max(bottoms) < 957
+    margins = "[...document.styleSheets[0].cssRules].filter(rule => rule instanceof CSSPageRule)[0].style.margin"
+    assert page.evaluate(margins) == "13mm 12mm"
 
 
 @pytest.mark.parametrize("media", ["screen", "print"])

@@ -12,6 +12,7 @@ from autopsae.run.verdict import Resampled, divergence, idle_resampling, warning
 from autopsae.sae.death import Fates
 from autopsae.training.config import TrainConfig
 from autopsae.training.revival import Resampling, resampling_until
+from autopsae.words import fvu_text
 
 pytestmark = pytest.mark.quick
 
@@ -48,10 +49,10 @@ def test_a_result_ten_thousand_times_worse_than_the_mean_and_birth_has_diverged(
     said = verdict(end(fvu_raw=fvu), birth=birth)
     assert (said is not None) == diverged
     if said is not None:
-        before = "not finite" if birth is None else f"{birth:.4g}"
+        before = "not finite" if birth is None else fvu_text(birth)
         assert said == (
-            f"step 19: the raw FVU on 500 held-out tokens is {fvu:.3g} (predicting their mean gives 1, and at "
-            f"birth it was {before}): training has diverged; lower the learning rate (0.0003)"
+            f"step 19: the raw FVU on 500 held-out tokens is {fvu_text(fvu)} (predicting their mean gives 1, and "
+            f"at birth it was {before}): training has diverged; lower the learning rate (0.0003)"
         )
 
 
@@ -78,10 +79,15 @@ def warned(result: Evaluation, *, birth: float | None = 2.5, resampled: Resample
 def test_a_result_worse_than_the_mean_is_said_and_what_to_do(fvu: float, birth: float, cure: str | None) -> None:
     found = warned(end(fvu_raw=fvu), birth=birth)
     expected = (
-        f"raw FVU {fvu:.4g} on 500 held-out tokens (at birth: 2.5): worse than predicting their mean, which gives "
-        f"1; {cure}"
+        f"raw FVU {fvu_text(fvu)} on 500 held-out tokens (at birth: 2.5000): worse than predicting their mean, "
+        f"which gives 1; {cure}"
     )
     assert found == ([] if cure is None else [expected])
+
+
+def test_a_large_error_is_said_with_all_its_digits() -> None:
+    [warning] = warned(end(fvu_raw=35740.2), birth=41200.0)
+    assert warning.startswith("raw FVU 35,740 on 500 held-out tokens (at birth: 41,200): ")
 
 
 def test_held_out_tokens_that_do_not_differ_are_said_and_are_no_divergence() -> None:
@@ -95,7 +101,7 @@ def test_held_out_tokens_that_do_not_differ_are_said_and_are_no_divergence() -> 
 def test_a_result_that_serves_the_strays_alone_is_said() -> None:
     assert warned(end(fvu_typical=1.0)) == []
     [said] = warned(end(fvu_typical=1.2))
-    assert said.startswith("FVU 1.2 on the held-out tokens without the 1.00% of over ten times the median norm: ")
+    assert said.startswith("FVU 1.2000 on the held-out tokens without the 1.00% of over ten times the median norm:")
     assert said.endswith("leave the latter out of training, or weigh them down (`without_strays`, --strays)")
 
 

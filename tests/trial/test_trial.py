@@ -275,7 +275,11 @@ def test_diagnose_with_a_trial_writes_its_prescription_and_numbers(
     said, out = json.loads(Path("o.json").read_text())["trials"]["a"], capsys.readouterr()
     prescription = Prescription.load("p/a")
     assert (prescription.remedy.name, prescription.reason) == (said["remedy"], said["reason"])
-    assert f"the trial prescribes {said['chosen']}" in out.out
+    first, *_ = out.out.splitlines()
+    assert first == f"a: the trial prescribes {said['chosen']}: {prescription.instruction}"
+    before = out.out.index("The diagnosis, before the trial. What it prescribes for a no longer counts.")
+    assert before < out.out.index("Born dead: d_sae = 32")
+    assert "make a change" not in out.out[:before]
     n = len(USUAL)
     cost = f"the trial trains {n} SAEs for 8 steps of 50 tokens: {n}00% of one training of 8 steps"
     assert cost in out.err
@@ -317,7 +321,9 @@ def test_a_trial_that_breaks_off_costs_neither_the_diagnosis_nor_the_trials_befo
     assert ([layer["layer"] for layer in said["layers"]], [*said["trials"]]) == (["a", "b"], ["a"])
     assert Prescription.load("p/a").reason == said["trials"]["a"]["reason"]
     assert Prescription.load("p/b").reason == said["layers"][1]["prescription"]["reason"]
-    assert "the trial prescribes" in out.out
+    assert out.out.startswith("a: the trial prescribes ")
+    assert "a: the trial prescribes" in out.err
+    assert "What it prescribes for a no longer counts." in out.out
     assert "no candidate can be trained" in out.err
 
 

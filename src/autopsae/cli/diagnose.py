@@ -28,7 +28,7 @@ from autopsae.reading import as_object, read_object
 from autopsae.report.figures import save_figure
 from autopsae.report.plots import check_figure
 from autopsae.report.text import survey_text
-from autopsae.report.trial import trial_text
+from autopsae.report.trial import tried_text
 from autopsae.saved import save_result
 from autopsae.trial.result import Trial
 from autopsae.urls import is_file_there, refuse_url, remove_file
@@ -70,9 +70,10 @@ def diagnose(options: DiagnoseOptions) -> None:
         raise
     write_all(_writers(result, layers, options, {}))
     _remove_part(options.json)
-    print_text(survey_text(result))
     if options.trialing.trial:
         _add_trials(result, opened, layers, options, device)
+    else:
+        print_text(survey_text(result))
 
 
 def _keep_part(part: Survey, layers: Mapping[str, Tokens], options: DiagnoseOptions) -> None:
@@ -115,17 +116,20 @@ def _add_trials(
     options: DiagnoseOptions,
     device: str | None,
 ) -> None:
-    """Try the remedies on each layer, and write the diagnosis again with what that said. Trials take long: those
-    that are over are written too where a later one breaks off.
+    """Try the remedies on each layer, write the diagnosis again with what that said, and print both: what a trial
+    prescribes takes the place of what the diagnosis did. Trials take long: those that are over are written and
+    printed too where a later one breaks off.
     """
     trials: dict[str, Trial] = {}
     try:
         for name, one in run_trials(opened, options, device):
             trials[name] = one
-            print_text(trial_text(one))
+            if len(result) > 1:
+                print_note(f"{name}: the trial prescribes {one.chosen}")
     finally:
         if trials:
             write_all(_writers(result, layers, options, trials))
+        print_text(tried_text(result, trials))
 
 
 def _of_activations(

@@ -18,6 +18,9 @@ from typing import Any
 _COLOUR = re.compile(r"\x1b\[[\d;]*m")
 """What sets a colour or a weight: it takes no column of the terminal."""
 
+_WHITE = re.compile(r"(?<=\x1b\[)37;")
+"""What sets the frames of tyro to white, which is not seen on a white terminal. They stay dim."""
+
 
 def as_paragraphs(text: str) -> str:
     """A docstring with each of its paragraphs in one line."""
@@ -49,7 +52,7 @@ def fit_output(shorter: Mapping[str, str] | None = None) -> Iterator[None]:
         with redirect_stdout(held):
             yield
     finally:
-        text = held.getvalue()
+        text = _WHITE.sub("", held.getvalue())
         for long, short in (shorter or {}).items():
             text = text.replace(long, short)
         columns, before = get_terminal_size().columns, ""

@@ -9,11 +9,11 @@ from rich.text import Text
 
 from autopsae.cli.printing import print_line, print_note, print_text
 from autopsae.report.fitting import Fitting, empty_table, plain
-from autopsae.report.text import fvu_text
 from autopsae.report.training import run_line, worse_than_mean
 from autopsae.run.folder import Entry
 from autopsae.training.config import Record
 from autopsae.training.one import Diverged
+from autopsae.words import fvu_text
 
 
 def print_tokens(console: Console, training: int, held_out: int) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TaskID, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
+from rich.theme import Theme
 
 from autopsae.arrays import InputError, check_device
 from autopsae.progress import Progress
@@ -48,6 +49,7 @@ def check_own_files(places: Sequence[Path]) -> None:
         raise InputError(f"expected a file of its own for each output, got {', '.join(map(str, places))}")
 
 
+_THEME = Theme({"progress.elapsed": "none"})  # rich's yellow is not read on a white terminal
 _BAR = 16  # columns of the bar: what is done shall stand in a line of 80
 
 
@@ -69,7 +71,7 @@ def progress_bar(description: str, *, is_shown: bool = True) -> Iterator[tuple[B
     bar, and notes above it, that nobody sees.
     """
     columns = (BarColumn(bar_width=_BAR), TimeElapsedColumn(), _Description())
-    with Bar(*columns, console=Console(stderr=True, quiet=not is_shown)) as bar:
+    with Bar(*columns, console=Console(stderr=True, quiet=not is_shown, theme=_THEME)) as bar:
         yield bar, bar.add_task(description, total=None)
 
 

@@ -207,7 +207,7 @@ def _fit_sample(widths: Sequence[int], asked: Asked, *, threads: int) -> SampleS
 
 def _plan_line(batches: NetworkBatches, total: int, size: SampleSize, keep: str | Path | None) -> str:
     layers, documents = len(batches.points), len({piece.document for piece in batches.pieces})
-    written = "nothing is written" if keep is None else f"the activations are written to {keep}"
+    written = "no activations are written" if keep is None else f"the activations are written to {keep}"
     return (
         f"{batches.network.name}: {layers} layer{'s' * (layers > 1)}, {total:,} tokens from {documents:,} "
         f"document{'s' * (documents > 1)}, in one run; {size}; {written}"

@@ -204,8 +204,8 @@ def _plan_line(layers: Mapping[str, Tokens], size: SampleSize) -> str:
         most, source = max(number for number in known if number), max(number for number in of if number)
         tokens = f", {most:,} tokens of each" + (f", spread over all {source:,}" if source > most else "")
     if len(layers) == 1:
-        return f"1 layer{tokens.replace(' of each', '')}; {size}; nothing is written"
-    return f"{len(layers)} layers{tokens}, one after the other; {size}; nothing is written"
+        return f"1 layer{tokens.replace(' of each', '')}; {size}; no activations are written"
+    return f"{len(layers)} layers{tokens}, one after the other; {size}; no activations are written"
 
 
 def _of_layer(progress: Progress | None, layer: str) -> Progress | None:

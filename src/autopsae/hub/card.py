@@ -6,9 +6,8 @@ from typing import Any
 
 from autopsae.arrays import InputError
 from autopsae.hub.published import Published
-from autopsae.report.text import fvu_text
 from autopsae.version import version
-from autopsae.words import printable
+from autopsae.words import fvu_text, printable
 
 TAGS = ["sparse-autoencoder", "sae", "interpretability", "autopsae"]
 

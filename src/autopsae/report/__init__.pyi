@@ -10,8 +10,8 @@ from autopsae.report.page.write import page_html as page_html
 from autopsae.report.page.write import save_page as save_page
 from autopsae.report.survey_plots import survey_figure as survey_figure
 from autopsae.report.text import autopsy_text as autopsy_text
-from autopsae.report.text import fvu_text as fvu_text
 from autopsae.report.text import survey_text as survey_text
 from autopsae.report.training_plots import training_figure as training_figure
 from autopsae.report.training_plots import trial_figure as trial_figure
 from autopsae.report.trial import trial_text as trial_text
+from autopsae.words import fvu_text as fvu_text

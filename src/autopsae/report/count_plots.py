@@ -17,6 +17,7 @@ from autopsae.survival.forecast import Forecast
 from autopsae.survival.outlook import Expected, Outlook
 from autopsae.survival.recovery import Recovery
 from autopsae.survival.trained import TrainedForecast
+from autopsae.words import fvu_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,7 +162,7 @@ def rates_figure(fired: "np.ndarray", tokens: int, title: str | None = None) -> 
 
 def evaluation_figure(evaluation: Evaluation) -> "Figure":
     """How many latents fire how often on held-out tokens, under the error."""
-    fvu = "none" if evaluation.fvu_raw is None else f"{evaluation.fvu_raw:.4g}"
+    fvu = fvu_text(evaluation.fvu_raw)
     fates = evaluation.fates
     title = f"raw FVU {fvu}, L0 {evaluation.l0:.1f}, {fates.dead:.1%} of {len(fates.fired):,} latents are dead"
     return rates_figure(fates.fired.cpu().numpy(), fates.tokens, title)

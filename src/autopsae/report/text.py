@@ -13,6 +13,7 @@ from autopsae.evaluation.result import Autopsy
 from autopsae.report.fitting import Fitting, empty_table, plain
 from autopsae.report.plan import plan_text
 from autopsae.report.plots import shorten_names
+from autopsae.words import fvu_text
 
 _COUNTED = ("none", "mean", "median", "whiten")
 _FEW = 4  # layers that are explained one by one
@@ -151,17 +152,6 @@ def _recentring_line(cost: RecentringCost) -> str:
     )
 
 
-def fvu_text(fvu: float | None) -> str:
-    """An FVU with four decimals, three digits if it is under 0.01, no decimals from 1,000 on; of tokens that do not
-    differ there is none.
-    """
-    if fvu is None:
-        return "none (the tokens do not differ)"
-    if fvu < 0.01:
-        return f"{fvu:.3g}"
-    return f"{fvu:.4f}" if fvu < 1000 else f"{fvu:,.0f}" if fvu < 10**7 else f"{fvu:.3g}"
-
-
 def _formula(d: Diagnosis) -> str:
     """Dead by the paper's formula, where it has one for the sparsity."""
     return "none" if d.predicted.dead is None else f"{d.predicted.dead:.1%}"
@@ -234,6 +224,6 @@ def _bullet(text: str) -> RenderableType:
 
 
 def dead_cell(fraction: float) -> Text:
-    """A dead fraction: green where few are dead, red where many are."""
-    style = "green" if fraction <= _GOOD else "red" if fraction > _BAD else "yellow"
+    """A dead fraction: green where few are dead, red where many are. Yellow is not read on a white terminal."""
+    style = "green" if fraction <= _GOOD else "red" if fraction > _BAD else ""
     return Text(f"{fraction:.1%}", style=style)

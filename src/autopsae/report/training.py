@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from autopsae.report.text import fvu_text
 from autopsae.run.verdict import MEAN
 from autopsae.survival.outlook import DeadForecast
+from autopsae.words import fvu_text
 
 
 def run_line(name: object, summary: Mapping[str, Any]) -> str:

@@ -1,13 +1,30 @@
 """A trial as a terminal table: the trade of dead latents against the error, step by step."""
 
+from collections.abc import Mapping
+
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from autopsae.diagnosis.survey import Survey
 from autopsae.report.fitting import Fitting, empty_table, plain
-from autopsae.report.text import dead_cell, fvu_text
+from autopsae.report.text import dead_cell, survey_text
 from autopsae.trial.result import Outcome, Point, Trial
+from autopsae.words import fvu_text, printable
+
+
+def tried_text(survey: Survey, trials: Mapping[str, Trial]) -> RenderableType:
+    """A diagnosis and the trials of its layers, by name. What the trials prescribe counts, so it comes first; under
+    it stands what the diagnosis said before. Without a trial it is the diagnosis alone.
+    """
+    if not trials:
+        return survey_text(survey)
+    chosen = [plain(_chosen(trial), "bold") for trial in trials.values()] if len(trials) > 1 else []
+    before = f"\nThe diagnosis, before the trial{'s' * (len(trials) > 1)}. What it prescribes for "
+    heading = Text(f"{before}{', '.join(map(printable, trials))} no longer counts.\n", style="bold")
+    apart = [part for trial in trials.values() for part in (Text(), trial_text(trial))]
+    return Group(*chosen, *(apart if chosen else apart[1:]), heading, survey_text(survey))
 
 
 def trial_text(trial: Trial) -> RenderableType:
@@ -27,7 +44,7 @@ def trial_text(trial: Trial) -> RenderableType:
         cells += [Text("diverged" if outcome.diverged else "")] * (len(steps) - len(cells))
         table.add_row(_name(outcome, trial), *cells, _typical(outcome), _later(outcome))
     narrow = [line for outcome in trial.outcomes for line in _in_lines(outcome, trial)]
-    chosen = plain(f"{trial.prescription.layer}: the trial prescribes {trial.chosen}", "bold")
+    chosen = plain(_chosen(trial), "bold")
     said = [trial.prescription.reason]
     if trial.epochs > 1:
         said.append(
@@ -36,6 +53,10 @@ def trial_text(trial: Trial) -> RenderableType:
     why = [Padding(plain(line), (0, 0, 0, 2)) for line in said]
     findings = [plain(f" - {finding}") for finding in trial.findings]
     return Group(chosen, *why, *findings, Text(), Fitting(table, narrow))
+
+
+def _chosen(trial: Trial) -> str:
+    return f"{trial.prescription.layer}: the trial prescribes {trial.chosen}: {trial.prescription.instruction}"
 
 
 def _title(trial: Trial) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from autopsae.evaluation.reconstruction import Evaluation
 from autopsae.training.config import TrainConfig
 from autopsae.training.revival import resampling_until
+from autopsae.words import fvu_text
 
 MEAN = 1.0
 """FVU of predicting the mean of the tokens: an SAE over it explains nothing."""
@@ -32,9 +33,9 @@ def divergence(end: Evaluation, birth: Mapping[str, Any], *, steps: int, lr: flo
     born = birth["fvu_raw"]
     if fvu is None or fvu <= ABSURD * max(MEAN, born or 0.0):
         return None
-    before = "not finite" if born is None else f"{born:.4g}"
+    before = "not finite" if born is None else fvu_text(born)
     return (
-        f"step {steps - 1}: the raw FVU on {end.tokens:,} held-out tokens is {fvu:.3g} (predicting their "
+        f"step {steps - 1}: the raw FVU on {end.tokens:,} held-out tokens is {fvu_text(fvu)} (predicting their "
         f"mean gives 1, and at birth it was {before}): training has diverged; {advice}"
     )
 
@@ -77,15 +78,15 @@ def warnings_of(end: Evaluation, birth: Mapping[str, Any], resampled: Resampled 
         )
     elif end.fvu_raw > MEAN:
         cure = f"lower the learning rate ({lr:g})" if born is not None and end.fvu_raw > born else "train longer"
-        before = "" if born is None else f" (at birth: {born:.4g})"
+        before = "" if born is None else f" (at birth: {fvu_text(born)})"
         said.append(
-            f"raw FVU {end.fvu_raw:.4g} on {end.tokens:,} held-out tokens{before}: worse than predicting their "
-            f"mean, which gives 1; {cure}"
+            f"raw FVU {fvu_text(end.fvu_raw)} on {end.tokens:,} held-out tokens{before}: worse than predicting "
+            f"their mean, which gives 1; {cure}"
         )
     elif end.fvu_typical is not None and end.fvu_typical > MEAN:
         said.append(
-            f"FVU {end.fvu_typical:.4g} on the held-out tokens without the {end.strays:.2%} of over ten times the "
-            "median norm: worse than predicting their mean, which gives 1; leave the latter out of "
+            f"FVU {fvu_text(end.fvu_typical)} on the held-out tokens without the {end.strays:.2%} of over ten "
+            "times the median norm: worse than predicting their mean, which gives 1; leave the latter out of "
             "training, or weigh them down (`without_strays`, --strays)"
         )
     if resampled is not None:

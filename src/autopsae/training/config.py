@@ -11,6 +11,7 @@ from autopsae.tables import Result
 from autopsae.training.bias import BIASES, Bias
 from autopsae.training.objective import L1, L0Target, take_sizes
 from autopsae.training.revival import AuxK, GhostGradients, Resampling, resampling_until
+from autopsae.words import number_text
 
 Optimizer = Literal["adam", "sparse_adam", "sign_sgd"]
 
@@ -205,4 +206,4 @@ class Record(Result):
     def __str__(self) -> str:
         fvu = "" if self.fvu is None else f", FVU {self.fvu:.4f}"
         dead = "death not known yet" if self.dead is None else f"{self.dead:.1%} dead"
-        return f"step {self.step:,}: loss {self.loss:.4g}{fvu}, L0 {self.l0:.1f}, {dead}"
+        return f"step {self.step:,}: loss {number_text(self.loss)}{fvu}, L0 {self.l0:.1f}, {dead}"

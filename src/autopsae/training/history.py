@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from autopsae.tables import draw_result, html_figure, html_table
 from autopsae.training.config import Record
+from autopsae.words import number_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +28,7 @@ class Records(list[Record]):
         rows = [
             [
                 f"{record.step:,}",
-                f"{record.loss:.4g}",
+                number_text(record.loss),
                 "none" if record.fvu is None else f"{record.fvu:.4f}",
                 f"{record.l0:.1f}",
                 "not known yet" if record.dead is None else f"{record.dead:.1%}",

@@ -11,7 +11,7 @@ from autopsae.diagnosis.prescription import Prescription
 from autopsae.saved import save_object
 from autopsae.tables import Result, html_table
 from autopsae.trial.budget import Budget
-from autopsae.words import printable
+from autopsae.words import fvu_text, printable
 
 FORMAT = "autopsae-trial"
 
@@ -33,8 +33,7 @@ class Point(Result):
     """The same without stray tokens (`Evaluation.fvu_typical`). None where the others do not differ."""
 
     def __str__(self) -> str:
-        fvu = "none" if self.fvu_raw is None else f"{self.fvu_raw:.4g}"
-        return f"step {self.step:,}: {self.dead:.1%} dead, raw FVU {fvu}"
+        return f"step {self.step:,}: {self.dead:.1%} dead, raw FVU {fvu_text(self.fvu_raw)}"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -33,6 +33,7 @@ from autopsae.trial.choose import choose, findings_of
 from autopsae.trial.entered import Entered
 from autopsae.trial.later import Curve, expect_later
 from autopsae.trial.result import Outcome, Point, Trial
+from autopsae.words import fvu_text
 
 _MEASURED = fields(
     {
@@ -219,9 +220,9 @@ def _point(step: int, numbers: dict[str, Any]) -> Point:
 def _reason(chosen: Outcome, why: str, budget: Budget, held_out: int) -> str:
     end, later = chosen.end, chosen.later
     assert later is not None  # whoever diverged is not chosen
+    then = f"; {later.dead:.1%} and {fvu_text(later.fvu_raw)} are expected after {budget.for_steps:,}"
     age = f", which age as {budget.old:,} of the training do," if budget.age > 1 else ""
     return (
         f"{why}: after {budget.steps:,} steps{age} {end.dead:.1%} are dead on {held_out:,} held-out tokens, with a "
-        f"raw FVU of {end.fvu_raw:.4g}; {later.dead:.1%} and {later.fvu_raw:.4g} are expected after "
-        f"{budget.for_steps:,}"
+        f"raw FVU of {fvu_text(end.fvu_raw)}{then if budget.for_steps > budget.steps else ''}"
     )

@@ -52,16 +52,19 @@ def autopsy_section(saved: Saved) -> Section:
 
 def _figures(content: Mapping[str, Any], of: str) -> tuple[Figure, ...]:
     """The latents by fate, and the dead by cause where some are dead."""
-    by_fate = _bars(_fates(content), _FATES, "Latents by fate", content, of)
-    if not any(content["causes"].values()):
-        return (by_fate,)
-    return by_fate, _bars(content["causes"], _CAUSES, "Dead latents by cause", content, of)
+    by_fate, causes = _bars(_fates(content), _FATES, "Latents by fate", content, of), _causes(content)
+    return (by_fate, _bars(causes, _CAUSES, "Dead latents by cause", content, of)) if causes else (by_fate,)
 
 
 def _fates(content: Mapping[str, Any]) -> dict[str, int]:
     """Latents by fate, each in one: `n_alive` of the JSON are all that fired."""
     alive = content["n_alive"] - content["n_rare"] - content["n_always_on"]
     return {"alive": alive, **{name: content[f"n_{name}"] for name in _FATES if name != "alive"}}
+
+
+def _causes(content: Mapping[str, Any]) -> Mapping[str, int]:
+    """The dead by cause, each in one; {} where none is dead."""
+    return content["causes"] if any(content["causes"].values()) else {}
 
 
 def _verdict(content: Mapping[str, Any]) -> str:
@@ -87,13 +90,13 @@ def _bars(
     words = [names.get(name, name).split(":")[0] for name in counts]
     bars = Series(name="latents", x=list(range(len(counts))), y=list(counts.values()), style=2)
     caption = f"Each of the {content['d_sae']:,} latents has one fate, and each dead latent one cause."
-    x, y = Axis(title="", names=words), Axis(title="latents", form=",.0f")
+    x, y = Axis(title=title.split()[-1], names=words), Axis(title="latents", form=",.0f")
     return chart(title, caption, [bars], x=x, y=y, of=of, bars=True)
 
 
 def _counts(content: Mapping[str, Any]) -> Table:
     rows = []
-    for name, latents in {**_fates(content), **content["causes"]}.items():
+    for name, latents in {**_fates(content), **_causes(content)}.items():
         words = {**_FATES, **_CAUSES}.get(name, name)
         rows.append(
             (Cell(words), count(latents), percent(latents / content["d_sae"] if content["d_sae"] else None))
@@ -104,5 +107,5 @@ def _counts(content: Mapping[str, Any]) -> Table:
 
 
 def _recentring_table(cost: Mapping[str, Any]) -> Table:
-    rows = tuple((Cell(words), number(cost.get(name), ",.4g")) for name, words in _RECENTRED.items())
+    rows = tuple((Cell(words), number(cost.get(name))) for name, words in _RECENTRED.items())
     return Table(caption="If the dead latents are re-centred", header=("number", "value"), rows=rows)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from math import ceil, floor, log10
+from textwrap import wrap
 from typing import Any
 
 from autopsae.report.page.parts import Cell, Figure, Number, Table, anchor
-from autopsae.words import printable
+from autopsae.words import number_text, printable
 
 # Okabe and Ito's colours, told apart with any colour vision, by the names of the page's palette; the first is black
 # on white and white on black.
@@ -20,9 +21,11 @@ _DASHES = ("solid", "dash", "dot", "dashdot")
 _SMALL = 0.01  # fractions up to which an axis goes at least
 WIDE = 10.0
 """Largest over smallest value from which an axis is better logarithmic."""
+_FEW = 8  # whole numbers along an axis, each of which has a mark
 _TICKS = 12  # names along an axis at most: more would cover each other
 _MANY = 500  # marks of a series that are drawn smaller, as they cover each other
 _LONG = 22  # letters of such a name
+_LINE = 8  # letters of a line of it
 _NAME = 36  # letters of a name in a legend
 
 
@@ -58,8 +61,8 @@ class Axis:
 
     title: str
     """What is along it, with the unit."""
-    form: str = ".4g"
-    """How a value is written; ".1%" for fractions."""
+    form: str = ""
+    """How a value is written; ".1%" for fractions, "" for four digits."""
     names: Sequence[str] = ()
     """Names of the places 0, 1, 2, ..."""
     is_log: bool = False
@@ -67,9 +70,9 @@ class Axis:
 
     def write(self, value: Number | None) -> str:
         """A value in words."""
-        if value is None:
-            return "none"
-        return self.names[int(value)] if self.names else format(value, self.form)
+        if value is None or self.names:
+            return "none" if value is None else self.names[int(value)]
+        return format(value, self.form) if self.form else number_text(value)
 
 
 def chart(
@@ -135,10 +138,19 @@ def chart(
 
 def label(name: str, longest: int = _NAME) -> str:
     """A name as Plotly shows it letter by letter, cut in the middle where it is longer."""
+    return escape(_cut(name, longest))
+
+
+def _label_in_lines(name: str) -> str:
+    """A name along an axis in short lines, broken between its words alone: Plotly would turn a long line."""
+    lines = wrap(_cut(name, _LONG), _LINE, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(map(escape, lines))
+
+
+def _cut(name: str, longest: int) -> str:
+    """A name on one line, cut in the middle where it is longer."""
     name = printable(name)
-    if len(name) > longest:
-        name = f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
-    return escape(name)
+    return name if len(name) <= longest else f"{name[: longest // 2]}…{name[-(longest // 2 - 1) :]}"
 
 
 def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
@@ -181,8 +193,8 @@ def _trace(one: Series, x: Axis, y: Axis, *, bars: bool) -> dict[str, Any]:
 
 
 def _d3_form(form: str) -> str:
-    """A form of Python as d3 has it, which writes zeros at the end unless it is told not to."""
-    return form.replace("g", "~g")
+    """A form of Python as d3 has it: no zeros at the end, and no power of ten where four digits are meant."""
+    return form.replace("g", "~g") if form else ",.4~r"
 
 
 def _whiskers(one: Series) -> tuple[list[Number], list[Number]]:
@@ -216,7 +228,7 @@ def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
     if axis.names:
         every = -(-len(axis.names) // _TICKS)
         places = list(range(0, len(axis.names), every))
-        drawn |= {"tickvals": places, "ticktext": [label(axis.names[place], _LONG) for place in places]}
+        drawn |= {"tickvals": places, "ticktext": [_label_in_lines(axis.names[place]) for place in places]}
         # Room for the name of the last place, which Plotly would leave out where it goes beyond the figure.
         drawn |= {"ticklabeloverflow": "allow", "range": [-0.5, len(axis.names) - 0.5]}
     elif axis.form.endswith("%"):
@@ -224,7 +236,9 @@ def _axis(axis: Axis, values: Sequence[Number]) -> dict[str, Any]:
         if values and min(values) >= 0 and max(values) < _SMALL:
             drawn["range"] = [-0.03 * _SMALL, _SMALL]  # not 0 to 100 % where all are 0
     if axis.form == ",.0f":
-        drawn["tickformat"] = ",d"  # of whole numbers: none at 0.5
+        drawn["tickformat"] = ",d"
+        if not values or max(values) - min(values) <= _FEW:
+            drawn["dtick"] = 1  # Plotly would write one whole number beside several marks
     if axis.is_log:
         ticks = _log_ticks(min(values), max(values))
         drawn |= {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

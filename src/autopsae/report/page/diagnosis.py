@@ -46,7 +46,7 @@ _FRACTIONS = {"effective_rank_fraction", "stray_tokens", "stray_square"}
 
 
 def diagnosis_sections(saved: Saved) -> list[Section]:
-    """A section on the layers, and one for each trial that the JSON holds."""
+    """A section for each trial that the JSON holds, as it decides what is prescribed, and one on the layers."""
     layers: list[Layer] = list(saved.content["layers"])
     links = [anchor(saved.name, layer["layer"]) for layer in layers]
     first = layers[0]
@@ -54,10 +54,6 @@ def diagnosis_sections(saved: Saved) -> list[Section]:
     trials: Mapping[str, Any] = saved.content.get("trials", {})
     stopped = saved.wrote.get("stopped_after")
     warnings = [] if stopped is None else [f"The diagnosis stopped after {stopped} layers."]
-    warnings += [
-        f"The trial on {name} prescribes {trial['chosen']}, which takes the place of what is prescribed here."
-        for name, trial in trials.items()
-    ]
     details = [_detail(layer, link, saved.wrote, saved.name) for layer, link in zip(layers, links, strict=True)]
     figures = survey_figures(saved.name, layers, links)
     if len(layers) == 1:
@@ -67,7 +63,7 @@ def diagnosis_sections(saved: Saved) -> list[Section]:
     section = Section(
         anchor=anchor(saved.name),
         title=f"Diagnosis: {about}",
-        verdict=tuple(saved.content["verdict"]) or tuple(_head(layer) for layer in layers),
+        verdict=(*_before(trials), *(saved.content["verdict"] or map(_head, layers))),
         warnings=tuple(warnings),
         findings=_gravest(layers),
         code=_first_code(layers, saved.wrote),
@@ -80,7 +76,14 @@ def diagnosis_sections(saved: Saved) -> list[Section]:
         trial_section(trial, saved.name, act_on_layer(by_name[name], saved.wrote) if name in by_name else None)
         for name, trial in trials.items()
     ]
-    return [section, *of_trials]
+    return [*of_trials, section]
+
+
+def _before(trials: Mapping[str, Any]) -> tuple[str, ...]:
+    """That the verdict of the diagnosis does not count for layers that were tried."""
+    several = "s" * (len(trials) > 1)
+    said = f"The diagnosis, before the trial{several}. What it prescribes for {', '.join(trials)} no longer counts."
+    return (said,) if trials else ()
 
 
 def _first_code(layers: Sequence[Layer], wrote: Mapping[str, Any]) -> tuple[Code, ...]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from autopsae.words import number_text
+
 Number = int | float
 """A number as JSON has it: 0 may stand for 0.0."""
 
@@ -181,9 +183,9 @@ def percent(value: Number | None, link: str = "") -> Cell:
     return Cell("none") if value is None else Cell(f"{value:.1%}", value, link)
 
 
-def number(value: Number | None, form: str = ".4g") -> Cell:
-    """A number in the form of `format`."""
-    return Cell("none") if value is None else Cell(format(value, form), value)
+def number(value: Number | None, form: str = "") -> Cell:
+    """A number in the form of `format`, with four digits where none is given."""
+    return Cell("none") if value is None else Cell(format(value, form) if form else number_text(value), value)
 
 
 def count(value: int | None) -> Cell:

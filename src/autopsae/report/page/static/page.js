@@ -39,8 +39,19 @@
   }
 
   function axis(own, palette) {
+    var names = own.ticktext ? { ticktext: own.ticktext.map(function (name) { return name.replace(/\n/g, "<br>"); }) } : {};
     return Object.assign({ gridcolor: palette.grid, linecolor: palette.muted, zerolinecolor: palette.muted }, own,
-      { title: Object.assign({ standoff: 8 }, own.title) });
+      names, { title: Object.assign({ standoff: 8 }, own.title) });
+  }
+
+  // Lines of at most so many letters, where a word is not longer: a box that is wider than its figure leaves the window.
+  function broken(text, letters) {
+    return text.split("\n").map(function (line) {
+      return line.split(" ").reduce(function (said, word) {
+        var fits = said.length - said.lastIndexOf("<br>") + word.length <= letters;
+        return said ? said + (fits ? " " : "<br>") + word : word;
+      }, "");
+    }).join("<br>");
   }
 
   function along(axis) { return axis.title.text; }
@@ -56,14 +67,14 @@
         figure.layout.meta.forms[0] + "}<br>" + along(figure.layout.yaxis) + ": %{y:" + figure.layout.meta.forms[1] + "}<extra></extra>";
       if (!trace.hovertext) return;
       trace.hovertemplate = "%{hovertext}<extra></extra>";
-      trace.hovertext = trace.hovertext.map(function (text) { return (trace.name + "\n" + text).replace(/\n/g, "<br>"); });
+      trace.hovertext = trace.hovertext.map(function (text) { return broken(trace.name + "\n" + text, place.clientWidth / 8); });
     });
     var names = figure.layout.showlegend ? figure.data.length : 0;
     var rows = Math.ceil(names / Math.max(1, Math.floor((isPrinted ? PAPER : place.clientWidth) / 150)));
     // Marks that are drawn small, as there are many, would be too small in the legend.
     var small = figure.data.some(function (trace) { return trace.marker && trace.marker.size < 5; });
     var layout = Object.assign({}, figure.layout, {
-      height: (isPrinted ? 300 : 360) + 20 * rows,
+      height: (isPrinted ? 230 : 360) + 20 * rows,
       margin: { l: 8, r: 8, t: 8, b: 8 },
       font: { color: palette.text, size: 12, family: getComputedStyle(document.body).fontFamily },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",

@@ -1,6 +1,11 @@
 """What a caller has set in PyTorch for code of their own changes no number of ours, and no error comes of it."""
 
 import ast
+import logging
+import os
+import random
+import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -201,11 +206,28 @@ def plain(value: Any) -> Any:
     return [plain(one) for one in value] if isinstance(value, (list, tuple)) else repr(value)
 
 
+def state_of_process() -> dict[str, Any]:
+    """What other code in this process would notice if it were changed."""
+    return {
+        "chance": (torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()),  # noqa: NPY002
+        "torch": (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()),
+        "modes": (torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()),
+        "numpy": np.geterr(),
+        "warnings": [*warnings.filters],
+        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "logging": ([*logging.root.handlers], logging.root.level),
+        "process": (dict(os.environ), Path.cwd(), sys.excepthook),
+    }
+
+
 @pytest.mark.parametrize("job", JOBS)
-def test_what_is_set_for_other_code_changes_nothing(job: str, tmp_path: Path) -> None:
-    (tmp_path / "plain").mkdir()
+def test_what_is_set_for_other_code_changes_nothing_and_is_left_as_it_was(job: str, tmp_path: Path) -> None:
+    for name in ("plain", "again"):
+        (tmp_path / name).mkdir()
     expected = plain(JOBS[job](tmp_path / "plain"))
-    differs = {}
+    before, differs = state_of_process(), {}  # what is imported late may change it the first time
+    assert plain(JOBS[job](tmp_path / "again")) == expected
+    assert state_of_process() == before
     for name, context in SET.items():
         (tmp_path / name).mkdir()
         with context():

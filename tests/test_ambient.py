@@ -243,6 +243,7 @@ def test_products_and_gradients_are_those_of_no_context() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (x @ x.T).dtype == torch.bfloat16
         assert ambient.matmul(x, x.T).equal(expected)
+        assert ambient.matmul(x.to("meta"), x.T.to("meta")).shape == expected.shape
     with torch.inference_mode(), ambient.with_gradients("cpu"):
         (x * leaf).sum().backward()
     assert leaf.grad is not None

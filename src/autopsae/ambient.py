@@ -16,8 +16,8 @@ from torch import Tensor
 def matmul(a: Shaped[Tensor, "..."], b: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
     """a @ b in the type of the two. For products in float32; autocast leaves those in float64 as they are."""
     device = a.device.type
-    if not torch.is_autocast_enabled(device):
-        return a @ b
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return a @ b  # on meta there is no autocast to ask for
     with torch.autocast(device, enabled=False):
         return a @ b
 

@@ -140,6 +140,7 @@ def test_the_curves_of_a_training_are_those_of_its_records(tmp_path: Path) -> No
     config = autopsae.TrainConfig(steps=12, lr=1e-3, batch_tokens=50, dead_after_tokens=200)
     records = autopsae.train(sae, x, config)
     assert isinstance(records, list)
+    assert f">The last of 12 records: {records[-1]}</p><table>" in records._repr_html_()
     axes = records.plot().get_axes()
     lines = {str(line.get_label()): line for axis in axes for line in axis.get_lines()}
     assert np.asarray(lines["FVU of the batch"].get_ydata()).tolist() == [record.fvu for record in records]

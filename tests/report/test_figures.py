@@ -154,7 +154,7 @@ def test_the_curves_of_a_training_are_those_of_its_records(tmp_path: Path) -> No
     ] == [0.7]
     for name in ("a.png", "a.svg", "a.pdf"):
         save_figure(records, tmp_path / name)
-    assert records._repr_html_().startswith("<table>")
+    assert records._repr_html_().startswith("<p ")
     with pytest.raises(InputError, match="training_figure: expected at least one record, got none"):
         training_figure([])
 

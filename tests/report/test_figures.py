@@ -100,6 +100,15 @@ def test_one_layer_is_drawn_by_remedy() -> None:
     assert len(later.lines[0].get_xdata()) == len(one["hs1"].expected)
 
 
+def test_no_whisker_of_a_remedy_is_cut() -> None:
+    one = survey({"hs1": tokens(3.0)}, d_sae=48, k=3)["hs1"]
+    most = max(birth.dead for birth in one.birth.values())
+    wide = {name: dataclasses.replace(birth, dead_interval=(0.0, 1.5 * most)) for name, birth in one.birth.items()}
+    axis = survey_figure(Survey((dataclasses.replace(one, birth=wide),))).get_axes()[0]
+    assert most > 0.1
+    assert 150 * most < axis.get_xlim()[1]
+
+
 def test_axes_fit_fractions_that_are_all_zero_or_all_small(layers: Survey) -> None:
     def limits(dead: float) -> tuple[float, float]:
         def birth(one: Any) -> Any:

@@ -38,7 +38,8 @@ def test_every_result_is_shown_as_a_table_and_a_figure(executed: Any) -> None:
     }
     for name in ("survey", "diagnosis", "records", "untreated", "coverage"):
         html = shown(by_last_line[name], "text/html")
-        assert html.startswith("<table>")
+        assert html.startswith("<p ")  # the verdict stands above the table
+        assert html.count("<table>") == 1
         assert html.count("<img ") == 1
     [figure] = [cell for line, cell in by_last_line.items() if line.endswith(".plot()")]
     assert shown(figure, "image/png")
@@ -68,4 +69,7 @@ def test_the_notebook_is_kept_without_outputs(tmp_path: Path) -> None:
     nbformat = pytest.importorskip("nbformat")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
-    assert all(not cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code")
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] for cell in code)
+    # A longer line is cut where a notebook is shown.
+    assert max(len(line) for cell in code for line in cell["source"].splitlines()) <= 100

@@ -1,17 +1,21 @@
 """Laws of `autopsae features`: it says and writes what the library computes, and refuses in one line."""
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from autopsae.cli import verbs
 from autopsae.features.annotations import read_annotations
 from autopsae.features.codes import encode_source
 from autopsae.features.coverage import concept_coverage
+from autopsae.features.examples import Example, LatentExamples
 from autopsae.features.labels import align_annotations
+from autopsae.report.concepts import examples_text
 from autopsae.sae.model import SAE
 from tests.features.sources import OF
 
@@ -43,8 +47,21 @@ def test_saes_and_controls_are_compared_on_the_same_labels(capsys: pytest.Captur
     assert [gain["name"] for gain in held["gains"]] == ["other", "neurons", "random rows"]
     assert held["coverages"]["neurons"]["d_sae"] == 24
     assert held["coverages"]["random rows"]["d_sae"] == 40
+    covered = [f"{name} covers {one['covered']:,}" for name, one in held["coverages"].items()]
+    assert said.startswith(f"of {len(held['coverages']['sae']['scores'])} concepts, {', '.join(covered)}\n")
     assert "other against sae: " in said
     assert len(Path("f.csv").read_text().splitlines()) == 1 + 4 * 3
+
+
+@pytest.mark.parametrize("text", ["fox ", " fox", "fox"])
+def test_the_brackets_of_a_token_stay_with_it_where_a_line_ends(text: str) -> None:
+    said = {"before": "the quick brown ", "text": text, "after": "jumps"}
+    example = Example(token=0, value=1.0, quantile=1.0, document=None, position=None, **said)
+    shown = LatentExamples(latent=0, fired=1, rate=0.1, top=(example,), spread=())
+    page = StringIO()
+    Console(width=33, file=page).print(examples_text(shown))
+    assert "[fox]" in page.getvalue()
+    assert "the quick brown" in page.getvalue()
 
 
 @pytest.mark.usefixtures("here")
@@ -54,7 +71,9 @@ def test_a_latent_is_shown_with_its_context(capsys: pytest.CaptureFixture[str]) 
     held, said = json.loads(Path("f.json").read_text())["latent"], capsys.readouterr().out
     assert said.startswith(f"Latent 7 fires on {held['fired']:,} tokens")
     first = held["top"][0]
-    assert f"{first['before']}[{first['text']}]{first['after']}".strip() in said
+    word = first["text"].strip(" ")
+    assert f"{first['before']}{first['text'].replace(word, f'[{word}]')}{first['after']}".strip() in said
+    assert "\nlargest: code, quantile of the codes, token\n" in said
     assert len(held["top"]) == len(held["spread"]) == 3
     assert verbs.run(words) == 0
     assert f"document {first['document']}, token {first['position']}" in capsys.readouterr().out

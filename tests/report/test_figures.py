@@ -100,6 +100,15 @@ def test_one_layer_is_drawn_by_remedy() -> None:
     assert len(later.lines[0].get_xdata()) == len(one["hs1"].expected)
 
 
+def test_no_whisker_of_a_remedy_is_cut() -> None:
+    one = survey({"hs1": tokens(3.0)}, d_sae=48, k=3)["hs1"]
+    most = max(birth.dead for birth in one.birth.values())
+    wide = {name: dataclasses.replace(birth, dead_interval=(0.0, 1.5 * most)) for name, birth in one.birth.items()}
+    axis = survey_figure(Survey((dataclasses.replace(one, birth=wide),))).get_axes()[0]
+    assert most > 0.1
+    assert 150 * most < axis.get_xlim()[1]
+
+
 def test_axes_fit_fractions_that_are_all_zero_or_all_small(layers: Survey) -> None:
     def limits(dead: float) -> tuple[float, float]:
         def birth(one: Any) -> Any:
@@ -170,6 +179,7 @@ def test_the_curves_of_a_training_are_those_of_its_records(tmp_path: Path) -> No
     config = autopsae.TrainConfig(steps=12, lr=1e-3, batch_tokens=50, dead_after_tokens=200)
     records = autopsae.train(sae, x, config)
     assert isinstance(records, list)
+    assert f">The last of 12 records: {records[-1]}</p><table>" in records._repr_html_()
     axes = records.plot().get_axes()
     lines = {str(line.get_label()): line for axis in axes for line in axis.get_lines()}
     assert np.asarray(lines["FVU of the batch"].get_ydata()).tolist() == [record.fvu for record in records]
@@ -183,7 +193,7 @@ def test_the_curves_of_a_training_are_those_of_its_records(tmp_path: Path) -> No
     ] == [0.7]
     for name in ("a.png", "a.svg", "a.pdf"):
         save_figure(records, tmp_path / name)
-    assert records._repr_html_().startswith("<table>")
+    assert records._repr_html_().startswith("<p ")
     with pytest.raises(InputError, match="training_figure: expected at least one record, got none"):
         training_figure([])
 

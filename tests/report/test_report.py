@@ -1,4 +1,5 @@
 import re
+from html import escape
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.survey import Survey, survey
 from autopsae.evaluation.autopsy import autopsy
+from autopsae.evaluation.recentre import cost_of_recentring
 from autopsae.remedies.remedy import untouched
 from autopsae.report.autopsy_plots import autopsy_figure
 from autopsae.report.figures import save_figure
@@ -163,6 +165,33 @@ def test_ways_to_be_dead_are_called_the_same_for_every_sparsity_and_by_no_other(
         assert "never selected" in shown
         assert "TopK" not in shown
     assert "TopK" not in legend
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_an_autopsy_of_which_nothing_is_dead_names_no_cause(width: int) -> None:
+    x = torch.randn(1000, 16, generator=torch.Generator().manual_seed(0))
+    sae = born(untouched(16), d_sae=16, sparsity=TopK(k=4), sample=x, generator=torch.Generator().manual_seed(0))
+    alive, page = autopsy(sae, x), StringIO()
+    cost = cost_of_recentring(sae, sae, x)
+    Console(width=width, file=page).print(autopsy_text(alive, cost))
+    said = " ".join(page.getvalue().split())
+    assert said.startswith("0 of 16 latents (topk) are dead on 1,000 tokens")
+    assert "outcompeted" not in said
+    assert said.endswith("- re-centred: no latent is dead (n = 1,000 tokens), so that nothing is gained")
+    assert str(alive).startswith("0 of 16 latents (0.0%) are dead on 1,000 tokens; ")
+    assert [axis.get_title(loc="left") for axis in autopsy_figure(alive).axes] == ["Fate on 1,000 tokens"]
+
+
+def test_an_autopsy_says_first_how_many_are_dead_and_of_what() -> None:
+    x = torch.randn(1000, 16, generator=torch.Generator().manual_seed(0))
+    x[:, 3] += 30
+    sae = born(untouched(16), d_sae=100, sparsity=TopK(k=4), sample=x, generator=torch.Generator().manual_seed(0))
+    result = autopsy(sae, x)
+    dead, by = int(result.is_dead.sum()), result.fates
+    ways = f"{by['dead_by_relu']} never positive, {by['dead_by_topk']} never selected"
+    said = f"{dead} of 100 latents ({dead}.0%) are dead on 1,000 tokens: {ways}; causes of death: "
+    assert str(result).startswith(said)
+    assert f">{escape(str(result))}</p><table>" in result._repr_html_()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

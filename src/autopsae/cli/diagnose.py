@@ -28,7 +28,7 @@ from autopsae.reading import as_object, read_object
 from autopsae.report.figures import save_figure
 from autopsae.report.plots import check_figure
 from autopsae.report.text import survey_text
-from autopsae.report.trial import tried_text
+from autopsae.report.trial import trials_text
 from autopsae.saved import save_result
 from autopsae.trial.result import Trial
 from autopsae.urls import is_file_there, refuse_url, remove_file
@@ -127,9 +127,11 @@ def _add_trials(
             if len(result) > 1:
                 print_note(f"{name}: the trial prescribes {one.chosen}")
     finally:
-        if trials:
-            write_all(_writers(result, layers, options, trials))
-        print_text(tried_text(result, trials))
+        try:
+            if trials:
+                write_all(_writers(result, layers, options, trials))
+        finally:
+            print_text(trials_text(result, trials))
 
 
 def _of_activations(

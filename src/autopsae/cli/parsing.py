@@ -5,7 +5,7 @@ from contextlib import redirect_stderr
 from dataclasses import field, fields, is_dataclass, make_dataclass, replace
 from difflib import get_close_matches
 from io import StringIO
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.conf import Positional, Suppress, arg, subcommand
@@ -142,10 +142,24 @@ def _type_for_help(options: type[Any]) -> type[Any]:
             group = _type_for_help(inner)
             hint, default = Annotated[group, *marks], group()
         elif name in texts:
-            hint = Annotated[hint, arg(help=texts[name])]
+            hint = Annotated[hint, arg(help=texts[name], **_help_form(name, hint, one.default))]
         shown.append((name, hint, default))
     described = {"__doc__": as_paragraphs(options.__doc__ or "")}
     return make_dataclass(options.__name__, shown, bases=(options,), frozen=True, kw_only=True, namespace=described)
+
+
+def _help_form(name: str, hint: Any, default: Any) -> dict[str, Any]:
+    """How `--help` shows an option, for `arg`: one without a word before it by its name, and one that need not be
+    given without what that means in Python. tyro would write STR, and {None}|INT (default: None).
+    """
+    if Positional in get_args(hint):
+        return {"metavar": name.upper(), "help_behavior_hint": "(required)"}
+    if default not in (None, "", ()):
+        return {}
+    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    [kind, *_] = get_args(inner) or (inner,)
+    metavar = f"{{{','.join(get_args(kind))}}}" if get_origin(kind) is Literal else kind.__name__.upper()
+    return {"help_behavior_hint": "", **({"metavar": metavar} if default is None else {})}
 
 
 def is_rare(hint: Any) -> bool:

@@ -187,8 +187,14 @@ class Autopsy(Result):
         return html_table(("latents", "number", "share"), rows, [*map(str, self.findings)], [str(self)])
 
     def __str__(self) -> str:
-        fates = ", ".join(f"{n:,} {name}" for name, n in self.fates.items() if n)
-        causes = ", ".join(f"{n:,} {name}" for name, n in self.causes.items() if n)
-        dead = f"; causes of death: {causes}" if causes else ""
+        dead, fates = int(self.is_dead.sum()), self.fates
+        ways = [
+            f"{fates[n]:,} {_SAID[n].removeprefix('dead, ')}" for n in ("dead_by_relu", "dead_by_topk") if fates[n]
+        ]
+        causes = [f"{number:,} {name.replace('_', ' ')}" for name, number in self.causes.items() if number]
+        living = [f"{fates[name]:,} {_SAID[name]}" for name in ("rare", "always_on") if fates[name]]
+        why = f": {', '.join(ways)}; causes of death: {', '.join(causes)}" if dead else ""
         later = "" if self.dead_forecast is None else f"; {self.dead_forecast}"
-        return f"{self.d_sae:,} latents on {self.tokens:,} tokens: {fates}{dead}{later}"
+        others = f"; of the living, {', '.join(living)}" if living else ""
+        share = f"{dead:,} of {self.d_sae:,} latents ({dead / self.d_sae:.1%})"
+        return f"{share} are dead on {self.tokens:,} tokens{why}{later}{others}"

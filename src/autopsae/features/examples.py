@@ -62,7 +62,7 @@ class LatentExamples(Result):
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"latent {self.latent:,} fires on {self.fired:,} tokens ({self.rate:.3%})"
+        return f"latent {self.latent} fires on {self.fired:,} tokens ({self.rate:.3%})"
 
     def _html_table(self) -> str:
         rows = [

@@ -16,19 +16,21 @@ if TYPE_CHECKING:
 @in_own_style
 def autopsy_figure(autopsy: Autopsy) -> "Figure":
     """Every latent's shift against its signal (the paper's Fig. 3 and S19): on the left by what became of it, on
-    the right the dead by their cause. Latents left of the line are never positive if their signal is Gaussian:
-    shift under -C signal, C standard deviations being what the best of so many tokens reaches.
+    the right the dead by their cause, where some are dead. Latents left of the line are never positive if their
+    signal is Gaussian: shift under -C signal, C standard deviations being what the best of so many tokens reaches.
     """
     unit = float(autopsy.signal.median()) or 1.0
-    figure = new_canvas(11, 5.2)
-    axes: Any = figure.subplots(1, 2, sharex=True, sharey=True)
     fates, causes = autopsy.fates, autopsy.causes
-    counts = {"none": autopsy.d_sae - sum(causes.values()), **causes}
+    dead = sum(causes.values())
+    figure = new_canvas(11 if dead else 6, 5.2)
+    axes: Any = figure.subplots(1, 2 if dead else 1, sharex=True, sharey=True, squeeze=False)[0]
     _draw_latents(axes[0], autopsy, unit, autopsy.fate, {name: _FATES[name] for name in FATES}, fates)
-    _draw_latents(axes[1], autopsy, unit, autopsy.cause, {name: _CAUSES[name] for name in CAUSES}, counts)
     axes[0].set_ylabel("signal: std of w·y, 1 at the median latent")
     axes[0].set_title(f"Fate on {autopsy.tokens:,} tokens", loc="left")
-    axes[1].set_title("Cause of death", loc="left")
+    if dead:
+        counts = {"none": autopsy.d_sae - dead, **causes}
+        _draw_latents(axes[1], autopsy, unit, autopsy.cause, {name: _CAUSES[name] for name in CAUSES}, counts)
+        axes[1].set_title("Cause of death", loc="left")
     return figure
 
 

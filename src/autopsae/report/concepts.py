@@ -51,7 +51,8 @@ def coverage_text(coverage: Coverage) -> RenderableType:
         lines.append(
             plain(
                 f"{score.concept}: latent {score.latent} over {score.threshold:g}, F1 {score.f1:.2f} (precision "
-                f"{score.precision:.2f}, recall {score.recall:.2f}; by chance {chance[score.concept]:.2f})"
+                f"{score.precision:.2f}, recall {score.recall:.2f}; validation F1 {score.validation_f1:.2f}; by "
+                f"chance {chance[score.concept]:.2f}), {cells[-2]} positives, {cells[-1]} latents"
             )
         )
     more = len(ordered) - _SHOWN
@@ -60,7 +61,7 @@ def coverage_text(coverage: Coverage) -> RenderableType:
 
 
 def comparison_text(comparison: CoverageComparison) -> RenderableType:
-    """What each SAE covers beyond the first, then a row for each, and then the table of the first."""
+    """What each SAE covers, and what beyond the first; then a row for each, and then the table of the first."""
     table = empty_table(f"Concepts covered (F1 over {COVERED:g} on validation and test documents)")
     table.add_column("SAE", overflow="fold", min_width=12)
     for name in ("live", "covered", "by chance", "mean F1", "concepts per live latent"):
@@ -77,11 +78,18 @@ def comparison_text(comparison: CoverageComparison) -> RenderableType:
             "none" if each is None else f"{each:.3f}",
         )
         table.add_row(plain(name, "bold"), *cells)
-        lines.append(plain(f"{name}: {cells[1]} covered by {cells[0]} live latents, mean F1 {cells[3]}"))
+        lines.append(
+            plain(
+                f"{name}: {cells[1]} covered by {cells[0]} live latents ({cells[2]} by chance), mean F1 "
+                f"{cells[3]}, concepts per live latent {cells[4]}"
+            )
+        )
+    covered = (f"{name} covers {coverage.count():,}" for name, coverage in comparison.coverages.items())
+    concepts = len(comparison.coverages[comparison.baseline].scores)
+    verdict = plain(f"of {concepts:,} concepts, {', '.join(covered)}", "bold")
     gains = [plain(line) for gain in comparison.gains for line in _gain_lines(gain, comparison.baseline)]
     first = coverage_text(comparison.coverages[comparison.baseline])
-    said = [*gains, Text()] if gains else []
-    return Group(*said, Fitting(table, lines), Text(), first)
+    return Group(verdict, *gains, Text(), Fitting(table, lines), Text(), first)
 
 
 def examples_text(examples: LatentExamples) -> RenderableType:
@@ -89,9 +97,9 @@ def examples_text(examples: LatentExamples) -> RenderableType:
     title = f"Latent {examples.latent} fires on {examples.fired:,} tokens ({examples.rate:.3%})"
     parts: list[RenderableType] = [plain(title, "bold")]
     for name, some in (
-        (("largest", examples.top), ("over the quantiles", examples.spread)) if examples.fired else ()
+        (("largest", examples.top), ("a spread over the quantiles", examples.spread)) if examples.fired else ()
     ):
-        parts += [Text(), Text(name, style="italic")]
+        parts += [Text(), Text(f"{name}: code, quantile of the codes, token", style="italic")]
         parts.append(_in_context(some))
     return Group(*parts)
 
@@ -117,9 +125,11 @@ def _place(example: Example) -> Text:
 def _text(example: Example) -> Text:
     if example.text is None:
         return Text()
-    return Text.assemble(
-        plain(example.before or ""), plain(f"[{example.text}]", "bold"), plain(example.after or "")
-    )
+    # Blanks of the token stand outside of its brackets: a line that ends there would tear them apart.
+    word = example.text.strip(" ") or example.text
+    left, right = example.text.split(word, 1)
+    marked = (left, plain(f"[{word}]", "bold"), right)
+    return Text.assemble(plain(example.before or ""), *marked, plain(example.after or ""))
 
 
 def _positives(score: ConceptScore) -> str:

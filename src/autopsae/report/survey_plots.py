@@ -132,7 +132,8 @@ def _draw_remedies(axis: "Axes", diagnosis: Diagnosis) -> None:
         label=f"expected on {at:,}",
         **_FORECAST,
     )
-    top = max([1.0, *dead, *(100 * one.high for _, one in known)])
+    ends = [one[1] for one in intervals if one]
+    top = max([1.0, *dead, *ends, *(100 * one.high for _, one in known)])
     axis.set_xlim(-0.03 * top, 1.05 * top)
     chosen = diagnosis.prescription.remedy.name
     shown = [f"{label(REMEDIES.get(name, name))}{' (prescribed)' * (name == chosen)}" for name in names]

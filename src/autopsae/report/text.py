@@ -89,14 +89,18 @@ def _in_lines(d: Diagnosis, name: str, at: str) -> list[RenderableType]:
 
 
 def autopsy_text(autopsy: Autopsy, cost: RecentringCost | None = None) -> RenderableType:
-    """The latents by fate, and the dead by cause; then what to do, and what re-centring did if that was asked."""
+    """The latents by fate, and the dead by cause where some are dead; then what to do, and what re-centring did if
+    that was asked.
+    """
     table = empty_table()
     table.add_column("", no_wrap=True)
     for name in ("latents", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("which", min_width=_MEANING)
     lines: list[RenderableType] = []
-    for named, meanings in ((autopsy.fates, _fates(autopsy)), (autopsy.causes, _CAUSES)):
+    causes = autopsy.causes if bool(autopsy.is_dead.any()) else {}
+    for named, meanings in ((autopsy.fates, _fates(autopsy)), (causes, _CAUSES)):
+        lines += [Text()] if named is causes and causes else []
         for name, number in named.items():
             row = (
                 DEAD_BY.get(name, name.replace("_", " ")),
@@ -141,6 +145,8 @@ def _latents(autopsy: Autopsy) -> str:
 
 
 def _recentring_line(cost: RecentringCost) -> str:
+    if not cost.n_dead:
+        return f"re-centred: no latent is dead (n = {cost.tokens:,} tokens), so that nothing is gained"
     before, after = cost.fvu_before, cost.fvu_after
     change = f" ({after / before - 1:+z.1%})" if before and after is not None else ""
     typical = f" ({fvu_text(cost.fvu_typical_before)} to {fvu_text(cost.fvu_typical_after)} without stray tokens)"

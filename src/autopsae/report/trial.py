@@ -14,13 +14,13 @@ from autopsae.trial.result import Outcome, Point, Trial
 from autopsae.words import fvu_text, printable
 
 
-def tried_text(survey: Survey, trials: Mapping[str, Trial]) -> RenderableType:
+def trials_text(survey: Survey, trials: Mapping[str, Trial]) -> RenderableType:
     """A diagnosis and the trials of its layers, by name. What the trials prescribe counts, so it comes first; under
     it stands what the diagnosis said before. Without a trial it is the diagnosis alone.
     """
     if not trials:
         return survey_text(survey)
-    chosen = [plain(_chosen(trial), "bold") for trial in trials.values()] if len(trials) > 1 else []
+    chosen = [plain(_choice(trial), "bold") for trial in trials.values()] if len(trials) > 1 else []
     before = f"\nThe diagnosis, before the trial{'s' * (len(trials) > 1)}. What it prescribes for "
     heading = Text(f"{before}{', '.join(map(printable, trials))} no longer counts.\n", style="bold")
     apart = [part for trial in trials.values() for part in (Text(), trial_text(trial))]
@@ -44,7 +44,7 @@ def trial_text(trial: Trial) -> RenderableType:
         cells += [Text("diverged" if outcome.diverged else "")] * (len(steps) - len(cells))
         table.add_row(_name(outcome, trial), *cells, _typical(outcome), _later(outcome))
     narrow = [line for outcome in trial.outcomes for line in _in_lines(outcome, trial)]
-    chosen = plain(_chosen(trial), "bold")
+    chosen = plain(_choice(trial), "bold")
     said = [trial.prescription.reason]
     if trial.epochs > 1:
         said.append(
@@ -55,7 +55,7 @@ def trial_text(trial: Trial) -> RenderableType:
     return Group(chosen, *why, *findings, Text(), Fitting(table, narrow))
 
 
-def _chosen(trial: Trial) -> str:
+def _choice(trial: Trial) -> str:
     return f"{trial.prescription.layer}: the trial prescribes {trial.chosen}: {trial.prescription.instruction}"
 
 

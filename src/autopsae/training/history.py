@@ -37,4 +37,5 @@ class Records(list[Record]):
             for record in shown
         ]
         header = ["step", "loss", "FVU", "L0", "dead", "have not fired since step 0"]
-        return html_table(header, rows, [f"{len(self):,} records"]) + html_figure(self)
+        said = [f"The last of {len(self):,} records: {self[-1]}" if self else "no records"]
+        return html_table(header, rows, said=said) + html_figure(self)

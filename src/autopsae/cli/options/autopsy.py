@@ -13,7 +13,7 @@ from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
 
 @dataclass(frozen=True, kw_only=True)
 class AutopsyOptions:
-    """What became of the latents of SAE on ACTIVATIONS: who is dead, of what, and what would bring them back."""
+    """What became of the latents of SAE on SOURCE: who is dead, of what, and what would bring them back."""
 
     sae: Positional[str]
     """A trained SAE, as `train` writes it (OUT/sae), or one of another library or suite (docs/files.md)."""

@@ -74,7 +74,12 @@ class _Firing:
     sparsity: Annotated[str, one_of([*sparsities()])] = "topk"
     """Which latents of a token fire (docs/training.md)."""
     k: Annotated[
-        int | None, arg(help=f"Latents that fire per token: exactly, or on average; {K} if not given.")
+        int | None,
+        arg(
+            help=f"Latents that fire per token: exactly, or on average; {K} if not given.",
+            metavar="INT",
+            help_behavior_hint="",
+        ),
     ] = None
 
 
@@ -88,7 +93,9 @@ def _others() -> Iterator[tuple[str, Any, None]]:
         first = sparsities()[owners[0]]
         default = f"; {first.defaults[name]:g} if not given" if name in first.defaults else ""
         help = f"{name.capitalize().replace('_', ' ')} of {' and '.join(owners)}{default}."
-        yield name, Annotated[first.settings[name] | None, arg(help=help)], None
+        kind = first.settings[name]
+        shown = arg(help=help, metavar=kind.__name__.upper(), help_behavior_hint="")
+        yield name, Annotated[kind | None, shown], None
 
 
 if TYPE_CHECKING:

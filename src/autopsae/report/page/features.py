@@ -207,7 +207,7 @@ def _gain_figure(gains: Sequence[Mapping[str, Any]], baseline: str, of: str) -> 
 
 
 def _latent(latent: Mapping[str, Any], saved: Saved) -> Section:
-    said = f"Latent {latent['latent']:,} fires on {latent['fired']:,} tokens ({latent['rate']:.3%})."
+    said = f"Latent {latent['latent']} fires on {latent['fired']:,} tokens ({latent['rate']:.3%})."
     examples = {
         words: tuple(_example(example) for example in latent[key])
         for key, words in (("top", "Its largest codes"), ("spread", "A spread over the quantiles of its codes"))
@@ -215,7 +215,7 @@ def _latent(latent: Mapping[str, Any], saved: Saved) -> Section:
     }
     return Section(
         anchor=anchor(saved.name, "latent", latent["latent"]),
-        title=f"Latent {latent['latent']:,}",
+        title=f"Latent {latent['latent']}",
         verdict=(said,),
         examples=examples,
     )

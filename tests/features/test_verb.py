@@ -48,7 +48,8 @@ def test_saes_and_controls_are_compared_on_the_same_labels(capsys: pytest.Captur
     assert held["coverages"]["neurons"]["d_sae"] == 24
     assert held["coverages"]["random rows"]["d_sae"] == 40
     covered = [f"{name} covers {one['covered']:,}" for name, one in held["coverages"].items()]
-    assert said.startswith(f"of {len(held['coverages']['sae']['scores'])} concepts, {', '.join(covered)}\n")
+    first = f"of {len(held['coverages']['sae']['scores'])} concepts, {', '.join(covered)} "
+    assert " ".join(said.split()).startswith(first)
     assert "other against sae: " in said
     assert len(Path("f.csv").read_text().splitlines()) == 1 + 4 * 3
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from experiments.interop import trained
+from experiments.interop.libraries import KINDS
 
 from tests.test_docs_numbers import quoted
 
@@ -27,16 +28,16 @@ def test_the_tables_are_those_of_the_rows() -> None:
 
 
 def test_who_dies_in_other_libraries_is_what_the_rows_say() -> None:
-    assert all(end(kind, "cured", "dead") == 0 for kind in trained.KINDS)
-    said = [end(kind, "default", "dead") for kind in (*trained.KINDS[:2], trained.KINDS[4])]
+    assert all(end(kind, "cured", "dead") == 0 for kind in KINDS)
+    said = [end(kind, "default", "dead") for kind in (*KINDS[:2], KINDS[4])]
     sentence = "By default # % are under SAELens' TopK, # % under its BatchTopK and # % under sparsify."
     assert quoted(PAGE, sentence) == [round(100 * dead, 1) for dead in said]
-    later = end(trained.KINDS[0], "default", "dead", 1000)
+    later = end(KINDS[0], "default", "dead", 1000)
     assert quoted(PAGE, "SAELens' TopK has # % dead after 1,000 steps") == [round(100 * later, 1)]
 
 
 def test_the_errors_of_other_libraries_are_those_of_the_rows() -> None:
-    better = [trained.KINDS[0], trained.KINDS[1], trained.KINDS[4]]
+    better = [KINDS[0], KINDS[1], KINDS[4]]
     falls = [round(100 * (1 - ratio(kind, "fvu_raw"))) for kind in better]
     sentence = "raw by # % for SAELens' TopK, by # % for its BatchTopK and by # % for sparsify."
     assert quoted(PAGE, sentence) == falls
@@ -47,5 +48,5 @@ def test_the_errors_of_other_libraries_are_those_of_the_rows() -> None:
     assert max(abs(one - 1) for one in early) < 0.03
     assert quoted(PAGE, "the cured SAE has # times the raw error") == [round(ratio(TOPK, "fvu_raw"), 1)]
     assert quoted(PAGE, "without strays it is # % higher") == [round(100 * (ratio(TOPK, "fvu_typical") - 1))]
-    jumprelu = [round(end(trained.KINDS[2], arm, "l0")) for arm in ("default", "cured")]
+    jumprelu = [round(end(KINDS[2], arm, "l0")) for arm in ("default", "cured")]
     assert quoted(PAGE, "# latents fire on a token by default and # under the cure") == jumprelu

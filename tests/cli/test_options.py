@@ -22,6 +22,7 @@ from autopsae.cli.verbs import run
 from autopsae.defaults import ACCEPTABLE, K
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.prescription import Prescription
+from autopsae.interop.convert import load_sae
 from autopsae.sae.sparsity import SPARSITIES
 from autopsae.training.objective import L1, L0Target
 
@@ -170,6 +171,27 @@ def test_every_sparsity_is_diagnosed_and_named_in_table_json_and_prescription(
     [layer] = json.loads(Path("d.json").read_text())["layers"]
     assert (layer["sparsity"], layer["k"]) == (sparsity.to_dict(), sparsity.l0)
     assert Prescription.load("p/a").sparsity == sparsity
+
+
+@pytest.mark.usefixtures("tokens")
+def test_a_training_takes_what_is_not_given_of_its_size_from_the_prescription(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["diagnose", "a.npy", "--d-sae", "32", "--k", "4", "--prescriptions", "p"]) == 0
+    start = ["train", "a.npy", "--prescription", "p/a", "--steps", "2", "--batch-tokens", "64", "--out"]
+    for out, words, size in (
+        ("same", [], (32, 4)),
+        ("wider", ["--d-sae", "48"], (48, 4)),
+        ("fewer", ["--k", "3"], (32, 3)),
+        ("other", ["--sparsity", "groupmax", "--k", "8"], (32, 8)),
+    ):
+        capsys.readouterr()
+        assert run([*start, out, *words]) == 0
+        trained = load_sae(out)
+        assert (trained.d_sae, trained.sparsity.l0) == size
+        assert ("was made for another" in capsys.readouterr().err) == bool(words)
+    assert run([*start[:3], "p", *start[4:], "none"]) == 2
+    assert "p: expected the name of a prescription, got a folder" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("tokens")

@@ -7,12 +7,13 @@ from autopsae.arguments import check_k
 from autopsae.arrays import InputError
 from autopsae.cli import firing
 from autopsae.cli.options.train import Birth, Fit, Keep
-from autopsae.defaults import K, Strays
+from autopsae.defaults import D_SAE, K, Strays
 from autopsae.diagnosis.prescription import Prescription
 from autopsae.run.choices import Choice, combinations
 from autopsae.run.finished import Settings
 from autopsae.run.folder import Entry
 from autopsae.run.members import Layer, penalty_for, resampling_for
+from autopsae.run.start import load_prescription
 from autopsae.sae.sparsity import SPARSITIES, Sparsity
 from autopsae.training.bias import BIASES
 from autopsae.training.config import TrainConfig
@@ -39,7 +40,18 @@ def with_defaults(birth: Birth) -> Birth:
         if f"--{name}" in given and start not in inits:
             raise InputError(f"--{name}: expected --init {start} with it, got {', '.join(inits)}")
     rank = 64 if birth.rank is None else birth.rank
-    return replace(birth, init=inits, alpha=birth.alpha or (0.3,), rank=rank, k=K if birth.k is None else birth.k)
+    d_sae, k = _size(birth)
+    return replace(birth, init=inits, alpha=birth.alpha or (0.3,), rank=rank, d_sae=d_sae, k=k)
+
+
+def _size(birth: Birth) -> tuple[int, int]:
+    """(d_sae, k): as they were given, else those of the prescription, else the defaults."""
+    d_sae, k = D_SAE, K
+    if birth.prescription is not None:
+        saved = load_prescription(birth.prescription)
+        same = saved.sparsity.name == birth.sparsity and not birth.recipe
+        d_sae, k = saved.d_sae, int(getattr(saved.sparsity, "k", K)) if same else K
+    return d_sae if birth.d_sae is None else birth.d_sae, k if birth.k is None else birth.k
 
 
 def choices_of(birth: Birth, fit: Fit, seeds: tuple[int, ...]) -> dict[str, Choice]:
@@ -69,9 +81,9 @@ def sparsity_of(birth: Birth) -> Sparsity:
     """
     recipe = recipe_of(birth, steps=1)
     sparsity = recipe.sparsity if recipe else firing.sparsity_of(birth, also=("k",))
-    sparsity.check(birth.d_sae)
+    sparsity.check(d_sae_of(birth))
     if sparsity.usual_penalty == "l0":
-        check_k(_k(birth), birth.d_sae)
+        check_k(_k(birth), d_sae_of(birth))
     return sparsity
 
 
@@ -126,6 +138,12 @@ def _k(birth: Birth) -> int:
     return birth.k
 
 
+def d_sae_of(birth: Birth) -> int:
+    """Number of latents. birth: with its defaults."""
+    assert birth.d_sae is not None
+    return birth.d_sae
+
+
 def entry_of(
     layer: Layer,
     choice: Choice,
@@ -140,7 +158,7 @@ def entry_of(
     assert birth.rank is not None  # with_defaults
     sae = layer.born(
         saved or layer.start(choice.start, alpha=choice.alpha, rank=birth.rank, seed=choice.seed),
-        d_sae=birth.d_sae,
+        d_sae=d_sae_of(birth),
         sparsity=sparsity_of(birth),
         l0=float(_k(birth)),
         seed=choice.seed,

@@ -9,7 +9,7 @@ from rich.progress import Progress as Bar
 from rich.progress import TaskID
 
 from autopsae.arrays import InputError
-from autopsae.cli.members import sparsity_of, with_defaults
+from autopsae.cli.members import d_sae_of, sparsity_of, with_defaults
 from autopsae.cli.options.train import Birth, TrainOptions
 from autopsae.cli.outcome import print_finished, print_run, print_sweep
 from autopsae.cli.page import check_paging, write_run_outputs
@@ -108,7 +108,7 @@ def _latents_to_draw(birth: Birth, ranks: Ranks) -> range | None:
     """Those that this rank owns; None for all: the first rank measures the whole SAE, and a fit needs all."""
     if ranks.everyone.is_alone:
         return None
-    owned = own_latents(ranks, birth.d_sae, sparsity_of(birth))
+    owned = own_latents(ranks, d_sae_of(birth), sparsity_of(birth))
     return None if ranks.everyone.is_first or birth.fit_encoder else owned
 
 

@@ -35,15 +35,18 @@ def start_from(name: str, statistics: Statistics, *, alpha: float, rank: int) ->
     raise InputError(f"start: expected one of {', '.join(STARTS)}, got {name!r}")
 
 
-def load_start(path: str | Path, d_in: int) -> Prescription:
-    """A saved prescription for a layer of width `d_in`.
-
-    Raises InputError for a folder, for a pair of files as `load_pair` or that holds no prescription, and for
-    another width.
-    """
+def load_prescription(path: str | Path) -> Prescription:
+    """A saved prescription. Raises InputError for a folder, and as `Prescription.load`."""
     if Path(path).is_dir() and not pair_files(path)[0].exists():
         raise InputError(f"{path}: expected the name of a prescription, got a folder; give one in it: {path}/LAYER")
-    prescription = Prescription.load(path)
+    return Prescription.load(path)
+
+
+def load_start(path: str | Path, d_in: int) -> Prescription:
+    """A saved prescription for a layer of width `d_in`. Raises InputError as `load_prescription`, and for another
+    width.
+    """
+    prescription = load_prescription(path)
     if prescription.d_in != d_in:
         raise InputError(
             f"{path}: expected a prescription for d_in = {d_in}, got one for {prescription.d_in} (layer "

@@ -7,20 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from autopsae.cli.options.kinds import Biases, Integers, Numbers, Place, Rare, Starts
 from autopsae.cli.options.shared import Padding, Paging
 from autopsae.cli.options.sparsity import ShortFiring
-from autopsae.defaults import Strays
+from autopsae.defaults import D_SAE, Strays
 
 
 @dataclass(frozen=True, kw_only=True)
 class Birth(ShortFiring):
-    """The SAE as it is born. k is that of the penalty for jumprelu; relu takes --l1 instead."""
+    """The SAE as it is born. k is that of the penalty for jumprelu; relu takes --l1 instead. A k that is not given
+    is that of the prescription, if it has the same sparsity.
+    """
 
-    d_sae: int = 8192
-    """Latents."""
+    d_sae: Annotated[
+        int | None,
+        arg(
+            help=f"Latents; if not given, those of the prescription, or {D_SAE}.",
+            metavar="INT",
+            help_behavior_hint="",
+        ),
+    ] = None
     prescription: Path | None = None
     """Start from what `diagnose --prescriptions` wrote; instead of --init."""
     init: Starts = ()

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 import autopsae as a
-from autopsae import activations, ambient, evaluation, interop, remedies, sae, statistics, survival, training
+from autopsae import activations, ambient, evaluation, interop, sae, statistics, survival, training
 from tests.features.sources import every_result, small_sae
+from tests.test_devices import every_remedy
 
 D_IN, D_SAE = 12, 64
 SPARSITIES = [a.TopK(k=3), a.BatchTopK(k=3), a.GroupMax(k=4), a.ReLU(), a.JumpReLU()]
@@ -77,23 +78,12 @@ def tokens(n: int = 600) -> Tensor:
     return torch.from_numpy((drawn + 0.7).astype(np.float32))
 
 
-def remedies_of(x: Tensor) -> list[a.Remedy]:
-    seen = statistics.collect(x)
-    spectrum, median = statistics.Spectrum.of(seen.raw.covariance), seen.sample.median(dim=0).values
-    return [
-        remedies.untouched(D_IN),
-        remedies.center(median, "median"),
-        remedies.whiten(spectrum, median),
-        remedies.active_subspace(spectrum, median, rank=4),
-    ]
-
-
 def born(sparsity: a.Sparsity) -> list[a.SAE]:
     x = tokens()
     rate: dict[str, Any] = {} if sparsity.name == "groupmax" else {"firing_rate": 0.15, "encoder_bias": True}
     return [
         a.born(remedy, d_sae=D_SAE, sparsity=sparsity, sample=x, layer_norm=layer_norm, **rate)
-        for remedy in remedies_of(x)
+        for remedy in every_remedy(x)
         for layer_norm in (False, True)
     ]
 
@@ -122,7 +112,7 @@ def counted(_folder: Path) -> object:
 def birth(x: Tensor, sparsity: a.Sparsity) -> str:
     generator = torch.Generator().manual_seed(0)
     more: dict[str, Any] = {"sample": x, "generator": generator}
-    return str(survival.measure_birth(x, remedies_of(x), d_sae=D_SAE, sparsity=sparsity, **more))
+    return str(survival.measure_birth(x, every_remedy(x), d_sae=D_SAE, sparsity=sparsity, **more))
 
 
 def measured(sparsity: a.Sparsity, folder: Path) -> object:

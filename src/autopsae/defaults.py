@@ -20,7 +20,8 @@ LR, STEPS = 3e-4, 100_000
 """The training of which it is asked what it leaves dead-by-ReLU (steps: the paper's)."""
 
 D_SAE = 8192
-"""Latents of an SAE."""
+"""Latents of an SAE, where nothing else is asked."""
+
 K = 64
 """Latents that fire per token, where nothing else is asked."""
 

@@ -47,7 +47,7 @@ def with_defaults(birth: Birth) -> Birth:
 def _size(birth: Birth) -> tuple[int, int]:
     """(d_sae, k): as they were given, else those of the prescription, else the defaults."""
     d_sae, k = D_SAE, K
-    if birth.prescription is not None:
+    if birth.prescription is not None and None in (birth.d_sae, birth.k):
         saved = load_prescription(birth.prescription)
         same = saved.sparsity.name == birth.sparsity and not birth.recipe
         d_sae, k = saved.d_sae, int(getattr(saved.sparsity, "k", K)) if same else K

@@ -69,29 +69,20 @@ def above(
         flags = screen.workspace.take(
             "flags", (n, 8 * words), torch.empty(0, dtype=torch.uint8, device="cpu")
         ).numpy()
-        counts, kept = (
-            torch.empty(n, dtype=torch.int64, device="cpu"),
-            torch.empty(n, dtype=torch.int64, device="cpu"),
-        )
+        counts, kept = torch.empty(2, n, dtype=torch.int64, device="cpu")
         loops.count_above(*b.scores, over, flags, counts.numpy(), b.seen, b.unsure, b.threads)
         starts = counts.cumsum(0) - counts
-        values, latents = (
-            x.new_empty(int(counts.sum())),
-            torch.empty(int(counts.sum()), dtype=torch.int64, device="cpu"),
-        )
+        total = int(counts.sum())
+        values, latents = x.new_empty(total), counts.new_empty(total)
         outputs = values.numpy(), latents.numpy(), kept.numpy(), b.seen
         known = b.scores.sizes, over
         loops.gather_above(flags, starts.numpy(), *b.exact, *known, *outputs, b.threads)
         # What was flagged and is not over its threshold leaves a gap behind each token's pairs.
-        filled = torch.arange(len(values), device="cpu") < (starts + kept).repeat_interleave(
-            counts, output_size=len(values)
-        )
+        ends = (starts + kept).repeat_interleave(counts, output_size=total)
+        filled = torch.arange(total, device="cpu") < ends
         parts.append((values[filled], latents[filled], kept))
-    empty = (
-        x.new_empty(0),
-        torch.empty(0, dtype=torch.int64, device="cpu"),
-        torch.empty(0, dtype=torch.int64, device="cpu"),
-    )
+    no_whole = torch.empty(0, dtype=torch.int64, device="cpu")
+    empty = x.new_empty(0), no_whole, no_whole
     return tuple(torch.cat(part) for part in zip(empty, *parts, strict=True))  # type: ignore[return-value]
 
 

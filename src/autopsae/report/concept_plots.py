@@ -42,7 +42,6 @@ def save_concept_figure(result: Coverage | CoverageComparison, path: str | Path)
     write_figure(path, lambda: concept_figure(result))
 
 
-@in_own_style
 def concept_figure(result: Coverage | CoverageComparison) -> "Figure":
     """`draw_concepts` of a coverage or of several."""
     coverages = result.coverages if isinstance(result, CoverageComparison) else {"SAE": result}

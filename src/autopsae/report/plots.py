@@ -65,7 +65,7 @@ def write_figure(path: str | Path, draw: Callable[[], "Figure"]) -> None:
     """
     path = Path(path)
     check_figure(path)
-    figure = in_own_style(draw)()
+    figure = draw()
     with warnings.catch_warnings(), _canvas().own_style():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # of a name; a box stands for it
         write_whole(path, lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150))

@@ -7,14 +7,14 @@ from tyro.conf import OmitArgPrefixes
 
 from autopsae.cli.options.kinds import Integers, Numbers, Rare
 from autopsae.cli.options.sparsity import ShortFiring
-from autopsae.defaults import ACCEPTABLE, AT_TOKENS, LR, STEPS
+from autopsae.defaults import ACCEPTABLE, AT_TOKENS, D_SAE, LR, STEPS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
     """The SAE that is to be trained, and what may be done about latents that are born dead."""
 
-    d_sae: int = 8192
+    d_sae: int = D_SAE
     """Latents of the SAE to be trained."""
     firing: Annotated[ShortFiring, OmitArgPrefixes] = ShortFiring()
     """Which of them fire on a token."""

@@ -6,6 +6,7 @@ Each is a type, so that an option is declared once, with its type, its default a
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
+from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.defaults import STARTS, BiasName
@@ -26,6 +27,11 @@ Rare = Annotated[T, Unshown()]
 
 Place = Annotated[T, Unrecorded()]
 """A file or a folder that the verb writes, or what else says nothing about its results."""
+
+
+def if_given(help: str, metavar: str = "INT") -> Any:
+    """The mark of an option that is None where it is not given; help says what that means."""
+    return arg(help=help, metavar=metavar, help_behavior_hint="")
 
 
 def _several(parse: Callable[[str], Any], metavar: str) -> PrimitiveConstructorSpec[Any]:

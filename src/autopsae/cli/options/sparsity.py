@@ -13,9 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import arg
-
-from autopsae.cli.options.kinds import Rare, one_of
+from autopsae.cli.options.kinds import Rare, if_given, one_of
 from autopsae.defaults import K
 
 _TYPES: dict[str, type] = {"int": int, "float": float}
@@ -74,12 +72,7 @@ class _Firing:
     sparsity: Annotated[str, one_of([*sparsities()])] = "topk"
     """Which latents of a token fire (docs/training.md)."""
     k: Annotated[
-        int | None,
-        arg(
-            help=f"Latents that fire per token: exactly, or on average; {K} if not given.",
-            metavar="INT",
-            help_behavior_hint="",
-        ),
+        int | None, if_given(f"Latents that fire per token: exactly, or on average; {K} if not given.")
     ] = None
 
 
@@ -94,8 +87,7 @@ def _others() -> Iterator[tuple[str, Any, None]]:
         default = f"; {first.defaults[name]:g} if not given" if name in first.defaults else ""
         help = f"{name.capitalize().replace('_', ' ')} of {' and '.join(owners)}{default}."
         kind = first.settings[name]
-        shown = arg(help=help, metavar=kind.__name__.upper(), help_behavior_hint="")
-        yield name, Annotated[kind | None, shown], None
+        yield name, Annotated[kind | None, if_given(help, kind.__name__.upper())], None
 
 
 if TYPE_CHECKING:

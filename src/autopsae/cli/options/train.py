@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional
 
-from autopsae.cli.options.kinds import Biases, Integers, Numbers, Place, Rare, Starts
+from autopsae.cli.options.kinds import Biases, Integers, Numbers, Place, Rare, Starts, if_given
 from autopsae.cli.options.shared import Padding, Paging
 from autopsae.cli.options.sparsity import ShortFiring
 from autopsae.defaults import D_SAE, Strays
@@ -21,14 +21,7 @@ class Birth(ShortFiring):
     is that of the prescription, if it has the same sparsity.
     """
 
-    d_sae: Annotated[
-        int | None,
-        arg(
-            help=f"Latents; if not given, those of the prescription, or {D_SAE}.",
-            metavar="INT",
-            help_behavior_hint="",
-        ),
-    ] = None
+    d_sae: Annotated[int | None, if_given(f"Latents; if not given, those of the prescription, or {D_SAE}.")] = None
     prescription: Path | None = None
     """Start from what `diagnose --prescriptions` wrote; instead of --init."""
     init: Starts = ()

@@ -10,8 +10,8 @@ from math import ceil, floor, log10
 from textwrap import wrap
 from typing import Any
 
-from autopsae.report.page.parts import Cell, Figure, Number, Table, anchor
-from autopsae.words import number_text, printable
+from autopsae.report.page.parts import Cell, Figure, Number, Table, anchor, write_number
+from autopsae.words import printable
 
 # Okabe and Ito's colours, told apart with any colour vision, by the names of the page's palette; the first is black
 # on white and white on black.
@@ -70,9 +70,9 @@ class Axis:
 
     def write(self, value: Number | None) -> str:
         """A value in words."""
-        if value is None or self.names:
-            return "none" if value is None else self.names[int(value)]
-        return format(value, self.form) if self.form else number_text(value)
+        if value is None:
+            return "none"
+        return self.names[int(value)] if self.names else write_number(value, self.form)
 
 
 def chart(

@@ -183,9 +183,14 @@ def percent(value: Number | None, link: str = "") -> Cell:
     return Cell("none") if value is None else Cell(f"{value:.1%}", value, link)
 
 
+def write_number(value: Number, form: str) -> str:
+    """A number in the form of `format`; "" for four digits."""
+    return format(value, form) if form else number_text(value)
+
+
 def number(value: Number | None, form: str = "") -> Cell:
-    """A number in the form of `format`, with four digits where none is given."""
-    return Cell("none") if value is None else Cell(format(value, form) if form else number_text(value), value)
+    """A number as `write_number` writes it."""
+    return Cell("none") if value is None else Cell(write_number(value, form), value)
 
 
 def count(value: int | None) -> Cell:

@@ -13,7 +13,7 @@ from rich.progress import TaskID
 from autopsae.activations.store import Activations, open_activations
 from autopsae.arrays import Tokens
 from autopsae.cli.interrupts import delay_signals
-from autopsae.cli.members import about_of, choices_of, config_of, entry_of, with_defaults
+from autopsae.cli.members import about_of, config_of, entry_of
 from autopsae.cli.options.train import Birth, Keep, TrainOptions
 from autopsae.cli.outcome import Live, print_differences, print_tokens
 from autopsae.cli.terminal import take_device
@@ -50,14 +50,11 @@ class Prepared:
     """Those of each member."""
 
 
-def choices_asked(options: TrainOptions) -> dict[str, Choice]:
-    """The members that are asked for, by name."""
-    return choices_of(with_defaults(options.birth), options.fit, options.seed)
-
-
-def prepare(options: TrainOptions, choices: dict[str, Choice]) -> Prepared:
-    """Open the source, and say how each member is trained. choices: the members that are asked for, by name."""
-    fit, keep, birth = options.fit, options.keep, with_defaults(options.birth)
+def prepare(options: TrainOptions, birth: Birth, choices: dict[str, Choice]) -> Prepared:
+    """Open the source, and say how each member is trained. birth: with its defaults; choices: the members that are
+    asked for, by name.
+    """
+    fit, keep = options.fit, options.keep
     take_device(options.device)
     configs = [config_of(birth, fit, keep, choice) for choice in choices.values()]
     plan = Plan(

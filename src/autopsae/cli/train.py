@@ -9,11 +9,11 @@ from rich.progress import Progress as Bar
 from rich.progress import TaskID
 
 from autopsae.arrays import InputError
-from autopsae.cli.members import d_sae_of, sparsity_of, with_defaults
+from autopsae.cli.members import choices_of, d_sae_of, sparsity_of, with_defaults
 from autopsae.cli.options.train import Birth, TrainOptions
 from autopsae.cli.outcome import print_finished, print_run, print_sweep
 from autopsae.cli.page import check_paging, write_run_outputs
-from autopsae.cli.prepare import Prepared, choices_asked, make_members, prepare, provenance_asked
+from autopsae.cli.prepare import Prepared, make_members, prepare, provenance_asked
 from autopsae.cli.printing import print_note
 from autopsae.cli.terminal import check_own_files, progress_bar, progress_on
 from autopsae.cli.torchrun import device_of_rank, ranks_of_torchrun
@@ -62,10 +62,12 @@ def train(options: TrainOptions) -> None:
 def _train(options: TrainOptions, ranks: Ranks) -> dict[str, Any]:
     """Check what is asked for, read what is needed, and return what summary.json or sweep.json says in the end."""
     with all_or_none(ranks.everyone):
-        choices = choices_asked(options)
+        birth = with_defaults(options.birth)
+        choices = choices_of(birth, options.fit, options.seed)
         engine = open_asked(options, many=len(choices) > 1)
         _check(options, asked=len(choices), ranks=ranks)
-        prepared = prepare(options, choices)
+        sparsity_of(birth)  # before a file is opened: InputError where no such SAE can be
+        prepared = prepare(options, birth, choices)
     keep, out = options.keep, options.out
     # On several ranks, `run_on_ranks` looks: two processes must not hold the folder at once.
     if keep.resume and ranks.everyone.is_alone and (result := _load_finished(out, prepared.settings)) is not None:
@@ -113,7 +115,7 @@ def _latents_to_draw(birth: Birth, ranks: Ranks) -> range | None:
 
 
 def _check(options: TrainOptions, *, asked: int, ranks: Ranks) -> None:
-    """InputError where the results cannot be written, or no such SAE can be. asked: number of SAEs."""
+    """InputError where the results cannot be written. asked: number of SAEs."""
     out, keep, many = options.out, options.keep, asked > 1
     if many and not ranks.everyone.is_alone:
         raise InputError(f"torchrun: expected one SAE on {ranks.everyone.size} ranks, got {asked} by the options")
@@ -122,7 +124,6 @@ def _check(options: TrainOptions, *, asked: int, ranks: Ranks) -> None:
     else:
         check_out(out, resume=keep.resume, on_ranks=not ranks.everyone.is_alone)
     check_unlocked(out)
-    sparsity_of(with_defaults(options.birth))
     if keep.wandb is not None:
         import_wandb()
     if keep.memory is not None and not 0 < keep.memory < inf:

@@ -8,9 +8,10 @@ from pathlib import Path
 from autopsae.arrays import InputError
 from autopsae.cli.config import add_settings, settings_of, with_config
 from autopsae.cli.interrupts import job_signals
+from autopsae.cli.members import choices_of, with_defaults
 from autopsae.cli.options.train import Jobs, TrainOptions
 from autopsae.cli.parsing import parse_options
-from autopsae.cli.prepare import choices_asked, make_members, prepare, provenance_asked
+from autopsae.cli.prepare import make_members, prepare, provenance_asked
 from autopsae.cli.terminal import progress_bar
 from autopsae.cluster.engine import Engine, open_engine
 from autopsae.cluster.groups import FOLDER, run_groups
@@ -73,7 +74,8 @@ def train_members_of_job(*, words: list[str], folder: str, number: int, names: l
         options = with_config("train", words, parse_options("train", words))
         assert isinstance(options, TrainOptions)
         with add_settings("train", options):
-            prepared = prepare(options, choices_asked(options))
+            birth = with_defaults(options.birth)
+            prepared = prepare(options, birth, choices_of(birth, options.fit, options.seed))
             with provenance_asked(prepared), progress_bar("", is_shown=False) as (bar, task):
                 made = make_members(prepared, names, options.device, bar, task)
                 with add_provenance(digest=made.digest):

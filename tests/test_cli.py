@@ -710,3 +710,11 @@ def test_a_bad_autopsy_ends_with_one_line_and_no_file(
     assert message in errors[0]
     assert "Traceback" not in done.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("verb", "meant"), [("diagnos", "diagnose"), ("trian", "train"), ("Autopsy", "autopsy")])
+def test_a_verb_that_is_mistyped_is_told_with_what_may_be_meant(verb: str, meant: str) -> None:
+    done = run(verb, "--help")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: expected a verb (autopsy, convert, ")
+    assert done.stderr.endswith(f", got '{verb}'; try '{meant}'\n")

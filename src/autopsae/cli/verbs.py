@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from autopsae.cli.parsing import VERBS, ListByBlanks, choose, parse_options
+from autopsae.cli.parsing import VERBS, ListByBlanks, choose, nearest, parse_options
 from autopsae.cli.printing import print_error, print_line
 from autopsae.cli.streams import unwritten
 from autopsae.version import version
+from autopsae.words import show
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -23,6 +24,9 @@ def _run(arguments: Sequence[str]) -> int:
         print_line(f"autopsae {version()}")
         return 0
     verb, words = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if verb not in VERBS and verb[:1] not in ("", "-"):
+        print_error(f"expected a verb ({', '.join(VERBS)}), got {show(verb)}; try {nearest(verb, [*VERBS])!r}")
+        return 2
     try:
         if verb not in VERBS:
             choose(arguments)

@@ -62,14 +62,33 @@ def test_the_least_intrusive_sufficient_remedy_is_prescribed(dead: tuple[float, 
     assert choose(*dead).remedy.name == remedy
 
 
-def test_the_reason_names_what_was_passed_over() -> None:
-    training = "usage 100%, 50% of the variance in one direction"
-    expected = (
-        f"leaves 0.5% (0.2% to 0.5%) of 100 latents dead on 1,000,000 tokens, {training}, and they are expected to "
-        "survive 1,000 steps at 3e-4 (longer trainings kill more on some layers: --trial); the less intrusive "
-        f"leave over 1.0% or are not: none 50.0% ({training}), median 20.0% ({training})"
-    )
-    assert choose(0.5, 0.2, 0.005, 0.0, 0.0).reason == expected
+LEFT = "leaves # of 100 latents dead on 1,000,000 tokens"
+LIVE = "the others are expected to survive 1,000 steps at 3e-4 (longer trainings kill more on some layers: --trial)"
+DIE = "latents would die in training: one direction holds 89% of the variance, usage is"
+NONE = "No remedy leaves at most 1.0% dead and lets the others live; this one comes nearest"
+
+
+@pytest.mark.parametrize(
+    ("dead", "usage", "reason"),
+    [
+        ((0.0,), (1.0,) * 5, f"{LEFT}, and {LIVE}"),
+        ((0.5, 0.2, 0.005), (1.0,) * 5, f"{LEFT}, and {LIVE}. Not enough: none (50.0% dead), median (20.0% dead)"),
+        (
+            (0.5, 0.0, 0.0),
+            (0.3, 0.3, 1.0, 1.0, 1.0),
+            f"{LEFT}, and {LIVE}. Not enough: none (50.0% dead), median ({DIE} 30%)",
+        ),
+        ((0.0, 0.0, 0.0), (0.3, 0.4, 0.1, 0.1, 0.1), f"{LEFT}, but {DIE} 40%. {NONE}"),
+        ((0.5, 0.2, 0.3), (0.9,) * 5, f"{LEFT}, and {LIVE}. {NONE}"),
+    ],
+)
+def test_the_reason_says_what_is_left_and_what_was_not_enough(
+    dead: tuple[float, ...], usage: tuple[float, ...], reason: str
+) -> None:
+    expected = deaths(*dead, *[1.0] * (5 - len(dead)), usage=usage, dominance=(0.89,) * 5)
+    chosen = prescribe(expected, LADDER, layer="hs1", d_sae=100, sparsity=TopK(k=4))
+    left = expected[chosen.remedy.name].dead
+    assert chosen.reason == reason.replace("#", f"{left.value:.1%} ({left.low:.1%} to {left.high:.1%})")
 
 
 @pytest.mark.parametrize(

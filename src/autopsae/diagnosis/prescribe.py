@@ -49,10 +49,18 @@ def prescribe(
     enough = remedy is not None
     if remedy is None:
         remedy = min(remedies, key=lambda remedy: _shortfall(expected[remedy.name], acceptable))
-    passed_over = {r.name: expected[r.name] for r in remedies[: remedies.index(remedy)]}
+    reason = _leaves(remedy, expected[remedy.name], d_sae)
+    passed_over = remedies[: remedies.index(remedy)]
+    if not enough:
+        reason += (
+            f". No remedy leaves at most {acceptable:.1%} dead and lets the others live; this one comes nearest"
+        )
+    elif passed_over:
+        faults = [f"{one.name} ({_fault(expected[one.name], acceptable)})" for one in passed_over]
+        reason += f". Not enough: {', '.join(faults)}"
     return Prescription(
         remedy=remedy,
-        reason=_reason(expected[remedy.name], passed_over, d_sae, acceptable, enough=enough),
+        reason=reason,
         layer=layer,
         d_sae=d_sae,
         sparsity=sparsity,
@@ -97,28 +105,27 @@ def _shortfall(outlook: Outlook, acceptable: float) -> tuple[float, float]:
     return max(0.0, outlook.dead.value - acceptable), -outlook.usage
 
 
-def _reason(
-    outlook: Outlook, passed_over: Mapping[str, Outlook], d_sae: int, acceptable: float, *, enough: bool
-) -> str:
-    """`passed_over`: what the less intrusive remedies would leave."""
+def _leaves(remedy: Remedy, outlook: Outlook, d_sae: int) -> str:
+    """What the prescribed remedy leaves, and what becomes of it in training."""
     dead = outlook.dead
-    interval = f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
     leaves = (
-        f"leaves {interval} of {d_sae:,} latents dead on {outlook.tokens:,} tokens, {_describe_training(outlook)}"
+        f"leaves {dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%}) of {d_sae:,} latents dead on "
+        f"{outlook.tokens:,} tokens"
     )
-    if not enough:
-        return (
-            f"{leaves}; no remedy suffices for {acceptable:.1%} dead and survival in training, this one is nearest"
-        )
-    if not passed_over:
-        return f"{leaves}: at most {acceptable:.1%}, and they are expected to {SURVIVAL}"
-    left = ", ".join(f"{name} {o.dead.value:.1%} ({_describe_training(o)})" for name, o in passed_over.items())
+    if _survives(remedy, outlook):
+        return f"{leaves}, and the others are expected to {SURVIVAL}"
+    return f"{leaves}, but {_death_in_training(outlook)}"
+
+
+def _fault(outlook: Outlook, acceptable: float) -> str:
+    """Why a remedy does not suffice."""
+    if outlook.dead.value > acceptable:
+        return f"{outlook.dead.value:.1%} dead"
+    return _death_in_training(outlook)
+
+
+def _death_in_training(outlook: Outlook) -> str:
     return (
-        f"{leaves}, and they are expected to {SURVIVAL}; the less intrusive leave over {acceptable:.1%} or are "
-        f"not: {left}"
+        f"latents would die in training: one direction holds {outlook.dominance:.0%} of the variance, usage is "
+        f"{outlook.usage:.0%}"
     )
-
-
-def _describe_training(outlook: Outlook) -> str:
-    """What survival in training is judged by."""
-    return f"usage {outlook.usage:.0%}, {outlook.dominance:.0%} of the variance in one direction"

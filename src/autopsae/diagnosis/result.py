@@ -115,8 +115,6 @@ class Diagnosis(Result):
         return f"{dead.value:.1%} ({dead.low:.1%} to {dead.high:.1%})"
 
     def __str__(self) -> str:
-        head = (
-            f"{printable(self.layer)}: {self.prescription.instruction}: {self.prescription.reason} (the "
-            f"paper's rule: {self.paper})"
-        )
-        return "\n".join([head, *(f"  {finding}" for finding in self.findings)])
+        head = f"{printable(self.layer)}: {self.prescription.instruction}"
+        why = f"{self.prescription.reason}. The paper's rule: {self.paper}"
+        return "\n  ".join([head, why, *map(str, self.findings)])

@@ -187,7 +187,7 @@ def _by_layer(survey: Survey) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for d in survey:
         lines.extend((Text(), plain(f"{d.layer}: {d.prescription.instruction}", "bold")))
-        lines.append(Padding(plain(f"{d.prescription.reason} (the paper's rule: {d.paper})"), (0, 0, 0, 2)))
+        lines.append(Padding(plain(f"{d.prescription.reason}. The paper's rule: {d.paper}"), (0, 0, 0, 2)))
         lines.extend(_bullet(str(finding)) for finding in d.findings)
     return lines
 

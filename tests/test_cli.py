@@ -718,3 +718,10 @@ def test_a_verb_that_is_mistyped_is_told_with_what_may_be_meant(verb: str, meant
     assert done.returncode == 2
     assert done.stderr.startswith("error: expected a verb (autopsy, convert, ")
     assert done.stderr.endswith(f", got '{verb}'; try '{meant}'\n")
+
+
+def test_a_word_that_is_missing_is_told_by_its_name() -> None:
+    done = run("convert")
+    assert done.returncode == 2
+    told = [line.strip("\u2502 ") for line in done.stderr.splitlines()]
+    assert [word for word in ("SOURCE", "TARGET", "STR", "PATH") if word in told] == ["SOURCE", "TARGET"]

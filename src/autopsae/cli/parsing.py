@@ -142,18 +142,18 @@ def _type_for_help(options: type[Any]) -> type[Any]:
             group = _type_for_help(inner)
             hint, default = Annotated[group, *marks], group()
         elif name in texts:
-            hint = Annotated[hint, arg(help=texts[name], **_help_form(name, hint, one.default))]
+            hint = Annotated[hint, arg(help=texts[name], **_help_form(hint, one.default))]
         shown.append((name, hint, default))
     described = {"__doc__": as_paragraphs(options.__doc__ or "")}
     return make_dataclass(options.__name__, shown, bases=(options,), frozen=True, kw_only=True, namespace=described)
 
 
-def _help_form(name: str, hint: Any, default: Any) -> dict[str, Any]:
-    """How `--help` shows an option, for `arg`: one without a word before it by its name, and one that need not be
-    given without what that means in Python. tyro would write STR, and {None}|INT (default: None).
+def _help_form(hint: Any, default: Any) -> dict[str, Any]:
+    """How `--help` shows an option, for `arg`: one that need not be given without what that means in Python. tyro
+    would write {None}|INT (default: None).
     """
     if Positional in get_args(hint):
-        return {"metavar": name.upper(), "help_behavior_hint": "(required)"}
+        return {"help_behavior_hint": "(required)"}
     if default not in (None, "", ()):
         return {}
     inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint

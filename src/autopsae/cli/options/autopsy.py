@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from autopsae.cli.options.kinds import Place
 from autopsae.cli.options.shared import Padding, Paging
@@ -15,9 +15,9 @@ from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
 class AutopsyOptions:
     """What became of the latents of SAE on SOURCE: who is dead, of what, and what would bring them back."""
 
-    sae: Positional[str]
+    sae: Annotated[str, Positional, arg(metavar="SAE")]
     """A trained SAE, as `train` writes it (OUT/sae), or one of another library or suite (docs/files.md)."""
-    source: Positional[Path]
+    source: Annotated[Path, Positional, arg(metavar="SOURCE")]
     """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md."""
     scale: float | None = None
     """What tokens are multiplied with before SAE, where its files do not say it (docs/files.md)."""

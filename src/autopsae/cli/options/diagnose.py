@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from autopsae.cli.options.asking import Asking
 from autopsae.cli.options.kinds import Names, Place, Rare
@@ -54,7 +54,7 @@ class DiagnoseOptions(Asking):
     docs/diagnosis.md lists more options, such as padding, further remedies and those of a trial.
     """
 
-    source: Positional[str]
+    source: Annotated[str, Positional, arg(metavar="SOURCE")]
     """A model: its folder, a .gguf file, a name of docs/models.md or of the Hugging Face Hub. Or activations, as a
     file or a folder: what `harvest` writes, or a layout of docs/files.md."""
     reading: Annotated[KeptReading, OmitArgPrefixes] = KeptReading()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from autopsae.cli.options.kinds import Integers, Names, Place, Rare
 from autopsae.cli.options.shared import Padding, Paging, Reading
@@ -27,9 +27,9 @@ class FeaturesOptions:
     docs/features.md lists more options, such as padding and how much is shown of a latent.
     """
 
-    sae: Positional[str]
+    sae: Annotated[str, Positional, arg(metavar="SAE")]
     """A trained SAE, as `train` writes it (OUT/sae), or one of another library or suite (docs/files.md)."""
-    source: Positional[str]
+    source: Annotated[str, Positional, arg(metavar="SOURCE")]
     """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md. All are read. Or a
     model, as `diagnose` takes it: it is run, and no activations are written."""
     reading: Annotated[FirstReading, OmitArgPrefixes] = FirstReading()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from autopsae.cli.options.kinds import Integers, Names, Place, Rare
 
@@ -28,9 +28,9 @@ class HarvestOptions:
     What it will take on disk and in memory is said on stderr before it starts.
     """
 
-    model: Positional[str]
+    model: Annotated[str, Positional, arg(metavar="MODEL")]
     """smollm2, minilm or gemma3 (they install as wheels), a local folder, a .gguf file or a Hub name."""
-    out: Place[Positional[Path]]
+    out: Place[Annotated[Path, Positional, arg(metavar="OUT")]]
     """Folder for the shards."""
     text: Path | None = None
     """.txt or .jsonl file to read; by default the Python reference that every Python brings along."""

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from autopsae.cli.options.kinds import Place
 
@@ -15,9 +16,9 @@ class PushOptions:
     Log in first (hf auth login), or set HF_TOKEN. docs/hub.md says what is sent.
     """
 
-    folder: Positional[str]
+    folder: Annotated[str, Positional, arg(metavar="FOLDER")]
     """The folder that `train` wrote for one SAE, or another SAE (docs/files.md)."""
-    repository: Positional[str]
+    repository: Annotated[str, Positional, arg(metavar="REPOSITORY")]
     """Where to send it, as owner/name."""
     prescription: Path | None = None
     """The prescription that it was born from, to be sent along (diagnose --prescriptions)."""
@@ -41,9 +42,9 @@ class PushOptions:
 class PullOptions:
     """Fetch an SAE from the Hugging Face Hub into a new folder."""
 
-    repository: Positional[str]
+    repository: Annotated[str, Positional, arg(metavar="REPOSITORY")]
     """What to fetch: owner/name, owner/name/folder/in/it, or saelens:RELEASE/ID."""
-    folder: Place[Positional[Path]]
+    folder: Place[Annotated[Path, Positional, arg(metavar="FOLDER")]]
     """A new folder."""
     revision: str | None = None
     """A branch, a tag or a commit; the newest if not given."""

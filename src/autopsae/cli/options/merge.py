@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.cli.options.asking import Asking
@@ -38,7 +38,7 @@ class MergeOptions(Asking):
     docs/cluster.md says more. Parts may come in any order; one that is missing or comes twice is named.
     """
 
-    parts: Positional[tuple[PartPath, ...]]
+    parts: Annotated[tuple[PartPath, ...], Positional, arg(metavar="PARTS")]
     """What `stats` wrote, all parts of one stream."""
     out: Place[Path | None] = None
     """Only write the parts as one part there: for merging by stages."""

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from autopsae.cli.options.kinds import Place
 
@@ -15,7 +16,7 @@ class ReportOptions:
     docs/page.md says what is on it.
     """
 
-    results: Positional[tuple[Path, ...]]
+    results: Annotated[tuple[Path, ...], Positional, arg(metavar="RESULTS")]
     """Results, any of them together: what --json of diagnose, autopsy or features wrote, the JSON of a trial, the
     folder that train wrote for one SAE or for a sweep, the table (.csv) of autopsy."""
     out: Place[Path] = Path("report.html")

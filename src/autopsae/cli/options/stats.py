@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from autopsae.cli.options.kinds import Place, Rare
 from autopsae.defaults import SAMPLE_TOKENS
@@ -16,7 +17,7 @@ class StatsOptions:
     docs/cluster.md says how parts are made by make, Snakemake or a Slurm array.
     """
 
-    shards: Positional[tuple[Path, ...]]
+    shards: Annotated[tuple[Path, ...], Positional, arg(metavar="SHARDS")]
     """Shards of a folder that `harvest` wrote, or that folder. Or other files or folders of docs/files.md, a shard
     each."""
     out: Place[Path]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from autopsae.cli.options.kinds import Biases, Integers, Numbers, Place, Rare, Starts, if_given
 from autopsae.cli.options.shared import Padding, Paging
@@ -118,7 +118,7 @@ class TrainOptions:
     the file of --config.
     """
 
-    source: Positional[Path]
+    source: Annotated[Path, Positional, arg(metavar="SOURCE")]
     """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md."""
     out: Place[Path]
     """Folder for the results."""

@@ -1,0 +1,129 @@
+r"""How long the learning rate should fall at the end: constant, or to zero over a part of the steps.
+
+    python -m experiments.training.decay FOLDER [--layers smollm2.hs12,...] [--seeds 0,1,2] [--steps 1000]
+    python -m experiments.training.decay                        # the table of the kept rows, a second
+
+FOLDER is what `experiments.survival.layers` wrote, and whole documents are held out as in
+`experiments.survival.policies`. TopK SAEs (d_sae 1024, k 32, batches of 512) start at the median, and those of a
+layer and seed are trained side by side on the same tokens in the same order. A row of results/decay.json has
+`layer, seed, steps, lr, d_sae, k, batch, decay` (the last share of the steps, over which the rate falls to zero),
+`tokens, held_out`, and of the held-out tokens `dead, fvu_raw, fvu_typical, strays`.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+from experiments.survival.policies import split
+
+from autopsae import TopK, TrainConfig, born, evaluate
+from autopsae.files import write_text
+from autopsae.remedies import center
+from autopsae.statistics import geometric_median
+from autopsae.training import Member, Training
+
+RESULTS = Path(__file__).parent / "results" / "decay.json"
+DECAYS = (0.0, 0.1, 0.2, 0.5)
+CHOSEN = 0.2
+LRS = (3e-4, 1e-3)
+D_SAE, K, BATCH = 1024, 32, 512
+NUMBERS = ("dead", "fvu_raw", "fvu_typical", "strays")
+
+Row = dict[str, Any]
+
+
+def read() -> list[Row]:
+    """The rows that are kept."""
+    rows: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return rows
+
+
+def keep(rows: Sequence[Row]) -> None:
+    """Add rows to the file."""
+    lines = ",\n".join(json.dumps(row) for row in [*read(), *rows])
+    write_text(RESULTS, f"[\n{lines}\n]\n")
+
+
+def run(folder: Path, name: str, *, seed: int, steps: int) -> None:
+    """Train all arms of a layer and a seed side by side, and keep their rows."""
+    about = {"layer": name, "seed": seed, "steps": steps, "d_sae": D_SAE, "k": K, "batch": BATCH}
+    if any(about.items() <= row.items() for row in read()):
+        return
+    x, held_out = split(folder, name)
+    start = center(geometric_median(x), "median")
+    arms = [{"lr": lr, "decay": decay} for lr in LRS for decay in DECAYS]
+    members = [
+        Member(
+            sae=born(
+                start,
+                d_sae=D_SAE,
+                sparsity=TopK(k=K),
+                sample=x,
+                scaled=True,
+                generator=torch.Generator().manual_seed(seed),
+            ),
+            config=TrainConfig(
+                steps=steps, lr=arm["lr"], batch_tokens=BATCH, decay_steps=round(arm["decay"] * steps), seed=seed
+            ),
+        )
+        for arm in arms
+    ]
+    for _ in Training(members, x):
+        pass
+    ends = [evaluate(member.sae, held_out) for member in members]
+    rows = []
+    for arm, end in zip(arms, ends, strict=True):
+        numbers = {"fvu_raw": end.fvu_raw, "fvu_typical": end.fvu_typical, "strays": end.strays}
+        rows.append(
+            {**about, **arm, "tokens": len(x), "held_out": len(held_out), "dead": end.fates.dead, **numbers}
+        )
+    keep(rows)
+    print(name, seed, steps, [f"{row['fvu_raw']:.4g}" for row in rows], flush=True)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line for each layer, rate and number of steps: means over seeds, and the lowest and highest raw error."""
+    heads = ["constant" if decay == 0 else f"last {decay:.0%}" for decay in DECAYS]
+    lines = [
+        f"| layer | strays | steps | rate | seeds | raw FVU: {' | '.join(heads)} "
+        "| FVU without strays: constant | last 20% | dead: constant | last 20% |",
+        "|---" * 13 + "|",
+    ]
+    groups: dict[tuple[Any, ...], dict[float, list[Row]]] = {}
+    for row in rows:
+        where = (row["steps"], row["layer"], row["lr"])
+        groups.setdefault(where, {}).setdefault(row["decay"], []).append(row)
+    for (steps, layer, lr), of in sorted(groups.items()):
+        raw = [[row["fvu_raw"] for row in of[decay]] for decay in DECAYS]
+        cells = [f"{mean(some):.3g} ({min(some):.3g} to {max(some):.3g})" for some in raw]
+        for number, form in (("fvu_typical", ".3f"), ("dead", ".1%")):
+            cells += [f"{mean(row[number] for row in of[decay]):{form}}" for decay in (0.0, CHOSEN)]
+        first = of[0.0]
+        lines.append(
+            f"| {layer} | {mean(row['strays'] for row in first):.1%} | {steps:,} | {lr:g} | {len(first)} "
+            f"| {' | '.join(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="none: the table of the rows that are kept")
+    parser.add_argument("--layers", default="smollm2.hs12,smollm2.hs29,unirep64.hs4,spliceai.add_20")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--steps", type=int, default=1000)
+    asked = parser.parse_args()
+    if asked.folder is None:
+        print(table(read()))
+        return
+    for seed in map(int, asked.seeds.split(",")):
+        for name in asked.layers.split(","):
+            run(asked.folder, name, seed=seed, steps=asked.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """The page on what cured SAEs are worth says what the rows say."""
 
+from collections.abc import Iterable
 from statistics import mean
 
 from experiments.trained import worth
@@ -12,8 +13,9 @@ from tests.test_docs_numbers import quoted, words
 
 PAGE = "docs/worth.md"
 STEPS = SCALES["full"].steps
-MEASURED = ("unirep64", "spliceai", "unirep", "dinov2", "smollm2")
-SCORED = ("unirep64", "unirep", "smollm2")
+MEASURED = ("unirep64", "spliceai", "unirep", "dinov2", "gemma3-hs2", "smollm2", "antiberty")
+"""Half of a baseline or more dies on the first five."""
+SCORED = ("unirep64", "unirep", "smollm2", "antiberty", "gemma3-hs2")
 
 
 def ends(layer: str, arm: str, *, times: float = 1) -> list[Row]:
@@ -44,9 +46,17 @@ def alive(layer: str, arm: str, *, times: float = 1) -> int:
     return round((1 - dead(layer, arm, times=times)) * times * LAYERS[layer].d_sae)
 
 
+def rounded(values: Iterable[float]) -> list[float]:
+    return [float(f"{value:.3g}") for value in values]
+
+
+def covered(layer: str) -> dict[tuple[str, int], Row]:
+    return {(row["arm"], row["d_sae"]): row for row in read_rows(CONCEPTS) if row["layer"] == layer}
+
+
 def test_the_layers_of_the_text_are_those_of_the_rows() -> None:
     seeds = {layer: len(ends(layer, "prescribed")) for layer in LAYERS}
-    few = dict.fromkeys(("unirep", "dinov2", "smollm2"), 1)
+    few = dict.fromkeys(("unirep", "antiberty", "dinov2", "smollm2", "gemma3-hs2"), 1)
     assert {layer: n for layer, n in seeds.items() if n} == {"unirep64": 3, "spliceai": 3, **few}
 
 
@@ -58,74 +68,112 @@ def test_who_lives_in_the_text_is_what_the_rows_say() -> None:
     )
     assert quoted(PAGE, sentence) == [round(100 * share) for share in (most, min(larger), max(larger))]
     numbers = {layer: (alive(layer, "prescribed"), alive(layer, "baseline", times=4)) for layer in MEASURED}
-    assert [cured > other for cured, other in numbers.values()] == [True, True, True, False, False]
-    sentence = "on DINOv2 # beside #, and on SmolLM2 # beside #."
-    assert quoted(PAGE, sentence) == [*numbers["dinov2"], *numbers["smollm2"]]
-    equal = [dead(layer, "baseline") for layer in MEASURED]
-    assert min(equal[:4]) >= 0.5
-    assert quoted(PAGE, "where # % die, it has not") == [round(100 * equal[4])]
+    more = {layer for layer, (cured, other) in numbers.items() if cured > other}
+    assert more == {"unirep64", "spliceai", "unirep", "gemma3-hs2"}
+    sentence = "(on Gemma # beside #); on DINOv2 # beside #, on SmolLM2 # beside #, and on AntiBERTy # beside #."
+    told = ("gemma3-hs2", "dinov2", "smollm2", "antiberty")
+    assert quoted(PAGE, sentence) == [number for layer in told for number in numbers[layer]]
+    equal = {layer: dead(layer, "baseline") for layer in MEASURED}
+    assert all(equal[layer] >= 0.5 for layer in MEASURED[:5])
+    assert quoted(PAGE, "where # % of it die") == [round(100 * equal["gemma3-hs2"])]
+    sentence = "Where # % die (SmolLM2) or # % (AntiBERTy), it has not"
+    assert quoted(PAGE, sentence) == [round(100 * equal[layer]) for layer in MEASURED[5:]]
 
 
 def test_the_errors_of_the_text_are_those_of_the_rows() -> None:
-    errors = [(error(layer, "prescribed"), error(layer, "baseline", times=4)) for layer in MEASURED]
+    errors = {
+        layer: (error(layer, "prescribed"), error(layer, "baseline", times=4), error(layer, "baseline"))
+        for layer in MEASURED
+    }
     sentence = (
-        "# beside # on UniRep-64, # beside # on SpliceAI, # beside # on UniRep-256 and # beside # on DINOv2. There "
-        "the baseline of the same size, half of it dead, has the lowest error, #. On UniRep-256, 512 cured latents "
-        "have a lower error (#) than 8,192 of the baseline. On SmolLM2 it is # beside #, and that of the baseline "
-        "of the same size #."
+        "# beside # on UniRep-64, # beside # on SpliceAI, # beside # on UniRep-256, # beside # on DINOv2 and "
+        "# beside # on Gemma. On DINOv2 the baseline of the same size, half of it dead, has the lowest error, #. "
+        "On UniRep-256, 512 cured latents have a lower error (#) than 8,192 of the baseline. On SmolLM2 it is # "
+        "beside #, and that of the baseline of the same size #; on AntiBERTy # beside #."
     )
-    small = ends("unirep", "prescribed", times=0.25)[0]
-    others = [error("dinov2", "baseline"), small["end"]["fvu_raw"], *errors[4], error("smollm2", "baseline")]
-    said = [*(value for pair in errors[:4] for value in pair), *others]
-    assert quoted(PAGE, sentence) == [float(f"{value:.3g}") for value in said]
-    assert [cured < larger for cured, larger in errors] == [True, True, True, True, False]
-    assert small["end"]["fvu_raw"] < error("unirep", "baseline", times=4)
-    lower_than_equal = [error(layer, "prescribed") < error(layer, "baseline") for layer in MEASURED]
-    assert lower_than_equal == [True, True, True, False, True]
-    changes = [error(layer, "baseline", times=4) / error(layer, "baseline") - 1 for layer in MEASURED]
-    assert [change < 0 for change in changes] == [False, False, True, False, True]
-    falls = quoted(PAGE, "its error falls by # % on UniRep-256, by # % on SmolLM2")
-    assert falls == [round(-100 * changes[2]), round(-100 * changes[4])]
+    small = ends("unirep", "prescribed", times=0.25)[0]["end"]["fvu_raw"]
+    said = [value for layer in MEASURED[:5] for value in errors[layer][:2]]
+    said += [errors["dinov2"][2], small, *errors["smollm2"], *errors["antiberty"][:2]]
+    assert quoted(PAGE, sentence) == rounded(said)
+    assert [layer for layer, (cured, larger, _) in errors.items() if cured < larger] == [*MEASURED[:5]]
+    assert {layer for layer, (cured, _, equal) in errors.items() if cured >= equal} == {"dinov2", "antiberty"}
+    assert min(errors["dinov2"]) == errors["dinov2"][2]
+    assert small < errors["unirep"][1]
+    changes = {layer: larger / equal - 1 for layer, (_, larger, equal) in errors.items()}
+    assert {layer for layer, change in changes.items() if change > 0} == {"unirep64", "spliceai", "dinov2"}
+    falls = quoted(PAGE, "its error falls by # % on UniRep-256, by # % on SmolLM2, by # % or less on AntiBERTy")
+    least = min(changes["antiberty"], changes["gemma3-hs2"])
+    assert falls == [round(-100 * change) for change in (changes["unirep"], changes["smollm2"], least)]
+
+
+def test_the_prescription_and_the_papers_cure_are_compared_as_the_rows_say() -> None:
+    same = {layer for layer in MEASURED if ends(layer, "prescribed")[0]["remedy"] == "median"}
+    assert same == {"unirep64", "unirep", "dinov2"}
     assert quoted(PAGE, "On SpliceAI centering leaves # % of the latents dead") == [
         round(100 * dead("spliceai", "centered"))
     ]
     assert max(row["end"]["dead"] for row in ends("spliceai", "prescribed")) == 0
-    centered = error("smollm2", "centered")
-    assert quoted(PAGE, "than centering, which ends at #.") == [float(f"{centered:.3g}")]
-    assert errors[4][0] < centered
+    centered = {layer: error(layer, "centered") for layer in ("smollm2", "gemma3-hs2")}
+    assert quoted(PAGE, "than centering, which ends at #.") == rounded([centered["smollm2"]])
+    assert error("smollm2", "prescribed") < centered["smollm2"]
+    sentence = "On Gemma centering leaves # % dead and the prescription # %;"
+    assert quoted(PAGE, sentence) == [round(100 * dead("gemma3-hs2", arm)) for arm in ("centered", "prescribed")]
+    sentence = "they cover as many concepts, and the error of centering is lower, #."
+    assert quoted(PAGE, sentence) == rounded([centered["gemma3-hs2"]])
+    assert centered["gemma3-hs2"] < error("gemma3-hs2", "prescribed")
+    sentence = "that was too mild: # % die, and none under centering."
+    assert quoted(PAGE, sentence) == [round(100 * dead("antiberty", "prescribed"))]
+    assert dead("antiberty", "centered") == 0
 
 
 def test_the_scores_of_the_text_are_those_of_the_rows() -> None:
     larger, equal = ({of: score(of, "baseline", times=times) for of in SCORED} for times in (4, 1))
     centered = {layer: score(layer, "centered") for layer in SCORED}
-    sentence = "score # on UniRep-64, those of the centered SAE #; on UniRep-256 it is # and #, on SmolLM2 # and #."
-    assert quoted(PAGE, sentence) == [of[layer] for layer in SCORED for of in (larger, centered)]
-    sentence = "one on UniRep-256 (# to #) and none on UniRep-64 and SmolLM2"
-    assert quoted(PAGE, sentence) == [equal["unirep"], centered["unirep"]]
-    assert [equal[layer] < centered[layer] for layer in SCORED] == [False, True, False]
+    sentence = (
+        "score # on UniRep-64, those of the centered SAE #; on UniRep-256 it is # and #, on SmolLM2 # and #, on "
+        "AntiBERTy # and #, on Gemma # and # (open: only # of its latents live)."
+    )
+    living = alive("gemma3-hs2", "baseline", times=4)
+    assert quoted(PAGE, sentence) == [*(of[layer] for layer in SCORED for of in (larger, centered)), living]
+    sentence = "one on UniRep-256 (# to #) and Gemma (# to #), and none on UniRep-64, SmolLM2 and AntiBERTy."
+    rises = [layer for layer in SCORED if equal[layer] < centered[layer]]
+    assert rises == ["unirep", "gemma3-hs2"]
+    assert quoted(PAGE, sentence) == [of[layer] for layer in rises for of in (equal, centered)]
     zeros = [
         score(layer, arm, "mean_with_dead_as_zero", times=times)
         for layer in SCORED
         for arm, times in (("baseline", 4), ("centered", 1))
     ]
-    sentence = "counted as 0, it is # beside # on UniRep-64, # beside # on UniRep-256, and # beside # on SmolLM2."
+    sentence = (
+        "counted as 0, it is # beside # on UniRep-64, # beside # on UniRep-256, # beside # on SmolLM2, # beside # "
+        "on AntiBERTy, and # beside # on Gemma."
+    )
     assert quoted(PAGE, sentence) == zeros
 
 
 def test_the_verdicts_of_the_text_are_those_of_the_rows() -> None:
     compared = read_compared(STEPS)
     said = [verdict(row["gains"]["prescribed"], row["covered"]) for row in compared]
-    assert (len(said), said.count("fewer"), said.count("within a tenth"), said.count("open")) == (9, 1, 4, 4)
+    counts = {word: said.count(word) for word in ("more", "fewer", "within a tenth", "open")}
+    assert (len(said), counts) == (11, {"more": 1, "fewer": 1, "within a tenth": 4, "open": 5})
+    assert "one is more, one is fewer, four are within a tenth and five open." in words(PAGE)
+    gemma, smollm2 = (covered(layer) for layer in ("gemma3-hs2", "smollm2"))
+    told = ("prescribed", "auxk", "baseline"), ("prescribed", "baseline")
     sentence = (
-        "Of all nine comparisons of the prescribed SAE with the larger baseline one is fewer, four are within a"
+        "covers # of # concepts, and so does the centered one; AuxK covers #, the baseline of the same size #, and "
+        "the larger one #: fewer than random rows, which cover #."
     )
-    assert sentence in words(PAGE)
-    smollm2 = next(row for row in compared if row["layer"] == "smollm2")
-    gains = smollm2["gains"]
-    counts = [gains["prescribed"]["covered"], smollm2["concepts"], gains["baseline"]["covered"], smollm2["covered"]]
+    counted = [gemma[arm, 2048]["covered"] for arm in told[0]]
+    ends_with = [gemma["baseline", 8192]["covered"], gemma["random rows", 2048]["covered"]]
+    assert quoted(PAGE, sentence) == [counted[0], gemma["baseline", 2048]["concepts"], *counted[1:], *ends_with]
+    assert quoted(PAGE, "a cured SAE of 2,048 latents knows # of") == [counted[0]]
+    assert gemma["centered", 2048]["covered"] == counted[0]
     sentence = "covers # of # concepts, the baseline of the same size #, and the larger one #; random rows cover #,"
-    assert quoted(PAGE, sentence) == [*counts, gains["random rows"]["covered"]]
-    covered = {(row["arm"], row["d_sae"]): row for row in read_rows(CONCEPTS) if row["layer"] == "dinov2"}
-    counts = [covered[arm]["covered"] for arm in (("random rows", 2048), ("prescribed", 2048), ("baseline", 8192))]
+    counted = [smollm2[arm, 2048]["covered"] for arm in told[1]]
+    ends_with = [smollm2["baseline", 8192]["covered"], smollm2["random rows", 2048]["covered"]]
+    assert quoted(PAGE, sentence) == [counted[0], smollm2["baseline", 2048]["concepts"], counted[1], *ends_with]
+    dinov2 = covered("dinov2")
+    arms = ("random rows", 2048), ("prescribed", 2048), ("baseline", 8192)
+    counted = [dinov2[arm]["covered"] for arm in arms]
     sentence = "On DINOv2 they cover #, the cured SAE #, the larger baseline # of # concepts"
-    assert quoted(PAGE, sentence) == [*counts, covered["prescribed", 2048]["concepts"]]
+    assert quoted(PAGE, sentence) == [*counted, dinov2["prescribed", 2048]["concepts"]]

@@ -34,6 +34,8 @@ class Setting:
     lr: float
     weight: float
     """The squared scale of the layer: an error of raw tokens times this is one of scaled tokens."""
+    sample: Tensor
+    """Some raw tokens of the layer."""
     device: str = "cpu"
     """Where it is trained; `step` is given batches that are there."""
 
@@ -72,6 +74,9 @@ class Learner:
 
 def saelens(setting: Setting, prescription: Prescription, architecture: str, arm: str) -> Learner:
     """JumpReLU: the quadratic penalty towards an L0 of k. On raw tokens its weight is larger, as their errors are.
+    A step of Adam moves a threshold by the rate at most, too little to hold what the encoder learns, so
+    "jumprelu_at_l0" has three settings of SAELens besides: one threshold at birth, with which an L0 of k is counted
+    on the sample, a bandwidth in units of the tokens' scale, and a penalty that reaches the encoder too.
 
     Besides "default" and "cured", an arm may have a part of the cure: "long_rows" (of length 1), "centred" (`b_dec`
     at the centre), "centred_long_rows", and "mapped" (all but the long rows).
@@ -80,13 +85,17 @@ def saelens(setting: Setting, prescription: Prescription, architecture: str, arm
     from sae_lens.config import SAETrainerConfig
     from sae_lens.training.sae_trainer import SAETrainer
 
-    name = {"topk": "TopK", "batchtopk": "BatchTopK", "jumprelu": "JumpReLU"}[architecture]
+    jumps = architecture.startswith("jumprelu")
+    name = "JumpReLU" if jumps else {"topk": "TopK", "batchtopk": "BatchTopK"}[architecture]
     options: dict[str, Any] = {"k": setting.k}
     common: dict[str, Any] = {"d_in": setting.d_in, "d_sae": setting.d_sae, "device": setting.device}
     maps = arm in ("cured", "mapped")
-    if architecture == "jumprelu":
+    if jumps:
         options = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(setting.k)}
         options["l0_coefficient"] = 1.0 if maps else 1 / setting.weight
+    if architecture == "jumprelu_at_l0":
+        options["jumprelu_bandwidth"] = 0.05 if maps else 0.05 / setting.weight**0.5
+        options["jumprelu_ste_to_input"] = True
     config = getattr(sae_lens, f"{name}TrainingSAEConfig")(**common, **options)
     sae = getattr(sae_lens, f"{name}TrainingSAE")(config)
     trainer = SAETrainer(
@@ -109,6 +118,9 @@ def saelens(setting: Setting, prescription: Prescription, architecture: str, arm
             length = 1.0 if arm.endswith("long_rows") else config.decoder_init_norm
             for weight, dim in ((sae.W_dec, 1), (sae.W_enc, 0)):
                 weight.copy_(length * torch.nn.functional.normalize(weight, dim=dim))
+        if architecture == "jumprelu_at_l0":
+            before = sae.encode_with_hidden_pre(trainer.activation_scaler(setting.sample))[1].flatten()
+            sae.threshold.fill_(before.kthvalue(len(before) - setting.k * len(setting.sample)).values)
 
     def step(x: Tensor) -> None:
         trainer.step(x)
@@ -199,6 +211,7 @@ KINDS = (
     ("SAELens", "topk"),
     ("SAELens", "batchtopk"),
     ("SAELens", "jumprelu"),
+    ("SAELens", "jumprelu_at_l0"),
     ("dictionary_learning", "topk"),
     ("sparsify", "topk"),
 )

@@ -34,6 +34,8 @@ from autopsae.files import write_text
 
 RESULTS = Path(__file__).parent / "results" / "trained.json"
 K, LR = 32, 3e-4
+SAMPLE = 4096
+"""Tokens from which a start may be set."""
 KEPT_EVERY = 250
 """Steps between checkpoints."""
 
@@ -81,7 +83,16 @@ def run(
         return
     size, seed, arm = about["batch"], about["seed"], about["arm"]
     weight = (cure.scale or 1.0) ** 2
-    setting = Setting(d_in=x.shape[1], d_sae=about["d_sae"], k=K, batch=size, lr=LR, weight=weight, device=device)
+    setting = Setting(
+        d_in=x.shape[1],
+        d_sae=about["d_sae"],
+        k=K,
+        batch=size,
+        lr=LR,
+        weight=weight,
+        sample=x[order_of(len(x), seed)[:SAMPLE]].to(device),
+        device=device,
+    )
     torch.manual_seed(seed)
     learner = LIBRARIES[about["library"]](setting, cure, about["architecture"], arm)
     words = [about[n] for n in ("library", "architecture", "model", "layer", "seed", "arm", "d_sae", "batch")]
@@ -153,7 +164,7 @@ def table(rows: Sequence[Row]) -> str:
             for arm in ("default", "cured")
         ]
         library, architecture = KINDS[kind]
-        label = f"{library} {architecture}" if library == "SAELens" else library
+        label = f"{library} {architecture.replace('_at_l0', ', at L0')}" if library == "SAELens" else library
         lines.append(
             f"| {label} | {row['model']} {row['layer']} | {setting} | {len(seeds)} | {' | '.join(cells)} |"
         )

@@ -1,7 +1,7 @@
 r"""How long the learning rate should fall at the end: constant, or to zero over a part of the steps.
 
     python -m experiments.training.decay FOLDER [--layers smollm2.hs12,...] [--seeds 0,1,2] [--steps 1000]
-    python -m experiments.training.decay                        # the table of the kept rows, a second
+    python -m experiments.training.decay                        # the table of docs/training.md, from the kept rows
 
 FOLDER is what `experiments.survival.layers` wrote, and whole documents are held out as in
 `experiments.survival.policies`. TopK SAEs (d_sae 1024, k 32, batches of 512) start at the median, and those of a
@@ -18,6 +18,7 @@ from statistics import mean
 from typing import Any
 
 import torch
+from experiments.outliers_2605_31518.table import write_between
 from experiments.survival.policies import split
 
 from autopsae import TopK, TrainConfig, born, evaluate
@@ -27,8 +28,9 @@ from autopsae.statistics import geometric_median
 from autopsae.training import Member, Training
 
 RESULTS = Path(__file__).parent / "results" / "decay.json"
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+BEGIN, END = "<!-- decay: written by experiments.training.decay -->", "<!-- end of decay -->"
 DECAYS = (0.0, 0.1, 0.2, 0.5)
-CHOSEN = 0.2
 LRS = (3e-4, 1e-3)
 D_SAE, K, BATCH = 1024, 32, 512
 NUMBERS = ("dead", "fvu_raw", "fvu_typical", "strays")
@@ -85,27 +87,33 @@ def run(folder: Path, name: str, *, seed: int, steps: int) -> None:
     print(name, seed, steps, [f"{row['fvu_raw']:.4g}" for row in rows], flush=True)
 
 
-def table(rows: Sequence[Row]) -> str:
-    """A line for each layer, rate and number of steps: means over seeds, and the lowest and highest raw error."""
-    heads = ["constant" if decay == 0 else f"last {decay:.0%}" for decay in DECAYS]
-    lines = [
-        f"| layer | strays | steps | rate | seeds | raw FVU: {' | '.join(heads)} "
-        "| FVU without strays: constant | last 20% | dead: constant | last 20% |",
-        "|---" * 13 + "|",
-    ]
-    groups: dict[tuple[Any, ...], dict[float, list[Row]]] = {}
+def ratios(rows: Sequence[Row], decay: float, name: str = "fvu_raw") -> list[float]:
+    """Of each seed, the error under a decay over that at a constant rate. rows: of one layer, rate and steps."""
+    of = {(row["decay"], row["seed"]): row[name] for row in rows}
+    return [of[decay, seed] / of[0.0, seed] for share, seed in of if share == 0]
+
+
+def groups(rows: Sequence[Row]) -> dict[tuple[int, str, float], list[Row]]:
+    """The rows by (steps, layer, lr)."""
+    grouped: dict[tuple[int, str, float], list[Row]] = {}
     for row in rows:
-        where = (row["steps"], row["layer"], row["lr"])
-        groups.setdefault(where, {}).setdefault(row["decay"], []).append(row)
-    for (steps, layer, lr), of in sorted(groups.items()):
-        raw = [[row["fvu_raw"] for row in of[decay]] for decay in DECAYS]
-        cells = [f"{mean(some):.3g} ({min(some):.3g} to {max(some):.3g})" for some in raw]
-        for number, form in (("fvu_typical", ".3f"), ("dead", ".1%")):
-            cells += [f"{mean(row[number] for row in of[decay]):{form}}" for decay in (0.0, CHOSEN)]
-        first = of[0.0]
+        grouped.setdefault((row["steps"], row["layer"], row["lr"]), []).append(row)
+    return dict(sorted(grouped.items()))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line for each layer, rate and number of steps: the error at a constant rate, and that under each decay over
+    it.
+    """
+    heads = " | ".join(f"last {decay:.0%}" for decay in DECAYS[1:])
+    lines = [f"| layer | strays | steps | rate | seeds | raw FVU: constant | times, {heads} |", "|---" * 9 + "|"]
+    for (steps, layer, lr), of in groups(rows).items():
+        constant = [row for row in of if row["decay"] == 0]
+        pairs = [ratios(of, decay) for decay in DECAYS[1:]]
+        cells = " | ".join(f"{mean(some):.2f} ({min(some):.2f} to {max(some):.2f})" for some in pairs)
         lines.append(
-            f"| {layer} | {mean(row['strays'] for row in first):.1%} | {steps:,} | {lr:g} | {len(first)} "
-            f"| {' | '.join(cells)} |"
+            f"| {layer.replace('.', ' ')} | {constant[0]['strays']:.1%} | {steps:,} | {lr:g} | {len(constant)} "
+            f"| {mean(row['fvu_raw'] for row in constant):.3g} | {cells} |"
         )
     return "\n".join(lines)
 
@@ -118,7 +126,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     asked = parser.parse_args()
     if asked.folder is None:
-        print(table(read()))
+        write_between(PAGE, BEGIN, END, table(read()))
         return
     for seed in map(int, asked.seeds.split(",")):
         for name in asked.layers.split(","):

@@ -24,6 +24,10 @@ def test_what_a_falling_rate_costs_and_gains_is_what_the_rows_say() -> None:
     short = [where for where in decay.groups(decay.read()) if where[0] == 1000]
     worst = [max(change(share, layer=layer, lr=lr) for _, layer, lr in short) for share in (0.1, 0.5)]
     assert quoted(PAGE, "over the last tenth of 1,000 steps up to # %, over the last half up to # %.") == worst
+    long = [(layer, lr) for steps, layer, lr in decay.groups(decay.read()) if steps == 5000 and layer != SINKS]
+    costs = [change(0.1, steps=5000, layer=layer, lr=lr) for layer, lr in long]
+    assert quoted(PAGE, "it costs after 5,000 steps too, over the last tenth up to # %.") == [max(costs)]
+    assert min(costs) >= 0
     gains = [-change(0.1), -change(0.1, steps=5000)]
     assert quoted(PAGE, "raw error by # % after 1,000 steps and by # % after 5,000.") == gains
     typical = [change(0.1, steps=steps, name="fvu_typical") for steps in (1000, 5000)]

@@ -110,12 +110,17 @@ def table(rows: Sequence[Row]) -> str:
     for (steps, layer, lr), of in groups(rows).items():
         constant = [row for row in of if row["decay"] == 0]
         pairs = [ratios(of, decay) for decay in DECAYS[1:]]
-        cells = " | ".join(f"{mean(some):.2f} ({min(some):.2f} to {max(some):.2f})" for some in pairs)
+        cells = " | ".join(map(_spread, pairs))
         lines.append(
             f"| {layer.replace('.', ' ')} | {constant[0]['strays']:.1%} | {steps:,} | {lr:g} | {len(constant)} "
             f"| {mean(row['fvu_raw'] for row in constant):.3g} | {cells} |"
         )
     return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    between = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+    return f"{mean(values):.2f}{between}"
 
 
 def main() -> None:

@@ -13,9 +13,11 @@ from tests.test_docs_numbers import quoted, words
 
 PAGE = "docs/worth.md"
 STEPS = SCALES["full"].steps
-MEASURED = ("unirep64", "spliceai", "unirep", "dinov2", "gemma3-hs2", "smollm2", "antiberty")
-"""Half of a baseline or more dies on the first five."""
-SCORED = ("unirep64", "unirep", "smollm2", "antiberty", "gemma3-hs2")
+SEVERE = ("unirep64", "spliceai", "unirep", "dinov2", "gemma3-hs2", "gemma3-hs11")
+"""Layers on which half of a baseline or more dies."""
+MEASURED = (*SEVERE, "smollm2", "antiberty")
+SCORED = ("unirep64", "unirep", "smollm2", "antiberty", "gemma3-hs2", "gemma3-hs11")
+GEMMA = SEVERE[4:]
 
 
 def ends(layer: str, arm: str, *, times: float = 1) -> list[Row]:
@@ -56,7 +58,7 @@ def covered(layer: str) -> dict[tuple[str, int], Row]:
 
 def test_the_layers_of_the_text_are_those_of_the_rows() -> None:
     seeds = {layer: len(ends(layer, "prescribed")) for layer in LAYERS}
-    few = dict.fromkeys(("unirep", "antiberty", "dinov2", "smollm2", "gemma3-hs2"), 1)
+    few = dict.fromkeys(("unirep", "antiberty", "dinov2", "smollm2", *GEMMA), 1)
     assert {layer: n for layer, n in seeds.items() if n} == {"unirep64": 3, "spliceai": 3, **few}
 
 
@@ -69,15 +71,19 @@ def test_who_lives_in_the_text_is_what_the_rows_say() -> None:
     assert quoted(PAGE, sentence) == [round(100 * share) for share in (most, min(larger), max(larger))]
     numbers = {layer: (alive(layer, "prescribed"), alive(layer, "baseline", times=4)) for layer in MEASURED}
     more = {layer for layer, (cured, other) in numbers.items() if cured > other}
-    assert more == {"unirep64", "spliceai", "unirep", "gemma3-hs2"}
-    sentence = "(on Gemma # beside #); on DINOv2 # beside #, on SmolLM2 # beside #, and on AntiBERTy # beside #."
-    told = ("gemma3-hs2", "dinov2", "smollm2", "antiberty")
+    assert more == {"unirep64", "spliceai", "unirep", *GEMMA}
+    sentence = (
+        "(on Gemma hs2 # beside #, on hs11 # beside #); on DINOv2 # beside #, on SmolLM2 # beside #, and on "
+        "AntiBERTy # beside #."
+    )
+    told = (*GEMMA, "dinov2", "smollm2", "antiberty")
     assert quoted(PAGE, sentence) == [number for layer in told for number in numbers[layer]]
     equal = {layer: dead(layer, "baseline") for layer in MEASURED}
-    assert all(equal[layer] >= 0.5 for layer in MEASURED[:5])
-    assert quoted(PAGE, "where # % of it die") == [round(100 * equal["gemma3-hs2"])]
+    assert [layer for layer in MEASURED if equal[layer] >= 0.5] == [*SEVERE]
+    sentence = "where # % (hs2) and # % (hs11) of it die"
+    assert quoted(PAGE, sentence) == [round(100 * equal[layer]) for layer in GEMMA]
     sentence = "Where # % die (SmolLM2) or # % (AntiBERTy), it has not"
-    assert quoted(PAGE, sentence) == [round(100 * equal[layer]) for layer in MEASURED[5:]]
+    assert quoted(PAGE, sentence) == [round(100 * equal[layer]) for layer in MEASURED[6:]]
 
 
 def test_the_errors_of_the_text_are_those_of_the_rows() -> None:
@@ -86,24 +92,26 @@ def test_the_errors_of_the_text_are_those_of_the_rows() -> None:
         for layer in MEASURED
     }
     sentence = (
-        "# beside # on UniRep-64, # beside # on SpliceAI, # beside # on UniRep-256, # beside # on DINOv2 and "
-        "# beside # on Gemma. On DINOv2 the baseline of the same size, half of it dead, has the lowest error, #. "
-        "On UniRep-256, 512 cured latents have a lower error (#) than 8,192 of the baseline. On SmolLM2 it is # "
-        "beside #, and that of the baseline of the same size #; on AntiBERTy # beside #."
+        "# beside # on UniRep-64, # beside # on SpliceAI, # beside # on UniRep-256, # beside # on DINOv2, # "
+        "beside # on Gemma hs2 and # beside # on hs11. On DINOv2 the baseline of the same size, half of it dead, "
+        "has the lowest error, #. On UniRep-256, 512 cured latents have a lower error (#) than 8,192 of the "
+        "baseline. On SmolLM2 it is # beside #, and that of the baseline of the same size #; on AntiBERTy # "
+        "beside #."
     )
     small = ends("unirep", "prescribed", times=0.25)[0]["end"]["fvu_raw"]
-    said = [value for layer in MEASURED[:5] for value in errors[layer][:2]]
+    said = [value for layer in SEVERE for value in errors[layer][:2]]
     said += [errors["dinov2"][2], small, *errors["smollm2"], *errors["antiberty"][:2]]
     assert quoted(PAGE, sentence) == rounded(said)
-    assert [layer for layer, (cured, larger, _) in errors.items() if cured < larger] == [*MEASURED[:5]]
+    assert [layer for layer, (cured, larger, _) in errors.items() if cured < larger] == [*SEVERE]
     assert {layer for layer, (cured, _, equal) in errors.items() if cured >= equal} == {"dinov2", "antiberty"}
     assert min(errors["dinov2"]) == errors["dinov2"][2]
     assert small < errors["unirep"][1]
     changes = {layer: larger / equal - 1 for layer, (_, larger, equal) in errors.items()}
     assert {layer for layer, change in changes.items() if change > 0} == {"unirep64", "spliceai", "dinov2"}
-    falls = quoted(PAGE, "its error falls by # % on UniRep-256, by # % on SmolLM2, by # % or less on AntiBERTy")
+    sentence = "falls by # % on UniRep-256, by # % on Gemma hs11, by # % on SmolLM2, by # % or less on AntiBERTy"
     least = min(changes["antiberty"], changes["gemma3-hs2"])
-    assert falls == [round(-100 * change) for change in (changes["unirep"], changes["smollm2"], least)]
+    told = [changes["unirep"], changes["gemma3-hs11"], changes["smollm2"], least]
+    assert quoted(PAGE, sentence) == [round(-100 * change) for change in told]
 
 
 def test_the_prescription_and_the_papers_cure_are_compared_as_the_rows_say() -> None:
@@ -116,11 +124,15 @@ def test_the_prescription_and_the_papers_cure_are_compared_as_the_rows_say() -> 
     centered = {layer: error(layer, "centered") for layer in ("smollm2", "gemma3-hs2")}
     assert quoted(PAGE, "than centering, which ends at #.") == rounded([centered["smollm2"]])
     assert error("smollm2", "prescribed") < centered["smollm2"]
-    sentence = "On Gemma centering leaves # % dead and the prescription # %;"
+    sentence = "On Gemma hs2 centering leaves # % dead and the prescription # %;"
     assert quoted(PAGE, sentence) == [round(100 * dead("gemma3-hs2", arm)) for arm in ("centered", "prescribed")]
     sentence = "they cover as many concepts, and the error of centering is lower, #."
     assert quoted(PAGE, sentence) == rounded([centered["gemma3-hs2"]])
     assert centered["gemma3-hs2"] < error("gemma3-hs2", "prescribed")
+    same = [error("gemma3-hs11", arm) for arm in ("prescribed", "centered")]
+    assert max(same) < 1.005 * min(same)
+    hs11 = covered("gemma3-hs11")
+    assert hs11["centered", 2048]["covered"] - hs11["prescribed", 2048]["covered"] == 2
     sentence = "that was too mild: # % die, and none under centering."
     assert quoted(PAGE, sentence) == [round(100 * dead("antiberty", "prescribed"))]
     assert dead("antiberty", "centered") == 0
@@ -131,13 +143,15 @@ def test_the_scores_of_the_text_are_those_of_the_rows() -> None:
     centered = {layer: score(layer, "centered") for layer in SCORED}
     sentence = (
         "score # on UniRep-64, those of the centered SAE #; on UniRep-256 it is # and #, on SmolLM2 # and #, on "
-        "AntiBERTy # and #, on Gemma # and # (open: only # of its latents live)."
+        "AntiBERTy # and #, on Gemma hs2 # and #, on Gemma hs11 # and #."
     )
-    living = alive("gemma3-hs2", "baseline", times=4)
-    assert quoted(PAGE, sentence) == [*(of[layer] for layer in SCORED for of in (larger, centered)), living]
-    sentence = "one on UniRep-256 (# to #) and Gemma (# to #), and none on UniRep-64, SmolLM2 and AntiBERTy."
+    assert quoted(PAGE, sentence) == [of[layer] for layer in SCORED for of in (larger, centered)]
+    sentence = (
+        "one on UniRep-256 (# to #), Gemma hs2 (# to #) and Gemma hs11 (# to #), and none on UniRep-64, SmolLM2 "
+        "and AntiBERTy."
+    )
     rises = [layer for layer in SCORED if equal[layer] < centered[layer]]
-    assert rises == ["unirep", "gemma3-hs2"]
+    assert rises == ["unirep", *GEMMA]
     assert quoted(PAGE, sentence) == [of[layer] for layer in rises for of in (equal, centered)]
     zeros = [
         score(layer, arm, "mean_with_dead_as_zero", times=times)
@@ -145,8 +159,8 @@ def test_the_scores_of_the_text_are_those_of_the_rows() -> None:
         for arm, times in (("baseline", 4), ("centered", 1))
     ]
     sentence = (
-        "counted as 0, it is # beside # on UniRep-64, # beside # on UniRep-256, # beside # on SmolLM2, # beside # "
-        "on AntiBERTy, and # beside # on Gemma."
+        "counted as 0, it is # beside # on UniRep-64, # beside # on UniRep-256, # beside # on SmolLM2, # beside "
+        "# on AntiBERTy, # beside # on Gemma hs2, and # beside # on Gemma hs11."
     )
     assert quoted(PAGE, sentence) == zeros
 
@@ -155,9 +169,16 @@ def test_the_verdicts_of_the_text_are_those_of_the_rows() -> None:
     compared = read_compared(STEPS)
     said = [verdict(row["gains"]["prescribed"], row["covered"]) for row in compared]
     counts = {word: said.count(word) for word in ("more", "fewer", "within a tenth", "open")}
-    assert (len(said), counts) == (11, {"more": 1, "fewer": 1, "within a tenth": 4, "open": 5})
-    assert "one is more, one is fewer, four are within a tenth and five open." in words(PAGE)
-    gemma, smollm2 = (covered(layer) for layer in ("gemma3-hs2", "smollm2"))
+    assert (len(said), counts) == (12, {"more": 2, "fewer": 1, "within a tenth": 4, "open": 5})
+    assert "two are more, one is fewer, four are within a tenth and five open." in words(PAGE)
+    gemma, hs11, smollm2 = (covered(layer) for layer in (*GEMMA, "smollm2"))
+    sentence = (
+        "On Gemma hs11 the prescribed SAE covers # of # concepts and the centered one #; the baseline of the "
+        "same size #, the larger one #, and random rows #:"
+    )
+    arms = ("centered", 2048), ("baseline", 2048), ("baseline", 8192), ("random rows", 2048)
+    first = hs11["prescribed", 2048]
+    assert quoted(PAGE, sentence) == [first["covered"], first["concepts"], *(hs11[arm]["covered"] for arm in arms)]
     told = ("prescribed", "auxk", "baseline"), ("prescribed", "baseline")
     sentence = (
         "covers # of # concepts, and so does the centered one; AuxK covers #, the baseline of the same size #, and "
@@ -166,14 +187,16 @@ def test_the_verdicts_of_the_text_are_those_of_the_rows() -> None:
     counted = [gemma[arm, 2048]["covered"] for arm in told[0]]
     ends_with = [gemma["baseline", 8192]["covered"], gemma["random rows", 2048]["covered"]]
     assert quoted(PAGE, sentence) == [counted[0], gemma["baseline", 2048]["concepts"], *counted[1:], *ends_with]
-    assert quoted(PAGE, "a cured SAE of 2,048 latents knows # of") == [counted[0]]
+    sentence = "a cured SAE of 2,048 latents knows # and # of # concepts, and a baseline of 8,192 knows # and #."
+    larger = [of["baseline", 8192]["covered"] for of in (gemma, hs11)]
+    assert quoted(PAGE, sentence) == [counted[0], first["covered"], first["concepts"], *larger]
     assert gemma["centered", 2048]["covered"] == counted[0]
-    sentence = "covers # of # concepts, the baseline of the same size #, and the larger one #; random rows cover #,"
+    sentence = "covers # of # concepts, the baseline of the same size #, and the larger one #; random rows cover #."
     counted = [smollm2[arm, 2048]["covered"] for arm in told[1]]
     ends_with = [smollm2["baseline", 8192]["covered"], smollm2["random rows", 2048]["covered"]]
     assert quoted(PAGE, sentence) == [counted[0], smollm2["baseline", 2048]["concepts"], counted[1], *ends_with]
     dinov2 = covered("dinov2")
-    arms = ("random rows", 2048), ("prescribed", 2048), ("baseline", 8192)
-    counted = [dinov2[arm]["covered"] for arm in arms]
+    others = ("random rows", 2048), ("prescribed", 2048), ("baseline", 8192)
+    counted = [dinov2[arm]["covered"] for arm in others]
     sentence = "On DINOv2 they cover #, the cured SAE #, the larger baseline # of # concepts"
     assert quoted(PAGE, sentence) == [*counted, dinov2["prescribed", 2048]["concepts"]]

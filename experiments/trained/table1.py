@@ -29,20 +29,22 @@ SHOWN = (*SIZED, "random rows")
 
 
 def compute(scale: Scale) -> Data:
-    known, ends = concepts_at(steps_of(scale)), dict[str, Any]()
+    known, ends, missing = concepts_at(steps_of(scale)), dict[str, Any](), list[str]()
     rows = {name: of for name, of in rows_at(steps_of(scale), SIZED).items() if LAYERS[name].sizes}
     for name in rows:
         mine = [row for row in known.values() if row["layer"] == name]
-        ends[name] = {arm: by_size([row for row in mine if row["arm"] == arm]) for arm in SHOWN}
-        ends[name]["neurons"] = spread([row["covered"] for row in mine if row["arm"] == "neurons"])
-        missing = [f"{arm} {n}" for arm in SIZED for n in LAYERS[name].sizes if str(n) not in ends[name][arm]]
-        if missing:
-            raise InputError(f"{CONCEPTS}: expected all sizes of Table 1 on {name}, missing {', '.join(missing)}")
-    if not rows:
+        of_arms = {arm: by_size([row for row in mine if row["arm"] == arm]) for arm in SHOWN}
+        if lacking := [f"{arm} {n}" for arm in SIZED for n in LAYERS[name].sizes if str(n) not in of_arms[arm]]:
+            missing.append(f"{', '.join(lacking)} of {name}")
+            continue  # a layer whose trainings go on
+        ends[name] = {**of_arms, "neurons": spread([row["covered"] for row in mine if row["arm"] == "neurons"])}
+    if not ends:
         layers = ", ".join(name for name, layer in LAYERS.items() if layer.sizes)
-        raise InputError(f"{CONCEPTS}: expected rows of {layers} at {steps_of(scale):,} steps, got none")
-    concepts = {name: next(row["concepts"] for row in known.values() if row["layer"] == name) for name in rows}
-    return {**about(rows), "ends": ends, "concepts": concepts}
+        lack = f"missing {'; '.join(missing)}" if missing else "got none"
+        steps = f"{steps_of(scale):,} steps"
+        raise InputError(f"{CONCEPTS}: expected all sizes of Table 1 on {layers} at {steps}, {lack}")
+    concepts = {name: next(row["concepts"] for row in known.values() if row["layer"] == name) for name in ends}
+    return {**about({name: rows[name] for name in ends}), "ends": ends, "concepts": concepts}
 
 
 def by_size(rows: list[Row]) -> dict[str, Any]:

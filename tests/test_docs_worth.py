@@ -129,8 +129,8 @@ def test_the_prescription_and_the_papers_cure_are_compared_as_the_rows_say() -> 
     sentence = "they cover as many concepts, and the error of centering is lower, #."
     assert quoted(PAGE, sentence) == rounded([centered["gemma3-hs2"]])
     assert centered["gemma3-hs2"] < error("gemma3-hs2", "prescribed")
-    same = [error("gemma3-hs11", arm) for arm in ("prescribed", "centered")]
-    assert max(same) < 1.005 * min(same)
+    errors = [error("gemma3-hs11", arm) for arm in ("prescribed", "centered")]
+    assert max(errors) < 1.005 * min(errors)
     hs11 = covered("gemma3-hs11")
     assert hs11["centered", 2048]["covered"] - hs11["prescribed", 2048]["covered"] == 2
     sentence = "that was too mild: # % die, and none under centering."
@@ -173,10 +173,13 @@ def test_the_verdicts_of_the_text_are_those_of_the_rows() -> None:
     assert "two are more, one is fewer, four are within a tenth and five open." in words(PAGE)
     gemma, hs11, smollm2 = (covered(layer) for layer in (*GEMMA, "smollm2"))
     sentence = (
-        "On Gemma hs11 the prescribed SAE covers # of # concepts and the centered one #; the baseline of the "
-        "same size #, the larger one #, and random rows #:"
+        "On Gemma hs11 the prescribed SAE covers # of # concepts and the centered one #; AuxK covers #, the "
+        "baseline of the same size #, the larger one #, and random rows #:"
     )
-    arms = ("centered", 2048), ("baseline", 2048), ("baseline", 8192), ("random rows", 2048)
+    arms = ("centered", 2048), ("auxk", 2048), ("baseline", 2048), ("baseline", 8192), ("random rows", 2048)
+    few = ends("gemma3-hs11", "centered", times=0.25)[0]["end"]["fvu_raw"]
+    said_of_few = quoted(PAGE, "Even 512 centered latents cover # there, at an error of #.")
+    assert said_of_few == [hs11["centered", 512]["covered"], *rounded([few])]
     first = hs11["prescribed", 2048]
     assert quoted(PAGE, sentence) == [first["covered"], first["concepts"], *(hs11[arm]["covered"] for arm in arms)]
     told = ("prescribed", "auxk", "baseline"), ("prescribed", "baseline")

@@ -65,14 +65,19 @@ def scores(rows: list[Row]) -> Row:
 
 def draw(data: Data) -> Any:
     layers = data["layers"]
-    picture, axes = sheet(1, len(layers), width=max(9.0, 4.2 * len(layers)), height=4.8, sharey=True)
-    for axis, (name, layer) in zip(axes[0], layers.items(), strict=True):
+    columns = min(3, len(layers))
+    rows = -(-len(layers) // columns)
+    picture, axes = sheet(rows, columns, width=max(9.0, 4.2 * columns), height=1.2 + 3.6 * rows, sharey=True)
+    for axis in axes.flat[len(layers) :]:
+        axis.set_visible(False)
+    for axis, (name, layer) in zip(axes.flat, layers.items(), strict=False):
         for arm in SHOWN:
             if end := data["ends"][name][arm]:
                 axis.plot(EDGES[:-1], end["over"], color=COLOURS[arm], lw=1.8, label=label(arm))
         axis.set_xlabel("monosemanticity score")
         axis.set_title(f"{layer['title']}\nunder {data['models'][name]}", fontsize=9, loc="left")
-    axes[0, 0].set_ylabel("share of all latents with a higher score")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("share of all latents with a higher score")
     axes[0, 0].set_ylim(-0.02, 1.02)
     legend_below(picture, axes[0, 0], 3)
     entitle(picture, caption(data))

@@ -30,12 +30,11 @@ from experiments.survival.policies import split
 from torch import Tensor
 
 from autopsae import Prescription, TopK, diagnose, evaluate
+from autopsae.defaults import SAMPLE_TOKENS
 from autopsae.files import write_text
 
 RESULTS = Path(__file__).parent / "results" / "trained.json"
 K, LR = 32, 3e-4
-SAMPLE = 4096
-"""Tokens from which a start may be set."""
 KEPT_EVERY = 250
 """Steps between checkpoints."""
 
@@ -90,7 +89,7 @@ def run(
         batch=size,
         lr=LR,
         weight=weight,
-        sample=x[order_of(len(x), seed)[:SAMPLE]].to(device),
+        sample=x[order_of(len(x), seed)[:SAMPLE_TOKENS]].to(device),
         device=device,
     )
     torch.manual_seed(seed)

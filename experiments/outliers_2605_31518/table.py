@@ -1,5 +1,6 @@
 """The claims of results/claims.json as a table in the README: `python -m experiments.outliers_2605_31518.table`."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,14 @@ def write_table(out: Path = HERE) -> None:
     """
     entries = read_claims(out)
     write_between(out / "README.md", BEGIN, END, f"{counts(entries)}\n\n{table(entries)}")
+
+
+def mean_and_range(values: Sequence[float], shown: Callable[[float], str]) -> str:
+    """The mean, and in brackets the lowest and the highest where they differ as shown; "" for none."""
+    if not values:
+        return ""
+    mean, low, high = (shown(value) for value in (sum(values) / len(values), min(values), max(values)))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def write_between(page: Path, begin: str, end: str, words: str) -> None:

@@ -7,10 +7,9 @@ the lowest and the highest in brackets where they differ as shown.
 """
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from experiments.outliers_2605_31518.table import write_between
+from experiments.outliers_2605_31518.table import mean_and_range, write_between
 from experiments.trained.arms import ARMS, CONTROLS, LR
 from experiments.trained.compare import CURED, SMALL, read_compared, verdict
 from experiments.trained.layers import LAYERS, Layer
@@ -66,11 +65,13 @@ def _cells(arm: str, rows: list[Row], compared: list[Row], *, large: bool) -> li
     return [
         f"**{name}, four times the size**" if large else name,
         f"{rows[0]['latents']:,}",
-        _spread([1 - row["end"]["dead"] for row in rows], lambda value: f"{value:.0%}"),
-        "" if arm == "neurons" else _spread([row["end"]["fvu_raw"] for row in rows], lambda value: f"{value:.3g}"),
-        _spread(covered, lambda value: f"{value:.3g}") + (f" of {n}" if covered else ""),
-        _spread(probes, lambda value: f"{value:.3f}"),
-        _spread([score for score in scores if score is not None], lambda value: f"{value:.3f}"),
+        mean_and_range([1 - row["end"]["dead"] for row in rows], lambda value: f"{value:.0%}"),
+        ""
+        if arm == "neurons"
+        else mean_and_range([row["end"]["fvu_raw"] for row in rows], lambda value: f"{value:.3g}"),
+        mean_and_range(covered, lambda value: f"{value:.3g}") + (f" of {n}" if covered else ""),
+        mean_and_range(probes, lambda value: f"{value:.3f}"),
+        mean_and_range([score for score in scores if score is not None], lambda value: f"{value:.3f}"),
         ", ".join(verdict(of, whole) for of, whole in gains),
     ]
 
@@ -79,14 +80,6 @@ def _auc(probes: Row) -> float:
     """The mean over labels of a probe on 16 latents."""
     values = [of["latents"][KS.index(16)] for of in probes["labels"].values()]
     return float(sum(values) / len(values))
-
-
-def _spread(values: list[float], shown: Callable[[float], str]) -> str:
-    """The mean, and in brackets the lowest and the highest; "" for none."""
-    if not values:
-        return ""
-    mean, low, high = (shown(value) for value in (sum(values) / len(values), min(values), max(values)))
-    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from experiments.outliers_2605_31518.table import write_between
+from experiments.outliers_2605_31518.table import mean_and_range, write_between
 from experiments.survival.policies import split
 
 from autopsae import TopK, TrainConfig, born, evaluate
@@ -33,7 +33,6 @@ BEGIN, END = "<!-- decay: written by experiments.training.decay -->", "<!-- end 
 DECAYS = (0.0, 0.1, 0.2, 0.5)
 LRS = (3e-4, 1e-3)
 D_SAE, K, BATCH = 1024, 32, 512
-NUMBERS = ("dead", "fvu_raw", "fvu_typical", "strays")
 
 Row = dict[str, Any]
 
@@ -65,7 +64,6 @@ def run(folder: Path, name: str, *, seed: int, steps: int) -> None:
                 d_sae=D_SAE,
                 sparsity=TopK(k=K),
                 sample=x,
-                scaled=True,
                 generator=torch.Generator().manual_seed(seed),
             ),
             config=TrainConfig(
@@ -110,17 +108,12 @@ def table(rows: Sequence[Row]) -> str:
     for (steps, layer, lr), of in groups(rows).items():
         constant = [row for row in of if row["decay"] == 0]
         pairs = [ratios(of, decay) for decay in DECAYS[1:]]
-        cells = " | ".join(map(_spread, pairs))
+        cells = " | ".join(mean_and_range(some, lambda value: f"{value:.2f}") for some in pairs)
         lines.append(
             f"| {layer.replace('.', ' ')} | {constant[0]['strays']:.1%} | {steps:,} | {lr:g} | {len(constant)} "
             f"| {mean(row['fvu_raw'] for row in constant):.3g} | {cells} |"
         )
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    between = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
-    return f"{mean(values):.2f}{between}"
 
 
 def main() -> None:

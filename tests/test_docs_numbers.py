@@ -9,6 +9,7 @@ import pytest
 from experiments.interop import trained as libraries
 from experiments.outliers_2605_31518 import table as claims
 from experiments.real_models import table as births
+from experiments.rows import Row
 from experiments.survival import ageing, policy_rows, prescription, resampled, summary, trained_death
 from experiments.survival.policy_rows import shares
 from experiments.training import cure_rows, origin, wander
@@ -411,7 +412,7 @@ def test_the_page_on_trials_has_the_shares_of_the_policies(capsys: pytest.Captur
     usual = [n for p, n in constants.items() if "_fitted" not in p]
     assert quoted("docs/trial.md", "none has both on more than #") == [max(usual)]
     assert quoted("docs/trial.md", "as it is** has both on #") == [both["none"]]
-    by_layer: dict[tuple[str, str], dict[str, policy_rows.Row]] = {}
+    by_layer: dict[tuple[str, str], dict[str, Row]] = {}
     for row in compared:
         by_layer.setdefault((row["model"], row["layer"]), {})[row["policy"]] = row
     dinov2 = by_layer["dinov2", "hs12"]
@@ -464,7 +465,7 @@ def test_the_page_on_trials_has_the_rows_of_one_setting_at_a_time(capsys: pytest
 def test_the_page_on_trials_says_what_the_rule_for_short_trainings_was_judged_by() -> None:
     rows = [row for row in policy_rows.read() if row["lr"] == 3e-4 and row["d_sae"] == 2048 and row["k"] == 32]
 
-    def ends(model: str, layer: str, steps: int) -> dict[str, policy_rows.Row]:
+    def ends(model: str, layer: str, steps: int) -> dict[str, Row]:
         about = {"model": model, "layer": layer, "steps": steps, "seed": 0}
         return {row["policy"]: row for row in rows if about.items() <= row.items()}
 

@@ -10,15 +10,13 @@ documents of `experiments.survival.policies`, with whose longer trainings they a
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.rows import Row, write_rows
 from experiments.survival.policies import CENTER, POLICIES, measured, split
-from experiments.survival.policy_rows import AGEING, Row, read, read_ageing
-
-from autopsae.files import write_text
+from experiments.survival.policy_rows import AGEING, read, read_ageing
 
 AT = (50, 100, 200, 300, 500, 700, 1000, 1400, 2000)
 """Numbers of steps after which it is measured."""
@@ -56,8 +54,7 @@ def run(
     more: dict[str, Any] = {"seed": seed, "settings": settings, "checkpoint": checkpoint, "batch": batch}
     for steps, ends in measured(x, held_out, policies, wanted, **more, device=device):
         rows = [{**about, "steps": steps, "policy": policy, **end} for policy, end in ends.items()]
-        lines = ",\n".join(json.dumps(row) for row in [*read_ageing(), *rows])
-        write_text(AGEING, f"[\n{lines}\n]\n")
+        write_rows(AGEING, [*read_ageing(), *rows])
         for row in rows:
             print(
                 name, seed, age, batch, steps, row["policy"], f"{row['dead']:.2%} {row['fvu_raw']:.4g}", flush=True

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from experiments.rows import read_rows, write_rows
 from experiments.survival.validate import counted, encoder, remedies
 from torch import Tensor
 
 from autopsae import TopK, open_layers
 from autopsae.activations.store import Activations
-from autopsae.files import write_text
 from autopsae.survival.forecast import forecast
 
 HERE = Path(__file__).parent
@@ -69,14 +69,14 @@ def main() -> None:
     parser.add_argument("layers", help="names, comma-separated")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "few_documents.json")
     asked = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(asked.out.read_text()) if asked.out.exists() else []
+    rows = read_rows(asked.out)
     available = open_layers(asked.folder)
     for layer in asked.layers.split(","):
         about = {"model": asked.folder.name, "layer": layer}
         if any(about.items() <= row.items() for row in rows):
             continue
         rows += [{**about, **row} for row in rows_of(available[layer])]
-        write_text(asked.out, json.dumps(rows, indent=1) + "\n")
+        write_rows(asked.out, rows)
         for row in rows[-2 * (1 + len(SPANS)) :]:
             print(json.dumps(row), flush=True)
 

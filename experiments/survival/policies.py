@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments.survival.policy_rows import BATCH, HELD_OUT, Row, grouped, keep, read, tables
+from experiments.rows import Row
+from experiments.survival.policy_rows import BATCH, HELD_OUT, grouped, keep, read, tables
 from jaxtyping import Float
 from torch import Tensor
 

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from experiments.rows import Row, read_rows, write_rows
 
 from autopsae.defaults import ACCEPTABLE
-from autopsae.files import write_text
 from autopsae.training.bias import SLOW
 from autopsae.training.config import TrainConfig
 from autopsae.trial.budget import Budget
@@ -30,19 +30,15 @@ COMPARED = (
 """Policies whose shares are compared, on layers that have all of them."""
 NUMBERS = ("dead", "fvu_raw", "fvu_typical")
 
-Row = dict[str, Any]
-
 
 def read() -> list[Row]:
     """The rows that are kept."""
-    rows: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    return rows
+    return read_rows(RESULTS)
 
 
 def read_ageing() -> list[Row]:
     """The rows of trainings at other rates and with other batches."""
-    rows: list[Row] = json.loads(AGEING.read_text()) if AGEING.exists() else []
-    return rows
+    return read_rows(AGEING)
 
 
 def keep(rows: Sequence[Row], *, without: Sequence[str] = (), of: Row | None = None) -> None:
@@ -52,8 +48,7 @@ def keep(rows: Sequence[Row], *, without: Sequence[str] = (), of: Row | None = N
     about = [_about(row) for row in rows]
     kept = [row for row in read() if _about(row) not in about]
     kept = [row for row in kept if row["policy"] not in without or not (of or {}).items() <= row.items()]
-    lines = ",\n".join(json.dumps(row) for row in with_trials([*kept, *rows]))
-    write_text(RESULTS, f"[\n{lines}\n]\n")
+    write_rows(RESULTS, with_trials([*kept, *rows]))
 
 
 def _about(row: Row) -> Row:

@@ -14,7 +14,6 @@ depends on its number alone.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from experiments.rows import Row, read_rows, write_rows
 from experiments.survival.layers import APART, LAYERS
 from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.diagnosis.severity import _gamma_interval, _rank_interval, gamma
-from autopsae.files import write_text
 from autopsae.sae.init import draw_rows
 from autopsae.statistics import collect, geometric_median
 from autopsae.statistics.collect import Statistics
@@ -45,7 +44,6 @@ D_SAE, FOLLOWED, SAMPLE = 2048, 1024, 4096
 RATIOS = (32, 128, 512)
 FEW = 32
 STORES = ("as harvested", "shuffled", "documents known")
-Row = dict[str, Any]
 KEY = ("layer", "remedy", "ratio", "from", "store")
 """What a row is about."""
 
@@ -285,7 +283,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=60_000)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "resampling.json")
     asked = parser.parse_args()
-    rows: list[Row] = json.loads(asked.out.read_text()) if asked.out.exists() else []
+    rows = read_rows(asked.out)
     for name in asked.layers.split(","):
         kept = {tuple(row.get(key) for key in KEY): row for row in rows if row["layer"] == name}
         first = min((row["draws"] for row in kept.values()), default=0)
@@ -299,7 +297,7 @@ def main() -> None:
         }
         rows = [row for row in rows if row["layer"] != name]
         rows += [merged(kept[key], row) if key in kept else row for key, row in new.items()]
-        write_text(asked.out, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+        write_rows(asked.out, rows)
         print(f"{name}: draws {first} to {asked.draws}, {time.monotonic() - start:.0f} s", flush=True)
 
 

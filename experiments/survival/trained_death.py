@@ -25,7 +25,6 @@ trained on), `chosen_on`, `from` ("stream" or "documents"), `counted_tokens`, `c
 """
 
 import argparse
-import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -35,12 +34,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from experiments.rows import Row, read_rows, write_rows
 from experiments.survival.policies import split
 from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae import SAE, BatchTopK, GroupMax, JumpReLU, ReLU, Sparsity, TopK, TrainConfig, born
-from autopsae.files import write_text
 from autopsae.run.start import start_from
 from autopsae.statistics import collect
 from autopsae.survival import forecast_trained
@@ -52,8 +51,6 @@ RESULTS = Path(__file__).parent / "results" / "trained_death.json"
 STREAM, SAMPLE, HELD_OUT = 100_000, 4096, 20_480
 CHOSEN_ON = ("antiberty.hs7", "unirep64.hs2", "spliceai.add_20", "dinov2.hs6", "unirep256.hs4")
 LEVEL = 0.9
-Row = dict[str, Any]
-
 KINDS: dict[str, tuple[Sparsity, str, float, L1 | L0Target | None]] = {
     "topk32_none_1e-3": (TopK(k=32), "zero", 1e-3, None),
     "batchtopk32_none_1e-3": (BatchTopK(k=32), "zero", 1e-3, None),
@@ -216,16 +213,14 @@ def judge(asked: argparse.Namespace) -> None:
             # The seed depends on the name alone, so that the order of the SAEs changes no row.
             seed = int.from_bytes(sha256(name.encode()).digest()[:4])
             kept += rows_of(sae, named, x, documents, fired.long(), seed=seed, origins=wanted)
-            lines = ",\n".join(json.dumps(row, allow_nan=False) for row in kept)
-            write_text(RESULTS, f"[\n{lines}\n]\n")
+            write_rows(RESULTS, kept)
             said = (f"{kept[-1][key]:.3f}" for key in ("counted", "forecast", "low", "high", "dead"))
             print(name, *said, flush=True)
 
 
 def read() -> list[Row]:
     """The rows that are kept."""
-    rows: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    return rows
+    return read_rows(RESULTS)
 
 
 def summary(rows: Sequence[Row]) -> Row:

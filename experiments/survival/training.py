@@ -8,17 +8,16 @@ end.
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from experiments.rows import read_rows, write_rows
 from experiments.training.remedies import remedies
 
 from autopsae import Remedy, TopK, TrainConfig, born, evaluate, open_layers
 from autopsae.activations.store import Activations
 from autopsae.diagnosis.severity import severity
-from autopsae.files import write_text
 from autopsae.remedies import active_subspace
 from autopsae.statistics import collect, geometric_median
 from autopsae.statistics.collect import Statistics
@@ -85,14 +84,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "training.json")
     asked = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(asked.out.read_text()) if asked.out.exists() else []
+    rows = read_rows(asked.out)
     available = open_layers(asked.folder)
     for layer in asked.layers.split(","):
         about = {"model": asked.folder.name, "layer": layer, "k": asked.k, "steps": asked.steps}
         if any(about.items() <= row.items() for row in rows):
             continue
         rows += [{**about, **row} for row in trained(available[layer], k=asked.k, steps=asked.steps)]
-        write_text(asked.out, json.dumps(rows, indent=1) + "\n")
+        write_rows(asked.out, rows)
         for row in rows[-8:]:
             print(
                 *about.values(), row["remedy"], f"{row['dead_birth']:.2%} -> {row['dead_end']:.2%}", row["fvu_raw"]

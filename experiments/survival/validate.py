@@ -9,13 +9,13 @@ tokens, counted, predicted, low, high and closed_form, in fractions, and what th
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from experiments.rows import read_rows, write_rows
 from experiments.survival.rivals import RIVALS
 from torch import Tensor
 
@@ -23,7 +23,6 @@ from autopsae import Remedy, open_layers
 from autopsae.activations.store import Activations
 from autopsae.arrays import chunks
 from autopsae.diagnosis.severity import gamma
-from autopsae.files import write_text
 from autopsae.remedies import center, untouched
 from autopsae.sae.init import draw_rows
 from autopsae.sae.sparsity import TopK
@@ -117,7 +116,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "validation.json")
     asked = parser.parse_args()
     samples, followed = ([int(word) for word in words.split(",")] for words in (asked.samples, asked.followed))
-    rows: list[dict[str, Any]] = json.loads(asked.out.read_text()) if asked.out.exists() else []
+    rows = read_rows(asked.out)
     done = {(row["model"], row["layer"]) for row in rows}
     for folder in asked.folders:
         layers = open_layers(folder)
@@ -126,7 +125,7 @@ def main() -> None:
                 continue
             before = len(rows)
             rows += rows_of(folder.name, layer, layers[layer], samples, followed)
-            write_text(asked.out, json.dumps(rows, indent=1, allow_nan=False) + "\n")
+            write_rows(asked.out, rows)
             for row in rows[before:]:
                 interval = f"{row['predicted']:.2%} ({row['low']:.2%} to {row['high']:.2%})"
                 print(

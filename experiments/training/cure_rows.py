@@ -1,35 +1,29 @@
 """The rows of `experiments.training.cures`: kept, and compared with the best constant of `survival.policies`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from experiments.rows import Row, read_rows, write_rows
 from experiments.survival import policy_rows
 
 from autopsae.defaults import ACCEPTABLE
-from autopsae.files import write_text
 from autopsae.trial.choose import NEAR
 
 RESULTS = Path(__file__).parent / "results" / "cures.json"
 CONSTANTS = ("none", "median", "median_slow", "whiten_0.05", "whiten_0.15", "whiten_0.3")
 NUMBERS = ("dead", "fvu_raw", "fvu_typical")
 
-Row = dict[str, Any]
-
 
 def read() -> list[Row]:
     """The rows that are kept."""
-    rows: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    return rows
+    return read_rows(RESULTS)
 
 
 def keep(row: Row) -> None:
     """Add a row to the file, in place of one that says the same of other numbers."""
     about = {name: value for name, value in row.items() if name not in NUMBERS}
     rows = [one for one in read() if not about.items() <= one.items()]
-    lines = ",\n".join(json.dumps(one) for one in [*rows, row])
-    write_text(RESULTS, f"[\n{lines}\n]\n")
+    write_rows(RESULTS, [*rows, row])
 
 
 def constants(rows: Sequence[Row], like: Row) -> dict[str, Row]:

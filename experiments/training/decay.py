@@ -11,18 +11,16 @@ layer and seed are trained side by side on the same tokens in the same order. A 
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import torch
 from experiments.outliers_2605_31518.table import mean_and_range, write_between
+from experiments.rows import Row, read_rows, write_rows
 from experiments.survival.policies import split
 
 from autopsae import TopK, TrainConfig, born, evaluate
-from autopsae.files import write_text
 from autopsae.remedies import center
 from autopsae.statistics import geometric_median
 from autopsae.training import Member, Training
@@ -34,19 +32,15 @@ DECAYS = (0.0, 0.1, 0.2, 0.5)
 LRS = (3e-4, 1e-3)
 D_SAE, K, BATCH = 1024, 32, 512
 
-Row = dict[str, Any]
-
 
 def read() -> list[Row]:
     """The rows that are kept."""
-    rows: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    return rows
+    return read_rows(RESULTS)
 
 
 def keep(rows: Sequence[Row]) -> None:
     """Add rows to the file."""
-    lines = ",\n".join(json.dumps(row) for row in [*read(), *rows])
-    write_text(RESULTS, f"[\n{lines}\n]\n")
+    write_rows(RESULTS, [*read(), *rows])
 
 
 def run(folder: Path, name: str, *, seed: int, steps: int) -> None:

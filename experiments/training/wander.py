@@ -11,19 +11,18 @@ the dead latents that fire if the encoder alone subtracts the median again.
 """
 
 import argparse
-import json
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
+from experiments.rows import read_rows, write_rows
 from experiments.survival.policies import CENTER, remedy_of, split
 from experiments.survival.policy_rows import BATCH
 from jaxtyping import Float
 from torch import Tensor
 
 from autopsae import SAE, TopK, TrainConfig, born, evaluate
-from autopsae.files import write_text
 from autopsae.statistics import collect
 from autopsae.training import Member, Training
 from autopsae.training.bias import BIASES
@@ -105,12 +104,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "wander.json")
     asked = parser.parse_args()
-    rows: list[dict[str, Any]] = json.loads(asked.out.read_text()) if asked.out.exists() else []
+    rows = read_rows(asked.out)
     for layer, encoder_bias in product(asked.layers.split(","), (False, True)):
         about = {"layer": layer, "lr": asked.lr, "encoder_bias": encoder_bias}
         rows = [row for row in rows if not about.items() <= row.items()]
         rows += rows_of(asked.folder, layer, asked.lr, encoder_bias=encoder_bias)
-        write_text(asked.out, json.dumps(rows, indent=1) + "\n")
+        write_rows(asked.out, rows)
         for row in rows[-len(BIASES) :]:
             print(row, flush=True)
 

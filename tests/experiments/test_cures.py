@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from experiments.training.cure_rows import Row, best, helps
+from experiments.rows import Row
+from experiments.training.cure_rows import best, helps
 from experiments.training.prototypes import Beside
 
 from autopsae.sae.sparsity import TopK

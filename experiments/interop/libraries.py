@@ -77,6 +77,9 @@ def saelens(setting: Setting, prescription: Prescription, architecture: str, arm
     A step of Adam moves a threshold by the rate at most, too little to hold what the encoder learns, so
     "jumprelu_at_l0" has three settings of SAELens besides: one threshold at birth, with which an L0 of k is counted
     on the sample, a bandwidth in units of the tokens' scale, and a penalty that reaches the encoder too.
+    "jumprelu_held" has two more: a penalty of ten times the weight (SAELens sums the error over all d_in entries,
+    beside which a penalty of 1 is small), and the loss on the pre-activations of dead latents, at the coefficient
+    that SAELens names.
 
     Besides "default" and "cured", an arm may have a part of the cure: "long_rows" (of length 1), "centred" (`b_dec`
     at the centre), "centred_long_rows", and "mapped" (all but the long rows).
@@ -93,9 +96,13 @@ def saelens(setting: Setting, prescription: Prescription, architecture: str, arm
     if jumps:
         options = {"jumprelu_sparsity_loss_mode": "quadratic", "target_l0": float(setting.k)}
         options["l0_coefficient"] = 1.0 if maps else 1 / setting.weight
-    if architecture == "jumprelu_at_l0":
+    at_l0 = architecture in ("jumprelu_at_l0", "jumprelu_held")
+    if at_l0:
         options["jumprelu_bandwidth"] = 0.05 if maps else 0.05 / setting.weight**0.5
         options["jumprelu_ste_to_input"] = True
+    if architecture == "jumprelu_held":
+        options["l0_coefficient"] *= 10
+        options["pre_act_loss_coefficient"] = 3e-6
     config = getattr(sae_lens, f"{name}TrainingSAEConfig")(**common, **options)
     sae = getattr(sae_lens, f"{name}TrainingSAE")(config)
     trainer = SAETrainer(
@@ -118,7 +125,7 @@ def saelens(setting: Setting, prescription: Prescription, architecture: str, arm
             length = 1.0 if arm.endswith("long_rows") else config.decoder_init_norm
             for weight, dim in ((sae.W_dec, 1), (sae.W_enc, 0)):
                 weight.copy_(length * torch.nn.functional.normalize(weight, dim=dim))
-        if architecture == "jumprelu_at_l0":
+        if at_l0:
             before = sae.encode_with_hidden_pre(trainer.activation_scaler(setting.sample))[1].flatten()
             sae.threshold.fill_(before.kthvalue(len(before) - setting.k * len(setting.sample)).values)
 
@@ -212,6 +219,7 @@ KINDS = (
     ("SAELens", "batchtopk"),
     ("SAELens", "jumprelu"),
     ("SAELens", "jumprelu_at_l0"),
+    ("SAELens", "jumprelu_held"),
     ("dictionary_learning", "topk"),
     ("sparsify", "topk"),
 )

@@ -7,12 +7,13 @@ from experiments.interop import trained
 from tests.test_docs_numbers import quoted
 
 PAGE = "docs/interop.md"
-TOPK, SAELENS, BATCHTOPK, OWN, JUMPRELU, SPARSIFY = (
+TOPK, SAELENS, BATCHTOPK, OWN, JUMPRELU, HELD, SPARSIFY = (
     ("dictionary_learning", "topk"),
     ("SAELens", "topk"),
     ("SAELens", "batchtopk"),
     ("SAELens", "jumprelu"),
     ("SAELens", "jumprelu_at_l0"),
+    ("SAELens", "jumprelu_held"),
     ("sparsify", "topk"),
 )
 BETTER = (SAELENS, BATCHTOPK, SPARSIFY)
@@ -80,6 +81,14 @@ def test_the_errors_of_other_libraries_are_those_of_the_rows() -> None:
         *levels,
         round(100 * (1 - ratio(JUMPRELU, "fvu_raw"))),
     ]
+    held = {name: [end(HELD, arm, name, 5000) for arm in ("cured", "default")] for name in ("l0", "dead")}
+    sentence = (
+        "nearer to 32 (# under the cure, # by default), and # % are dead under the cure after 5,000 steps, # % by "
+        "default. The error without strays is # % lower under the cure."
+    )
+    shares = [round(100 * dead, 1) for dead in held["dead"]]
+    levels = [round(l0, 1) for l0 in held["l0"]]
+    assert quoted(PAGE, sentence) == [*levels, *shares, fall(HELD, "fvu_typical", 5000)]
     own = [round(end(OWN, arm, "l0")) for arm in ("default", "cured")]
     assert quoted(PAGE, "settings # latents fire on a token by default after 2,000 steps and # under") == own
 

@@ -52,13 +52,17 @@ def rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.3g}") for value in values]
 
 
-def covered(layer: str) -> dict[tuple[str, int], Row]:
-    return {(row["arm"], row["d_sae"]): row for row in read_rows(CONCEPTS) if row["layer"] == layer}
+def covered(layer: str, *arms: tuple[str, int]) -> list[float]:
+    """Concepts of each (arm, number of latents), means over seeds."""
+    rows = [row for row in read_rows(CONCEPTS) if (row["layer"], row["steps"]) == (layer, STEPS)]
+    return rounded(
+        mean(row["covered"] for row in rows if (row["arm"], row["d_sae"]) == (arm, size)) for arm, size in arms
+    )
 
 
 def test_the_layers_of_the_text_are_those_of_the_rows() -> None:
     seeds = {layer: len(ends(layer, "prescribed")) for layer in LAYERS}
-    few = dict.fromkeys(("unirep", "antiberty", "dinov2", "smollm2", *GEMMA), 1)
+    few = {**dict.fromkeys(("unirep", "antiberty", "dinov2", "smollm2", GEMMA[1]), 1), GEMMA[0]: 2}
     assert {layer: n for layer, n in seeds.items() if n} == {"unirep64": 3, "spliceai": 3, **few}
 
 
@@ -126,13 +130,13 @@ def test_the_prescription_and_the_papers_cure_are_compared_as_the_rows_say() -> 
     assert error("smollm2", "prescribed") < centered["smollm2"]
     sentence = "On Gemma hs2 centering leaves # % dead and the prescription # %;"
     assert quoted(PAGE, sentence) == [round(100 * dead("gemma3-hs2", arm)) for arm in ("centered", "prescribed")]
-    sentence = "they cover as many concepts, and the error of centering is lower, #."
+    sentence = "they cover nearly as many concepts, and the error of centering is lower, #."
     assert quoted(PAGE, sentence) == rounded([centered["gemma3-hs2"]])
     assert centered["gemma3-hs2"] < error("gemma3-hs2", "prescribed")
     errors = [error("gemma3-hs11", arm) for arm in ("prescribed", "centered")]
     assert max(errors) < 1.005 * min(errors)
-    hs11 = covered("gemma3-hs11")
-    assert hs11["centered", 2048]["covered"] - hs11["prescribed", 2048]["covered"] == 2
+    more, fewer = covered("gemma3-hs11", ("centered", 2048), ("prescribed", 2048))
+    assert more - fewer == 2
     sentence = "that was too mild: # % die, and none under centering."
     assert quoted(PAGE, sentence) == [round(100 * dead("antiberty", "prescribed"))]
     assert dead("antiberty", "centered") == 0
@@ -169,37 +173,45 @@ def test_the_verdicts_of_the_text_are_those_of_the_rows() -> None:
     compared = read_compared(STEPS)
     said = [verdict(row["gains"]["prescribed"], row["covered"]) for row in compared]
     counts = {word: said.count(word) for word in ("more", "fewer", "within a tenth", "open")}
-    assert (len(said), counts) == (12, {"more": 2, "fewer": 1, "within a tenth": 4, "open": 5})
-    assert "two are more, one is fewer, four are within a tenth and five open." in words(PAGE)
-    gemma, hs11, smollm2 = (covered(layer) for layer in (*GEMMA, "smollm2"))
+    assert (len(said), counts) == (13, {"more": 3, "fewer": 1, "within a tenth": 4, "open": 5})
+    assert (
+        "thirteen comparisons of the prescribed SAE with the larger baseline three are more, one is fewer, four are "
+        in words(PAGE)
+    )
+
+
+def test_the_concepts_of_the_text_are_those_of_the_rows() -> None:
+    names = ("prescribed", "baseline", "random rows", "auxk", "centered")
+    cured, equal, chance, auxk, centered = ((name, 2048) for name in names)
+    larger = ("baseline", 8192)
     sentence = (
-        "On Gemma hs11 the prescribed SAE covers # of # concepts and the centered one #; AuxK covers #, the "
+        "On Gemma hs11 the prescribed SAE covers # of 59 concepts and the centered one #; AuxK covers #, the "
         "baseline of the same size #, the larger one #, and random rows #:"
     )
-    arms = ("centered", 2048), ("auxk", 2048), ("baseline", 2048), ("baseline", 8192), ("random rows", 2048)
-    few = ends("gemma3-hs11", "centered", times=0.25)[0]["end"]["fvu_raw"]
-    said_of_few = quoted(PAGE, "Even 512 centered latents cover # there, at an error of #.")
-    assert said_of_few == [hs11["centered", 512]["covered"], *rounded([few])]
-    first = hs11["prescribed", 2048]
-    assert quoted(PAGE, sentence) == [first["covered"], first["concepts"], *(hs11[arm]["covered"] for arm in arms)]
-    told = ("prescribed", "auxk", "baseline"), ("prescribed", "baseline")
+    assert quoted(PAGE, sentence) == covered(GEMMA[1], cured, centered, auxk, equal, larger, chance)
+    sizes = {
+        name: covered(GEMMA[1], *((name, size) for size in (512, 2048, 8192)))
+        for name in ("prescribed", "centered", "baseline")
+    }
+    sentence = "the prescribed SAE covers #, # and #, the centered one #, # and #, and the baseline #, # and #"
+    assert quoted(PAGE, sentence) == [*sizes["prescribed"], *sizes["centered"], *sizes["baseline"]]
+    assert sizes["prescribed"][0] == sizes["baseline"][2]
+    few, many = (error(GEMMA[1], arm, times=times) for arm, times in (("prescribed", 0.25), ("baseline", 4)))
+    assert quoted(PAGE, "of the baseline, at a lower error (# beside #).") == rounded([few, many])
     sentence = (
-        "covers # of # concepts, and so does the centered one; AuxK covers #, the baseline of the same size #, and "
-        "the larger one #: fewer than random rows, which cover #."
+        "covers # of 59 concepts, and the centered one #; AuxK covers #, the baseline of the same size #, and the "
+        "larger one #: fewer than random rows, which cover #."
     )
-    counted = [gemma[arm, 2048]["covered"] for arm in told[0]]
-    ends_with = [gemma["baseline", 8192]["covered"], gemma["random rows", 2048]["covered"]]
-    assert quoted(PAGE, sentence) == [counted[0], gemma["baseline", 2048]["concepts"], *counted[1:], *ends_with]
-    sentence = "a cured SAE of 2,048 latents knows # and # of # concepts, and a baseline of 8,192 knows # and #."
-    larger = [of["baseline", 8192]["covered"] for of in (gemma, hs11)]
-    assert quoted(PAGE, sentence) == [counted[0], first["covered"], first["concepts"], *larger]
-    assert gemma["centered", 2048]["covered"] == counted[0]
-    sentence = "covers # of # concepts, the baseline of the same size #, and the larger one #; random rows cover #."
-    counted = [smollm2[arm, 2048]["covered"] for arm in told[1]]
-    ends_with = [smollm2["baseline", 8192]["covered"], smollm2["random rows", 2048]["covered"]]
-    assert quoted(PAGE, sentence) == [counted[0], smollm2["baseline", 2048]["concepts"], counted[1], *ends_with]
-    dinov2 = covered("dinov2")
-    others = ("random rows", 2048), ("prescribed", 2048), ("baseline", 8192)
-    counted = [dinov2[arm]["covered"] for arm in others]
-    sentence = "On DINOv2 they cover #, the cured SAE #, the larger baseline # of # concepts"
-    assert quoted(PAGE, sentence) == [*counted, dinov2["prescribed", 2048]["concepts"]]
+    assert quoted(PAGE, sentence) == covered(GEMMA[0], cured, centered, auxk, equal, larger, chance)
+    sentence = "a cured SAE of 2,048 latents knows # and # of 59 concepts, and a baseline of 8,192 knows # and #."
+    assert quoted(PAGE, sentence) == [*(covered(layer, sae)[0] for sae in (cured, larger) for layer in GEMMA)]
+    sentence = "it also knows more concepts: # of 59 beside # (hs2), and # beside # (hs11)."
+    assert quoted("README.md", sentence) == [n for layer in GEMMA for n in covered(layer, cured, larger)]
+    sentence = (
+        "covers # of 59 concepts, the baseline of the same size #, and the larger one #; random rows cover #."
+    )
+    assert quoted(PAGE, sentence) == covered("smollm2", cured, equal, larger, chance)
+    sentence = "On DINOv2 they cover #, the cured SAE #, the larger baseline # of 23 concepts"
+    assert quoted(PAGE, sentence) == covered("dinov2", chance, cured, larger)
+    concepts = {(row["layer"], row["concepts"]) for row in read_compared(STEPS)}
+    assert {*((layer, 59) for layer in (*GEMMA, "smollm2")), ("dinov2", 23)} <= concepts

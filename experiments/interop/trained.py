@@ -163,7 +163,8 @@ def table(rows: Sequence[Row]) -> str:
             for arm in ("default", "cured")
         ]
         library, architecture = KINDS[kind]
-        label = f"{library} {architecture.replace('_at_l0', ', at L0')}" if library == "SAELens" else library
+        named = architecture.replace("_at_l0", ", at L0").replace("_held", ", held")
+        label = f"{library} {named}" if library == "SAELens" else library
         lines.append(
             f"| {label} | {row['model']} {row['layer']} | {setting} | {len(seeds)} | {' | '.join(cells)} |"
         )

@@ -1,4 +1,4 @@
-"""What an SAE is worth beside one of four times its size: a table per layer in docs/worth.md, from the rows.
+"""What an SAE is worth beside one of four times its size: picture and tables of docs/worth.md, from the rows.
 
     python -m experiments.trained.worth [--steps 5000]
 
@@ -16,8 +16,10 @@ from experiments.trained.layers import LAYERS, Layer
 from experiments.trained.measure import KS
 from experiments.trained.plan import SCALES
 from experiments.trained.rows import COMPARED, Row, read_rows
+from experiments.trained.worth_picture import draw, numbers
 
 from autopsae.arrays import InputError
+from autopsae.files import write_whole
 
 PAGE = Path(__file__).parents[2] / "docs" / "worth.md"
 BEGIN, END = "<!-- the layers: written by experiments.trained.worth -->", "<!-- end of the layers -->"
@@ -88,6 +90,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE)
     asked = parser.parse_args()
     write_between(asked.page, BEGIN, END, tables(asked.steps))
+    picture = draw(numbers(asked.steps))
+    write_whole(asked.page.with_suffix(".png"), lambda temporary: picture.savefig(temporary, format="png", dpi=140))
 
 
 if __name__ == "__main__":

@@ -124,3 +124,11 @@ def test_a_parameter_out_of_range_is_refused_in_one_line(
 def test_the_largest_seed_and_number_of_tokens_are_accepted() -> None:
     diagnosis = diagnose(tokens(), **ASKED, seed=2**63 - 1, at_tokens=10**15)
     assert diagnosis.expected["none"].tokens == 10**15
+
+
+def test_where_most_tokens_are_one_vector_the_mean_has_no_distance_in_their_spread() -> None:
+    x = torch.randn(1000, 12, generator=torch.Generator().manual_seed(0))
+    x[:600] = x[0]
+    diagnosis = diagnose(x, d_sae=24, k=4)
+    assert diagnosis.severity.mean_median_distance is None
+    assert '"mean_median_distance": null' in json.dumps(diagnosis.to_dict(), allow_nan=False)

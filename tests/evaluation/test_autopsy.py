@@ -218,6 +218,19 @@ def test_a_row_of_zeros_is_beyond_reach() -> None:
     assert (float(found.variance_share[4]), float(found.alignment[4])) == (0, 0)
 
 
+@pytest.mark.parametrize("length", [1e-9, 1e-25, 1e20])
+def test_the_angles_of_a_row_do_not_depend_on_its_length(length: float) -> None:
+    sae, x = by_hand()
+    with torch.no_grad():
+        sae.W_dec.copy_(sae.W_enc)
+    expected = autopsy(sae, x)
+    with torch.no_grad():
+        sae.W_enc[1] *= length
+    now = autopsy(sae, x)
+    assert now.tied[1] == pytest.approx(1.0, abs=1e-5)
+    torch.testing.assert_close(now.alignment, expected.alignment)
+
+
 def test_no_training_moves_what_an_encoder_with_a_center_of_its_own_subtracts() -> None:
     sae, x = by_hand()
     sae.fix_encoder_center()

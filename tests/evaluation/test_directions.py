@@ -6,6 +6,7 @@ import torch
 
 from autopsae import InputError
 from autopsae.evaluation import mmcs
+from autopsae.evaluation.directions import unit_rows
 
 pytestmark = pytest.mark.quick
 
@@ -44,3 +45,13 @@ def test_a_zero_row_is_at_cosine_zero() -> None:
 def test_matrices_that_do_not_fit_are_refused(shape: tuple[int, int]) -> None:
     with pytest.raises(InputError, match="of one width, neither empty, got"):
         mmcs(torch.ones(2, 4), torch.ones(shape))
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e-13, 1e30])
+def test_no_row_is_too_short_or_too_long(length: float) -> None:
+    rows, features = (torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    expected = mmcs(rows, features)
+    assert mmcs(rows * length, features) == pytest.approx(expected, rel=1e-5)
+    assert mmcs(rows, features * length) == pytest.approx(expected, rel=1e-5)
+    lengths = unit_rows(torch.cat([rows * length, torch.zeros(1, 4)])).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.tensor([1.0] * 6 + [0.0]))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from experiments.outliers_2605_31518 import table
 from experiments.outliers_2605_31518.frame import read_claims
-from experiments.trained import pictures, plan, reproduce, rows, worth
+from experiments.trained import pictures, plan, reproduce, rows, worth, worth_picture
 from experiments.trained.arms import ARMS, CONTROLS
 from experiments.trained.layers import LAYERS
 from experiments.trained.pictures import FRAME_SCALES, caption
@@ -135,6 +135,21 @@ def test_the_page_on_worth_has_a_table_per_layer_with_what_is_in_the_rows(folder
     large = next(line for line in text.splitlines() if line.startswith("| **baseline"))
     assert large.split(" | ")[1] == f"{4 * LAYERS['unirep'].d_sae:,}"
     assert large.split(" | ")[4] == "40 of 100"
+
+
+def test_the_picture_on_worth_shows_what_is_in_the_rows(folder: Path) -> None:
+    write(GOOD, good=True)
+    of_layers = worth_picture.numbers(STEPS)
+    assert [*of_layers] == [*SEVERITY]  # most of the baseline dead first
+    cured = made_row("unirep", "prescribed", d_sae=2048, k=32, gamma=5.0)["end"]
+    for (layer, gamma), (dead, errors, concepts) in zip(SEVERITY.items(), of_layers.values(), strict=True):
+        assert dead["baseline", 1] == pytest.approx([GOOD["baseline"]["dead"] + 0.02 * gamma] * 3), layer
+        assert dead["prescribed", 1] == [cured["dead"]] * 3
+        assert errors["baseline", 4] == [1.0] * 3
+        assert errors["prescribed", 1] == pytest.approx([cured["fvu_raw"] / GOOD["baseline"]["fvu"]] * 3, rel=1e-3)
+        assert (concepts["prescribed", 1], concepts["baseline", 4]) == ([0.6] * 3, [0.4] * 3)
+    named = worth_picture.draw(of_layers).axes[0].get_yticklabels()
+    assert [one.get_text() for one in named] == [LAYERS[name].title for name in of_layers]
 
 
 def test_no_two_arms_of_a_figure_look_alike_and_every_arm_has_a_look() -> None:

@@ -16,6 +16,8 @@ from autopsae.features.network_source import NetworkSource, token_table
 from autopsae.models import ImageNetwork, Letters, TextNetwork
 from autopsae.models.sequences import ProteinNetwork
 from autopsae.models.unirep import build_unirep
+from autopsae.remedies.remedy import untouched
+from autopsae.sae.init import born
 from autopsae.sae.sparsity import ReLU, TopK
 from tests.activations.test_presets import WORDS, gpt2_folder
 from tests.features.sources import small_sae
@@ -165,3 +167,14 @@ def test_controls_are_centred_at_the_tokens_that_count_and_as_sparse_as_the_sae_
     torch.testing.assert_close(controls["random rows"].b_dec, some.mean(dim=0), rtol=1e-5, atol=1e-5)
     expected = random_sae(free, 5, center=some.mean(dim=0), seed=3)
     assert torch.equal(controls["random rows"].W_enc, expected.W_enc)
+
+
+@pytest.mark.quick
+def test_controls_of_an_sae_with_layer_norm_are_centred_where_its_tokens_are() -> None:
+    """The mean of normalised tokens is not the normalised mean."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 32, generator=generator) * torch.linspace(0.2, 3, 32)
+    sae = born(untouched(32), d_sae=128, sparsity=TopK(k=4), sample=x, layer_norm=True, generator=generator)
+    control = control_saes(sae, x)["random rows"]
+    y = sae.enter(x)[0]
+    torch.testing.assert_close(control.b_dec, y.mean(dim=0), rtol=1e-4, atol=1e-4)

@@ -1,7 +1,12 @@
+from typing import Any
+
+import jaxtyping
 import pytest
 import torch
 
+from autopsae.arrays import InputError
 from autopsae.remedies.affine import Affine
+from autopsae.remedies.remedy import Remedy
 
 pytestmark = pytest.mark.quick
 
@@ -40,3 +45,34 @@ def test_composition_maps_as_one_after_the_other() -> None:
 
 def test_tokens_keep_their_dtype() -> None:
     assert random_affine(4, 0)(torch.randn(2, 4)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"linear": torch.eye(4)}, "expected both linear and inverse, or neither, got linear alone"),
+        ({"inverse": torch.eye(4)}, "expected both linear and inverse, or neither, got inverse alone"),
+        (
+            {"linear": torch.eye(3), "inverse": torch.eye(4)},
+            r"expected linear as \[4, 4\], by center, got shape \[3, 3\]",
+        ),
+        ({"center": torch.zeros(4, 1)}, r"expected center as \[d_in\], got shape \[4, 1\]"),
+        *(
+            ({"scale": scale}, "expected a finite scale over 0")
+            for scale in (0.0, -1.0, float("nan"), float("inf"))
+        ),
+    ],
+)
+def test_a_map_that_cannot_be_undone_is_refused(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no type checks either
+    with pytest.raises(InputError, match=message):
+        Affine(**{"center": torch.zeros(4), **change})
+
+
+def test_a_remedy_whose_inverse_does_not_undo_its_matrix_is_refused() -> None:
+    """With it an SAE that reconstructs perfectly would have an FVU of 1."""
+    affine = Affine(center=torch.zeros(4), linear=2 * torch.eye(4), inverse=torch.eye(4))
+    with pytest.raises(InputError, match="remedy 'mine': expected an inverse that undoes linear"):
+        Remedy(name="mine", instruction="double", affine=affine)

@@ -383,7 +383,7 @@ def test_what_fires_counts_as_positive_even_if_bfloat16_did_not_see_it() -> None
 
 def test_weights_that_do_not_fit_together_are_refused() -> None:
     weights = {"W_enc": torch.eye(4), "W_dec": torch.eye(4), "b_dec": torch.zeros(4)}
-    with pytest.raises(InputError, match=r"a threshold for each latent or all, got shapes .*torch.Size\(\[3\]\)"):
+    with pytest.raises(InputError, match=r"expected threshold as a tensor of floats \[\] or \[4\], .*, got \[3\] "):
         SAE(**weights, sparsity=JumpReLU(), threshold=torch.ones(3))  # type: ignore[arg-type]
     with pytest.raises(
         InputError, match=r"expected a firing_rate of at least one token of the sample, got 0.001 of 5"
@@ -396,3 +396,10 @@ def test_weights_that_do_not_fit_together_are_refused() -> None:
             generator=generator(),
             firing_rate=1e-3,
         )
+
+
+@pytest.mark.parametrize("edges", [(1.0, 0.0), (0.1, 0.1), (0.0, 1.0, 0.5)])
+def test_edges_of_firing_rates_that_do_not_rise_are_refused(edges: tuple[float, ...]) -> None:
+    sae = born(untouched(4), d_sae=9, sparsity=TopK(k=2), scaled=False, generator=generator())
+    with pytest.raises(InputError, match="by_rate: expected edges in rising order"):
+        fates(sae, torch.randn(50, 4)).by_rate(edges)

@@ -39,6 +39,20 @@ def test_k_outside_the_dictionary_is_refused(k: int) -> None:
         predicted_dead(1.0, 1000, d_sae=100, k=k)
 
 
+@pytest.mark.parametrize("gamma", [float("nan"), -1.0])
+def test_a_gamma_that_is_no_ratio_of_norms_is_refused(gamma: float) -> None:
+    for predict in (predicted_dead_by_relu, lambda g, n: predicted_dead(g, n, d_sae=100, k=5)):
+        with pytest.raises(InputError, match="gamma: expected a number of at least 0"):
+            predict(gamma, 1000)
+
+
+@pytest.mark.parametrize("tokens", [0, -5, 10**20])
+def test_numbers_of_tokens_that_nobody_has_are_refused(tokens: int) -> None:
+    for predict in (predicted_dead_by_relu, lambda g, n: predicted_dead(g, n, d_sae=100, k=5)):
+        with pytest.raises(InputError, match="tokens: expected a whole number from 1 to 1,000,000,000,000,000"):
+            predict(2.0, tokens)
+
+
 def test_authors_454_layers_give_the_figures_of_the_released_table() -> None:
     with AUTHORS.open() as file:
         rows = list(csv.DictReader(file))

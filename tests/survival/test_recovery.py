@@ -109,6 +109,12 @@ def test_a_rate_or_number_of_steps_under_zero_is_refused(wrong: dict[str, float]
         said(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("frozen", [("bdec",), "b_dec", ("W_enc", "b_pre")])
+def test_a_parameter_that_cannot_be_frozen_is_refused(frozen: tuple[str, ...] | str) -> None:
+    with pytest.raises(InputError, match="expected frozen as a collection of W_enc, W_dec, b_dec, b_enc, got"):
+        said(frozen=frozen)
+
+
 def test_relu_is_the_sum_of_its_parts() -> None:
     foretold = said()
     assert replace(foretold, unrecovered=0.25, collateral=0.5).dead_by_relu == 0.75

@@ -216,6 +216,7 @@ def test_a_centered_sae_recovers_the_true_features_at_gamma_40(sparsity: Sparsit
             "expected b_dec frozen or a bias of its own, got ('b_dec',) and Bias(lr_fraction=0.0",
         ),
         ({"warmup_steps": 6, "decay_steps": 5}, "expected warmup_steps + decay_steps <= steps = 10, got 6 + 5"),
+        ({"k_start": 20, "k_steps": 50}, "expected k_steps <= steps = 10, got 50"),
         ({"clip_norm": 0.0}, "expected clip_norm > 0 or None, got 0.0"),
     ],
 )

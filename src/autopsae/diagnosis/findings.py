@@ -125,12 +125,13 @@ def _beyond_training(measured: Measured) -> Finding | None:
 
 def _dragged_mean(measured: Measured) -> Finding | None:
     severity, mean, median = measured.severity, measured.birth["mean"].dead, measured.birth["median"].dead
-    if severity.mean_median_distance <= DRAGGED_MEAN or mean <= median + OFF:
+    distance = severity.mean_median_distance
+    if distance is None or distance <= DRAGGED_MEAN or mean <= median + OFF:
         return None
     instead = f"never center by the mean here; the geometric median leaves {median:.1%} ({measured.how})"
     return Finding(
         name=MEAN_MEDIAN,
-        value=severity.mean_median_distance,
+        value=distance,
         threshold=DRAGGED_MEAN,
         tokens=measured.sample_size,
         meaning=f"a few tokens drag the arithmetic mean away from the typical token (it points "

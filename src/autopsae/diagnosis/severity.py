@@ -53,8 +53,9 @@ class Severity(Result):
     """Norm of the arithmetic mean."""
     median_norm: float
     """Norm of the geometric median."""
-    mean_median_distance: float
-    """||mean - median|| over the median token's distance from the geometric median."""
+    mean_median_distance: float | None
+    """||mean - median|| over the median token's distance from the geometric median; None where over half of the
+    sample is one vector, which is the median, and the mean is elsewhere."""
     mean_median_angle: float
     """Angle between the two, in degrees."""
     token_norm_median: float
@@ -129,7 +130,7 @@ def severity(
         kurtosis=float(kurtosis.mean()) if len(kurtosis) else None,
         mean_norm=float(raw.mean.norm()),
         median_norm=float(median.norm()),
-        mean_median_distance=float((raw.mean - median).norm() / typical) if typical > 0 else 0.0,
+        mean_median_distance=_distance_in(float(typical), float((raw.mean - median).norm())),
         mean_median_angle=float(cosine.arccos().rad2deg().nan_to_num(0.0)),
         token_norm_median=middle,
         token_norm_p99=norms.quantile(0.99),
@@ -138,6 +139,11 @@ def severity(
         stray_tokens=stray_tokens,
         stray_square=stray_square,
     )
+
+
+def _distance_in(unit: float, distance: float) -> float | None:
+    """distance / unit, None where that is infinite."""
+    return distance / unit if unit > 0 else (None if distance > 0 else 0.0)
 
 
 def _gamma_interval(sample: Float[Tensor, "sample d_in"], moments: Moments, groups: Groups) -> tuple[float, float]:

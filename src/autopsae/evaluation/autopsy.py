@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from autopsae.ambient import matmul
 from autopsae.arguments import whole_arguments
@@ -16,6 +15,7 @@ from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
 from autopsae.evaluation.advice import LIBRARIES
 from autopsae.evaluation.births import likely_births
 from autopsae.evaluation.causes import causes, counterfactuals
+from autopsae.evaluation.directions import unit_rows
 from autopsae.evaluation.result import FATES, Autopsy
 from autopsae.evaluation.space import Space, margins, shift_to
 from autopsae.modules import evaluation_mode
@@ -98,8 +98,8 @@ def autopsy(
         shift=matmul(W, away) if sae.b_enc is None else matmul(W, away) + sae.b_enc,
         signal=signal,
         variance_share=share,
-        alignment=cosine_similarity(W, away[None]),
-        tied=cosine_similarity(W, sae.W_dec),
+        alignment=matmul(unit_rows(W), unit_rows(away[None])[0]),
+        tied=(unit_rows(W) * unit_rows(sae.W_dec)).sum(dim=1),
         travel=_travel(sae, max_pre),
         wakes=wakes,
         dead_forecast=later,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
 
+from autopsae.evaluation.directions import unit_rows
 from autopsae.sae.model import SAE
 
 MOVED = 0.1
@@ -52,7 +52,7 @@ def likely_births(sae: SAE, signal: Float[Tensor, "d_sae"], *, fired: Int[Tensor
     if bool(moved[fired > 0].double().mean() > 0.5):
         born = (1 / sae.W_dec.norm(dim=1).median().clamp_min(tiny)).expand_as(lengths)
     return Births(
-        rows=normalize(sae.W_dec, dim=1) * born[:, None],
+        rows=unit_rows(sae.W_dec) * born[:, None],
         length=born / lengths.clamp_min(tiny),
         moved=moved,
         untouched=apart < UNTOUCHED,
@@ -69,7 +69,7 @@ def has_moved(sae: SAE, signal: Float[Tensor, "d_sae"]) -> Bool[Tensor, "d_sae"]
 
 def _apart(sae: SAE) -> Float[Tensor, "d_sae"]:
     """Distance of encoder and decoder row, both brought to unit length."""
-    distance: Tensor = (normalize(sae.W_enc, dim=1) - normalize(sae.W_dec, dim=1)).norm(dim=1)
+    distance: Tensor = (unit_rows(sae.W_enc) - unit_rows(sae.W_dec)).norm(dim=1)
     return distance
 
 

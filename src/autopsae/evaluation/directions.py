@@ -3,9 +3,16 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from autopsae.arrays import InputError
+
+
+def unit_rows(rows: Float[Tensor, "rows width"]) -> Float[Tensor, "rows width"]:
+    """Each row over its length, however short or long it is; a row of zeros stays one."""
+    largest = rows.abs().amax(dim=1, keepdim=True)
+    rows = rows / largest.where(largest > 0, 1)  # whose squares neither vanish nor overflow
+    unit: Tensor = rows / rows.norm(dim=1, keepdim=True).where(largest > 0, 1)
+    return unit
 
 
 @torch.no_grad()
@@ -26,5 +33,5 @@ def mmcs(W_dec: Float[Tensor, "d_sae d_in"], features: Float[Tensor, "n_features
             f"mmcs: expected W_dec [d_sae, d_in] and features [n_features, d_in] of one width, neither empty, got "
             f"shapes {tuple(W_dec.shape)} and {tuple(features.shape)}; pass the raw-space rows (sae.fold().W_dec)"
         )
-    rows, directions = (normalize(matrix.double(), dim=1) for matrix in (W_dec, features.to(W_dec.device)))
+    rows, directions = (unit_rows(matrix.double()) for matrix in (W_dec, features.to(W_dec.device)))
     return float((directions @ rows.T).amax(dim=1).mean())

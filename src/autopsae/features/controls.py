@@ -65,13 +65,14 @@ def control_saes(
     is_counted: the tokens that count; left out, all do. Two passes. Raises InputError as `chunks` and `fates`.
     """
     counted = tokens if is_counted is None else SomeTokens(tokens, is_counted)
-    total, n = torch.zeros(sae.d_in, dtype=torch.float64, device="cpu"), 0
+    # Raw, and in the space of the SAE: with layer_norm, the one cannot be told from the other.
+    totals, n = torch.zeros(2, sae.d_in, dtype=torch.float64, device="cpu"), 0
     for x in chunks(counted, dtype=torch.float64):
-        total, n = total + x.sum(dim=0).cpu(), n + len(x)
-    mean = (total / n).to(sae.W_enc.device)
+        entered = sae.enter(x)[0]
+        totals, n = totals + torch.stack([x.sum(dim=0).cpu(), entered.double().sum(dim=0).cpu()]), n + len(x)
+    mean, center = (totals / n).to(sae.W_enc.device)
     counts = fates(sae, counted)
     k = max(1, round(float(counts.fired.sum()) / counts.tokens))
-    center = sae.enter(mean[None].to(sae.W_enc))[0][0]
     return {
         "neurons": neuron_sae(mean).to(sae.W_enc),
         "random rows": random_sae(sae, k, center=center, seed=seed),

@@ -1,6 +1,7 @@
 """One invertible affine map, the only way in which a remedy changes the tokens."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -23,6 +24,23 @@ class Affine(Result):
     """A^-1; None where A is the identity."""
     scale: float = 1.0
     """A positive factor for all dimensions."""
+
+    def __post_init__(self) -> None:
+        """Raises InputError for shapes that do not fit, a matrix without its inverse, and a scale not over 0.
+
+        Whether the inverse undoes the matrix is asked where a remedy is made or a file is read (`check_inverse`).
+        """
+        if self.center.ndim != 1:
+            raise InputError(f"Affine: expected center as [d_in], got shape {[*self.center.shape]}")
+        d_in = len(self.center)
+        for name, part in (("linear", self.linear), ("inverse", self.inverse)):
+            if part is not None and part.shape != (d_in, d_in):
+                raise InputError(f"Affine: expected {name} as {[d_in, d_in]}, by center, got shape {[*part.shape]}")
+        if (self.linear is None) != (self.inverse is None):
+            given = "linear" if self.inverse is None else "inverse"
+            raise InputError(f"Affine: expected both linear and inverse, or neither, got {given} alone")
+        if not 0 < self.scale < inf:
+            raise InputError(f"Affine: expected a finite scale over 0, got {self.scale:g}")
 
     @staticmethod
     def identity(d_in: int) -> "Affine":

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError
-from autopsae.remedies.affine import Affine
+from autopsae.remedies.affine import Affine, check_inverse
 from autopsae.remedies.view import View
 from autopsae.statistics.spectrum import Spectrum
 from autopsae.tables import Result
@@ -33,7 +33,9 @@ class Remedy(Result):
     """Orthonormal rows onto which the SAE's rows are projected at birth; None for the whole space."""
 
     def __post_init__(self) -> None:
-        """Raises InputError for a map or a subspace with values that are not finite."""
+        """Raises InputError for a map or a subspace with values that are not finite, and for an inverse that does
+        not undo its matrix.
+        """
         parts = {name: getattr(self.affine, name) for name in ("center", "linear", "inverse")}
         parts["subspace"] = self.subspace
         bad = [name for name, part in parts.items() if part is not None and not bool(part.isfinite().all())]
@@ -42,6 +44,7 @@ class Remedy(Result):
                 f"remedy {self.name!r}: expected finite numbers, got NaN or infinite values in {', '.join(bad)}; "
                 "check the tokens that it was made from"
             )
+        check_inverse(self.affine.linear, self.affine.inverse, f"remedy {self.name!r}")
 
     def enters(self, sample: Float[Tensor, "sample d_in"] | None = None) -> View:
         """What an SAE drawn under this remedy sees of raw tokens. sample: some of them, which tell its scale;

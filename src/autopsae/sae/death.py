@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from autopsae.arrays import Tokens, chunks
+from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.kernels.ranks import ALONE, Ranks
 from autopsae.kernels.sums import mark_fired
 from autopsae.modules import evaluation_mode
@@ -54,8 +54,10 @@ class Fates(Result):
 
         A firing rate is the share of the tokens on which a latent fires. The first count is of the rates up to the
         first edge (with the default edges: the dead latents). Every other count is of the rates over the edge
-        before it and up to its own edge. edges: in rising order.
+        before it and up to its own edge. edges: in rising order; else InputError.
         """
+        if [*edges] != sorted({*edges}):
+            raise InputError(f"by_rate: expected edges in rising order, got {', '.join(map(str, edges))}")
         rates = self.fired.double() / self.tokens
         up_to = [int((rates <= edge).sum()) for edge in edges]
         return {f"<= {edge:g}": n - before for edge, n, before in zip(edges, up_to, [0, *up_to], strict=False)}

@@ -13,6 +13,7 @@ from autopsae.arrays import InputError
 from autopsae.kernels.screen import Products
 from autopsae.kernels.sparse_ops import decode
 from autopsae.remedies.affine import Affine
+from autopsae.sae.parts import check_parts
 from autopsae.sae.selection import Selection
 from autopsae.sae.sparsity import Sparsity
 from autopsae.sae.stored import FORMAT, read_parts
@@ -56,11 +57,8 @@ class SAE(nn.Module):
         layer_norm: bool = False,
     ) -> None:
         super().__init__()
-        if W_enc.shape != W_dec.shape or (threshold is not None and threshold.shape not in ((), W_enc.shape[:1])):
-            raise InputError(
-                f"SAE: expected W_enc and W_dec [d_sae, d_in] and a threshold for each latent or all, got shapes "
-                f"{tuple(W_enc.shape)}, {tuple(W_dec.shape)}, {threshold if threshold is None else threshold.shape}"
-            )
+        parts = {"W_enc": W_enc, "W_dec": W_dec, "b_dec": b_dec, "b_enc": b_enc, "b_pre": b_pre}
+        check_parts({**parts, "threshold": threshold}, affine)
         sparsity.check(len(W_enc))
         self.W_enc, self.W_dec = nn.Parameter(W_enc.clone()), nn.Parameter(W_dec.clone())
         self.b_dec = nn.Parameter(b_dec.clone())
@@ -155,6 +153,8 @@ class SAE(nn.Module):
         """(y, back): the tokens in the SAE's space, and the function that maps their reconstructions back to raw
         space.
         """
+        if x.ndim != 2 or x.shape[1] != self.d_in:
+            raise InputError(f"SAE: expected tokens [tokens, d_in = {self.d_in}], got {[*x.shape]}; flatten them")
         x = x.to(self.W_enc)
         if not self.layer_norm:
             return self.affine(x), self.affine.invert
@@ -269,7 +269,8 @@ class SAE(nn.Module):
         sae = SAE(
             **{name: tensors.get(name) for name in (*PARAMETERS, "b_pre")},  # type: ignore[arg-type]
             sparsity=sparsity,
-            threshold=torch.ones((), dtype=torch.float32, device="cpu"),  # any value: it is overwritten
+            # Any value: it is overwritten.
+            threshold=torch.ones((), dtype=torch.float32, device="cpu") if sparsity.layouts(1, ()) else None,
             affine=Affine(**maps, scale=float(content["scale"])),  # type: ignore[arg-type]
             layer_norm=content["layer_norm"],
         )

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import inf
 from statistics import NormalDist
 
-from autopsae.arguments import check_k, whole_arguments
+from autopsae.arguments import check_k, check_whole, whole_arguments
+from autopsae.arrays import InputError
 from autopsae.sae.sparsity import Sparsity
 from autopsae.tables import Result
 
@@ -18,7 +19,11 @@ def reach(tokens: int) -> float:
 
 @whole_arguments("tokens")
 def predicted_dead_by_relu(gamma: float, tokens: int) -> float:
-    """Fraction of latents that no token makes positive: Phi(-C / gamma); tends to 1/2 for large gamma."""
+    """Fraction of latents that no token makes positive: Phi(-C / gamma); tends to 1/2 for large gamma.
+
+    Raises InputError for a gamma under 0 or NaN, and for `tokens` outside 1 ... 10^15.
+    """
+    _check(gamma, tokens)
     return _NORMAL.cdf(-_ratio(reach(tokens), gamma))
 
 
@@ -27,9 +32,10 @@ def predicted_dead(gamma: float, tokens: int, *, d_sae: int, k: int) -> float:
     """Fraction of latents that never fire: Phi(t_k - C / gamma), t_k = Phi^-1(1 - k / d_sae); includes the
     dead-by-ReLU; tends to 1 - k / d_sae. Good for gamma over 3, too low below.
 
-    Raises InputError for k outside 1 ... d_sae.
+    Raises InputError for k outside 1 ... d_sae, a gamma under 0 or NaN, and `tokens` outside 1 ... 10^15.
     """
     check_k(k, d_sae)
+    _check(gamma, tokens)
     t_k = _NORMAL.inv_cdf(1 - k / d_sae) if k < d_sae else -inf
     return _NORMAL.cdf(t_k - _ratio(reach(tokens), gamma))
 
@@ -57,6 +63,12 @@ class Prediction(Result):
     def __str__(self) -> str:
         dead = "no formula for all dead" if self.dead is None else f"{self.dead:.1%} dead"
         return f"by the paper's closed forms: {dead}, {self.dead_by_relu:.1%} dead-by-ReLU"
+
+
+def _check(gamma: float, tokens: int) -> None:
+    check_whole("tokens", tokens, least=1, most=10**15)
+    if not gamma >= 0:
+        raise InputError(f"gamma: expected a number of at least 0, got {gamma:g}")
 
 
 def _ratio(reach: float, gamma: float) -> float:

@@ -23,6 +23,7 @@ from torch import Tensor
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, matrix
 from autopsae.sae.sparsity import ReLU
+from autopsae.sae.weights import PARAMETERS
 from autopsae.survival.closed_form import predicted_dead_by_relu
 from autopsae.survival.forecast import forecast
 from autopsae.tables import Result
@@ -114,6 +115,8 @@ def recovery(
     """
     if not (lr >= 0 and steps >= 0):
         raise InputError(f"recovery: expected lr and steps of at least 0, got {lr:g} and {steps}")
+    if isinstance(frozen, str) or not {*frozen} <= {*PARAMETERS}:
+        raise InputError(f"recovery: expected frozen as a collection of {', '.join(PARAMETERS)}, got {frozen!r}")
     return recovery_of(matrix(y).to(W), W, lr=lr, steps=steps, tokens=tokens, frozen=frozen)
 
 

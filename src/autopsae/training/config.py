@@ -109,6 +109,8 @@ class TrainConfig(Result):
             f"k_start >= 1 with k_steps >= 1 or neither, got {self.k_start} and {self.k_steps}": (
                 self.k_steps == 0 if self.k_start is None else min(self.k_start, self.k_steps) >= 1
             ),
+            # Else the last step has another k than the SAE that is saved.
+            f"k_steps <= steps = {self.steps}, got {self.k_steps}": self.k_steps <= self.steps,
             f"dead_after_tokens >= 1, got {self.dead_after_tokens}": self.dead_after_tokens >= 1,
             f"products {', '.join(PRODUCTS[:-1])} or {PRODUCTS[-1]}, got {self.products}": self.products
             in PRODUCTS,

@@ -204,8 +204,10 @@ class Sparsity(ABC):
         self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None
     ) -> dict[str, Tensor]:
         """{name in files: tensor} that a new SAE gets, in the type and on the device of `like` (its W_enc).
-        threshold: the start value that was given to `SAE`, or None.
+        threshold: the start value that was given to `SAE`, or None. Raises InputError for one that it cannot have.
         """
+        if threshold is not None:
+            raise InputError(f"SAE: expected no threshold with {self}, which has none, got one; leave it out")
         return {}
 
     learned_by_gradient: ClassVar[tuple[str, ...]] = ()

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from autopsae.arguments import check_k
+from autopsae.arrays import InputError
 from autopsae.kernels.pairs import Pairs
 from autopsae.kernels.ranks import Ranks, largest_on_ranks
 from autopsae.sae.product import Chosen, Product, WholeProduct
@@ -134,7 +135,11 @@ class BatchTopK(Sparsity):
     def tensors_at_birth(
         self, like: Float[Tensor, "d_sae d_in"], threshold: Float[Tensor, "..."] | None
     ) -> dict[str, Tensor]:
-        """The threshold that evaluation judges by; NaN until it has learned one."""
+        """The threshold that evaluation judges by; NaN until it has learned one. Raises InputError for one that is
+        not a single value.
+        """
+        if threshold is not None and threshold.ndim:
+            raise InputError(f"BatchTopK: expected one threshold for all latents, got {len(threshold):,}")
         # At least float32: a running mean moves by less than bfloat16 can say.
         dtype = torch.promote_types(like.dtype, torch.float32)
         learned = like.new_full((), torch.nan) if threshold is None else threshold.clone()

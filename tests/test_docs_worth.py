@@ -174,10 +174,11 @@ def test_the_verdicts_of_the_text_are_those_of_the_rows() -> None:
     said = [verdict(row["gains"]["prescribed"], row["covered"]) for row in compared]
     counts = {word: said.count(word) for word in ("more", "fewer", "within a tenth", "open")}
     assert (len(said), counts) == (13, {"more": 3, "fewer": 1, "within a tenth": 4, "open": 5})
-    assert (
-        "thirteen comparisons of the prescribed SAE with the larger baseline three are more, one is fewer, four are "
-        in words(PAGE)
+    sentence = (
+        "Of all thirteen comparisons of the prescribed SAE with the larger baseline three are more, one is fewer, "
+        "four are within a tenth and five open."
     )
+    assert sentence in words(PAGE)
 
 
 def test_the_concepts_of_the_text_are_those_of_the_rows() -> None:

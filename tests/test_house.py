@@ -28,6 +28,7 @@ ROOMS = [
     "transfers",
     "arrays",
     "arguments",
+    "vectors",
     "extras",
     "seeds",
     "passes",

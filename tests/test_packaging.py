@@ -73,7 +73,7 @@ def test_the_readme_on_an_index_has_no_relative_link_and_no_lost_word(index: Any
     readme = (ROOT / "README.md").read_text()
     shown = index.readme_for_index(readme, repository)
     assert all("://" in target for _, _, target in index.LINK.findall(shown))
-    assert shown.count("/raw/HEAD/docs/") == (2 if repository else 0)
+    assert shown.count("/raw/HEAD/docs/") == (3 if repository else 0)
     assert bool(re.search(r"!\[", shown)) == bool(repository)
     for heading in re.findall("^#.*$", readme, re.MULTILINE):
         assert heading in shown

@@ -79,4 +79,4 @@ def label(spans: Annotations, chosen: list[tuple[int, int]], genes: list[str]) -
         rows += [
             (number, n, n + length, bases[n : n + length]) for length in (1, 2) for n in range(DNA - length + 1)
         ]
-    return Annotations.of(rows, domains={*spans.domains, "exon edge"})
+    return Annotations.of(rows, domains={*spans.domains, "exon edge"} & {row[3] for row in rows})

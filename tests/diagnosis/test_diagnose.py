@@ -255,7 +255,7 @@ def test_few_documents_are_said_of_a_shuffled_stream_whether_its_documents_are_k
 
 
 def test_documents_that_do_not_fit_the_stream_are_refused() -> None:
-    with pytest.raises(InputError, match=r"one whole number for each of 4,000 tokens, got shape \(3,\)"):
+    with pytest.raises(InputError, match=r"a whole number for each of 4,000 tokens, got int64 of shape \(3,\)"):
         diagnose(tokens(1.0), **SMALL, documents=[1, 2, 3])
     with pytest.raises(InputError, match=r'documents: expected repeated="keep"'):
         diagnose(tokens(1.0), **SMALL, documents=[0] * 4000, repeated="leave_out")

@@ -11,7 +11,8 @@ from autopsae.activations.store import open_activations
 from autopsae.arrays import InputError
 from autopsae.features.codes import encode_source, gather_columns, maxima
 from autopsae.features.rows import SomeTokens, select_codes
-from autopsae.sae.sparsity import BatchTopK
+from autopsae.sae.model import SAE
+from autopsae.sae.sparsity import BatchTopK, ReLU
 from tests.features.sources import codes_of, small_sae, sparse_matrix
 
 pytestmark = pytest.mark.quick
@@ -106,6 +107,20 @@ def test_documents_of_a_file_are_known_unless_tokens_were_left_out(tmp_path: Pat
     assert known is not None
     assert known.tolist() == np.repeat(np.arange(6), 5).tolist()
     assert encode_source(small_sae(), source.take(10)).documents is None
+
+
+@pytest.mark.parametrize(("scale", "is_held"), [(1.0, True), (1e-30, True), (1e-50, False), (1e45, False)])
+def test_a_firing_code_that_float32_cannot_hold_is_refused_and_never_lost(scale: float, is_held: bool) -> None:
+    rows = torch.eye(4, dtype=torch.float64)
+    sae = SAE(W_enc=rows, W_dec=rows, b_dec=torch.zeros(4, dtype=torch.float64), sparsity=ReLU())
+    codes = encode_source(sae, scale * torch.tensor([[0.0, -1.0, 2.0, 3.0]], dtype=torch.float64))
+    if is_held:
+        assert [block.latents.tolist() for block in codes] == [[2, 3]]
+    else:
+        with pytest.raises(
+            InputError, match="expected codes that float32 can hold, got 2 of 2 that are 0 or infinite"
+        ):
+            list(codes)
 
 
 def test_bad_sources_are_one_clear_line() -> None:

@@ -1,6 +1,8 @@
 """Laws of coverage: a planted latent is the best, validation documents alone choose, and chance covers nothing."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from sklearn.metrics import f1_score
 
 from autopsae.arrays import InputError
 from autopsae.features.annotations import Annotations
+from autopsae.features.codes import Codes
 from autopsae.features.compare import compare_coverages
 from autopsae.features.counts import count_concepts
 from autopsae.features.coverage import concept_coverage
@@ -190,7 +193,50 @@ def test_coverages_of_other_labels_are_not_compared() -> None:
         compare_coverages({"a": other, "b": other}, baseline="c")
 
 
+def test_coverages_of_other_thresholds_and_impossible_draws_are_refused() -> None:
+    dense, labels = planted()
+    one, other = covered(dense, labels), covered(dense, labels, thresholds=(0.3,))
+    with pytest.raises(InputError, match=r"with the same thresholds, got \(0.3,\) for b instead of \(0.0, 0.15"):
+        compare_coverages({"a": one, "b": other})
+    for limit in (float("nan"), -0.1, 1.0):
+        with pytest.raises(InputError, match=r"limit: expected an F1 of at least 0 and under 1, got"):
+            compare_coverages({"a": one, "b": one}, limit=limit)
+    with pytest.raises(InputError, match="resamples: expected a whole number from 1 to"):
+        compare_coverages({"a": one, "b": one}, resamples=0)
+
+
+@pytest.mark.parametrize("use", [concept_coverage, lambda c, lab: probe_coverage(c, lab, covered(*planted()))])
+def test_codes_and_labels_of_other_documents_are_refused(use: Callable[[Codes, Labels], object]) -> None:
+    dense, labels = planted()
+    use(codes_of(dense), labels)  # codes that know no documents may be of these
+    use(codes_of(dense, OF), labels)
+    for of, message in (
+        (
+            OF[::-1].copy(),
+            "labels: expected the documents of the codes' tokens, got document 0 for token 0, which is of",
+        ),
+        (OF[1:], "labels: expected those of the codes' tokens, got labels of 960 tokens and codes of 959"),
+    ):
+        with pytest.raises(InputError, match=message):
+            use(codes_of(dense[: len(of)], of), labels)
+
+
 # A logistic probe on one latent
+
+
+def test_a_coverage_of_another_sae_or_of_other_labels_has_no_probes() -> None:
+    dense, labels = planted()
+    coverage, codes = covered(dense, labels), codes_of(dense, OF)
+    with pytest.raises(InputError, match="coverage: expected one of 7 latents, as the codes have, got 8"):
+        probe_coverage(codes_of(dense[:, 1:], OF), labels, coverage)
+    renamed = labels_of([(*row[:3], "other") for row in spans(LENGTH, DOCUMENTS)])
+    with pytest.raises(
+        InputError, match=r"coverage: expected one of these labels .* got the concept 'long' on 960 tokens"
+    ):
+        probe_coverage(codes, renamed, coverage)
+    fewer = replace(labels, is_counted=np.arange(len(OF)) > 0)
+    with pytest.raises(InputError, match=r"coverage: expected one of these labels \(3 concepts, 959 tokens"):
+        probe_coverage(codes, fewer, coverage)
 
 
 def test_a_probe_of_one_latent_is_scikit_learns_on_all_tokens() -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from autopsae.arrays import InputError
@@ -142,7 +144,7 @@ def test_a_shuffled_span_stays_within_a_shorter_document() -> None:
     assert first - np.flatnonzero(documents == documents[first])[0] == 7 % np.sum(documents == documents[first])
 
 
-def of(*lines: tuple[float, float, float, str]) -> Annotations:
+def of(*lines: Any) -> Annotations:
     return Annotations.of(lines)
 
 
@@ -153,6 +155,24 @@ def of(*lines: tuple[float, float, float, str]) -> Annotations:
         (lambda: of((0, 2, 2, "x")), r"row 0 \('x'\): expected 0 <= start < end, got start 2 and end 2"),
         (lambda: of((0, -1, 2, "x")), "got start -1 and end 2"),
         (lambda: of((0, 0, 2, "")), "row 0: expected the name of a concept, got an empty one"),
+        (lambda: of((0, 0, 2, None)), "row 0: expected the name of a concept, got None; name it, or leave"),
+        (lambda: of((0, 0, 2, np.nan)), "row 0: expected the name of a concept, got nan"),
+        (lambda: of((0, 0, 2, pd.NA)), "row 0: expected the name of a concept, got <NA>"),
+        (lambda: of((0, 1, 2)), r"row 0: expected \(document, start, end, concept\), got \(0, 1, 2\)"),
+        (
+            lambda: of((0, 1, 2, "x", "domain")),
+            r"row 0: expected \(document, start, end, concept\), got \(0, 1, 2, 'x'",
+        ),
+        (lambda: of("0123"), r"row 0: expected \(document, start, end, concept\), got '0123'"),
+        (lambda: of((0, True, 2, "x")), "row 0: expected whole numbers as document, start and end"),
+        (
+            lambda: Annotations.of(rows(), domains="phrase"),
+            "domains: expected a sequence of names of concepts, got 'phrase'; pass a tuple of them",
+        ),
+        (
+            lambda: Annotations.of([(0, 0, 2, "x")], domains=["x", "y"]),
+            r"domains: expected concepts of the rows \(x\), got 'y'",
+        ),
         (
             lambda: of((0, 0, 1.5, "x")),
             r"row 0: expected whole numbers as document, start and end, got \[0, 0, 1.5\]",
@@ -239,6 +259,20 @@ def test_bad_tables_are_one_clear_line(tmp_path: Path, text: str, message: str) 
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         read_annotations(tmp_path / "a.csv")
+
+
+def test_a_concept_without_a_name_is_refused_in_a_table_of_parquet_too(tmp_path: Path) -> None:
+    columns = {"document": [1, 1], "start": [0, 2], "end": [1, 3], "concept": ["a", None]}
+    pd.DataFrame(columns).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(
+        InputError, match=r"a.parquet: annotations: row 1: expected the name of a concept, got (None|nan)"
+    ):
+        read_annotations(tmp_path / "a.parquet")
+
+
+def test_annotations_of_some_documents_keep_the_domains_that_are_left() -> None:
+    both = Annotations.of([(0, 0, 2, "x"), (1, 0, 2, "y")], domains=["x", "y"])
+    assert both.within(np.array([1])).domains == {"y"}
 
 
 def test_a_table_of_another_suffix_or_none_is_refused(tmp_path: Path) -> None:

@@ -97,6 +97,39 @@ def test_a_label_needs_ten_rows_of_either_kind_on_either_side() -> None:
         probe_documents({"sae": codes}, x, OF, {"a": has}, ks=(1,))
 
 
+def test_documents_and_values_may_be_lists_and_features_may_be_tensors() -> None:
+    codes, x, _ = planted()
+    has = np.arange(DOCUMENTS) % 2 == 0
+    expected = probe_documents({"sae": codes}, x, OF, {"even": has}, ks=(1,)).to_dict()
+    for values in (has.tolist(), has.astype(int), torch.from_numpy(has)):
+        assert probe_documents({"sae": codes}, x, OF.tolist(), {"even": values}, ks=(1,)).to_dict() == expected
+    is_test = np.arange(len(OF)) % 2 == 0
+    of = [fit_probes({"x": form}, OF % 3 == 0, is_test, ks=(2,)).to_dict() for form in (x, x.numpy())]
+    assert of[0] == of[1]
+
+
+@pytest.mark.parametrize("n", [DOCUMENTS - 1, len(OF)])
+def test_values_of_another_number_of_documents_are_refused(n: int) -> None:
+    codes, x, _ = planted()
+    with pytest.raises(
+        InputError, match=r"even: expected a truth value for each of 120 documents, got bool of shape"
+    ):
+        probe_documents({"sae": codes}, x, OF, {"even": np.arange(n) % 2 == 0})
+    for wrong in (np.arange(DOCUMENTS) % 3, np.where(np.arange(DOCUMENTS) % 2, 1, -1)):
+        with pytest.raises(InputError, match=r"even: expected a truth value .* with the value (2|-1);"):
+            probe_documents({"sae": codes}, x, OF, {"even": wrong})
+
+
+def test_codes_of_other_documents_are_not_probed() -> None:
+    codes, x, labels = planted()
+    other = Codes(blocks=codes.blocks, d_sae=D_SAE, documents=OF[::-1].copy())
+    for rows in ("tokens", "documents"):
+        with pytest.raises(
+            InputError, match="expected the documents of the codes' tokens, got document 0 for token 0"
+        ):
+            probe_concepts({"sae": codes, "other": other}, x, labels, rows=rows)
+
+
 def test_bad_surveys_are_one_clear_line() -> None:
     codes, x, labels = planted()
     with pytest.raises(InputError, match="rows: expected documents or tokens, got 'words'"):

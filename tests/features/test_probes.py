@@ -155,7 +155,7 @@ def test_pooled_codes_and_tokens_are_those_of_each_document(block: int) -> None:
         ),
         (
             lambda: fit_probes(planted(), LABELS + 1, IS_TEST),
-            r"expected a 0 or 1 for each of 300 rows, .* \[1, 2\]",
+            r"expected a 0 or 1 for each of 300 rows, got int64 of shape \(300,\), such as \[",
         ),
         (
             lambda: fit_probes(planted(), LABELS[1:], IS_TEST[1:]),
@@ -164,6 +164,14 @@ def test_pooled_codes_and_tokens_are_those_of_each_document(block: int) -> None:
         (
             lambda: fit_probes(planted(), LABELS, IS_TEST, ks=(0,)),
             r"ks: expected numbers of columns of at least 1, got \[0\]",
+        ),
+        (
+            lambda: fit_probes({"x": np.where(np.eye(N, 3) > 0, np.nan, 1.0)}, LABELS, IS_TEST),
+            "x: expected finite features, got 3 that are NaN or infinite",
+        ),
+        (
+            lambda: fit_probes({"x": np.ones(N)}, LABELS, IS_TEST),
+            r"x: expected a matrix of numbers \[rows, columns\]",
         ),
         (lambda: fit_probes(planted(), LABELS, IS_TEST).best("words", 1), "probes: expected one of latents 1,"),
         (

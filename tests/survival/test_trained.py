@@ -229,7 +229,7 @@ def test_a_number_of_tokens_under_one_and_documents_of_other_tokens_are_refused(
         autopsy(sae, x, at_tokens=0)
     for examine in (evaluate, autopsy):
         with pytest.raises(
-            InputError, match="documents: expected one whole number for each of 100 tokens, got shape"
+            InputError, match="documents: expected a whole number for each of 100 tokens, got int64 of shape"
         ):
             examine(sae, x, documents=[1, 2])
 

@@ -67,8 +67,10 @@ def test_a_source_that_knows_its_documents_is_split_by_them() -> None:
 
 
 def test_documents_of_another_number_are_refused() -> None:
-    with pytest.raises(InputError, match=re.escape("for each of 1,000 tokens, got shape (999,); pass the number")):
-        split_tokens(numbered(), np.zeros(999))
+    with pytest.raises(
+        InputError, match=re.escape("for each of 1,000 tokens, got int64 of shape (999,); pass the number")
+    ):
+        split_tokens(numbered(), np.zeros(999, int))
 
 
 @pytest.mark.parametrize("documents", [None, np.repeat(np.arange(100), 10)])

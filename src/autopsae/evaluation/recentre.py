@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arrays import InputError, Tokens
@@ -18,6 +18,7 @@ from autopsae.evaluation.space import shift_to
 from autopsae.passes import same_passes
 from autopsae.sae.model import SAE
 from autopsae.tables import Result
+from autopsae.vectors import Vector, truth_values
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -59,7 +60,7 @@ class RecentringCost(Result):
 
 
 @torch.no_grad()
-def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], is_dead: Bool[Tensor, "d_sae"]) -> SAE:
+def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], is_dead: Vector) -> SAE:
     """A copy of the SAE whose dead latents see tokens less `center`: b_enc -= w . (center - b_dec) for them, as
     far as b_enc has not done it already (`shift_to`), so that doing it twice is doing it once.
 
@@ -68,13 +69,15 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], is_dead: Bool[Tensor, "
     do not change; under TopK they do only where a woken latent takes a place among the k largest. b_dec stays, as
     it is also where reconstructions start from. The copy has encoder biases, also where the SAE had none.
 
-    Raises InputError for a centre or a mask of another size.
+    Raises InputError for a centre or a mask of another size, and for a mask of other values than booleans, 0 and 1.
     """
-    if center.shape != sae.b_dec.shape or is_dead.shape != sae.W_enc.shape[:1]:
+    if center.shape != sae.b_dec.shape:
         raise InputError(
-            f"recentre: expected a center [{sae.d_in}] and a mask [{sae.d_sae}], got shapes {tuple(center.shape)} "
-            f"and {tuple(is_dead.shape)}"
+            f"center: expected shape ({sae.d_in},), got {tuple(center.shape)}; pass one in the SAE's space"
         )
+    dead = torch.tensor(
+        truth_values("is_dead", is_dead, sae.d_sae, unit="latents"), dtype=torch.bool, device=sae.W_enc.device
+    )
     W, b_enc = sae.W_enc, sae.W_enc.new_zeros(sae.d_sae) if sae.b_enc is None else sae.b_enc
     move = shift_to(sae, center).to(W)
     return SAE(
@@ -82,7 +85,7 @@ def recentre(sae: SAE, *, center: Float[Tensor, "d_in"], is_dead: Bool[Tensor, "
         W_dec=sae.W_dec,
         b_dec=sae.b_dec,
         b_pre=sae.b_pre,
-        b_enc=torch.where(is_dead.to(W.device), b_enc - move, b_enc),
+        b_enc=torch.where(dead, b_enc - move, b_enc),
         sparsity=sae.sparsity,
         threshold=sae.threshold,
         affine=sae.affine,

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from autopsae.arrays import InputError
 from autopsae.reading import check_regular, input_errors
 from autopsae.tables import Result, import_pandas, is_parquet, save_table
+from autopsae.vectors import Vector, document_numbers, items_of
 from autopsae.words import list_names, show
 
 COLUMNS = ("document", "start", "end", "concept")
@@ -44,13 +45,20 @@ class Annotations(Result):
     def of(rows: Iterable[Sequence[Any]], *, domains: Collection[str] = ()) -> "Annotations":
         """Annotations of rows (document, start, end, concept). domains: concepts counted by domain.
 
-        Raises InputError for no row, an empty concept, numbers that are not whole, and a span that is empty or
-        begins before its document.
+        Raises InputError for no row, a row of another form, a concept whose name is missing or empty, numbers that
+        are not whole, a span that is empty or begins before its document, and domains that are a single text or no
+        concepts of the rows.
         """
         listed = sorted({_check_row(row, number) for number, row in enumerate(rows)})
         if not listed:
             raise InputError("annotations: expected at least one row (document, start, end, concept), got none")
         concepts = tuple(sorted({row[3] for row in listed}))
+        by_domain = items_of("domains", domains, "names of concepts")
+        if unknown := [name for name in by_domain if name not in concepts]:
+            raise InputError(
+                f"domains: expected concepts of the rows ({list_names(concepts)}), got {show(unknown[0], 60)}; is "
+                "it written otherwise there?"
+            )
         number = {name: n for n, name in enumerate(concepts)}
         places = np.array([row[:3] for row in listed], np.int64)
         return Annotations(
@@ -59,7 +67,7 @@ class Annotations(Result):
             ends=places[:, 2],
             numbers=np.array([number[row[3]] for row in listed], np.int32),
             concepts=concepts,
-            domains=frozenset(domains) & frozenset(concepts),
+            domains=frozenset(by_domain),
         )
 
     def __len__(self) -> int:
@@ -74,13 +82,14 @@ class Annotations(Result):
         names = [self.concepts[n] for n in self.numbers]
         return [*zip(self.documents.tolist(), self.starts.tolist(), self.ends.tolist(), names, strict=True)]
 
-    def within(self, documents: Int[np.ndarray, "some"]) -> "Annotations":
+    def within(self, documents: Vector) -> "Annotations":
         """The spans of these documents alone, for a source that has only some of those that were annotated.
 
-        Raises InputError where none is left.
+        Raises InputError where none is left, and for documents that are no vector of integers.
         """
-        names = {int(document) for document in np.unique(documents)}
-        return Annotations.of([row for row in self.rows() if row[0] in names], domains=self.domains)
+        names = {*np.unique(document_numbers(documents)).tolist()}
+        rows = [row for row in self.rows() if row[0] in names]
+        return Annotations.of(rows, domains=self.domains & {row[3] for row in rows})
 
     def save(self, path: str | Path) -> None:
         """Write the table as .csv or .parquet, whole or not at all. Raises InputError for another suffix."""
@@ -157,6 +166,10 @@ def check_range(
 
 
 def _check_row(row: Sequence[Any], number: int) -> tuple[int, int, int, str]:
+    if isinstance(row, str) or not hasattr(row, "__len__") or len(row) != len(COLUMNS):
+        raise InputError(
+            f"annotations: row {number}: expected (document, start, end, concept), got {show(row, 80)}"
+        )
     try:
         [document], [start], [end] = (whole_numbers(n, [v]) for n, v in zip(COLUMNS[:3], row, strict=False))
     except (ValueError, TypeError, OverflowError) as error:
@@ -164,9 +177,12 @@ def _check_row(row: Sequence[Any], number: int) -> tuple[int, int, int, str]:
             f"annotations: row {number}: expected whole numbers as document, start and end, got "
             f"{show(list(row[:3]), 80)}"
         ) from error
-    concept = str(row[3])
+    concept = "" if _is_missing(row[3]) else str(row[3])
     if not concept:
-        raise InputError(f"annotations: row {number}: expected the name of a concept, got an empty one")
+        got = "an empty one" if isinstance(row[3], str) else show(row[3], 40)
+        raise InputError(
+            f"annotations: row {number}: expected the name of a concept, got {got}; name it, or leave the row out"
+        )
     if not 0 <= start < end:
         raise InputError(
             f"annotations: row {number} ({show(concept, 40)}): expected 0 <= start < end, got start {start} and "
@@ -175,14 +191,23 @@ def _check_row(row: Sequence[Any], number: int) -> tuple[int, int, int, str]:
     return document, start, end, concept
 
 
+def _is_missing(value: Any) -> bool:
+    """Whether it is None, NaN, or what pandas has for a missing value: none of the last two equals itself."""
+    try:
+        return value is None or not bool(value == value)
+    except (TypeError, ValueError):  # pandas.NA is neither true nor false
+        return True
+
+
 def whole_numbers(name: str, values: Sequence[Any]) -> list[int]:
     """The values of a column, as texts or as numbers.
 
-    Raises ValueError for what is not whole, for a document over 2^53, and for a position over 2^31: sums of them
-    would not be exact.
+    Raises ValueError for what is not whole, for a truth value, for a document over 2^53, and for a
+    position over 2^31: sums of them would not be exact.
     """
     numbers, most = [int(value) for value in values], 2**53 if name == "document" else 2**31
     for number, value in zip(numbers, values, strict=True):
-        if abs(number) > most or (not isinstance(value, str) and number != value):
+        is_text, is_truth = isinstance(value, str), isinstance(value, bool | np.bool_)
+        if abs(number) > most or is_truth or (not is_text and number != value):
             raise ValueError(f"{name} {show(value, 40)}")
     return numbers

@@ -4,7 +4,7 @@ Nothing here is dense: a block of tokens is held as its firing pairs (compressed
 after the other, as often as wanted.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from autopsae.progress import Progress, tell_progress
 from autopsae.sae.model import SAE
 from autopsae.sae.selection import Selection
 from autopsae.tables import Result
+from autopsae.vectors import Vector, document_numbers
 
 Documents = Int[np.ndarray, "tokens"]
 """The number of the document that each token of a source is from."""
@@ -91,7 +92,7 @@ def encode_source(
     sae: SAE,
     tokens: Tokens,
     *,
-    documents: Sequence[int] | NDArray[Any] | torch.Tensor | None = None,
+    documents: Vector | None = None,
     progress: Progress | None = None,
 ) -> Codes:
     """The codes of `sae` on raw tokens. Every pass encodes anew, a block of tokens at a time.
@@ -103,7 +104,8 @@ def encode_source(
     Raises InputError for weights that are not finite, for a sparsity that judges a batch as a whole (BatchTopK
     before it has learned a threshold: its codes would depend on where batches end), and for documents that are no
     vector of whole numbers; a pass raises it as `chunks`, for tokens of another width than the SAE's, for a pass
-    that differs from the first, and for documents that are more or fewer than the tokens.
+    that differs from the first, for documents that are more or fewer than the tokens, and for codes that are 0 or
+    infinite in float32, in which they are held.
     """
     sae.check_finite("features")
     if sae.sparsity.judges_batches and sae.threshold is None:
@@ -113,13 +115,7 @@ def encode_source(
             "(SAE.learn)"
         )
     given = _documents_of(tokens) if documents is None else documents
-    numbers = None if given is None else np.asarray(given)
-    if numbers is not None and (numbers.ndim != 1 or numbers.dtype.kind not in "iu"):
-        raise InputError(
-            f"documents: expected a whole number for each token, got {numbers.dtype} of shape {numbers.shape}; "
-            "pass the number of the document that each token is from"
-        )
-    numbers = None if numbers is None else numbers.astype(np.int64)
+    numbers = None if given is None else document_numbers(given)
     encoded = _Encoded(sae, same_passes(tokens), None if numbers is None else len(numbers), progress)
     return Codes(blocks=encoded, d_sae=sae.d_sae, documents=numbers)
 
@@ -164,16 +160,40 @@ class _Encoded:
 
 def firing_pairs(selection: Selection, start: int) -> CodeBlock:
     """The pairs of a selection that fire, on the CPU. TopK also selects latents of code 0 where too few are
-    positive.
+    positive. Raises InputError for a code that float32 cannot hold.
     """
     pairs, values = selection.pairs, selection.values.detach()
     fires = (values > 0).cpu().numpy()
+    held = values.float().cpu().numpy()[fires]
+    # A tiny code of a float64 SAE is 0 in float32, and its latent would seem to be dead.
+    if (lost := (held == 0) | np.isinf(held)).any():
+        raise InputError(
+            f"features: expected codes that float32 can hold, got {int(lost.sum()):,} of {len(held):,} that are 0 "
+            f"or infinite in it, in the tokens from token {start:,} on; scale the tokens and the biases of the "
+            "SAE by one number"
+        )
     ends = np.concatenate([[0], np.cumsum(fires)])[pairs.ends.cpu().numpy()]
     return CodeBlock(
         start=start,
         ends=ends,
         latents=pairs.latents.cpu().numpy()[fires].astype(np.int32),
-        values=values.float().cpu().numpy()[fires],
+        values=held,
+    )
+
+
+def check_documents(codes: Codes, documents: Documents, name: str) -> None:
+    """InputError, naming the argument, where the codes know their documents and `documents` are others."""
+    if codes.documents is None or np.array_equal(codes.documents, documents):
+        return
+    if len(codes.documents) != len(documents):
+        raise InputError(
+            f"{name}: expected those of the codes' tokens, got {name} of {len(documents):,} tokens and codes of "
+            f"{len(codes.documents):,}; are they of another source?"
+        )
+    n = int(np.flatnonzero(codes.documents != documents)[0])
+    raise InputError(
+        f"{name}: expected the documents of the codes' tokens, got document {documents[n]} for token {n:,}, which "
+        f"is of document {codes.documents[n]} in the codes; pass the same documents to both"
     )
 
 

@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from autopsae.arguments import whole_arguments
+from autopsae.arguments import check_whole, whole_arguments
 from autopsae.arrays import InputError
 from autopsae.features.coverage_result import COVERED, Coverage
 from autopsae.features.tallies import f1_of
 from autopsae.seeds import hash_seed
 from autopsae.tables import Result
-from autopsae.words import printable
+from autopsae.words import printable, show
 
 RESAMPLES = 1000
 """Bootstrap samples."""
@@ -100,9 +100,12 @@ def compare_coverages(
     baseline: the name of one of them, by default the first; limit: the F1 over which a concept is covered;
     resamples: bootstrap samples, which are the same for all SAEs, so that the differences are paired; seed: theirs.
 
-    Raises InputError for fewer than two, for a baseline that is not among them, and for coverages of other
-    concepts, tokens or documents.
+    Raises InputError for fewer than two, for a baseline that is not among them, for coverages of other concepts,
+    tokens, documents or thresholds, for a limit outside [0, 1), and for resamples below 1.
     """
+    check_whole("resamples", resamples, least=1, most=10**9)
+    if not 0 <= limit < 1:
+        raise InputError(f"limit: expected an F1 of at least 0 and under 1, got {show(limit)}")
     baseline = next(iter(coverages), "") if baseline is None else baseline
     if baseline not in coverages or len(coverages) < 2:
         raise InputError(
@@ -186,6 +189,11 @@ def _check_same(name: str, first: Coverage, other: Coverage) -> None:
         concepts = [(score.concept, score.unit, score.positives, score.documents) for score in coverage.scores]
         return concepts, coverage.tokens, coverage.documents, (coverage.validation, coverage.seed)
 
+    if first.thresholds != other.thresholds:
+        raise InputError(
+            f"compare_coverages: expected coverages with the same thresholds, got {show(other.thresholds)} for "
+            f"{name} instead of {show(first.thresholds)}; compute all with one list"
+        )
     if about(first) != about(other):
         raise InputError(
             f"compare_coverages: expected coverages of the same concepts, tokens, documents and seed, got others "

@@ -1,8 +1,7 @@
 """Controls: what raw neurons and an SAE with random rows reach on the same tokens."""
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from autopsae.arguments import whole_arguments
@@ -13,6 +12,7 @@ from autopsae.sae.death import fates
 from autopsae.sae.model import SAE
 from autopsae.sae.sparsity import ReLU, Sparsity, TopK
 from autopsae.seeds import stream
+from autopsae.vectors import Vector, truth_values
 
 
 def neuron_sae(center: Float[Tensor, "d_in"], *, sparsity: Sparsity | None = None) -> SAE:
@@ -56,15 +56,14 @@ def random_sae(
 
 
 @whole_arguments("seed")
-def control_saes(
-    sae: SAE, tokens: Tokens, *, is_counted: Bool[np.ndarray, "tokens"] | None = None, seed: int = 0
-) -> dict[str, SAE]:
+def control_saes(sae: SAE, tokens: Tokens, *, is_counted: Vector | None = None, seed: int = 0) -> dict[str, SAE]:
     """{"neurons": `neuron_sae`, "random rows": `random_sae` with as many latents per token as `sae` has on these
     tokens}. Both are centred at the mean of the tokens that count: what they lack is not the centre.
 
-    is_counted: the tokens that count; left out, all do. Two passes. Raises InputError as `chunks` and `fates`.
+    is_counted: the tokens that count; left out, all do. Two passes. Raises InputError as `chunks` and `fates`, and
+    for a mask of another length or of other values than booleans, 0 and 1.
     """
-    counted = tokens if is_counted is None else SomeTokens(tokens, is_counted)
+    counted = tokens if is_counted is None else SomeTokens(tokens, truth_values("is_counted", is_counted))
     # Raw, and in the space of the SAE: with layer_norm, the one cannot be told from the other.
     totals, n = torch.zeros(2, sae.d_in, dtype=torch.float64, device="cpu"), 0
     for x in chunks(counted, dtype=torch.float64):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 import torch
@@ -9,12 +10,15 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from autopsae.arrays import InputError
-from autopsae.features.codes import CodeBlock, Codes, maxima
+from autopsae.features.codes import CodeBlock, Codes, check_documents, maxima
 from autopsae.features.labels import Labels
 from autopsae.features.rows import without_pairs
+from autopsae.features.split import check_splits
 from autopsae.kernels import concepts as kernel
 from autopsae.memory import check_memory
 from autopsae.tables import Result
+from autopsae.vectors import Vector, items_of
+from autopsae.words import show
 
 THRESHOLDS = (0.0, 0.15, 0.5, 0.6, 0.8)
 """Shares of a latent's largest code over which it counts as firing (InterPLM, Simon and Zou 2025)."""
@@ -82,7 +86,7 @@ class ConceptCounts(Result):
 def count_concepts(
     codes: Codes,
     labels: Labels,
-    splits: Int[np.ndarray, "tokens"],
+    splits: Vector,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> ConceptCounts:
@@ -91,14 +95,11 @@ def count_concepts(
 
     splits: 0 for the tokens of validation documents and 1 for those of test documents (`split_documents`).
 
-    Raises InputError for thresholds that do not rise in [0, 1), for labels or splits of other tokens, and where the
-    counts would not fit in memory.
+    Raises InputError for thresholds that do not rise in [0, 1), for labels of other tokens or documents, for splits
+    other than a 0 or 1 for each token, and where the counts would not fit in memory.
     """
-    levels = np.array([*thresholds], np.float64)
-    if not len(levels) or not (np.diff(levels) > 0).all() or not (levels[0] >= 0 and levels[-1] < 1):
-        raise InputError(f"thresholds: expected rising numbers of at least 0 and under 1, got {[*thresholds]}")
-    if len(labels.documents) != len(splits):
-        raise InputError(f"splits: expected one of each of {len(labels.documents):,} tokens, got {len(splits):,}")
+    levels = _levels(thresholds)
+    sides = check_splits(splits, len(labels.documents))
     shape = (2, codes.d_sae, len(levels), len(labels.concepts))
     any_domain = bool(labels.by_domain.any())
     needed = 4 * (1 + any_domain) * int(np.prod(shape))
@@ -107,13 +108,13 @@ def count_concepts(
     largest = maxima(counted)
     fired, both = np.zeros(shape[:3], np.int32), np.zeros(shape, np.int32)
     hit = np.zeros(shape, np.int32) if any_domain else None
-    domains = _Domains(labels, splits) if any_domain else None
+    domains = _Domains(labels, sides) if any_domain else None
     for block in counted:
         reached = kernel.levels(block.values, block.latents, largest, levels)
         at = slice(block.start, block.start + len(block))
         first, last = labels.ends[at.start], labels.ends[at.stop]
         numbers, ends = labels.pairs[1][first:last], labels.ends[at.start : at.stop + 1] - first
-        kernel.count_tokens(block.latents, reached, block.ends, numbers, ends, splits[at], fired, both)
+        kernel.count_tokens(block.latents, reached, block.ends, numbers, ends, sides[at], fired, both)
         if domains is not None and hit is not None:
             domains.add(block, reached, hit)
     # What was counted by the highest threshold that is exceeded is over all lower ones too.
@@ -128,9 +129,18 @@ def count_concepts(
         fired=fired,
         both=both,
         hit=hit,
-        positives=count_positives(labels, splits),
+        positives=count_positives(labels, sides),
         domains=domains.totals if domains is not None else np.zeros((2, len(labels.concepts)), np.int64),
     )
+
+
+def _levels(thresholds: Sequence[float]) -> Float[np.ndarray, "levels"]:
+    """The thresholds, checked."""
+    given = items_of("thresholds", thresholds, "numbers")
+    levels = np.array(given, np.float64) if all(isinstance(one, Real) for one in given) else np.empty(0)
+    if not len(levels) or not (np.diff(levels) > 0).all() or not (levels[0] >= 0 and levels[-1] < 1):
+        raise InputError(f"thresholds: expected rising numbers of at least 0 and under 1, got {show(given)}")
+    return levels
 
 
 def count_positives(labels: Labels, splits: Int[np.ndarray, "tokens"]) -> Int[np.ndarray, "splits concepts"]:
@@ -147,7 +157,10 @@ def count_by_split(
 
 
 def leave_out_tokens(codes: Codes, labels: Labels) -> Codes:
-    """The codes, of which tokens that do not count have no pairs."""
+    """The codes, of which tokens that do not count have no pairs. Raises InputError where codes and labels are of
+    other documents.
+    """
+    check_documents(codes, labels.documents, "labels")
     return Codes(blocks=_Counted(codes, labels), d_sae=codes.d_sae, documents=labels.documents)
 
 

@@ -12,6 +12,7 @@ from autopsae.features.codes import Documents
 from autopsae.features.token_table import TokenTable
 from autopsae.kernels.concepts import places_from
 from autopsae.tables import Result
+from autopsae.vectors import Vector, document_numbers, truth_values
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,6 +33,12 @@ class Labels(Result):
     """Place after each span's last token."""
     numbers: Int[np.ndarray, "spans"]
     """The number of each span's concept in `concepts`."""
+
+    def __post_init__(self) -> None:
+        # Both are used as an index, in which integers would be places.
+        object.__setattr__(self, "is_counted", truth_values("is_counted", self.is_counted, len(self.documents)))
+        by_domain = truth_values("by_domain", self.by_domain, len(self.concepts), unit="concepts")
+        object.__setattr__(self, "by_domain", by_domain)
 
     def __str__(self) -> str:
         return f"{len(self.firsts):,} spans of {len(self.concepts):,} concepts on {len(self.documents):,} tokens"
@@ -85,17 +92,18 @@ class Labels(Result):
         )
 
 
-def align_annotations(annotations: Annotations, documents: Documents, tokens: TokenTable | None = None) -> Labels:
+def align_annotations(annotations: Annotations, documents: Vector, tokens: TokenTable | None = None) -> Labels:
     """The annotations on the tokens of a source.
 
     documents: the number of each token's document (`Codes.documents`); tokens: which letters each token covers.
     With it, the positions of the annotations count letters, a token has a concept if it covers a letter of a span,
     and special tokens are left out; without it, positions count tokens, and all tokens count.
 
-    Raises InputError for a document whose tokens do not stand side by side, for annotations of a document that the
-    source does not have, for a span beyond the end of its document, and for a table of other tokens.
+    Raises InputError for documents that are no vector of integers, for a document whose tokens do not stand side by
+    side, for annotations of a document that the source does not have, for a span beyond the end of its document,
+    and for a table of other tokens.
     """
-    documents = np.asarray(documents, np.int64)
+    documents = document_numbers(documents)
     is_counted = np.ones(len(documents), bool)
     if tokens is not None:
         tokens.check_source(documents)

@@ -12,10 +12,11 @@ from autopsae.arrays import InputError
 from autopsae.features.codes import Codes, gather_columns
 from autopsae.features.counts import leave_out_tokens
 from autopsae.features.coverage_result import COVERED, LIMITS, Coverage
-from autopsae.features.labels import Labels
+from autopsae.features.labels import Labels, runs_of
 from autopsae.features.probes import import_sklearn
 from autopsae.features.split import TEST, VALIDATION, split_documents
 from autopsae.tables import Result
+from autopsae.words import show
 
 CANDIDATES = 8
 """Latents that are probed for each concept: those of the largest F1 by thresholds on validation documents."""
@@ -76,10 +77,12 @@ def probe_coverage(
     coverage: of the same codes and labels, which chooses the candidates and splits the documents. One more
     pass over the codes.
 
-    Raises InputError for candidates below 1, and where scikit-learn is missing.
+    Raises InputError for candidates below 1, for codes, labels and a coverage that are not of one another, and
+    where scikit-learn is missing.
     """
     if candidates < 1:
         raise InputError(f"candidates: expected at least 1 latent for each concept, got {candidates}")
+    _check_coverage(codes, labels, coverage)
     splits = split_documents(labels.documents, validation=coverage.validation, seed=coverage.seed)
     splits = np.where(labels.is_counted, splits, np.int8(-1))
     order = np.argsort(-coverage.validation_f1, axis=0, kind="stable")[:candidates]
@@ -91,6 +94,23 @@ def probe_coverage(
         none = LatentProbe(concept=score.concept, latent=None, validation_f1=0.0, f1=0.0, weight=0.0, bias=0.0)
         probes.append(max(filter(None, tried), key=lambda probe: probe.validation_f1, default=none))
     return ProbeCoverage(probes=tuple(probes), candidates=candidates)
+
+
+def _check_coverage(codes: Codes, labels: Labels, coverage: Coverage) -> None:
+    """InputError unless the coverage can be of these codes and labels."""
+    if coverage.d_sae != codes.d_sae:
+        raise InputError(
+            f"coverage: expected one of {codes.d_sae:,} latents, as the codes have, got {coverage.d_sae:,}; pass "
+            "the coverage of the same SAE"
+        )
+    tokens, documents = int(labels.is_counted.sum()), len(runs_of(labels.documents)[0])
+    strange = [score.concept for score in coverage.scores if score.concept not in labels.concepts]
+    if strange or (coverage.tokens, coverage.documents) != (tokens, documents):
+        raise InputError(
+            f"coverage: expected one of these labels ({len(labels.concepts):,} concepts, {tokens:,} tokens, "
+            f"{documents:,} documents), got {'the concept ' + show(strange[0], 60) if strange else 'others'} on "
+            f"{coverage.tokens:,} tokens of {coverage.documents:,} documents; compute it with these labels"
+        )
 
 
 def _probe(

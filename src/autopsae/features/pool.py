@@ -12,18 +12,19 @@ from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.defaults import Pool
 from autopsae.features.codes import CodeBlock, Codes, Documents
 from autopsae.features.labels import runs_of
+from autopsae.vectors import Vector, document_numbers, truth_values
 
 POOLS: tuple[str, ...] = get_args(Pool)
 
 
-def pool_codes(codes: Codes, how: str = "max", *, leave_out: Bool[np.ndarray, "tokens"] | None = None) -> Codes:
+def pool_codes(codes: Codes, how: str = "max", *, leave_out: Vector | None = None) -> Codes:
     """Codes with an input for each document of the source, in its order: the largest code of each latent over the
     document's tokens, their mean, or the codes of its last token.
 
     leave_out: tokens that do not count (special tokens); "last" is then the last of the others.
 
-    Raises InputError for codes without documents, for documents whose tokens do not stand side by side, and for
-    another name of `how`.
+    Raises InputError for codes without documents, for documents whose tokens do not stand side by side, for another
+    name of `how`, and for a mask of another length or of other values than booleans, 0 and 1.
     """
     documents = _check_pool("pool_codes", codes.documents, how)
     counts = _count(documents, leave_out)
@@ -59,10 +60,10 @@ def pool_codes(codes: Codes, how: str = "max", *, leave_out: Bool[np.ndarray, "t
 
 def pool_tokens(
     tokens: Tokens,
-    documents: Documents,
+    documents: Vector,
     how: str = "max",
     *,
-    leave_out: Bool[np.ndarray, "tokens"] | None = None,
+    leave_out: Vector | None = None,
 ) -> Float[Tensor, "documents d_in"]:
     """The same of raw activations, in float32. Raises InputError as `pool_codes`, and for more or fewer tokens."""
     documents = _check_pool("pool_tokens", documents, how)
@@ -92,22 +93,18 @@ def pool_tokens(
     return torch.where(rows.isinf(), 0.0, rows)
 
 
-def _check_pool(who: str, documents: Documents | None, how: str) -> Documents:
+def _check_pool(who: str, documents: Vector | None, how: str) -> Documents:
     if how not in POOLS:
         raise InputError(f"{who}: expected to pool by {', '.join(POOLS)}, got {how!r}")
     if documents is None:
         raise InputError(f"{who}: expected to know the document of each token; pass documents")
-    return documents
+    return document_numbers(documents)
 
 
-def _count(documents: Documents, leave_out: NDArray[np.bool_] | None) -> Bool[np.ndarray, "tokens"]:
+def _count(documents: Documents, leave_out: Vector | None) -> Bool[np.ndarray, "tokens"]:
     if leave_out is None:
         return np.ones(len(documents), bool)
-    if leave_out.shape != documents.shape:
-        raise InputError(
-            f"leave_out: expected a truth value for each of {len(documents):,} tokens, got shape {leave_out.shape}"
-        )
-    return ~leave_out
+    return ~truth_values("leave_out", leave_out, len(documents))
 
 
 def _last_places(starts: NDArray[np.int64], counts: NDArray[np.bool_]) -> NDArray[np.int64]:

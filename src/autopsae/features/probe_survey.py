@@ -14,7 +14,7 @@ from torch import Tensor
 from autopsae.arguments import whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.defaults import PROBE_KS, Pool, ProbeRows
-from autopsae.features.codes import Codes, Documents
+from autopsae.features.codes import Codes, Documents, check_documents
 from autopsae.features.labels import Labels, runs_of
 from autopsae.features.pool import pool_codes, pool_tokens
 from autopsae.features.probes import Probes, fit_probes, representations, score_at
@@ -23,6 +23,7 @@ from autopsae.features.split import TEST, split_documents
 from autopsae.memory import check_memory
 from autopsae.seeds import hash_seed, keys
 from autopsae.tables import Result
+from autopsae.vectors import Vector, document_numbers, truth_values
 
 LEAST_ROWS = 10
 """Rows with and without a label that training and test must have each."""
@@ -92,10 +93,10 @@ class ProbeSurvey(Result):
 def probe_documents(
     codes: Mapping[str, Codes],
     tokens: Tokens,
-    documents: Documents,
-    values: Values,
+    documents: Vector,
+    values: Mapping[str, Vector],
     *,
-    leave_out: Bool[np.ndarray, "tokens"] | None = None,
+    leave_out: Vector | None = None,
     pool: Pool = "max",
     validation: float = 0.5,
     ks: Sequence[int] = PROBE_KS,
@@ -108,14 +109,18 @@ def probe_documents(
     each document has it}, in the order of the source; leave_out, pool: as `pool_codes`; validation: the share of
     the documents on which probes are fitted (`split_documents`), the others test them; seed: of all that is drawn.
 
-    Raises InputError where no label has 10 documents with it and 10 without on either side, and as `pool_codes`,
+    Raises InputError where no label has 10 documents with it and 10 without on either side, for values of another
+    number of documents or other than booleans, 0 and 1, for codes of other documents, and as `pool_codes`,
     `split_documents` and `fit_probes`.
     """
-    splits = split_documents(documents, validation=validation, seed=seed)
-    is_test = splits[runs_of(documents)[0]] == TEST
-    kept, left_out = _frequent(values, is_test, "documents")
+    numbers = document_numbers(documents)
+    _check_codes(codes, numbers, "documents")
+    splits = split_documents(numbers, validation=validation, seed=seed)
+    is_test = splits[runs_of(numbers)[0]] == TEST
+    has = {label: truth_values(label, each, len(is_test), unit="documents") for label, each in values.items()}
+    kept, left_out = _frequent(has, is_test, "documents")
     pooled = {name: pool_codes(own, pool, leave_out=leave_out) for name, own in codes.items()}
-    x = pool_tokens(tokens, documents, pool, leave_out=leave_out)
+    x = pool_tokens(tokens, numbers, pool, leave_out=leave_out)
     return _survey(pooled, x, kept, left_out, is_test, ks, seed)
 
 
@@ -138,7 +143,8 @@ def probe_concepts(
     most: tokens that are probed at most, drawn uniformly; all other arguments are those of `probe_documents`.
     Test tokens are of other documents than those that probes are fitted on.
 
-    Raises InputError as `probe_documents`.
+    Raises InputError for another value of `rows`, for codes and labels of other documents, and as
+    `probe_documents`.
     """
     if rows not in get_args(ProbeRows):
         raise InputError(f"rows: expected {' or '.join(get_args(ProbeRows))}, got {rows!r}")
@@ -151,6 +157,7 @@ def probe_concepts(
             values[labels.concepts[n]][run_of[labels.pairs[1] == n]] = True
         shared: dict[str, Any] = {"pool": pool, "validation": validation, "ks": ks, "seed": seed}
         return probe_documents(codes, tokens, labels.documents, values, leave_out=~labels.is_counted, **shared)
+    _check_codes(codes, labels.documents, "labels")
     splits = split_documents(labels.documents, validation=validation, seed=seed)
     keep = _draw(labels.is_counted, most, seed)
     is_test = splits[keep] == TEST
@@ -170,6 +177,19 @@ def _survey(
 ) -> ProbeSurvey:
     fit = partial(fit_probes, representations(codes, x, is_test, seed=seed), is_test=is_test, ks=ks, seed=seed)
     return ProbeSurvey(probes={label: fit(labels=has) for label, has in values.items()}, left_out=left_out)
+
+
+def _check_codes(codes: Mapping[str, Codes], documents: Documents, name: str) -> None:
+    """InputError unless the codes are named, and as far as they know, of these documents. name: of the argument
+    that tells the documents.
+    """
+    if not isinstance(codes, Mapping):
+        raise InputError(
+            f"codes: expected {{name: codes}}, got {type(codes).__name__}; give it a name, such as "
+            '{"latents": codes}'
+        )
+    for own in codes.values():
+        check_documents(own, documents, name)
 
 
 def _frequent(values: Values, is_test: NDArray[np.bool_], unit: str) -> tuple[Values, dict[str, str]]:

@@ -14,14 +14,15 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arguments import whole_arguments
+from autopsae.arguments import whole, whole_arguments
 from autopsae.arrays import InputError
 from autopsae.defaults import PROBE_KS
 from autopsae.extras import package_error
 from autopsae.features.codes import Codes
 from autopsae.seeds import hash_seed, stream
 from autopsae.tables import Result
-from autopsae.words import list_names
+from autopsae.vectors import Vector, as_array, items_of, truth_values
+from autopsae.words import list_names, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def score_at(scores: Sequence[ProbeScore], representation: str, k: int) -> Probe
 def representations(
     codes: Codes | Mapping[str, Codes],
     activations: Float[Tensor, "rows d_in"],
-    is_test: NDArray[np.bool_],
+    is_test: Vector,
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -110,14 +111,15 @@ def representations(
     named = {"latents": codes} if isinstance(codes, Codes) else codes
     latents = {name: _sparse_matrix(own) for name, own in named.items()}
     x = activations.detach().cpu().double().numpy()
+    test = truth_values("is_test", is_test)
     for matrix in latents.values():
-        if not len(x) == matrix.shape[0] == len(is_test):
+        if not len(x) == matrix.shape[0] == len(test):
             raise InputError(
                 f"representations: expected as many rows of codes, activations and is_test, got "
-                f"{matrix.shape[0]:,}, {len(x):,} and {len(is_test):,}"
+                f"{matrix.shape[0]:,}, {len(x):,} and {len(test):,}"
             )
-    centered = x - x[~is_test].mean(axis=0)
-    directions = _principal_directions(centered[~is_test])
+    centered = x - x[~test].mean(axis=0)
+    directions = _principal_directions(centered[~test])
     drawn = torch.randn(
         x.shape[1], x.shape[1], generator=stream(seed, "random directions"), dtype=torch.float64, device="cpu"
     )
@@ -134,8 +136,8 @@ def representations(
 @whole_arguments("seed")
 def fit_probes(
     features: Mapping[str, Any],
-    labels: NDArray[Any],
-    is_test: NDArray[np.bool_],
+    labels: Vector,
+    is_test: Vector,
     *,
     ks: Sequence[int] = PROBE_KS,
     seed: int = 0,
@@ -147,21 +149,23 @@ def fit_probes(
 
     The same is done with shuffled labels (`Probes.shuffled`).
 
-    features: {name: matrix [rows, columns]}, dense or SciPy sparse (`representations`); labels: one 0 or 1 per row;
-    seed: of the shuffling.
+    features: {name: matrix [rows, columns]}, of NumPy, torch or SciPy sparse (`representations`); labels: one 0 or
+    1 per row; seed: of the shuffling.
 
     Raises InputError for labels that are no 0 and 1 or constant on one side of the split, for other numbers of
-    rows, for no k, and where scikit-learn is missing.
+    rows, for features that are not finite, for ks below 1 or not whole, and where scikit-learn is missing.
     """
     y, test = _check(labels, is_test)
-    if not ks or min(ks) < 1:
-        raise InputError(f"ks: expected numbers of columns of at least 1, got {list(ks)}")
+    sizes = [whole("ks", k) for k in items_of("ks", ks, "numbers of columns")]
+    if not sizes or min(sizes) < 1:
+        raise InputError(f"ks: expected numbers of columns of at least 1, got {sizes}")
+    matrices = {name: _matrix(name, given, len(y)) for name, given in features.items()}
     mixed, chance = y.copy(), np.random.default_rng(hash_seed(seed, "shuffled labels"))
     for rows in (test, ~test):
         mixed[rows] = chance.permutation(y[rows])
     return Probes(
-        scores=_fit_all(features, y, test, ks),
-        shuffled=_fit_all(features, mixed, test, ks),
+        scores=_fit_all(matrices, y, test, sizes),
+        shuffled=_fit_all(matrices, mixed, test, sizes),
         train=(int((~y & ~test).sum()), int((y & ~test).sum())),
         test=(int((~y & test).sum()), int((y & test).sum())),
     )
@@ -172,12 +176,28 @@ def _fit_all(
 ) -> tuple[ProbeScore, ...]:
     scores = list[ProbeScore]()
     for name, matrix in features.items():
-        if matrix.shape[0] != len(y):
-            raise InputError(f"{name}: expected a row for each of {len(y):,} labels, got {matrix.shape[0]:,}")
         order = _rank(matrix, y, ~test)
-        sizes = sorted({min(int(k), len(order)) for k in ks})
+        sizes = sorted({min(k, len(order)) for k in ks})
         scores += [_fit(name, matrix, order[:k], y, test) for k in sizes]
     return tuple(scores)
+
+
+def _matrix(name: str, given: Any, rows: int) -> Any:
+    """Features as a NumPy or a SciPy sparse matrix of finite numbers, with a row for each label."""
+    matrix = given if hasattr(given, "tocsc") else as_array(name, given)
+    if matrix.ndim != 2 or matrix.dtype.kind not in "biuf":
+        raise InputError(
+            f"{name}: expected a matrix of numbers [rows, columns], got {matrix.dtype} of shape {matrix.shape}"
+        )
+    if matrix.shape[0] != rows:
+        raise InputError(f"{name}: expected a row for each of {rows:,} labels, got {matrix.shape[0]:,}")
+    if not (finite := np.isfinite(matrix.data if hasattr(matrix, "tocsc") else matrix)).all():
+        bad = int((~finite).sum())
+        raise InputError(
+            f"{name}: expected finite features, got {bad:,} that are NaN or infinite; leave out their rows"
+        )
+    # Squares of small integers and of float16 would overflow.
+    return matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64)
 
 
 def _principal_directions(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -205,14 +225,14 @@ def import_sklearn(module: str) -> Any:
         raise package_error("probes", module.split(".")[0], error, install="autopsae[features]") from error
 
 
-def _check(labels: NDArray[Any], is_test: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    labels, test = np.asarray(labels), np.asarray(is_test, bool)
-    if labels.ndim != 1 or labels.shape != test.shape or not np.isin(labels, (0, 1)).all():
+def _check(labels: Vector, is_test: Vector) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    given, test = as_array("labels", labels), truth_values("is_test", is_test)
+    if given.shape != test.shape or given.dtype.kind not in "biuf" or not np.isin(given, (0, 1)).all():
         raise InputError(
-            f"labels: expected a 0 or 1 for each of {len(test):,} rows, got shape {labels.shape} with values "
-            f"{np.unique(labels)[:4].tolist()}"
+            f"labels: expected a 0 or 1 for each of {len(test):,} rows, got {given.dtype} of shape {given.shape}, "
+            f"such as {show(given.reshape(-1)[:4].tolist())}"
         )
-    y = labels.astype(bool)
+    y = given.astype(bool)
     for side, rows in (("training", ~test), ("test", test)):
         if len(np.unique(y[rows])) < 2:
             raise InputError(

@@ -38,7 +38,7 @@ def python_annotations(sources: Sequence[str]) -> Annotations:
                 f"document {number}: expected Python that this version can parse ({reason(error)}); leave it out"
             ) from error
         rows += [(number, start, end, concept) for start, end, concept in sorted(spans) if end > start]
-    return Annotations.of(rows, domains=DOMAINS)
+    return Annotations.of(rows, domains={*DOMAINS} & {row[3] for row in rows})
 
 
 Span = tuple[int, int, str]

@@ -10,6 +10,7 @@ from torch import Tensor, from_numpy
 
 from autopsae.arrays import InputError, Tokens, chunks
 from autopsae.features.codes import CodeBlock, Codes
+from autopsae.vectors import Vector, truth_values
 
 
 def without_pairs(block: CodeBlock, keep: Bool[np.ndarray, "tokens"]) -> CodeBlock:
@@ -22,17 +23,22 @@ def without_pairs(block: CodeBlock, keep: Bool[np.ndarray, "tokens"]) -> CodeBlo
     return replace(block, ends=ends, latents=block.latents[pairs], values=block.values[pairs])
 
 
-def select_codes(codes: Codes, keep: Bool[np.ndarray, "tokens"]) -> Codes:
-    """The codes of the tokens in the mask alone. A pass raises InputError for a mask of another length."""
-    documents = None if codes.documents is None else codes.documents[keep]
-    return Codes(blocks=_SomeBlocks(codes, keep), d_sae=codes.d_sae, documents=documents)
+def select_codes(codes: Codes, keep: Vector) -> Codes:
+    """The codes of the tokens in the mask alone. Raises InputError for what is no mask; a pass, or this where the
+    codes know their documents, raises it for a mask of another length.
+    """
+    mask = truth_values("keep", keep, None if codes.documents is None else len(codes.documents))
+    documents = None if codes.documents is None else codes.documents[mask]
+    return Codes(blocks=_SomeBlocks(codes, mask), d_sae=codes.d_sae, documents=documents)
 
 
 class SomeTokens:
-    """The tokens in a mask alone; iterated as often as wanted. Raises InputError for a mask of another length."""
+    """The tokens in a mask alone; iterated as often as wanted. Raises InputError for what is no mask; a pass raises
+    it for one of another length.
+    """
 
-    def __init__(self, tokens: Tokens, keep: Bool[np.ndarray, "tokens"]) -> None:
-        self._tokens, self._keep = tokens, keep
+    def __init__(self, tokens: Tokens, keep: Vector) -> None:
+        self._tokens, self._keep = tokens, truth_values("keep", keep)
 
     def __iter__(self) -> Iterator[Float[Tensor, "some d_in"]]:
         at = 0

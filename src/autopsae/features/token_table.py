@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from autopsae.arrays import InputError
 from autopsae.features.annotations import Annotations, check_range, read_table, whole_numbers
 from autopsae.tables import Result, save_table
+from autopsae.vectors import Vector, document_numbers
 
 COLUMNS = ("document", "start", "end", "text")
 
@@ -55,20 +56,21 @@ class TokenTable(Result):
         numbers = (self.documents.tolist(), self.starts.tolist(), self.ends.tolist())
         save_table(dict(zip(COLUMNS, (*numbers, list(self.texts)), strict=True)), path)
 
-    def check_source(self, documents: Int[np.ndarray, "tokens"]) -> None:
+    def check_source(self, documents: Vector) -> None:
         """InputError unless these are the documents of the source's tokens, and the tokens of each document cover
         its letters in order.
         """
-        if len(self) != len(documents):
+        numbers = document_numbers(documents)
+        if len(self) != len(numbers):
             raise InputError(
-                f"token table: expected a row for each of {len(documents):,} tokens of the source, got "
+                f"token table: expected a row for each of {len(numbers):,} tokens of the source, got "
                 f"{len(self):,}; make it of the same documents with the same context"
             )
-        if (differ := self.documents != documents).any():
+        if (differ := self.documents != numbers).any():
             n = int(np.flatnonzero(differ)[0])
             raise InputError(
                 f"token table: expected the documents of the source, got document {self.documents[n]} for token "
-                f"{n:,}, which is of document {documents[n]}; make it of the same documents with the same context"
+                f"{n:,}, which is of document {numbers[n]}; make it of the same documents with the same context"
             )
 
         letters = np.flatnonzero(self.is_letter)

@@ -9,19 +9,16 @@ both are clusters of tokens. So where the order says nothing, documents of 512 t
 `Groups.least_effect`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.ambient import matmul
-from autopsae.arrays import InputError
+from autopsae.vectors import Vector, document_numbers
 
 GROUPS = 16
 """Number of groups. The jackknife leaves each out once."""
@@ -60,7 +57,7 @@ class Groups:
 
 def sample_groups(
     y: Float[Tensor, "sample d_in"],
-    documents: Int[Tensor, "sample"] | NDArray[Any] | None,
+    documents: Vector | None,
     stream_tokens: int | None = None,
 ) -> Groups:
     """The groups of a sample's tokens.
@@ -71,12 +68,7 @@ def sample_groups(
     documents that are not one whole number for each token.
     """
     if documents is not None:
-        listed = torch.as_tensor(documents, device="cpu")
-        if listed.shape != (len(y),) or listed.is_floating_point():
-            raise InputError(
-                f"documents: expected a whole number for each of {len(y):,} tokens, got {listed.dtype} of shape "
-                f"{tuple(listed.shape)}; pass the number of the document that each token is from"
-            )
+        listed = torch.from_numpy(document_numbers(documents, len(y)))
         if bool((listed != listed[0]).any()):
             return Groups(guesses=(_share_out(listed).to(y.device),))
     stretches = torch.arange(len(y), device=y.device) * GROUPS // len(y)
@@ -89,7 +81,7 @@ def sample_groups(
 
 
 def documents_of_sample(
-    documents: Sequence[int] | Int[Tensor, "tokens"] | NDArray[Any] | None,
+    documents: Vector | None,
     tokens: int,
     places: Int[np.ndarray, "sample"],
 ) -> Int[Tensor, "sample"] | None:
@@ -99,13 +91,7 @@ def documents_of_sample(
     """
     if documents is None:
         return None
-    listed = torch.as_tensor(documents, device="cpu")
-    if listed.shape != (tokens,):
-        raise InputError(
-            f"documents: expected one whole number for each of {tokens:,} tokens, got shape "
-            f"{tuple(listed.shape)}; pass the number of the document that each token is from"
-        )
-    return listed[torch.from_numpy(places)]
+    return torch.from_numpy(document_numbers(documents, tokens)[places])
 
 
 def document_effect(x: Float[Tensor, "sample directions"], stream_tokens: int) -> float:

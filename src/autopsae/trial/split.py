@@ -1,17 +1,17 @@
 """Which tokens a trial trains on, and which it is judged on: whole documents, where these are known."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from autopsae.arguments import whole
-from autopsae.arrays import InputError, Tokens
+from autopsae.arrays import Tokens
 from autopsae.passes import source_documents
 from autopsae.run.data import SHARE, Spread, count_tokens, hold_out
 from autopsae.seeds import stream
+from autopsae.vectors import Vector, document_numbers
 
 MOST = 20_480
 """Tokens that are held out where nothing else is asked, at most: each candidate is measured on all of them."""
@@ -23,7 +23,7 @@ more, tokens of all documents are held out instead."""
 
 def split_tokens(
     tokens: Tokens,
-    documents: Sequence[int] | NDArray[Any] | None = None,
+    documents: Vector | None = None,
     *,
     held_out: int | None = None,
     seed: int = 0,
@@ -39,7 +39,7 @@ def split_tokens(
     total = count_tokens(tokens)
     n = min(MOST, max(1, total // SHARE)) if held_out is None else whole("held_out", held_out)
     known = source_documents(tokens) if documents is None else documents
-    places = None if known is None or n < 1 else _places(np.asarray(known), total, n, seed)
+    places = None if known is None or n < 1 else _places(document_numbers(known, total), n, seed)
     if places is None:
         training, held = hold_out(tokens, n)
         return training, held, False
@@ -47,17 +47,12 @@ def split_tokens(
     return training, Spread(tokens, places, tokens=len(places)), True
 
 
-def _places(documents: NDArray[Any], total: int, n: int, seed: int) -> Sequence[int] | None:
+def _places(documents: NDArray[np.int64], n: int, seed: int) -> Sequence[int] | None:
     """The places of the tokens of documents, drawn one by one until they have `n` tokens; None where those would be
     too large a share of all.
     """
-    if documents.shape != (total,):
-        raise InputError(
-            f"documents: expected one whole number for each of {total:,} tokens, got shape {documents.shape}; pass "
-            "the number of the document that each token is from"
-        )
     numbers, owner, sizes = np.unique(documents, return_inverse=True, return_counts=True)
     order = torch.randperm(len(numbers), generator=stream(seed, "documents held out"), device="cpu").numpy()
     drawn = order[: int(np.searchsorted(sizes[order].cumsum(), n)) + 1]
     places = np.flatnonzero(np.isin(owner, drawn))
-    return None if len(places) > LARGEST_SHARE * total else places.tolist()
+    return None if len(places) > LARGEST_SHARE * len(documents) else places.tolist()

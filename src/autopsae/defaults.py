@@ -13,6 +13,9 @@ another reason.
 AT_TOKENS = 1_000_000
 """Tokens on which death is forecast, where nothing else is asked."""
 
+MOST_TOKENS = 10**15
+"""More tokens than anybody has: a larger number is a slip."""
+
 SAMPLE_TOKENS = 4096
 """Tokens in a sample, unless told otherwise."""
 

@@ -25,6 +25,19 @@ def test_a_stream_that_ends_too_soon_is_refused() -> None:
         peek([torch.ones(4, 2)], 9)
 
 
+def test_what_is_no_stream_of_finite_batches_is_refused_by_the_map() -> None:
+    flat = WHITENED.remedy.affine(X)
+    torch.testing.assert_close(next(iter(map_tokens(WHITENED, [X[None]])))[0], flat)
+    for wrong in (X, [X[:, :-1]], [X[0]]):
+        with pytest.raises(InputError, match=rf"expected batches \[tokens, d_in = {D_IN}\], got one of shape"):
+            [*map_tokens(WHITENED, wrong)]
+    for value in (torch.nan, torch.inf):
+        bad = X.clone()
+        bad[3, 1] = value
+        with pytest.raises(InputError, match="map_tokens: expected finite tokens"):
+            [*map_tokens(WHITENED, [X, bad])]
+
+
 def test_an_sae_of_mapped_tokens_is_made_one_of_raw_tokens() -> None:
     [y] = map_tokens(WHITENED, [X])
     generator = torch.Generator().manual_seed(0)

@@ -13,6 +13,10 @@ from autopsae.activations.synthetic import gaussian_tokens
 from autopsae.arrays import InputError
 from autopsae.diagnosis.diagnose import diagnose
 from autopsae.diagnosis.survey import survey
+from autopsae.evaluation import autopsy, evaluate
+from autopsae.remedies.remedy import untouched
+from autopsae.sae.init import born
+from autopsae.sae.sparsity import TopK
 
 ASKED: dict[str, Any] = {"d_sae": 96, "k": 4}
 
@@ -132,3 +136,26 @@ def test_where_most_tokens_are_one_vector_the_mean_has_no_distance_in_their_spre
     diagnosis = diagnose(x, d_sae=24, k=4)
     assert diagnosis.severity.mean_median_distance is None
     assert '"mean_median_distance": null' in json.dumps(diagnosis.to_dict(), allow_nan=False)
+
+
+def test_tokens_without_a_dimension_are_refused() -> None:
+    with pytest.raises(InputError, match="expected"):
+        diagnose(torch.zeros(50, 0), d_sae=24, k=4)
+
+
+@pytest.mark.parametrize("layers", [[tokens()], {0: tokens()}, tokens()])
+def test_layers_without_names_are_refused(layers: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # users have no type checks either
+    with pytest.raises(InputError, match=r"survey: expected \{name: tokens\}, with a text as the name of a layer"):
+        survey(layers, d_sae=24, k=4)
+
+
+@pytest.mark.parametrize("at_tokens", [0, 10**15 + 1, 10**20])
+def test_numbers_of_tokens_that_nobody_has_are_refused_everywhere(at_tokens: int) -> None:
+    x = tokens()
+    sae = born(untouched(x.shape[1]), d_sae=24, sparsity=TopK(k=4), sample=x)
+    for take in (lambda: evaluate(sae, x, at_tokens=at_tokens), lambda: autopsy(sae, x, at_tokens=at_tokens)):
+        with pytest.raises(InputError, match="at_tokens"):
+            take()
+    with pytest.raises(InputError, match="at_tokens"):
+        diagnose(x, d_sae=24, k=4, at_tokens=at_tokens)

@@ -15,9 +15,20 @@ from autopsae.sae.model import SAE
 def map_tokens(prescription: Prescription, tokens: Iterable[Tensor]) -> Iterator[Tensor]:
     """The tokens as they are after the prescribed map, batch by batch: what a library that has no whitening is to
     be trained on.
+
+    Raises InputError for batches that are not [..., tokens, d_in], such as the rows of one matrix, and for NaN or
+    infinity.
     """
+    affine = prescription.remedy.affine
     for batch in tokens:
-        yield prescription.remedy.affine(batch)
+        if batch.ndim < 2 or batch.shape[-1] != len(affine.center):
+            raise InputError(
+                f"map_tokens: expected batches [tokens, d_in = {len(affine.center)}], got one of shape "
+                f"{[*batch.shape]}; pass an iterable of matrices, [x] for one alone"
+            )
+        if not bool(batch.isfinite().all()):
+            raise InputError("map_tokens: expected finite tokens, got NaN or infinity; leave these tokens out")
+        yield affine(batch.flatten(0, -2)).reshape(batch.shape)
 
 
 def unmap_sae(sae: SAE, prescription: Prescription) -> SAE:

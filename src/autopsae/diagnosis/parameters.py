@@ -8,12 +8,11 @@ from typing import Any, get_args
 
 from autopsae.arguments import check_whole
 from autopsae.arrays import InputError
-from autopsae.defaults import Repeated
+from autopsae.defaults import MOST_TOKENS, Repeated
 from autopsae.sae.sparsity import Sparsity
 from autopsae.survival.tails import LEAST_TAIL
 from autopsae.words import show
 
-MOST_TOKENS = 10**15
 """Tokens on which death can be forecast, at most: more than there are."""
 
 

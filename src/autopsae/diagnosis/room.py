@@ -137,9 +137,9 @@ def fit_layers(
     widths = [width_of(tokens) for tokens in layers]
     if device is None and layers and isinstance(layers[0], Tensor):
         device = layers[0].device
-    if not widths or None in widths:
+    if not widths or not all(widths):  # not known, or zero, which is refused where tokens are read
         return None
-    widest = max(d_in for d_in in widths if d_in)
+    widest = max(d_in or 0 for d_in in widths)
     what = f"for tokens of d_in = {widest:,}, whose covariances take [d_in, d_in] numbers each"
     return fit_sample(
         partial(bytes_asked, asked, widest),

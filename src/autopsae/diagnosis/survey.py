@@ -142,6 +142,8 @@ def survey(
     Raises InputError where there is no layer, and for arguments or tokens that `diagnose` refuses, with the name of
     the layer.
     """
+    if not isinstance(layers, Mapping) or not all(isinstance(name, str) for name in layers):
+        raise InputError("survey: expected {name: tokens}, with a text as the name of a layer; diagnose takes one")
     if not layers:
         raise InputError("survey: expected at least one layer, got none")
     asked = Asked(

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autopsae.ambient import matmul
-from autopsae.arguments import whole_arguments
+from autopsae.arguments import check_whole, whole_arguments
 from autopsae.arrays import InputError, Tokens
-from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
+from autopsae.defaults import AT_TOKENS, LR, MOST_TOKENS, RARE, STEPS
 from autopsae.evaluation.advice import LIBRARIES
 from autopsae.evaluation.births import likely_births
 from autopsae.evaluation.causes import causes, counterfactuals
@@ -116,8 +116,7 @@ def _check_asked(lr: float, steps: int, rare: float, at_tokens: int, written_by:
         raise InputError(
             f"autopsy: expected lr and steps of at least 0 and rare in [0, 1], got {lr:g}, {steps} and {rare:g}"
         )
-    if at_tokens < 1:
-        raise InputError(f"autopsy: expected at_tokens of at least 1, got {at_tokens}")
+    check_whole("autopsy: at_tokens", at_tokens, least=1, most=MOST_TOKENS)
 
 
 def _travel(sae: SAE, max_pre: Float[Tensor, "d_sae"]) -> Float[Tensor, "d_sae"]:

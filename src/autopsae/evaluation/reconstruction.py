@@ -9,9 +9,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autopsae.arguments import whole_arguments
+from autopsae.arguments import check_whole, whole_arguments
 from autopsae.arrays import InputError, Tokens, chunks
-from autopsae.defaults import AT_TOKENS, SAMPLE_TOKENS
+from autopsae.defaults import AT_TOKENS, MOST_TOKENS, SAMPLE_TOKENS
 from autopsae.modules import evaluation_mode
 from autopsae.passes import known_tokens, same_passes, source_documents, spread_over
 from autopsae.progress import Progress, tell_progress
@@ -85,8 +85,8 @@ def evaluate(
     documents that are not one whole number for each token.
     """
     sae.check_finite("evaluate")
-    if at_tokens is not None and at_tokens < 1:
-        raise InputError(f"evaluate: expected at_tokens of at least 1, or None for no forecast, got {at_tokens}")
+    if at_tokens is not None:
+        check_whole("evaluate: at_tokens", at_tokens, least=1, most=MOST_TOKENS)
     documents = source_documents(tokens) if documents is None else documents
     weight, tokens = sae.W_enc, same_passes(tokens)
     sample = None if at_tokens is None else Reservoir(SAMPLE_TOKENS)

@@ -15,7 +15,7 @@ def check_parts(parts: Mapping[str, object], affine: Affine | None) -> None:
     """
     W_enc = parts["W_enc"]
     if not isinstance(W_enc, Tensor) or W_enc.ndim != 2 or not W_enc.is_floating_point():
-        raise InputError(f"SAE: expected W_enc as a tensor of floats [d_sae, d_in], got {_shown(W_enc)}")
+        raise InputError(f"SAE: expected W_enc as a tensor of floats [d_sae, d_in], got {_form(W_enc)}")
     d_sae, d_in = W_enc.shape
     shapes: dict[str, list[tuple[int, ...]]] = {"W_enc": [(d_sae, d_in)], "W_dec": [(d_sae, d_in)]}
     shapes |= {"b_dec": [(d_in,)], "b_pre": [(d_in,)], "b_enc": [(d_sae,)], "threshold": [(), (d_sae,)]}
@@ -27,13 +27,13 @@ def check_parts(parts: Mapping[str, object], affine: Affine | None) -> None:
         if not fits or (name != "threshold" and part.dtype != W_enc.dtype):  # type: ignore[attr-defined]
             expected = " or ".join(str([*shape]) for shape in shapes[name])
             raise InputError(
-                f"SAE: expected {name} as a tensor of floats {expected}, in the type of W_enc {_shown(W_enc)}, "
-                f"got {_shown(part)}"
+                f"SAE: expected {name} as a tensor of floats {expected}, in the type of W_enc {_form(W_enc)}, "
+                f"got {_form(part)}"
             )
     if affine is not None and len(affine.center) != d_in:
         n = len(affine.center)
         raise InputError(f"SAE: expected an affine map of d_in = {d_in:,} dimensions, got one of {n:,}")
 
 
-def _shown(part: object) -> str:
+def _form(part: object) -> str:
     return f"{[*part.shape]} {part.dtype}" if isinstance(part, Tensor) else show(part)

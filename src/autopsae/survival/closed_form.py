@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 from autopsae.arguments import check_k, check_whole, whole_arguments
 from autopsae.arrays import InputError
+from autopsae.defaults import MOST_TOKENS
 from autopsae.sae.sparsity import Sparsity
 from autopsae.tables import Result
 
@@ -66,7 +67,7 @@ class Prediction(Result):
 
 
 def _check(gamma: float, tokens: int) -> None:
-    check_whole("tokens", tokens, least=1, most=10**15)
+    check_whole("tokens", tokens, least=1, most=MOST_TOKENS)
     if not gamma >= 0:
         raise InputError(f"gamma: expected a number of at least 0, got {gamma:g}")
 

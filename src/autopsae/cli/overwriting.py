@@ -48,7 +48,7 @@ def check_overwriting(verb: str, options: object, more: Iterable[Path] = ()) -> 
     for path, kind in read:
         files, places = _files_of(path, kind), _folders_of(path, kind)
         for output in outputs:
-            if is_regular(output):
+            if _is_replaced(output):
                 _check_output(output, files, places, kind, verb)
         _check_folders(folders, path, files)
     for folder in folders:
@@ -84,19 +84,21 @@ def _marked(options: object, mark: type[Reads] | type[Writes]) -> Iterator[tuple
 
 def _files_of(path: Path, kind: str) -> list[Path]:
     """A file that is read, or both of a pair."""
-    is_pair = kind == "pair" and path.name and (path.suffix in (".json", ".safetensors") or not path.exists())
+    is_pair = (
+        kind == "pair" and path.name and (path.suffix in (".json", ".safetensors") or not os.path.exists(path))
+    )
     return [path, *pair_files(path)] if is_pair else [path]
 
 
 def _folders_of(path: Path, kind: str) -> list[Path]:
     """The folder that is read, or that of the run, sweep or harvest which wrote a file that is read."""
-    if url_of(path) or path.is_dir():
+    if url_of(path) or os.path.isdir(path):
         return [path]
-    if not any(file.exists() for file in _files_of(path, kind)):
+    if not any(os.path.exists(file) for file in _files_of(path, kind)):
         return []  # a name on the Hub
     folder = path.absolute().parent
-    own = [folder] if any((folder / mark).exists() for mark in _MARKS) else []
-    return [*own, *(out for out in [folder.parent] if any((out / mark).exists() for mark in _MARKS[-2:]))]
+    own = [folder] if any(os.path.exists(folder / mark) for mark in _MARKS) else []
+    return [*own, *(out for out in [folder.parent] if any(os.path.exists(out / mark) for mark in _MARKS[-2:]))]
 
 
 def _check_output(output: Path, files: Sequence[Path], folders: Sequence[Path], kind: str, verb: str) -> None:
@@ -110,12 +112,20 @@ def _check_output(output: Path, files: Sequence[Path], folders: Sequence[Path], 
 def _check_folders(folders: Iterable[Path], read: Path, files: Sequence[Path]) -> None:
     """InputError where a folder that is written is read, or a file that is read has a name that it gives."""
     for folder in folders:
-        if read.is_dir() and _identity(folder) == _identity(read):
+        if os.path.isdir(read) and _identity(folder) == _identity(read):
             raise InputError(f"{folder}: expected a new folder, got one that is read; pass another name")
         if file := next((file for file in files if file.name in _WRITTEN and _is_within(file, folder)), None):
             raise InputError(
                 f"{folder}: expected a new folder, got that of {file}, which is read; pass another name"
             )
+
+
+def _is_replaced(path: Path) -> bool:
+    """Whether an output is a file, and no pipe or device, which stays. What cannot be seen is refused later."""
+    try:
+        return is_regular(path)
+    except OSError:
+        return False
 
 
 def _identity(path: Path) -> object:

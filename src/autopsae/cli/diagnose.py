@@ -60,7 +60,7 @@ def diagnose(options: DiagnoseOptions) -> None:
         layers = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
     part = _part_of(options.json)
     check_overwriting("diagnose", options, [part] if part else ())
-    check_prescriptions("diagnose", options, options.prescriptions, [*opened] or _hidden_states(options))
+    check_prescriptions("diagnose", options, options.prescriptions, [*opened] or _state_names(options))
     judged: list[Diagnosis] = []
     try:
         result = (
@@ -80,7 +80,7 @@ def diagnose(options: DiagnoseOptions) -> None:
         print_text(survey_text(result))
 
 
-def _hidden_states(options: DiagnoseOptions) -> list[str]:
+def _state_names(options: DiagnoseOptions) -> list[str]:
     """The layers of a model that is not loaded yet, as far as another output may have their names."""
     if options.layers:
         return [f"hs{layer}" if layer.isdigit() else layer for layer in options.layers]

@@ -31,7 +31,8 @@ def merge(options: MergeOptions) -> None:
     asked["sparsity"].check(options.d_sae)
     check_paging(options.paging, [options.json, options.figure])
     check_places(options.json, options.figure, options.prescriptions)
-    check_prescriptions("merge", options, options.prescriptions, [*open_part(options.parts[0]).layers])
+    for part in options.parts[:1]:  # all have the same layers
+        check_prescriptions("merge", options, options.prescriptions, [*open_part(part).layers])
     with progress_bar("merging") as (bar, task):
         result = merge_parts(options.parts, **asked, progress=progress_on(bar, task))
     write_all(_writers(result, options))

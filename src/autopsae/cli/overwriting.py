@@ -36,8 +36,8 @@ def check_overwriting(verb: str, options: object, more: Iterable[Path] = ()) -> 
 
     more: files that are written besides those that the options name.
     """
-    read = [(Path(value), kind) for value, kind in _marked(options, Reads)]
-    written = [(Path(value), kind) for value, kind in _marked(options, Writes)]
+    read = [(Path(value), kind) for value, kind in _values_of(options, Reads)]
+    written = [(Path(value), kind) for value, kind in _values_of(options, Writes)]
     outputs = [path for path, kind in written if kind == "file"]
     outputs += [file for path, kind in written if kind == "pair" for file in pair_files(path)]
     outputs += more
@@ -67,12 +67,12 @@ def check_prescriptions(verb: str, options: object, folder: Path | None, layers:
         check_free(pair, format=prescription.FORMAT)
 
 
-def _marked(options: object, mark: type[Reads] | type[Writes]) -> Iterator[tuple[str | Path, str]]:
+def _values_of(options: object, mark: type[Reads] | type[Writes]) -> Iterator[tuple[str | Path, str]]:
     """(value, kind) of each option with this mark that is given, those in groups too."""
     hints = get_type_hints(type(options), include_extras=True)
     for name, value in vars(options).items():
         if is_dataclass(value):
-            yield from _marked(value, mark)
+            yield from _values_of(value, mark)
             continue
         marks: Any = [one for one in get_args(hints[name]) if isinstance(one, Reads | Writes)]
         for one in value if isinstance(value, tuple) else (value,):

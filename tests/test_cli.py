@@ -693,7 +693,10 @@ def test_autopsy_writes_the_prescription_and_says_how_the_library_of_the_sae_tak
         (["SAE", "SOURCE", "--layer", "1", "--table", "a.xlsx"], "a.xlsx: expected a table named .csv or .parquet"),
         (["SAE", "SOURCE", "--layer", "1", "--figure", "a.gif"], "a.gif: expected a figure named .png, .pdf or"),
         (["SAE", "OTHER"], "autopsy: expected tokens of d_in = 24, as the SAE's, got 7"),
-        (["SAE", "SOURCE", "--layer", "1", "--recentre", "SAE"], "sae: expected a new name, got one that is taken"),
+        (
+            ["SAE", "SOURCE", "--layer", "1", "--recentre", "SAE"],
+            "sae.json: expected a new name, got that of a file that is read",
+        ),
         (["SAE", "SOURCE", "--layer", "1", "--recentre", "NEVER"], "expected a file of its own for each output"),
     ],
 )

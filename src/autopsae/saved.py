@@ -24,6 +24,7 @@ from autopsae.kinds import Kind, check_kind
 from autopsae.mirror import copy_of
 from autopsae.provenance import PROVENANCE, provenance
 from autopsae.reading import check_regular, input_errors, parse, read_bytes
+from autopsae.urls import is_file_there
 from autopsae.words import show
 
 VERSION = 2
@@ -74,11 +75,27 @@ def save_pair(
 ) -> None:
     """Write `path`.json and `path`.safetensors; tensors that are None are left out.
 
-    The JSON is written last and holds the checksum of the tensors, so a half-saved pair cannot be loaded.
+    The JSON is written last and holds the checksum of the tensors, so a half-saved pair cannot be loaded. A pair of
+    the same format is replaced. Raises InputError for one of another, as `check_free`.
     """
+    check_free(path, format=format)
     described, stored = pair_files(path)
     digest = write_tensors(stored, {name: t for name, t in tensors.items() if t is not None})
     save_object(described, format=format, content={**content, _TENSORS: digest})
+
+
+def check_free(path: str | Path, *, format: str) -> None:
+    """InputError where the JSON of a pair `path` is there and has another format: no SAE gives way to a
+    prescription.
+    """
+    described = pair_files(path)[0]
+    try:
+        there = parse(read_bytes(described)) if is_file_there(described) else None
+    except ValueError:  # InputError too: what cannot be read is no pair of ours
+        return
+    taken = there.get("format") if isinstance(there, dict) else None
+    if taken not in (None, format):
+        raise InputError(f"{path}: expected a new name, or {format}, got {show(taken, 80)}; pass another name")
 
 
 def load_pair(path: str | Path, *, format: str, kind: Kind) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -292,9 +292,12 @@ def test_the_verbs_write_what_diagnose_writes(
     assert "6,400 tokens in 64 shards" in capsys.readouterr().out
     for words, said in (
         (["merge", parts[0]], "expected all 64 shards of the store, but no part covers shard-00000.safetensors"),
-        (["merge", *parts, "--out", parts[0]], "expected a new name that ends in .safetensors"),
+        (["merge", *parts, "--out", parts[0]], "expected a new name, got that of a file that is read"),
         (["merge", *parts, "--out", "x.safetensors", "--json", "d.json"], "--out: expected without --json"),
-        (["stats", str(shards[0]), "--out", str(shards[0])], "expected a new name, got that of a shard"),
+        (
+            ["stats", str(shards[0]), "--out", str(shards[0])],
+            "expected a new name, got that of a file that is read",
+        ),
         (["stats", str(shards[0]), "--out", "part.json"], "expected a name that ends in .safetensors"),
     ):
         assert run(words) == 2

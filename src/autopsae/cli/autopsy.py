@@ -3,14 +3,13 @@
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from autopsae.activations.store import Activations, open_activations
-from autopsae.arrays import InputError
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_text, write_all
 from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
+from autopsae.diagnosis.prescription import FORMAT
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.fresh_start import check_raw, fresh_start
 from autopsae.evaluation.recentre import RecentringCost, cost_of_recentring
@@ -24,6 +23,7 @@ from autopsae.report.page.read import latent_rows
 from autopsae.report.plots import check_figure
 from autopsae.report.text import autopsy_text
 from autopsae.sae.model import SAE
+from autopsae.saved import check_free
 from autopsae.tables import check_table
 
 
@@ -93,8 +93,8 @@ def _writers(
 
 
 def _check_outputs(options: AutopsyOptions) -> None:
-    """InputError for an output that could not be written after all the work, or that two would write."""
-    sae, recentre = options.sae, options.recentre
+    """InputError for an output that could not be written after all the work."""
+    recentre = options.recentre
     if options.figure:
         check_figure(options.figure)
     if options.table:
@@ -104,8 +104,7 @@ def _check_outputs(options: AutopsyOptions) -> None:
         check_new_pair(recentre)
         written += pair_files(recentre)
     if options.prescription:
+        check_free(options.prescription, format=FORMAT)
         written += pair_files(options.prescription)
     check_own_files(written)
     check_paging(options.paging, written)
-    if recentre and not Path(sae).is_dir() and pair_files(recentre)[0].resolve() == pair_files(sae)[0].resolve():
-        raise InputError(f"{recentre}: expected a new name, got one that is taken; pass another")

@@ -14,6 +14,7 @@ from autopsae.cli.firing import settings_asked, sparsity_of
 from autopsae.cli.on_engine import check_spreading, spread_survey
 from autopsae.cli.options.diagnose import DiagnoseOptions
 from autopsae.cli.options.shared import Padding, Paging
+from autopsae.cli.overwriting import check_overwriting, check_prescriptions
 from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_note, print_text, write_all
 from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
@@ -57,6 +58,9 @@ def diagnose(options: DiagnoseOptions) -> None:
         opened = open_layers(options.source, options.layers, lengths=padding.lengths, mask=padding.mask)
         # Compared over their passes, after which it is known what was read.
         layers = {name: same_passes(layer.take(options.tokens)) for name, layer in opened.items()}
+    part = _part_of(options.json)
+    check_overwriting("diagnose", options, [part] if part else ())
+    check_prescriptions("diagnose", options, options.prescriptions, [*opened] or _state_names(options))
     judged: list[Diagnosis] = []
     try:
         result = (
@@ -74,6 +78,14 @@ def diagnose(options: DiagnoseOptions) -> None:
         _add_trials(result, opened, layers, options, device)
     else:
         print_text(survey_text(result))
+
+
+def _state_names(options: DiagnoseOptions) -> list[str]:
+    """The layers of a model that is not loaded yet, as far as another output may have their names."""
+    if options.layers:
+        return [f"hs{layer}" if layer.isdigit() else layer for layer in options.layers]
+    stem = options.json.stem if options.json else ""
+    return [stem] if stem.removeprefix("hs").isdigit() else []
 
 
 def _keep_part(part: Survey, layers: Mapping[str, Tokens], options: DiagnoseOptions) -> None:

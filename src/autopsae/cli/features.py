@@ -15,6 +15,7 @@ from autopsae.cli.documents import is_model
 from autopsae.cli.feature_measures import Measured, measure
 from autopsae.cli.feature_sources import FromFiles, FromModel
 from autopsae.cli.options.features import FeaturesOptions
+from autopsae.cli.overwriting import check_overwriting
 from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_note, print_text, write_all
 from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
@@ -168,4 +169,5 @@ def _check(options: FeaturesOptions) -> None:
         check_table(options.table)
     written = [place for place in (options.json, options.figure, *table_places(options).values()) if place]
     check_own_files(written)
+    check_overwriting("features", options, [*table_places(options).values()][1:])  # the first is --table
     check_paging(options.paging, written)

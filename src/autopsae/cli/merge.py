@@ -7,16 +7,17 @@ from autopsae.activations.names import file_names
 from autopsae.arrays import InputError
 from autopsae.cli.firing import settings_asked
 from autopsae.cli.options.merge import MergeOptions
+from autopsae.cli.overwriting import check_prescriptions
 from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_line, print_text, write_all
 from autopsae.cli.terminal import check_places, progress_bar, progress_on
 from autopsae.diagnosis.merge import join_parts, merge_parts
+from autopsae.diagnosis.part_file import open_part
 from autopsae.diagnosis.survey import Survey
 from autopsae.provenance import add_provenance
 from autopsae.report.figures import save_figure
 from autopsae.report.plots import check_figure
 from autopsae.report.text import survey_text
-from autopsae.urls import absolute
 
 
 def merge(options: MergeOptions) -> None:
@@ -30,6 +31,8 @@ def merge(options: MergeOptions) -> None:
     asked["sparsity"].check(options.d_sae)
     check_paging(options.paging, [options.json, options.figure])
     check_places(options.json, options.figure, options.prescriptions)
+    for part in options.parts[:1]:  # all have the same layers
+        check_prescriptions("merge", options, options.prescriptions, [*open_part(part).layers])
     with progress_bar("merging") as (bar, task):
         result = merge_parts(options.parts, **asked, progress=progress_on(bar, task))
     write_all(_writers(result, options))
@@ -56,7 +59,7 @@ def _join(options: MergeOptions) -> None:
     if given:
         raise InputError(f"--out: expected without --{given[0]}, as it only writes the parts as one; leave one out")
     assert options.out is not None
-    if options.out.suffix != ".safetensors" or absolute(options.out) in map(absolute, options.parts):
-        raise InputError(f"--out {options.out}: expected a new name that ends in .safetensors")
+    if options.out.suffix != ".safetensors":
+        raise InputError(f"--out {options.out}: expected a name that ends in .safetensors")
     check_places(options.out, None, None)
     print_line(f"{options.out}: {join_parts(options.parts, options.out)}")

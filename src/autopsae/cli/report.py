@@ -5,7 +5,6 @@ from autopsae.cli.options.report import ReportOptions
 from autopsae.cli.printing import print_line
 from autopsae.cli.terminal import check_places
 from autopsae.report.page.write import check_page, save_page
-from autopsae.urls import absolute
 
 
 def report(options: ReportOptions) -> None:
@@ -14,7 +13,5 @@ def report(options: ReportOptions) -> None:
         raise InputError("report: expected results, got none; pass the JSON or the folder that another verb wrote")
     check_page(options.out)
     check_places(options.out, None, None)
-    if absolute(options.out) in map(absolute, options.results):
-        raise InputError(f"{options.out}: expected a new name, got that of a result; pass another with --out")
     save_page(options.results, options.out, title=options.title)
     print_line(f"{options.out}: open it in a browser")

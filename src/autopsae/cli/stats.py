@@ -5,7 +5,6 @@ from autopsae.cli.options.stats import StatsOptions
 from autopsae.cli.printing import print_line
 from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
 from autopsae.diagnosis.parts import collect_part
-from autopsae.urls import absolute
 
 
 def stats(options: StatsOptions) -> None:
@@ -13,8 +12,6 @@ def stats(options: StatsOptions) -> None:
     if options.out.suffix != ".safetensors":
         raise InputError(f"--out {options.out}: expected a name that ends in .safetensors")
     check_places(options.out, None, None)
-    if absolute(options.out) in map(absolute, options.shards):
-        raise InputError(f"--out {options.out}: expected a new name, got that of a shard")
     device = take_device(options.device)
     with progress_bar("opening") as (bar, task):
         coverage = collect_part(

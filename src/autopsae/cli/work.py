@@ -7,6 +7,7 @@ from autopsae.activations.shards import HarvestInterrupted
 from autopsae.arrays import InputError
 from autopsae.cli import interrupts
 from autopsae.cli.config import add_settings, with_config
+from autopsae.cli.overwriting import check_overwriting
 from autopsae.cli.parsing import Options
 from autopsae.cli.printing import print_error, print_note
 from autopsae.cli.quiet import quiet_hub
@@ -22,6 +23,7 @@ def work(verb: str, words: Sequence[str], options: Options) -> int:
     try:
         with interrupts.raise_signals():
             options = with_config(verb, words, options)
+            check_overwriting(verb, options)
             with add_settings(verb, options):
                 act(options)
     except SystemExit as asked:  # a value of the file that an option does not take

@@ -14,7 +14,8 @@ from autopsae.run.finished import Settings, check_folder, is_present, load_finis
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.observer import Observer
 from autopsae.run.portions import Portions, groups_of, other_members
-from autopsae.saved import load_object, save_object
+from autopsae.sae.stored import FORMAT
+from autopsae.saved import check_free, load_object, save_object
 from autopsae.words import show
 
 SWEEP = "autopsae-sweep"
@@ -59,10 +60,13 @@ def load_finished_sweep(out: Path, members: Mapping[str, Settings]) -> dict[str,
 
 
 def folders_of(out: Path, names: Collection[str]) -> dict[str, Path]:
-    """The folder of each member, called as `file_names` says. Raises InputError where there is a file instead."""
+    """The folder of each member, called as `file_names` says. Raises InputError where there is a file
+    instead, or what is no SAE has the name of one.
+    """
     folders = {name: out / file for name, file in file_names(names).items()}
     for folder in folders.values():
         check_folder(folder)
+        check_free(folder / "sae", format=FORMAT)
     return folders
 
 

@@ -10,6 +10,8 @@ from autopsae.run.driver import Group, checkpoint_left, drive
 from autopsae.run.finished import Settings, check_folder, is_present, load_finished
 from autopsae.run.folder import Entry, Plan
 from autopsae.run.observer import Observer
+from autopsae.sae.stored import FORMAT
+from autopsae.saved import check_free
 from autopsae.training.one import Diverged
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -22,6 +24,7 @@ def check_out(out: Path, *, resume: bool = False, on_ranks: bool = False) -> Non
     on_ranks: whether the run is one on several ranks, which alone can go on from their checkpoint.
     """
     check_folder(out)
+    check_free(out / "sae", format=FORMAT)
     others = ("sweep.json", "portions.json", *(() if resume else ("summary.json",)))
     if any(is_present(out / name) for name in others):
         raise InputError(f"{out}: expected a new folder, or one without a finished run; pass another name")

@@ -240,6 +240,11 @@ class Training:
         streams = Sources(self.members, self._tokens).stream_of_member
         state, saes = load_checkpoint(path, self.members, streams, self._layouts, self._ranks)
         tensors = complete_tensors(path, state, self.members)
+        if state.step > self.config.steps:
+            raise InputError(
+                f"{path}: expected at least {state.step:,} steps, which are done, got --steps "
+                f"{self.config.steps:,}; pass more"
+            )
         self._begin(is_screened=state.is_screened)
         for member, (weights, scale) in zip(self.members, saes, strict=True):
             member.sae.load_state_dict(weights)

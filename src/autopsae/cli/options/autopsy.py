@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from autopsae.cli.options.kinds import Place
+from autopsae.cli.options.kinds import ReadPair, Written, WrittenPair
 from autopsae.cli.options.shared import Padding, Paging
 from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
 
@@ -15,7 +15,7 @@ from autopsae.defaults import AT_TOKENS, LR, RARE, STEPS
 class AutopsyOptions:
     """What became of the latents of SAE on SOURCE: who is dead, of what, and what would bring them back."""
 
-    sae: Annotated[str, Positional, arg(metavar="SAE")]
+    sae: ReadPair[Annotated[str, Positional, arg(metavar="SAE")]]
     """A trained SAE, as `train` writes it (OUT/sae), or one of another library or suite (docs/files.md)."""
     source: Annotated[Path, Positional, arg(metavar="SOURCE")]
     """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md."""
@@ -37,15 +37,15 @@ class AutopsyOptions:
     """Learning rate by which it is judged whether training can bring the dead-by-ReLU back."""
     steps: int = STEPS
     """Steps of that training."""
-    json: Place[Path | None] = None
+    json: Written[Path | None] = None
     """Write the counts and findings there."""
-    table: Place[Path | None] = None
+    table: Written[Path | None] = None
     """Write a row per latent there (.csv, .parquet)."""
-    figure: Place[Path | None] = None
+    figure: Written[Path | None] = None
     """Write shift against signal there (.png, .pdf, .svg)."""
-    recentre: Place[Path | None] = None
+    recentre: WrittenPair[Path | None] = None
     """Write the SAE under this new name with its dead latents re-centred, untrained; says what it costs."""
-    prescription: Place[Path | None] = None
+    prescription: WrittenPair[Path | None] = None
     """Write what the next SAE should start from there: b_dec at the centre of these tokens. The advice says how the
     library that wrote SAE takes it."""
     paging: Annotated[Paging, OmitArgPrefixes] = Paging()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from autopsae.cli.options.kinds import Place
+from autopsae.cli.options.kinds import ReadPair, WrittenFolder
 from autopsae.defaults import Format
 
 
@@ -14,9 +14,9 @@ from autopsae.defaults import Format
 class ConvertOptions:
     """Carry an SAE over from any library or public suite to SAELens, dictionary_learning, sparsify or autopsae."""
 
-    source: Annotated[str, Positional, arg(metavar="SOURCE")]
+    source: ReadPair[Annotated[str, Positional, arg(metavar="SOURCE")]]
     """The folder of an SAE, one of its files, the name of an autopsae SAE, or hf:owner/repository/folder."""
-    target: Place[Annotated[Path, Positional, arg(metavar="TARGET")]]
+    target: WrittenFolder[Annotated[Path, Positional, arg(metavar="TARGET")]]
     """A new folder; for autopsae, a new name, to which .json and .safetensors are added."""
     to: Format
     """The library that shall load it."""

@@ -7,7 +7,7 @@ from typing import Annotated
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
 from autopsae.cli.options.asking import Asking
-from autopsae.cli.options.kinds import Names, Place, Rare
+from autopsae.cli.options.kinds import Names, Place, Rare, Read, Written, WrittenFolder, WrittenPairs
 from autopsae.cli.options.shared import Padding, Paging, Reading
 from autopsae.defaults import STEPS, Prefer, Repeated
 
@@ -16,7 +16,7 @@ from autopsae.defaults import STEPS, Prefer, Repeated
 class KeptReading(Reading):
     """What a model reads; none of it is for activations."""
 
-    keep: Place[Path | None] = None
+    keep: WrittenFolder[Path | None] = None
     """Write the activations into this folder too, for training."""
 
 
@@ -30,7 +30,7 @@ class Trialing:
     """What the trial prescribes by: life (few dead), error (a low error), or both if not given."""
     batch_tokens: Rare[int] = 4096
     """Tokens per step of that training, as a trial and a plan take it."""
-    trial_folder: Place[Rare[Path | None]] = None
+    trial_folder: WrittenFolder[Rare[Path | None]] = None
     """Keep the trial there, so that one that was interrupted goes on."""
 
 
@@ -41,7 +41,7 @@ class Spreading:
     on: Place[Rare[str | None]] = None
     """Of activations: where each layer, and each candidate of a trial, has a process of its own: local:N,
     slurm[:OPTIONS] or ray[:ADDRESS]."""
-    work: Place[Rare[Path | None]] = None
+    work: WrittenFolder[Rare[Path | None]] = None
     """With --on: a folder that keeps what is done, so that the same command goes on where it was interrupted."""
     split: Place[Rare[int | None]] = None
     """With --on, of a folder that `harvest` wrote: read all its tokens, each layer in so many parts at once."""
@@ -54,7 +54,7 @@ class DiagnoseOptions(Asking):
     docs/diagnosis.md lists more options, such as padding, further remedies and those of a trial.
     """
 
-    source: Annotated[str, Positional, arg(metavar="SOURCE")]
+    source: Read[Annotated[str, Positional, arg(metavar="SOURCE")]]
     """A model: its folder, a .gguf file, a name of docs/models.md or of the Hugging Face Hub. Or activations, as a
     file or a folder: what `harvest` writes, or a layout of docs/files.md."""
     reading: Annotated[KeptReading, OmitArgPrefixes] = KeptReading()
@@ -77,13 +77,13 @@ class DiagnoseOptions(Asking):
     """Layers in processes of their own."""
     trialing: Annotated[Trialing, OmitArgPrefixes] = Trialing()
     """A trial of remedies."""
-    json: Place[Path | None] = None
+    json: Written[Path | None] = None
     """Write all numbers there."""
-    figure: Place[Path | None] = None
+    figure: Written[Path | None] = None
     """Write death by layer and remedy there (.png, .pdf, .svg)."""
     paging: Annotated[Paging, OmitArgPrefixes] = Paging()
     """Where the result is shown."""
-    prescriptions: Place[Path | None] = None
+    prescriptions: WrittenPairs[Path | None] = None
     """Write each layer's prescription into this folder."""
     seed: int = 0
     """Of the drawn SAE and of the token sample."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from autopsae.cli.options.kinds import Integers, Names, Place, Rare
+from autopsae.cli.options.kinds import Integers, Names, Rare, Read, ReadPair, Written
 from autopsae.cli.options.shared import Padding, Paging, Reading
 from autopsae.defaults import PROBE_KS, Pool, ProbeRows
 
@@ -27,9 +27,9 @@ class FeaturesOptions:
     docs/features.md lists more options, such as padding and how much is shown of a latent.
     """
 
-    sae: Annotated[str, Positional, arg(metavar="SAE")]
+    sae: ReadPair[Annotated[str, Positional, arg(metavar="SAE")]]
     """A trained SAE, as `train` writes it (OUT/sae), or one of another library or suite (docs/files.md)."""
-    source: Annotated[str, Positional, arg(metavar="SOURCE")]
+    source: Read[Annotated[str, Positional, arg(metavar="SOURCE")]]
     """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md. All are read. Or a
     model, as `diagnose` takes it: it is run, and no activations are written."""
     reading: Annotated[FirstReading, OmitArgPrefixes] = FirstReading()
@@ -46,7 +46,7 @@ class FeaturesOptions:
     embeddings: Path | None = None
     """Score monosemanticity by these: what another model makes of each document or token, a row each (.npy, or a
     layout of docs/files.md)."""
-    against: Names = ()
+    against: ReadPair[Names] = ()
     """Other SAEs of the same layer, which are compared with SAE on the same tokens."""
     controls: bool = False
     """Compare also with the raw neurons, and with random rows of the same sparsity."""
@@ -79,12 +79,12 @@ class FeaturesOptions:
     """Layer that the SAE was trained on, where there are several; N stands for hsN."""
     padding: Rare[Annotated[Padding, OmitArgPrefixes]] = Padding()
     """Which tokens are padding, and left out."""
-    json: Place[Path | None] = None
+    json: Written[Path | None] = None
     """Write all scores there."""
-    table: Place[Path | None] = None
+    table: Written[Path | None] = None
     """Write a row per SAE and concept there (.csv, .parquet). Further measures have a table of their own beside it,
     whose name ends in -probes or -monosemanticity."""
-    figure: Place[Path | None] = None
+    figure: Written[Path | None] = None
     """Write the curve of covered concepts and F1 by concept there, with --annotations (.png, .pdf, .svg)."""
     paging: Annotated[Paging, OmitArgPrefixes] = Paging()
     """Where the result is shown."""

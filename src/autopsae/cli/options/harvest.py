@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from autopsae.cli.options.kinds import Integers, Names, Place, Rare
+from autopsae.cli.options.kinds import Integers, Names, Place, Rare, Read, WrittenFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,7 @@ class Replicas:
 
     on: Place[Rare[str | None]] = None
     """Where copies of the model read parts of the text: local:N, slurm[:OPTIONS] or ray[:ADDRESS]."""
-    work: Place[Rare[Path | None]] = None
+    work: WrittenFolder[Rare[Path | None]] = None
     """With --on: a folder that keeps what is done, so that the same command goes on where it was interrupted."""
     jobs: Place[Rare[int | None]] = None
     """With --on: jobs that the shards are cut into, at most; 16 if not given."""
@@ -28,9 +28,9 @@ class HarvestOptions:
     What it will take on disk and in memory is said on stderr before it starts.
     """
 
-    model: Annotated[str, Positional, arg(metavar="MODEL")]
+    model: Read[Annotated[str, Positional, arg(metavar="MODEL")]]
     """smollm2, minilm or gemma3 (they install as wheels), a local folder, a .gguf file or a Hub name."""
-    out: Place[Annotated[Path, Positional, arg(metavar="OUT")]]
+    out: WrittenFolder[Annotated[Path, Positional, arg(metavar="OUT")]]
     """Folder for the shards."""
     text: Path | None = None
     """.txt or .jsonl file to read; by default the Python reference that every Python brings along."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from autopsae.cli.options.kinds import Place
+from autopsae.cli.options.kinds import Place, ReadPair, WrittenFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,11 +16,11 @@ class PushOptions:
     Log in first (hf auth login), or set HF_TOKEN. docs/hub.md says what is sent.
     """
 
-    folder: Annotated[str, Positional, arg(metavar="FOLDER")]
+    folder: ReadPair[Annotated[str, Positional, arg(metavar="FOLDER")]]
     """The folder that `train` wrote for one SAE, or another SAE (docs/files.md)."""
     repository: Annotated[str, Positional, arg(metavar="REPOSITORY")]
     """Where to send it, as owner/name."""
-    prescription: Path | None = None
+    prescription: ReadPair[Path | None] = None
     """The prescription that it was born from, to be sent along (diagnose --prescriptions)."""
     diagnosis: Path | None = None
     """The JSON of the diagnosis of its layer: the card then says gamma (diagnose --json)."""
@@ -44,7 +44,7 @@ class PullOptions:
 
     repository: Annotated[str, Positional, arg(metavar="REPOSITORY")]
     """What to fetch: owner/name, owner/name/folder/in/it, or saelens:RELEASE/ID."""
-    folder: Place[Annotated[Path, Positional, arg(metavar="FOLDER")]]
+    folder: WrittenFolder[Annotated[Path, Positional, arg(metavar="FOLDER")]]
     """A new folder."""
     revision: str | None = None
     """A branch, a tag or a commit; the newest if not given."""

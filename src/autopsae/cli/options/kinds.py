@@ -4,7 +4,8 @@ Each is a type, so that an option is declared once, with its type, its default a
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, TypeVar, get_args
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -18,6 +19,22 @@ class Unrecorded:
     """Marks what is no setting of the results: where they are written, and whether a run is resumed."""
 
 
+@dataclass(frozen=True)
+class Writes(Unrecorded):
+    """Marks what the verb writes, which must be nothing that it reads (`cli.overwriting`)."""
+
+    kind: Literal["file", "pair", "folder", "pairs"]
+    """A file; NAME.json and NAME.safetensors; a folder that is the verb's own; pairs in any folder."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Marks what the verb reads. A Path that is not written is read, and needs no mark where it is no pair."""
+
+    kind: Literal["files", "pair", "images"]
+    """A file or a folder; the name of a pair too; a folder of images, of which each is read."""
+
+
 class Unshown:
     """Marks what `--help` does not show."""
 
@@ -26,7 +43,17 @@ Rare = Annotated[T, Unshown()]
 """An option that `--help` does not show, but docs/training.md does. It is given by name, or in `--config FILE`."""
 
 Place = Annotated[T, Unrecorded()]
-"""A file or a folder that the verb writes, or what else says nothing about its results."""
+"""What says nothing about the results of the verb. What it writes is one of the following."""
+
+Written = Annotated[T, Writes("file")]
+WrittenPair = Annotated[T, Writes("pair")]
+WrittenFolder = Annotated[T, Writes("folder")]
+WrittenPairs = Annotated[T, Writes("pairs")]
+
+Read = Annotated[T, Reads("files")]
+"""What the verb reads, as a name that may also be no path: that of a model on the Hub."""
+ReadPair = Annotated[T, Reads("pair")]
+ReadImages = Annotated[T, Reads("images")]
 
 
 def if_given(help: str, metavar: str = "INT") -> Any:

@@ -8,7 +8,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from autopsae.cli.options.asking import Asking
-from autopsae.cli.options.kinds import Place
+from autopsae.cli.options.kinds import Written, WrittenPairs
 from autopsae.cli.options.shared import Paging
 
 
@@ -40,13 +40,13 @@ class MergeOptions(Asking):
 
     parts: Annotated[tuple[PartPath, ...], Positional, arg(metavar="PARTS")]
     """What `stats` wrote, all parts of one stream."""
-    out: Place[Path | None] = None
+    out: Written[Path | None] = None
     """Only write the parts as one part there: for merging by stages."""
-    json: Place[Path | None] = None
+    json: Written[Path | None] = None
     """Write all numbers there."""
-    figure: Place[Path | None] = None
+    figure: Written[Path | None] = None
     """Write death by layer and remedy there (.png, .pdf, .svg)."""
     paging: Annotated[Paging, OmitArgPrefixes] = Paging()
     """Where the result is shown."""
-    prescriptions: Place[Path | None] = None
+    prescriptions: WrittenPairs[Path | None] = None
     """Write each layer's prescription into this folder."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from autopsae.cli.options.kinds import Place
+from autopsae.cli.options.kinds import Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class ReportOptions:
     results: Annotated[tuple[Path, ...], Positional, arg(metavar="RESULTS")]
     """Results, any of them together: what --json of diagnose, autopsy or features wrote, the JSON of a trial, the
     folder that train wrote for one SAE or for a sweep, the table (.csv) of autopsy."""
-    out: Place[Path] = Path("report.html")
+    out: Written[Path] = Path("report.html")
     """The page, named .html."""
     title: str = ""
     """Its title; the names of the results if not given."""

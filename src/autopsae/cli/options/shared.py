@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from autopsae.cli.options.kinds import Place, Rare
+from autopsae.cli.options.kinds import Rare, ReadImages, Written
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Padding:
 class Paging:
     """Where the result is shown."""
 
-    report: Place[Path | None] = None
+    report: Written[Path | None] = None
     """Show the result on one page there (.html), which opens without a network (docs/page.md)."""
 
 
@@ -32,7 +32,7 @@ class Reading:
     """For a model of texts: a .txt or .jsonl file; by default the Python reference that every Python has."""
     dataset: str | None = None
     """For a model of texts: hf:NAME, a dataset of the Hugging Face Hub whose rows have a "text"."""
-    images: Path | None = None
+    images: ReadImages[Path | None] = None
     """For a model of images: a folder of images, or of CIFAR-10's binary files."""
     sequences: Path | None = None
     """For a model of proteins or DNA: a FASTA, Swiss-Prot or EMBL file."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from autopsae.cli.options.kinds import Place, Rare
+from autopsae.cli.options.kinds import Rare, Written
 from autopsae.defaults import SAMPLE_TOKENS
 
 
@@ -20,7 +20,7 @@ class StatsOptions:
     shards: Annotated[tuple[Path, ...], Positional, arg(metavar="SHARDS")]
     """Shards of a folder that `harvest` wrote, or that folder. Or other files or folders of docs/files.md, a shard
     each."""
-    out: Place[Path]
+    out: Written[Path]
     """The part, named .safetensors."""
     layer: str | None = None
     """Layer to read, all by default; N stands for hsN."""

@@ -9,7 +9,18 @@ from typing import Annotated, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional, arg
 
-from autopsae.cli.options.kinds import Biases, Integers, Numbers, Place, Rare, Starts, if_given
+from autopsae.cli.options.kinds import (
+    Biases,
+    Integers,
+    Numbers,
+    Place,
+    Rare,
+    ReadPair,
+    Starts,
+    Written,
+    WrittenFolder,
+    if_given,
+)
 from autopsae.cli.options.shared import Padding, Paging
 from autopsae.cli.options.sparsity import ShortFiring
 from autopsae.defaults import D_SAE, Strays
@@ -22,7 +33,7 @@ class Birth(ShortFiring):
     """
 
     d_sae: Annotated[int | None, if_given(f"Latents; if not given, those of the prescription, or {D_SAE}.")] = None
-    prescription: Path | None = None
+    prescription: ReadPair[Path | None] = None
     """Start from what `diagnose --prescriptions` wrote; instead of --init."""
     init: Starts = ()
     """Where b_dec starts, or what else is done to the layer: zero, mean, median (the default), whiten, asi."""
@@ -120,7 +131,7 @@ class TrainOptions:
 
     source: Annotated[Path, Positional, arg(metavar="SOURCE")]
     """Activations, as a file or a folder: what `harvest` writes, or a layout of docs/files.md."""
-    out: Place[Path]
+    out: WrittenFolder[Path]
     """Folder for the results."""
     config: Place[Path | None] = None
     """Options as a JSON object (docs/training.md), or the summary.json of a run; the command line wins."""
@@ -136,7 +147,7 @@ class TrainOptions:
     """What is kept on the way."""
     jobs: Annotated[Jobs, OmitArgPrefixes] = Jobs()
     """Where it is trained."""
-    figure: Place[Path | None] = None
+    figure: Written[Path | None] = None
     """Write the curves of the training there, of a sweep those of all its SAEs (.png, .pdf, .svg)."""
     paging: Annotated[Paging, OmitArgPrefixes] = Paging()
     """Where the result is shown."""

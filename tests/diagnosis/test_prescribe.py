@@ -155,6 +155,7 @@ def test_damaged_foreign_or_mixed_up_prescriptions_are_refused(tmp_path: Path) -
         InputError, match="expected format 'autopsae-prescription' version 2 or 1, got 'another' version None"
     ):
         Prescription.load(path)
+    (tmp_path / "p.json").write_text(good)
     choose(1.0, 1.0, 0.0, 1.0, 1.0).save(path)
     (tmp_path / "p.json").write_text(good)
     with pytest.raises(InputError, match=r"not the tensors that p\.json describes"):

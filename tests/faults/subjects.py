@@ -416,7 +416,7 @@ def read_gguf(folder: Path) -> Any:
 
 def make_annotations(name: str, folder: Path) -> None:
     rows = [(n, start, start + 3, f"concept {start % 2}") for n in range(30) for start in range(0, 12, 4)]
-    Annotations.of(rows, domains=["concept 1"]).save(folder / name)
+    Annotations.of(rows, domains=["concept 0"]).save(folder / name)
 
 
 def read_spans(name: str, folder: Path) -> Any:

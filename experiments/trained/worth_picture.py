@@ -11,7 +11,7 @@ from experiments.trained.arms import LR
 from experiments.trained.compare import CURED, SMALL, read_compared
 from experiments.trained.layers import LAYERS
 from experiments.trained.pictures import spread
-from experiments.trained.rows import CONCEPTS, Row, read_rows, rows_at
+from experiments.trained.rows import CONCEPTS, TRAINED, Row, read_rows, rows_at
 
 LOOKS = {
     (SMALL, 4): ("baseline (b = 0), four times the size", RED, "D", "full"),
@@ -34,12 +34,13 @@ Panel = dict[tuple[str, int], Spread]
 def numbers(steps: int) -> dict[str, list[Panel]]:
     """{layer: its numbers in each panel}, most of the baseline dead first."""
     compared = {row["layer"] for row in read_compared(steps)}
-    concepts = [row for row in read_rows(CONCEPTS) if (row["steps"], row["lr"]) == (steps, LR)]
+    ends, concepts = (
+        [row for row in read_rows(file) if (row["steps"], row["lr"]) == (steps, LR)] for file in (TRAINED, CONCEPTS)
+    )
     of_layers = {}
     for name in rows_at(steps, (SMALL, *CURED)):
         if name in compared:
-            rows = [row for row in read_rows() if (row["layer"], row["steps"], row["lr"]) == (name, steps, LR)]
-            known = [row for row in concepts if row["layer"] == name]
+            rows, known = ([row for row in some if row["layer"] == name] for some in (ends, concepts))
             of_layers[name] = [
                 {sae: spread([row["end"]["dead"] for row in _of(rows, name, sae)]) for sae in LOOKS},
                 {sae: spread(_errors(rows, name, sae)) for sae in LOOKS if sae[0] != "random rows"},

@@ -8,7 +8,7 @@ from autopsae.activations.store import Activations, open_activations
 from autopsae.cli.options.autopsy import AutopsyOptions
 from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_text, write_all
-from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
+from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
 from autopsae.diagnosis.prescription import FORMAT
 from autopsae.evaluation.autopsy import autopsy as examine
 from autopsae.evaluation.fresh_start import check_raw, fresh_start
@@ -106,5 +106,5 @@ def _check_outputs(options: AutopsyOptions) -> None:
     if options.prescription:
         check_free(options.prescription, format=FORMAT)
         written += pair_files(options.prescription)
-    check_own_files(written)
-    check_paging(options.paging, written)
+    check_places(*written)
+    check_paging(options.paging)

@@ -43,10 +43,10 @@ def diagnose(options: DiagnoseOptions) -> None:
     if options.figure:
         check_figure(options.figure)
     sparsity_of(options.firing).check(options.d_sae)
-    check_places(options.json, options.figure, options.prescriptions)
+    check_places(options.json, options.figure, folder=options.prescriptions)
     refuse_url(options.trialing.trial_folder, "a local folder, which can be locked", "name one on this machine")
-    check_places(None, None, options.trialing.trial_folder)
-    check_paging(options.paging, [options.json, options.figure])
+    check_places(folder=options.trialing.trial_folder)
+    check_paging(options.paging)
     check_trial(options)
     check_spreading(options)
     device = take_device(options.device)

@@ -18,7 +18,7 @@ from autopsae.cli.options.features import FeaturesOptions
 from autopsae.cli.overwriting import check_overwriting
 from autopsae.cli.page import check_paging, page_writers
 from autopsae.cli.printing import print_note, print_text, write_all
-from autopsae.cli.terminal import check_own_files, progress_bar, progress_on, take_device
+from autopsae.cli.terminal import check_places, progress_bar, progress_on, take_device
 from autopsae.features.compare import CoverageComparison
 from autopsae.features.content import features_content
 from autopsae.files import write_text
@@ -167,7 +167,7 @@ def _check(options: FeaturesOptions) -> None:
         check_figure(options.figure)
     if options.table:
         check_table(options.table)
-    written = [place for place in (options.json, options.figure, *table_places(options).values()) if place]
-    check_own_files(written)
-    check_overwriting("features", options, [*table_places(options).values()][1:])  # the first is --table
-    check_paging(options.paging, written)
+    tables = [*table_places(options).values()]
+    check_places(options.json, options.figure, *tables)
+    check_overwriting("features", options, tables[1:])  # the first is --table
+    check_paging(options.paging)

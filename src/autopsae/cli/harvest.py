@@ -74,7 +74,7 @@ def _check_replicas(options: HarvestOptions) -> None:
     if asked.work is None:
         raise InputError("--on: expected --work DIR with it, a folder that keeps what is done and that all see")
     refuse_url(asked.work, "a folder that can be locked", "name one on a disk that all machines see")
-    check_places(None, None, asked.work)
+    check_places(folder=asked.work)
     if asked.work.resolve() == options.out.resolve():
         raise InputError(f"--work: expected another folder than OUT, got {asked.work} for both; name another one")
     if asked.on.partition(":")[0] == "ray" and options.device != "cpu":

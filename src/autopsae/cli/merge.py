@@ -29,8 +29,8 @@ def merge(options: MergeOptions) -> None:
         check_figure(options.figure)
     asked = settings_asked(options)
     asked["sparsity"].check(options.d_sae)
-    check_paging(options.paging, [options.json, options.figure])
-    check_places(options.json, options.figure, options.prescriptions)
+    check_paging(options.paging)
+    check_places(options.json, options.figure, folder=options.prescriptions)
     for part in options.parts[:1]:  # all have the same layers
         check_prescriptions("merge", options, options.prescriptions, [*open_part(part).layers])
     with progress_bar("merging") as (bar, task):
@@ -61,5 +61,5 @@ def _join(options: MergeOptions) -> None:
     assert options.out is not None
     if options.out.suffix != ".safetensors":
         raise InputError(f"--out {options.out}: expected a name that ends in .safetensors")
-    check_places(options.out, None, None)
+    check_places(options.out)
     print_line(f"{options.out}: {join_parts(options.parts, options.out)}")

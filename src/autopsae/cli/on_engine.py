@@ -25,7 +25,7 @@ def check_spreading(options: DiagnoseOptions) -> None:
     if asked.work is None:
         raise InputError("--on: expected --work DIR with it, a folder that keeps what is done and that all see")
     refuse_url(asked.work, "a folder that can be locked", "name one on a disk that all machines see")
-    check_places(None, None, asked.work)
+    check_places(folder=asked.work)
     if is_model(options.source):
         raise InputError("--on: expected with activations, got a model; harvest it first")
     for name, given in (("device", options.device), ("plan", options.plan)):

@@ -7,7 +7,7 @@ from typing import Any
 
 from autopsae.cli.options.shared import Paging
 from autopsae.cli.printing import write_all
-from autopsae.cli.terminal import check_own_files
+from autopsae.cli.terminal import check_places
 from autopsae.provenance import PROVENANCE, provenance
 from autopsae.report.page.read import read_content
 from autopsae.report.page.write import check_page, save_page
@@ -15,12 +15,12 @@ from autopsae.report.run_plots import save_run_figure
 from autopsae.saved import as_json
 
 
-def check_paging(paging: Paging, others: Sequence[Path | None]) -> None:
-    """InputError for a page that could not be written after all the work. others: what is written besides."""
+def check_paging(paging: Paging) -> None:
+    """InputError for a page that could not be written after all the work."""
     if paging.report is None:
         return
     check_page(paging.report)
-    check_own_files([paging.report, *(place for place in others if place is not None)])
+    check_places(paging.report)
 
 
 def page_writers(

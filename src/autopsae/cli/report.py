@@ -12,6 +12,6 @@ def report(options: ReportOptions) -> None:
     if not options.results:
         raise InputError("report: expected results, got none; pass the JSON or the folder that another verb wrote")
     check_page(options.out)
-    check_places(options.out, None, None)
+    check_places(options.out)
     save_page(options.results, options.out, title=options.title)
     print_line(f"{options.out}: open it in a browser")

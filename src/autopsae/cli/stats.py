@@ -11,7 +11,7 @@ def stats(options: StatsOptions) -> None:
     """Write the part, and say what it covers. Raises InputError."""
     if options.out.suffix != ".safetensors":
         raise InputError(f"--out {options.out}: expected a name that ends in .safetensors")
-    check_places(options.out, None, None)
+    check_places(options.out)
     device = take_device(options.device)
     with progress_bar("opening") as (bar, task):
         coverage = collect_part(

@@ -1,7 +1,7 @@
 """What the verbs share: progress bars on standard error, and checks that are due before the work, not after."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -25,9 +25,9 @@ def take_device(device: str | None) -> str | None:
     return device
 
 
-def check_places(json: Path | None, figure: Path | None, folder: Path | None) -> None:
-    """InputError for an output that could not be written after all the work."""
-    for path in (json, figure, folder):
+def check_places(*files: Path | None, folder: Path | None = None) -> None:
+    """InputError for an output that could not be written after all the work: a file, or files in a folder."""
+    for path in (*files, folder):
         if path is None:
             continue
         if url := url_of(path):
@@ -39,12 +39,6 @@ def check_places(json: Path | None, figure: Path | None, folder: Path | None) ->
         place = next((folder for folder in upwards if folder.exists()), place)  # a drive may not be there
         if blocked or not place.is_dir() or not os.access(place, os.W_OK):
             raise InputError(f"{path}: cannot be written there; name a file in a folder that can be written")
-
-
-def check_own_files(places: Sequence[Path]) -> None:
-    """InputError for a file that could not be written after all the work."""
-    for place in places:
-        check_places(place, None, None)
 
 
 _THEME = Theme({"progress.elapsed": "none"})  # rich's yellow is not read on a white terminal

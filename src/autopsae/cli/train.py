@@ -15,7 +15,7 @@ from autopsae.cli.outcome import print_finished, print_run, print_sweep
 from autopsae.cli.page import check_paging, write_run_outputs
 from autopsae.cli.prepare import Prepared, make_members, prepare, provenance_asked
 from autopsae.cli.printing import print_note
-from autopsae.cli.terminal import check_own_files, progress_bar, progress_on
+from autopsae.cli.terminal import check_places, progress_bar, progress_on
 from autopsae.cli.torchrun import device_of_rank, ranks_of_torchrun
 from autopsae.cli.train_on import open_asked, spread_groups
 from autopsae.cluster.engine import Engine
@@ -41,8 +41,8 @@ def train(options: TrainOptions) -> None:
     """
     if options.figure is not None:
         check_figure(options.figure)
-        check_own_files([options.figure])
-    check_paging(options.paging, [options.figure])
+        check_places(options.figure)
+    check_paging(options.paging)
     with ranks_of_torchrun(options.data_parallel) as ranks:
         try:
             result = _train(replace(options, device=device_of_rank(options.device)), ranks)
